@@ -1,0 +1,71 @@
+//! The claim on an e-mail address: one stream per address, so that one address is one user.
+//!
+//! The stream's id is a keyed hash of the address, so that the log does not spell it out. It is
+//! appended in one unit with the user's first event; the second to ask gets a conflict.
+
+use serde::{Deserialize, Serialize};
+
+use crate::UserId;
+use crate::decision::aggregate;
+
+/// State: who holds the address.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct EmailClaim {
+    holder: Option<UserId>,
+}
+
+#[derive(Clone, Debug)]
+pub enum EmailClaimCommand {
+    Take { user: UserId },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EmailClaimEvent {
+    #[serde(rename = "email_claim.taken", rename_all = "camelCase")]
+    Taken { user_id: UserId },
+}
+
+aggregate!(EmailClaim, "email_claim", EmailClaimCommand, EmailClaimEvent, EmailClaimError, {
+    Taken => "email_claim.taken" v 1,
+});
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EmailClaimError {
+    #[error("this address belongs to another user")]
+    Taken,
+}
+
+impl EmailClaim {
+    /// # Errors
+    /// [`EmailClaimError::Taken`] when somebody else holds the address.
+    pub fn decide(&self, command: EmailClaimCommand) -> Result<Vec<EmailClaimEvent>, EmailClaimError> {
+        let EmailClaimCommand::Take { user } = command;
+        match self.holder {
+            None => Ok(vec![EmailClaimEvent::Taken { user_id: user }]),
+            Some(holder) if holder == user => Ok(vec![]),
+            Some(_) => Err(EmailClaimError::Taken),
+        }
+    }
+
+    fn evolve(&mut self, event: &EmailClaimEvent) {
+        match event {
+            EmailClaimEvent::Taken { user_id } => self.holder = Some(*user_id),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_belongs_to_one_user() {
+        let mut claim = EmailClaim::default();
+        let (first, second) = (UserId::new(uuid::Uuid::from_u128(1)), UserId::new(uuid::Uuid::from_u128(2)));
+        for event in claim.decide(EmailClaimCommand::Take { user: first }).unwrap() {
+            claim.evolve(&event);
+        }
+        assert_eq!(claim.decide(EmailClaimCommand::Take { user: first }), Ok(vec![]));
+        assert_eq!(claim.decide(EmailClaimCommand::Take { user: second }), Err(EmailClaimError::Taken));
+    }
+}

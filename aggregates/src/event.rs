@@ -1,0 +1,296 @@
+//! The recorded event: what the log holds, decoded, and how it is written and read.
+//!
+//! An event is stored as its type, its version and a payload of its fields alone; serde's external
+//! tag (`{"webhook.received": {…}}`) is put on when reading and taken off when writing.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use serde::de::value::StrDeserializer;
+use serde::de::{DeserializeOwned, DeserializeSeed, EnumAccess, VariantAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::email_claim::EmailClaimEvent;
+use crate::organization::OrganizationEvent;
+use crate::provider::ProviderEvent;
+use crate::upcast::upcast;
+use crate::user::UserEvent;
+use crate::webhook::WebhookEvent;
+use crate::{OrganizationId, Partition, SessionId, UserId};
+
+/// What the log asks of an event of any aggregate.
+pub trait Stored: Serialize + DeserializeOwned {
+    /// The aggregate type under which its stream is stored.
+    const AGGREGATE: &'static str;
+    /// The name under which this event is stored, `webhook.received`.
+    fn stored_type(&self) -> &'static str;
+    /// The version that is written today, a whole number.
+    fn stored_version(&self) -> &'static str;
+}
+
+/// The fields of an event as JSON text, without the tag.
+///
+/// # Errors
+/// When serde cannot write the event, which for our own types is a defect.
+pub fn payload<E: Stored>(event: &E) -> Result<String, serde_json::Error> {
+    let mut tagged = serde_json::to_string(event)?;
+    // `{"<type>":<payload>}`: what precedes the payload has a known length.
+    tagged.drain(..event.stored_type().len() + 4);
+    tagged.pop();
+    Ok(tagged)
+}
+
+/// An event could not be understood. Whoever reads it must stop: skipping would lose history.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    #[error("no aggregate is of type {0:?}")]
+    UnknownAggregate(String),
+    #[error("{event_type} version {version} is not known to this release")]
+    UnknownVersion { event_type: String, version: String },
+    #[error("{event_type} does not have the fields that it should: {source}")]
+    Payload { event_type: String, source: serde_json::Error },
+    #[error("{table}.{column} holds {value:?}, which is not possible")]
+    Column { table: &'static str, column: &'static str, value: String },
+}
+
+/// Reads an event from what the log holds, running the upcasters of older versions.
+///
+/// # Errors
+/// [`DecodeError`] when type, version or fields are not known.
+pub fn decode<E: Stored>(event_type: &str, version: &str, payload: &RawValue) -> Result<E, DecodeError> {
+    let upcasted = upcast(event_type, version, payload)?;
+    let text = upcasted.as_deref().unwrap_or(payload).get();
+    let mut json = serde_json::Deserializer::from_str(text);
+    E::deserialize(Tagged { tag: event_type, json: &mut json })
+        .map_err(|source| DecodeError::Payload { event_type: event_type.to_owned(), source })
+}
+
+/// Presents `(tag, payload)` to serde as the externally tagged enum that it would have read.
+struct Tagged<'a, R> {
+    tag: &'a str,
+    json: &'a mut serde_json::Deserializer<R>,
+}
+
+impl<'de, R: serde_json::de::Read<'de>> Deserializer<'de> for Tagged<'_, R> {
+    type Error = serde_json::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        visitor.visit_enum(self)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit
+        unit_struct newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
+impl<'a, 'de, R: serde_json::de::Read<'de>> EnumAccess<'de> for Tagged<'a, R> {
+    type Error = serde_json::Error;
+    type Variant = Payload<'a, R>;
+
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self::Variant), Self::Error> {
+        let tag: StrDeserializer<'_, Self::Error> = serde::de::IntoDeserializer::into_deserializer(self.tag);
+        Ok((seed.deserialize(tag)?, Payload(self.json)))
+    }
+}
+
+struct Payload<'a, R>(&'a mut serde_json::Deserializer<R>);
+
+impl<'de, R: serde_json::de::Read<'de>> VariantAccess<'de> for Payload<'_, R> {
+    type Error = serde_json::Error;
+
+    fn unit_variant(self) -> Result<(), Self::Error> {
+        serde::de::IgnoredAny::deserialize(self.0).map(drop)
+    }
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Self::Error> {
+        seed.deserialize(self.0)
+    }
+    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Self::Error> {
+        self.0.deserialize_tuple(len, visitor)
+    }
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        self.0.deserialize_struct("", fields, visitor)
+    }
+}
+
+/// Any event of any aggregate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    Organization(OrganizationEvent),
+    User(UserEvent),
+    EmailClaim(EmailClaimEvent),
+    Provider(ProviderEvent),
+    Webhook(WebhookEvent),
+}
+
+impl Event {
+    /// Every event type with the version that is written today.
+    pub fn types() -> impl Iterator<Item = (&'static str, u32)> {
+        [OrganizationEvent::TYPES, UserEvent::TYPES, EmailClaimEvent::TYPES, ProviderEvent::TYPES, WebhookEvent::TYPES]
+            .into_iter()
+            .flatten()
+            .copied()
+    }
+
+    /// Reads an event of whichever aggregate.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when aggregate, type, version or fields are not known.
+    pub fn decode(
+        aggregate_type: &str,
+        event_type: &str,
+        version: &str,
+        payload: &RawValue,
+    ) -> Result<Self, DecodeError> {
+        match aggregate_type {
+            WebhookEvent::AGGREGATE => decode(event_type, version, payload).map(Self::Webhook),
+            ProviderEvent::AGGREGATE => decode(event_type, version, payload).map(Self::Provider),
+            OrganizationEvent::AGGREGATE => decode(event_type, version, payload).map(Self::Organization),
+            UserEvent::AGGREGATE => decode(event_type, version, payload).map(Self::User),
+            EmailClaimEvent::AGGREGATE => decode(event_type, version, payload).map(Self::EmailClaim),
+            other => Err(DecodeError::UnknownAggregate(other.to_owned())),
+        }
+    }
+}
+
+/// One event as the log holds it, with its place and its circumstances.
+#[derive(Clone, Debug)]
+pub struct RecordedEvent {
+    pub partition: Partition,
+    /// 1, 2, 3… within the partition, in commit order, without gaps.
+    pub position: i64,
+    pub organization: OrganizationId,
+    pub aggregate_id: Uuid,
+    /// 1, 2, 3… within the aggregate's stream.
+    pub sequence: i64,
+    pub event: Event,
+    pub metadata: Metadata,
+    /// When it was appended; never earlier than the event before it in the partition.
+    pub recorded_at: DateTime<Utc>,
+}
+
+/// Who caused an event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Actor {
+    /// Hookledger itself: workers, first start, commands of the operator.
+    #[default]
+    System,
+    /// The third-party service that sent the webhook.
+    Sender,
+    User(UserId),
+}
+
+/// Circumstances of an event. Stored as a flat JSON object of strings, as cqrs-es wants it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metadata {
+    pub actor: Actor,
+    /// The client's address, where a request caused the event.
+    pub client: Option<String>,
+    pub session: Option<SessionId>,
+}
+
+impl Metadata {
+    /// What a webhook's sender caused, from that address.
+    #[must_use]
+    pub fn sender(client: String) -> Self {
+        Self { actor: Actor::Sender, client: Some(client), session: None }
+    }
+
+    /// As cqrs-es carries it.
+    #[must_use]
+    pub fn to_map(&self) -> HashMap<String, String> {
+        let actor = match self.actor {
+            Actor::System => None,
+            Actor::Sender => Some("sender".to_owned()),
+            Actor::User(user) => Some(format!("user:{user}")),
+        };
+        [("actor", actor), ("client", self.client.clone()), ("session", self.session.map(|s| s.to_string()))]
+            .into_iter()
+            .filter_map(|(key, value)| Some((key.to_owned(), value?)))
+            .collect()
+    }
+
+    /// From what the log holds; an unknown actor is the system's.
+    #[must_use]
+    pub fn from_map(map: &HashMap<String, String>) -> Self {
+        let actor = match map.get("actor").map(|actor| actor.split_once(':').unwrap_or((actor, ""))) {
+            Some(("user", id)) => id.parse().map_or(Actor::System, Actor::User),
+            Some(("sender", _)) => Actor::Sender,
+            _ => Actor::System,
+        };
+        Self { actor, client: map.get("client").cloned(), session: map.get("session").and_then(|id| id.parse().ok()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn golden(event_type: &str, version: u32) -> String {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("golden/{event_type}.v{version}.json"));
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    fn aggregate_of(event_type: &str) -> &str {
+        event_type.split('.').next().unwrap()
+    }
+
+    fn payload_of(event: &Event) -> (String, String) {
+        fn of<E: Stored>(event: &E) -> (String, String) {
+            (event.stored_type().to_owned(), payload(event).unwrap())
+        }
+        match event {
+            Event::Organization(event) => of(event),
+            Event::User(event) => of(event),
+            Event::EmailClaim(event) => of(event),
+            Event::Provider(event) => of(event),
+            Event::Webhook(event) => of(event),
+        }
+    }
+
+    #[test]
+    fn every_version_ever_written_is_still_read() {
+        for (event_type, current) in Event::types() {
+            for version in 1..=current {
+                let stored = RawValue::from_string(golden(event_type, version).trim().to_owned()).unwrap();
+                let event = Event::decode(aggregate_of(event_type), event_type, &version.to_string(), &stored);
+                event.unwrap_or_else(|error| panic!("{event_type} v{version}: {error}"));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_written_today_is_what_the_golden_file_says() {
+        for (event_type, current) in Event::types() {
+            let text = golden(event_type, current);
+            let stored = RawValue::from_string(text.trim().to_owned()).unwrap();
+            let event = Event::decode(aggregate_of(event_type), event_type, &current.to_string(), &stored).unwrap();
+            assert_eq!(payload_of(&event), (event_type.to_owned(), text.trim().to_owned()));
+        }
+    }
+
+    #[test]
+    fn an_unknown_event_is_an_error_and_not_skipped() {
+        let nothing = RawValue::from_string("{}".to_owned()).unwrap();
+        assert!(Event::decode("webhook", "webhook.vanished", "1", &nothing).is_err());
+        assert!(Event::decode("comet", "comet.seen", "1", &nothing).is_err());
+    }
+
+    #[test]
+    fn metadata_survives_its_storage() {
+        let metadata = Metadata {
+            actor: Actor::User(UserId::new(Uuid::from_u128(7))),
+            client: Some("192.0.2.1".to_owned()),
+            session: Some(SessionId::new(Uuid::from_u128(8))),
+        };
+        assert_eq!(Metadata::from_map(&metadata.to_map()), metadata);
+        assert_eq!(Metadata::from_map(&HashMap::new()), Metadata::default());
+    }
+}

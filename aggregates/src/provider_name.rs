@@ -1,0 +1,50 @@
+//! The services whose webhooks are understood.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// One kind of sender. To add one: a variant here and a file under `signature/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProviderName {
+    Stripe,
+    Github,
+    Shopify,
+    /// Any sender of Standard Webhooks.
+    Standard,
+}
+
+impl ProviderName {
+    pub const ALL: [Self; 4] = [Self::Stripe, Self::Github, Self::Shopify, Self::Standard];
+
+    /// The name in URLs, events and read models.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stripe => "stripe",
+            Self::Github => "github",
+            Self::Shopify => "shopify",
+            Self::Standard => "standard",
+        }
+    }
+}
+
+impl fmt::Display for ProviderName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// There is no provider of that name.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no provider named like that; the names are stripe, github, shopify, standard")]
+pub struct UnknownProvider;
+
+impl FromStr for ProviderName {
+    type Err = UnknownProvider;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|name| name.as_str() == text).ok_or(UnknownProvider)
+    }
+}

@@ -1,0 +1,82 @@
+//! GitHub: `X-Hub-Signature-256: sha256=<hex HMAC-SHA256 of the raw body>`.
+//!
+//! <https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries>. The older
+//! SHA-1 header is ignored. The delivery id and the event's name are headers that are not signed.
+
+use super::{Active, Claims, Refusal, Unverified, header_bytes, header_label, hex32, required, signature_label};
+use crate::webhook::SignatureMatch;
+
+const SIGNATURE: &str = "x-hub-signature-256";
+
+pub(super) fn claims(request: Unverified<'_>) -> Claims {
+    Claims {
+        event_id: header_bytes(request.headers, "x-github-delivery"),
+        event_type: header_label(request.headers, "x-github-event"),
+        signature: signature_label(request.headers, SIGNATURE),
+    }
+}
+
+pub(super) fn verify(request: Unverified<'_>, active: Active<'_>) -> Result<SignatureMatch, Refusal> {
+    let signature = required(request.headers, SIGNATURE)?
+        .strip_prefix("sha256=")
+        .and_then(hex32)
+        .ok_or_else(|| Refusal::invalid("X-Hub-Signature-256 is not sha256= and 64 hex digits"))?;
+    active.hmac_match(&[request.body], &[signature]).ok_or_else(Refusal::no_match)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{check, secret};
+    use crate::ProviderName::Github;
+    use crate::webhook::RejectionReason::{SignatureInvalid, SignatureMissing};
+
+    const SECRET: &str = "It's a Secret to Everybody";
+    const SIGNATURE: &str = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
+
+    #[test]
+    fn githubs_own_vector_verifies() {
+        let headers = [("X-Hub-Signature-256", SIGNATURE)];
+        assert!(check(Github, &headers, b"Hello, World!", &[secret(1, SECRET)], 0).is_ok());
+        assert_eq!(check(Github, &headers, b"Hello, World?", &[secret(1, SECRET)], 0), Err(SignatureInvalid));
+    }
+
+    #[test]
+    fn any_active_secret_verifies_and_says_which() {
+        let headers = [("X-Hub-Signature-256", SIGNATURE)];
+        let secrets = [secret(1, "old"), secret(2, SECRET)];
+        assert_eq!(check(Github, &headers, b"Hello, World!", &secrets, 0).unwrap().secret_version, 2);
+    }
+
+    #[test]
+    fn an_expired_secret_does_not_verify() {
+        let mut old = secret(1, SECRET);
+        old.expires_at = Some(super::super::testing::at(100));
+        let headers = [("X-Hub-Signature-256", SIGNATURE)];
+        let secrets = [old];
+        assert!(check(Github, &headers, b"Hello, World!", &secrets, 99).is_ok());
+        assert_eq!(check(Github, &headers, b"Hello, World!", &secrets, 100), Err(SignatureInvalid));
+    }
+
+    #[test]
+    fn malformed_signatures_are_refused() {
+        let secrets = [secret(1, SECRET)];
+        let once = |value| check(Github, &[("X-Hub-Signature-256", value)], b"Hello, World!", &secrets, 0);
+        assert_eq!(once(""), Err(SignatureMissing));
+        assert_eq!(once("sha1=757107ea0eb2509fc211221cce984b8a37570b6d"), Err(SignatureInvalid));
+        assert_eq!(once(&SIGNATURE[7..]), Err(SignatureInvalid));
+        assert_eq!(once(&SIGNATURE[..70]), Err(SignatureInvalid));
+        assert!(once(&SIGNATURE.to_uppercase().replace("SHA256", "sha256")).is_ok());
+        assert_eq!(check(Github, &[], b"", &secrets, 0), Err(SignatureMissing));
+        let twice = [("X-Hub-Signature-256", SIGNATURE), ("x-hub-signature-256", SIGNATURE)];
+        assert_eq!(check(Github, &twice, b"Hello, World!", &secrets, 0), Err(SignatureInvalid));
+    }
+
+    #[test]
+    fn an_empty_secret_verifies_nothing() {
+        // HMAC-SHA256 of an empty message with an empty key.
+        let forged = "sha256=b613679a0814d9ec772f95d778c35fc5ff1697c493715653c6c712144292c5ad";
+        let headers = [("X-Hub-Signature-256", forged)];
+        assert_eq!(check(Github, &headers, b"", &[secret(1, "")], 0), Err(SignatureInvalid));
+        assert_eq!(check(Github, &headers, b"", &[], 0), Err(SignatureInvalid));
+    }
+}

@@ -1,0 +1,296 @@
+//! Verifying who sent a webhook. Unverified bytes go in; only this module makes a [`Verified`].
+//!
+//! One file per provider says which headers it signs with, what is signed, and where its own event
+//! id and type stand. Secrets are compared in constant time (`hmac`'s `verify_slice`), against
+//! every active one, with a bound on how many signatures of a request are looked at.
+
+mod fields;
+mod github;
+mod shopify;
+mod standard;
+mod stripe;
+
+use chrono::{DateTime, Duration, Utc};
+use hmac::{Hmac, Mac};
+use http::HeaderMap;
+use secrecy::{ExposeSecret, SecretSlice};
+use sha2::Sha256;
+
+use crate::webhook::{RejectionReason, SignatureMatch, SignatureScheme};
+use crate::{Label, ProviderName};
+
+/// How far a signed timestamp may be from our clock, either way.
+/// Stripe and Standard Webhooks both name five minutes.
+pub const TOLERANCE: Duration = Duration::seconds(300);
+
+/// How many signatures of one request are looked at. Senders send one per active secret.
+const MAX_SIGNATURES: usize = 16;
+
+/// How much of a signature header is kept for people to see.
+const SIGNATURE_CHARS: usize = 1024;
+
+/// A request as it came: nothing in it is trusted.
+#[derive(Clone, Copy, Debug)]
+pub struct Unverified<'a> {
+    pub headers: &'a HeaderMap,
+    pub body: &'a [u8],
+}
+
+/// One active signing secret, opened.
+#[derive(Debug)]
+pub struct SigningSecret {
+    pub version: u32,
+    pub value: SecretSlice<u8>,
+    /// Verifies no longer from then on.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// What a request says of itself, before anyone knows whether it is true.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// The provider's own event id, raw: the identity that deduplicates.
+    pub event_id: Option<Vec<u8>>,
+    pub event_type: Option<Label>,
+    pub signature: Option<Label>,
+}
+
+impl Claims {
+    /// The event id as people see it.
+    #[must_use]
+    pub fn event_id_label(&self) -> Option<Label> {
+        self.event_id.as_deref().map(Label::from_bytes)
+    }
+}
+
+/// Proof that a request is genuine. Only [`verify`] makes one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    matched: SignatureMatch,
+}
+
+impl Verified {
+    /// Which secret matched, and how.
+    #[must_use]
+    pub fn into_match(self) -> SignatureMatch {
+        self.matched
+    }
+}
+
+/// Why a request is not genuine, with a sentence that helps its honest sender.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub reason: RejectionReason,
+    pub detail: Label,
+}
+
+impl Refusal {
+    fn missing(header: &str) -> Self {
+        Self {
+            reason: RejectionReason::SignatureMissing,
+            detail: Label::new(&format!("the header {header} is missing")),
+        }
+    }
+
+    fn invalid(detail: &str) -> Self {
+        Self { reason: RejectionReason::SignatureInvalid, detail: Label::new(detail) }
+    }
+
+    fn no_match() -> Self {
+        Self::invalid(
+            "no signature matches: the signing secret differs, or the body was changed or re-encoded on its way",
+        )
+    }
+}
+
+/// Whether a secret has the form that this provider's secrets have.
+///
+/// # Errors
+/// A sentence that says which form it should have. The secret is not in it.
+pub fn check_secret(provider: ProviderName, secret: &str) -> Result<(), &'static str> {
+    if secret.is_empty() {
+        return Err("the secret is empty");
+    }
+    if secret.len() > 1024 {
+        return Err("the secret is longer than 1024 bytes");
+    }
+    if secret.chars().any(char::is_control) || secret.trim() != secret {
+        return Err("the secret begins or ends with white space, or holds a line break: paste it without");
+    }
+    match provider {
+        ProviderName::Standard => standard::check_secret(secret),
+        ProviderName::Stripe | ProviderName::Github | ProviderName::Shopify => Ok(()),
+    }
+}
+
+/// What the request says its event is.
+#[must_use]
+pub fn claims(provider: ProviderName, request: Unverified<'_>) -> Claims {
+    match provider {
+        ProviderName::Stripe => stripe::claims(request),
+        ProviderName::Github => github::claims(request),
+        ProviderName::Shopify => shopify::claims(request),
+        ProviderName::Standard => standard::claims(request),
+    }
+}
+
+/// Verifies a request against the secrets that are active at `now`.
+///
+/// # Errors
+/// [`Refusal`] with what was wrong.
+pub fn verify(
+    provider: ProviderName,
+    request: Unverified<'_>,
+    secrets: &[SigningSecret],
+    now: DateTime<Utc>,
+) -> Result<Verified, Refusal> {
+    let active = Active { secrets, now };
+    let matched = match provider {
+        ProviderName::Stripe => stripe::verify(request, active)?,
+        ProviderName::Github => github::verify(request, active)?,
+        ProviderName::Shopify => shopify::verify(request, active)?,
+        ProviderName::Standard => standard::verify(request, active)?,
+    };
+    Ok(Verified { matched })
+}
+
+/// The secrets, and the time at which they are asked for.
+#[derive(Clone, Copy)]
+struct Active<'a> {
+    secrets: &'a [SigningSecret],
+    now: DateTime<Utc>,
+}
+
+impl<'a> Active<'a> {
+    fn iter(self) -> impl Iterator<Item = &'a SigningSecret> {
+        self.secrets.iter().filter(move |secret| {
+            !secret.value.expose_secret().is_empty() && secret.expires_at.is_none_or(|at| at > self.now)
+        })
+    }
+
+    /// The first secret whose HMAC-SHA256 over `parts` is one of `signatures`.
+    fn hmac_match(self, parts: &[&[u8]], signatures: &[[u8; 32]]) -> Option<SignatureMatch> {
+        self.iter().find(|secret| hmac_matches(secret.value.expose_secret(), parts, signatures)).map(|secret| {
+            SignatureMatch { scheme: SignatureScheme::HmacSha256, secret_version: secret.version, signed_at: None }
+        })
+    }
+
+    fn check_timestamp(self, signed_at: DateTime<Utc>) -> Result<(), Refusal> {
+        let off = self.now - signed_at;
+        if off.abs() <= TOLERANCE {
+            return Ok(());
+        }
+        let detail = format!(
+            "the signed timestamp is {} s {} our clock; {} s are tolerated",
+            off.num_seconds().abs(),
+            if off > Duration::zero() { "behind" } else { "ahead of" },
+            TOLERANCE.num_seconds()
+        );
+        Err(Refusal { reason: RejectionReason::TimestampOutOfTolerance, detail: Label::new(&detail) })
+    }
+}
+
+fn hmac_matches(key: &[u8], parts: &[&[u8]], signatures: &[[u8; 32]]) -> bool {
+    // HMAC takes keys of any length, so this cannot fail; refusing is the safe reading of an error.
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return false };
+    parts.iter().for_each(|part| mac.update(part));
+    signatures.iter().any(|signature| mac.clone().verify_slice(signature).is_ok())
+}
+
+/// The one header of that name. Several could each be read by somebody else.
+fn single<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, Refusal> {
+    let mut values = headers.get_all(name).iter();
+    let Some(first) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Refusal::invalid(&format!("the header {name} is there more than once")));
+    }
+    let text = first.to_str().map_err(|_| Refusal::invalid(&format!("the header {name} is not ASCII text")))?;
+    Ok(Some(text.trim()))
+}
+
+fn required<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, Refusal> {
+    single(headers, name)?.filter(|value| !value.is_empty()).ok_or_else(|| Refusal::missing(name))
+}
+
+fn header_bytes(headers: &HeaderMap, name: &str) -> Option<Vec<u8>> {
+    headers.get(name).map(|value| value.as_bytes().to_vec()).filter(|value| !value.is_empty())
+}
+
+fn header_label(headers: &HeaderMap, name: &str) -> Option<Label> {
+    headers.get(name).filter(|value| !value.is_empty()).map(|value| Label::from_bytes(value.as_bytes()))
+}
+
+fn signature_label(headers: &HeaderMap, name: &str) -> Option<Label> {
+    headers.get(name).map(|value| Label::cut(&String::from_utf8_lossy(value.as_bytes()), SIGNATURE_CHARS))
+}
+
+fn hex32(text: &str) -> Option<[u8; 32]> {
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(text, &mut bytes).ok().map(|()| bytes)
+}
+
+fn base64_bytes(text: &str) -> Option<Vec<u8>> {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.decode(text).ok()
+}
+
+/// Unix seconds in decimal digits, as signed; nothing else is a timestamp.
+fn unix_seconds(text: &str) -> Option<DateTime<Utc>> {
+    let digits = !text.is_empty() && text.len() <= 12 && text.bytes().all(|b| b.is_ascii_digit());
+    digits.then(|| text.parse().ok()).flatten().and_then(|seconds| DateTime::from_timestamp(seconds, 0))
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+    use http::{HeaderName, HeaderValue};
+
+    pub fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+        }
+        map
+    }
+
+    pub fn secret(version: u32, value: &str) -> SigningSecret {
+        SigningSecret { version, value: value.as_bytes().to_vec().into(), expires_at: None }
+    }
+
+    pub fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(seconds, 0).unwrap()
+    }
+
+    pub fn check(
+        provider: ProviderName,
+        pairs: &[(&str, &str)],
+        body: &[u8],
+        secrets: &[SigningSecret],
+        now: i64,
+    ) -> Result<SignatureMatch, RejectionReason> {
+        let headers = headers(pairs);
+        verify(provider, Unverified { headers: &headers, body }, secrets, at(now))
+            .map(Verified::into_match)
+            .map_err(|refusal| refusal.reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_that_were_pasted_badly_are_refused_with_a_reason() {
+        for bad in ["", " abc", "abc\n", "a\u{0}b"] {
+            assert!(check_secret(ProviderName::Github, bad).is_err(), "{bad:?}");
+        }
+        assert!(check_secret(ProviderName::Github, "It's a Secret to Everybody").is_ok());
+    }
+
+    #[test]
+    fn a_timestamp_is_decimal_digits_and_nothing_else() {
+        for bad in ["", "+1", "-1", "1e3", " 1", "1.0", "0x1", "99999999999999999999"] {
+            assert_eq!(unix_seconds(bad), None, "{bad:?}");
+        }
+        assert!(unix_seconds("1492774577").is_some());
+    }
+}

@@ -1,0 +1,184 @@
+//! Standard Webhooks: `webhook-id`, `webhook-timestamp` and `webhook-signature` over
+//! `<id>.<timestamp>.<raw body>`; the older `svix-` names likewise.
+//!
+//! <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>.
+//! `v1,` is the base64 of HMAC-SHA256 keyed by the base64 after `whsec_`; `v1a,` is the base64 of an
+//! ed25519 signature under the key that is the base64 after `whpk_`.
+
+use ed25519_dalek::{Signature, VerifyingKey};
+use http::HeaderMap;
+use secrecy::ExposeSecret;
+
+use super::fields::id_and_type;
+use super::{
+    Active, Claims, MAX_SIGNATURES, Refusal, SigningSecret, Unverified, base64_bytes, header_bytes, hmac_matches,
+    required, signature_label, unix_seconds,
+};
+use crate::Label;
+use crate::webhook::{SignatureMatch, SignatureScheme};
+
+/// The names of the three headers.
+struct Names {
+    id: &'static str,
+    timestamp: &'static str,
+    signature: &'static str,
+}
+
+const STANDARD: Names = Names { id: "webhook-id", timestamp: "webhook-timestamp", signature: "webhook-signature" };
+const SVIX: Names = Names { id: "svix-id", timestamp: "svix-timestamp", signature: "svix-signature" };
+
+/// The standard names, unless only the older ones are there.
+fn names(headers: &HeaderMap) -> &'static Names {
+    if !headers.contains_key(STANDARD.id) && headers.contains_key(SVIX.id) { &SVIX } else { &STANDARD }
+}
+
+/// What a configured secret is.
+enum Key {
+    Hmac(Vec<u8>),
+    Ed25519(VerifyingKey),
+}
+
+impl Key {
+    fn parse(secret: &str) -> Option<Self> {
+        if let Some(public) = secret.strip_prefix("whpk_") {
+            let bytes: [u8; 32] = base64_bytes(public)?.try_into().ok()?;
+            return VerifyingKey::from_bytes(&bytes).ok().map(Self::Ed25519);
+        }
+        let bytes = base64_bytes(secret.strip_prefix("whsec_").unwrap_or(secret))?;
+        (!bytes.is_empty()).then_some(Self::Hmac(bytes))
+    }
+}
+
+pub(super) fn check_secret(secret: &str) -> Result<(), &'static str> {
+    Key::parse(secret)
+        .map(drop)
+        .ok_or("a Standard Webhooks secret is whsec_ and base64, or whpk_ and the base64 of an ed25519 public key")
+}
+
+pub(super) fn claims(request: Unverified<'_>) -> Claims {
+    let names = names(request.headers);
+    Claims {
+        event_id: header_bytes(request.headers, names.id),
+        event_type: id_and_type(request.body).kind.as_deref().map(Label::new),
+        signature: signature_label(request.headers, names.signature),
+    }
+}
+
+pub(super) fn verify(request: Unverified<'_>, active: Active<'_>) -> Result<SignatureMatch, Refusal> {
+    let names = names(request.headers);
+    let header = required(request.headers, names.signature)?;
+    let id = required(request.headers, names.id)?;
+    let timestamp = required(request.headers, names.timestamp)?;
+    let signed_at =
+        unix_seconds(timestamp).ok_or_else(|| Refusal::invalid("webhook-timestamp is not a time in Unix seconds"))?;
+    let offered = Offered::parse(header);
+    let signed: [&[u8]; 5] = [id.as_bytes(), b".", timestamp.as_bytes(), b".", request.body];
+    let matched = active.iter().find_map(|secret| offered.matched_by(secret, &signed)).ok_or_else(Refusal::no_match)?;
+    active.check_timestamp(signed_at)?;
+    Ok(SignatureMatch { signed_at: Some(signed_at), ..matched })
+}
+
+/// The signatures of a request, by scheme.
+struct Offered {
+    hmac: Vec<[u8; 32]>,
+    ed25519: Vec<Signature>,
+}
+
+impl Offered {
+    /// Unknown versions and malformed signatures are passed over, as the specification says.
+    fn parse(header: &str) -> Self {
+        let mut offered = Self { hmac: Vec::new(), ed25519: Vec::new() };
+        for (version, value) in header.split(' ').filter_map(|item| item.split_once(',')).take(MAX_SIGNATURES) {
+            let bytes = base64_bytes(value);
+            match version {
+                "v1" => offered.hmac.extend(bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok())),
+                "v1a" => offered.ed25519.extend(bytes.and_then(|bytes| Signature::from_slice(&bytes).ok())),
+                _ => {}
+            }
+        }
+        offered
+    }
+
+    fn matched_by(&self, secret: &SigningSecret, signed: &[&[u8]]) -> Option<SignatureMatch> {
+        let text = std::str::from_utf8(secret.value.expose_secret()).ok()?;
+        let scheme = match Key::parse(text)? {
+            Key::Hmac(key) => hmac_matches(&key, signed, &self.hmac).then_some(SignatureScheme::HmacSha256),
+            Key::Ed25519(key) if self.ed25519.is_empty() => {
+                drop(key);
+                None
+            }
+            Key::Ed25519(key) => {
+                let message = signed.concat();
+                // `verify_strict` also refuses weak keys and malleable signatures.
+                self.ed25519
+                    .iter()
+                    .any(|signature| key.verify_strict(&message, signature).is_ok())
+                    .then_some(SignatureScheme::Ed25519)
+            }
+        };
+        scheme.map(|scheme| SignatureMatch { scheme, secret_version: secret.version, signed_at: None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check_secret;
+    use super::super::testing::{check, secret};
+    use crate::ProviderName::Standard;
+    use crate::webhook::RejectionReason::{SignatureInvalid, SignatureMissing, TimestampOutOfTolerance};
+    use crate::webhook::{RejectionReason, SignatureScheme};
+
+    const SYMMETRIC: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    const PUBLIC: &str = "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=";
+    const V1: &str = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
+    const V1A: &str = "v1a,hnO3f9T8Ytu9HwrXslvumlUpqtNVqkhqw/enGzPCXe5BdqzCInXqYXFymVJaA7AZdpXwVLPo3mNl8EM+m7TBAg==";
+    const T: i64 = 1_614_265_330;
+
+    fn with(prefix: &str, signature: &str, key: &str, now: i64) -> Result<SignatureScheme, RejectionReason> {
+        let names = ["id", "timestamp", "signature"].map(|name| format!("{prefix}-{name}"));
+        let headers = [
+            (names[0].as_str(), "msg_p5jXN8AQM9LWM0D4loKWxJek"),
+            (names[1].as_str(), "1614265330"),
+            (names[2].as_str(), signature),
+        ];
+        check(Standard, &headers, br#"{"test": 2432232314}"#, &[secret(1, key)], now).map(|m| m.scheme)
+    }
+
+    #[test]
+    fn both_vectors_verify_under_both_names() {
+        for prefix in ["webhook", "svix"] {
+            assert_eq!(with(prefix, V1, SYMMETRIC, T), Ok(SignatureScheme::HmacSha256));
+            assert_eq!(with(prefix, V1A, PUBLIC, T), Ok(SignatureScheme::Ed25519));
+            assert_eq!(
+                with(prefix, &format!("v2,x {V1A} v1,AAAA {V1}"), SYMMETRIC, T),
+                Ok(SignatureScheme::HmacSha256)
+            );
+        }
+    }
+
+    #[test]
+    fn a_signature_of_the_other_scheme_does_not_verify() {
+        assert_eq!(with("webhook", V1A, SYMMETRIC, T), Err(SignatureInvalid));
+        assert_eq!(with("webhook", V1, PUBLIC, T), Err(SignatureInvalid));
+    }
+
+    #[test]
+    fn times_and_missing_headers_are_told_apart() {
+        assert_eq!(with("webhook", V1, SYMMETRIC, T + 301), Err(TimestampOutOfTolerance));
+        assert_eq!(with("webhook", "", SYMMETRIC, T), Err(SignatureMissing));
+        assert_eq!(
+            check(Standard, &[("webhook-signature", V1)], b"", &[secret(1, SYMMETRIC)], T),
+            Err(SignatureMissing)
+        );
+    }
+
+    #[test]
+    fn secrets_are_held_to_their_form() {
+        for good in [SYMMETRIC, PUBLIC, &SYMMETRIC[6..]] {
+            assert!(check_secret(Standard, good).is_ok());
+        }
+        for bad in ["whsec_", "whsec_!", "whpk_AAAA", "not base64"] {
+            assert!(check_secret(Standard, bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,506 @@
+//! A webhook: from its receipt to success or the dead letter queue.
+//!
+//! ```text
+//! received → pending → processing → success
+//!                        │  ▲
+//!                        ▼  │ retry
+//!                      failed ──(third retry failed)──▶ dead letter ──(a person)──▶ pending
+//! ```
+
+use chrono::{DateTime, Duration, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::decision::aggregate;
+use crate::{Label, ProviderId, ProviderName};
+
+/// What was received, whichever way it went. The bytes themselves lie beside the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Receipt {
+    pub provider_id: ProviderId,
+    pub provider: ProviderName,
+    /// The provider's own id of the event, where it sent one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub provider_event_id: Option<Label>,
+    /// The provider's own name of the event, `push` or `charge.succeeded`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub event_type: Option<Label>,
+    /// SHA-256 of the raw body, in hex.
+    pub body_sha256: String,
+    /// Bytes.
+    pub body_size: u64,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub content_type: Option<Label>,
+    /// The signature header as it came, cut to a bound.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub signature: Option<Label>,
+}
+
+/// Which secret verified a webhook, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SignatureMatch {
+    pub scheme: SignatureScheme,
+    pub secret_version: u32,
+    /// When the sender says it signed, where the scheme signs that.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub signed_at: Option<DateTime<Utc>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SignatureScheme {
+    HmacSha256,
+    Ed25519,
+}
+
+/// Why a request was refused after its provider was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RejectionReason {
+    SignatureMissing,
+    SignatureInvalid,
+    TimestampOutOfTolerance,
+    ProviderDisabled,
+    OrganizationDisabled,
+}
+
+/// How one try ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    /// HTTP status, where there was an answer.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub status_code: Option<u16>,
+    #[serde(default)]
+    pub duration_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub error: Option<Label>,
+}
+
+/// When failed attempts are tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// The wait before retry 1, 2, 3…; as many retries as there are delays.
+    pub delays: Vec<Duration>,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { delays: [1, 5, 15].map(Duration::minutes).to_vec() }
+    }
+}
+
+/// Where a webhook stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    #[default]
+    Unknown,
+    /// Received, not verified yet.
+    Received,
+    Pending,
+    Processing,
+    Succeeded,
+    /// Failed, and waiting for its retry.
+    AwaitingRetry,
+    DeadLettered,
+    Rejected,
+}
+
+/// State of one webhook.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Webhook {
+    phase: Phase,
+    body_sha256: String,
+    /// The attempt that is running, or was the last to run.
+    attempt: u32,
+    /// A person asked for the coming attempt: it is not followed by automatic ones.
+    requested: bool,
+}
+
+#[derive(Clone, Debug)]
+pub enum WebhookCommand {
+    /// A genuine delivery, seen for the first time.
+    Receive {
+        receipt: Receipt,
+        verified: SignatureMatch,
+    },
+    /// A delivery that is refused; its id is fresh.
+    Reject {
+        receipt: Receipt,
+        reason: RejectionReason,
+        detail: Label,
+    },
+    /// A genuine delivery of an event that was received before.
+    ReceiveDuplicate {
+        body_sha256: String,
+        body_size: u64,
+    },
+    StartAttempt {
+        attempt: u32,
+    },
+    SucceedAttempt {
+        attempt: u32,
+        outcome: Outcome,
+    },
+    /// `retry_after` has the delay of the policy lengthened or jittered already.
+    FailAttempt {
+        attempt: u32,
+        outcome: Outcome,
+        retry_at: RetryAt,
+    },
+    /// The worker that started the attempt is gone.
+    AbandonAttempt {
+        attempt: u32,
+        retry_at: RetryAt,
+    },
+    RequestRetry {
+        reason: Option<Label>,
+    },
+}
+
+/// What the policy says of a failed attempt; see [`RetryAt::after`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryAt {
+    At(DateTime<Utc>),
+    Never,
+}
+
+impl RetryAt {
+    /// When attempt `attempt + 1` is due after `attempt` failed at `failed_at`.
+    ///
+    /// `jitter_per_mille` lengthens the delay by up to 10 % (0 to 100); `asked` is the receiver's
+    /// `Retry-After`, honoured to at most double the delay.
+    #[must_use]
+    pub fn after(
+        policy: &RetryPolicy,
+        attempt: u32,
+        failed_at: DateTime<Utc>,
+        jitter_per_mille: i32,
+        asked: Option<Duration>,
+    ) -> Self {
+        let index = attempt.saturating_sub(1) as usize;
+        let Some(delay) = policy.delays.get(index).copied() else { return Self::Never };
+        let jittered = delay + delay * jitter_per_mille.clamp(0, 100) / 1000;
+        let lengthened = asked.map_or(jittered, |asked| asked.clamp(jittered, jittered.max(delay * 2)));
+        Self::At(failed_at + lengthened)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WebhookEvent {
+    #[serde(rename = "webhook.received")]
+    Received(Receipt),
+    #[serde(rename = "webhook.signature_verified")]
+    SignatureVerified(SignatureMatch),
+    #[serde(rename = "webhook.rejected", rename_all = "camelCase")]
+    Rejected {
+        #[serde(flatten)]
+        receipt: Receipt,
+        reason: RejectionReason,
+        detail: Label,
+    },
+    #[serde(rename = "webhook.duplicate_received", rename_all = "camelCase")]
+    DuplicateReceived { body_sha256: String, body_size: u64, body_differs: bool },
+    #[serde(rename = "webhook.attempt_started", rename_all = "camelCase")]
+    AttemptStarted { attempt: u32 },
+    #[serde(rename = "webhook.attempt_succeeded", rename_all = "camelCase")]
+    AttemptSucceeded {
+        attempt: u32,
+        #[serde(flatten)]
+        outcome: Outcome,
+    },
+    #[serde(rename = "webhook.attempt_failed", rename_all = "camelCase")]
+    AttemptFailed {
+        attempt: u32,
+        #[serde(flatten)]
+        outcome: Outcome,
+    },
+    #[serde(rename = "webhook.attempt_abandoned", rename_all = "camelCase")]
+    AttemptAbandoned { attempt: u32 },
+    #[serde(rename = "webhook.retry_scheduled", rename_all = "camelCase")]
+    RetryScheduled { attempt: u32, retry_at: DateTime<Utc> },
+    #[serde(rename = "webhook.dead_lettered", rename_all = "camelCase")]
+    DeadLettered { attempts: u32 },
+    #[serde(rename = "webhook.retry_requested", rename_all = "camelCase")]
+    RetryRequested {
+        attempt: u32,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        reason: Option<Label>,
+    },
+}
+
+aggregate!(Webhook, "webhook", WebhookCommand, WebhookEvent, WebhookError, {
+    Received => "webhook.received" v 1,
+    SignatureVerified => "webhook.signature_verified" v 1,
+    Rejected => "webhook.rejected" v 1,
+    DuplicateReceived => "webhook.duplicate_received" v 1,
+    AttemptStarted => "webhook.attempt_started" v 1,
+    AttemptSucceeded => "webhook.attempt_succeeded" v 1,
+    AttemptFailed => "webhook.attempt_failed" v 1,
+    AttemptAbandoned => "webhook.attempt_abandoned" v 1,
+    RetryScheduled => "webhook.retry_scheduled" v 1,
+    DeadLettered => "webhook.dead_lettered" v 1,
+    RetryRequested => "webhook.retry_requested" v 1,
+});
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WebhookError {
+    #[error("this webhook was received already")]
+    AlreadyReceived,
+    #[error("there is no such webhook")]
+    NotReceived,
+    #[error("attempt {asked} cannot begin: the webhook is {phase:?} after attempt {last}")]
+    NotDue { asked: u32, last: u32, phase: Phase },
+    #[error("attempt {0} is not running")]
+    NotRunning(u32),
+    #[error("only a failed webhook can be retried; this one is {0:?}")]
+    NotFailed(Phase),
+}
+
+impl Webhook {
+    /// # Errors
+    /// [`WebhookError`] when the webhook does not stand where the command needs it.
+    pub fn decide(&self, command: WebhookCommand) -> Result<Vec<WebhookEvent>, WebhookError> {
+        match command {
+            WebhookCommand::Receive { receipt, verified } => {
+                self.expect_unknown()?;
+                Ok(vec![WebhookEvent::Received(receipt), WebhookEvent::SignatureVerified(verified)])
+            }
+            WebhookCommand::Reject { receipt, reason, detail } => {
+                self.expect_unknown()?;
+                Ok(vec![WebhookEvent::Rejected { receipt, reason, detail }])
+            }
+            WebhookCommand::ReceiveDuplicate { body_sha256, body_size } => {
+                self.expect_known()?;
+                let body_differs = body_sha256 != self.body_sha256;
+                Ok(vec![WebhookEvent::DuplicateReceived { body_sha256, body_size, body_differs }])
+            }
+            WebhookCommand::StartAttempt { attempt } => self.start(attempt),
+            WebhookCommand::SucceedAttempt { attempt, outcome } => {
+                self.expect_running(attempt)?;
+                Ok(vec![WebhookEvent::AttemptSucceeded { attempt, outcome }])
+            }
+            WebhookCommand::FailAttempt { attempt, outcome, retry_at } => {
+                self.expect_running(attempt)?;
+                Ok(vec![WebhookEvent::AttemptFailed { attempt, outcome }, self.what_follows(attempt, retry_at)])
+            }
+            WebhookCommand::AbandonAttempt { attempt, retry_at } => {
+                self.expect_running(attempt)?;
+                Ok(vec![WebhookEvent::AttemptAbandoned { attempt }, self.what_follows(attempt, retry_at)])
+            }
+            WebhookCommand::RequestRetry { reason } => match self.phase {
+                Phase::AwaitingRetry | Phase::DeadLettered => {
+                    Ok(vec![WebhookEvent::RetryRequested { attempt: self.attempt + 1, reason }])
+                }
+                Phase::Unknown => Err(WebhookError::NotReceived),
+                phase => Err(WebhookError::NotFailed(phase)),
+            },
+        }
+    }
+
+    fn expect_unknown(&self) -> Result<(), WebhookError> {
+        if self.phase == Phase::Unknown { Ok(()) } else { Err(WebhookError::AlreadyReceived) }
+    }
+
+    fn expect_known(&self) -> Result<(), WebhookError> {
+        if self.phase == Phase::Unknown { Err(WebhookError::NotReceived) } else { Ok(()) }
+    }
+
+    fn expect_running(&self, attempt: u32) -> Result<(), WebhookError> {
+        let running = self.phase == Phase::Processing && self.attempt == attempt;
+        if running { Ok(()) } else { Err(WebhookError::NotRunning(attempt)) }
+    }
+
+    fn start(&self, attempt: u32) -> Result<Vec<WebhookEvent>, WebhookError> {
+        let due = matches!(self.phase, Phase::Pending | Phase::AwaitingRetry) && attempt == self.attempt + 1;
+        if due {
+            Ok(vec![WebhookEvent::AttemptStarted { attempt }])
+        } else {
+            Err(WebhookError::NotDue { asked: attempt, last: self.attempt, phase: self.phase })
+        }
+    }
+
+    fn what_follows(&self, attempt: u32, retry_at: RetryAt) -> WebhookEvent {
+        match retry_at {
+            RetryAt::At(retry_at) if !self.requested => WebhookEvent::RetryScheduled { attempt: attempt + 1, retry_at },
+            RetryAt::At(_) | RetryAt::Never => WebhookEvent::DeadLettered { attempts: attempt },
+        }
+    }
+
+    fn evolve(&mut self, event: &WebhookEvent) {
+        match event {
+            WebhookEvent::Received(receipt) => {
+                self.phase = Phase::Received;
+                self.body_sha256.clone_from(&receipt.body_sha256);
+            }
+            WebhookEvent::SignatureVerified(_) => self.phase = Phase::Pending,
+            WebhookEvent::Rejected { receipt, .. } => {
+                self.phase = Phase::Rejected;
+                self.body_sha256.clone_from(&receipt.body_sha256);
+            }
+            WebhookEvent::DuplicateReceived { .. } => {}
+            WebhookEvent::AttemptStarted { attempt } => {
+                self.phase = Phase::Processing;
+                self.attempt = *attempt;
+            }
+            WebhookEvent::AttemptSucceeded { .. } => self.phase = Phase::Succeeded,
+            // What follows stands in the next event of the same unit.
+            WebhookEvent::AttemptFailed { .. } | WebhookEvent::AttemptAbandoned { .. } => {
+                self.phase = Phase::AwaitingRetry;
+            }
+            WebhookEvent::RetryScheduled { .. } => self.phase = Phase::AwaitingRetry,
+            WebhookEvent::DeadLettered { .. } => self.phase = Phase::DeadLettered,
+            WebhookEvent::RetryRequested { .. } => {
+                self.phase = Phase::Pending;
+                self.requested = true;
+            }
+        }
+    }
+
+    /// Where the webhook stands.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// The attempt that would come next.
+    #[must_use]
+    pub fn next_attempt(&self) -> u32 {
+        self.attempt + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn receipt() -> Receipt {
+        Receipt {
+            provider_id: ProviderId::default(),
+            provider: ProviderName::Github,
+            provider_event_id: Some(Label::new("1")),
+            event_type: Some(Label::new("push")),
+            body_sha256: "aa".into(),
+            body_size: 2,
+            content_type: None,
+            signature: None,
+        }
+    }
+
+    fn verified() -> SignatureMatch {
+        SignatureMatch { scheme: SignatureScheme::HmacSha256, secret_version: 1, signed_at: None }
+    }
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(seconds, 0).unwrap()
+    }
+
+    /// Runs commands in order, as the log would, and returns the last one's answer.
+    fn after(commands: Vec<WebhookCommand>) -> Webhook {
+        let mut webhook = Webhook::default();
+        for command in commands {
+            for event in webhook.decide(command).unwrap() {
+                webhook.evolve(&event);
+            }
+        }
+        webhook
+    }
+
+    fn receive() -> WebhookCommand {
+        WebhookCommand::Receive { receipt: receipt(), verified: verified() }
+    }
+
+    fn start(attempt: u32) -> WebhookCommand {
+        WebhookCommand::StartAttempt { attempt }
+    }
+
+    fn fail(attempt: u32) -> WebhookCommand {
+        let retry_at = RetryAt::after(&RetryPolicy::default(), attempt, at(0), 0, None);
+        WebhookCommand::FailAttempt { attempt, outcome: Outcome::default(), retry_at }
+    }
+
+    fn dead_letter() -> Webhook {
+        after(vec![receive(), start(1), fail(1), start(2), fail(2), start(3), fail(3), start(4), fail(4)])
+    }
+
+    #[test]
+    fn a_webhook_is_received_once() {
+        assert_eq!(after(vec![receive()]).decide(receive()), Err(WebhookError::AlreadyReceived));
+    }
+
+    #[test]
+    fn a_duplicate_with_another_body_is_flagged() {
+        let duplicate = |sha: &str| WebhookCommand::ReceiveDuplicate { body_sha256: sha.into(), body_size: 2 };
+        let differs = |sha| match after(vec![receive()]).decide(duplicate(sha)).unwrap().remove(0) {
+            WebhookEvent::DuplicateReceived { body_differs, .. } => body_differs,
+            other => panic!("{other:?}"),
+        };
+        assert!(!differs("aa"));
+        assert!(differs("bb"));
+    }
+
+    #[test]
+    fn a_rejected_webhook_is_never_processed() {
+        let reject = WebhookCommand::Reject {
+            receipt: receipt(),
+            reason: RejectionReason::SignatureInvalid,
+            detail: Label::new("no signature matches"),
+        };
+        let rejected = after(vec![reject]);
+        assert!(matches!(rejected.decide(start(1)), Err(WebhookError::NotDue { .. })));
+        assert!(matches!(
+            rejected.decide(WebhookCommand::RequestRetry { reason: None }),
+            Err(WebhookError::NotFailed(Phase::Rejected))
+        ));
+    }
+
+    #[test]
+    fn the_third_failed_retry_is_a_dead_letter() {
+        let webhook = dead_letter();
+        assert_eq!(webhook.phase(), Phase::DeadLettered);
+        assert_eq!(webhook.next_attempt(), 5);
+    }
+
+    #[test]
+    fn a_person_gets_one_more_attempt() {
+        let mut webhook = dead_letter();
+        for command in [WebhookCommand::RequestRetry { reason: None }, start(5)] {
+            for event in webhook.decide(command).unwrap() {
+                webhook.evolve(&event);
+            }
+        }
+        let retry_at = RetryAt::At(at(60));
+        let events = webhook.decide(WebhookCommand::FailAttempt { attempt: 5, outcome: Outcome::default(), retry_at });
+        assert!(matches!(events.unwrap()[..], [_, WebhookEvent::DeadLettered { attempts: 5 }]));
+    }
+
+    #[test]
+    fn an_attempt_starts_and_ends_once() {
+        let started = after(vec![receive(), start(1)]);
+        assert!(matches!(started.decide(start(1)), Err(WebhookError::NotDue { .. })));
+        let ended = after(vec![receive(), start(1), fail(1)]);
+        assert_eq!(
+            ended.decide(WebhookCommand::SucceedAttempt { attempt: 1, outcome: Outcome::default() }),
+            Err(WebhookError::NotRunning(1))
+        );
+    }
+
+    #[test]
+    fn delays_are_one_five_and_fifteen_minutes_and_then_none() {
+        let policy = RetryPolicy::default();
+        let due = |attempt| RetryAt::after(&policy, attempt, at(0), 0, None);
+        assert_eq!([due(1), due(2), due(3)], [60, 300, 900].map(|s| RetryAt::At(at(s))));
+        assert_eq!(due(4), RetryAt::Never);
+    }
+
+    #[test]
+    fn retry_after_lengthens_a_delay_to_at_most_double() {
+        let policy = RetryPolicy::default();
+        let due = |jitter, asked| RetryAt::after(&policy, 1, at(0), jitter, Some(Duration::seconds(asked)));
+        assert_eq!(due(0, 5), RetryAt::At(at(60)));
+        assert_eq!(due(0, 90), RetryAt::At(at(90)));
+        assert_eq!(due(0, 9_000), RetryAt::At(at(120)));
+        assert_eq!(due(100, 5), RetryAt::At(at(66)));
+    }
+}
