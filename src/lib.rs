@@ -1,1 +1,6 @@
+//! Hookledger: receives other people's webhooks, remembers each in an append-only ledger, and
+//! passes it on. The library behind the `hookledger` binary and its tests.
 
+pub mod log;
+pub mod secrets;
+pub mod store;

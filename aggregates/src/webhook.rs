@@ -328,7 +328,8 @@ impl Webhook {
         }
     }
 
-    fn evolve(&mut self, event: &WebhookEvent) {
+    /// Applies an event; public because workers fold the little that they read.
+    pub fn evolve(&mut self, event: &WebhookEvent) {
         match event {
             WebhookEvent::Received(receipt) => {
                 self.phase = Phase::Received;

@@ -103,10 +103,7 @@ impl Offered {
         let text = std::str::from_utf8(secret.value.expose_secret()).ok()?;
         let scheme = match Key::parse(text)? {
             Key::Hmac(key) => hmac_matches(&key, signed, &self.hmac).then_some(SignatureScheme::HmacSha256),
-            Key::Ed25519(key) if self.ed25519.is_empty() => {
-                drop(key);
-                None
-            }
+            Key::Ed25519(_) if self.ed25519.is_empty() => None,
             Key::Ed25519(key) => {
                 let message = signed.concat();
                 // `verify_strict` also refuses weak keys and malleable signatures.

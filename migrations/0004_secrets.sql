@@ -1,0 +1,35 @@
+-- Ciphertexts. The log names a secret by id and version and never holds it.
+create table provider_secrets (
+    organization_id uuid not null,
+    secret_id uuid not null,
+    provider_id uuid not null,
+    version int not null,
+    key_id text not null,
+    nonce bytea not null,
+    ciphertext bytea not null,
+    created_at timestamptz not null default now(),
+    primary key (organization_id, secret_id)
+);
+comment on table provider_secrets is 'Signing secrets of providers, AES-256-GCM under a master key.';
+comment on column provider_secrets.organization_id is 'The tenant; bound into the ciphertext.';
+comment on column provider_secrets.secret_id is 'The id by which events name this secret.';
+comment on column provider_secrets.provider_id is 'Whose secret it is; bound into the ciphertext.';
+comment on column provider_secrets.version is '1, 2, 3… per provider; bound into the ciphertext.';
+comment on column provider_secrets.key_id is 'Which master key encrypted it.';
+comment on column provider_secrets.nonce is 'Random 96 bits.';
+comment on column provider_secrets.ciphertext is 'Ciphertext and tag.';
+comment on column provider_secrets.created_at is 'When it was set.';
+
+create table platform_secrets (
+    name text primary key,
+    key_id text not null,
+    nonce bytea not null,
+    ciphertext bytea not null
+);
+comment on table platform_secrets is 'Random keys of the platform itself, encrypted like those of providers.';
+comment on column platform_secrets.name is 'What the key is for, like email-claims.';
+comment on column platform_secrets.key_id is 'Which master key encrypted it.';
+comment on column platform_secrets.nonce is 'Random 96 bits.';
+comment on column platform_secrets.ciphertext is 'Ciphertext and tag.';
+
+grant select, insert on provider_secrets, platform_secrets to hookledger_runtime;

@@ -1,0 +1,173 @@
+//! `organizations`: customers, their plans and limits.
+
+use chrono::{DateTime, Utc};
+use futures::future::BoxFuture;
+use hookledger_aggregates::organization::OrganizationEvent;
+use hookledger_aggregates::{Event, OrganizationId, RecordedEvent};
+use sqlx::{FromRow, PgConnection, PgExecutor};
+use uuid::Uuid;
+
+use crate::{Interest, Page, PageRequest, Projection, ProjectionError};
+
+/// A row of `organizations`, with what is computed.
+#[derive(Clone, Debug, FromRow)]
+pub struct Organization {
+    pub id: Uuid,
+    pub name: String,
+    pub slug: String,
+    pub plan: String,
+    pub webhook_limit: Option<i32>,
+    pub is_active: bool,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+    /// Webhooks that were ever accepted, duplicates apart.
+    pub webhook_count: i64,
+}
+
+impl Organization {
+    #[must_use]
+    pub fn organization_id(&self) -> OrganizationId {
+        OrganizationId::new(self.id)
+    }
+}
+
+/// Which organizations are asked for.
+#[derive(Clone, Debug, Default)]
+pub struct OrganizationFilter {
+    /// Part of the name or slug.
+    pub search: Option<String>,
+    pub is_active: Option<bool>,
+}
+
+/// Place of an organization in the list, newest first.
+pub type OrganizationKey = (DateTime<Utc>, Uuid);
+
+const COLUMNS: &str = "o.id, o.name, o.slug, o.plan, o.webhook_limit, o.is_active, o.created_at, o.updated_at, \
+     (select coalesce(sum(c.accepted), 0)::bigint from webhook_counts c where c.organization_id = o.id) as webhook_count";
+
+/// The organization of that id.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn find(executor: impl PgExecutor<'_>, organization: OrganizationId) -> Result<Option<Organization>, sqlx::Error> {
+    sqlx::query_as(&format!("select {COLUMNS} from organizations o where o.id = $1"))
+        .bind(organization.uuid())
+        .fetch_optional(executor)
+        .await
+}
+
+/// Every tenant's organizations: for super admins only.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn list(
+    executor: impl PgExecutor<'_>,
+    filter: &OrganizationFilter,
+    page: PageRequest<OrganizationKey>,
+) -> Result<Page<Organization>, sqlx::Error> {
+    let (compare, order) = if page.backward { (">", "asc") } else { ("<", "desc") };
+    let sql = format!(
+        "select {COLUMNS} from organizations o
+         where ($1::text is null or position(lower($1) in lower(o.name)) > 0 or position(lower($1) in o.slug) > 0)
+           and ($2::bool is null or o.is_active = $2)
+           and ($3::timestamptz is null or (o.created_at, o.id) {compare} ($3, $4))
+         order by o.created_at {order}, o.id {order} limit $5"
+    );
+    let rows = sqlx::query_as(&sql)
+        .bind(filter.search.as_deref())
+        .bind(filter.is_active)
+        .bind(page.from.map(|key| key.0))
+        .bind(page.from.map(|key| key.1))
+        .bind(page.limit + 1)
+        .fetch_all(executor)
+        .await?;
+    Ok(Page::from_overfull(rows, &page))
+}
+
+/// Keeps `organizations`.
+#[derive(Debug)]
+pub struct Organizations;
+
+impl Projection for Organizations {
+    fn name(&self) -> &'static str {
+        "organizations"
+    }
+
+    fn interest(&self) -> Interest {
+        Interest::Administrative
+    }
+
+    fn tables(&self) -> &'static [&'static str] {
+        &["organizations"]
+    }
+
+    fn apply<'a>(
+        &'a self,
+        connection: &'a mut PgConnection,
+        events: &'a [RecordedEvent],
+    ) -> BoxFuture<'a, Result<(), ProjectionError>> {
+        Box::pin(async move {
+            for recorded in events {
+                match &recorded.event {
+                    Event::Organization(event) => apply_one(connection, recorded, event).await?,
+                    Event::User(_) | Event::EmailClaim(_) | Event::Provider(_) | Event::Webhook(_) => {}
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Settings change rarely: one statement an event is enough.
+async fn apply_one(
+    connection: &mut PgConnection,
+    recorded: &RecordedEvent,
+    event: &OrganizationEvent,
+) -> Result<(), sqlx::Error> {
+    if let OrganizationEvent::Created { name, slug, plan, webhook_limit } = event {
+        sqlx::query(
+            "insert into organizations (id, name, slug, plan, webhook_limit, is_active,
+                                        created_at, updated_at, applied_position)
+             values ($1, $2, $3, $4, $5, true, $6, $6, $7) on conflict (id) do nothing",
+        )
+        .bind(recorded.organization.uuid())
+        .bind(name)
+        .bind(slug)
+        .bind(plan.as_str())
+        .bind(webhook_limit.map(stored_limit))
+        .bind(recorded.recorded_at)
+        .bind(recorded.position)
+        .execute(connection)
+        .await?;
+        return Ok(());
+    }
+    let (name, plan, active) = match event {
+        OrganizationEvent::Created { .. } => (None, None, None),
+        OrganizationEvent::Renamed { name } => (Some(name.as_str()), None, None),
+        OrganizationEvent::PlanChanged { plan, webhook_limit } => (None, Some((plan, webhook_limit)), None),
+        OrganizationEvent::Activated {} => (None, None, Some(true)),
+        OrganizationEvent::Deactivated {} => (None, None, Some(false)),
+    };
+    sqlx::query(
+        "update organizations
+         set name = coalesce($3, name), plan = coalesce($4, plan),
+             webhook_limit = case when $4 is null then webhook_limit else $5 end,
+             is_active = coalesce($6, is_active), updated_at = $7, applied_position = $2
+         where id = $1 and applied_position < $2",
+    )
+    .bind(recorded.organization.uuid())
+    .bind(recorded.position)
+    .bind(name)
+    .bind(plan.map(|(plan, _)| plan.as_str()))
+    .bind(plan.and_then(|(_, limit)| limit.map(stored_limit)))
+    .bind(active)
+    .bind(recorded.recorded_at)
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// GraphQL's integers end at 2³¹−1, and so does the column.
+fn stored_limit(limit: u32) -> i32 {
+    i32::try_from(limit).unwrap_or(i32::MAX)
+}

@@ -1,0 +1,635 @@
+//! `webhook_logs`: one row per webhook, accepted or rejected; with it the attempts, the monthly
+//! counts and the last use of each secret.
+//!
+//! A batch is folded in memory to one change per webhook, and written in a handful of statements
+//! however many events it has.
+
+use std::collections::{BTreeMap, HashMap};
+
+use chrono::{DateTime, Utc};
+use futures::future::BoxFuture;
+use hookledger_aggregates::webhook::{Receipt, RejectionReason, WebhookEvent};
+use hookledger_aggregates::{Event, Label, OrganizationId, ProviderId, RecordedEvent, WebhookId};
+use sqlx::postgres::PgArguments;
+use sqlx::query::QueryAs;
+use sqlx::{FromRow, PgConnection, PgExecutor, Postgres};
+use uuid::Uuid;
+
+use crate::webhook_retries::{Attempts, WORKER_LOST};
+use crate::{Interest, Page, PageRequest, Projection, ProjectionError};
+
+/// Automatic retries of one webhook at most, as people see them.
+pub const MAX_RETRIES: i32 = 3;
+
+/// Where a webhook stands, as people see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WebhookStatus {
+    Pending,
+    Processing,
+    Success,
+    Failed,
+}
+
+impl WebhookStatus {
+    pub const ALL: [Self; 4] = [Self::Pending, Self::Processing, Self::Success, Self::Failed];
+
+    /// The name in the table.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Processing => "processing",
+            Self::Success => "success",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A row of `webhook_logs`.
+#[derive(Clone, Debug, FromRow)]
+pub struct WebhookLog {
+    pub organization_id: Uuid,
+    pub webhook_id: Uuid,
+    pub position: i64,
+    pub provider_id: Uuid,
+    pub provider_event_id: Option<String>,
+    pub event_type: Option<String>,
+    pub body_sha256: String,
+    pub body_size: i64,
+    pub content_type: Option<String>,
+    pub signature_received: Option<String>,
+    pub signature_valid: bool,
+    pub status: String,
+    pub retry_count: i32,
+    pub error_message: Option<String>,
+    pub received_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+    pub processed_at: Option<DateTime<Utc>>,
+    pub next_retry_at: Option<DateTime<Utc>>,
+    pub dead_lettered_at: Option<DateTime<Utc>>,
+    pub duplicate_count: i32,
+    pub body_differs: bool,
+}
+
+impl WebhookLog {
+    /// # Errors
+    /// When the table holds a status that does not exist.
+    pub fn status(&self) -> Result<WebhookStatus, ProjectionError> {
+        WebhookStatus::ALL.into_iter().find(|status| status.as_str() == self.status).ok_or_else(|| {
+            ProjectionError::Corrupt { table: "webhook_logs", column: "status", value: self.status.clone() }
+        })
+    }
+}
+
+/// Which webhooks of an organization are asked for; what is `None` does not matter.
+#[derive(Clone, Debug, Default)]
+pub struct WebhookFilter {
+    pub provider: Option<ProviderId>,
+    pub status: Option<Vec<WebhookStatus>>,
+    pub event_type: Option<String>,
+    pub signature_valid: Option<bool>,
+    pub dead_lettered: Option<bool>,
+    pub received_from: Option<DateTime<Utc>>,
+    pub received_to: Option<DateTime<Utc>>,
+    /// A webhook id, a provider's event id, or the beginning of either or of an event type.
+    pub text: Option<String>,
+}
+
+/// Place of a webhook in its organization's list, newest first.
+pub type WebhookKey = (DateTime<Utc>, i64);
+
+const COLUMNS: &str = "organization_id, webhook_id, position, provider_id, provider_event_id, event_type, \
+     body_sha256, body_size, content_type, signature_received, signature_valid, status, retry_count, error_message, \
+     received_at, updated_at, processed_at, next_retry_at, dead_lettered_at, duplicate_count, body_differs";
+
+/// A webhook of an organization.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn find(
+    executor: impl PgExecutor<'_>,
+    organization: OrganizationId,
+    webhook: WebhookId,
+) -> Result<Option<WebhookLog>, sqlx::Error> {
+    sqlx::query_as(&format!("select {COLUMNS} from webhook_logs where organization_id = $1 and webhook_id = $2"))
+        .bind(organization.uuid())
+        .bind(webhook.uuid())
+        .fetch_optional(executor)
+        .await
+}
+
+/// The webhooks of an organization that match, newest first.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn list(
+    executor: impl PgExecutor<'_>,
+    organization: OrganizationId,
+    filter: &WebhookFilter,
+    page: PageRequest<WebhookKey>,
+) -> Result<Page<WebhookLog>, sqlx::Error> {
+    let (compare, order) = if page.backward { (">", "asc") } else { ("<", "desc") };
+    // Conditions are spelled out only where they are asked for, so that the planner sees which
+    // index fits; every value is bound.
+    let mut conditions = Conditions::default();
+    let organization = conditions.bind(Value::Id(organization.uuid()));
+    conditions.all.push(format!("organization_id = {organization}"));
+    conditions.of_filter(filter);
+    if let Some((received_at, position)) = page.from {
+        let received_at = conditions.bind(Value::Time(received_at));
+        let position = conditions.bind(Value::Number(position));
+        conditions.all.push(format!("(received_at, position) {compare} ({received_at}, {position})"));
+    }
+    let limit = conditions.bind(Value::Number(page.limit + 1));
+    let sql = format!(
+        "select {COLUMNS} from webhook_logs where {}
+         order by received_at {order}, position {order} limit {limit}",
+        conditions.all.join(" and ")
+    );
+    let rows = conditions.bind_to(sqlx::query_as(&sql)).fetch_all(executor).await?;
+    Ok(Page::from_overfull(rows, &page))
+}
+
+enum Value {
+    Id(Uuid),
+    Time(DateTime<Utc>),
+    Number(i64),
+    Bool(bool),
+    Text(String),
+    Texts(Vec<String>),
+}
+
+#[derive(Default)]
+struct Conditions {
+    all: Vec<String>,
+    values: Vec<Value>,
+}
+
+impl Conditions {
+    fn bind(&mut self, value: Value) -> String {
+        self.values.push(value);
+        format!("${}", self.values.len())
+    }
+
+    fn of_filter(&mut self, filter: &WebhookFilter) {
+        if let Some(provider) = filter.provider {
+            let provider = self.bind(Value::Id(provider.uuid()));
+            self.all.push(format!("provider_id = {provider}"));
+        }
+        match filter.status.as_deref() {
+            None => {}
+            // A literal lets the planner use the partial indexes; it is one of ours, not a caller's.
+            Some([one]) => self.all.push(format!("status = '{}'", one.as_str())),
+            Some(several) => {
+                let names = several.iter().map(|status| status.as_str().to_owned()).collect();
+                let names = self.bind(Value::Texts(names));
+                self.all.push(format!("status = any ({names})"));
+            }
+        }
+        if let Some(event_type) = &filter.event_type {
+            let event_type = self.bind(Value::Text(event_type.clone()));
+            self.all.push(format!("event_type = {event_type}"));
+        }
+        if let Some(valid) = filter.signature_valid {
+            let valid = self.bind(Value::Bool(valid));
+            self.all.push(format!("signature_valid = {valid}"));
+        }
+        match filter.dead_lettered {
+            None => {}
+            Some(true) => self.all.push("status = 'failed' and dead_lettered_at is not null".to_owned()),
+            Some(false) => self.all.push("dead_lettered_at is null".to_owned()),
+        }
+        if let Some(from) = filter.received_from {
+            let from = self.bind(Value::Time(from));
+            self.all.push(format!("received_at >= {from}"));
+        }
+        if let Some(to) = filter.received_to {
+            let to = self.bind(Value::Time(to));
+            self.all.push(format!("received_at < {to}"));
+        }
+        if let Some(text) = &filter.text {
+            let exact_id = text.parse::<Uuid>().ok();
+            let prefix = self.bind(Value::Text(text.clone()));
+            let id = exact_id.map(|id| self.bind(Value::Id(id)));
+            let by_id = id.map(|id| format!(" or webhook_id = {id}")).unwrap_or_default();
+            self.all.push(format!("(starts_with(provider_event_id, {prefix}) or starts_with(event_type, {prefix}){by_id})"));
+        }
+    }
+
+    fn bind_to<'q, O>(self, query: QueryAs<'q, Postgres, O, PgArguments>) -> QueryAs<'q, Postgres, O, PgArguments> {
+        self.values.into_iter().fold(query, |query, value| match value {
+            Value::Id(id) => query.bind(id),
+            Value::Time(time) => query.bind(time),
+            Value::Number(number) => query.bind(number),
+            Value::Bool(bool) => query.bind(bool),
+            Value::Text(text) => query.bind(text),
+            Value::Texts(texts) => query.bind(texts),
+        })
+    }
+}
+
+/// Keeps `webhook_logs`, `webhook_retries`, `webhook_counts` and `provider_secret_uses`.
+#[derive(Debug)]
+pub struct WebhookLogs;
+
+impl Projection for WebhookLogs {
+    fn name(&self) -> &'static str {
+        "webhook_logs"
+    }
+
+    fn interest(&self) -> Interest {
+        Interest::All
+    }
+
+    fn tables(&self) -> &'static [&'static str] {
+        &["webhook_logs", "webhook_retries", "webhook_counts", "provider_secret_uses"]
+    }
+
+    fn apply<'a>(
+        &'a self,
+        connection: &'a mut PgConnection,
+        events: &'a [RecordedEvent],
+    ) -> BoxFuture<'a, Result<(), ProjectionError>> {
+        Box::pin(async move {
+            let mut fold = Fold::default();
+            for recorded in events {
+                match &recorded.event {
+                    Event::Webhook(event) => fold.note(recorded, event),
+                    Event::Organization(_) | Event::User(_) | Event::EmailClaim(_) | Event::Provider(_) => {}
+                }
+            }
+            fold.write(connection).await?;
+            Ok(())
+        })
+    }
+}
+
+/// What a batch says of one webhook.
+struct Change<'a> {
+    /// Set where the batch holds the webhook's first event: the row is made from it.
+    first: Option<First<'a>>,
+    last_position: i64,
+    last_at: DateTime<Utc>,
+    state: Option<State>,
+    /// Positions of its duplicates, and whether each had another body.
+    duplicates: Vec<(i64, bool)>,
+}
+
+struct First<'a> {
+    receipt: &'a Receipt,
+    position: i64,
+    at: DateTime<Utc>,
+    valid: bool,
+}
+
+/// The columns that say where a webhook stands; each event that moves it sets all of them.
+#[derive(Clone)]
+struct State {
+    status: WebhookStatus,
+    retry_count: i32,
+    error: Option<String>,
+    processed_at: Option<DateTime<Utc>>,
+    next_retry_at: Option<DateTime<Utc>>,
+    dead_lettered_at: Option<DateTime<Utc>>,
+}
+
+impl State {
+    fn at(status: WebhookStatus, attempt: u32) -> Self {
+        let retry_count = i32::try_from(attempt.saturating_sub(1)).unwrap_or(MAX_RETRIES).min(MAX_RETRIES);
+        Self { status, retry_count, error: None, processed_at: None, next_retry_at: None, dead_lettered_at: None }
+    }
+}
+
+#[derive(Default)]
+struct Fold<'a> {
+    changes: HashMap<(Uuid, Uuid), Change<'a>>,
+    attempts: Attempts,
+    /// Last use of each secret version: (organization, provider, version).
+    uses: BTreeMap<(Uuid, Uuid, u32), DateTime<Utc>>,
+    /// Verification comes right after receipt, in the same unit and so in the same batch or in a
+    /// later one; the provider is known from the receipt or, there, not needed.
+    providers: HashMap<Uuid, Uuid>,
+}
+
+impl<'a> Fold<'a> {
+    fn note(&mut self, recorded: &'a RecordedEvent, event: &'a WebhookEvent) {
+        self.attempts.note(recorded, event);
+        let key = (recorded.organization.uuid(), recorded.aggregate_id);
+        let change = self.changes.entry(key).or_insert_with(|| Change {
+            first: None,
+            last_position: 0,
+            last_at: recorded.recorded_at,
+            state: None,
+            duplicates: Vec::new(),
+        });
+        change.last_position = recorded.position;
+        change.last_at = recorded.recorded_at;
+        let first = |receipt, valid| Some(First { receipt, position: recorded.position, at: recorded.recorded_at, valid });
+        match event {
+            WebhookEvent::Received(receipt) => {
+                change.first = first(receipt, true);
+                change.state = Some(State::at(WebhookStatus::Pending, 0));
+                self.providers.insert(recorded.aggregate_id, receipt.provider_id.uuid());
+            }
+            WebhookEvent::SignatureVerified(matched) => {
+                if let Some(provider) = self.providers.get(&recorded.aggregate_id) {
+                    self.uses.insert((key.0, *provider, matched.secret_version), recorded.recorded_at);
+                }
+            }
+            WebhookEvent::Rejected { receipt, reason, detail } => {
+                change.first = first(receipt, false);
+                let error = Some(rejection(*reason, detail));
+                change.state = Some(State { error, ..State::at(WebhookStatus::Failed, 0) });
+            }
+            WebhookEvent::DuplicateReceived { body_differs, .. } => {
+                change.duplicates.push((recorded.position, *body_differs));
+            }
+            WebhookEvent::AttemptStarted { attempt } => {
+                change.state = Some(State::at(WebhookStatus::Processing, *attempt));
+            }
+            WebhookEvent::AttemptSucceeded { attempt, .. } => {
+                let processed_at = Some(recorded.recorded_at);
+                change.state = Some(State { processed_at, ..State::at(WebhookStatus::Success, *attempt) });
+            }
+            WebhookEvent::AttemptFailed { attempt, outcome } => {
+                let error = outcome.error.as_ref().map(|error| error.as_str().to_owned());
+                change.state = Some(State { error, ..State::at(WebhookStatus::Failed, *attempt) });
+            }
+            WebhookEvent::AttemptAbandoned { attempt } => {
+                let error = Some(WORKER_LOST.to_owned());
+                change.state = Some(State { error, ..State::at(WebhookStatus::Failed, *attempt) });
+            }
+            // These two follow a failure in the same unit and keep what it said.
+            WebhookEvent::RetryScheduled { attempt, retry_at } => {
+                let failed = change.state.take().unwrap_or_else(|| State::at(WebhookStatus::Failed, attempt - 1));
+                change.state = Some(State { next_retry_at: Some(*retry_at), ..failed });
+            }
+            WebhookEvent::DeadLettered { attempts } => {
+                let failed = change.state.take().unwrap_or_else(|| State::at(WebhookStatus::Failed, *attempts));
+                change.state = Some(State { dead_lettered_at: Some(recorded.recorded_at), ..failed });
+            }
+            WebhookEvent::RetryRequested { attempt, .. } => {
+                change.state = Some(State::at(WebhookStatus::Pending, *attempt));
+            }
+        }
+    }
+
+    async fn write(self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        // In one order for everybody: whoever else locks these rows does so in the same.
+        let mut changes: Vec<_> = self.changes.into_iter().collect();
+        changes.sort_unstable_by_key(|(key, _)| *key);
+        let (made, moved): (Vec<_>, Vec<_>) = changes.into_iter().partition(|(_, change)| change.first.is_some());
+        make(connection, &made).await?;
+        update(connection, moved).await?;
+        self.attempts.write(connection).await?;
+        note_uses(connection, self.uses).await
+    }
+}
+
+fn rejection(reason: RejectionReason, detail: &Label) -> String {
+    let code = match reason {
+        RejectionReason::SignatureMissing => "signature_missing",
+        RejectionReason::SignatureInvalid => "signature_invalid",
+        RejectionReason::TimestampOutOfTolerance => "timestamp_out_of_tolerance",
+        RejectionReason::ProviderDisabled => "provider_disabled",
+        RejectionReason::OrganizationDisabled => "organization_disabled",
+    };
+    format!("{code}: {}", detail.as_str())
+}
+
+type Changed<'a> = ((Uuid, Uuid), Change<'a>);
+
+/// Rows of webhooks whose first event is in the batch, and the count of those that are new.
+async fn make(connection: &mut PgConnection, made: &[Changed<'_>]) -> Result<(), sqlx::Error> {
+    if made.is_empty() {
+        return Ok(());
+    }
+    let mut columns = Made::default();
+    for (key, change) in made {
+        columns.push(*key, change);
+    }
+    sqlx::query(
+        "with written as (
+             insert into webhook_logs as w
+                 (organization_id, webhook_id, position, applied_position, provider_id, provider_event_id, event_type,
+                  body_sha256, body_size, content_type, signature_received, signature_valid, status, retry_count,
+                  error_message, received_at, updated_at, processed_at, next_retry_at, dead_lettered_at,
+                  duplicate_count, body_differs)
+             select * from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::uuid[], $6::text[],
+                 $7::text[], $8::text[], $9::bigint[], $10::text[], $11::text[], $12::bool[], $13::text[], $14::int[],
+                 $15::text[], $16::timestamptz[], $17::timestamptz[], $18::timestamptz[], $19::timestamptz[],
+                 $20::timestamptz[], $21::int[], $22::bool[])
+             on conflict (organization_id, webhook_id) do update
+             set applied_position = excluded.applied_position, status = excluded.status,
+                 retry_count = excluded.retry_count, error_message = excluded.error_message,
+                 updated_at = excluded.updated_at, processed_at = excluded.processed_at,
+                 next_retry_at = excluded.next_retry_at, dead_lettered_at = excluded.dead_lettered_at,
+                 duplicate_count = excluded.duplicate_count, body_differs = excluded.body_differs
+             where w.applied_position < excluded.applied_position
+             returning w.organization_id, w.received_at, w.signature_valid, (xmax = 0) as is_new
+         )
+         insert into webhook_counts as c (organization_id, month, accepted)
+         select organization_id, date_trunc('month', received_at at time zone 'UTC')::date, count(*)
+         from written where is_new and signature_valid
+         group by 1, 2 order by 1, 2
+         on conflict (organization_id, month) do update set accepted = c.accepted + excluded.accepted",
+    )
+    .bind(&columns.organization)
+    .bind(&columns.webhook)
+    .bind(&columns.position)
+    .bind(&columns.last_position)
+    .bind(&columns.provider)
+    .bind(&columns.event_id)
+    .bind(&columns.event_type)
+    .bind(&columns.sha256)
+    .bind(&columns.size)
+    .bind(&columns.content_type)
+    .bind(&columns.signature)
+    .bind(&columns.valid)
+    .bind(&columns.state.status)
+    .bind(&columns.state.retry_count)
+    .bind(&columns.state.error)
+    .bind(&columns.received_at)
+    .bind(&columns.updated_at)
+    .bind(&columns.state.processed_at)
+    .bind(&columns.state.next_retry_at)
+    .bind(&columns.state.dead_lettered_at)
+    .bind(&columns.duplicates)
+    .bind(&columns.body_differs)
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+#[derive(Default)]
+struct Made<'a> {
+    organization: Vec<Uuid>,
+    webhook: Vec<Uuid>,
+    position: Vec<i64>,
+    last_position: Vec<i64>,
+    provider: Vec<Uuid>,
+    event_id: Vec<Option<&'a str>>,
+    event_type: Vec<Option<&'a str>>,
+    sha256: Vec<&'a str>,
+    size: Vec<i64>,
+    content_type: Vec<Option<&'a str>>,
+    signature: Vec<Option<&'a str>>,
+    valid: Vec<bool>,
+    received_at: Vec<DateTime<Utc>>,
+    updated_at: Vec<DateTime<Utc>>,
+    duplicates: Vec<i32>,
+    body_differs: Vec<bool>,
+    state: States,
+}
+
+impl<'a> Made<'a> {
+    fn push(&mut self, (organization, webhook): (Uuid, Uuid), change: &Change<'a>) {
+        let Some(First { receipt, position, at, valid }) = &change.first else { return };
+        self.organization.push(organization);
+        self.webhook.push(webhook);
+        self.position.push(*position);
+        self.last_position.push(change.last_position);
+        self.provider.push(receipt.provider_id.uuid());
+        self.event_id.push(receipt.provider_event_id.as_ref().map(Label::as_str));
+        self.event_type.push(receipt.event_type.as_ref().map(Label::as_str));
+        self.sha256.push(&receipt.body_sha256);
+        self.size.push(i64::try_from(receipt.body_size).unwrap_or(i64::MAX));
+        self.content_type.push(receipt.content_type.as_ref().map(Label::as_str));
+        self.signature.push(receipt.signature.as_ref().map(Label::as_str));
+        self.valid.push(*valid);
+        self.received_at.push(*at);
+        self.updated_at.push(change.last_at);
+        self.duplicates.push(count(&change.duplicates));
+        self.body_differs.push(change.duplicates.iter().any(|(_, differs)| *differs));
+        self.state.push(change.state.as_ref());
+    }
+}
+
+fn count(duplicates: &[(i64, bool)]) -> i32 {
+    i32::try_from(duplicates.len()).unwrap_or(i32::MAX)
+}
+
+#[derive(Default)]
+struct States {
+    status: Vec<Option<&'static str>>,
+    retry_count: Vec<Option<i32>>,
+    error: Vec<Option<String>>,
+    processed_at: Vec<Option<DateTime<Utc>>>,
+    next_retry_at: Vec<Option<DateTime<Utc>>>,
+    dead_lettered_at: Vec<Option<DateTime<Utc>>>,
+}
+
+impl States {
+    fn push(&mut self, state: Option<&State>) {
+        self.status.push(state.map(|state| state.status.as_str()));
+        self.retry_count.push(state.map(|state| state.retry_count));
+        self.error.push(state.and_then(|state| state.error.clone()));
+        self.processed_at.push(state.and_then(|state| state.processed_at));
+        self.next_retry_at.push(state.and_then(|state| state.next_retry_at));
+        self.dead_lettered_at.push(state.and_then(|state| state.dead_lettered_at));
+    }
+}
+
+/// Rows that were made by an earlier batch.
+async fn update(connection: &mut PgConnection, mut moved: Vec<Changed<'_>>) -> Result<(), sqlx::Error> {
+    if moved.is_empty() {
+        return Ok(());
+    }
+    drop_counted_duplicates(connection, &mut moved).await?;
+    let (mut organizations, mut webhooks, mut positions, mut at) = (vec![], vec![], vec![], vec![]);
+    let (mut duplicates, mut differs, mut states) = (vec![], vec![], States::default());
+    for ((organization, webhook), change) in &moved {
+        organizations.push(*organization);
+        webhooks.push(*webhook);
+        positions.push(change.last_position);
+        at.push(change.last_at);
+        duplicates.push(count(&change.duplicates));
+        differs.push(change.duplicates.iter().any(|(_, differs)| *differs));
+        states.push(change.state.as_ref());
+    }
+    sqlx::query(
+        "update webhook_logs w
+         set applied_position = n.last_position, updated_at = n.last_at,
+             duplicate_count = w.duplicate_count + n.duplicates, body_differs = w.body_differs or n.differs,
+             status = coalesce(n.status, w.status), retry_count = coalesce(n.retry_count, w.retry_count),
+             error_message = case when n.status is null then w.error_message else n.error end,
+             processed_at = case when n.status is null then w.processed_at else n.processed_at end,
+             next_retry_at = case when n.status is null then w.next_retry_at else n.next_retry_at end,
+             dead_lettered_at = case when n.status is null then w.dead_lettered_at else n.dead_lettered_at end
+         from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::timestamptz[], $5::int[], $6::bool[], $7::text[],
+                     $8::int[], $9::text[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[])
+              as n (organization_id, webhook_id, last_position, last_at, duplicates, differs, status,
+                    retry_count, error, processed_at, next_retry_at, dead_lettered_at)
+         where w.organization_id = n.organization_id and w.webhook_id = n.webhook_id
+           and w.applied_position < n.last_position",
+    )
+    .bind(organizations)
+    .bind(webhooks)
+    .bind(positions)
+    .bind(at)
+    .bind(duplicates)
+    .bind(differs)
+    .bind(&states.status)
+    .bind(&states.retry_count)
+    .bind(&states.error)
+    .bind(&states.processed_at)
+    .bind(&states.next_retry_at)
+    .bind(&states.dead_lettered_at)
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// A replay may begin in the middle of what a row has seen: duplicates it counted are dropped.
+async fn drop_counted_duplicates(connection: &mut PgConnection, moved: &mut [Changed<'_>]) -> Result<(), sqlx::Error> {
+    let with_duplicates = moved.iter().filter(|(_, change)| !change.duplicates.is_empty());
+    let (organizations, webhooks): (Vec<Uuid>, Vec<Uuid>) = with_duplicates.map(|(key, _)| *key).unzip();
+    if webhooks.is_empty() {
+        return Ok(());
+    }
+    let rows: Vec<(Uuid, Uuid, i64)> = sqlx::query_as(
+        "select w.organization_id, w.webhook_id, w.applied_position
+         from webhook_logs w join unnest($1::uuid[], $2::uuid[]) as n (organization_id, webhook_id)
+              using (organization_id, webhook_id)",
+    )
+    .bind(organizations)
+    .bind(webhooks)
+    .fetch_all(connection)
+    .await?;
+    let applied: HashMap<(Uuid, Uuid), i64> = rows.into_iter().map(|(o, w, position)| ((o, w), position)).collect();
+    for (key, change) in moved {
+        if let Some(applied) = applied.get(key) {
+            change.duplicates.retain(|(position, _)| position > applied);
+        }
+    }
+    Ok(())
+}
+
+async fn note_uses(
+    connection: &mut PgConnection,
+    uses: BTreeMap<(Uuid, Uuid, u32), DateTime<Utc>>,
+) -> Result<(), sqlx::Error> {
+    if uses.is_empty() {
+        return Ok(());
+    }
+    let (mut organizations, mut providers, mut versions, mut at) = (vec![], vec![], vec![], vec![]);
+    for ((organization, provider, version), used_at) in uses {
+        organizations.push(organization);
+        providers.push(provider);
+        versions.push(version.cast_signed());
+        at.push(used_at);
+    }
+    sqlx::query(
+        "insert into provider_secret_uses as u (organization_id, provider_id, version, last_used_at)
+         select * from unnest($1::uuid[], $2::uuid[], $3::int[], $4::timestamptz[])
+         on conflict (organization_id, provider_id, version) do update
+         set last_used_at = greatest(u.last_used_at, excluded.last_used_at)",
+    )
+    .bind(organizations)
+    .bind(providers)
+    .bind(versions)
+    .bind(at)
+    .execute(connection)
+    .await
+    .map(drop)
+}

@@ -1,0 +1,155 @@
+//! `webhook_retries`: every attempt at processing a webhook. Written with `webhook_logs`.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use hookledger_aggregates::webhook::{Outcome, WebhookEvent};
+use hookledger_aggregates::{OrganizationId, RecordedEvent, WebhookId};
+use sqlx::{FromRow, PgConnection, PgExecutor};
+use uuid::Uuid;
+
+/// A row of `webhook_retries`.
+#[derive(Clone, Debug, FromRow)]
+pub struct WebhookAttempt {
+    pub webhook_id: Uuid,
+    pub attempt_number: i32,
+    pub attempted_at: DateTime<Utc>,
+    pub ended_at: Option<DateTime<Utc>>,
+    pub succeeded: Option<bool>,
+    pub status_code: Option<i32>,
+    pub duration_ms: Option<i64>,
+    pub error_details: Option<String>,
+}
+
+/// The attempts at webhooks of an organization, in order.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn of_webhooks(
+    executor: impl PgExecutor<'_>,
+    organization: OrganizationId,
+    webhooks: &[WebhookId],
+) -> Result<Vec<WebhookAttempt>, sqlx::Error> {
+    let ids: Vec<Uuid> = webhooks.iter().map(|id| id.uuid()).collect();
+    sqlx::query_as(
+        "select webhook_id, attempt_number, attempted_at, ended_at, succeeded, status_code, duration_ms, error_details
+         from webhook_retries where organization_id = $1 and webhook_id = any ($2)
+         order by webhook_id, attempt_number limit 10000",
+    )
+    .bind(organization.uuid())
+    .bind(ids)
+    .fetch_all(executor)
+    .await
+}
+
+/// What a batch of events says of attempts, folded to one row each.
+#[derive(Default)]
+pub(crate) struct Attempts(BTreeMap<(Uuid, Uuid, u32), Attempt>);
+
+#[derive(Default)]
+struct Attempt {
+    started_at: Option<DateTime<Utc>>,
+    ended_at: Option<DateTime<Utc>>,
+    succeeded: Option<bool>,
+    outcome: Outcome,
+}
+
+impl Attempts {
+    pub(crate) fn note(&mut self, recorded: &RecordedEvent, event: &WebhookEvent) {
+        match event {
+            WebhookEvent::AttemptStarted { attempt } => {
+                self.row(recorded, *attempt).started_at = Some(recorded.recorded_at);
+            }
+            WebhookEvent::AttemptSucceeded { attempt, outcome } => self.end(recorded, *attempt, true, outcome.clone()),
+            WebhookEvent::AttemptFailed { attempt, outcome } => self.end(recorded, *attempt, false, outcome.clone()),
+            WebhookEvent::AttemptAbandoned { attempt } => {
+                let error = Some(hookledger_aggregates::Label::new(WORKER_LOST));
+                self.end(recorded, *attempt, false, Outcome { error, ..Outcome::default() });
+            }
+            WebhookEvent::Received(_)
+            | WebhookEvent::SignatureVerified(_)
+            | WebhookEvent::Rejected { .. }
+            | WebhookEvent::DuplicateReceived { .. }
+            | WebhookEvent::RetryScheduled { .. }
+            | WebhookEvent::DeadLettered { .. }
+            | WebhookEvent::RetryRequested { .. } => {}
+        }
+    }
+
+    fn row(&mut self, recorded: &RecordedEvent, attempt: u32) -> &mut Attempt {
+        self.0.entry((recorded.organization.uuid(), recorded.aggregate_id, attempt)).or_default()
+    }
+
+    fn end(&mut self, recorded: &RecordedEvent, attempt: u32, succeeded: bool, outcome: Outcome) {
+        let row = self.row(recorded, attempt);
+        row.ended_at = Some(recorded.recorded_at);
+        row.succeeded = Some(succeeded);
+        row.outcome = outcome;
+    }
+
+    /// Writes the rows. An attempt ends once, so writing it again changes nothing.
+    pub(crate) async fn write(self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let mut columns = Columns::default();
+        self.0.into_iter().for_each(|(key, attempt)| columns.push(key, attempt));
+        sqlx::query(
+            "insert into webhook_retries as r (organization_id, webhook_id, attempt_number, attempted_at, ended_at,
+                                               succeeded, status_code, duration_ms, error_details)
+             select organization_id, webhook_id, attempt_number, coalesce(attempted_at, ended_at), ended_at,
+                    succeeded, status_code, duration_ms, error_details
+             from unnest($1::uuid[], $2::uuid[], $3::int[], $4::timestamptz[], $5::timestamptz[], $6::bool[],
+                         $7::int[], $8::bigint[], $9::text[])
+                  as n (organization_id, webhook_id, attempt_number, attempted_at, ended_at,
+                        succeeded, status_code, duration_ms, error_details)
+             on conflict (organization_id, webhook_id, attempt_number) do update
+             set ended_at = excluded.ended_at, succeeded = excluded.succeeded, status_code = excluded.status_code,
+                 duration_ms = excluded.duration_ms, error_details = excluded.error_details
+             where r.ended_at is null and excluded.ended_at is not null",
+        )
+        .bind(&columns.organization)
+        .bind(&columns.webhook)
+        .bind(&columns.attempt)
+        .bind(&columns.started_at)
+        .bind(&columns.ended_at)
+        .bind(&columns.succeeded)
+        .bind(&columns.status_code)
+        .bind(&columns.duration_ms)
+        .bind(&columns.error)
+        .execute(connection)
+        .await
+        .map(drop)
+    }
+}
+
+/// What is said of an attempt whose worker is gone.
+pub const WORKER_LOST: &str = "worker lost";
+
+#[derive(Default)]
+struct Columns {
+    organization: Vec<Uuid>,
+    webhook: Vec<Uuid>,
+    attempt: Vec<i32>,
+    started_at: Vec<Option<DateTime<Utc>>>,
+    ended_at: Vec<Option<DateTime<Utc>>>,
+    succeeded: Vec<Option<bool>>,
+    status_code: Vec<Option<i32>>,
+    duration_ms: Vec<Option<i64>>,
+    error: Vec<Option<String>>,
+}
+
+impl Columns {
+    fn push(&mut self, (organization, webhook, number): (Uuid, Uuid, u32), attempt: Attempt) {
+        let ended = attempt.ended_at.is_some();
+        self.organization.push(organization);
+        self.webhook.push(webhook);
+        self.attempt.push(number.cast_signed());
+        self.started_at.push(attempt.started_at);
+        self.ended_at.push(attempt.ended_at);
+        self.succeeded.push(attempt.succeeded);
+        self.status_code.push(attempt.outcome.status_code.map(i32::from));
+        self.duration_ms.push(ended.then(|| i64::try_from(attempt.outcome.duration_ms).unwrap_or(i64::MAX)));
+        self.error.push(attempt.outcome.error.map(|error| error.as_str().to_owned()));
+    }
+}

@@ -1,0 +1,227 @@
+//! The seam to cqrs-es: commands run through its framework, reading through postgres-es and
+//! persisting through our writer.
+//!
+//! cqrs-es tags payloads with the event's name (serde's external tag); the log does not, since it
+//! has the name in a column. The tag is taken off when persisting and put on when reading, after
+//! the upcasters ran.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+
+use cqrs_es::persist::{
+    PersistedEventRepository, PersistedEventStore, PersistenceError, ReplayStream, SerializedEvent, SerializedSnapshot,
+};
+use cqrs_es::{Aggregate, AggregateError, CqrsFramework};
+use hookledger_aggregates::upcast::upcast;
+use hookledger_aggregates::{Metadata, OrganizationId};
+use postgres_es::PostgresEventRepository;
+use serde_json::Value;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::unit::{LogPosition, NewEvent, Sequence, Unit};
+use super::writer::{AppendError, Log};
+
+/// How often a command is decided again after another one came first.
+const TRIES: usize = 5;
+
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError<E: std::error::Error> {
+    /// The aggregate refused.
+    #[error(transparent)]
+    Refused(E),
+    /// Others kept coming first.
+    #[error("others are changing the same thing; try again")]
+    Busy,
+    /// The log takes no more for now.
+    #[error("the log takes no more for now")]
+    Overloaded,
+    /// The log could not be read or written.
+    #[error("the log failed: {0}")]
+    Failed(String),
+}
+
+/// Runs commands against aggregates.
+#[derive(Clone, Debug)]
+pub struct Commands {
+    pool: PgPool,
+    log: Log,
+}
+
+impl Commands {
+    #[must_use]
+    pub fn new(pool: PgPool, log: Log) -> Self {
+        Self { pool, log }
+    }
+
+    /// Loads the aggregate, lets it decide, and appends what it decided; again if another command
+    /// came first. Answers the place of the last event, or nothing where nothing changed.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub async fn execute<A>(
+        &self,
+        organization: OrganizationId,
+        aggregate_id: Uuid,
+        command: A::Command,
+        metadata: &Metadata,
+    ) -> Result<Option<LogPosition>, CommandError<A::Error>>
+    where
+        A: Aggregate<Services = ()>,
+        A::Command: Clone + Send,
+    {
+        for _ in 0..TRIES {
+            let repository = Repository::new(self, organization);
+            let appended = Arc::clone(&repository.appended);
+            let store = PersistedEventStore::<_, A>::new_event_store(repository);
+            let framework = CqrsFramework::new(store, vec![], ());
+            let id = aggregate_id.to_string();
+            match framework.execute_with_metadata(&id, command.clone(), metadata.to_map()).await {
+                Ok(()) => return Ok(appended.lock().ok().and_then(|position| *position)),
+                Err(AggregateError::UserError(error)) => return Err(CommandError::Refused(error)),
+                Err(AggregateError::AggregateConflict) => {}
+                Err(AggregateError::UnexpectedError(error)) if error.is::<Overload>() => {
+                    return Err(CommandError::Overloaded);
+                }
+                Err(
+                    AggregateError::DatabaseConnectionError(error)
+                    | AggregateError::DeserializationError(error)
+                    | AggregateError::UnexpectedError(error),
+                ) => return Err(CommandError::Failed(error.to_string())),
+            }
+        }
+        Err(CommandError::Busy)
+    }
+
+    /// The aggregate as it stands, for those who look facts up before a command.
+    ///
+    /// # Errors
+    /// [`CommandError::Failed`] when its stream cannot be read.
+    pub async fn load<A>(&self, organization: OrganizationId, aggregate_id: Uuid) -> Result<A, CommandError<A::Error>>
+    where
+        A: Aggregate<Services = ()>,
+    {
+        let repository = Repository::new(self, organization);
+        let failed = |error: &dyn std::error::Error| CommandError::Failed(error.to_string());
+        let events =
+            repository.get_events::<A>(&aggregate_id.to_string()).await.map_err(|error| failed(&error))?;
+        let mut aggregate = A::default();
+        for event in events {
+            aggregate.apply(serde_json::from_value(event.payload).map_err(|error| failed(&error))?);
+        }
+        Ok(aggregate)
+    }
+}
+
+/// Marks an overloaded log on its way through cqrs-es.
+#[derive(Debug, thiserror::Error)]
+#[error("the log takes no more for now")]
+struct Overload;
+
+/// Reads through postgres-es, writes through the writer, for one command of one organization.
+struct Repository {
+    stored: PostgresEventRepository,
+    log: Log,
+    organization: OrganizationId,
+    appended: Arc<Mutex<Option<LogPosition>>>,
+}
+
+impl Repository {
+    fn new(commands: &Commands, organization: OrganizationId) -> Self {
+        Self {
+            stored: PostgresEventRepository::new(commands.pool.clone()),
+            log: commands.log.clone(),
+            organization,
+            appended: Arc::default(),
+        }
+    }
+
+    fn new_event<A: Aggregate>(&self, event: &SerializedEvent) -> Result<NewEvent, PersistenceError> {
+        let unknown = |error: &str| PersistenceError::UnknownError(error.to_owned().into());
+        let payload = event.payload.get(&event.event_type).ok_or_else(|| unknown("an event is not tagged"))?;
+        let sequence = i64::try_from(event.sequence).map_err(|_| unknown("a sequence is too large"))?;
+        Ok(NewEvent {
+            partition: self.organization.partition(),
+            organization: self.organization,
+            aggregate_type: A::TYPE,
+            aggregate_id: event.aggregate_id.parse().map_err(|_| unknown("an aggregate id is not a UUID"))?,
+            sequence: Sequence::At(sequence),
+            event_type: event.event_type.clone(),
+            event_version: event.event_version.clone(),
+            payload: payload.to_string(),
+            metadata: event.metadata.to_string(),
+        })
+    }
+}
+
+/// Runs the upcasters and puts the tag on.
+fn tagged(mut event: SerializedEvent) -> Result<SerializedEvent, PersistenceError> {
+    let broken = |error: &dyn std::error::Error| PersistenceError::DeserializationError(error.to_string().into());
+    let raw = serde_json::value::to_raw_value(&event.payload).map_err(|error| broken(&error))?;
+    if let Some(upcasted) =
+        upcast(&event.event_type, &event.event_version, &raw).map_err(|error| broken(&error))?
+    {
+        event.payload = serde_json::from_str(upcasted.get()).map_err(|error| broken(&error))?;
+    }
+    let fields = event.payload.take();
+    event.payload = Value::Object([(event.event_type.clone(), fields)].into_iter().collect());
+    Ok(event)
+}
+
+fn unsupported<T>() -> Result<T, PersistenceError> {
+    Err(PersistenceError::UnknownError("snapshots and replays are not cqrs-es's here".into()))
+}
+
+impl PersistedEventRepository for Repository {
+    async fn get_events<A: Aggregate>(&self, aggregate_id: &str) -> Result<Vec<SerializedEvent>, PersistenceError> {
+        self.stored.get_events::<A>(aggregate_id).await?.into_iter().map(tagged).collect()
+    }
+
+    async fn get_last_events<A: Aggregate>(
+        &self,
+        aggregate_id: &str,
+        last_sequence: usize,
+    ) -> Result<Vec<SerializedEvent>, PersistenceError> {
+        self.stored.get_last_events::<A>(aggregate_id, last_sequence).await?.into_iter().map(tagged).collect()
+    }
+
+    fn get_snapshot<A: Aggregate>(
+        &self,
+        _aggregate_id: &str,
+    ) -> impl Future<Output = Result<Option<SerializedSnapshot>, PersistenceError>> + Send {
+        std::future::ready(unsupported())
+    }
+
+    async fn persist<A: Aggregate>(
+        &self,
+        events: &[SerializedEvent],
+        _snapshot: Option<(String, Value, usize)>,
+    ) -> Result<(), PersistenceError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let unit = Unit::new(events.iter().map(|event| self.new_event::<A>(event)).collect::<Result<_, _>>()?);
+        let appended = self.log.append(unit).await.map_err(|error| match error {
+            AppendError::Conflict => PersistenceError::OptimisticLockError,
+            AppendError::Overloaded => PersistenceError::UnknownError(Overload.into()),
+            AppendError::Failed => PersistenceError::ConnectionError(error.into()),
+        })?;
+        if let Ok(mut place) = self.appended.lock() {
+            *place = Some(appended.last);
+        }
+        Ok(())
+    }
+
+    fn stream_events<A: Aggregate>(
+        &self,
+        _aggregate_id: &str,
+    ) -> impl Future<Output = Result<ReplayStream, PersistenceError>> + Send {
+        std::future::ready(unsupported())
+    }
+
+    fn stream_all_events<A: Aggregate>(
+        &self,
+    ) -> impl Future<Output = Result<ReplayStream, PersistenceError>> + Send {
+        std::future::ready(unsupported())
+    }
+}

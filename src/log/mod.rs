@@ -1,0 +1,17 @@
+//! The log: the only SQL on `events`. Append, read, follow its heads, and the seam to cqrs-es.
+//!
+//! What deliberately does not live here: what events mean (crate `hookledger-aggregates`), and what
+//! is derived from them (crate `hookledger-projections`).
+
+mod batch;
+mod commands;
+mod heads;
+mod read;
+mod unit;
+mod writer;
+
+pub use commands::{CommandError, Commands};
+pub use heads::Heads;
+pub use read::{Batch, Broken, ReadError, Reader, Scope};
+pub use unit::{Appended, Body, LogPosition, NewEvent, Sequence, Unit};
+pub use writer::{AppendError, Log, Priority, Writer};

@@ -1,0 +1,117 @@
+//! What is appended: units of events that go in whole or not at all.
+
+use bytes::Bytes;
+use hookledger_aggregates::event::{Stored, payload};
+use hookledger_aggregates::{Metadata, OrganizationId, Partition, WebhookId};
+use uuid::Uuid;
+
+/// A place in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogPosition {
+    pub partition: Partition,
+    pub position: i64,
+}
+
+/// Where in its stream an event goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sequence {
+    /// Exactly there: the unit is in conflict when another event is there already.
+    At(i64),
+    /// After whatever is there, for facts that depend on no state.
+    End,
+}
+
+impl Sequence {
+    /// As the append functions take it.
+    pub(super) fn number(self) -> i64 {
+        match self {
+            Self::At(sequence) => sequence,
+            Self::End => 0,
+        }
+    }
+}
+
+/// One event to append.
+#[derive(Clone, Debug)]
+pub struct NewEvent {
+    pub partition: Partition,
+    pub organization: OrganizationId,
+    pub aggregate_type: &'static str,
+    pub aggregate_id: Uuid,
+    pub sequence: Sequence,
+    pub event_type: String,
+    pub event_version: String,
+    /// JSON text.
+    pub payload: String,
+    /// JSON text, an object of strings.
+    pub metadata: String,
+}
+
+impl NewEvent {
+    /// An event of an organization's own, in the organization's partition.
+    ///
+    /// # Errors
+    /// When serde cannot write the event, which for our own types is a defect.
+    pub fn of<E: Stored>(
+        organization: OrganizationId,
+        aggregate_id: Uuid,
+        sequence: Sequence,
+        event: &E,
+        metadata: &Metadata,
+    ) -> Result<Self, serde_json::Error> {
+        Ok(Self {
+            partition: organization.partition(),
+            organization,
+            aggregate_type: E::AGGREGATE,
+            aggregate_id,
+            sequence,
+            event_type: event.stored_type().to_owned(),
+            event_version: event.stored_version().to_owned(),
+            payload: payload(event)?,
+            metadata: serde_json::to_string(&metadata.to_map())?,
+        })
+    }
+}
+
+/// The raw request that belongs to a unit's first event.
+#[derive(Clone, Debug)]
+pub struct Body {
+    pub organization: OrganizationId,
+    pub webhook: WebhookId,
+    /// `name:value` lines.
+    pub headers: Vec<u8>,
+    pub body: Bytes,
+}
+
+/// Events that are appended whole or not at all. They may span streams and partitions.
+#[derive(Clone, Debug)]
+pub struct Unit {
+    pub events: Vec<NewEvent>,
+    pub body: Option<Body>,
+}
+
+impl Unit {
+    /// A unit without a raw request.
+    #[must_use]
+    pub fn new(events: Vec<NewEvent>) -> Self {
+        Self { events, body: None }
+    }
+
+    /// Bytes that this unit holds in memory, roughly.
+    pub(super) fn weight(&self) -> usize {
+        let events: usize = self.events.iter().map(|event| event.payload.len() + 256).sum();
+        events + self.body.as_ref().map_or(0, |body| body.body.len() + body.headers.len())
+    }
+
+    /// Whether only the careful append can place it.
+    pub(super) fn needs_placing(&self) -> bool {
+        self.events.iter().any(|event| event.sequence == Sequence::End)
+    }
+}
+
+/// Where a unit was appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// The place of its last event.
+    pub last: LogPosition,
+}

@@ -1,0 +1,390 @@
+//! The embedded default store: a PostgreSQL of our own under the data directory.
+//!
+//! The programs are the system's; the cluster, its socket and its log lie under the data directory.
+//! fsync is on. The server stops with the process that started it, even after `kill -9`: it gets
+//! SIGINT (fast shutdown) when the thread that spawned it ends, so [`Embedded::start`] belongs on
+//! the main thread.
+
+use std::ffi::CString;
+use std::fs;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Name of the database in the embedded cluster.
+pub const DATABASE: &str = "hookledger";
+/// Its owner: makes the schema, and is not a superuser.
+pub const OWNER: &str = "hookledger";
+/// The cluster's superuser, for operators with psql.
+pub const SUPERUSER: &str = "postgres";
+
+const SOCKET: &str = ".s.PGSQL.5432";
+/// Longest path of a unix socket, `sun_path` less its final zero.
+const MAX_SOCKET_PATH: usize = 107;
+/// How long an earlier server may take to end.
+const TAKEOVER_LIMIT: Duration = Duration::from_secs(30);
+/// How long a stopping server may take before it is left to itself.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+#[derive(Debug, thiserror::Error)]
+pub enum EmbeddedError {
+    #[error(
+        "no PostgreSQL programs were found (looked for initdb with pg_config, in /usr/lib/postgresql and with \
+         Homebrew): install PostgreSQL 14 or later (Debian and Ubuntu: apt-get install postgresql; macOS: brew \
+         install postgresql), or set DATABASE_URL to a server that runs"
+    )]
+    NoPrograms,
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{program} failed: {output}")]
+    Program { program: &'static str, output: String },
+    #[error("PostgreSQL ended right after its start; the end of {log}:\n{tail}")]
+    Ended { log: PathBuf, tail: String },
+    #[error(
+        "another PostgreSQL uses {0} and neither answers nor ends; stop it, or choose another HOOKLEDGER_DATA_DIR"
+    )]
+    Occupied(PathBuf),
+}
+
+/// The embedded server, started by this process or found running.
+#[derive(Debug)]
+pub struct Embedded {
+    directory: PathBuf,
+    server: Option<Child>,
+    // Keeps the way to the socket open where its real path is too long.
+    _handle: Option<fs::File>,
+    socket_directory: PathBuf,
+}
+
+impl Embedded {
+    /// Starts the server under `data`, making the cluster first where there is none, or finds the
+    /// one that runs. It may still be recovering when this returns: connecting has to be retried.
+    ///
+    /// # Errors
+    /// [`EmbeddedError`], which says what to install or change.
+    pub fn start(data: &Path) -> Result<Self, EmbeddedError> {
+        let account = Account::choose(data)?;
+        make_directory(data, account.data_directory_mode())?;
+        let data = fs::canonicalize(data).map_err(at(data))?;
+        let directory = data.join("postgres");
+        let (socket_directory, handle) = reachable(&directory, &data)?;
+        let mut embedded = Self { directory, server: None, _handle: handle, socket_directory };
+        if embedded.answers() {
+            return Ok(embedded);
+        }
+        let programs = programs()?;
+        if !embedded.directory.join("PG_VERSION").exists() {
+            account.initialize(&programs, &data, &embedded.directory)?;
+        }
+        embedded.server = Some(embedded.launch(&programs, &account, &data.join("postgres.log"))?);
+        Ok(embedded)
+    }
+
+    /// Directory that holds the socket, as libpq and sqlx want it.
+    #[must_use]
+    pub fn socket_directory(&self) -> &Path {
+        &self.socket_directory
+    }
+
+    /// Whether the server is another process's, and will end with that.
+    #[must_use]
+    pub fn is_borrowed(&self) -> bool {
+        self.server.is_none()
+    }
+
+    fn answers(&self) -> bool {
+        UnixStream::connect(self.socket_directory.join(SOCKET)).is_ok()
+    }
+
+    /// A server whose owner was killed is still shutting down: its end is waited for.
+    fn launch(&self, programs: &Path, account: &Account, log: &Path) -> Result<Child, EmbeddedError> {
+        let deadline = Instant::now() + TAKEOVER_LIMIT;
+        loop {
+            let from = fs::metadata(log).map_or(0, |metadata| metadata.len());
+            let mut server = self.spawn(programs, account, log)?;
+            loop {
+                if let Some(_status) = server.try_wait().map_err(at(&self.directory))? {
+                    break;
+                }
+                if self.answers() {
+                    return Ok(server);
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let tail = tail(log, from);
+            if !tail.contains("postmaster.pid") {
+                return Err(EmbeddedError::Ended { log: log.to_owned(), tail });
+            }
+            if Instant::now() > deadline {
+                return Err(EmbeddedError::Occupied(self.directory.clone()));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn spawn(&self, programs: &Path, account: &Account, log: &Path) -> Result<Child, EmbeddedError> {
+        let log = fs::File::options().create(true).append(true).open(log).map_err(at(log))?;
+        let mut command = Command::new(programs.join("postgres"));
+        command.arg("-D").arg(&self.directory);
+        for setting in SETTINGS {
+            command.arg("-c").arg(setting);
+        }
+        command.current_dir(&self.directory).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        // A process group of its own: Ctrl-C reaches us, and we stop it when our work is done.
+        command.process_group(0);
+        account.become_it(&mut command, true);
+        command.spawn().map_err(at(&programs.join("postgres")))
+    }
+
+    /// Stops the server, if this process started it: a fast shutdown with a last checkpoint.
+    pub fn stop(mut self) {
+        let Some(mut server) = self.server.take() else { return };
+        signal(&server, libc::SIGINT);
+        let deadline = Instant::now() + STOP_LIMIT;
+        while Instant::now() < deadline {
+            if !matches!(server.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        tracing::warn!("the embedded PostgreSQL is still shutting down; the next start recovers");
+    }
+}
+
+/// Durability is never traded; the rest is sized for a small machine.
+const SETTINGS: &[&str] = &[
+    "listen_addresses=",
+    "unix_socket_directories=.",
+    "fsync=on",
+    "full_page_writes=on",
+    "synchronous_commit=on",
+    "shared_buffers=256MB",
+    "max_wal_size=4GB",
+    "checkpoint_timeout=15min",
+    "wal_compression=lz4",
+    "jit=off",
+    "timezone=UTC",
+    "log_timezone=UTC",
+    "log_checkpoints=off",
+];
+
+/// As whom the server runs: PostgreSQL refuses to run as root.
+enum Account {
+    Own,
+    /// An account of the system that can reach the data directory.
+    Other {
+        uid: u32,
+        gid: u32,
+    },
+    /// Root, seen as that account from within a user namespace of its own: for directories that
+    /// only root can enter, like a clone under /root.
+    Namespace {
+        uid: u32,
+        gid: u32,
+    },
+}
+
+impl Account {
+    fn choose(data: &Path) -> Result<Self, EmbeddedError> {
+        if effective_uid() != 0 {
+            return Ok(Self::Own);
+        }
+        let (uid, gid) = lookup("postgres").or_else(|| lookup("nobody")).unwrap_or((65534, 65534));
+        let absolute = std::path::absolute(data).map_err(at(data))?;
+        // The data directory itself is made enterable; what lies above it is not ours to change.
+        let reachable = absolute.ancestors().skip(1).filter(|path| path.exists()).all(|path| {
+            fs::metadata(path).is_ok_and(|m| m.mode() & 0o001 != 0 || (m.uid() == uid && m.mode() & 0o100 != 0))
+        });
+        Ok(if reachable { Self::Other { uid, gid } } else { Self::Namespace { uid, gid } })
+    }
+
+    fn data_directory_mode(&self) -> u32 {
+        match self {
+            Self::Own | Self::Namespace { .. } => 0o700,
+            Self::Other { .. } => 0o711,
+        }
+    }
+
+    /// Makes the cluster beside its place and moves it there, so that it is there whole or not.
+    fn initialize(&self, programs: &Path, data: &Path, directory: &Path) -> Result<(), EmbeddedError> {
+        let unfinished = data.join("postgres.new");
+        if unfinished.exists() {
+            fs::remove_dir_all(&unfinished).map_err(at(&unfinished))?;
+        }
+        make_directory(&unfinished, 0o700)?;
+        if let Self::Other { uid, gid } = self {
+            std::os::unix::fs::chown(&unfinished, Some(*uid), Some(*gid)).map_err(at(&unfinished))?;
+        }
+        let mut command = Command::new(programs.join("initdb"));
+        command.arg("-D").arg(&unfinished).args(["-U", SUPERUSER, "-E", "UTF8", "--locale=C"]).args([
+            "--auth-local=trust",
+            "--auth-host=reject",
+            "--data-checksums",
+            "--no-instructions",
+        ]);
+        command.current_dir(&unfinished).stdin(Stdio::null());
+        self.become_it(&mut command, false);
+        let output = command.output().map_err(at(&programs.join("initdb")))?;
+        if !output.status.success() {
+            let output = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            return Err(EmbeddedError::Program { program: "initdb", output });
+        }
+        fs::rename(&unfinished, directory).map_err(at(directory))
+    }
+
+    #[expect(unsafe_code, reason = "what a child does between fork and exec is unsafe by nature")]
+    fn become_it(&self, command: &mut Command, ends_with_us: bool) {
+        if let Self::Other { uid, gid } = self {
+            command.uid(*uid).gid(*gid);
+        }
+        let maps = match self {
+            Self::Namespace { uid, gid } => Some((format!("{uid} 0 1\n"), format!("{gid} 0 1\n"))),
+            Self::Own | Self::Other { .. } => None,
+        };
+        // SAFETY: only async-signal-safe system calls, and no allocation, happen in the child. The
+        // parent-death signal comes last, since a change of credentials clears it.
+        unsafe {
+            command.pre_exec(move || {
+                if let Some((users, groups)) = &maps {
+                    enter_user_namespace(users, groups)?;
+                }
+                if ends_with_us {
+                    die_with_parent()?;
+                }
+                Ok(())
+            });
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "unshare has no safe form")]
+fn enter_user_namespace(users: &str, groups: &str) -> io::Result<()> {
+    // SAFETY: a system call without pointers.
+    if unsafe { libc::unshare(libc::CLONE_NEWUSER) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    write_once(c"/proc/self/setgroups", "deny")?;
+    write_once(c"/proc/self/uid_map", users)?;
+    write_once(c"/proc/self/gid_map", groups)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn enter_user_namespace(_users: &str, _groups: &str) -> io::Result<()> {
+    Err(io::Error::from(io::ErrorKind::Unsupported))
+}
+
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "no allocation is allowed between fork and exec")]
+fn write_once(path: &std::ffi::CStr, text: &str) -> io::Result<()> {
+    // SAFETY: path and text outlive the calls, and the length is the text's.
+    unsafe {
+        let file = libc::open(path.as_ptr(), libc::O_WRONLY);
+        if file < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let written = libc::write(file, text.as_ptr().cast(), text.len());
+        let result = if written < 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
+        libc::close(file);
+        result
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[expect(unsafe_code, reason = "prctl has no safe form")]
+fn die_with_parent() -> io::Result<()> {
+    // SAFETY: system calls without pointers. A parent that is gone already is init by now.
+    unsafe {
+        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGINT) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        if libc::getppid() == 1 && libc::getpid() != 1 {
+            libc::raise(libc::SIGINT);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn die_with_parent() -> io::Result<()> {
+    Ok(())
+}
+
+#[expect(unsafe_code, reason = "geteuid has no safe form in std")]
+fn effective_uid() -> u32 {
+    // SAFETY: a system call without arguments that cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+#[expect(unsafe_code, reason = "getpwnam has no safe form in std")]
+fn lookup(account: &str) -> Option<(u32, u32)> {
+    let name = CString::new(account).ok()?;
+    // SAFETY: the name outlives the call, and the answer is copied before anything else is asked.
+    // This runs on the main thread before any other is started.
+    unsafe {
+        let entry = libc::getpwnam(name.as_ptr());
+        (!entry.is_null()).then(|| ((*entry).pw_uid, (*entry).pw_gid))
+    }
+}
+
+#[expect(unsafe_code, reason = "kill has no safe form in std")]
+fn signal(child: &Child, signal: i32) {
+    // SAFETY: the child was not waited for yet, so its id is still its own.
+    unsafe {
+        libc::kill(child.id().cast_signed(), signal);
+    }
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> EmbeddedError + '_ {
+    move |source| EmbeddedError::Io { path: path.to_owned(), source }
+}
+
+/// Makes the directory, and gives it the mode even if it was there.
+fn make_directory(path: &Path, mode: u32) -> Result<(), EmbeddedError> {
+    fs::DirBuilder::new().recursive(true).mode(mode).create(path).map_err(at(path))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(at(path))
+}
+
+/// The way to the socket: through an open directory where the real path is too long for a socket.
+fn reachable(directory: &Path, data: &Path) -> Result<(PathBuf, Option<fs::File>), EmbeddedError> {
+    if directory.as_os_str().len() + 1 + SOCKET.len() <= MAX_SOCKET_PATH {
+        return Ok((directory.to_owned(), None));
+    }
+    let handle = fs::File::open(data).map_err(at(data))?;
+    let path = PathBuf::from(format!("/proc/self/fd/{}/postgres", handle.as_raw_fd()));
+    Ok((path, Some(handle)))
+}
+
+fn programs() -> Result<PathBuf, EmbeddedError> {
+    let has_both = |path: &PathBuf| path.join("initdb").exists() && path.join("postgres").exists();
+    let configured = Command::new("pg_config").arg("--bindir").output().ok();
+    let configured = configured.map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
+    let brewed = ["/opt/homebrew/bin", "/usr/local/bin", "/usr/bin"].map(PathBuf::from);
+    configured.into_iter().chain(debian_versions()).chain(brewed).find(has_both).ok_or(EmbeddedError::NoPrograms)
+}
+
+/// `/usr/lib/postgresql/<version>/bin`, newest first.
+fn debian_versions() -> Vec<PathBuf> {
+    let mut versions: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
+        .collect();
+    versions.sort_unstable_by(|a, b| b.cmp(a));
+    versions.into_iter().map(|(_, path)| path).collect()
+}
+
+fn tail(log: &Path, from: u64) -> String {
+    let mut text = String::new();
+    if let Ok(mut file) = fs::File::open(log) {
+        let _ = file.seek(SeekFrom::Start(from)).and_then(|_| file.read_to_string(&mut text));
+    }
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(10)..].join("\n")
+}

@@ -1,0 +1,160 @@
+//! The store: where PostgreSQL is, its connections, and its migrations.
+//!
+//! Two roles are used. The owner makes the schema; the running server acts as `hookledger_runtime`,
+//! which owns nothing and can only insert into and read the log.
+
+pub mod embedded;
+
+use std::path::Path;
+use std::str::FromStr as _;
+use std::time::{Duration, Instant};
+
+use secrecy::{ExposeSecret as _, SecretString};
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, PgPool};
+
+use self::embedded::{DATABASE, Embedded, OWNER, SUPERUSER};
+
+/// The migrations, as they were when this binary was built.
+pub static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+
+/// How long a server may take to recover after a crash.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(300);
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error(transparent)]
+    Embedded(#[from] embedded::EmbeddedError),
+    #[error("DATABASE_URL is not a PostgreSQL URL: {0}")]
+    Url(#[source] sqlx::Error),
+    #[error("the database cannot be reached: {0}")]
+    Unreachable(#[source] sqlx::Error),
+    #[error("the schema cannot be brought up to date: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
+
+/// How to connect to the store.
+#[derive(Clone, Debug)]
+pub struct Store {
+    options: PgConnectOptions,
+}
+
+impl Store {
+    /// The PostgreSQL that `DATABASE_URL` names.
+    ///
+    /// # Errors
+    /// When it is not a URL of PostgreSQL.
+    pub fn at_url(url: &SecretString) -> Result<Self, StoreError> {
+        let options = PgConnectOptions::from_str(url.expose_secret()).map_err(StoreError::Url)?;
+        Ok(Self { options: options.application_name("hookledger") })
+    }
+
+    /// The embedded PostgreSQL: waits until it has recovered, and makes role and database once.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn embedded(embedded: &Embedded) -> Result<Self, StoreError> {
+        let local = |user: &str, database: &str| local_options(embedded.socket_directory(), user, database);
+        let mut superuser = connect_patiently(&local(SUPERUSER, "postgres")).await?;
+        // Two commands may start at once on a fresh directory.
+        sqlx::query("select pg_advisory_lock(7305)").execute(&mut superuser).await?;
+        let has_role = "select exists (select from pg_roles where rolname = $1)";
+        if !sqlx::query_scalar::<_, bool>(has_role).bind(OWNER).fetch_one(&mut superuser).await? {
+            superuser.execute(format!("create role {OWNER} login createrole").as_str()).await?;
+        }
+        let has_database = "select exists (select from pg_database where datname = $1)";
+        if !sqlx::query_scalar::<_, bool>(has_database).bind(DATABASE).fetch_one(&mut superuser).await? {
+            superuser.execute(format!("create database {DATABASE} owner {OWNER}").as_str()).await?;
+        }
+        superuser.close().await?;
+        Ok(Self { options: local(OWNER, DATABASE) })
+    }
+
+    /// Brings the schema up to date, as the owner. Several nodes may ask at once.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or a migration fails; what it did is rolled back.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        let mut owner = connect_patiently(&self.options).await?;
+        MIGRATIONS.run(&mut owner).await?;
+        owner.close().await?;
+        Ok(())
+    }
+
+    /// A pool of connections that act as the runtime role.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or the role is not there.
+    pub async fn pool(&self, use_: Use) -> Result<PgPool, StoreError> {
+        PgPoolOptions::new()
+            .max_connections(use_.connections())
+            .acquire_timeout(Duration::from_secs(10))
+            .test_before_acquire(false)
+            .after_connect(|connection, _| {
+                Box::pin(async move { connection.execute("set role hookledger_runtime").await.map(drop) })
+            })
+            .connect_with(self.options.clone().options(use_.settings()))
+            .await
+            .map_err(StoreError::Unreachable)
+    }
+}
+
+/// What a pool is for, which says how its connections are set.
+#[derive(Clone, Copy, Debug)]
+pub enum Use {
+    /// Appending to the log: a commit is durable when it is answered.
+    Append,
+    /// Projections: their rows and checkpoints change together and can be derived again, so their
+    /// commits need not wait for the disk.
+    Follow,
+    /// Reading for people, and small writes like sign-in links.
+    Query,
+}
+
+impl Use {
+    fn connections(self) -> u32 {
+        match self {
+            Self::Append => 2,
+            Self::Follow => 8,
+            Self::Query => 16,
+        }
+    }
+
+    fn settings(self) -> [(&'static str, &'static str); 2] {
+        match self {
+            Self::Append => [("statement_timeout", "10s"), ("synchronous_commit", "on")],
+            Self::Follow => [("statement_timeout", "60s"), ("synchronous_commit", "off")],
+            Self::Query => [("statement_timeout", "10s"), ("synchronous_commit", "on")],
+        }
+    }
+}
+
+fn local_options(socket: &Path, user: &str, database: &str) -> PgConnectOptions {
+    PgConnectOptions::new_without_pgpass()
+        .socket(socket)
+        .username(user)
+        .database(database)
+        .application_name("hookledger")
+}
+
+/// Connects, and while the server starts or recovers tries again.
+async fn connect_patiently(options: &PgConnectOptions) -> Result<PgConnection, StoreError> {
+    let deadline = Instant::now() + RECOVERY_LIMIT;
+    loop {
+        match options.connect().await {
+            Ok(connection) => return Ok(connection),
+            Err(error) if is_starting(&error) && Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            Err(error) => return Err(StoreError::Unreachable(error)),
+        }
+    }
+}
+
+/// 57P03, `cannot_connect_now`: starting up, recovering or shutting down.
+fn is_starting(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "57P03")
+}
