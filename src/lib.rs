@@ -4,3 +4,6 @@
 pub mod log;
 pub mod secrets;
 pub mod store;
+pub mod directory;
+pub mod follow;
+pub mod process;

@@ -288,6 +288,8 @@ struct State {
     status: WebhookStatus,
     retry_count: i32,
     error: Option<String>,
+    /// The failure was told by an earlier batch, and stays.
+    keeps_error: bool,
     processed_at: Option<DateTime<Utc>>,
     next_retry_at: Option<DateTime<Utc>>,
     dead_lettered_at: Option<DateTime<Utc>>,
@@ -296,7 +298,20 @@ struct State {
 impl State {
     fn at(status: WebhookStatus, attempt: u32) -> Self {
         let retry_count = i32::try_from(attempt.saturating_sub(1)).unwrap_or(MAX_RETRIES).min(MAX_RETRIES);
-        Self { status, retry_count, error: None, processed_at: None, next_retry_at: None, dead_lettered_at: None }
+        Self {
+            status,
+            retry_count,
+            error: None,
+            keeps_error: false,
+            processed_at: None,
+            next_retry_at: None,
+            dead_lettered_at: None,
+        }
+    }
+
+    /// Failed at that attempt, as an earlier batch said.
+    fn failed_before(attempt: u32) -> Self {
+        Self { keeps_error: true, ..Self::at(WebhookStatus::Failed, attempt) }
     }
 }
 
@@ -306,9 +321,9 @@ struct Fold<'a> {
     attempts: Attempts,
     /// Last use of each secret version: (organization, provider, version).
     uses: BTreeMap<(Uuid, Uuid, u32), DateTime<Utc>>,
-    /// Verification comes right after receipt, in the same unit and so in the same batch or in a
-    /// later one; the provider is known from the receipt or, there, not needed.
     providers: HashMap<Uuid, Uuid>,
+    /// Verifications whose receipt came in an earlier batch: (organization, webhook, version).
+    orphan_uses: Vec<((Uuid, Uuid, u32), DateTime<Utc>)>,
 }
 
 impl<'a> Fold<'a> {
@@ -332,8 +347,10 @@ impl<'a> Fold<'a> {
                 self.providers.insert(recorded.aggregate_id, receipt.provider_id.uuid());
             }
             WebhookEvent::SignatureVerified(matched) => {
-                if let Some(provider) = self.providers.get(&recorded.aggregate_id) {
-                    self.uses.insert((key.0, *provider, matched.secret_version), recorded.recorded_at);
+                let (version, at) = (matched.secret_version, recorded.recorded_at);
+                match self.providers.get(&recorded.aggregate_id) {
+                    Some(provider) => drop(self.uses.insert((key.0, *provider, version), at)),
+                    None => self.orphan_uses.push(((key.0, key.1, version), at)),
                 }
             }
             WebhookEvent::Rejected { receipt, reason, detail } => {
@@ -361,11 +378,11 @@ impl<'a> Fold<'a> {
             }
             // These two follow a failure in the same unit and keep what it said.
             WebhookEvent::RetryScheduled { attempt, retry_at } => {
-                let failed = change.state.take().unwrap_or_else(|| State::at(WebhookStatus::Failed, attempt - 1));
+                let failed = change.state.take().unwrap_or_else(|| State::failed_before(attempt.saturating_sub(1)));
                 change.state = Some(State { next_retry_at: Some(*retry_at), ..failed });
             }
             WebhookEvent::DeadLettered { attempts } => {
-                let failed = change.state.take().unwrap_or_else(|| State::at(WebhookStatus::Failed, *attempts));
+                let failed = change.state.take().unwrap_or_else(|| State::failed_before(*attempts));
                 change.state = Some(State { dead_lettered_at: Some(recorded.recorded_at), ..failed });
             }
             WebhookEvent::RetryRequested { attempt, .. } => {
@@ -382,7 +399,15 @@ impl<'a> Fold<'a> {
         make(connection, &made).await?;
         update(connection, moved).await?;
         self.attempts.write(connection).await?;
-        note_uses(connection, self.uses).await
+        let mut uses = self.uses;
+        for ((organization, webhook, version), at) in self.orphan_uses {
+            let row = find(&mut *connection, OrganizationId::new(organization), WebhookId::new(webhook)).await?;
+            if let Some(row) = row {
+                let use_ = uses.entry((organization, row.provider_id, version)).or_insert(at);
+                *use_ = at.max(*use_);
+            }
+        }
+        note_uses(connection, uses).await
     }
 }
 
@@ -514,6 +539,7 @@ struct States {
     status: Vec<Option<&'static str>>,
     retry_count: Vec<Option<i32>>,
     error: Vec<Option<String>>,
+    keeps_error: Vec<bool>,
     processed_at: Vec<Option<DateTime<Utc>>>,
     next_retry_at: Vec<Option<DateTime<Utc>>>,
     dead_lettered_at: Vec<Option<DateTime<Utc>>>,
@@ -524,6 +550,7 @@ impl States {
         self.status.push(state.map(|state| state.status.as_str()));
         self.retry_count.push(state.map(|state| state.retry_count));
         self.error.push(state.and_then(|state| state.error.clone()));
+        self.keeps_error.push(state.is_none_or(|state| state.keeps_error));
         self.processed_at.push(state.and_then(|state| state.processed_at));
         self.next_retry_at.push(state.and_then(|state| state.next_retry_at));
         self.dead_lettered_at.push(state.and_then(|state| state.dead_lettered_at));
@@ -552,14 +579,14 @@ async fn update(connection: &mut PgConnection, mut moved: Vec<Changed<'_>>) -> R
          set applied_position = n.last_position, updated_at = n.last_at,
              duplicate_count = w.duplicate_count + n.duplicates, body_differs = w.body_differs or n.differs,
              status = coalesce(n.status, w.status), retry_count = coalesce(n.retry_count, w.retry_count),
-             error_message = case when n.status is null then w.error_message else n.error end,
+             error_message = case when n.keeps_error then w.error_message else n.error end,
              processed_at = case when n.status is null then w.processed_at else n.processed_at end,
              next_retry_at = case when n.status is null then w.next_retry_at else n.next_retry_at end,
              dead_lettered_at = case when n.status is null then w.dead_lettered_at else n.dead_lettered_at end
          from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::timestamptz[], $5::int[], $6::bool[], $7::text[],
-                     $8::int[], $9::text[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[])
+                     $8::int[], $9::text[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::bool[])
               as n (organization_id, webhook_id, last_position, last_at, duplicates, differs, status,
-                    retry_count, error, processed_at, next_retry_at, dead_lettered_at)
+                    retry_count, error, processed_at, next_retry_at, dead_lettered_at, keeps_error)
          where w.organization_id = n.organization_id and w.webhook_id = n.webhook_id
            and w.applied_position < n.last_position",
     )
@@ -575,6 +602,7 @@ async fn update(connection: &mut PgConnection, mut moved: Vec<Changed<'_>>) -> R
     .bind(&states.processed_at)
     .bind(&states.next_retry_at)
     .bind(&states.dead_lettered_at)
+    .bind(&states.keeps_error)
     .execute(connection)
     .await
     .map(drop)

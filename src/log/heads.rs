@@ -10,6 +10,7 @@ use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::read::Scope;
 use super::unit::LogPosition;
 
 /// How often other nodes' appends are looked for.
@@ -18,20 +19,43 @@ const POLL: Duration = Duration::from_millis(100);
 /// Last known position of each partition.
 pub type Positions = [i64; PARTITIONS as usize];
 
+/// Wakes a follower.
+#[derive(Debug)]
+pub enum Wake {
+    Positions(watch::Receiver<Positions>),
+    Administrative(watch::Receiver<u64>),
+}
+
+impl Wake {
+    /// Waits for events of this node, and in any case not longer than `limit`: what other nodes
+    /// append is only polled for.
+    pub async fn wait(&mut self, limit: Duration) {
+        let _ = match self {
+            Self::Positions(heads) => tokio::time::timeout(limit, heads.changed()).await,
+            Self::Administrative(count) => tokio::time::timeout(limit, count.changed()).await,
+        };
+    }
+}
+
 /// Shared knowledge of the heads.
 #[derive(Clone, Debug)]
-pub struct Heads(watch::Sender<Positions>);
+pub struct Heads {
+    positions: watch::Sender<Positions>,
+    /// Moves with every administrative event of this node, so that those who follow only such
+    /// events sleep through the traffic of webhooks.
+    administrative: watch::Sender<u64>,
+}
 
 impl Default for Heads {
     fn default() -> Self {
-        Self(watch::Sender::new([0; PARTITIONS as usize]))
+        Self { positions: watch::Sender::new([0; PARTITIONS as usize]), administrative: watch::Sender::new(0) }
     }
 }
 
 impl Heads {
     /// Notes that the log goes at least this far.
     pub fn advance(&self, positions: impl IntoIterator<Item = LogPosition>) {
-        self.0.send_if_modified(|heads| {
+        self.positions.send_if_modified(|heads| {
             let mut moved = false;
             for LogPosition { partition, position } in positions {
                 let head = &mut heads[partition.index()];
@@ -47,13 +71,21 @@ impl Heads {
     /// The heads as they are known now.
     #[must_use]
     pub fn now(&self) -> Positions {
-        *self.0.borrow()
+        *self.positions.borrow()
     }
 
-    /// A receiver that wakes when a head moves.
+    /// Notes that an administrative event was appended.
+    pub fn advance_administrative(&self) {
+        self.administrative.send_modify(|count| *count += 1);
+    }
+
+    /// Something that wakes when events of that scope come.
     #[must_use]
-    pub fn watch(&self) -> watch::Receiver<Positions> {
-        self.0.subscribe()
+    pub fn wake(&self, scope: Scope) -> Wake {
+        match scope {
+            Scope::All => Wake::Positions(self.positions.subscribe()),
+            Scope::Administrative => Wake::Administrative(self.administrative.subscribe()),
+        }
     }
 
     /// Reads the heads once.

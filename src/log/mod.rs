@@ -11,7 +11,7 @@ mod unit;
 mod writer;
 
 pub use commands::{CommandError, Commands};
-pub use heads::Heads;
+pub use heads::{Heads, Wake};
 pub use read::{Batch, Broken, ReadError, Reader, Scope};
 pub use unit::{Appended, Body, LogPosition, NewEvent, Sequence, Unit};
 pub use writer::{AppendError, Log, Priority, Writer};

@@ -103,6 +103,11 @@ impl Unit {
         events + self.body.as_ref().map_or(0, |body| body.body.len() + body.headers.len())
     }
 
+    /// Whether those who follow only people and operators want it; see `Scope::Administrative`.
+    pub(super) fn is_administrative(&self) -> bool {
+        self.events.iter().any(|event| event.aggregate_type != "webhook" || event.event_type == "webhook.retry_requested")
+    }
+
     /// Whether only the careful append can place it.
     pub(super) fn needs_placing(&self) -> bool {
         self.events.iter().any(|event| event.sequence == Sequence::End)

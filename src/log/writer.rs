@@ -157,6 +157,9 @@ impl Writer {
         }
         let verdicts = self.flush(&gathered.units).await;
         self.heads.advance(verdicts.iter().flatten().flatten().map(|appended| appended.last));
+        if gathered.units.iter().any(Unit::is_administrative) {
+            self.heads.advance_administrative();
+        }
         gathered.answer(verdicts);
     }
 

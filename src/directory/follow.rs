@@ -1,0 +1,166 @@
+//! Keeping the directory current: every node follows for itself, from the beginning of the log.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use hookledger_aggregates::organization::OrganizationEvent;
+use hookledger_aggregates::provider::{Provider, ProviderEvent};
+use hookledger_aggregates::signature::SigningSecret;
+use hookledger_aggregates::{Event, OrganizationId, Partition, ProviderId, ProviderName, RecordedEvent};
+use tokio_util::sync::CancellationToken;
+
+use super::{Directory, ProviderEntry};
+use crate::log::{Heads, LogPosition, ReadError, Reader, Scope};
+use crate::secrets::vault::{Vault, VaultError};
+
+const BATCH: i64 = 2_000;
+const POLL: Duration = Duration::from_millis(250);
+
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    #[error("the log has an event at {0}:{1} that this release does not know: {2}")]
+    Unknown(Partition, i64, String),
+}
+
+/// The fold, and how far it has come.
+pub struct DirectoryFollower {
+    directory: Directory,
+    reader: Reader,
+    heads: Heads,
+    vault: Vault,
+    cursors: Vec<LogPosition>,
+    slugs: HashMap<OrganizationId, String>,
+    providers: HashMap<ProviderId, (ProviderName, OrganizationId, Provider)>,
+}
+
+impl DirectoryFollower {
+    #[must_use]
+    pub fn new(directory: Directory, reader: Reader, heads: Heads, vault: Vault) -> Self {
+        let cursors = Partition::all().map(|partition| LogPosition { partition, position: 0 }).collect();
+        Self { directory, reader, heads, vault, cursors, slugs: HashMap::new(), providers: HashMap::new() }
+    }
+
+    /// Reads everything there is, once, and opens every secret.
+    ///
+    /// # Errors
+    /// When the log cannot be read, or a secret not be opened: then the keys are wrong, and the
+    /// server must not start.
+    pub async fn load(&mut self) -> Result<(), DirectoryError> {
+        while self.step(OnUnopened::Fail).await? > 0 {}
+        Ok(())
+    }
+
+    /// Follows until stopped.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut wake = self.heads.wake(Scope::Administrative);
+        while !stop.is_cancelled() {
+            match self.step(OnUnopened::Disable).await {
+                Ok(0) => drop(stop.run_until_cancelled(wake.wait(POLL)).await),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::error!(%error, "the directory cannot follow the log; trying again");
+                    let _ = stop.run_until_cancelled(tokio::time::sleep(POLL * 4)).await;
+                }
+            }
+        }
+    }
+
+    async fn step(&mut self, on_unopened: OnUnopened) -> Result<usize, DirectoryError> {
+        let batch = self.reader.after(&self.cursors, Scope::Administrative, BATCH).await?;
+        let mut changed = HashSet::new();
+        for recorded in &batch.events {
+            self.fold(recorded, &mut changed);
+        }
+        for provider in changed {
+            self.publish(provider, on_unopened).await?;
+        }
+        for recorded in &batch.events {
+            self.cursors[recorded.partition.index()].position = recorded.position;
+        }
+        if let Some(broken) = batch.broken.first() {
+            return Err(DirectoryError::Unknown(broken.at.partition, broken.at.position, broken.reason.clone()));
+        }
+        self.directory.reached.send_replace(self.cursors.clone());
+        Ok(batch.events.len())
+    }
+
+    fn fold(&mut self, recorded: &RecordedEvent, changed: &mut HashSet<ProviderId>) {
+        match &recorded.event {
+            Event::Organization(event) => self.fold_organization(recorded.organization, event),
+            Event::Provider(event) => {
+                let id = ProviderId::new(recorded.aggregate_id);
+                if let ProviderEvent::Connected { provider_name, .. } = event {
+                    let new = || (*provider_name, recorded.organization, Provider::default());
+                    self.providers.entry(id).or_insert_with(new);
+                }
+                if let Some((_, _, provider)) = self.providers.get_mut(&id) {
+                    provider.evolve(event);
+                    changed.insert(id);
+                }
+            }
+            Event::User(_) | Event::EmailClaim(_) | Event::Webhook(_) => {}
+        }
+    }
+
+    fn fold_organization(&mut self, id: OrganizationId, event: &OrganizationEvent) {
+        if let OrganizationEvent::Created { slug, .. } = event {
+            self.slugs.insert(id, slug.clone());
+        }
+        let Some(slug) = self.slugs.get(&id) else { return };
+        match event {
+            OrganizationEvent::Created { .. } | OrganizationEvent::Activated {} => {
+                self.directory.change(slug, |organization| organization.is_active = true);
+            }
+            OrganizationEvent::Deactivated {} => {
+                self.directory.change(slug, |organization| organization.is_active = false);
+            }
+            OrganizationEvent::Renamed { .. } | OrganizationEvent::PlanChanged { .. } => {}
+        }
+    }
+
+    async fn publish(&self, id: ProviderId, on_unopened: OnUnopened) -> Result<(), DirectoryError> {
+        let Some((name, organization, provider)) = self.providers.get(&id) else { return Ok(()) };
+        let Some(slug) = self.slugs.get(organization) else { return Ok(()) };
+        let secrets = match self.open(*organization, id, provider).await {
+            Ok(secrets) => Some(secrets),
+            Err(error @ VaultError::Database(_)) => return Err(error.into()),
+            Err(error) if on_unopened == OnUnopened::Fail => return Err(error.into()),
+            Err(error) => {
+                tracing::error!(%error, provider.id = %id, "a provider's secrets cannot be opened");
+                None
+            }
+        };
+        let entry = ProviderEntry { id, name: *name, is_active: provider.is_active(), secrets };
+        self.directory.put_provider(slug, provider, entry);
+        Ok(())
+    }
+
+    async fn open(
+        &self,
+        organization: OrganizationId,
+        id: ProviderId,
+        provider: &Provider,
+    ) -> Result<Vec<SigningSecret>, VaultError> {
+        let mut opened = Vec::new();
+        // Newest first: it is the one that most requests are signed with.
+        for (version, secret) in provider.secrets().iter().rev() {
+            if secret.expires_at.is_some_and(|at| at <= chrono::Utc::now()) {
+                continue;
+            }
+            let value = self.vault.open(organization, id, *version, secret.id).await?;
+            opened.push(SigningSecret { version: *version, value, expires_at: secret.expires_at });
+        }
+        Ok(opened)
+    }
+}
+
+/// What to do about a secret that cannot be opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OnUnopened {
+    Fail,
+    Disable,
+}

@@ -1,0 +1,96 @@
+//! The directory: organizations, providers and their opened secrets, in memory on every node.
+//!
+//! It is a fold of the log's administrative events, kept current by following them, so that the
+//! path of an answer asks the database nothing before it appends. A change is in force on every
+//! node within a second.
+
+mod follow;
+
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+
+use hookledger_aggregates::provider::Provider;
+use hookledger_aggregates::signature::SigningSecret;
+use hookledger_aggregates::{OrganizationId, ProviderId, ProviderName};
+use tokio::sync::watch;
+
+use crate::log::LogPosition;
+
+pub use follow::{DirectoryError, DirectoryFollower};
+
+/// One provider as receiving needs it.
+#[derive(Debug)]
+pub struct ProviderEntry {
+    pub id: ProviderId,
+    pub name: ProviderName,
+    pub is_active: bool,
+    /// Opened secrets; nothing where one could not be opened, and then nothing can be verified.
+    pub secrets: Option<Vec<SigningSecret>>,
+}
+
+/// One organization as receiving needs it.
+#[derive(Clone, Debug)]
+pub struct OrganizationEntry {
+    pub id: OrganizationId,
+    pub is_active: bool,
+    providers: HashMap<ProviderName, Arc<ProviderEntry>>,
+}
+
+/// An organization's endpoint for one provider.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    pub organization: OrganizationId,
+    pub organization_is_active: bool,
+    pub provider: Arc<ProviderEntry>,
+}
+
+/// Shared, current knowledge of who may send what where.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    organizations: Arc<RwLock<HashMap<String, OrganizationEntry>>>,
+    reached: watch::Sender<Vec<LogPosition>>,
+}
+
+impl Default for Directory {
+    fn default() -> Self {
+        Self { organizations: Arc::default(), reached: watch::Sender::new(Vec::new()) }
+    }
+}
+
+impl Directory {
+    /// The endpoint at `/webhooks/{slug}/{provider}`, if there is one.
+    #[must_use]
+    pub fn endpoint(&self, slug: &str, provider: ProviderName) -> Option<Endpoint> {
+        let organizations = self.organizations.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let organization = organizations.get(slug)?;
+        let provider = Arc::clone(organization.providers.get(&provider)?);
+        Some(Endpoint { organization: organization.id, organization_is_active: organization.is_active, provider })
+    }
+
+    /// Waits until this node knows everything up to `place`; the caller sets the limit.
+    pub async fn wait_for(&self, place: LogPosition) {
+        let mut reached = self.reached.subscribe();
+        let there = |known: &Vec<LogPosition>| {
+            known.iter().any(|known| known.partition == place.partition && known.position >= place.position)
+        };
+        // The sender lives as long as the directory.
+        let _ = reached.wait_for(there).await;
+    }
+
+    fn change(&self, slug: &str, change: impl FnOnce(&mut OrganizationEntry)) {
+        let mut organizations = self.organizations.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let id = OrganizationId::from_slug(slug);
+        let new = || OrganizationEntry { id, is_active: true, providers: HashMap::new() };
+        change(organizations.entry(slug.to_owned()).or_insert_with(new));
+    }
+
+    fn put_provider(&self, slug: &str, provider: &Provider, entry: ProviderEntry) {
+        self.change(slug, |organization| {
+            if provider.is_connected() {
+                organization.providers.insert(entry.name, Arc::new(entry));
+            } else {
+                organization.providers.remove(&entry.name);
+            }
+        });
+    }
+}

@@ -1,0 +1,129 @@
+//! Checkpoints: how far each follower has come, and waiting for one to get somewhere.
+
+use std::time::Duration;
+
+use hookledger_aggregates::Partition;
+use sqlx::{PgConnection, PgPool};
+use tokio::time::Instant;
+
+use crate::log::LogPosition;
+
+/// Reads and moves checkpoints.
+#[derive(Clone, Debug)]
+pub struct Checkpoints {
+    pool: PgPool,
+}
+
+/// How far a follower is behind.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Lag {
+    pub name: String,
+    /// Events that it has not dealt with, of those that concern it or not.
+    pub events: i64,
+    /// Why it stopped in a partition, where it did.
+    pub stopped_by: Option<String>,
+}
+
+impl Checkpoints {
+    #[must_use]
+    pub fn new(pool: PgPool) -> Self {
+        Self { pool }
+    }
+
+    /// The checkpoints of a follower, made at 0 where there are none.
+    pub(super) async fn load(&self, name: &str) -> Result<Vec<LogPosition>, sqlx::Error> {
+        sqlx::query(
+            "insert into follower_checkpoints (name, partition, position)
+             select $1, partition, 0 from log_heads on conflict do nothing",
+        )
+        .bind(name)
+        .execute(&self.pool)
+        .await?;
+        let rows: Vec<(i32, i64)> =
+            sqlx::query_as("select partition, position from follower_checkpoints where name = $1 order by partition")
+                .bind(name)
+                .fetch_all(&self.pool)
+                .await?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|(partition, position)| Some(LogPosition { partition: Partition::new(partition)?, position }))
+            .collect())
+    }
+
+    /// Moves checkpoints in the caller's transaction; false when this follower is not it any more.
+    pub(super) async fn advance(
+        connection: &mut PgConnection,
+        name: &str,
+        epoch: i64,
+        moves: &[(LogPosition, i64)],
+    ) -> Result<bool, sqlx::Error> {
+        let partitions: Vec<i32> = moves.iter().map(|(from, _)| from.partition.number()).collect();
+        let (from, to): (Vec<i64>, Vec<i64>) = moves.iter().map(|(from, to)| (from.position, *to)).unzip();
+        let moved = sqlx::query(
+            "update follower_checkpoints c set position = n.to_, stopped_by = null
+             from unnest($3::int[], $4::bigint[], $5::bigint[]) as n (partition, from_, to_)
+             where c.name = $1 and c.partition = n.partition and c.position = n.from_
+               and exists (select from followers f where f.name = $1 and f.epoch = $2)",
+        )
+        .bind(name)
+        .bind(epoch)
+        .bind(partitions)
+        .bind(from)
+        .bind(to)
+        .execute(connection)
+        .await?;
+        Ok(moved.rows_affected() == moves.len() as u64)
+    }
+
+    /// Notes that a follower cannot go on in a partition, for people to see.
+    pub(super) async fn stop(&self, name: &str, partition: Partition, reason: &str) -> Result<(), sqlx::Error> {
+        sqlx::query("update follower_checkpoints set stopped_by = $3 where name = $1 and partition = $2")
+            .bind(name)
+            .bind(partition.number())
+            .bind(reason)
+            .execute(&self.pool)
+            .await
+            .map(drop)
+    }
+
+    /// Waits until the followers have dealt with everything up to `place`; false when the limit
+    /// came first.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn wait_for(&self, names: &[&str], place: LogPosition, limit: Duration) -> Result<bool, sqlx::Error> {
+        let deadline = Instant::now() + limit;
+        let mut pause = Duration::from_millis(2);
+        loop {
+            let reached: i64 = sqlx::query_scalar(
+                "select count(*) from follower_checkpoints where name = any ($1) and partition = $2 and position >= $3",
+            )
+            .bind(names)
+            .bind(place.partition.number())
+            .bind(place.position)
+            .fetch_one(&self.pool)
+            .await?;
+            if usize::try_from(reached).is_ok_and(|reached| reached == names.len()) {
+                return Ok(true);
+            }
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+
+    /// How far each follower is behind.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn lag(&self) -> Result<Vec<Lag>, sqlx::Error> {
+        sqlx::query_as(
+            "select c.name, sum(h.position - c.position)::bigint as events, max(c.stopped_by) as stopped_by
+             from follower_checkpoints c join log_heads h using (partition) group by c.name order by c.name",
+        )
+        .fetch_all(&self.pool)
+        .await
+    }
+}

@@ -1,0 +1,279 @@
+//! The loop of a follower: read after the checkpoint, react, apply, move the checkpoint.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use hookledger_aggregates::RecordedEvent;
+use sqlx::{PgConnection, PgPool};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::checkpoints::Checkpoints;
+use super::lease::Lease;
+use crate::log::{Heads, LogPosition, ReadError, Reader, Scope};
+
+/// Events of one partition that are handed on at once.
+const BATCH: i64 = 1_000;
+/// After a small batch more is let come, so that a steady trickle does not make a transaction of
+/// each event.
+const GATHER: Duration = Duration::from_millis(20);
+const SMALL_BATCH: usize = 256;
+/// Without a wake-up the log is looked at this often, and the lease is kept.
+const IDLE: Duration = Duration::from_millis(250);
+const BACKOFF: Duration = Duration::from_secs(1);
+/// A partition that stopped is tried again this often: a later release may know the event.
+const RETRY_STOPPED: Duration = Duration::from_secs(30);
+
+#[derive(Debug, thiserror::Error)]
+pub enum HandlerError {
+    /// Nothing is wrong with the events; it may work a little later.
+    #[error("{0}")]
+    Transient(String),
+    /// The events cannot be applied: the partition stops here.
+    #[error("{0}")]
+    Unappliable(String),
+}
+
+/// What follows the log under a name.
+pub trait Handler: Send + Sync + 'static {
+    /// Under this name lease and checkpoints are kept.
+    fn name(&self) -> &'static str;
+
+    /// Which events it is handed.
+    fn scope(&self) -> Scope;
+
+    /// Does what the events ask for, outside any transaction. It may be asked again for the same
+    /// events, so it must do nothing twice.
+    fn react<'a>(&'a self, _events: &'a [RecordedEvent]) -> BoxFuture<'a, Result<(), HandlerError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Writes rows in the transaction that also moves the checkpoint.
+    fn apply<'a>(
+        &'a self,
+        _connection: &'a mut PgConnection,
+        _events: &'a [RecordedEvent],
+    ) -> BoxFuture<'a, Result<(), HandlerError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+/// What one step of a follower did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Dealt with that many events.
+    Applied(usize),
+    /// There was nothing to do.
+    Idle,
+    /// Another node follows now.
+    Lost,
+}
+
+/// Runs a handler along the log.
+pub struct Follower {
+    handler: Box<dyn Handler>,
+    pool: PgPool,
+    reader: Reader,
+    heads: Heads,
+    checkpoints: Checkpoints,
+    node: Uuid,
+}
+
+/// A follower's own knowledge while it holds the lease.
+struct Progress {
+    lease: Lease,
+    /// What the database has as checkpoint, per partition.
+    stored: Vec<LogPosition>,
+    /// Up to where the log was looked through; beyond the checkpoint where nothing concerned us.
+    seen: Vec<i64>,
+    stopped: Vec<bool>,
+    retry_stopped_at: tokio::time::Instant,
+}
+
+impl Follower {
+    #[must_use]
+    pub fn new(handler: Box<dyn Handler>, pool: PgPool, heads: Heads, node: Uuid) -> Self {
+        let (reader, checkpoints) = (Reader::new(pool.clone()), Checkpoints::new(pool.clone()));
+        Self { handler, pool, reader, heads, checkpoints, node }
+    }
+
+    /// Follows until stopped, whenever the lease can be had.
+    pub async fn run(self, stop: CancellationToken) {
+        let name = self.handler.name();
+        while !stop.is_cancelled() {
+            match self.follow(&stop).await {
+                Ok(()) => {}
+                Err(error) => tracing::error!(follower.name = name, %error, "a follower failed; it tries again"),
+            }
+            let _ = stop.run_until_cancelled(tokio::time::sleep(BACKOFF / 2)).await;
+        }
+    }
+
+    async fn follow(&self, stop: &CancellationToken) -> Result<(), ReadError> {
+        let Some(lease) = Lease::acquire(&self.pool, self.handler.name(), self.node).await? else { return Ok(()) };
+        let mut progress = self.start(lease).await?;
+        let mut wake = self.heads.wake(self.handler.scope());
+        let result = loop {
+            if stop.is_cancelled() {
+                break Ok(());
+            }
+            let pause = match self.step(&mut progress).await {
+                Ok(Step::Applied(count)) if count >= SMALL_BATCH => continue,
+                Ok(Step::Applied(_)) => GATHER,
+                Ok(Step::Idle) => {
+                    let _ = stop.run_until_cancelled(wake.wait(IDLE)).await;
+                    continue;
+                }
+                Ok(Step::Lost) => break Ok(()),
+                Err(error) => break Err(error),
+            };
+            let _ = stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+        };
+        if let Err(error) = progress.lease.release(&self.pool).await {
+            tracing::debug!(%error, "a lease could not be released; it runs out");
+        }
+        result
+    }
+
+    async fn start(&self, lease: Lease) -> Result<Progress, ReadError> {
+        let stored = self.checkpoints.load(self.handler.name()).await?;
+        self.heads.refresh(&self.pool).await?;
+        Ok(Progress {
+            lease,
+            seen: stored.iter().map(|place| place.position).collect(),
+            stopped: vec![false; stored.len()],
+            stored,
+            retry_stopped_at: tokio::time::Instant::now() + RETRY_STOPPED,
+        })
+    }
+
+    /// One step: a batch of every partition that has something new.
+    async fn step(&self, progress: &mut Progress) -> Result<Step, ReadError> {
+        if !progress.lease.renew(&self.pool).await? {
+            return Ok(Step::Lost);
+        }
+        if tokio::time::Instant::now() >= progress.retry_stopped_at {
+            progress.stopped.fill(false);
+            progress.retry_stopped_at = tokio::time::Instant::now() + RETRY_STOPPED;
+        }
+        let heads = self.heads.now();
+        let cursors: Vec<LogPosition> = progress
+            .stored
+            .iter()
+            .enumerate()
+            .filter(|(index, place)| !progress.stopped[*index] && heads[place.partition.index()] > progress.seen[*index])
+            .map(|(index, place)| LogPosition { position: progress.seen[index], ..*place })
+            .collect();
+        if cursors.is_empty() {
+            return Ok(Step::Idle);
+        }
+        let batch = self.reader.after(&cursors, self.handler.scope(), BATCH).await?;
+        for broken in &batch.broken {
+            self.stop_partition(progress, broken.at, &broken.reason).await?;
+        }
+        if !self.hand_on(progress, &batch.events).await? {
+            return Ok(Step::Lost);
+        }
+        self.note_seen(progress, &cursors, &batch.events, &heads);
+        Ok(if batch.events.is_empty() { Step::Idle } else { Step::Applied(batch.events.len()) })
+    }
+
+    /// Where a partition gave less than a full batch, everything up to the known head was seen.
+    fn note_seen(
+        &self,
+        progress: &mut Progress,
+        cursors: &[LogPosition],
+        events: &[RecordedEvent],
+        heads: &[i64],
+    ) {
+        for cursor in cursors {
+            let index = cursor.partition.index();
+            if progress.stopped[index] {
+                continue;
+            }
+            let count = events.iter().filter(|event| event.partition == cursor.partition).count();
+            let applied = progress.stored[index].position;
+            let all = i64::try_from(count).is_ok_and(|count| count < BATCH);
+            progress.seen[index] = match self.handler.scope() {
+                // In a full scope the checkpoint says it all.
+                Scope::All => applied,
+                Scope::Administrative if all => applied.max(heads[index]),
+                Scope::Administrative => applied,
+            };
+        }
+    }
+
+    /// False when another node follows now.
+    async fn hand_on(&self, progress: &mut Progress, events: &[RecordedEvent]) -> Result<bool, ReadError> {
+        if events.is_empty() {
+            return Ok(true);
+        }
+        match self.try_hand_on(progress, events).await? {
+            Ok(still_ours) => return Ok(still_ours),
+            Err(HandlerError::Transient(reason)) => {
+                tracing::warn!(follower.name = self.handler.name(), reason, "events wait; trying again");
+                tokio::time::sleep(BACKOFF).await;
+                return Ok(true);
+            }
+            Err(HandlerError::Unappliable(_)) => {}
+        }
+        // Somewhere in this batch is an event that cannot be applied. Its partition stops right
+        // before it, the others go on.
+        for of_partition in events.chunk_by(|a, b| a.partition == b.partition) {
+            for event in of_partition.chunks(1) {
+                match self.try_hand_on(progress, event).await? {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(false),
+                    Err(error) => {
+                        let at = LogPosition { partition: event[0].partition, position: event[0].position };
+                        self.stop_partition(progress, at, &error.to_string()).await?;
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    async fn try_hand_on(
+        &self,
+        progress: &mut Progress,
+        events: &[RecordedEvent],
+    ) -> Result<Result<bool, HandlerError>, ReadError> {
+        if let Err(error) = self.handler.react(events).await {
+            return Ok(Err(error));
+        }
+        let moves: Vec<(LogPosition, i64)> = events
+            .chunk_by(|a, b| a.partition == b.partition)
+            .filter_map(|of_partition| of_partition.last())
+            .map(|last| (progress.stored[last.partition.index()], last.position))
+            .collect();
+        let mut transaction = self.pool.begin().await?;
+        if let Err(error) = self.handler.apply(&mut transaction, events).await {
+            return Ok(Err(error));
+        }
+        let name = self.handler.name();
+        if !Checkpoints::advance(&mut transaction, name, progress.lease.epoch, &moves).await? {
+            return Ok(Ok(false));
+        }
+        transaction.commit().await?;
+        for (from, to) in moves {
+            progress.stored[from.partition.index()].position = to;
+        }
+        metrics::counter!("hookledger_follower_events_total", "follower" => name).increment(events.len() as u64);
+        Ok(Ok(true))
+    }
+
+    async fn stop_partition(&self, progress: &mut Progress, at: LogPosition, reason: &str) -> Result<(), ReadError> {
+        progress.stopped[at.partition.index()] = true;
+        let name = self.handler.name();
+        tracing::error!(
+            follower.name = name, log.partition = %at.partition, log.position = at.position, reason,
+            "a follower stopped at an event that it cannot deal with"
+        );
+        metrics::counter!("hookledger_follower_stops_total", "follower" => name).increment(1);
+        let told = format!("{}:{}: {reason}", at.partition, at.position);
+        self.checkpoints.stop(name, at.partition, &told).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,13 @@
+//! Following the log: leases, checkpoints, and the loop that hands events on.
+//!
+//! One follower per name runs at a time, on whichever node holds its lease. What it writes and its
+//! checkpoint change in one transaction, so a crash loses nothing and repeats nothing.
+
+mod checkpoints;
+mod follower;
+mod lease;
+mod projector;
+
+pub use checkpoints::{Checkpoints, Lag};
+pub use follower::{Follower, Handler, HandlerError, Step};
+pub use projector::Projector;
