@@ -7,3 +7,4 @@ pub mod store;
 pub mod directory;
 pub mod follow;
 pub mod process;
+pub mod receive;

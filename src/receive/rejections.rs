@@ -1,0 +1,110 @@
+//! A flood of rejections is counted, not logged one by one.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use hookledger_aggregates::provider::ProviderEvent;
+use hookledger_aggregates::{Metadata, OrganizationId, ProviderId};
+use tokio_util::sync::CancellationToken;
+
+use crate::log::{Log, NewEvent, Sequence, Unit};
+
+/// Rejections of one endpoint that are logged at once, and then per second.
+const BURST: NonZeroU32 = NonZeroU32::new(120).expect("not zero");
+const PER_SECOND: NonZeroU32 = NonZeroU32::new(2).expect("not zero");
+/// How often counts go to the log.
+const REPORT: Duration = Duration::from_secs(60);
+
+/// Decides which rejections are logged. Its keys are endpoints that exist, so they are bounded.
+#[derive(Debug)]
+pub struct Rejections {
+    limiter: DefaultKeyedRateLimiter<ProviderId>,
+    suppressed: Mutex<HashMap<(OrganizationId, ProviderId), (u64, DateTime<Utc>)>>,
+}
+
+impl Default for Rejections {
+    fn default() -> Self {
+        let quota = Quota::per_second(PER_SECOND).allow_burst(BURST);
+        Self { limiter: RateLimiter::keyed(quota), suppressed: Mutex::default() }
+    }
+}
+
+impl Rejections {
+    /// Whether one more rejection of this endpoint is logged; otherwise it is counted, and the
+    /// seconds are told after which the next one is.
+    ///
+    /// # Errors
+    /// The seconds to wait.
+    pub fn admit(&self, organization: OrganizationId, provider: ProviderId) -> Result<(), u64> {
+        let Err(not_until) = self.limiter.check_key(&provider) else { return Ok(()) };
+        let mut suppressed = self.suppressed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        suppressed.entry((organization, provider)).or_insert((0, Utc::now())).0 += 1;
+        Err(not_until.wait_time_from(DefaultClock::default().now()).as_secs().max(1))
+    }
+
+    fn take(&self) -> Vec<((OrganizationId, ProviderId), (u64, DateTime<Utc>))> {
+        self.suppressed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).drain().collect()
+    }
+}
+
+/// Tells the log once a minute how many rejections were not logged.
+pub struct RejectionCounter {
+    rejections: std::sync::Arc<Rejections>,
+    log: Log,
+}
+
+impl RejectionCounter {
+    #[must_use]
+    pub fn new(rejections: std::sync::Arc<Rejections>, log: Log) -> Self {
+        Self { rejections, log }
+    }
+
+    /// Reports until stopped, and once more then.
+    pub async fn run(self, stop: CancellationToken) {
+        loop {
+            let stopped = stop.run_until_cancelled(tokio::time::sleep(REPORT)).await.is_none();
+            self.report().await;
+            if stopped {
+                return;
+            }
+        }
+    }
+
+    async fn report(&self) {
+        let mut units = Vec::new();
+        for ((organization, provider), (count, since)) in self.rejections.take() {
+            let event = ProviderEvent::RejectionsSuppressed { count, since };
+            match NewEvent::of(organization, provider.uuid(), Sequence::End, &event, &Metadata::default()) {
+                Ok(event) => units.push(Unit::new(vec![event])),
+                Err(error) => tracing::error!(%error, "an event cannot be written as JSON"),
+            }
+        }
+        if units.is_empty() {
+            return;
+        }
+        if let Err(error) = self.log.append_all(units).await {
+            tracing::warn!(%error, "the count of suppressed rejections was lost");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_counted_per_endpoint() {
+        let rejections = Rejections::default();
+        let organization = OrganizationId::from_slug("a");
+        let (flooded, quiet) = (ProviderId::new(uuid::Uuid::from_u128(1)), ProviderId::new(uuid::Uuid::from_u128(2)));
+        let logged = (0..200).filter(|_| rejections.admit(organization, flooded).is_ok()).count();
+        assert!((120..140).contains(&logged), "{logged}");
+        assert!(rejections.admit(organization, quiet).is_ok());
+        assert_eq!(rejections.take()[0].1.0, 200 - logged as u64);
+    }
+}
