@@ -8,3 +8,4 @@ pub mod directory;
 pub mod follow;
 pub mod process;
 pub mod receive;
+pub mod identity;

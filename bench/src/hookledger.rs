@@ -1,0 +1,171 @@
+//! The contender "hookledger": the real binary, set up as its operator would, over its public interface.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use crate::contender::{Contender, ORGANIZATIONS, Running, SECRET, Settled, client, free_address};
+use crate::postgres::Cluster;
+use crate::process::Process;
+
+const ADMIN: &str = "admin@localhost";
+/// How long the read model may take to catch up.
+const CATCH_UP_LIMIT: Duration = Duration::from_secs(120);
+
+pub struct Hookledger {
+    cluster: Cluster,
+    binary: PathBuf,
+    data: PathBuf,
+    master_keys: String,
+    jwt_keys: String,
+    http: reqwest::Client,
+    /// Where it listens, and a super admin's session; both from its first start.
+    origin: String,
+    session: Option<String>,
+}
+
+impl Hookledger {
+    pub fn prepare(directory: &Path, binary: Option<&Path>) -> Result<Self> {
+        let binary = match binary {
+            Some(path) => path.to_owned(),
+            None => std::env::current_exe()?.with_file_name("hookledger"),
+        };
+        ensure!(
+            binary.is_file(),
+            "{} is missing: run `cargo build --release` first, or name the binary in HOOKLEDGER_BIN",
+            binary.display()
+        );
+        let data = directory.join("hookledger").join("data");
+        fs::create_dir_all(&data)?;
+        let key = || format!("k1:{}", STANDARD.encode(rand::random::<[u8; 32]>()));
+        Ok(Self {
+            cluster: Cluster::create(directory, "hookledger")?,
+            binary: fs::canonicalize(binary)?,
+            data,
+            master_keys: key(),
+            jwt_keys: key(),
+            http: client()?,
+            origin: String::new(),
+            session: None,
+        })
+    }
+
+    /// The binary with the bench's configuration and none of the caller's.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        let inherited = std::env::vars_os().map(|(name, _)| name);
+        for name in inherited.filter(|name| {
+            let name = name.to_string_lossy();
+            name.starts_with("HOOKLEDGER_") || name.starts_with("PG")
+        }) {
+            command.env_remove(name);
+        }
+        let listen = self.origin.trim_start_matches("http://");
+        command.args(arguments).current_dir(&self.data).envs([
+            ("DATABASE_URL", self.cluster.url().as_str()),
+            ("HOOKLEDGER_MASTER_KEYS", &self.master_keys),
+            ("HOOKLEDGER_JWT_KEYS", &self.jwt_keys),
+            ("HOOKLEDGER_LISTEN", listen),
+            ("HOOKLEDGER_BASE_URL", &self.origin),
+        ]);
+        command.env("HOOKLEDGER_DATA_DIR", &self.data);
+        command
+    }
+
+    async fn sign_in(&self) -> Result<String> {
+        let output = self.command(&["sign-in-link", ADMIN]).output().context("hookledger sign-in-link")?;
+        let printed = String::from_utf8_lossy(&output.stdout);
+        let (_, rest) = printed.split_once("token=").with_context(|| {
+            format!(
+                "sign-in-link printed no token ({}): {printed}{}",
+                output.status,
+                String::from_utf8_lossy(&output.stderr)
+            )
+        })?;
+        let token = rest.split(|c: char| c.is_whitespace() || "&\"#".contains(c)).next().unwrap_or_default();
+        let url = format!("{}/api/auth/verify-magic-link", self.origin);
+        let response = self.http.post(url).json(&json!({ "token": token })).send().await?;
+        let status = response.status();
+        let body: Value = response.json().await.context("verify-magic-link")?;
+        let session = body["token"].as_str().with_context(|| format!("verify-magic-link answered {status}: {body}"))?;
+        Ok(session.to_owned())
+    }
+
+    async fn graphql(&self, query: &str, variables: Value) -> Result<Value> {
+        let session = self.session.as_deref().context("not signed in")?;
+        let request = self.http.post(format!("{}/graphql", self.origin)).bearer_auth(session);
+        let response = request.json(&json!({ "query": query, "variables": variables })).send().await?;
+        let status = response.status();
+        let mut body: Value = response.json().await.with_context(|| format!("GraphQL answered {status}"))?;
+        ensure!(body.get("errors").is_none_or(Value::is_null), "GraphQL answered {status}: {body}");
+        Ok(body["data"].take())
+    }
+
+    async fn connect(&self, number: usize) -> Result<()> {
+        let create =
+            "mutation($input: CreateOrganizationInput!) { createOrganization(input: $input) { organization { id } } }";
+        let organization =
+            json!({ "name": format!("Bench {number}"), "slug": format!("bench-{number}"), "plan": "PREMIUM" });
+        let created = self.graphql(create, json!({ "input": organization })).await.context("createOrganization")?;
+        let connect = "mutation($input: ConnectProviderInput!) { connectProvider(input: $input) { provider { id } } }";
+        let id = &created["createOrganization"]["organization"]["id"];
+        let provider = json!({ "organizationId": id, "providerName": "GITHUB", "secret": SECRET });
+        self.graphql(connect, json!({ "input": provider })).await.context("connectProvider")?;
+        Ok(())
+    }
+
+    async fn count(&self, number: usize) -> Result<u64> {
+        let query = "query($slug: String!) { organization(slug: $slug) { webhookCount } }";
+        let answer = self.graphql(query, json!({ "slug": format!("bench-{number}") })).await?;
+        answer["organization"]["webhookCount"].as_u64().with_context(|| format!("no webhookCount in {answer}"))
+    }
+}
+
+impl Contender for Hookledger {
+    const NAME: &'static str = "hookledger";
+
+    async fn start(&mut self) -> Result<Running> {
+        let cluster = self.cluster.start().await?;
+        let address = free_address()?;
+        self.origin = format!("http://{address}");
+        let log = self.data.with_extension("log");
+        let server = Process::spawn("hookledger serve", &mut self.command(&["serve"]), libc::SIGTERM, &log)?;
+        let running = Running::new(address, server, cluster).ready(&self.http).await?;
+        if self.session.is_none() {
+            self.session = Some(self.sign_in().await?);
+            for number in 0..ORGANIZATIONS {
+                self.connect(number).await?;
+            }
+            // A new provider is in force within a second.
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+        }
+        Ok(running)
+    }
+
+    async fn settle(&mut self, accepted: &[u64]) -> Result<Option<Settled>> {
+        let started = Instant::now();
+        let mut counts = vec![0; accepted.len()];
+        loop {
+            for (number, expected) in accepted.iter().enumerate() {
+                if counts[number] < *expected {
+                    counts[number] = self.count(number).await?;
+                }
+            }
+            let after = started.elapsed();
+            if counts.iter().zip(accepted).all(|(count, expected)| count >= expected) {
+                let exact = counts == accepted;
+                return Ok(Some(Settled { after, counted: counts.iter().sum(), exact }));
+            }
+            if after > CATCH_UP_LIMIT {
+                bail!("the read model holds {counts:?} of {accepted:?} acknowledged webhooks after {CATCH_UP_LIMIT:?}");
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}

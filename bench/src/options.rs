@@ -1,0 +1,81 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+#[derive(Debug, Parser)]
+#[command(name = "hookledger-bench", about = "Measures Hookledger against the documented cqrs-es setup")]
+pub struct Options {
+    #[command(subcommand)]
+    pub role: Option<Role>,
+    /// Seconds that each round of each contender is measured.
+    #[arg(long, default_value_t = 10)]
+    pub seconds: u64,
+    /// Rounds; the contenders take turns, and the medians count.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    pub rounds: u16,
+    /// Keep-alive connections, each with one request at a time.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    pub connections: u16,
+    /// Seconds of load before each measurement, which only the read model's count remembers.
+    #[arg(long, default_value_t = 2)]
+    pub warm_up: u64,
+    /// Connections in stock's pool.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..))]
+    pub stock_pool: u32,
+    /// Measures one contender alone.
+    #[arg(long)]
+    pub only: Option<Name>,
+    /// Writes the figures to this file as JSON.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// Fails unless Hookledger acknowledges at least this many times what stock does.
+    #[arg(long)]
+    pub require_ratio: Option<f64>,
+    /// Fails unless the median of Hookledger's 99th percentiles is at most this many milliseconds.
+    #[arg(long)]
+    pub require_p99_ms: Option<f64>,
+    /// The Hookledger binary; by default the one beside this program.
+    #[arg(long, env = "HOOKLEDGER_BIN")]
+    pub binary: Option<PathBuf>,
+}
+
+impl Options {
+    pub fn measured(&self) -> Duration {
+        Duration::from_secs(self.seconds.max(1))
+    }
+
+    pub fn warming(&self) -> Duration {
+        Duration::from_secs(self.warm_up)
+    }
+
+    pub fn includes(&self, name: Name) -> bool {
+        self.only.is_none_or(|only| only == name)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Name {
+    Hookledger,
+    Stock,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Role {
+    /// Serves as the stock contender; the bench starts itself this way.
+    #[command(hide = true)]
+    Stock(StockArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct StockArguments {
+    #[arg(long)]
+    pub listen: SocketAddr,
+    #[arg(long)]
+    pub database_url: String,
+    #[arg(long)]
+    pub pool: u32,
+}

@@ -1,0 +1,98 @@
+//! The rounds: the contenders take turns, so that what changes on the machine changes for both.
+//!
+//! In its turn a contender has the machine to itself: the other's server and cluster are stopped,
+//! checkpoint and all, since even an idle PostgreSQL vacuums what its last round wrote.
+
+use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+
+use anyhow::{Context as _, Result};
+
+use crate::contender::{Contender, ORGANIZATIONS, Settled};
+use crate::hookledger::Hookledger;
+use crate::load::Load;
+use crate::machine::Machine;
+use crate::options::{Name, Options};
+use crate::postgres::SETTINGS;
+use crate::report::{Figures, Report, Results};
+use crate::stock::Stock;
+
+pub async fn run(options: &Options) -> Result<Report> {
+    // Others may pass through, not look: PostgreSQL may run under another account.
+    let directory =
+        tempfile::Builder::new().prefix("hookledger-bench-").permissions(Permissions::from_mode(0o711)).tempdir()?;
+    let path = directory.path();
+    let hookledger = || Hookledger::prepare(path, options.binary.as_deref()).map(Course::new);
+    let stock = || Stock::prepare(path, options.stock_pool).map(Course::new);
+    let mut hookledger = options.includes(Name::Hookledger).then(hookledger).transpose()?;
+    let mut stock = options.includes(Name::Stock).then(stock).transpose()?;
+    let machine = Machine::here();
+    println!("{machine}; {} connections, {} s a round", options.connections, options.measured().as_secs());
+    Figures::print_heading();
+    for round in 1..=options.rounds {
+        if let Some(course) = &mut hookledger {
+            course.round(round, options).await.context("hookledger")?;
+        }
+        if let Some(course) = &mut stock {
+            course.round(round, options).await.context("stock")?;
+        }
+    }
+    let (hookledger, stock) = (hookledger.map(Course::results), stock.map(Course::results));
+    let pace = |results: &Option<Results>| Some(results.as_ref()?.median?.webhooks_per_second);
+    Ok(Report {
+        machine,
+        seconds: options.measured().as_secs(),
+        connections: options.connections,
+        stock_pool: options.stock_pool,
+        postgres: SETTINGS,
+        ratio: pace(&hookledger).zip(pace(&stock)).map(|(ours, theirs)| ours / theirs),
+        hookledger,
+        stock,
+    })
+}
+
+/// One contender's way through the rounds.
+struct Course<C> {
+    contender: C,
+    figures: Vec<Figures>,
+    accepted: [u64; ORGANIZATIONS],
+    failures: BTreeMap<String, u64>,
+    settled: Option<Settled>,
+}
+
+impl<C: Contender> Course<C> {
+    fn new(contender: C) -> Self {
+        let (figures, failures) = (Vec::new(), BTreeMap::new());
+        Self { contender, figures, accepted: [0; ORGANIZATIONS], failures, settled: None }
+    }
+
+    /// Warms up, measures, and waits until the contender is at rest, so that no turn leaves work
+    /// behind for the next.
+    async fn round(&mut self, round: u16, options: &Options) -> Result<()> {
+        let mut running = self.contender.start().await?;
+        let warming = Load::run(running.address, options.connections, options.warming()).await?;
+        self.count(&warming);
+        let load = Load::run(running.address, options.connections, options.measured()).await?;
+        running.still_runs()?;
+        self.count(&load);
+        let figures = Figures::of(&load);
+        figures.print(C::NAME, &round.to_string());
+        self.figures.push(figures);
+        self.settled = self.contender.settle(&self.accepted).await?;
+        Ok(())
+    }
+
+    fn count(&mut self, load: &Load) {
+        for (sum, count) in self.accepted.iter_mut().zip(load.accepted) {
+            *sum += count;
+        }
+        for (what, count) in &load.failures {
+            *self.failures.entry(what.clone()).or_default() += count;
+        }
+    }
+
+    fn results(self) -> Results {
+        Results::of(C::NAME, self.figures, self.accepted.iter().sum(), self.failures).settled(self.settled)
+    }
+}

@@ -1,0 +1,48 @@
+//! The contender "stock": cqrs-es and postgres-es behind warp, put together the way their
+//! documentation shows, in a process of its own. Nothing in it is slowed on purpose.
+
+mod aggregate;
+pub mod server;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::contender::{Contender, Running, Settled, client, free_address};
+use crate::postgres::Cluster;
+use crate::process::Process;
+
+pub struct Stock {
+    cluster: Cluster,
+    pool: u32,
+    log: PathBuf,
+    http: reqwest::Client,
+}
+
+impl Stock {
+    pub fn prepare(directory: &Path, pool: u32) -> Result<Self> {
+        let cluster = Cluster::create(directory, "stock")?;
+        Ok(Self { cluster, pool, log: directory.join("stock").join("server.log"), http: client()? })
+    }
+}
+
+impl Contender for Stock {
+    const NAME: &'static str = "stock";
+
+    async fn start(&mut self) -> Result<Running> {
+        let cluster = self.cluster.start().await?;
+        let address = free_address()?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["stock", "--listen", &address.to_string(), "--pool", &self.pool.to_string()]);
+        command.args(["--database-url", &self.cluster.url()]);
+        let server = Process::spawn("the stock server", &mut command, libc::SIGTERM, &self.log)?;
+        Running::new(address, server, cluster).ready(&self.http).await
+    }
+
+    /// It has no read model: its documentation dispatches to one within the command, and the bench
+    /// spares it that.
+    async fn settle(&mut self, _accepted: &[u64]) -> Result<Option<Settled>> {
+        Ok(None)
+    }
+}
