@@ -1,1 +1,171 @@
-fn main() {}
+//! The command line. The main thread starts the embedded store, since that ends with the thread
+//! that started it, and then runs everything else.
+
+#![expect(clippy::print_stdout, reason = "what commands print is their result")]
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use hookledger::config::{ServeSettings, StoreSettings, with_file};
+use hookledger::node::Core;
+use hookledger::secrets::master::generate;
+use hookledger::store::Store;
+use hookledger::store::embedded::Embedded;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// Receives other people's webhooks and never loses, doubles, leaks or misremembers one.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    /// A TOML file with settings: the names of the environment variables in lower case.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serves webhooks, GraphQL and sign-in.
+    Serve(ServeSettings),
+    /// Brings the schema of the store up to date.
+    Migrate(StoreSettings),
+    /// Prints a fresh key for HOOKLEDGER_MASTER_KEYS or HOOKLEDGER_JWT_KEYS.
+    Keygen {
+        /// Id of the key; give each key another.
+        #[arg(default_value = "k1")]
+        id: String,
+    },
+    /// Makes sample data, once, and prints a curl command that sends a webhook.
+    SeedDemo(StoreSettings),
+    /// Prints a link with which a user signs in.
+    SignInLink(SignInLink),
+    /// Prints the GraphQL schema.
+    Schema,
+}
+
+#[derive(Args)]
+struct SignInLink {
+    /// Address of the user.
+    email: String,
+    #[command(flatten)]
+    store: StoreSettings,
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = parse()?;
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")))
+        .with_writer(std::io::stderr)
+        .json()
+        .flatten_event(true)
+        .init();
+    match cli.command {
+        Command::Serve(settings) => {
+            let threads = settings.threads;
+            with_store(&settings.store, threads, async |store| serve(&store, &settings).await)
+        }
+        Command::Migrate(settings) => with_store(&settings, None, async |store| Ok(store.migrate().await?)),
+        Command::Keygen { id } => {
+            println!("{}", generate(&id)?);
+            Ok(())
+        }
+        Command::SeedDemo(settings) => with_store(&settings, None, async |store| seed_demo(&store, &settings).await),
+        Command::SignInLink(SignInLink { email, store }) => with_store(&store, None, async |at| {
+            let core = Core::start(&at, &store).await?;
+            let link = core.sign_in_link(&store, &email).await;
+            core.stop().await;
+            println!("{}", link?.url);
+            Ok(())
+        }),
+        Command::Schema => Ok(std::io::stdout().write_all(hookledger::graphql::sdl().as_bytes())?),
+    }
+}
+
+/// The file's path is among the arguments, and its settings become defaults of the others.
+fn parse() -> anyhow::Result<Cli> {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let mut command = Cli::command();
+    let file = arguments.iter().enumerate().find_map(|(index, argument)| {
+        let argument = argument.to_str()?;
+        match argument.strip_prefix("--config=") {
+            Some(path) => Some(PathBuf::from(path)),
+            None if argument == "--config" => arguments.get(index + 1).map(PathBuf::from),
+            None => None,
+        }
+    });
+    if let Some(file) = file {
+        command = with_file(command, &file)?;
+    }
+    Ok(Cli::from_arg_matches(&command.get_matches_from(arguments)).map_err(|error| error.exit()).unwrap_or_else(|never| never))
+}
+
+/// Runs a command with its store, embedded where no other is named, and stops what it started.
+fn with_store(
+    settings: &StoreSettings,
+    threads: Option<usize>,
+    run: impl AsyncFnOnce(Store) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let embedded = match settings.database_url {
+        Some(_) => None,
+        None => Some(Embedded::start(&settings.data_dir).context("the embedded store does not start")?),
+    };
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = threads {
+        runtime.worker_threads(threads.max(1));
+    }
+    let runtime = runtime.enable_all().build()?;
+    let result = runtime.block_on(async {
+        let store = match (&embedded, &settings.database_url) {
+            (Some(embedded), _) => Store::embedded(embedded).await?,
+            (None, Some(url)) => Store::at_url(url)?,
+            (None, None) => anyhow::bail!("there is no store"),
+        };
+        run(store).await
+    });
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    if let Some(embedded) = embedded {
+        embedded.stop();
+    }
+    result
+}
+
+async fn serve(store: &Store, settings: &ServeSettings) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        tracing::info!("stopping: requests in flight finish");
+        stopping.cancel();
+        // Whoever asks twice does not want to wait.
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        std::process::exit(130);
+    });
+    let serving = hookledger::node::serve(store, settings, stop, |address| {
+        tracing::info!(http.address = %address, base_url = settings.store.base_url.0, "serving");
+    });
+    Ok(serving.await?)
+}
+
+async fn seed_demo(store: &Store, settings: &StoreSettings) -> anyhow::Result<()> {
+    let core = Core::start(store, settings).await?;
+    let seeded = hookledger::demo::seed(&core, &settings.base_url.0).await;
+    let link = core.sign_in_link(settings, &settings.super_admin_email).await;
+    core.stop().await;
+    let seeded = seeded?;
+    println!("{}\n", if seeded.is_new { "Sample data was made." } else { "Sample data is there already." });
+    println!("Send a webhook:\n\n{}\n", seeded.curl);
+    println!("Sign in as the super admin (works once, for {} minutes):\n\n{}", settings.magic_link_ttl.0.num_minutes(), link?.url);
+    Ok(())
+}

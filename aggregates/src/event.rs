@@ -138,6 +138,23 @@ impl Event {
             .copied()
     }
 
+    /// As the log holds it: aggregate type, event type, and the fields as JSON text.
+    ///
+    /// # Errors
+    /// When serde cannot write the event, which for our own types is a defect.
+    pub fn stored(&self) -> Result<(&'static str, &'static str, String), serde_json::Error> {
+        fn of<E: Stored>(event: &E) -> Result<(&'static str, &'static str, String), serde_json::Error> {
+            Ok((E::AGGREGATE, event.stored_type(), payload(event)?))
+        }
+        match self {
+            Self::Organization(event) => of(event),
+            Self::User(event) => of(event),
+            Self::EmailClaim(event) => of(event),
+            Self::Provider(event) => of(event),
+            Self::Webhook(event) => of(event),
+        }
+    }
+
     /// Reads an event of whichever aggregate.
     ///
     /// # Errors
@@ -242,19 +259,6 @@ mod tests {
         event_type.split('.').next().unwrap()
     }
 
-    fn payload_of(event: &Event) -> (String, String) {
-        fn of<E: Stored>(event: &E) -> (String, String) {
-            (event.stored_type().to_owned(), payload(event).unwrap())
-        }
-        match event {
-            Event::Organization(event) => of(event),
-            Event::User(event) => of(event),
-            Event::EmailClaim(event) => of(event),
-            Event::Provider(event) => of(event),
-            Event::Webhook(event) => of(event),
-        }
-    }
-
     #[test]
     fn every_version_ever_written_is_still_read() {
         for (event_type, current) in Event::types() {
@@ -272,7 +276,7 @@ mod tests {
             let text = golden(event_type, current);
             let stored = RawValue::from_string(text.trim().to_owned()).unwrap();
             let event = Event::decode(aggregate_of(event_type), event_type, &current.to_string(), &stored).unwrap();
-            assert_eq!(payload_of(&event), (event_type.to_owned(), text.trim().to_owned()));
+            assert_eq!(event.stored().unwrap(), (aggregate_of(event_type), event_type, text.trim().to_owned()));
         }
     }
 

@@ -12,6 +12,6 @@ mod writer;
 
 pub use commands::{CommandError, Commands};
 pub use heads::{Heads, Wake};
-pub use read::{Batch, Broken, ReadError, Reader, Scope};
+pub use read::{Batch, Broken, RawRequest, ReadError, Reader, Scope};
 pub use unit::{Appended, Body, LogPosition, NewEvent, Sequence, Unit};
 pub use writer::{AppendError, Log, Priority, Writer};

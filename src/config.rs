@@ -1,0 +1,192 @@
+//! Configuration: environment variables, or the same names in lower case in a TOML file.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use chrono::Duration;
+use clap::Args;
+use secrecy::SecretString;
+
+/// What every command needs to find its store and its keys.
+#[derive(Args, Clone, Debug)]
+pub struct StoreSettings {
+    /// URL of a PostgreSQL server. Without it, an embedded one is run under the data directory.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub database_url: Option<SecretString>,
+
+    /// Directory of the embedded store and of generated keys.
+    #[arg(long, env = "HOOKLEDGER_DATA_DIR", default_value = "./data", value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// Keys that encrypt secrets, `id:base64(32 bytes)`, comma separated; the first encrypts.
+    /// Generated with the embedded store; needed with DATABASE_URL.
+    #[arg(long, env = "HOOKLEDGER_MASTER_KEYS", hide_env_values = true, value_name = "KEYS")]
+    pub master_keys: Option<SecretString>,
+
+    /// Keys that sign sessions, in the same form; the first signs.
+    #[arg(long, env = "HOOKLEDGER_JWT_KEYS", hide_env_values = true, value_name = "KEYS")]
+    pub jwt_keys: Option<SecretString>,
+
+    /// Address of the super admin, who is created at the first start.
+    #[arg(long, env = "HOOKLEDGER_SUPER_ADMIN_EMAIL", default_value = "admin@localhost", value_name = "EMAIL")]
+    pub super_admin_email: String,
+
+    /// URL under which people and providers reach this server.
+    #[arg(long, env = "HOOKLEDGER_BASE_URL", default_value = "http://localhost:8080", value_name = "URL")]
+    pub base_url: BaseUrl,
+
+    /// How long a sign-in link works.
+    #[arg(long, env = "HOOKLEDGER_MAGIC_LINK_TTL", default_value = "15m", value_name = "TIME")]
+    pub magic_link_ttl: Span,
+}
+
+/// What serving needs besides.
+#[derive(Args, Clone, Debug)]
+pub struct ServeSettings {
+    #[command(flatten)]
+    pub store: StoreSettings,
+
+    /// Address to serve on.
+    #[arg(long, env = "HOOKLEDGER_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+
+    /// Largest body of a webhook.
+    #[arg(long, env = "HOOKLEDGER_MAX_BODY", default_value = "25MiB", value_name = "SIZE")]
+    pub max_body: Size,
+
+    /// How long a session lasts.
+    #[arg(long, env = "HOOKLEDGER_SESSION_TTL", default_value = "12h", value_name = "TIME")]
+    pub session_ttl: Span,
+
+    /// Whether GraphQL queries may come by GET.
+    #[arg(long, env = "HOOKLEDGER_GRAPHQL_GET", default_value = "false", action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub graphql_get: bool,
+
+    /// How many threads serve requests; one per core when left out.
+    #[arg(long, env = "HOOKLEDGER_THREADS", value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{path}: {source}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {source}")]
+    Toml { path: PathBuf, source: toml::de::Error },
+    #[error("{path}: {key} is not a text, number or truth value")]
+    Value { path: PathBuf, key: String },
+    #[error("{path}: there is no setting {key}; the names are those of the environment variables in lower case")]
+    Unknown { path: PathBuf, key: String },
+}
+
+/// Lets a TOML file give the defaults: flags and environment variables come first.
+///
+/// # Errors
+/// When the file cannot be read, or has a name that is no setting.
+pub fn with_file(command: clap::Command, path: &Path) -> Result<clap::Command, ConfigError> {
+    let at = || path.to_owned();
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: at(), source })?;
+    let table: toml::Table = toml::from_str(&text).map_err(|source| ConfigError::Toml { path: at(), source })?;
+    table.into_iter().try_fold(command, |command, (key, value)| {
+        let value = match value {
+            toml::Value::String(text) => text,
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Boolean(truth) => truth.to_string(),
+            _ => return Err(ConfigError::Value { path: at(), key }),
+        };
+        let known = command.get_subcommands().any(|sub| argument(sub, &key).is_some());
+        if !known {
+            return Err(ConfigError::Unknown { path: at(), key });
+        }
+        Ok(command.mut_subcommands(|sub| match argument(&sub, &key) {
+            Some(id) => sub.mut_arg(id, |argument| argument.default_value(value.clone())),
+            None => sub,
+        }))
+    })
+}
+
+/// The argument whose environment variable is this name in upper case.
+fn argument(command: &clap::Command, key: &str) -> Option<clap::Id> {
+    let name = key.to_ascii_uppercase();
+    let is_it = |argument: &&clap::Arg| argument.get_env().is_some_and(|env| env == name.as_str());
+    command.get_arguments().find(is_it).map(|argument| argument.get_id().clone())
+}
+
+/// A span of time as people write it: `30s`, `15m`, `12h`, `90d`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const FORM: &str = "a time is a whole number and s, m, h or d, like 15m";
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let number: i64 = digits.parse().map_err(|_| FORM)?;
+        let seconds = match &text[digits.len()..] {
+            "s" => 1,
+            "m" => 60,
+            "h" => 3_600,
+            "d" => 86_400,
+            _ => return Err(FORM),
+        };
+        let seconds = number.checked_mul(seconds).filter(|seconds| (1..=3_650 * 86_400).contains(seconds)).ok_or(FORM)?;
+        Ok(Self(Duration::seconds(seconds)))
+    }
+}
+
+/// A number of bytes as people write it: `25MiB`, `512KiB`, `1000`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(pub usize);
+
+impl FromStr for Size {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const FORM: &str = "a size is a whole number, and KiB or MiB where it is not bytes, up to 1024MiB";
+        let (number, unit) = match text {
+            _ if text.ends_with("MiB") => (&text[..text.len() - 3], 1 << 20),
+            _ if text.ends_with("KiB") => (&text[..text.len() - 3], 1 << 10),
+            _ => (text, 1),
+        };
+        let number: usize = number.trim().parse().map_err(|_| FORM)?;
+        number.checked_mul(unit).filter(|size| (1..=1 << 30).contains(size)).map(Self).ok_or(FORM)
+    }
+}
+
+/// A URL of this server, without a slash at its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseUrl(pub String);
+
+impl FromStr for BaseUrl {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim_end_matches('/');
+        let uri: http::Uri = text.parse().map_err(|_| "a base URL is like https://hooks.example.com")?;
+        let good = matches!(uri.scheme_str(), Some("http" | "https")) && uri.query().is_none() && uri.host().is_some();
+        good.then(|| Self(text.to_owned())).ok_or("a base URL begins with http:// or https:// and has no query")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_and_sizes_are_read_as_people_write_them() {
+        assert_eq!("15m".parse(), Ok(Span(Duration::minutes(15))));
+        assert_eq!("90d".parse(), Ok(Span(Duration::days(90))));
+        assert_eq!("25MiB".parse(), Ok(Size(25 << 20)));
+        for bad in ["", "15", "m", "-1s", "0s", "1w", "99999999999999999999d"] {
+            assert!(bad.parse::<Span>().is_err(), "{bad}");
+        }
+        for bad in ["", "0", "-1", "2GiB", "9999MiB"] {
+            assert!(bad.parse::<Size>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_base_url_has_no_slash_at_its_end() {
+        assert_eq!("http://localhost:8080/".parse(), Ok(BaseUrl("http://localhost:8080".to_owned())));
+        assert!("localhost:8080".parse::<BaseUrl>().is_err());
+    }
+}

@@ -1,0 +1,48 @@
+//! The GraphQL contract: the only place that knows GraphQL. No SQL here: resolvers ask projections,
+//! the log's reader and commands, always with the organization first.
+
+mod context;
+mod errors;
+mod ids;
+mod limits;
+mod mutations;
+mod organization;
+mod paging;
+mod provider;
+mod query;
+mod webhook;
+
+use async_graphql::{EmptySubscription, SDLExportOptions};
+
+pub use context::{App, Viewer};
+pub use errors::{Code, with_codes};
+pub(crate) use errors::only_error;
+pub use limits::check_source;
+pub use webhook::Rows;
+
+/// How deep a query may nest.
+const MAX_DEPTH: usize = 16;
+/// How many fields a query may ask for, fragments spelled out.
+const MAX_COMPLEXITY: usize = 2_000;
+
+/// The schema with its resolvers.
+pub type Schema = async_graphql::Schema<query::Query, mutations::Mutation, EmptySubscription>;
+
+/// The schema for a running server.
+#[must_use]
+pub fn schema(app: App) -> Schema {
+    builder().data(app).finish()
+}
+
+/// The contract as it is committed in `schema.graphql`.
+#[must_use]
+pub fn sdl() -> String {
+    let options = SDLExportOptions::new().sorted_fields().sorted_arguments().sorted_enum_items().prefer_single_line_descriptions();
+    builder().finish().sdl_with_options(options)
+}
+
+fn builder() -> async_graphql::SchemaBuilder<query::Query, mutations::Mutation, EmptySubscription> {
+    Schema::build(query::Query, mutations::Mutation, EmptySubscription)
+        .limit_depth(MAX_DEPTH)
+        .limit_complexity(MAX_COMPLEXITY)
+}

@@ -1,0 +1,323 @@
+//! What people change. Each mutation checks who asks, runs one command, waits until the read models
+//! know of it, and answers with what it changed.
+
+use async_graphql::{Context, Error, ID, InputObject, MaybeUndefined, Object, SimpleObject};
+use chrono::{Duration, Utc};
+use hookledger_aggregates::organization::{Organization as Aggregate, OrganizationCommand, OrganizationError, Slug};
+use hookledger_aggregates::provider::{DEFAULT_GRACE, Provider, ProviderCommand, ProviderError};
+use hookledger_aggregates::signature::check_secret;
+use hookledger_aggregates::{OrganizationId, ProviderId, SecretId};
+use hookledger_projections::{organizations, webhook_providers};
+use secrecy::SecretString;
+
+use super::context::{App, Viewer};
+use super::errors::{Code, command, internal, not_found};
+use super::ids::NodeId;
+use super::organization::{Organization, Plan};
+use super::provider::{ProviderName, WebhookProvider};
+use super::query::existing_organization;
+use crate::log::{CommandError, LogPosition};
+
+const ORGANIZATION_MODELS: &[&str] = &["organizations", "audit_logs"];
+const PROVIDER_MODELS: &[&str] = &["webhook_providers", "audit_logs"];
+/// How often a secret is stored again because another change took its version.
+const VERSION_TRIES: usize = 3;
+
+#[derive(InputObject)]
+struct CreateOrganizationInput {
+    name: String,
+    /// 1 to 100 of a-z, 0-9 and -; fixed once made.
+    slug: String,
+    plan: Option<Plan>,
+    /// Accepted webhooks per month. Left out: the plan's; null: unlimited.
+    webhook_limit: MaybeUndefined<i32>,
+}
+
+#[derive(InputObject)]
+struct UpdateOrganizationInput {
+    id: ID,
+    name: Option<String>,
+    plan: Option<Plan>,
+    /// Left out: unchanged, or a new plan's; null: unlimited.
+    webhook_limit: MaybeUndefined<i32>,
+}
+
+#[derive(InputObject)]
+struct SetActiveInput {
+    id: ID,
+    is_active: bool,
+}
+
+#[derive(InputObject)]
+struct ConnectProviderInput {
+    organization_id: ID,
+    provider_name: ProviderName,
+    /// The service's signing secret. It is never shown again.
+    secret: String,
+}
+
+#[derive(InputObject)]
+struct RotateProviderSecretInput {
+    provider_id: ID,
+    secret: String,
+    /// How long the earlier secrets still verify; a day when left out, at most 30.
+    grace_seconds: Option<i32>,
+}
+
+#[derive(InputObject)]
+struct DeleteProviderInput {
+    id: ID,
+}
+
+#[derive(SimpleObject)]
+struct CreateOrganizationPayload {
+    organization: Organization,
+}
+
+#[derive(SimpleObject)]
+struct UpdateOrganizationPayload {
+    organization: Organization,
+}
+
+#[derive(SimpleObject)]
+struct SetOrganizationActivePayload {
+    organization: Organization,
+}
+
+#[derive(SimpleObject)]
+struct ConnectProviderPayload {
+    provider: WebhookProvider,
+}
+
+#[derive(SimpleObject)]
+struct RotateProviderSecretPayload {
+    provider: WebhookProvider,
+}
+
+#[derive(SimpleObject)]
+struct SetProviderActivePayload {
+    provider: WebhookProvider,
+}
+
+#[derive(SimpleObject)]
+struct DeleteProviderPayload {
+    provider: WebhookProvider,
+}
+
+pub struct Mutation;
+
+#[Object]
+impl Mutation {
+    /// For super admins.
+    async fn create_organization(
+        &self,
+        context: &Context<'_>,
+        input: CreateOrganizationInput,
+    ) -> Result<CreateOrganizationPayload, Error> {
+        Viewer::of(context)?.must_be_super_admin()?;
+        let slug: Slug = input.slug.parse().map_err(refused_input)?;
+        let id = OrganizationId::from_slug(slug.as_str());
+        let plan: hookledger_aggregates::organization::Plan = input.plan.map(Into::into).unwrap_or_default();
+        let webhook_limit = limit(input.webhook_limit)?.unwrap_or_else(|| plan.webhook_limit());
+        let name = input.name.parse().map_err(refused_input)?;
+        let organization =
+            change_organization(context, id, OrganizationCommand::Create { name, slug, plan, webhook_limit }).await?;
+        Ok(CreateOrganizationPayload { organization })
+    }
+
+    /// For super admins.
+    async fn update_organization(
+        &self,
+        context: &Context<'_>,
+        input: UpdateOrganizationInput,
+    ) -> Result<UpdateOrganizationPayload, Error> {
+        Viewer::of(context)?.must_be_super_admin()?;
+        let id = organization_id(&input.id)?;
+        let name = input.name.as_deref().map(str::parse).transpose().map_err(refused_input)?;
+        let plan = input.plan.map(Into::into);
+        let webhook_limit = limit(input.webhook_limit)?;
+        let organization =
+            change_organization(context, id, OrganizationCommand::Update { name, plan, webhook_limit }).await?;
+        Ok(UpdateOrganizationPayload { organization })
+    }
+
+    /// For super admins. A deactivated organization refuses its webhooks.
+    async fn set_organization_active(
+        &self,
+        context: &Context<'_>,
+        input: SetActiveInput,
+    ) -> Result<SetOrganizationActivePayload, Error> {
+        Viewer::of(context)?.must_be_super_admin()?;
+        let id = organization_id(&input.id)?;
+        let organization = change_organization(context, id, OrganizationCommand::SetActive(input.is_active)).await?;
+        Ok(SetOrganizationActivePayload { organization })
+    }
+
+    /// For admins of the organization.
+    async fn connect_provider(
+        &self,
+        context: &Context<'_>,
+        input: ConnectProviderInput,
+    ) -> Result<ConnectProviderPayload, Error> {
+        let (app, viewer) = (App::of(context)?, Viewer::of(context)?);
+        let organization = organization_id(&input.organization_id)?;
+        viewer.must_manage(organization)?;
+        existing_organization(app, viewer, organization).await?;
+        let provider_name = input.provider_name.into();
+        check_secret(provider_name, &input.secret).map_err(|error| Code::BadUserInput.error(error))?;
+        let id = ProviderId::derive(organization, provider_name);
+        let command = |secret, version| ProviderCommand::Connect { provider_name, secret, version };
+        let place = with_new_secret(context, organization, id, input.secret, command).await?;
+        Ok(ConnectProviderPayload { provider: provider_after(context, organization, id, place).await? })
+    }
+
+    /// For admins of the organization. Earlier secrets verify until their grace period ends.
+    async fn rotate_provider_secret(
+        &self,
+        context: &Context<'_>,
+        input: RotateProviderSecretInput,
+    ) -> Result<RotateProviderSecretPayload, Error> {
+        let (organization, id) = provider_id(&input.provider_id)?;
+        Viewer::of(context)?.must_manage(organization)?;
+        let row = existing_provider(App::of(context)?, organization, id).await?;
+        let name = row.provider_name.parse().map_err(internal)?;
+        check_secret(name, &input.secret).map_err(|error| Code::BadUserInput.error(error))?;
+        let grace = input.grace_seconds.map_or(DEFAULT_GRACE, |seconds| Duration::seconds(seconds.into()));
+        let now = Utc::now();
+        let command = |secret, version| ProviderCommand::RotateSecret { secret, version, grace, now };
+        let place = with_new_secret(context, organization, id, input.secret, command).await?;
+        Ok(RotateProviderSecretPayload { provider: provider_after(context, organization, id, place).await? })
+    }
+
+    /// For admins of the organization. An inactive provider refuses its webhooks.
+    async fn set_provider_active(
+        &self,
+        context: &Context<'_>,
+        input: SetActiveInput,
+    ) -> Result<SetProviderActivePayload, Error> {
+        let provider = change_provider(context, &input.id, ProviderCommand::SetActive(input.is_active)).await?;
+        Ok(SetProviderActivePayload { provider })
+    }
+
+    /// For admins of the organization. Its webhooks and their history stay.
+    async fn delete_provider(
+        &self,
+        context: &Context<'_>,
+        input: DeleteProviderInput,
+    ) -> Result<DeleteProviderPayload, Error> {
+        let provider = change_provider(context, &input.id, ProviderCommand::Delete).await?;
+        Ok(DeleteProviderPayload { provider })
+    }
+}
+
+fn organization_id(id: &ID) -> Result<OrganizationId, Error> {
+    match NodeId::decode(id) {
+        Some(NodeId::Organization(id)) => Ok(id),
+        _ => Err(not_found()),
+    }
+}
+
+fn provider_id(id: &ID) -> Result<(OrganizationId, ProviderId), Error> {
+    match NodeId::decode(id) {
+        Some(NodeId::Provider(organization, id)) => Ok((organization, id)),
+        _ => Err(not_found()),
+    }
+}
+
+/// Left out, unlimited, or a number that is not negative.
+fn limit(limit: MaybeUndefined<i32>) -> Result<Option<Option<u32>>, Error> {
+    match limit {
+        MaybeUndefined::Undefined => Ok(None),
+        MaybeUndefined::Null => Ok(Some(None)),
+        MaybeUndefined::Value(limit) => u32::try_from(limit)
+            .map(|limit| Some(Some(limit)))
+            .map_err(|_| Code::BadUserInput.error("webhookLimit is 0 or more, or null for unlimited")),
+    }
+}
+
+fn refused_input(error: OrganizationError) -> Error {
+    Code::BadUserInput.error(error.to_string())
+}
+
+async fn change_organization(
+    context: &Context<'_>,
+    id: OrganizationId,
+    change: OrganizationCommand,
+) -> Result<Organization, Error> {
+    let (app, viewer) = (App::of(context)?, Viewer::of(context)?);
+    let place = app.commands.execute::<Aggregate>(id, id.uuid(), change, &viewer.metadata()).await;
+    let place = place.map_err(|error| {
+        command(error, |refused| match refused {
+            OrganizationError::AlreadyExists => Code::Conflict,
+            OrganizationError::NotFound => Code::NotFound,
+            OrganizationError::BadName | OrganizationError::BadSlug => Code::BadUserInput,
+        })
+    })?;
+    app.caught_up(ORGANIZATION_MODELS, place).await?;
+    organizations::find(&app.pool, id).await.map_err(internal)?.map(Organization).ok_or_else(not_found)
+}
+
+async fn change_provider(context: &Context<'_>, id: &ID, change: ProviderCommand) -> Result<WebhookProvider, Error> {
+    let (app, viewer) = (App::of(context)?, Viewer::of(context)?);
+    let (organization, id) = provider_id(id)?;
+    viewer.must_manage(organization)?;
+    let place = app.commands.execute::<Provider>(organization, id.uuid(), change, &viewer.metadata()).await;
+    let place = place.map_err(|error| command(error, provider_refusal))?;
+    provider_after(context, organization, id, place).await
+}
+
+/// Stores a secret under the version that is next, then decides; again if another change came first.
+async fn with_new_secret(
+    context: &Context<'_>,
+    organization: OrganizationId,
+    id: ProviderId,
+    secret: String,
+    to_command: impl Fn(SecretId, u32) -> ProviderCommand,
+) -> Result<Option<LogPosition>, Error> {
+    let (app, viewer) = (App::of(context)?, Viewer::of(context)?);
+    let secret = SecretString::from(secret);
+    let mut tries = 1;
+    loop {
+        let current: Provider =
+            app.commands.load(organization, id.uuid()).await.map_err(|error| command(error, provider_refusal))?;
+        let version = current.next_version();
+        // What would be refused anyway is refused before its secret is stored.
+        current
+            .decide(to_command(SecretId::default(), version))
+            .map_err(|error| provider_refusal(&error).error(error.to_string()))?;
+        let stored = app.vault.store(organization, id, version, &secret).await.map_err(internal)?;
+        let change = to_command(stored, version);
+        match app.commands.execute::<Provider>(organization, id.uuid(), change, &viewer.metadata()).await {
+            Err(CommandError::Refused(ProviderError::VersionTaken)) if tries < VERSION_TRIES => tries += 1,
+            result => return result.map_err(|error| command(error, provider_refusal)),
+        }
+    }
+}
+
+fn provider_refusal(error: &ProviderError) -> Code {
+    match error {
+        ProviderError::AlreadyConnected | ProviderError::VersionTaken => Code::Conflict,
+        ProviderError::NotFound => Code::NotFound,
+        ProviderError::BadGrace => Code::BadUserInput,
+    }
+}
+
+async fn existing_provider(
+    app: &App,
+    organization: OrganizationId,
+    id: ProviderId,
+) -> Result<webhook_providers::WebhookProvider, Error> {
+    let rows = webhook_providers::find_many(&app.pool, organization, &[id]).await.map_err(internal)?;
+    rows.into_iter().next().ok_or_else(not_found)
+}
+
+async fn provider_after(
+    context: &Context<'_>,
+    organization: OrganizationId,
+    id: ProviderId,
+    place: Option<LogPosition>,
+) -> Result<WebhookProvider, Error> {
+    let app = App::of(context)?;
+    app.caught_up(PROVIDER_MODELS, place).await?;
+    existing_provider(app, organization, id).await.map(WebhookProvider)
+}

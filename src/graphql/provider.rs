@@ -1,0 +1,105 @@
+//! A provider, and what may be known of its secrets.
+
+use async_graphql::{Context, Enum, Error, ID, Object, SimpleObject};
+use chrono::{DateTime, Utc};
+use hookledger_aggregates::{OrganizationId, ProviderId};
+use hookledger_projections::{organizations, webhook_providers};
+
+use super::context::App;
+use super::errors::internal;
+use super::ids::NodeId;
+use super::organization::Organization;
+
+/// A third-party service.
+#[derive(Clone, Copy, PartialEq, Eq, Enum)]
+#[graphql(remote = "hookledger_aggregates::ProviderName")]
+pub enum ProviderName {
+    Stripe,
+    Github,
+    Shopify,
+    /// Any sender of Standard Webhooks.
+    Standard,
+}
+
+/// What may be known of one version of a signing secret; never the secret.
+#[derive(SimpleObject)]
+pub struct SecretInfo {
+    version: i32,
+    set_at: DateTime<Utc>,
+    /// When it verifies no longer; null for the current one.
+    expires_at: Option<DateTime<Utc>>,
+    /// When it last verified a webhook.
+    last_used_at: Option<DateTime<Utc>>,
+}
+
+/// One organization's connection to one third-party service.
+pub struct WebhookProvider(pub(super) webhook_providers::WebhookProvider);
+
+impl WebhookProvider {
+    fn organization_id(&self) -> OrganizationId {
+        OrganizationId::new(self.0.organization_id)
+    }
+
+    async fn organization_row(&self, app: &App) -> Result<organizations::Organization, Error> {
+        let row = organizations::find(&app.pool, self.organization_id()).await.map_err(internal)?;
+        row.ok_or_else(|| internal("a provider's organization has no row"))
+    }
+
+    async fn secret_rows(&self, app: &App) -> Result<Vec<webhook_providers::SecretVersion>, Error> {
+        let id = ProviderId::new(self.0.id);
+        webhook_providers::secrets(&app.pool, self.organization_id(), id).await.map_err(internal)
+    }
+}
+
+#[Object]
+impl WebhookProvider {
+    pub(super) async fn id(&self) -> ID {
+        NodeId::Provider(self.organization_id(), ProviderId::new(self.0.id)).encode()
+    }
+    async fn created_at(&self) -> DateTime<Utc> {
+        self.0.created_at
+    }
+    async fn updated_at(&self) -> DateTime<Utc> {
+        self.0.updated_at
+    }
+    async fn organization(&self, context: &Context<'_>) -> Result<Organization, Error> {
+        self.organization_row(App::of(context)?).await.map(Organization)
+    }
+    async fn provider_name(&self) -> Result<ProviderName, Error> {
+        let name: Result<hookledger_aggregates::ProviderName, _> = self.0.provider_name.parse();
+        name.map(ProviderName::from).map_err(internal)
+    }
+    /// Accepts webhooks.
+    async fn is_active(&self) -> bool {
+        self.0.is_active
+    }
+    /// When it was deleted, where it was; its webhooks stay.
+    async fn deleted_at(&self) -> Option<DateTime<Utc>> {
+        self.0.deleted_at
+    }
+    /// Whether a secret verifies now.
+    async fn has_secret(&self, context: &Context<'_>) -> Result<bool, Error> {
+        let now = Utc::now();
+        let secrets = self.secret_rows(App::of(context)?).await?;
+        Ok(secrets.iter().any(|secret| secret.expires_at.is_none_or(|at| at > now)))
+    }
+    /// The secrets that verify now or did, newest first.
+    async fn secrets(&self, context: &Context<'_>) -> Result<Vec<SecretInfo>, Error> {
+        let rows = self.secret_rows(App::of(context)?).await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| SecretInfo {
+                version: row.version,
+                set_at: row.set_at,
+                expires_at: row.expires_at,
+                last_used_at: row.last_used_at,
+            })
+            .collect())
+    }
+    /// Where the service sends its webhooks to.
+    async fn webhook_url(&self, context: &Context<'_>) -> Result<String, Error> {
+        let app = App::of(context)?;
+        let slug = self.organization_row(app).await?.slug;
+        Ok(format!("{}/webhooks/{slug}/{}", app.base_url, self.0.provider_name))
+    }
+}

@@ -1,0 +1,163 @@
+//! The roots of reading.
+
+use async_graphql::connection::Connection;
+use async_graphql::{Context, Enum, Error, ID, Interface, Object, SimpleObject};
+use chrono::{DateTime, Utc};
+use hookledger_aggregates::{OrganizationId, UserId};
+use hookledger_projections::organizations::{self, OrganizationFilter};
+use hookledger_projections::{users, webhook_logs, webhook_providers};
+use uuid::Uuid;
+
+use super::context::{App, Viewer as Asking};
+use super::errors::{internal, not_found};
+use super::ids::{NodeId, decode_cursor, encode_cursor};
+use super::organization::Organization;
+use super::paging::{Cursor, Window, connection};
+use super::provider::WebhookProvider;
+use super::webhook::Webhook;
+
+/// Anything that has an id of its own.
+#[derive(Interface)]
+#[graphql(field(name = "id", ty = "ID"))]
+pub enum Node {
+    Organization(Organization),
+    WebhookProvider(WebhookProvider),
+    Webhook(Webhook),
+}
+
+/// What a user may do.
+#[derive(Clone, Copy, PartialEq, Eq, Enum)]
+pub enum Role {
+    Admin,
+    Member,
+}
+
+/// A person who signs in.
+#[derive(SimpleObject)]
+pub struct User {
+    id: ID,
+    email: Option<String>,
+    /// None for super admins.
+    role: Option<Role>,
+    is_active: bool,
+    last_login_at: Option<DateTime<Utc>>,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+impl From<&users::User> for User {
+    fn from(row: &users::User) -> Self {
+        let role = match row.role.as_str() {
+            "admin" => Some(Role::Admin),
+            "member" => Some(Role::Member),
+            _ => None,
+        };
+        Self {
+            id: NodeId::User(OrganizationId::new(row.organization_id), UserId::new(row.id)).encode(),
+            email: row.email.clone(),
+            role,
+            is_active: row.is_active,
+            last_login_at: row.last_login_at,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
+    }
+}
+
+/// Who is signed in.
+pub struct Viewer;
+
+#[Object]
+impl Viewer {
+    async fn user(&self, context: &Context<'_>) -> Result<User, Error> {
+        Ok(User::from(&Asking::of(context)?.user))
+    }
+
+    async fn is_super_admin(&self, context: &Context<'_>) -> Result<bool, Error> {
+        Ok(Asking::of(context)?.is_super_admin())
+    }
+
+    /// The viewer's own organization; none for super admins.
+    async fn organization(&self, context: &Context<'_>) -> Result<Option<Organization>, Error> {
+        let home = Asking::of(context)?.home();
+        let row = organizations::find(&App::of(context)?.pool, home).await.map_err(internal)?;
+        Ok(row.map(Organization))
+    }
+}
+
+pub struct Query;
+
+#[Object]
+impl Query {
+    /// Who is signed in.
+    async fn viewer(&self, context: &Context<'_>) -> Result<Viewer, Error> {
+        Asking::of(context).map(|_| Viewer)
+    }
+
+    /// Whatever has this id, if the viewer may see it.
+    async fn node(&self, context: &Context<'_>, id: ID) -> Result<Option<Node>, Error> {
+        let (app, viewer) = (App::of(context)?, Asking::of(context)?);
+        let Some(id) = NodeId::decode(&id) else { return Ok(None) };
+        let organization = match id {
+            NodeId::Organization(id) | NodeId::Provider(id, _) | NodeId::Webhook(id, _) | NodeId::User(id, _) => id,
+        };
+        if !viewer.sees(organization) {
+            return Ok(None);
+        }
+        Ok(match id {
+            NodeId::Organization(id) => {
+                organizations::find(&app.pool, id).await.map_err(internal)?.map(|row| Node::Organization(Organization(row)))
+            }
+            NodeId::Provider(organization, id) => {
+                let rows = webhook_providers::find_many(&app.pool, organization, &[id]).await.map_err(internal)?;
+                rows.into_iter().next().map(|row| Node::WebhookProvider(WebhookProvider(row)))
+            }
+            NodeId::Webhook(organization, id) => {
+                webhook_logs::find(&app.pool, organization, id).await.map_err(internal)?.map(|row| Node::Webhook(Webhook(row)))
+            }
+            NodeId::User(..) => None,
+        })
+    }
+
+    /// The organization of that slug, if the viewer may see it.
+    async fn organization(&self, context: &Context<'_>, slug: String) -> Result<Option<Organization>, Error> {
+        let id = OrganizationId::from_slug(&slug);
+        if !Asking::of(context)?.sees(id) {
+            return Ok(None);
+        }
+        Ok(organizations::find(&App::of(context)?.pool, id).await.map_err(internal)?.map(Organization))
+    }
+
+    /// Every organization, newest first. For super admins.
+    async fn organizations(
+        &self,
+        context: &Context<'_>,
+        search: Option<String>,
+        is_active: Option<bool>,
+        first: Option<i32>,
+        after: Option<String>,
+    ) -> Result<Connection<Cursor, Organization>, Error> {
+        Asking::of(context)?.must_be_super_admin()?;
+        let everywhere = OrganizationId::PLATFORM;
+        let page = Window::forward(first, after).request(|cursor| {
+            let (time, id) = decode_cursor::<16>(everywhere, cursor)?;
+            Ok((time, Uuid::from_bytes(id)))
+        })?;
+        let filter = OrganizationFilter { search, is_active };
+        let rows = organizations::list(&App::of(context)?.pool, &filter, page).await.map_err(internal)?;
+        let cursor = |row: &organizations::Organization| encode_cursor(everywhere, row.created_at, row.id.as_bytes());
+        Ok(connection(rows, &page, cursor, Organization))
+    }
+}
+
+/// The organization, whose existence the viewer may know of.
+pub(super) async fn existing_organization(
+    app: &App,
+    viewer: &Asking,
+    id: OrganizationId,
+) -> Result<organizations::Organization, Error> {
+    if !viewer.sees(id) {
+        return Err(not_found());
+    }
+    organizations::find(&app.pool, id).await.map_err(internal)?.ok_or_else(not_found)
+}

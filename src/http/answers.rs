@@ -1,0 +1,132 @@
+//! Answers: JSON bodies, and the one form that errors have. Errors map to HTTP here.
+
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+use warp::Reply;
+use warp::reply::Response;
+
+use crate::receive::{BodyError, ReceiveError};
+use hookledger_aggregates::webhook::RejectionReason;
+
+/// `{"error": "<sentence>", "code": "<snake_case>"}`.
+#[derive(Debug, Serialize)]
+pub(super) struct ErrorBody {
+    error: String,
+    code: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<usize>,
+}
+
+impl ErrorBody {
+    pub(super) fn new(code: &'static str, sentence: impl Into<String>) -> Self {
+        Self { error: sentence.into(), code, limit: None }
+    }
+}
+
+/// A status and a JSON body.
+pub(super) struct Answer {
+    status: StatusCode,
+    body: Vec<u8>,
+    retry_after: Option<u64>,
+    allow: Option<&'static str>,
+    content_type: &'static str,
+}
+
+impl Answer {
+    pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Self {
+        // Our own types are plain data, which serde_json always writes.
+        let body = serde_json::to_vec(body).unwrap_or_default();
+        Self { status, body, retry_after: None, allow: None, content_type: "application/json" }
+    }
+
+    pub(super) fn error(status: StatusCode, body: ErrorBody) -> Self {
+        Self::json(status, &body)
+    }
+
+    pub(super) fn text(status: StatusCode, content_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
+        Self { status, body: body.into(), retry_after: None, allow: None, content_type }
+    }
+
+    pub(super) fn not_found() -> Self {
+        Self::error(StatusCode::NOT_FOUND, ErrorBody::new("not_found", "There is nothing at this address"))
+    }
+
+    pub(super) fn method_not_allowed(allow: &'static str) -> Self {
+        let body = ErrorBody::new("method_not_allowed", format!("This address takes {allow}"));
+        Self { allow: Some(allow), ..Self::error(StatusCode::METHOD_NOT_ALLOWED, body) }
+    }
+
+    pub(super) fn with_type(self, content_type: &'static str) -> Self {
+        Self { content_type, ..self }
+    }
+
+    pub(super) fn with_allow(self, allow: &'static str) -> Self {
+        Self { allow: Some(allow), ..self }
+    }
+
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    fn retry_after(self, seconds: u64) -> Self {
+        Self { retry_after: Some(seconds), ..self }
+    }
+}
+
+impl Reply for Answer {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(self.body.into());
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(allow) = self.allow {
+            headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+        }
+        response
+    }
+}
+
+impl From<ReceiveError> for Answer {
+    fn from(error: ReceiveError) -> Self {
+        let sentence = error.to_string();
+        let answer = |status, code| Self::error(status, ErrorBody::new(code, sentence));
+        match error {
+            ReceiveError::Refused(refusal) => answer(StatusCode::UNAUTHORIZED, rejection_code(refusal.reason)),
+            ReceiveError::ProviderDisabled => answer(StatusCode::FORBIDDEN, "provider_disabled"),
+            ReceiveError::OrganizationDisabled => answer(StatusCode::FORBIDDEN, "organization_disabled"),
+            ReceiveError::RateLimited { retry_after } => {
+                answer(StatusCode::TOO_MANY_REQUESTS, "rate_limited").retry_after(retry_after)
+            }
+            ReceiveError::Unavailable => answer(StatusCode::SERVICE_UNAVAILABLE, "unavailable").retry_after(1),
+        }
+    }
+}
+
+impl From<BodyError> for Answer {
+    fn from(error: BodyError) -> Self {
+        let sentence = error.to_string();
+        match error {
+            BodyError::TooLarge { cap } => {
+                let body = ErrorBody { limit: Some(cap), ..ErrorBody::new("body_too_large", sentence) };
+                Self::error(StatusCode::PAYLOAD_TOO_LARGE, body)
+            }
+            BodyError::TooSlow => Self::error(StatusCode::REQUEST_TIMEOUT, ErrorBody::new("body_too_slow", sentence)),
+            BodyError::Broken => Self::error(StatusCode::BAD_REQUEST, ErrorBody::new("body_broken", sentence)),
+        }
+    }
+}
+
+fn rejection_code(reason: RejectionReason) -> &'static str {
+    match reason {
+        RejectionReason::SignatureMissing => "signature_missing",
+        RejectionReason::SignatureInvalid => "signature_invalid",
+        RejectionReason::TimestampOutOfTolerance => "timestamp_out_of_tolerance",
+        RejectionReason::ProviderDisabled => "provider_disabled",
+        RejectionReason::OrganizationDisabled => "organization_disabled",
+    }
+}

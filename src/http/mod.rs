@@ -1,0 +1,64 @@
+//! HTTP: routes, answers and the accept loop. The only place that knows warp and hyper.
+
+mod answers;
+mod auth;
+mod graphql;
+mod operations;
+mod server;
+mod webhooks;
+
+use std::sync::Arc;
+
+use warp::reply::Response;
+use warp::{Filter, Reply as _};
+
+pub use server::{ClientAddress, Server};
+
+use crate::follow::Checkpoints;
+use crate::graphql::{App, Schema};
+use crate::identity::{Links, Tokens};
+use crate::receive::Receiver;
+use answers::{Answer, ErrorBody};
+
+/// Everything that handlers need.
+#[derive(Clone)]
+pub struct Services {
+    pub receiver: Receiver,
+    pub app: App,
+    pub schema: Schema,
+    pub links: Links,
+    pub tokens: Arc<Tokens>,
+    pub checkpoints: Checkpoints,
+    pub metrics: metrics_exporter_prometheus::PrometheusHandle,
+    /// Largest body of a webhook, in bytes.
+    pub max_body: usize,
+    /// Whether queries may come by GET.
+    pub graphql_get: bool,
+}
+
+/// Every route. A path that matched answers with a reply; a rejection only means "not mine".
+pub fn routes(services: Arc<Services>) -> impl Filter<Extract = (Response,), Error = std::convert::Infallible> + Clone {
+    let webhooks = webhooks::route(Arc::clone(&services)).boxed();
+    let graphql = graphql::route(Arc::clone(&services)).boxed();
+    let auth = auth::route(Arc::clone(&services)).boxed();
+    let operations = operations::route(services).boxed();
+    webhooks.or(graphql).unify().or(auth).unify().or(operations).unify().recover(nothing_here).unify()
+}
+
+async fn nothing_here(_rejection: warp::Rejection) -> Result<Response, std::convert::Infallible> {
+    Ok(Answer::not_found().into_response())
+}
+
+/// Where a request came from.
+fn client() -> impl Filter<Extract = (String,), Error = std::convert::Infallible> + Copy {
+    warp::ext::optional::<ClientAddress>()
+        .map(|address: Option<ClientAddress>| address.map(|address| address.0.ip().to_string()).unwrap_or_default())
+}
+
+fn with(services: Arc<Services>) -> impl Filter<Extract = (Arc<Services>,), Error = std::convert::Infallible> + Clone {
+    warp::any().map(move || Arc::clone(&services))
+}
+
+fn error(status: http::StatusCode, code: &'static str, sentence: impl Into<String>) -> Answer {
+    Answer::error(status, ErrorBody::new(code, sentence))
+}

@@ -1,0 +1,86 @@
+//! `POST /webhooks/{org_slug}/{provider}`.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Buf;
+use futures::Stream;
+use http::{HeaderMap, Method, StatusCode};
+use serde::Serialize;
+use warp::reply::Response;
+use warp::{Filter, Reply as _};
+
+use super::{Answer, Services, client, error, with};
+use crate::receive::{Accepted, Request, read_body};
+
+#[derive(Serialize)]
+struct AcceptedBody {
+    webhook_id: uuid::Uuid,
+    status: &'static str,
+    duplicate: bool,
+}
+
+pub(super) fn route(
+    services: Arc<Services>,
+) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
+    warp::path!("webhooks" / String / String)
+        .and(warp::method())
+        .and(warp::header::headers_cloned())
+        .and(client())
+        .and(with(services))
+        .and(warp::body::stream())
+        .then(|slug, provider, method, headers, client, services, body| async move {
+            answer(slug, provider, method, headers, client, services, body).await.into_response()
+        })
+}
+
+async fn answer<B: Buf>(
+    slug: String,
+    provider: String,
+    method: Method,
+    headers: HeaderMap,
+    client: String,
+    services: Arc<Services>,
+    body: impl Stream<Item = Result<B, warp::Error>>,
+) -> Answer {
+    if method != Method::POST {
+        return Answer::method_not_allowed("POST");
+    }
+    let started = Instant::now();
+    let (answer, webhook) = match receive(&slug, &provider, headers, client, &services, body).await {
+        Ok(accepted) => {
+            let status = if accepted.duplicate { "duplicate" } else { "pending" };
+            let body =
+                AcceptedBody { webhook_id: accepted.webhook.uuid(), status, duplicate: accepted.duplicate };
+            (Answer::json(StatusCode::OK, &body), Some(accepted.webhook))
+        }
+        Err(answer) => (answer, None),
+    };
+    let status = answer.status();
+    metrics::histogram!("hookledger_receive_seconds").record(started.elapsed());
+    metrics::counter!("hookledger_received_total", "status" => status.as_str().to_owned()).increment(1);
+    tracing::info!(
+        webhook.id = webhook.map(tracing::field::display),
+        http.status = status.as_u16(),
+        duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+        "webhook answered"
+    );
+    answer
+}
+
+async fn receive<B: Buf>(
+    slug: &str,
+    provider: &str,
+    headers: HeaderMap,
+    client: String,
+    services: &Services,
+    body: impl Stream<Item = Result<B, warp::Error>>,
+) -> Result<Accepted, Answer> {
+    let endpoint = services.receiver.endpoint(slug, provider).ok_or_else(|| {
+        error(StatusCode::NOT_FOUND, "unknown_endpoint", "There is no such organization, or it has no such provider")
+    })?;
+    services.receiver.admit(&endpoint, &headers, &client).await?;
+    let declared = headers.get(http::header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let body = read_body(body, declared, services.max_body).await?;
+    Ok(services.receiver.receive(&endpoint, Request { headers, body, client }).await?)
+}

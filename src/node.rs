@@ -1,0 +1,232 @@
+//! One node: everything that runs, put together, started in order and stopped in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use chrono::Utc;
+use hookledger_aggregates::user::Role;
+use hookledger_aggregates::{Metadata, OrganizationId};
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::config::{ServeSettings, StoreSettings};
+use crate::directory::{Directory, DirectoryError, DirectoryFollower};
+use crate::follow::{Checkpoints, Follower, Handler, Projector};
+use crate::graphql::{App, schema};
+use crate::http::{Server, Services, routes};
+use crate::identity::{Accounts, IdentityError, Links, Tokens};
+use crate::keys::{self, KeysError};
+use crate::log::{Commands, Heads, Log, Reader, Writer};
+use crate::process::Recorder;
+use crate::receive::{Receiver, RejectionCounter, Rejections};
+use crate::secrets::vault::{Vault, VaultError};
+use crate::store::{Store, StoreError, Use};
+
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    #[error("{address} cannot be served on: {source}")]
+    Listen { address: SocketAddr, source: std::io::Error },
+    #[error("metrics cannot be recorded: {0}")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
+    #[error("the read models did not catch up in time; is another node of an earlier release following?")]
+    Behind,
+}
+
+/// The core that every command of the operator and the server share: a log with a writer, and
+/// followers that keep the read models.
+pub struct Core {
+    pub pool: PgPool,
+    pub log: Log,
+    pub heads: Heads,
+    pub vault: Vault,
+    pub accounts: Accounts,
+    pub commands: Commands,
+    pub checkpoints: Checkpoints,
+    pub reader: Reader,
+    node: Uuid,
+    followers: PgPool,
+    stop: CancellationToken,
+    stop_writer: CancellationToken,
+    tasks: TaskTracker,
+    writer: TaskTracker,
+}
+
+impl Core {
+    /// Brings the schema up to date and starts writer and projections.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn start(store: &Store, settings: &StoreSettings) -> Result<Self, NodeError> {
+        store.migrate().await?;
+        let (pool, followers) = (store.pool(Use::Query).await?, store.pool(Use::Follow).await?);
+        let vault = Vault::new(pool.clone(), keys::master(settings)?);
+        let heads = Heads::default();
+        heads.refresh(&pool).await?;
+        let (log, writer) = Writer::new(store.pool(Use::Append).await?, heads.clone());
+        let accounts = Accounts::new(pool.clone(), log.clone(), &vault).await?;
+        let core = Self {
+            commands: Commands::new(pool.clone(), log.clone()),
+            checkpoints: Checkpoints::new(pool.clone()),
+            reader: Reader::new(pool.clone()),
+            node: Uuid::new_v4(),
+            stop: CancellationToken::new(),
+            stop_writer: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            writer: TaskTracker::new(),
+            pool,
+            log,
+            heads,
+            vault,
+            accounts,
+            followers,
+        };
+        core.writer.spawn(writer.run(core.stop_writer.clone()));
+        core.tasks.spawn(core.heads.clone().poll(core.pool.clone(), core.stop.clone()));
+        for projection in hookledger_projections::all() {
+            core.follow(Box::new(Projector(projection)));
+        }
+        core.first_super_admin(settings).await?;
+        Ok(core)
+    }
+
+    fn follow(&self, handler: Box<dyn Handler>) {
+        let follower = Follower::new(handler, self.followers.clone(), self.heads.clone(), self.node);
+        self.tasks.spawn(follower.run(self.stop.clone()));
+    }
+
+    /// The first start creates the super admin. Of several first starts at once, one does.
+    async fn first_super_admin(&self, settings: &StoreSettings) -> Result<(), NodeError> {
+        let registered = self
+            .accounts
+            .register(OrganizationId::PLATFORM, &settings.super_admin_email, Role::SuperAdmin, &Metadata::default())
+            .await;
+        match registered {
+            Ok((_, place)) => {
+                let limit = std::time::Duration::from_secs(10);
+                if !self.checkpoints.wait_for(&["users"], place, limit).await? {
+                    return Err(NodeError::Behind);
+                }
+                let link = self.sign_in_link(settings, &settings.super_admin_email).await?;
+                tracing::info!(
+                    user.email = settings.super_admin_email, link.url = link.url, link.expires_at = %link.expires_at,
+                    "the super admin was created; sign in with this link"
+                );
+                Ok(())
+            }
+            Err(IdentityError::AddressTaken) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A new sign-in link for the user of an address.
+    ///
+    /// # Errors
+    /// [`IdentityError::NoSuchUser`] when there is none.
+    pub async fn sign_in_link(
+        &self,
+        settings: &StoreSettings,
+        email: &str,
+    ) -> Result<crate::identity::SignInLink, NodeError> {
+        let user = self.accounts.find(email).await?;
+        let organization = OrganizationId::new(user.organization_id);
+        let user = hookledger_aggregates::UserId::new(user.id);
+        Ok(self.links(settings).create(organization, user, Utc::now()).await?)
+    }
+
+    fn links(&self, settings: &StoreSettings) -> Links {
+        Links::new(self.pool.clone(), settings.base_url.0.clone(), settings.magic_link_ttl.0)
+    }
+
+    /// Stops followers first and the writer last, so that what was taken on is finished.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.stop_writer.cancel();
+        self.writer.close();
+        self.writer.wait().await;
+        self.pool.close().await;
+        self.followers.close().await;
+    }
+}
+
+/// Serves until stopped. `ready` is told the address once requests are taken.
+///
+/// # Errors
+/// [`NodeError`], before anything is served.
+pub async fn serve(
+    store: &Store,
+    settings: &ServeSettings,
+    stop: CancellationToken,
+    ready: impl FnOnce(SocketAddr),
+) -> Result<(), NodeError> {
+    let listening = |source| NodeError::Listen { address: settings.listen, source };
+    let server = Server::bind(settings.listen).await.map_err(listening)?;
+    let address = server.address().map_err(listening)?;
+    let metrics = metrics()?;
+    let tokens = Arc::new(Tokens::new(keys::jwt(&settings.store)?, settings.store.base_url.0.clone(), settings.session_ttl.0));
+    let core = Core::start(store, &settings.store).await?;
+
+    let directory = Directory::default();
+    let mut follower =
+        DirectoryFollower::new(directory.clone(), core.reader.clone(), core.heads.clone(), core.vault.clone());
+    follower.load().await?;
+    core.tasks.spawn(follower.run(core.stop.clone()));
+    core.follow(Box::new(Recorder::new(core.log.clone(), core.reader.clone())));
+    let rejections = Arc::new(Rejections::default());
+    core.tasks.spawn(RejectionCounter::new(Arc::clone(&rejections), core.log.clone()).run(core.stop.clone()));
+
+    let app = App {
+        pool: core.pool.clone(),
+        reader: core.reader.clone(),
+        commands: core.commands.clone(),
+        checkpoints: core.checkpoints.clone(),
+        directory: directory.clone(),
+        vault: core.vault.clone(),
+        base_url: settings.store.base_url.0.clone(),
+    };
+    let services = Services {
+        receiver: Receiver::new(directory, core.log.clone(), core.reader.clone(), rejections),
+        schema: schema(app.clone()),
+        links: core.links(&settings.store),
+        tokens,
+        checkpoints: core.checkpoints.clone(),
+        metrics,
+        max_body: settings.max_body.0,
+        graphql_get: settings.graphql_get,
+        app,
+    };
+    ready(address);
+    server.run(routes(Arc::new(services)), stop).await;
+    core.stop().await;
+    Ok(())
+}
+
+fn metrics() -> Result<metrics_exporter_prometheus::PrometheusHandle, NodeError> {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    // In a process with several nodes, as tests have, the first one records.
+    let _ = metrics::set_global_recorder(recorder);
+    let upkeep = handle.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+            upkeep.run_upkeep();
+        }
+    });
+    Ok(handle)
+}
