@@ -56,6 +56,8 @@ pub enum EmbeddedError {
 pub struct Embedded {
     directory: PathBuf,
     server: Option<Child>,
+    // Held by the process that runs the server, for as long as it lives.
+    _ownership: Option<fs::File>,
     // Keeps the way to the socket open where its real path is too long.
     _handle: Option<fs::File>,
     socket_directory: PathBuf,
@@ -73,9 +75,13 @@ impl Embedded {
         let data = fs::canonicalize(data).map_err(at(data))?;
         let directory = data.join("postgres");
         let (socket_directory, handle) = reachable(&directory, &data)?;
-        let mut embedded = Self { directory, server: None, _handle: handle, socket_directory };
-        if embedded.answers() {
-            return Ok(embedded);
+        let mut embedded = Self { directory, server: None, _ownership: None, _handle: handle, socket_directory };
+        let ownership = data.join("postgres.owner");
+        let ownership = fs::File::options().create(true).append(true).open(&ownership).map_err(at(&ownership))?;
+        match ownership.try_lock() {
+            Ok(()) => embedded._ownership = Some(ownership),
+            Err(fs::TryLockError::WouldBlock) => return embedded.borrow(),
+            Err(fs::TryLockError::Error(error)) => return Err(at(&data)(error)),
         }
         let programs = programs()?;
         if !embedded.directory.join("PG_VERSION").exists() {
@@ -97,8 +103,26 @@ impl Embedded {
         self.server.is_none()
     }
 
+    /// The server belongs to a process that lives: it is up, or on its way.
+    fn borrow(self) -> Result<Self, EmbeddedError> {
+        let deadline = Instant::now() + TAKEOVER_LIMIT;
+        while !self.answers() {
+            if Instant::now() > deadline {
+                return Err(EmbeddedError::Occupied(self.directory));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(self)
+    }
+
     fn answers(&self) -> bool {
         UnixStream::connect(self.socket_directory.join(SOCKET)).is_ok()
+    }
+
+    /// Whether the socket is this server's, and not that of one which is shutting down.
+    fn is_up(&self, server: &Child) -> bool {
+        let pid_file = fs::read_to_string(self.directory.join("postmaster.pid")).unwrap_or_default();
+        pid_file.lines().next() == Some(server.id().to_string().as_str()) && self.answers()
     }
 
     /// A server whose owner was killed is still shutting down: its end is waited for.
@@ -111,7 +135,7 @@ impl Embedded {
                 if let Some(_status) = server.try_wait().map_err(at(&self.directory))? {
                     break;
                 }
-                if self.answers() {
+                if self.is_up(&server) {
                     return Ok(server);
                 }
                 std::thread::sleep(Duration::from_millis(10));

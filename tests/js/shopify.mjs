@@ -7,11 +7,16 @@ import { env, run, sendAll, writeRecords } from './send.mjs';
 /** Shopify's numeric ids are larger than a double can hold exactly, so they are written as text. */
 const BIG_ID = '9007199254740993820';
 
-const order = { email: 'jon@example.com', total_price: '199.00', currency: 'CAD', line_items: [{ title: 'Crème brûlée', quantity: 1 }] };
+const order = {
+  email: 'jon@example.com',
+  total_price: '199.00',
+  currency: 'CAD',
+  line_items: [{ title: 'Crème brûlée', quantity: 1 }],
+};
 const TOPICS = [
   ['app/uninstalled', { name: 'Super Toys', domain: null }],
   ['carts/update', { token: 'exampleCartId', line_items: [] }],
-  ['checkouts/create', { ...order, abandoned_checkout_url: 'https://jsmith.myshopify.com/checkouts/1/recover?key=a%20b' }],
+  ['checkouts/create', { ...order, abandoned_checkout_url: 'https://jsmith.myshopify.com/1/recover?key=a%20b' }],
   ['customers/create', { first_name: 'Žofie', last_name: 'O’Neil', tags: '' }],
   ['customers/data_request', { shop_domain: 'jsmith.myshopify.com', orders_requested: [299938, 280263] }],
   ['fulfillments/update', { status: 'success', tracking_numbers: [] }],

@@ -11,7 +11,8 @@ const PAYLOADS = 20;
 function delivery(prefix, index, secret) {
   const eventType = ['invoice.paid', 'contact.created', 'message.attempt.exhausted'][index % 3];
   const timestamp = new Date();
-  const payload = { type: eventType, timestamp, data: { index, note: 'žluťoučký kůň 🐎', list: Array(index).fill(null) } };
+  const data = { index, note: 'žluťoučký kůň 🐎', list: Array(index).fill(null) };
+  const payload = { type: eventType, timestamp, data };
   const text = JSON.stringify(payload, null, index % 4 === 0 ? 2 : undefined);
   const deliveryId = `msg_${randomBytes(16).toString('hex')}`;
   const headers = {

@@ -22,7 +22,7 @@ const subscription = {
     has_more: false,
   },
 };
-const invoice = { object: 'invoice', total: 4999, lines: { object: 'list', data: [], has_more: false }, discount: null };
+const invoice = { object: 'invoice', total: 4999, lines: { object: 'list', data: [] }, discount: null };
 const customer = { object: 'customer', name: 'Zoë Žižek 株式会社', email: 'zoë@例え.jp' };
 
 /** Event types with their objects, and with what changed where Stripe says so. */

@@ -1,0 +1,299 @@
+//! `TestApp`: a node in this process on a database of its own, and actors who use it over HTTP.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use hmac::{Hmac, Mac as _};
+use hookledger::config::{BaseUrl, ServeSettings, Size, Span, StoreSettings};
+use hookledger::node::Core;
+use hookledger::secrets::master::generate;
+use hookledger::store::Store;
+use reqwest::StatusCode;
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use sha2::Sha256;
+use sqlx::{Connection as _, Executor as _, PgConnection, PgPool};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+pub const GITHUB_SECRET: &str = "It's a Secret to Everybody";
+
+/// A fresh database, migrated, and its URL.
+pub struct Database {
+    pub url: String,
+}
+
+impl Database {
+    pub async fn fresh() -> Self {
+        let server = server();
+        let mut admin = PgConnection::connect(&server).await.unwrap();
+        let template = template(&mut admin, &server).await;
+        let name = format!("test_{}", Uuid::new_v4().simple());
+        // Copying fails while another test copies the same template.
+        admin.execute("select pg_advisory_lock(7306)").await.unwrap();
+        admin.execute(format!("create database {name} template {template}").as_str()).await.unwrap();
+        admin.close().await.unwrap();
+        Self { url: of_database(&server, &name) }
+    }
+
+    pub fn store(&self) -> Store {
+        Store::at_url(&SecretString::from(self.url.clone())).unwrap()
+    }
+
+    /// Connections of the superuser, who may look at everything.
+    pub async fn superuser(&self) -> PgPool {
+        PgPool::connect(&self.url).await.unwrap()
+    }
+}
+
+fn server() -> String {
+    if let Ok(url) = std::env::var("HOOKLEDGER_TEST_POSTGRES") {
+        return url;
+    }
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/test-postgres");
+    let output = Command::new(script).arg("start").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// The same server's URL of another database.
+fn of_database(server: &str, name: &str) -> String {
+    format!("{}/{name}", server.strip_suffix("/postgres").unwrap())
+}
+
+/// A migrated database to copy, made once for each state of the migrations.
+async fn template(admin: &mut PgConnection, server: &str) -> String {
+    let mut digest = crc(&[]);
+    for migration in hookledger::store::MIGRATIONS.iter() {
+        digest = digest.wrapping_mul(31).wrapping_add(crc(&migration.checksum));
+    }
+    let name = format!("hookledger_template_{digest:016x}");
+    admin.execute("select pg_advisory_lock(7305)").await.unwrap();
+    let exists: bool = sqlx::query_scalar("select exists (select from pg_database where datname = $1 and datistemplate)")
+        .bind(&name)
+        .fetch_one(&mut *admin)
+        .await
+        .unwrap();
+    if !exists {
+        admin.execute(format!("drop database if exists {name}").as_str()).await.unwrap();
+        admin.execute(format!("create database {name}").as_str()).await.unwrap();
+        let url = of_database(server, &name);
+        let mut connection = PgConnection::connect(&url).await.unwrap();
+        hookledger::store::MIGRATIONS.run(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        admin.execute(format!("alter database {name} is_template true").as_str()).await.unwrap();
+    }
+    admin.execute("select pg_advisory_unlock(7305)").await.unwrap();
+    name
+}
+
+fn crc(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// Settings of a node on that database.
+pub fn settings(url: Option<&str>) -> ServeSettings {
+    ServeSettings {
+        store: StoreSettings {
+            database_url: url.map(SecretString::from),
+            data_dir: "unused".into(),
+            master_keys: Some(SecretString::from(generate("k1").unwrap())),
+            jwt_keys: Some(SecretString::from(generate("j1").unwrap())),
+            super_admin_email: "admin@localhost".to_owned(),
+            base_url: BaseUrl("http://localhost:8080".to_owned()),
+            magic_link_ttl: Span(chrono::Duration::minutes(15)),
+        },
+        listen: "127.0.0.1:0".parse().unwrap(),
+        max_body: Size(25 << 20),
+        session_ttl: Span(chrono::Duration::hours(1)),
+        graphql_get: false,
+        threads: None,
+    }
+}
+
+/// A running node.
+pub struct TestApp {
+    pub url: String,
+    pub client: reqwest::Client,
+    pub database: Database,
+    pub settings: ServeSettings,
+    stop: CancellationToken,
+    running: tokio::task::JoinHandle<()>,
+}
+
+impl TestApp {
+    pub async fn start() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    pub async fn with(change: impl FnOnce(&mut ServeSettings)) -> Self {
+        let database = Database::fresh().await;
+        let mut settings = settings(Some(&database.url));
+        change(&mut settings);
+        Self::on(database, settings).await
+    }
+
+    pub async fn on(database: Database, settings: ServeSettings) -> Self {
+        let (store, stop, at) = (database.store(), CancellationToken::new(), settings.clone());
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let stopping = stop.clone();
+        let handle = tokio::runtime::Handle::current();
+        let running = tokio::task::spawn_blocking(move || {
+            handle.block_on(async {
+                hookledger::node::serve(&store, &at, stopping, |address| tell.send(address).unwrap()).await.unwrap();
+            });
+        });
+        let address = told.await.expect("the node starts");
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
+        Self { url: format!("http://{address}"), client, database, settings, stop, running }
+    }
+
+    /// Another node on the same database, as another machine would be.
+    pub async fn second_node(&self) -> Self {
+        Self::on(Database { url: self.database.url.clone() }, self.settings.clone()).await
+    }
+
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.running.await.unwrap();
+    }
+
+    /// Signs the super admin in through the doors that people use.
+    pub async fn super_admin(&self) -> Actor<'_> {
+        let core = Core::start(&self.database.store(), &self.settings.store).await.unwrap();
+        let link = core.sign_in_link(&self.settings.store, "admin@localhost").await.unwrap();
+        core.stop().await;
+        self.sign_in(&link.url).await
+    }
+
+    /// A user of an organization, registered and signed in.
+    pub async fn user(&self, slug: &str, email: &str, role: hookledger_aggregates::user::Role) -> Actor<'_> {
+        let core = Core::start(&self.database.store(), &self.settings.store).await.unwrap();
+        let organization = hookledger_aggregates::OrganizationId::from_slug(slug);
+        let metadata = hookledger_aggregates::Metadata::default();
+        let (_, place) = core.accounts.register(organization, email, role, &metadata).await.unwrap();
+        assert!(core.checkpoints.wait_for(&["users"], place, Duration::from_secs(10)).await.unwrap());
+        let link = core.sign_in_link(&self.settings.store, email).await.unwrap();
+        core.stop().await;
+        self.sign_in(&link.url).await
+    }
+
+    pub async fn sign_in(&self, link: &str) -> Actor<'_> {
+        let (_, token) = link.split_once("token=").unwrap();
+        let response = self
+            .client
+            .post(format!("{}/api/auth/verify-magic-link", self.url))
+            .json(&json!({ "token": token }))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        let body: Value = response.json().await.unwrap();
+        Actor { app: self, token: body["token"].as_str().unwrap().to_owned() }
+    }
+
+    /// An organization with connected providers; answers its node id.
+    pub async fn organization(&self, admin: &Actor<'_>, slug: &str, providers: &[(&str, &str)]) -> String {
+        let created = admin
+            .data(
+                "mutation($slug: String!) { createOrganization(input: {name: $slug, slug: $slug, plan: PREMIUM}) \
+                 { organization { id } } }",
+                json!({ "slug": slug }),
+            )
+            .await;
+        let id = created["createOrganization"]["organization"]["id"].as_str().unwrap().to_owned();
+        for (name, secret) in providers {
+            admin.connect(&id, name, secret).await;
+        }
+        id
+    }
+
+    pub fn webhooks(&self, slug: &str, provider: &str) -> String {
+        format!("{}/webhooks/{slug}/{provider}", self.url)
+    }
+
+    /// A GitHub delivery, signed with [`GITHUB_SECRET`].
+    pub fn github(&self, slug: &str, delivery: &str, body: impl Into<Vec<u8>>) -> reqwest::RequestBuilder {
+        let body = body.into();
+        self.client
+            .post(self.webhooks(slug, "github"))
+            .header("content-type", "application/json")
+            .header("x-github-event", "push")
+            .header("x-github-delivery", delivery)
+            .header("x-hub-signature-256", format!("sha256={}", hmac_hex(GITHUB_SECRET, &body)))
+            .body(body)
+    }
+}
+
+pub fn hmac_hex(secret: &str, body: &[u8]) -> String {
+    hex::encode(Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap().chain_update(body).finalize().into_bytes())
+}
+
+/// Somebody who is signed in.
+pub struct Actor<'a> {
+    pub app: &'a TestApp,
+    pub token: String,
+}
+
+impl Actor<'_> {
+    pub async fn ask(&self, query: &str, variables: Value) -> Value {
+        let response = self
+            .app
+            .client
+            .post(format!("{}/graphql", self.app.url))
+            .bearer_auth(&self.token)
+            .json(&json!({ "query": query, "variables": variables }))
+            .send()
+            .await
+            .unwrap();
+        response.json().await.unwrap()
+    }
+
+    /// The data of an answer without errors.
+    pub async fn data(&self, query: &str, variables: Value) -> Value {
+        let mut answer = self.ask(query, variables).await;
+        assert!(answer.get("errors").is_none(), "{answer:#}");
+        answer["data"].take()
+    }
+
+    /// The code of an answer's only error.
+    pub async fn code(&self, query: &str, variables: Value) -> String {
+        let answer = self.ask(query, variables).await;
+        answer["errors"][0]["extensions"]["code"].as_str().unwrap_or_else(|| panic!("{answer:#}")).to_owned()
+    }
+
+    pub async fn connect(&self, organization: &str, provider: &str, secret: &str) -> String {
+        let data = self
+            .data(
+                "mutation($input: ConnectProviderInput!) { connectProvider(input: $input) { provider { id } } }",
+                json!({ "input": { "organizationId": organization, "providerName": provider, "secret": secret } }),
+            )
+            .await;
+        data["connectProvider"]["provider"]["id"].as_str().unwrap().to_owned()
+    }
+
+    /// The webhooks of an organization, with these fields.
+    pub async fn webhooks(&self, slug: &str, fields: &str) -> Vec<Value> {
+        let query = format!(
+            "query($slug: String!) {{ organization(slug: $slug) {{ webhooks(first: 1000) {{ nodes {{ {fields} }} }} }} }}"
+        );
+        let mut data = self.data(&query, json!({ "slug": slug })).await;
+        match data["organization"]["webhooks"]["nodes"].take() {
+            Value::Array(nodes) => nodes,
+            other => panic!("{other}"),
+        }
+    }
+
+    /// Waits until the webhooks of an organization are as wished.
+    pub async fn webhooks_until(&self, slug: &str, fields: &str, wished: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+        let deadline = Instant::now() + Duration::from_secs(15);
+        loop {
+            let nodes = self.webhooks(slug, fields).await;
+            if wished(&nodes) {
+                return nodes;
+            }
+            assert!(Instant::now() < deadline, "{nodes:#?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The real binary, with the embedded store.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+pub const BINARY: &str = env!("CARGO_BIN_EXE_hookledger");
+
+/// A server in a process of its own, in a directory of its own.
+pub struct Process {
+    pub directory: tempfile::TempDir,
+    pub port: u16,
+    server: Option<Child>,
+}
+
+impl Process {
+    pub fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Self { directory, port, server: None }
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// A command with this server's settings and no others.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(BINARY);
+        command.args(arguments).current_dir(self.directory.path()).env_clear();
+        command.env("PATH", std::env::var("PATH").unwrap());
+        command.env("HOOKLEDGER_DATA_DIR", self.data());
+        command.env("HOOKLEDGER_BASE_URL", self.url());
+        if arguments.first() == Some(&"serve") {
+            command.env("HOOKLEDGER_LISTEN", format!("127.0.0.1:{}", self.port));
+        }
+        command
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    pub async fn serve(&mut self) {
+        let log = std::fs::File::options().create(true).append(true).open(self.directory.path().join("log")).unwrap();
+        self.server = Some(self.command(&["serve"]).stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        while !client.get(format!("{}/readyz", self.url())).send().await.is_ok_and(|ready| ready.status().is_success()) {
+            assert!(Instant::now() < deadline, "{}", std::fs::read_to_string(self.directory.path().join("log")).unwrap());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// `kill -9`, of the server alone or with its PostgreSQL.
+    pub fn kill(&mut self, postgres_too: bool) {
+        if postgres_too {
+            let pid = std::fs::read_to_string(self.data().join("postgres/postmaster.pid")).unwrap();
+            let _ = Command::new("kill").arg("-9").arg(pid.lines().next().unwrap()).status();
+        }
+        let mut server = self.server.take().unwrap();
+        server.kill().unwrap();
+        server.wait().unwrap();
+    }
+
+    pub fn terminate(&mut self) {
+        let mut server = self.server.take().unwrap();
+        Command::new("kill").arg(server.id().to_string()).status().unwrap();
+        assert!(server.wait().unwrap().success());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            let _ = server.kill();
+            let _ = server.wait();
+        }
+        // The embedded PostgreSQL ends with its parent; its directory goes when it is done.
+        let pid_file = self.data().join("postgres/postmaster.pid");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while Path::new(&pid_file).exists() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Projections: replay is harmless, a rebuild equals what grew, and what cannot be applied stops.
+
+use std::time::Duration;
+
+use serde_json::json;
+use sqlx::{Executor as _, PgPool};
+
+use crate::app::{GITHUB_SECRET, TestApp};
+
+/// Every row of every read model as text, in order.
+async fn rows(pool: &PgPool) -> Vec<(String, Vec<String>)> {
+    let mut all = Vec::new();
+    for table in hookledger_projections::all().iter().flat_map(|projection| projection.tables()) {
+        let sql = format!("select t::text from {table} t order by 1");
+        all.push(((*table).to_owned(), sqlx::query_scalar(&sql).fetch_all(pool).await.unwrap()));
+    }
+    all
+}
+
+async fn caught_up(pool: &PgPool) {
+    for _ in 0..500 {
+        let behind: i64 = sqlx::query_scalar(
+            "select count(*) from follower_checkpoints c
+             where c.name in ('webhook_logs', 'processing')
+               and c.position < (select position from log_heads h where h.partition = c.partition)
+                or c.name not in ('webhook_logs', 'processing') and c.position < (
+                    select coalesce(max(position), 0) from events e where e.partition = c.partition
+                    and (e.aggregate_type <> 'webhook' or e.event_type = 'webhook.retry_requested'))",
+        )
+        .fetch_one(pool)
+        .await
+        .unwrap();
+        if behind == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the projections do not catch up");
+}
+
+async fn with_history() -> (TestApp, PgPool) {
+    let app = TestApp::start().await;
+    let admin = app.super_admin().await;
+    let id = app.organization(&admin, "acme", &[("GITHUB", GITHUB_SECRET)]).await;
+    let provider = admin.connect(&id, "STRIPE", "a").await;
+    for mutation in [
+        "mutation($id: ID!) { rotateProviderSecret(input: {providerId: $id, secret: \"b\"}) { provider { id } } }",
+        "mutation($id: ID!) { setProviderActive(input: {id: $id, isActive: false}) { provider { id } } }",
+        "mutation($id: ID!) { deleteProvider(input: {id: $id}) { provider { id } } }",
+    ] {
+        admin.data(mutation, json!({ "id": provider })).await;
+    }
+    admin.connect(&id, "STRIPE", "c").await;
+    // 150 events, each three times, some with another body, and some forgeries between them.
+    for wave in 0..3 {
+        let posts = (0..150).map(|n| {
+            let body = if wave == 2 && n % 10 == 0 { "{\"other\":1}" } else { "{}" };
+            app.github("acme", &format!("d-{n}"), body).send()
+        });
+        futures::future::join_all(posts).await;
+        app.client.post(app.webhooks("acme", "github")).body("{}").send().await.unwrap();
+    }
+    let pool = app.database.superuser().await;
+    caught_up(&pool).await;
+    (app, pool)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_equals_what_grew_and_replay_changes_nothing() {
+    let (app, pool) = with_history().await;
+    let (database, settings) = (crate::app::Database { url: app.database.url.clone() }, app.settings.clone());
+    app.stop().await;
+    let grown = rows(&pool).await;
+    assert!(grown.iter().all(|(table, rows)| !rows.is_empty() || table.is_empty()), "{grown:?}");
+
+    // Replay from the beginning, and from somewhere in the middle, over the rows that are there.
+    for rewind in ["position = 0", "position = position / 2", "position = greatest(position - 7, 0)"] {
+        pool.execute(format!("update follower_checkpoints set {rewind}").as_str()).await.unwrap();
+        let app = TestApp::on(crate::app::Database { url: database.url.clone() }, settings.clone()).await;
+        caught_up(&pool).await;
+        app.stop().await;
+        for (before, after) in grown.iter().zip(rows(&pool).await) {
+            assert!(*before == after, "{} after {rewind}", before.0);
+        }
+    }
+
+    // Rebuild from nothing.
+    for (table, _) in &grown {
+        pool.execute(format!("delete from {table}").as_str()).await.unwrap();
+    }
+    pool.execute("update follower_checkpoints set position = 0").await.unwrap();
+    let app = TestApp::on(database, settings).await;
+    caught_up(&pool).await;
+    app.stop().await;
+    for (before, after) in grown.iter().zip(rows(&pool).await) {
+        assert!(*before == after, "{} after a rebuild:\n{:#?}\n{:#?}", before.0, before.1, after.1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_event_stops_its_partition_and_no_other() {
+    let app = TestApp::start().await;
+    let admin = app.super_admin().await;
+    // Two organizations in different partitions.
+    let (a, b) = ("one", "three");
+    let partition = |slug| hookledger_aggregates::OrganizationId::from_slug(slug).partition();
+    assert_ne!(partition(a), partition(b));
+    for slug in [a, b] {
+        app.organization(&admin, slug, &[("GITHUB", GITHUB_SECRET)]).await;
+    }
+    let pool = app.database.superuser().await;
+    sqlx::query(
+        "with head as (update log_heads set position = position + 1 where partition = $1 returning position)
+         insert into events select $1, position, 'webhook', gen_random_uuid()::text, 1, 'webhook.from_the_future', '7',
+                                   '{}', '{}', $2, now() from head",
+    )
+    .bind(partition(a).number())
+    .bind(hookledger_aggregates::OrganizationId::from_slug(a).uuid())
+    .execute(&pool)
+    .await
+    .unwrap();
+    for slug in [a, b] {
+        assert!(app.github(slug, "d", "{}").send().await.unwrap().status().is_success());
+    }
+    admin.webhooks_until(b, "status", |nodes| nodes.len() == 1).await;
+    let stopped: Vec<String> =
+        sqlx::query_scalar("select stopped_by from follower_checkpoints where name = 'webhook_logs' and stopped_by is not null")
+            .fetch_all(&pool)
+            .await
+            .unwrap();
+    assert!(stopped.len() == 1 && stopped[0].contains("webhook.from_the_future"), "{stopped:?}");
+    assert!(admin.webhooks(a, "status").await.is_empty());
+    let ready = app.client.get(format!("{}/readyz", app.url)).send().await.unwrap();
+    assert_eq!(ready.status().as_u16(), 503);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_node_goes_on_when_one_is_gone() {
+    let app = TestApp::start().await;
+    let admin = app.super_admin().await;
+    app.organization(&admin, "acme", &[("GITHUB", GITHUB_SECRET)]).await;
+    let other = app.second_node().await;
+    app.github("acme", "d-1", "{}").send().await.unwrap();
+    admin.webhooks_until("acme", "status", |nodes| nodes.len() == 1).await;
+    let token = admin.token.clone();
+    app.stop().await;
+    assert!(other.github("acme", "d-2", "{}").send().await.unwrap().status().is_success());
+    let admin = crate::app::Actor { app: &other, token };
+    admin.webhooks_until("acme", "status", |nodes| nodes.len() == 2 && nodes.iter().all(|n| n["status"] == "SUCCESS")).await;
+    other.stop().await;
+}
