@@ -11,11 +11,13 @@ exception
 end
 $$;
 
+-- Whoever migrates also serves. From PostgreSQL 16 on, who makes a role may not yet act as it; a
+-- superuser may act as any; where somebody else granted it, that is enough.
 do $$
 begin
-    if not pg_has_role(current_user, 'hookledger_runtime', 'member') then
-        execute format('grant hookledger_runtime to %I', current_user);
-    end if;
+    execute format('grant hookledger_runtime to %I', current_user);
+exception
+    when insufficient_privilege or invalid_grant_operation then null;
 end
 $$;
 

@@ -22,14 +22,15 @@ pub trait Contender {
 
     /// Waits until what was acknowledged can be read, and says how long that took. `accepted` holds
     /// the webhooks acknowledged so far, by organization, over all rounds.
-    async fn settle(&mut self, accepted: &[u64]) -> Result<Option<Settled>>;
+    async fn settle(&mut self, accepted: &[u64]) -> Result<Settled>;
 }
 
 #[derive(Debug, Clone, Copy)]
 pub struct Settled {
-    pub after: Duration,
+    /// Nothing for a contender without a read model.
+    pub caught_up_after: Option<Duration>,
     pub counted: u64,
-    /// Whether every organization's count is exactly what was acknowledged to it.
+    /// Whether exactly what was acknowledged is there, organization by organization where they are kept apart.
     pub exact: bool,
 }
 

@@ -1,6 +1,7 @@
 //! The contender "hookledger": the real binary, set up as its operator would, over its public interface.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -25,8 +26,9 @@ pub struct Hookledger {
     master_keys: String,
     jwt_keys: String,
     http: reqwest::Client,
-    /// Where it listens, and a super admin's session; both from its first start.
-    origin: String,
+    /// The same at every start: its base URL is the issuer of its sessions.
+    address: SocketAddr,
+    /// A super admin's, from its first start.
     session: Option<String>,
 }
 
@@ -51,9 +53,13 @@ impl Hookledger {
             master_keys: key(),
             jwt_keys: key(),
             http: client()?,
-            origin: String::new(),
+            address: free_address()?,
             session: None,
         })
+    }
+
+    fn origin(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     /// The binary with the bench's configuration and none of the caller's.
@@ -66,13 +72,12 @@ impl Hookledger {
         }) {
             command.env_remove(name);
         }
-        let listen = self.origin.trim_start_matches("http://");
         command.args(arguments).current_dir(&self.data).envs([
             ("DATABASE_URL", self.cluster.url().as_str()),
             ("HOOKLEDGER_MASTER_KEYS", &self.master_keys),
             ("HOOKLEDGER_JWT_KEYS", &self.jwt_keys),
-            ("HOOKLEDGER_LISTEN", listen),
-            ("HOOKLEDGER_BASE_URL", &self.origin),
+            ("HOOKLEDGER_LISTEN", &self.address.to_string()),
+            ("HOOKLEDGER_BASE_URL", &self.origin()),
         ]);
         command.env("HOOKLEDGER_DATA_DIR", &self.data);
         command
@@ -89,7 +94,7 @@ impl Hookledger {
             )
         })?;
         let token = rest.split(|c: char| c.is_whitespace() || "&\"#".contains(c)).next().unwrap_or_default();
-        let url = format!("{}/api/auth/verify-magic-link", self.origin);
+        let url = format!("{}/api/auth/verify-magic-link", self.origin());
         let response = self.http.post(url).json(&json!({ "token": token })).send().await?;
         let status = response.status();
         let body: Value = response.json().await.context("verify-magic-link")?;
@@ -99,7 +104,7 @@ impl Hookledger {
 
     async fn graphql(&self, query: &str, variables: Value) -> Result<Value> {
         let session = self.session.as_deref().context("not signed in")?;
-        let request = self.http.post(format!("{}/graphql", self.origin)).bearer_auth(session);
+        let request = self.http.post(format!("{}/graphql", self.origin())).bearer_auth(session);
         let response = request.json(&json!({ "query": query, "variables": variables })).send().await?;
         let status = response.status();
         let mut body: Value = response.json().await.with_context(|| format!("GraphQL answered {status}"))?;
@@ -132,11 +137,9 @@ impl Contender for Hookledger {
 
     async fn start(&mut self) -> Result<Running> {
         let cluster = self.cluster.start().await?;
-        let address = free_address()?;
-        self.origin = format!("http://{address}");
         let log = self.data.with_extension("log");
         let server = Process::spawn("hookledger serve", &mut self.command(&["serve"]), libc::SIGTERM, &log)?;
-        let running = Running::new(address, server, cluster).ready(&self.http).await?;
+        let running = Running::new(self.address, server, cluster).ready(&self.http).await?;
         if self.session.is_none() {
             self.session = Some(self.sign_in().await?);
             for number in 0..ORGANIZATIONS {
@@ -148,7 +151,7 @@ impl Contender for Hookledger {
         Ok(running)
     }
 
-    async fn settle(&mut self, accepted: &[u64]) -> Result<Option<Settled>> {
+    async fn settle(&mut self, accepted: &[u64]) -> Result<Settled> {
         let started = Instant::now();
         let mut counts = vec![0; accepted.len()];
         loop {
@@ -160,7 +163,7 @@ impl Contender for Hookledger {
             let after = started.elapsed();
             if counts.iter().zip(accepted).all(|(count, expected)| count >= expected) {
                 let exact = counts == accepted;
-                return Ok(Some(Settled { after, counted: counts.iter().sum(), exact }));
+                return Ok(Settled { caught_up_after: Some(after), counted: counts.iter().sum(), exact });
             }
             if after > CATCH_UP_LIMIT {
                 bail!("the read model holds {counts:?} of {accepted:?} acknowledged webhooks after {CATCH_UP_LIMIT:?}");

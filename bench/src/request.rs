@@ -72,7 +72,7 @@ impl Template {
 
 const ENDING: &[u8] = b"\"}";
 
-/// A push of one to four commits, 1.4 to 3 KB, up to the opening quote of its last member, `after`.
+/// A push of one to three commits, one to three kilobytes, up to the opening quote of its last member, `after`.
 fn body(number: usize) -> String {
     let repository = format!("bench-{number}/service-{number}");
     let commit = |n: usize| {
@@ -86,7 +86,7 @@ fn body(number: usize) -> String {
             "added": [], "removed": [], "modified": ["src/billing/round.rs", "tests/billing.rs"],
         })
     };
-    let commits: Vec<_> = (0..=number % 4).map(commit).collect();
+    let commits: Vec<_> = (0..=number % 3).map(commit).collect();
     let mut push = json!({
         "ref": "refs/heads/main", "before": "6113728f27ae82c7b1a177c8d03f9e96e0adf246",
         "created": false, "deleted": false, "forced": false, "base_ref": null,

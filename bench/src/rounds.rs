@@ -79,7 +79,7 @@ impl<C: Contender> Course<C> {
         let figures = Figures::of(&load);
         figures.print(C::NAME, &round.to_string());
         self.figures.push(figures);
-        self.settled = self.contender.settle(&self.accepted).await?;
+        self.settled = Some(self.contender.settle(&self.accepted).await?);
         Ok(())
     }
 

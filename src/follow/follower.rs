@@ -14,10 +14,18 @@ use crate::log::{Heads, LogPosition, ReadError, Reader, Scope};
 
 /// Events of one partition that are handed on at once.
 const BATCH: i64 = 1_000;
-/// After a small batch more is let come, so that a steady trickle does not make a transaction of
-/// each event.
-const GATHER: Duration = Duration::from_millis(20);
-const SMALL_BATCH: usize = 256;
+/// After a batch more is let come: what is applied together costs a transaction, and a webhook
+/// whose whole story is in one batch costs one row instead of a row and its updates. The first
+/// event after a rest is applied at once.
+const GATHER: Duration = Duration::from_millis(100);
+/// So many events at once mean that the follower is behind, and goes on without a pause.
+const FULL_BATCH: usize = 2_000;
+/// While acknowledgements need the machine, a follower takes smaller batches and then rests for
+/// some times as long as it worked, but not when what it applies is older than it may be.
+const BATCH_UNDER_PRESSURE: i64 = 200;
+const REST_UNDER_PRESSURE: u32 = 4000;
+const LONGEST_REST: Duration = Duration::from_secs(100);
+const OLDEST_UNDER_PRESSURE: chrono::Duration = chrono::Duration::seconds(10);
 /// Without a wake-up the log is looked at this often, and the lease is kept.
 const IDLE: Duration = Duration::from_millis(250);
 const BACKOFF: Duration = Duration::from_secs(1);
@@ -41,6 +49,11 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Which events it is handed.
     fn scope(&self) -> Scope;
+
+    /// How long more is let come after a batch.
+    fn gather(&self) -> Duration {
+        GATHER
+    }
 
     /// Does what the events ask for, outside any transaction. It may be asked again for the same
     /// events, so it must do nothing twice.
@@ -88,6 +101,8 @@ struct Progress {
     seen: Vec<i64>,
     stopped: Vec<bool>,
     retry_stopped_at: tokio::time::Instant,
+    /// When the last event that was dealt with had been recorded.
+    applied_at: Option<chrono::DateTime<chrono::Utc>>,
 }
 
 impl Follower {
@@ -117,9 +132,13 @@ impl Follower {
             if stop.is_cancelled() {
                 break Ok(());
             }
+            let started = tokio::time::Instant::now();
             let pause = match self.step(&mut progress).await {
-                Ok(Step::Applied(count)) if count >= SMALL_BATCH => continue,
-                Ok(Step::Applied(_)) => GATHER,
+                Ok(Step::Applied(_)) if self.yields(&progress) => {
+                    (started.elapsed() * REST_UNDER_PRESSURE).clamp(self.handler.gather(), LONGEST_REST)
+                }
+                Ok(Step::Applied(count)) if count >= FULL_BATCH => continue,
+                Ok(Step::Applied(_)) => self.handler.gather(),
                 Ok(Step::Idle) => {
                     let _ = stop.run_until_cancelled(wake.wait(IDLE)).await;
                     continue;
@@ -135,6 +154,12 @@ impl Follower {
         result
     }
 
+    /// Whether acknowledgements come first now.
+    fn yields(&self, progress: &Progress) -> bool {
+        let oldest = progress.applied_at.is_none_or(|at| chrono::Utc::now() - at < OLDEST_UNDER_PRESSURE);
+        oldest && self.heads.pressure.is_high()
+    }
+
     async fn start(&self, lease: Lease) -> Result<Progress, ReadError> {
         let stored = self.checkpoints.load(self.handler.name()).await?;
         self.heads.refresh(&self.pool).await?;
@@ -144,6 +169,7 @@ impl Follower {
             stopped: vec![false; stored.len()],
             stored,
             retry_stopped_at: tokio::time::Instant::now() + RETRY_STOPPED,
+            applied_at: None,
         })
     }
 
@@ -167,14 +193,16 @@ impl Follower {
         if cursors.is_empty() {
             return Ok(Step::Idle);
         }
-        let batch = self.reader.after(&cursors, self.handler.scope(), BATCH).await?;
+        let limit = if self.yields(progress) { BATCH_UNDER_PRESSURE } else { BATCH };
+        let batch = self.reader.after(&cursors, self.handler.scope(), limit).await?;
+        progress.applied_at = batch.events.iter().map(|event| event.recorded_at).min();
         for broken in &batch.broken {
             self.stop_partition(progress, broken.at, &broken.reason).await?;
         }
         if !self.hand_on(progress, &batch.events).await? {
             return Ok(Step::Lost);
         }
-        self.note_seen(progress, &cursors, &batch.events, &heads);
+        self.note_seen(progress, &cursors, &batch.events, &heads, limit);
         Ok(if batch.events.is_empty() { Step::Idle } else { Step::Applied(batch.events.len()) })
     }
 
@@ -185,6 +213,7 @@ impl Follower {
         cursors: &[LogPosition],
         events: &[RecordedEvent],
         heads: &[i64],
+        limit: i64,
     ) {
         for cursor in cursors {
             let index = cursor.partition.index();
@@ -193,12 +222,12 @@ impl Follower {
             }
             let count = events.iter().filter(|event| event.partition == cursor.partition).count();
             let applied = progress.stored[index].position;
-            let all = i64::try_from(count).is_ok_and(|count| count < BATCH);
+            let all = i64::try_from(count).is_ok_and(|count| count < limit);
             progress.seen[index] = match self.handler.scope() {
                 // In a full scope the checkpoint says it all.
                 Scope::All => applied,
-                Scope::Administrative if all => applied.max(heads[index]),
-                Scope::Administrative => applied,
+                Scope::Administrative | Scope::Pending if all => applied.max(heads[index]),
+                Scope::Administrative | Scope::Pending => applied,
             };
         }
     }

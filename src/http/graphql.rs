@@ -83,20 +83,23 @@ impl Call {
         let Some(media_type) = media_type(&self.headers) else {
             let message = format!("the answer is application/json or {RESPONSE_JSON}, and neither is accepted");
             let response = only_error(Code::BadUserInput, message);
-            return Answer::json(StatusCode::NOT_ACCEPTABLE, &response).with_type(JSON_UTF8);
+            return errors_only(StatusCode::NOT_ACCEPTABLE, &response).with_type(JSON_UTF8);
         };
         match self.execute(services, body).await {
             Ok(response) => {
                 // The older media type says 200 whatever the answer is, the newer one says more.
                 let refused = response.is_err() && response.data == async_graphql::Value::Null && !ran(&response);
-                let status = if refused && media_type == RESPONSE_JSON_UTF8 { StatusCode::BAD_REQUEST } else { StatusCode::OK };
-                Answer::json(status, &with_codes(response)).with_type(media_type)
+                let response = with_codes(response);
+                if !refused {
+                    return Answer::json(StatusCode::OK, &response).with_type(media_type);
+                }
+                let older = media_type == JSON_UTF8;
+                errors_only(if older { StatusCode::OK } else { StatusCode::BAD_REQUEST }, &response).with_type(media_type)
             }
-            Err(Refusal { response, allow: Some(allow), .. }) => {
-                let answer = Answer::json(StatusCode::METHOD_NOT_ALLOWED, &response).with_type(media_type);
-                answer.with_allow(allow)
+            Err(Refusal { status, response, allow }) => {
+                let answer = errors_only(status, &response).with_type(media_type);
+                if let Some(allow) = allow { answer.with_allow(allow) } else { answer }
             }
-            Err(refusal) => Answer::json(refusal.status, &refusal.response).with_type(media_type),
         }
     }
 
@@ -175,6 +178,15 @@ impl Call {
             Refusal::bad_request(format!("the body is not a GraphQL request in JSON: {error}"))
         })
     }
+}
+
+/// A request that was not executed has no `data`, not even null.
+fn errors_only(status: StatusCode, response: &GraphqlResponse) -> Answer {
+    #[derive(serde::Serialize)]
+    struct ErrorsOnly<'a> {
+        errors: &'a [async_graphql::ServerError],
+    }
+    Answer::json(status, &ErrorsOnly { errors: &response.errors })
 }
 
 fn request(parameters: Parameters) -> Result<Request, Refusal> {

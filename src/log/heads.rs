@@ -10,6 +10,7 @@ use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::pressure::Pressure;
 use super::read::Scope;
 use super::unit::LogPosition;
 
@@ -44,11 +45,17 @@ pub struct Heads {
     /// Moves with every administrative event of this node, so that those who follow only such
     /// events sleep through the traffic of webhooks.
     administrative: watch::Sender<u64>,
+    /// How busy the writer is with what somebody waits for.
+    pub pressure: Pressure,
 }
 
 impl Default for Heads {
     fn default() -> Self {
-        Self { positions: watch::Sender::new([0; PARTITIONS as usize]), administrative: watch::Sender::new(0) }
+        Self {
+            positions: watch::Sender::new([0; PARTITIONS as usize]),
+            administrative: watch::Sender::new(0),
+            pressure: Pressure::default(),
+        }
     }
 }
 
@@ -83,7 +90,7 @@ impl Heads {
     #[must_use]
     pub fn wake(&self, scope: Scope) -> Wake {
         match scope {
-            Scope::All => Wake::Positions(self.positions.subscribe()),
+            Scope::All | Scope::Pending => Wake::Positions(self.positions.subscribe()),
             Scope::Administrative => Wake::Administrative(self.administrative.subscribe()),
         }
     }

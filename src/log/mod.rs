@@ -6,6 +6,7 @@
 mod batch;
 mod commands;
 mod heads;
+mod pressure;
 mod read;
 mod unit;
 mod writer;

@@ -30,6 +30,8 @@ pub enum Scope {
     All,
     /// What people and operators did: everything but the traffic of webhooks.
     Administrative,
+    /// What makes a webhook pending.
+    Pending,
 }
 
 /// Events after some cursors, in order within each partition.
@@ -71,6 +73,7 @@ impl Reader {
         let wanted = match scope {
             Scope::All => "true",
             Scope::Administrative => "(e.aggregate_type <> 'webhook' or e.event_type = 'webhook.retry_requested')",
+            Scope::Pending => "e.event_type in ('webhook.signature_verified', 'webhook.retry_requested')",
         };
         let sql = format!(
             "select e.* from unnest($1::int[], $2::bigint[]) as c (partition, after)

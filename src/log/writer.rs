@@ -16,13 +16,15 @@ use super::unit::{Appended, Unit};
 
 /// Units of one flush that somebody waits for.
 const FOREGROUND_UNITS: usize = 512;
-/// Units of one flush that workers append beside them.
-const BACKGROUND_UNITS: usize = 512;
+/// Units of one flush that workers append beside them at least; as many as the others when there
+/// are more of those, so that work keeps up with what is taken in; and at most, with nobody waiting.
+const BACKGROUND_UNITS: usize = 64;
+const BACKGROUND_ALONE: usize = 512;
 /// Bytes of one flush, unless a single unit is larger.
 const FLUSH_BYTES: usize = 16 << 20;
 /// Requests that may wait for the writer. Full means overloaded.
 const FOREGROUND_QUEUE: usize = 4096;
-const BACKGROUND_QUEUE: usize = 16;
+const BACKGROUND_QUEUE: usize = 64;
 /// How long one flush may take; the connection's statement timeout is shorter.
 const FLUSH_LIMIT: Duration = Duration::from_secs(15);
 /// Flushes that are done carefully after one met a conflict: conflicts come in bursts.
@@ -150,12 +152,14 @@ impl Writer {
             foreground += request.units.len();
             gathered.take(request);
         }
-        while background < BACKGROUND_UNITS && gathered.weight < FLUSH_BYTES {
+        let allowance = if foreground == 0 { BACKGROUND_ALONE } else { BACKGROUND_UNITS.max(foreground) };
+        while background < allowance && gathered.weight < FLUSH_BYTES {
             let Ok(request) = self.background.try_recv() else { break };
             background += request.units.len();
             gathered.take(request);
         }
         let verdicts = self.flush(&gathered.units).await;
+        self.heads.pressure.note(foreground);
         self.heads.advance(verdicts.iter().flatten().flatten().map(|appended| appended.last));
         if gathered.units.iter().any(Unit::is_administrative) {
             self.heads.advance_administrative();

@@ -4,6 +4,8 @@
 //! doing the same events again, after a crash or on another node, is a conflict and changes
 //! nothing.
 
+use std::time::Duration;
+
 use futures::future::BoxFuture;
 use hookledger_aggregates::webhook::{Outcome, Phase, Webhook, WebhookCommand, WebhookEvent};
 use hookledger_aggregates::{Event, Metadata, OrganizationId, RecordedEvent};
@@ -14,6 +16,10 @@ use crate::log::{AppendError, Log, NewEvent, Reader, Scope, Sequence, Unit};
 
 /// Events of one webhook's stream that are read to decide again; duplicates make streams long.
 const STREAM_LIMIT: i64 = 100_000;
+/// Webhooks whose success is appended together.
+const PORTION: usize = 32;
+/// Processing waits less than projections do: it is what a webhook's pending time is made of.
+const GATHER: Duration = Duration::from_millis(50);
 /// How often a webhook is decided again while others append to its stream.
 const TRIES: usize = 10;
 
@@ -97,7 +103,11 @@ impl Handler for Recorder {
     }
 
     fn scope(&self) -> Scope {
-        Scope::All
+        Scope::Pending
+    }
+
+    fn gather(&self) -> Duration {
+        GATHER
     }
 
     fn react<'a>(&'a self, events: &'a [RecordedEvent]) -> BoxFuture<'a, Result<(), HandlerError>> {
@@ -121,8 +131,10 @@ impl Handler for Recorder {
             if units.is_empty() {
                 return Ok(());
             }
-            let verdicts = self.log.append_all(units).await.map_err(transient)?;
-            for ((organization, id), verdict) in webhooks.into_iter().zip(verdicts) {
+            // In portions, which the writer lets in beside what providers wait for.
+            let portions = units.chunks(PORTION).map(|portion| self.log.append_all(portion.to_vec()));
+            let verdicts = futures::future::try_join_all(portions).await.map_err(transient)?;
+            for ((organization, id), verdict) in webhooks.into_iter().zip(verdicts.into_iter().flatten()) {
                 match verdict {
                     Ok(_) => {}
                     Err(AppendError::Conflict) => self.decide_again(organization, id).await?,

@@ -35,7 +35,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(20);
 pub enum EmbeddedError {
     #[error(
         "no PostgreSQL programs were found (looked for initdb with pg_config, in /usr/lib/postgresql and with \
-         Homebrew): install PostgreSQL 14 or later (Debian and Ubuntu: apt-get install postgresql; macOS: brew \
+         Homebrew): install PostgreSQL 15 or later (Debian and Ubuntu: apt-get install postgresql; macOS: brew \
          install postgresql), or set DATABASE_URL to a server that runs"
     )]
     NoPrograms,

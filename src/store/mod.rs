@@ -26,6 +26,8 @@ const RECOVERY_LIMIT: Duration = Duration::from_secs(300);
 pub enum StoreError {
     #[error(transparent)]
     Embedded(#[from] embedded::EmbeddedError),
+    #[error("DATABASE_URL does not begin with postgres:// or postgresql://")]
+    Scheme,
     #[error("DATABASE_URL is not a PostgreSQL URL: {0}")]
     Url(#[source] sqlx::Error),
     #[error("the database cannot be reached: {0}")]
@@ -48,7 +50,11 @@ impl Store {
     /// # Errors
     /// When it is not a URL of PostgreSQL.
     pub fn at_url(url: &SecretString) -> Result<Self, StoreError> {
-        let options = PgConnectOptions::from_str(url.expose_secret()).map_err(StoreError::Url)?;
+        let text = url.expose_secret();
+        if !(text.starts_with("postgres://") || text.starts_with("postgresql://")) {
+            return Err(StoreError::Scheme);
+        }
+        let options = PgConnectOptions::from_str(text).map_err(StoreError::Url)?;
         Ok(Self { options: options.application_name("hookledger") })
     }
 

@@ -1,0 +1,41 @@
+# Two commands do everything on a fresh machine: `make run` and `make test`.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+NEXTEST := $(shell command -v cargo-nextest 2>/dev/null || ls $${CARGO_HOME:-$$HOME/.cargo}/bin/cargo-nextest 2>/dev/null)
+
+.PHONY: help
+help: ## Shows this
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+.PHONY: setup
+setup: ## Installs what is missing: PostgreSQL, Node.js packages of the tests, nextest
+	@scripts/setup
+
+.PHONY: run
+run: ## Builds, makes sample data once, and serves with the embedded store
+	@scripts/setup run
+	cargo build --release
+	@scripts/run
+
+.PHONY: test
+test: ## Installs what is missing and runs every test and lint
+	@scripts/setup test
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	scripts/test-postgres stop
+	HOOKLEDGER_TEST_POSTGRES=$$(scripts/test-postgres start) cargo nextest run --workspace; \
+	    result=$$?; scripts/test-postgres stop; exit $$result
+
+.PHONY: bench
+bench: ## Measures durable webhooks/s against a stock cqrs-es server, in one run
+	@scripts/setup run
+	cargo build --release --workspace
+	target/release/hookledger-bench
+
+.PHONY: schema
+schema: ## Writes schema.graphql anew
+	cargo run --quiet -- schema > schema.graphql.new && mv schema.graphql.new schema.graphql
+
+.PHONY: deny
+deny: ## Checks licences, advisories and layering (needs cargo-deny)
+	cargo deny check bans licenses sources
