@@ -12,7 +12,8 @@ create table events (
     metadata json not null,
     organization_id uuid not null,
     recorded_at timestamptz not null,
-    constraint events_stream primary key (aggregate_type, aggregate_id, sequence, partition),
+    -- The id comes first: it is what differs, and every insert descends this index by comparing.
+    constraint events_stream primary key (aggregate_id, aggregate_type, sequence, partition),
     constraint events_position unique (partition, position)
 );
 comment on table events is 'Append-only log of everything that happened.';
@@ -48,7 +49,7 @@ create table webhook_bodies (
     webhook_id uuid not null,
     headers bytea not null,
     body bytea not null,
-    primary key (organization_id, webhook_id)
+    primary key (webhook_id, organization_id)
 );
 comment on table webhook_bodies is 'Raw requests. Retention may remove rows; the events keep digest and size.';
 comment on column webhook_bodies.organization_id is 'The tenant.';

@@ -20,7 +20,7 @@ pub struct StoreSettings {
     pub data_dir: PathBuf,
 
     /// Keys that encrypt secrets, `id:base64(32 bytes)`, comma separated; the first encrypts.
-    /// Generated with the embedded store; needed with DATABASE_URL.
+    /// Generated with the embedded store; needed with `DATABASE_URL`.
     #[arg(long, env = "HOOKLEDGER_MASTER_KEYS", hide_env_values = true, value_name = "KEYS")]
     pub master_keys: Option<SecretString>,
 
@@ -130,7 +130,8 @@ impl FromStr for Span {
             "d" => 86_400,
             _ => return Err(FORM),
         };
-        let seconds = number.checked_mul(seconds).filter(|seconds| (1..=3_650 * 86_400).contains(seconds)).ok_or(FORM)?;
+        let seconds =
+            number.checked_mul(seconds).filter(|seconds| (1..=3_650 * 86_400).contains(seconds)).ok_or(FORM)?;
         Ok(Self(Duration::seconds(seconds)))
     }
 }

@@ -111,7 +111,8 @@ async fn send(core: &Core) -> Result<(), DemoError> {
     let directory = Directory::default();
     let (reader, heads, vault) = (core.reader.clone(), core.heads.clone(), core.vault.clone());
     DirectoryFollower::new(directory.clone(), reader, heads, vault).load().await.map_err(refused)?;
-    let receiver = Receiver::new(directory, core.log.clone(), core.reader.clone(), std::sync::Arc::new(Rejections::default()));
+    let receiver =
+        Receiver::new(directory, core.log.clone(), core.reader.clone(), std::sync::Arc::new(Rejections::default()));
     let endpoint = receiver.endpoint(SLUG, "github").ok_or_else(|| refused("the sample provider is missing"))?;
     for (event, body) in SAMPLES {
         let request = request(event, body, &sign(body.as_bytes()))?;
@@ -126,7 +127,9 @@ async fn send(core: &Core) -> Result<(), DemoError> {
 fn request(event: &str, body: &'static str, signature: &str) -> Result<Request, DemoError> {
     let mut headers = HeaderMap::new();
     let mut put = |name, value: &str| {
-        HeaderValue::from_str(value).map(|value| drop(headers.insert(HeaderName::from_static(name), value))).map_err(refused)
+        HeaderValue::from_str(value)
+            .map(|value| drop(headers.insert(HeaderName::from_static(name), value)))
+            .map_err(refused)
     };
     put("content-type", "application/json")?;
     put("user-agent", "GitHub-Hookshot/sample")?;

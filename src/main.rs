@@ -34,7 +34,7 @@ enum Command {
     Serve(ServeSettings),
     /// Brings the schema of the store up to date.
     Migrate(StoreSettings),
-    /// Prints a fresh key for HOOKLEDGER_MASTER_KEYS or HOOKLEDGER_JWT_KEYS.
+    /// Prints a fresh key for `HOOKLEDGER_MASTER_KEYS` or `HOOKLEDGER_JWT_KEYS`.
     Keygen {
         /// Id of the key; give each key another.
         #[arg(default_value = "k1")]
@@ -101,7 +101,9 @@ fn parse() -> anyhow::Result<Cli> {
     if let Some(file) = file {
         command = with_file(command, &file)?;
     }
-    Ok(Cli::from_arg_matches(&command.get_matches_from(arguments)).map_err(|error| error.exit()).unwrap_or_else(|never| never))
+    Ok(Cli::from_arg_matches(&command.get_matches_from(arguments))
+        .map_err(|error| error.exit())
+        .unwrap_or_else(|never| never))
 }
 
 /// Runs a command with its store, embedded where no other is named, and stops what it started.
@@ -166,6 +168,10 @@ async fn seed_demo(store: &Store, settings: &StoreSettings) -> anyhow::Result<()
     let seeded = seeded?;
     println!("{}\n", if seeded.is_new { "Sample data was made." } else { "Sample data is there already." });
     println!("Send a webhook:\n\n{}\n", seeded.curl);
-    println!("Sign in as the super admin (works once, for {} minutes):\n\n{}", settings.magic_link_ttl.0.num_minutes(), link?.url);
+    println!(
+        "Sign in as the super admin (works once, for {} minutes):\n\n{}",
+        settings.magic_link_ttl.0.num_minutes(),
+        link?.url
+    );
     Ok(())
 }

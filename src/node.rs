@@ -40,8 +40,6 @@ pub enum NodeError {
     Database(#[from] sqlx::Error),
     #[error("{address} cannot be served on: {source}")]
     Listen { address: SocketAddr, source: std::io::Error },
-    #[error("metrics cannot be recorded: {0}")]
-    Metrics(#[from] metrics_exporter_prometheus::BuildError),
     #[error("the read models did not catch up in time; is another node of an earlier release following?")]
     Behind,
 }
@@ -177,8 +175,9 @@ pub async fn serve(
     let listening = |source| NodeError::Listen { address: settings.listen, source };
     let server = Server::bind(settings.listen).await.map_err(listening)?;
     let address = server.address().map_err(listening)?;
-    let metrics = metrics()?;
-    let tokens = Arc::new(Tokens::new(keys::jwt(&settings.store)?, settings.store.base_url.0.clone(), settings.session_ttl.0));
+    let metrics = metrics();
+    let tokens =
+        Arc::new(Tokens::new(keys::jwt(&settings.store)?, settings.store.base_url.0.clone(), settings.session_ttl.0));
     let core = Core::start(store, &settings.store).await?;
 
     let directory = Directory::default();
@@ -216,7 +215,7 @@ pub async fn serve(
     Ok(())
 }
 
-fn metrics() -> Result<metrics_exporter_prometheus::PrometheusHandle, NodeError> {
+fn metrics() -> metrics_exporter_prometheus::PrometheusHandle {
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
     // In a process with several nodes, as tests have, the first one records.
@@ -228,5 +227,5 @@ fn metrics() -> Result<metrics_exporter_prometheus::PrometheusHandle, NodeError>
             upkeep.run_upkeep();
         }
     });
-    Ok(handle)
+    handle
 }

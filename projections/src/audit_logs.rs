@@ -137,14 +137,12 @@ fn user(event: &UserEvent) -> (&'static str, Value) {
 
 fn provider(event: &ProviderEvent) -> Option<(&'static str, Value)> {
     Some(match event {
-        ProviderEvent::Connected { provider_name, secret_version, secret_id: _ } => (
-            "created",
-            json!({"providerName": provider_name, "secretVersion": secret_version, "isActive": true}),
-        ),
-        ProviderEvent::SecretRotated { secret_version, previous_expire_at, secret_id: _ } => (
-            "secret_rotated",
-            json!({"secretVersion": secret_version, "previousSecretsExpireAt": previous_expire_at}),
-        ),
+        ProviderEvent::Connected { provider_name, secret_version, secret_id: _ } => {
+            ("created", json!({"providerName": provider_name, "secretVersion": secret_version, "isActive": true}))
+        }
+        ProviderEvent::SecretRotated { secret_version, previous_expire_at, secret_id: _ } => {
+            ("secret_rotated", json!({"secretVersion": secret_version, "previousSecretsExpireAt": previous_expire_at}))
+        }
         ProviderEvent::Activated {} => ("activated", json!({"isActive": true})),
         ProviderEvent::Deactivated {} => ("deactivated", json!({"isActive": false})),
         ProviderEvent::Deleted {} => ("deleted", json!({"isActive": false})),

@@ -49,7 +49,10 @@ const COLUMNS: &str = "o.id, o.name, o.slug, o.plan, o.webhook_limit, o.is_activ
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn find(executor: impl PgExecutor<'_>, organization: OrganizationId) -> Result<Option<Organization>, sqlx::Error> {
+pub async fn find(
+    executor: impl PgExecutor<'_>,
+    organization: OrganizationId,
+) -> Result<Option<Organization>, sqlx::Error> {
     sqlx::query_as(&format!("select {COLUMNS} from organizations o where o.id = $1"))
         .bind(organization.uuid())
         .fetch_optional(executor)

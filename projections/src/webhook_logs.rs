@@ -212,11 +212,13 @@ impl Conditions {
             let prefix = self.bind(Value::Text(text.clone()));
             let id = exact_id.map(|id| self.bind(Value::Id(id)));
             let by_id = id.map(|id| format!(" or webhook_id = {id}")).unwrap_or_default();
-            self.all.push(format!("(starts_with(provider_event_id, {prefix}) or starts_with(event_type, {prefix}){by_id})"));
+            self.all.push(format!(
+                "(starts_with(provider_event_id, {prefix}) or starts_with(event_type, {prefix}){by_id})"
+            ));
         }
     }
 
-    fn bind_to<'q, O>(self, query: QueryAs<'q, Postgres, O, PgArguments>) -> QueryAs<'q, Postgres, O, PgArguments> {
+    fn bind_to<O>(self, query: QueryAs<'_, Postgres, O, PgArguments>) -> QueryAs<'_, Postgres, O, PgArguments> {
         self.values.into_iter().fold(query, |query, value| match value {
             Value::Id(id) => query.bind(id),
             Value::Time(time) => query.bind(time),
@@ -339,7 +341,8 @@ impl<'a> Fold<'a> {
         });
         change.last_position = recorded.position;
         change.last_at = recorded.recorded_at;
-        let first = |receipt, valid| Some(First { receipt, position: recorded.position, at: recorded.recorded_at, valid });
+        let first =
+            |receipt, valid| Some(First { receipt, position: recorded.position, at: recorded.recorded_at, valid });
         match event {
             WebhookEvent::Received(receipt) => {
                 change.first = first(receipt, true);
@@ -403,8 +406,8 @@ impl<'a> Fold<'a> {
         for ((organization, webhook, version), at) in self.orphan_uses {
             let row = find(&mut *connection, OrganizationId::new(organization), WebhookId::new(webhook)).await?;
             if let Some(row) = row {
-                let use_ = uses.entry((organization, row.provider_id, version)).or_insert(at);
-                *use_ = at.max(*use_);
+                let last = uses.entry((organization, row.provider_id, version)).or_insert(at);
+                *last = at.max(*last);
             }
         }
         note_uses(connection, uses).await

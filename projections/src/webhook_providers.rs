@@ -58,11 +58,7 @@ pub async fn find_many(
     providers: &[ProviderId],
 ) -> Result<Vec<WebhookProvider>, sqlx::Error> {
     let ids: Vec<Uuid> = providers.iter().map(|id| id.uuid()).collect();
-    sqlx::query_as(&format!("{SELECT} and id = any ($2)"))
-        .bind(organization.uuid())
-        .bind(ids)
-        .fetch_all(executor)
-        .await
+    sqlx::query_as(&format!("{SELECT} and id = any ($2)")).bind(organization.uuid()).bind(ids).fetch_all(executor).await
 }
 
 /// The secrets of a provider that verify now or did, newest first.

@@ -59,7 +59,7 @@ impl Checkpoints {
     ) -> Result<bool, sqlx::Error> {
         let partitions: Vec<i32> = moves.iter().map(|(from, _)| from.partition.number()).collect();
         let (from, to): (Vec<i64>, Vec<i64>) = moves.iter().map(|(from, to)| (from.position, *to)).unzip();
-        let moved = sqlx::query(
+        let result = sqlx::query(
             "update follower_checkpoints c set position = n.to_, stopped_by = null
              from unnest($3::int[], $4::bigint[], $5::bigint[]) as n (partition, from_, to_)
              where c.name = $1 and c.partition = n.partition and c.position = n.from_
@@ -72,7 +72,7 @@ impl Checkpoints {
         .bind(to)
         .execute(connection)
         .await?;
-        Ok(moved.rows_affected() == moves.len() as u64)
+        Ok(result.rows_affected() == moves.len() as u64)
     }
 
     /// Notes that a follower cannot go on in a partition, for people to see.

@@ -23,8 +23,8 @@ const FULL_BATCH: usize = 2_000;
 /// While acknowledgements need the machine, a follower takes smaller batches and then rests for
 /// some times as long as it worked, but not when what it applies is older than it may be.
 const BATCH_UNDER_PRESSURE: i64 = 200;
-const REST_UNDER_PRESSURE: u32 = 4000;
-const LONGEST_REST: Duration = Duration::from_secs(100);
+const REST_UNDER_PRESSURE: u32 = 4;
+const LONGEST_REST: Duration = Duration::from_secs(1);
 const OLDEST_UNDER_PRESSURE: chrono::Duration = chrono::Duration::seconds(10);
 /// Without a wake-up the log is looked at this often, and the lease is kept.
 const IDLE: Duration = Duration::from_millis(250);
@@ -187,7 +187,9 @@ impl Follower {
             .stored
             .iter()
             .enumerate()
-            .filter(|(index, place)| !progress.stopped[*index] && heads[place.partition.index()] > progress.seen[*index])
+            .filter(|(index, place)| {
+                !progress.stopped[*index] && heads[place.partition.index()] > progress.seen[*index]
+            })
             .map(|(index, place)| LogPosition { position: progress.seen[index], ..*place })
             .collect();
         if cursors.is_empty() {

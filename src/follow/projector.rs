@@ -39,7 +39,7 @@ fn classify(error: &ProjectionError) -> HandlerError {
     match error {
         ProjectionError::Corrupt { .. } => HandlerError::Unappliable(told),
         ProjectionError::Database(error) => {
-            let code = error.as_database_error().and_then(|error| error.code());
+            let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
             match code.as_deref().map(|code| &code[..2.min(code.len())]) {
                 Some("22" | "23") => HandlerError::Unappliable(told),
                 _ => HandlerError::Transient(told),

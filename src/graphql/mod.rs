@@ -15,8 +15,8 @@ mod webhook;
 use async_graphql::{EmptySubscription, SDLExportOptions};
 
 pub use context::{App, Viewer};
-pub use errors::{Code, with_codes};
 pub(crate) use errors::only_error;
+pub use errors::{Code, with_codes};
 pub use limits::check_source;
 pub use webhook::Rows;
 
@@ -37,7 +37,11 @@ pub fn schema(app: App) -> Schema {
 /// The contract as it is committed in `schema.graphql`.
 #[must_use]
 pub fn sdl() -> String {
-    let options = SDLExportOptions::new().sorted_fields().sorted_arguments().sorted_enum_items().prefer_single_line_descriptions();
+    let options = SDLExportOptions::new()
+        .sorted_fields()
+        .sorted_arguments()
+        .sorted_enum_items()
+        .prefer_single_line_descriptions();
     builder().finish().sdl_with_options(options)
 }
 

@@ -63,7 +63,8 @@ impl Organization {
 
     /// Connected providers, newest first.
     async fn providers(&self, context: &Context<'_>) -> Result<Vec<WebhookProvider>, Error> {
-        let rows = webhook_providers::list(&App::of(context)?.pool, self.0.organization_id()).await.map_err(internal)?;
+        let rows =
+            webhook_providers::list(&App::of(context)?.pool, self.0.organization_id()).await.map_err(internal)?;
         Ok(rows.into_iter().map(WebhookProvider).collect())
     }
 
@@ -112,8 +113,7 @@ impl Organization {
         Viewer::of(context)?.must_manage(organization)?;
         let page = Window::forward(first, after).request(|cursor| keyset(organization, cursor))?;
         let rows = audit_logs::list(&App::of(context)?.pool, organization, page).await.map_err(internal)?;
-        let cursor =
-            |row: &audit_logs::AuditEntry| encode_cursor(organization, row.at, &row.position.to_be_bytes());
+        let cursor = |row: &audit_logs::AuditEntry| encode_cursor(organization, row.at, &row.position.to_be_bytes());
         Ok(connection(rows, &page, cursor, AuditEntry::from))
     }
 }

@@ -1,6 +1,6 @@
 //! Relay's arguments, checked and turned into a page request, and pages turned into connections.
 
-use async_graphql::connection::{Connection, CursorType, EmptyFields, Edge};
+use async_graphql::connection::{Connection, CursorType, Edge, EmptyFields};
 use async_graphql::{Error, OutputType};
 use hookledger_projections::{Page, PageRequest};
 
@@ -62,6 +62,8 @@ pub(super) fn connection<K, R, N: OutputType>(
     let (previous, next) =
         if request.backward { (page.has_more, came_from_somewhere) } else { (came_from_somewhere, page.has_more) };
     let mut connection = Connection::new(previous, next);
-    connection.edges.extend(page.rows.into_iter().map(|row| Edge::with_additional_fields(Cursor(cursor(&row)), node(row), EmptyFields)));
+    connection.edges.extend(
+        page.rows.into_iter().map(|row| Edge::with_additional_fields(Cursor(cursor(&row)), node(row), EmptyFields)),
+    );
     connection
 }

@@ -105,16 +105,18 @@ impl Query {
             return Ok(None);
         }
         Ok(match id {
-            NodeId::Organization(id) => {
-                organizations::find(&app.pool, id).await.map_err(internal)?.map(|row| Node::Organization(Organization(row)))
-            }
+            NodeId::Organization(id) => organizations::find(&app.pool, id)
+                .await
+                .map_err(internal)?
+                .map(|row| Node::Organization(Organization(row))),
             NodeId::Provider(organization, id) => {
                 let rows = webhook_providers::find_many(&app.pool, organization, &[id]).await.map_err(internal)?;
                 rows.into_iter().next().map(|row| Node::WebhookProvider(WebhookProvider(row)))
             }
-            NodeId::Webhook(organization, id) => {
-                webhook_logs::find(&app.pool, organization, id).await.map_err(internal)?.map(|row| Node::Webhook(Webhook(row)))
-            }
+            NodeId::Webhook(organization, id) => webhook_logs::find(&app.pool, organization, id)
+                .await
+                .map_err(internal)?
+                .map(|row| Node::Webhook(Webhook(row))),
             NodeId::User(..) => None,
         })
     }

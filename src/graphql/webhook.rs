@@ -22,7 +22,7 @@ use super::provider::WebhookProvider;
 use crate::log::RawRequest;
 
 /// Bodies above this are parsed off the threads that serve everybody.
-const LARGE_BODY: usize = 256 << 10;
+const LARGE_BODY: i64 = 256 << 10;
 /// Events of one webhook that are shown.
 const MAX_EVENTS: i64 = 1_000;
 
@@ -57,7 +57,9 @@ impl WebhookFilter {
         let provider = match self.provider_id.as_ref().map(NodeId::decode) {
             None => None,
             Some(Some(NodeId::Provider(owner, provider))) if owner == organization => Some(provider),
-            Some(_) => return Err(Code::BadUserInput.error("providerId is not the id of a provider of this organization")),
+            Some(_) => {
+                return Err(Code::BadUserInput.error("providerId is not the id of a provider of this organization"));
+            }
         };
         // PostgreSQL's text holds no U+0000, so nothing can match it.
         let storable = |text: &Option<String>| text.as_ref().is_none_or(|text| !text.contains('\0'));
@@ -242,7 +244,7 @@ impl Webhook {
     async fn payload(&self, context: &Context<'_>) -> Result<Option<Json<serde_json::Value>>, Error> {
         let Some(raw) = self.raw(context).await? else { return Ok(None) };
         let parse = move || serde_json::from_slice(&raw.body).ok().map(Json);
-        if self.0.body_size > LARGE_BODY as i64 {
+        if self.0.body_size > LARGE_BODY {
             return tokio::task::spawn_blocking(parse).await.map_err(internal);
         }
         Ok(parse())

@@ -63,10 +63,8 @@ struct OrganizationBody {
     name: String,
 }
 
-pub(super) fn route(
-    services: Arc<Services>,
-) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
-    let page = warp::path!("auth" / "verify").and(warp::get()).map(|| verify_page());
+pub(super) fn route(services: Arc<Services>) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
+    let page = warp::path!("auth" / "verify").and(warp::get()).map(verify_page);
     let verify = warp::path!("api" / "auth" / "verify-magic-link")
         .and(warp::method())
         .and(warp::header::headers_cloned())
@@ -82,10 +80,7 @@ pub(super) fn route(
 fn verify_page() -> Response {
     let mut response = Answer::text(StatusCode::OK, "text/html; charset=utf-8", VERIFY_PAGE).into_response();
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_SECURITY_POLICY,
-        VERIFY_POLICY.clone(),
-    );
+    headers.insert(header::CONTENT_SECURITY_POLICY, VERIFY_POLICY.clone());
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     response
 }
@@ -100,7 +95,8 @@ async fn verify<B: Buf>(
     if method != Method::POST {
         return Err(Answer::method_not_allowed("POST"));
     }
-    let is_json = headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
+    let is_json =
+        headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
     if !is_json {
         let sentence = "Send the token as application/json";
         return Err(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", sentence));
@@ -116,10 +112,11 @@ async fn verify<B: Buf>(
     })?;
     let user = signed_in.user;
     let organization = OrganizationId::new(user.organization_id);
-    let token = services.tokens.issue(UserId::new(user.id), organization, signed_in.session, now).map_err(|reason| {
-        tracing::error!(error = %reason, "a session token cannot be made");
-        unavailable()
-    })?;
+    let token =
+        services.tokens.issue(UserId::new(user.id), organization, signed_in.session, now).map_err(|reason| {
+            tracing::error!(error = %reason, "a session token cannot be made");
+            unavailable()
+        })?;
     let organization = organizations::find(&services.app.pool, organization).await.map_err(|e| failed(e.into()))?;
     let response = VerifyResponse {
         token,

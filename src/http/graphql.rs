@@ -27,9 +27,7 @@ const RESPONSE_JSON: &str = "application/graphql-response+json";
 const RESPONSE_JSON_UTF8: &str = "application/graphql-response+json; charset=utf-8";
 const JSON_UTF8: &str = "application/json; charset=utf-8";
 
-pub(super) fn route(
-    services: Arc<Services>,
-) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
+pub(super) fn route(services: Arc<Services>) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     warp::path!("graphql")
         .and(warp::method())
@@ -94,7 +92,8 @@ impl Call {
                     return Answer::json(StatusCode::OK, &response).with_type(media_type);
                 }
                 let older = media_type == JSON_UTF8;
-                errors_only(if older { StatusCode::OK } else { StatusCode::BAD_REQUEST }, &response).with_type(media_type)
+                errors_only(if older { StatusCode::OK } else { StatusCode::BAD_REQUEST }, &response)
+                    .with_type(media_type)
             }
             Err(Refusal { status, response, allow }) => {
                 let answer = errors_only(status, &response).with_type(media_type);
@@ -111,11 +110,8 @@ impl Call {
         let by_get = self.method == Method::GET;
         if self.method != Method::POST && !(by_get && services.graphql_get) {
             let allow = if services.graphql_get { "GET, POST" } else { "POST" };
-            let refusal = Refusal::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                Code::BadUserInput,
-                format!("send queries by {allow}"),
-            );
+            let refusal =
+                Refusal::new(StatusCode::METHOD_NOT_ALLOWED, Code::BadUserInput, format!("send queries by {allow}"));
             return Err(Refusal { allow: Some(allow), ..refusal });
         }
         let viewer = self.viewer(services).await?;
@@ -130,7 +126,8 @@ impl Call {
 
     /// Nobody asks anything without a session.
     async fn viewer(&self, services: &Services) -> Result<Viewer, Refusal> {
-        let refuse = || Refusal::new(StatusCode::UNAUTHORIZED, Code::Unauthenticated, "sign in first: a valid token is needed");
+        let refuse =
+            || Refusal::new(StatusCode::UNAUTHORIZED, Code::Unauthenticated, "sign in first: a valid token is needed");
         let header = self.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let (scheme, token) = header.and_then(|value| value.split_once(' ')).ok_or_else(refuse)?;
         if !scheme.eq_ignore_ascii_case("bearer") {
@@ -149,8 +146,9 @@ impl Call {
         let pairs: HashMap<String, String> = form_pairs(&self.query);
         let object = |name: &str| match pairs.get(name).filter(|text| !text.is_empty()) {
             None => Ok(None),
-            Some(text) => serde_json::from_str(text)
-                .map_err(|_| Refusal::bad_request(format!("{name} is not a JSON object"))),
+            Some(text) => {
+                serde_json::from_str(text).map_err(|_| Refusal::bad_request(format!("{name} is not a JSON object")))
+            }
         };
         Ok(Parameters {
             query: pairs.get("query").cloned().ok_or_else(|| Refusal::bad_request("the parameter query is missing"))?,
@@ -160,10 +158,7 @@ impl Call {
         })
     }
 
-    async fn from_body<B: Buf>(
-        &self,
-        body: impl Stream<Item = Result<B, warp::Error>>,
-    ) -> Result<Parameters, Refusal> {
+    async fn from_body<B: Buf>(&self, body: impl Stream<Item = Result<B, warp::Error>>) -> Result<Parameters, Refusal> {
         if !is_json(&self.headers) {
             return Err(Refusal::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -174,9 +169,8 @@ impl Call {
         let body = read_body(body, None, MAX_BODY)
             .await
             .map_err(|error| Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, Code::BadUserInput, error.to_string()))?;
-        serde_json::from_slice(&body).map_err(|error| {
-            Refusal::bad_request(format!("the body is not a GraphQL request in JSON: {error}"))
-        })
+        serde_json::from_slice(&body)
+            .map_err(|error| Refusal::bad_request(format!("the body is not a GraphQL request in JSON: {error}")))
     }
 }
 
@@ -213,7 +207,7 @@ fn refuse_mutation(request: &mut Request) -> Result<(), Refusal> {
     let reads = document
         .operations
         .iter()
-        .filter(|(operation, _)| selected(operation.map(|name| name.as_str())))
+        .filter(|(operation, _)| selected(operation.map(async_graphql::Name::as_str)))
         .all(|(_, operation)| operation.node.ty == OperationType::Query);
     if reads {
         return Ok(());
@@ -234,21 +228,20 @@ fn media_type(headers: &HeaderMap) -> Option<&'static str> {
         return Some(JSON_UTF8);
     }
     let ranges = accepted.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-    ranges
-        .map(|range| range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
-        .find_map(|range| match range.as_str() {
+    ranges.map(|range| range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()).find_map(|range| {
+        match range.as_str() {
             RESPONSE_JSON => Some(RESPONSE_JSON_UTF8),
             "application/json" | "application/*" | "*/*" => Some(JSON_UTF8),
             _ => None,
-        })
+        }
+    })
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()) else { return false };
     let mut parts = value.split(';').map(|part| part.trim().to_ascii_lowercase());
     let is_json = parts.next().is_some_and(|media_type| media_type == "application/json");
-    is_json
-        && parts.all(|part| part.strip_prefix("charset=").is_none_or(|set| set.trim_matches('"') == "utf-8"))
+    is_json && parts.all(|part| part.strip_prefix("charset=").is_none_or(|set| set.trim_matches('"') == "utf-8"))
 }
 
 /// The pairs of a query string.

@@ -22,12 +22,10 @@ struct Health {
     reasons: Vec<String>,
 }
 
-pub(super) fn route(
-    services: Arc<Services>,
-) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
-    let alive = warp::path!("healthz").and(warp::get()).map(|| {
-        Answer::json(StatusCode::OK, &Health { status: "ok", reasons: vec![] }).into_response()
-    });
+pub(super) fn route(services: Arc<Services>) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
+    let alive = warp::path!("healthz")
+        .and(warp::get())
+        .map(|| Answer::json(StatusCode::OK, &Health { status: "ok", reasons: vec![] }).into_response());
     let ready = warp::path!("readyz")
         .and(warp::get())
         .and(with(Arc::clone(&services)))
@@ -49,7 +47,8 @@ async fn readiness(services: &Services) -> Answer {
         Ok(Ok(lags)) => {
             for lag in &lags {
                 #[expect(clippy::cast_precision_loss, reason = "for a graph")]
-                metrics::gauge!("hookledger_follower_lag_events", "follower" => lag.name.clone()).set(lag.events as f64);
+                metrics::gauge!("hookledger_follower_lag_events", "follower" => lag.name.clone())
+                    .set(lag.events as f64);
             }
             // What concerns only people is not held up by webhooks that it passes over.
             let behind = |name: &str, events| name == "webhook_logs" && events > READY_LAG;

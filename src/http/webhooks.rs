@@ -20,9 +20,7 @@ struct AcceptedBody {
     duplicate: bool,
 }
 
-pub(super) fn route(
-    services: Arc<Services>,
-) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
+pub(super) fn route(services: Arc<Services>) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
     warp::path!("webhooks" / String / String)
         .and(warp::method())
         .and(warp::header::headers_cloned())
@@ -50,8 +48,7 @@ async fn answer<B: Buf>(
     let (answer, webhook) = match receive(&slug, &provider, headers, client, &services, body).await {
         Ok(accepted) => {
             let status = if accepted.duplicate { "duplicate" } else { "pending" };
-            let body =
-                AcceptedBody { webhook_id: accepted.webhook.uuid(), status, duplicate: accepted.duplicate };
+            let body = AcceptedBody { webhook_id: accepted.webhook.uuid(), status, duplicate: accepted.duplicate };
             (Answer::json(StatusCode::OK, &body), Some(accepted.webhook))
         }
         Err(answer) => (answer, None),

@@ -62,13 +62,15 @@ impl Links {
             .bind(user.uuid())
             .execute(&mut *transaction)
             .await?;
-        sqlx::query("insert into magic_links (token_sha256, organization_id, user_id, expires_at) values ($1, $2, $3, $4)")
-            .bind(digest(&token))
-            .bind(organization.uuid())
-            .bind(user.uuid())
-            .bind(expires_at)
-            .execute(&mut *transaction)
-            .await?;
+        sqlx::query(
+            "insert into magic_links (token_sha256, organization_id, user_id, expires_at) values ($1, $2, $3, $4)",
+        )
+        .bind(digest(&token))
+        .bind(organization.uuid())
+        .bind(user.uuid())
+        .bind(expires_at)
+        .execute(&mut *transaction)
+        .await?;
         transaction.commit().await?;
         Ok(SignInLink { url: format!("{}/auth/verify?token={token}", self.base_url), expires_at })
     }

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use hookledger_aggregates::ids::PARTITIONS;
 use hookledger_aggregates::Partition;
+use hookledger_aggregates::ids::PARTITIONS;
 use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 

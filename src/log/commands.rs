@@ -103,8 +103,7 @@ impl Commands {
     {
         let repository = Repository::new(self, organization);
         let failed = |error: &dyn std::error::Error| CommandError::Failed(error.to_string());
-        let events =
-            repository.get_events::<A>(&aggregate_id.to_string()).await.map_err(|error| failed(&error))?;
+        let events = repository.get_events::<A>(&aggregate_id.to_string()).await.map_err(|error| failed(&error))?;
         let mut aggregate = A::default();
         for event in events {
             aggregate.apply(serde_json::from_value(event.payload).map_err(|error| failed(&error))?);
@@ -158,9 +157,7 @@ impl Repository {
 fn tagged(mut event: SerializedEvent) -> Result<SerializedEvent, PersistenceError> {
     let broken = |error: &dyn std::error::Error| PersistenceError::DeserializationError(error.to_string().into());
     let raw = serde_json::value::to_raw_value(&event.payload).map_err(|error| broken(&error))?;
-    if let Some(upcasted) =
-        upcast(&event.event_type, &event.event_version, &raw).map_err(|error| broken(&error))?
-    {
+    if let Some(upcasted) = upcast(&event.event_type, &event.event_version, &raw).map_err(|error| broken(&error))? {
         event.payload = serde_json::from_str(upcasted.get()).map_err(|error| broken(&error))?;
     }
     let fields = event.payload.take();
@@ -219,9 +216,7 @@ impl PersistedEventRepository for Repository {
         std::future::ready(unsupported())
     }
 
-    fn stream_all_events<A: Aggregate>(
-        &self,
-    ) -> impl Future<Output = Result<ReplayStream, PersistenceError>> + Send {
+    fn stream_all_events<A: Aggregate>(&self) -> impl Future<Output = Result<ReplayStream, PersistenceError>> + Send {
         std::future::ready(unsupported())
     }
 }

@@ -105,7 +105,9 @@ impl Unit {
 
     /// Whether those who follow only people and operators want it; see `Scope::Administrative`.
     pub(super) fn is_administrative(&self) -> bool {
-        self.events.iter().any(|event| event.aggregate_type != "webhook" || event.event_type == "webhook.retry_requested")
+        self.events
+            .iter()
+            .any(|event| event.aggregate_type != "webhook" || event.event_type == "webhook.retry_requested")
     }
 
     /// Whether only the careful append can place it.

@@ -115,12 +115,17 @@ impl Handler for Recorder {
             let (mut units, mut webhooks) = (Vec::new(), Vec::new());
             for recorded in events {
                 let pending = match &recorded.event {
-                    Event::Webhook(event @ WebhookEvent::SignatureVerified(_)) => Self::decide_verified(recorded, event)?,
+                    Event::Webhook(event @ WebhookEvent::SignatureVerified(_)) => {
+                        Self::decide_verified(recorded, event)?
+                    }
                     Event::Webhook(WebhookEvent::RetryRequested { .. }) => {
                         self.decide_again(recorded.organization, recorded.aggregate_id).await?;
                         None
                     }
-                    Event::Webhook(_) | Event::Organization(_) | Event::User(_) | Event::EmailClaim(_)
+                    Event::Webhook(_)
+                    | Event::Organization(_)
+                    | Event::User(_)
+                    | Event::EmailClaim(_)
                     | Event::Provider(_) => None,
                 };
                 if let Some(unit) = pending {

@@ -20,11 +20,18 @@ const PER_SECOND: NonZeroU32 = NonZeroU32::new(2).expect("not zero");
 /// How often counts go to the log.
 const REPORT: Duration = Duration::from_secs(60);
 
+/// Rejections that were counted instead of logged.
+#[derive(Debug)]
+struct Suppressed {
+    count: u64,
+    since: DateTime<Utc>,
+}
+
 /// Decides which rejections are logged. Its keys are endpoints that exist, so they are bounded.
 #[derive(Debug)]
 pub struct Rejections {
     limiter: DefaultKeyedRateLimiter<ProviderId>,
-    suppressed: Mutex<HashMap<(OrganizationId, ProviderId), (u64, DateTime<Utc>)>>,
+    suppressed: Mutex<HashMap<(OrganizationId, ProviderId), Suppressed>>,
 }
 
 impl Default for Rejections {
@@ -43,11 +50,11 @@ impl Rejections {
     pub fn admit(&self, organization: OrganizationId, provider: ProviderId) -> Result<(), u64> {
         let Err(not_until) = self.limiter.check_key(&provider) else { return Ok(()) };
         let mut suppressed = self.suppressed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        suppressed.entry((organization, provider)).or_insert((0, Utc::now())).0 += 1;
+        suppressed.entry((organization, provider)).or_insert(Suppressed { count: 0, since: Utc::now() }).count += 1;
         Err(not_until.wait_time_from(DefaultClock::default().now()).as_secs().max(1))
     }
 
-    fn take(&self) -> Vec<((OrganizationId, ProviderId), (u64, DateTime<Utc>))> {
+    fn take(&self) -> Vec<((OrganizationId, ProviderId), Suppressed)> {
         self.suppressed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).drain().collect()
     }
 }
@@ -77,7 +84,7 @@ impl RejectionCounter {
 
     async fn report(&self) {
         let mut units = Vec::new();
-        for ((organization, provider), (count, since)) in self.rejections.take() {
+        for ((organization, provider), Suppressed { count, since }) in self.rejections.take() {
             let event = ProviderEvent::RejectionsSuppressed { count, since };
             match NewEvent::of(organization, provider.uuid(), Sequence::End, &event, &Metadata::default()) {
                 Ok(event) => units.push(Unit::new(vec![event])),
@@ -105,6 +112,6 @@ mod tests {
         let logged = (0..200).filter(|_| rejections.admit(organization, flooded).is_ok()).count();
         assert!((120..140).contains(&logged), "{logged}");
         assert!(rejections.admit(organization, quiet).is_ok());
-        assert_eq!(rejections.take()[0].1.0, 200 - logged as u64);
+        assert_eq!(rejections.take()[0].1.count, 200 - logged as u64);
     }
 }

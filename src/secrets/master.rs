@@ -106,7 +106,12 @@ impl KeyRing {
     ///
     /// # Errors
     /// When the key is not there, is another one, or the context differs.
-    pub fn open(&self, organization: OrganizationId, context: &str, sealed: &Sealed) -> Result<SecretSlice<u8>, KeyError> {
+    pub fn open(
+        &self,
+        organization: OrganizationId,
+        context: &str,
+        sealed: &Sealed,
+    ) -> Result<SecretSlice<u8>, KeyError> {
         let key = self.get(&sealed.key_id).ok_or_else(|| KeyError::Missing(sealed.key_id.clone()))?;
         let aad = associated_data(&sealed.key_id, organization, context);
         let wrong = || KeyError::Wrong(sealed.key_id.clone());

@@ -45,9 +45,7 @@ pub enum EmbeddedError {
     Program { program: &'static str, output: String },
     #[error("PostgreSQL ended right after its start; the end of {log}:\n{tail}")]
     Ended { log: PathBuf, tail: String },
-    #[error(
-        "another PostgreSQL uses {0} and neither answers nor ends; stop it, or choose another HOOKLEDGER_DATA_DIR"
-    )]
+    #[error("another PostgreSQL uses {0} and neither answers nor ends; stop it, or choose another HOOKLEDGER_DATA_DIR")]
     Occupied(PathBuf),
 }
 
@@ -57,7 +55,7 @@ pub struct Embedded {
     directory: PathBuf,
     server: Option<Child>,
     // Held by the process that runs the server, for as long as it lives.
-    _ownership: Option<fs::File>,
+    ownership: Option<fs::File>,
     // Keeps the way to the socket open where its real path is too long.
     _handle: Option<fs::File>,
     socket_directory: PathBuf,
@@ -75,11 +73,11 @@ impl Embedded {
         let data = fs::canonicalize(data).map_err(at(data))?;
         let directory = data.join("postgres");
         let (socket_directory, handle) = reachable(&directory, &data)?;
-        let mut embedded = Self { directory, server: None, _ownership: None, _handle: handle, socket_directory };
+        let mut embedded = Self { directory, server: None, ownership: None, _handle: handle, socket_directory };
         let ownership = data.join("postgres.owner");
         let ownership = fs::File::options().create(true).append(true).open(&ownership).map_err(at(&ownership))?;
         match ownership.try_lock() {
-            Ok(()) => embedded._ownership = Some(ownership),
+            Ok(()) => embedded.ownership = Some(ownership),
             Err(fs::TryLockError::WouldBlock) => return embedded.borrow(),
             Err(fs::TryLockError::Error(error)) => return Err(at(&data)(error)),
         }
@@ -100,7 +98,7 @@ impl Embedded {
     /// Whether the server is another process's, and will end with that.
     #[must_use]
     pub fn is_borrowed(&self) -> bool {
-        self.server.is_none()
+        self.ownership.is_none()
     }
 
     /// The server belongs to a process that lives: it is up, or on its way.
@@ -255,7 +253,8 @@ impl Account {
         self.become_it(&mut command, false);
         let output = command.output().map_err(at(&programs.join("initdb")))?;
         if !output.status.success() {
-            let output = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            let output =
+                format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
             return Err(EmbeddedError::Program { program: "initdb", output });
         }
         fs::rename(&unfinished, directory).map_err(at(directory))

@@ -162,5 +162,5 @@ async fn connect_patiently(options: &PgConnectOptions) -> Result<PgConnection, S
 
 /// 57P03, `cannot_connect_now`: starting up, recovering or shutting down.
 fn is_starting(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "57P03")
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "57P03")
 }

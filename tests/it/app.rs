@@ -69,11 +69,12 @@ async fn template(admin: &mut PgConnection, server: &str) -> String {
     }
     let name = format!("hookledger_template_{digest:016x}");
     admin.execute("select pg_advisory_lock(7305)").await.unwrap();
-    let exists: bool = sqlx::query_scalar("select exists (select from pg_database where datname = $1 and datistemplate)")
-        .bind(&name)
-        .fetch_one(&mut *admin)
-        .await
-        .unwrap();
+    let exists: bool =
+        sqlx::query_scalar("select exists (select from pg_database where datname = $1 and datistemplate)")
+            .bind(&name)
+            .fetch_one(&mut *admin)
+            .await
+            .unwrap();
     if !exists {
         admin.execute(format!("drop database if exists {name}").as_str()).await.unwrap();
         admin.execute(format!("create database {name}").as_str()).await.unwrap();

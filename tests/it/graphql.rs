@@ -19,7 +19,9 @@ async fn nobody_asks_anything_without_a_session() {
     let post = || app.client.post(format!("{}/graphql", app.url)).json(&json!({ "query": "{ __typename }" }));
     let mut changed = admin.token.clone();
     changed.replace_range(changed.len() - 4.., "AAAA");
-    for request in [post(), post().bearer_auth("nonsense"), post().bearer_auth(changed), post().basic_auth("a", Some("b"))] {
+    for request in
+        [post(), post().bearer_auth("nonsense"), post().bearer_auth(changed), post().basic_auth("a", Some("b"))]
+    {
         let response = request.send().await.unwrap();
         assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
         let body: Value = response.json().await.unwrap();
@@ -66,26 +68,33 @@ async fn another_organizations_ids_answer_as_random_ones_do() {
             let data = actor.data("query($id: ID!) { node(id: $id) { id } }", json!({ "id": id })).await;
             assert_eq!(data["node"], Value::Null);
         }
-        let data = actor.data("{ a: organization(slug: \"theirs\") { id } b: organization(slug: \"nobody\") { id } }", json!({})).await;
+        let data = actor
+            .data("{ a: organization(slug: \"theirs\") { id } b: organization(slug: \"nobody\") { id } }", json!({}))
+            .await;
         assert_eq!(data, json!({ "a": null, "b": null }));
         assert_eq!(actor.code("{ organizations { nodes { id } } }", json!({})).await, "FORBIDDEN");
         let create = "mutation { createOrganization(input: {name: \"x\", slug: \"x\"}) { organization { id } } }";
         assert_eq!(actor.code(create, json!({})).await, "FORBIDDEN");
     }
-    let rotate = "mutation($id: ID!) { rotateProviderSecret(input: {providerId: $id, secret: \"x\"}) { provider { id } } }";
+    let rotate =
+        "mutation($id: ID!) { rotateProviderSecret(input: {providerId: $id, secret: \"x\"}) { provider { id } } }";
     let connect = "mutation($id: ID!) { connectProvider(input: {organizationId: $id, providerName: SHOPIFY, secret: \"x\"}) { provider { id } } }";
     assert_eq!(our_admin.code(rotate, json!({ "id": provider })).await, "NOT_FOUND");
     assert_eq!(our_admin.code(rotate, json!({ "id": "bm9uc2Vuc2U" })).await, "NOT_FOUND");
     assert_eq!(our_admin.code(connect, json!({ "id": theirs })).await, "NOT_FOUND");
     assert_eq!(our_member.code(connect, json!({ "id": ours })).await, "FORBIDDEN");
     our_admin.data(connect, json!({ "id": ours })).await;
-    let cursor = "query($after: String) { organization(slug: \"theirs\") { webhooks(after: $after) { nodes { id } } } }";
+    let cursor =
+        "query($after: String) { organization(slug: \"theirs\") { webhooks(after: $after) { nodes { id } } } }";
     let ours_cursor = "query { organization(slug: \"theirs\") { webhooks { edges { cursor } } } }";
     let edges = admin.data(ours_cursor, json!({})).await;
     let foreign = edges["organization"]["webhooks"]["edges"][0]["cursor"].clone();
     let other = cursor.replace("theirs", "ours");
     assert_eq!(our_admin.code(&other, json!({ "after": foreign })).await, "BAD_USER_INPUT");
-    assert_eq!(our_member.code("{ organization(slug: \"ours\") { auditLog { nodes { action } } } }", json!({})).await, "FORBIDDEN");
+    assert_eq!(
+        our_member.code("{ organization(slug: \"ours\") { auditLog { nodes { action } } } }", json!({})).await,
+        "FORBIDDEN"
+    );
     app.stop().await;
 }
 
@@ -95,13 +104,14 @@ async fn pages_join_without_gaps_or_repeats_in_both_directions() {
     let admin = app.super_admin().await;
     app.organization(&admin, "acme", &[("GITHUB", GITHUB_SECRET)]).await;
     futures::future::join_all((0..25).map(|n| app.github("acme", &format!("d-{n}"), "{}").send())).await;
-    let all: Vec<Value> = admin.webhooks_until("acme", "webhookId status", |nodes| {
-        nodes.len() == 25 && nodes.iter().all(|node| node["status"] == "SUCCESS")
-    })
-    .await
-    .iter()
-    .map(|node| node["webhookId"].clone())
-    .collect();
+    let all: Vec<Value> = admin
+        .webhooks_until("acme", "webhookId status", |nodes| {
+            nodes.len() == 25 && nodes.iter().all(|node| node["status"] == "SUCCESS")
+        })
+        .await
+        .iter()
+        .map(|node| node["webhookId"].clone())
+        .collect();
     let query = "query($first: Int, $after: String, $last: Int, $before: String) { organization(slug: \"acme\") { \
         webhooks(first: $first, after: $after, last: $last, before: $before, filter: {status: [SUCCESS]}) { \
         pageInfo { hasNextPage hasPreviousPage startCursor endCursor } nodes { webhookId } } } }";
@@ -121,7 +131,9 @@ async fn pages_join_without_gaps_or_repeats_in_both_directions() {
     let backward: Vec<_> = page["nodes"].as_array().unwrap().iter().map(|node| node["webhookId"].clone()).collect();
     assert_eq!(backward, all[..24]);
     assert_eq!(page["pageInfo"]["hasPreviousPage"], false);
-    for bad in [json!({ "first": -1 }), json!({ "first": 1001 }), json!({ "first": 1, "last": 1 }), json!({ "after": "x" })] {
+    for bad in
+        [json!({ "first": -1 }), json!({ "first": 1001 }), json!({ "first": 1, "last": 1 }), json!({ "after": "x" })]
+    {
         assert_eq!(admin.code(query, bad).await, "BAD_USER_INPUT");
     }
     app.stop().await;
@@ -184,7 +196,10 @@ async fn what_was_changed_is_in_the_answer_and_in_the_audit_trail() {
     assert_eq!(admin.code(delete, json!({ "id": provider })).await, "NOT_FOUND");
     admin.connect(&id, "STRIPE", "whsec_second").await;
     let data = admin
-        .data("{ organization(slug: \"acme\") { auditLog { nodes { action resourceType userId changes } } } }", json!({}))
+        .data(
+            "{ organization(slug: \"acme\") { auditLog { nodes { action resourceType userId changes } } } }",
+            json!({}),
+        )
         .await;
     let entries = data["organization"]["auditLog"]["nodes"].as_array().unwrap().clone();
     let actions: Vec<_> = entries.iter().rev().map(|entry| entry["action"].as_str().unwrap()).collect();
@@ -206,9 +221,8 @@ async fn what_was_changed_is_in_the_answer_and_in_the_audit_trail() {
 async fn bombs_are_answered_at_once() {
     let app = TestApp::start().await;
     let admin = app.super_admin().await;
-    let fragments: String = (0..5)
-        .map(|n| format!("fragment F{n} on Query {{ {} }}", format!("...F{} ", n + 1).repeat(30)))
-        .collect();
+    let fragments: String =
+        (0..5).map(|n| format!("fragment F{n} on Query {{ {} }}", format!("...F{} ", n + 1).repeat(30))).collect();
     let bomb = format!("{{ ...F0 }} {fragments} fragment F5 on Query {{ __typename }}");
     let aliases: String = (0..20_000).map(|n| format!("a{n}: __typename ")).collect();
     for query in [bomb, format!("{{ {aliases} }}"), "{".repeat(300_000)] {

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use hookledger::log::{AppendError, Body, Commands, Heads, Log, LogPosition, NewEvent, Reader, Scope, Sequence, Unit, Writer};
+use hookledger::log::{
+    AppendError, Body, Commands, Heads, Log, LogPosition, NewEvent, Reader, Scope, Sequence, Unit, Writer,
+};
 use hookledger::store::Use;
 use hookledger_aggregates::organization::{Organization, OrganizationCommand, Plan};
 use hookledger_aggregates::provider::ProviderEvent;
@@ -63,7 +65,8 @@ async fn positions_have_no_gaps_when_writers_race() {
     let follower = {
         let (reader, stop) = (first.reader.clone(), first.stop.clone());
         tokio::spawn(async move {
-            let mut cursors: Vec<_> = Partition::all().map(|partition| LogPosition { partition, position: 0 }).collect();
+            let mut cursors: Vec<_> =
+                Partition::all().map(|partition| LogPosition { partition, position: 0 }).collect();
             let mut seen = 0;
             loop {
                 let last_round = stop.is_cancelled();
@@ -138,7 +141,8 @@ async fn a_conflict_of_one_unit_leaves_the_rest() {
     let (repeated, fresh) = (Uuid::new_v4(), Uuid::new_v4());
     let elsewhere = OrganizationId::from_slug("b");
     // A unit over two streams of which one is taken goes in with neither.
-    let spanning = Unit::new(vec![event(elsewhere, Uuid::new_v4(), Sequence::At(1)), event(organization, taken, Sequence::At(1))]);
+    let spanning =
+        Unit::new(vec![event(elsewhere, Uuid::new_v4(), Sequence::At(1)), event(organization, taken, Sequence::At(1))]);
     let verdicts = test
         .log
         .append_all(vec![
@@ -192,9 +196,12 @@ async fn history_cannot_be_rewritten() {
     test.log.append(unit(organization, Uuid::new_v4(), 1)).await.unwrap();
     let runtime = test.database.store().pool(Use::Query).await.unwrap();
     let owner = test.database.superuser().await;
-    for statement in
-        ["update events set payload = '{}'", "delete from events", "truncate events", "update events set position = 9 where false"]
-    {
+    for statement in [
+        "update events set payload = '{}'",
+        "delete from events",
+        "truncate events",
+        "update events set position = 9 where false",
+    ] {
         let refused = runtime.execute(statement).await.unwrap_err();
         assert_eq!(refused.as_database_error().unwrap().code().unwrap(), "42501", "{statement}: {refused}");
         let refused = owner.execute(statement).await.unwrap_err();
@@ -230,8 +237,11 @@ async fn commands_run_through_cqrs_es_and_decide_again_after_a_conflict() {
     let tasks: Vec<_> = (0..4)
         .map(|n| {
             let commands = commands.clone();
-            let rename =
-                OrganizationCommand::Update { name: Some(format!("Acme {n}").parse().unwrap()), plan: None, webhook_limit: None };
+            let rename = OrganizationCommand::Update {
+                name: Some(format!("Acme {n}").parse().unwrap()),
+                plan: None,
+                webhook_limit: None,
+            };
             tokio::spawn(async move {
                 commands.execute::<Organization>(id, id.uuid(), rename, &Metadata::default()).await.unwrap();
             })

@@ -1,6 +1,14 @@
 //! The integration tests: one binary, a real PostgreSQL, a fresh database for each test, real HTTP.
 
-#![allow(clippy::print_stderr, reason = "tests tell what they skip or measure")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::format_collect,
+    clippy::print_stderr,
+    clippy::too_many_lines,
+    reason = "a test that fails should panic, and tell what it measured"
+)]
 
 mod app;
 mod commands;

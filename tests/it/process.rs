@@ -53,8 +53,13 @@ impl Process {
         self.server = Some(self.command(&["serve"]).stdout(Stdio::null()).stderr(log).spawn().unwrap());
         let deadline = Instant::now() + Duration::from_secs(60);
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        while !client.get(format!("{}/readyz", self.url())).send().await.is_ok_and(|ready| ready.status().is_success()) {
-            assert!(Instant::now() < deadline, "{}", std::fs::read_to_string(self.directory.path().join("log")).unwrap());
+        while !client.get(format!("{}/readyz", self.url())).send().await.is_ok_and(|ready| ready.status().is_success())
+        {
+            assert!(
+                Instant::now() < deadline,
+                "{}",
+                std::fs::read_to_string(self.directory.path().join("log")).unwrap()
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

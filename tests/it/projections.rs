@@ -123,11 +123,12 @@ async fn an_unknown_event_stops_its_partition_and_no_other() {
         assert!(app.github(slug, "d", "{}").send().await.unwrap().status().is_success());
     }
     admin.webhooks_until(b, "status", |nodes| nodes.len() == 1).await;
-    let stopped: Vec<String> =
-        sqlx::query_scalar("select stopped_by from follower_checkpoints where name = 'webhook_logs' and stopped_by is not null")
-            .fetch_all(&pool)
-            .await
-            .unwrap();
+    let stopped: Vec<String> = sqlx::query_scalar(
+        "select stopped_by from follower_checkpoints where name = 'webhook_logs' and stopped_by is not null",
+    )
+    .fetch_all(&pool)
+    .await
+    .unwrap();
     assert!(stopped.len() == 1 && stopped[0].contains("webhook.from_the_future"), "{stopped:?}");
     assert!(admin.webhooks(a, "status").await.is_empty());
     let ready = app.client.get(format!("{}/readyz", app.url)).send().await.unwrap();
@@ -147,6 +148,8 @@ async fn another_node_goes_on_when_one_is_gone() {
     app.stop().await;
     assert!(other.github("acme", "d-2", "{}").send().await.unwrap().status().is_success());
     let admin = crate::app::Actor { app: &other, token };
-    admin.webhooks_until("acme", "status", |nodes| nodes.len() == 2 && nodes.iter().all(|n| n["status"] == "SUCCESS")).await;
+    admin
+        .webhooks_until("acme", "status", |nodes| nodes.len() == 2 && nodes.iter().all(|n| n["status"] == "SUCCESS"))
+        .await;
     other.stop().await;
 }

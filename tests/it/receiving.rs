@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -32,7 +33,8 @@ async fn a_genuine_webhook_is_in_the_answer_with_success_within_a_second() {
     assert_eq!(node["webhookId"], answer["webhook_id"]);
     assert_eq!((&node["eventType"], &node["providerEventId"]), (&json!("push"), &json!("d-1")));
     assert_eq!(node["payload"], json!({ "ref": "refs/heads/main", "note": "café" }));
-    let names: Vec<_> = node["headers"].as_array().unwrap().iter().map(|header| header["name"].as_str().unwrap()).collect();
+    let names: Vec<_> =
+        node["headers"].as_array().unwrap().iter().map(|header| header["name"].as_str().unwrap()).collect();
     assert!(names.contains(&"x-hub-signature-256") && !names.contains(&"cookie"), "{names:?}");
     app.stop().await;
 }
@@ -43,7 +45,8 @@ async fn a_hundred_parallel_posts_of_one_event_make_one_webhook() {
     let admin = app.super_admin().await;
     app.organization(&admin, "acme", &[("GITHUB", GITHUB_SECRET)]).await;
     // A forger comes first, with the id that the genuine one will have.
-    let forged = app.github("acme", "d-1", "{}").header("x-forged", "1").body("{\"forged\":true}").send().await.unwrap();
+    let forged =
+        app.github("acme", "d-1", "{}").header("x-forged", "1").body("{\"forged\":true}").send().await.unwrap();
     assert_eq!(json_of(forged).await.1["code"], "signature_invalid");
     let posts = (0..100).map(|n| {
         let body = if n == 50 { "{\"other\":1}" } else { "{}" };
@@ -111,14 +114,16 @@ async fn every_refusal_has_its_status_and_code() {
             assert!(answer["error"].as_str().is_some_and(|sentence| !sentence.is_empty()));
         }
     }
-    let deactivate = "mutation($id: ID!) { setProviderActive(input: {id: $id, isActive: false}) { provider { isActive } } }";
+    let deactivate =
+        "mutation($id: ID!) { setProviderActive(input: {id: $id, isActive: false}) { provider { isActive } } }";
     let providers = admin.data("{ organization(slug: \"acme\") { providers { id providerName } } }", json!({})).await;
     let providers = providers["organization"]["providers"].as_array().unwrap().clone();
     let github = providers.iter().find(|provider| provider["providerName"] == "GITHUB").unwrap();
     admin.data(deactivate, json!({ "id": github["id"] })).await;
     let (status, answer) = json_of(app.github("acme", "d", "{}").send().await.unwrap()).await;
     assert_eq!((status, &answer["error"]), (StatusCode::FORBIDDEN, &json!("Provider disabled")));
-    let off = "mutation($id: ID!) { setOrganizationActive(input: {id: $id, isActive: false}) { organization { isActive } } }";
+    let off =
+        "mutation($id: ID!) { setOrganizationActive(input: {id: $id, isActive: false}) { organization { isActive } } }";
     admin.data(off, json!({ "id": id })).await;
     let (status, answer) = json_of(stripe(now, "whsec_test_secret", body).send().await.unwrap()).await;
     assert_eq!((status, &answer["error"]), (StatusCode::FORBIDDEN, &json!("Organization disabled")));
@@ -154,7 +159,8 @@ async fn what_strangers_write_is_kept_byte_for_byte_and_stops_nothing() {
     let t = chrono::Utc::now().timestamp();
     let body = "{\"id\":\"evt\\u0000\",\"type\":\"a\\u0000b\"}";
     let signature = hmac_hex("whsec_x", format!("{t}.{body}").as_bytes());
-    let post = app.client.post(app.webhooks("acme", "stripe")).header("stripe-signature", format!("t={t},v1={signature}"));
+    let post =
+        app.client.post(app.webhooks("acme", "stripe")).header("stripe-signature", format!("t={t},v1={signature}"));
     assert_eq!(post.body(body).send().await.unwrap().status(), StatusCode::OK);
     let light = "webhookId providerEventId bodySha256 status payload";
     let nodes = admin.webhooks_until("acme", light, |nodes| {
@@ -166,7 +172,6 @@ async fn what_strangers_write_is_kept_byte_for_byte_and_stops_nothing() {
         let query = "query($id: UUID!) { organization(slug: \"acme\") { webhook(webhookId: $id) { rawBodyBase64 events { eventType } } } }";
         let detail = admin.data(query, json!({ "id": node["webhookId"] })).await;
         let stored = detail["organization"]["webhook"]["rawBodyBase64"].as_str().unwrap();
-        use base64::Engine as _;
         assert!(base64::engine::general_purpose::STANDARD.decode(stored).unwrap() == *body, "body {n} differs");
     }
     app.stop().await;

@@ -35,7 +35,9 @@ async fn sent_and_kept(admin: &Actor<'_>, slug: &str, provider: &str, secret: &s
     let result = script(name, environment).await;
     let sent: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(&out).unwrap()).unwrap();
     assert!(!sent.is_empty());
-    let accepted = |nodes: &[Value]| nodes.iter().filter(|node| node["signatureValid"] == true && node["status"] == "SUCCESS").count();
+    let accepted = |nodes: &[Value]| {
+        nodes.iter().filter(|node| node["signatureValid"] == true && node["status"] == "SUCCESS").count()
+    };
     let nodes = admin
         .webhooks_until(slug, "webhookId status eventType signatureValid rawBodyBase64 bodySha256 bodySize", |nodes| {
             accepted(nodes) == sent.len()
