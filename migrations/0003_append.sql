@@ -85,7 +85,8 @@ begin
     ),
     numbered as materialized (
         select g.*,
-               h.position + row_number() over (partition by g.partition order by g.ordinal) as new_position,
+               h.position + row_number() over (partition by g.partition order by g.sequence = 0, g.ordinal)
+                   as new_position,
                greatest(h.recorded_at, now_) as new_recorded_at,
                case when g.sequence > 0 then g.sequence else
                    (select coalesce(max(x.sequence), 0) from events x

@@ -24,5 +24,5 @@ comment on column magic_links.user_id is 'Who signs in with it.';
 comment on column magic_links.expires_at is 'From then on it is refused.';
 comment on column magic_links.used_at is 'When it was used; it works once.';
 
-grant select, insert on user_emails to hookledger_runtime;
+grant select, insert, delete on user_emails to hookledger_runtime;
 grant select, insert, delete, update (used_at) on magic_links to hookledger_runtime;

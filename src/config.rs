@@ -143,14 +143,14 @@ pub struct Size(pub usize);
 impl FromStr for Size {
     type Err = &'static str;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const FORM: &str = "a size is a whole number, and KiB or MiB where it is not bytes, up to 1024MiB";
+        const FORM: &str = "a size is a whole number, and KiB or MiB where it is not bytes, up to 128MiB";
         let (number, unit) = match text {
             _ if text.ends_with("MiB") => (&text[..text.len() - 3], 1 << 20),
             _ if text.ends_with("KiB") => (&text[..text.len() - 3], 1 << 10),
             _ => (text, 1),
         };
         let number: usize = number.trim().parse().map_err(|_| FORM)?;
-        number.checked_mul(unit).filter(|size| (1..=1 << 30).contains(size)).map(Self).ok_or(FORM)
+        number.checked_mul(unit).filter(|size| (1..=128 << 20).contains(size)).map(Self).ok_or(FORM)
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use chrono::Utc;
 use hookledger_aggregates::user::Role;
 use hookledger_aggregates::{Metadata, OrganizationId};
+use hookledger_projections::users;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -108,6 +109,11 @@ impl Core {
 
     /// The first start creates the super admin. Of several first starts at once, one does.
     async fn first_super_admin(&self, settings: &StoreSettings) -> Result<(), NodeError> {
+        // A command that is run with another address does not make another super admin.
+        let exists: bool = users::any_super_admin(&self.pool).await?;
+        if exists {
+            return Ok(());
+        }
         let registered = self
             .accounts
             .register(OrganizationId::PLATFORM, &settings.super_admin_email, Role::SuperAdmin, &Metadata::default())

@@ -95,6 +95,15 @@ impl ProviderId {
     }
 }
 
+impl ProviderId {
+    /// Whether it is the id of one of this organization's connections. Ids are derived, so one that
+    /// somebody put together with another organization's is told apart without asking anybody.
+    #[must_use]
+    pub fn belongs_to(self, organization: OrganizationId) -> bool {
+        ProviderName::ALL.into_iter().any(|name| Self::derive(organization, name) == self)
+    }
+}
+
 impl WebhookId {
     /// The one id that a provider's event can have, for ever and on any node.
     ///

@@ -81,7 +81,7 @@ impl Cluster {
         let options = options.username("postgres").database("postgres");
         let deadline = Instant::now() + START_LIMIT;
         loop {
-            match options.connect().await {
+            match tokio::time::timeout(START_LIMIT, options.connect()).await? {
                 Ok(connection) => return Ok(connection),
                 Err(error) if Instant::now() > deadline => bail!("PostgreSQL does not answer: {error}"),
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,

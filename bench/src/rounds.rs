@@ -79,7 +79,11 @@ impl<C: Contender> Course<C> {
         let figures = Figures::of(&load);
         figures.print(C::NAME, &round.to_string());
         self.figures.push(figures);
-        self.settled = Some(self.contender.settle(&self.accepted).await?);
+        let settled = self.contender.settle(&self.accepted).await?;
+        if let Some(after) = settled.caught_up_after {
+            println!("{:<11} {round:>7} read model caught up after {:.2} s", C::NAME, after.as_secs_f64());
+        }
+        self.settled = Some(settled);
         Ok(())
     }
 

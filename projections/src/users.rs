@@ -22,7 +22,10 @@ pub struct User {
     pub updated_at: DateTime<Utc>,
 }
 
-const SELECT: &str = "select u.organization_id, u.id, e.email, u.role, u.is_active, u.last_login_at, \
+/// A user is active while the organization is; super admins have none.
+const SELECT: &str = "select u.organization_id, u.id, e.email, u.role, \
+     u.is_active and coalesce((select o.is_active from organizations o where o.id = u.organization_id), true) \
+         as is_active, u.last_login_at, \
      u.created_at, u.updated_at \
      from users u left join user_emails e on e.organization_id = u.organization_id and e.user_id = u.id";
 
@@ -48,6 +51,17 @@ pub async fn find(
 /// When the database does not answer.
 pub async fn find_by_claim(executor: impl PgExecutor<'_>, claim: EmailClaimId) -> Result<Option<User>, sqlx::Error> {
     sqlx::query_as(&format!("{SELECT} where u.email_claim_id = $1")).bind(claim.uuid()).fetch_optional(executor).await
+}
+
+/// Whether there is a super admin.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn any_super_admin(executor: impl PgExecutor<'_>) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("select exists (select from users where organization_id = $1 and role = 'super_admin')")
+        .bind(OrganizationId::PLATFORM.uuid())
+        .fetch_one(executor)
+        .await
 }
 
 /// Keeps `users`.

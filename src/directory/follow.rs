@@ -93,6 +93,10 @@ impl DirectoryFollower {
             Event::Organization(event) => self.fold_organization(recorded.organization, event),
             Event::Provider(event) => {
                 let id = ProviderId::new(recorded.aggregate_id);
+                if !id.belongs_to(recorded.organization) {
+                    tracing::error!(provider.id = %id, "the log tells of a provider under a foreign organization");
+                    return;
+                }
                 if let ProviderEvent::Connected { provider_name, .. } = event {
                     let new = || (*provider_name, recorded.organization, Provider::default());
                     self.providers.entry(id).or_insert_with(new);

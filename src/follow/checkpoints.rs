@@ -76,14 +76,24 @@ impl Checkpoints {
     }
 
     /// Notes that a follower cannot go on in a partition, for people to see.
-    pub(super) async fn stop(&self, name: &str, partition: Partition, reason: &str) -> Result<(), sqlx::Error> {
-        sqlx::query("update follower_checkpoints set stopped_by = $3 where name = $1 and partition = $2")
-            .bind(name)
-            .bind(partition.number())
-            .bind(reason)
-            .execute(&self.pool)
-            .await
-            .map(drop)
+    pub(super) async fn stop(
+        &self,
+        name: &str,
+        epoch: i64,
+        partition: Partition,
+        reason: &str,
+    ) -> Result<(), sqlx::Error> {
+        sqlx::query(
+            "update follower_checkpoints set stopped_by = $3 where name = $1 and partition = $2
+               and exists (select from followers f where f.name = $1 and f.epoch = $4)",
+        )
+        .bind(name)
+        .bind(partition.number())
+        .bind(reason)
+        .bind(epoch)
+        .execute(&self.pool)
+        .await
+        .map(drop)
     }
 
     /// Waits until the followers have dealt with everything up to `place`; false when the limit

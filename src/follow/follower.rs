@@ -82,6 +82,16 @@ pub enum Step {
     Lost,
 }
 
+/// What became of a batch.
+enum Handed {
+    /// It was dealt with, or its partition stopped.
+    On,
+    /// It waits: something is out of order that may not be so a little later.
+    Back,
+    /// Another node follows now.
+    Lost,
+}
+
 /// Runs a handler along the log.
 pub struct Follower {
     handler: Box<dyn Handler>,
@@ -190,7 +200,7 @@ impl Follower {
             .filter(|(index, place)| {
                 !progress.stopped[*index] && heads[place.partition.index()] > progress.seen[*index]
             })
-            .map(|(index, place)| LogPosition { position: progress.seen[index], ..*place })
+            .map(|(index, place)| LogPosition { position: progress.seen[index].max(place.position), ..*place })
             .collect();
         if cursors.is_empty() {
             return Ok(Step::Idle);
@@ -201,8 +211,11 @@ impl Follower {
         for broken in &batch.broken {
             self.stop_partition(progress, broken.at, &broken.reason).await?;
         }
-        if !self.hand_on(progress, &batch.events).await? {
-            return Ok(Step::Lost);
+        match self.hand_on(progress, &batch.events).await? {
+            Handed::On => {}
+            // Nothing was seen that was not dealt with: the same events are read again.
+            Handed::Back => return Ok(Step::Idle),
+            Handed::Lost => return Ok(Step::Lost),
         }
         self.note_seen(progress, &cursors, &batch.events, &heads, limit);
         Ok(if batch.events.is_empty() { Step::Idle } else { Step::Applied(batch.events.len()) })
@@ -234,17 +247,17 @@ impl Follower {
         }
     }
 
-    /// False when another node follows now.
-    async fn hand_on(&self, progress: &mut Progress, events: &[RecordedEvent]) -> Result<bool, ReadError> {
+    async fn hand_on(&self, progress: &mut Progress, events: &[RecordedEvent]) -> Result<Handed, ReadError> {
         if events.is_empty() {
-            return Ok(true);
+            return Ok(Handed::On);
         }
         match self.try_hand_on(progress, events).await? {
-            Ok(still_ours) => return Ok(still_ours),
+            Ok(true) => return Ok(Handed::On),
+            Ok(false) => return Ok(Handed::Lost),
             Err(HandlerError::Transient(reason)) => {
                 tracing::warn!(follower.name = self.handler.name(), reason, "events wait; trying again");
                 tokio::time::sleep(BACKOFF).await;
-                return Ok(true);
+                return Ok(Handed::Back);
             }
             Err(HandlerError::Unappliable(_)) => {}
         }
@@ -254,8 +267,9 @@ impl Follower {
             for event in of_partition.chunks(1) {
                 match self.try_hand_on(progress, event).await? {
                     Ok(true) => {}
-                    Ok(false) => return Ok(false),
-                    Err(error) => {
+                    Ok(false) => return Ok(Handed::Lost),
+                    Err(HandlerError::Transient(_)) => return Ok(Handed::Back),
+                    Err(error @ HandlerError::Unappliable(_)) => {
                         let at = LogPosition { partition: event[0].partition, position: event[0].position };
                         self.stop_partition(progress, at, &error.to_string()).await?;
                         break;
@@ -263,7 +277,7 @@ impl Follower {
                 }
             }
         }
-        Ok(true)
+        Ok(Handed::On)
     }
 
     async fn try_hand_on(
@@ -304,7 +318,7 @@ impl Follower {
         );
         metrics::counter!("hookledger_follower_stops_total", "follower" => name).increment(1);
         let told = format!("{}:{}: {reason}", at.partition, at.position);
-        self.checkpoints.stop(name, at.partition, &told).await?;
+        self.checkpoints.stop(name, progress.lease.epoch, at.partition, &told).await?;
         Ok(())
     }
 }

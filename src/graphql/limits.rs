@@ -28,7 +28,7 @@ pub fn check_source(query: &str) -> Result<(), String> {
                 rest = &tail[2..];
             }
             b'"' => rest = after_string(tail),
-            b'#' => rest = tail.iter().position(|b| *b == b'\n').map_or(&[], |end| &tail[end..]),
+            b'#' => rest = tail.iter().position(|b| matches!(b, b'\n' | b'\r')).map_or(&[], |end| &tail[end..]),
             _ => {}
         }
         if depth > MAX_NESTING {
@@ -44,13 +44,20 @@ pub fn check_source(query: &str) -> Result<(), String> {
 /// What follows a string whose first quote was read, block strings among them.
 fn after_string(rest: &[u8]) -> &[u8] {
     if let Some(block) = rest.strip_prefix(b"\"\"") {
-        let end = block.windows(3).position(|window| window == b"\"\"\"");
-        return end.map_or(&[], |end| &block[end + 3..]);
+        let mut from = 0;
+        while let Some(end) = block[from..].windows(3).position(|window| window == b"\"\"\"").map(|end| from + end) {
+            // `\"""` is text within the block.
+            if end == 0 || block[end - 1] != b'\\' {
+                return &block[end + 3..];
+            }
+            from = end + 3;
+        }
+        return &[];
     }
     let mut escaped = false;
     for (index, byte) in rest.iter().enumerate() {
         match byte {
-            b'\n' => return &rest[index..],
+            b'\n' | b'\r' => return &rest[index..],
             b'"' if !escaped => return &rest[index + 1..],
             b'\\' => escaped = !escaped,
             _ => escaped = false,
@@ -68,6 +75,16 @@ mod tests {
         assert!(check_source(&"{".repeat(65)).is_err());
         assert!(check_source(&"...F ".repeat(61)).is_err());
         assert!(check_source(&"a".repeat(33 << 10)).is_err());
+    }
+
+    #[test]
+    fn nothing_hides_brackets_from_the_count() {
+        let deep = "[".repeat(65);
+        for hidden in
+            [format!("#\r{deep}"), format!("{{ a(b: \"\"\" \\\"\"\" \"\"\" c: {deep}"), format!("{{ a(b: \"x\r{deep}")]
+        {
+            assert!(check_source(&hidden).is_err(), "{hidden:?}");
+        }
     }
 
     #[test]

@@ -219,7 +219,7 @@ fn organization_id(id: &ID) -> Result<OrganizationId, Error> {
 
 fn provider_id(id: &ID) -> Result<(OrganizationId, ProviderId), Error> {
     match NodeId::decode(id) {
-        Some(NodeId::Provider(organization, id)) => Ok((organization, id)),
+        Some(NodeId::Provider(organization, id)) if id.belongs_to(organization) => Ok((organization, id)),
         _ => Err(not_found()),
     }
 }
@@ -261,6 +261,7 @@ async fn change_provider(context: &Context<'_>, id: &ID, change: ProviderCommand
     let (app, viewer) = (App::of(context)?, Viewer::of(context)?);
     let (organization, id) = provider_id(id)?;
     viewer.must_manage(organization)?;
+    existing_provider(app, organization, id).await?;
     let place = app.commands.execute::<Provider>(organization, id.uuid(), change, &viewer.metadata()).await;
     let place = place.map_err(|error| command(error, provider_refusal))?;
     provider_after(context, organization, id, place).await

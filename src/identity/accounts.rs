@@ -10,7 +10,7 @@ use sha2::Sha256;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::log::{AppendError, Log, LogPosition, NewEvent, Sequence, Unit};
+use crate::log::{AppendError, Commands, Log, LogPosition, NewEvent, Sequence, Unit};
 use crate::secrets::vault::{Vault, VaultError};
 
 /// Name of the key under which addresses are hashed. It never changes, or addresses would be free
@@ -49,6 +49,7 @@ impl From<EmailClaimError> for IdentityError {
 pub struct Accounts {
     pool: PgPool,
     log: Log,
+    commands: Commands,
     claim_key: SecretSlice<u8>,
 }
 
@@ -57,7 +58,7 @@ impl Accounts {
     /// When the key of the address claims cannot be read or made.
     pub async fn new(pool: PgPool, log: Log, vault: &Vault) -> Result<Self, VaultError> {
         let claim_key = vault.platform_key(CLAIM_KEY).await?;
-        Ok(Self { pool, log, claim_key })
+        Ok(Self { commands: Commands::new(pool.clone(), log.clone()), pool, log, claim_key })
     }
 
     /// The claim of an address: the same however its letters are cased.
@@ -87,6 +88,11 @@ impl Accounts {
     ) -> Result<(UserId, LogPosition), IdentityError> {
         let claim = self.claim(email)?;
         let user = UserId::new(Uuid::now_v7());
+        let claimed: EmailClaim = self.commands.load(organization, claim.uuid()).await.map_err(|error| {
+            tracing::error!(%error, "an address claim cannot be read");
+            AppendError::Failed
+        })?;
+        let taken = claimed.decide(EmailClaimCommand::Take { user })?;
         sqlx::query("insert into user_emails (organization_id, user_id, email) values ($1, $2, $3)")
             .bind(organization.uuid())
             .bind(user.uuid())
@@ -94,7 +100,7 @@ impl Accounts {
             .execute(&self.pool)
             .await?;
         let mut events = Vec::new();
-        for event in EmailClaim::default().decide(EmailClaimCommand::Take { user })? {
+        for event in taken {
             let event = NewEvent::of(organization, claim.uuid(), Sequence::At(1), &event, metadata)?;
             events.push(NewEvent { partition: claim.partition(), ..event });
         }
@@ -103,7 +109,15 @@ impl Accounts {
         }
         match self.log.append(Unit::new(events)).await {
             Ok(appended) => Ok((user, appended.last)),
-            Err(AppendError::Conflict) => Err(IdentityError::AddressTaken),
+            Err(AppendError::Conflict) => {
+                // Somebody else was faster by a moment: what was stored for this user is nobody's.
+                sqlx::query("delete from user_emails where organization_id = $1 and user_id = $2")
+                    .bind(organization.uuid())
+                    .bind(user.uuid())
+                    .execute(&self.pool)
+                    .await?;
+                Err(IdentityError::AddressTaken)
+            }
             Err(error) => Err(error.into()),
         }
     }

@@ -25,6 +25,9 @@ const FLUSH_BYTES: usize = 16 << 20;
 /// Requests that may wait for the writer. Full means overloaded.
 const FOREGROUND_QUEUE: usize = 4096;
 const BACKGROUND_QUEUE: usize = 64;
+/// How long somebody waits for an append: Shopify gives up after 5 s. Whether it was committed is
+/// then unknown; sent again, it is new or a duplicate.
+const APPEND_LIMIT: Duration = Duration::from_secs(4);
 /// How long one flush may take; the connection's statement timeout is shorter.
 const FLUSH_LIMIT: Duration = Duration::from_secs(15);
 /// Flushes that are done carefully after one met a conflict: conflicts come in bursts.
@@ -74,7 +77,8 @@ impl Log {
     pub async fn append(&self, unit: Unit) -> Result<Appended, AppendError> {
         let (answer, wait) = oneshot::channel();
         self.foreground.try_send(Request { units: vec![unit], answer }).map_err(|_| AppendError::Overloaded)?;
-        let mut verdicts = wait.await.map_err(|_| AppendError::Failed)?;
+        let answered = tokio::time::timeout(APPEND_LIMIT, wait).await.map_err(|_| AppendError::Failed)?;
+        let mut verdicts = answered.map_err(|_| AppendError::Failed)?;
         verdicts.pop().unwrap_or(Err(AppendError::Failed))
     }
 
@@ -218,6 +222,10 @@ struct Gathered {
 
 impl Gathered {
     fn take(&mut self, request: Request) {
+        // Nobody waits for it any more, and nobody was told that it is in.
+        if request.answer.is_closed() {
+            return;
+        }
         self.weight += request.units.iter().map(Unit::weight).sum::<usize>();
         self.waiting.push((request.units.len(), request.answer));
         self.units.extend(request.units);

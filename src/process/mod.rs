@@ -12,7 +12,7 @@ use hookledger_aggregates::{Event, Metadata, OrganizationId, RecordedEvent};
 use uuid::Uuid;
 
 use crate::follow::{Handler, HandlerError};
-use crate::log::{AppendError, Log, NewEvent, Reader, Scope, Sequence, Unit};
+use crate::log::{AppendError, Log, NewEvent, ReadError, Reader, Scope, Sequence, Unit};
 
 /// Events of one webhook's stream that are read to decide again; duplicates make streams long.
 const STREAM_LIMIT: i64 = 100_000;
@@ -45,7 +45,7 @@ impl Recorder {
     /// Something happened, a duplicate most likely: read the stream and decide again.
     async fn decide_again(&self, organization: OrganizationId, id: Uuid) -> Result<(), HandlerError> {
         for _ in 0..TRIES {
-            let stream = self.reader.stream(organization, "webhook", id, STREAM_LIMIT).await.map_err(transient)?;
+            let stream = self.reader.stream(organization, "webhook", id, STREAM_LIMIT).await.map_err(unread)?;
             let mut webhook = Webhook::default();
             for recorded in &stream {
                 if let Event::Webhook(event) = &recorded.event {
@@ -87,6 +87,14 @@ fn record(
         }
     }
     Ok(Some(Unit::new(events)))
+}
+
+/// An event of a later release will not be understood by waiting.
+fn unread(error: ReadError) -> HandlerError {
+    match error {
+        ReadError::Decode { .. } => unappliable(error),
+        ReadError::Database(_) | ReadError::Gap { .. } => transient(error),
+    }
 }
 
 fn transient(error: impl std::fmt::Display) -> HandlerError {

@@ -94,8 +94,10 @@ impl RejectionCounter {
         if units.is_empty() {
             return;
         }
-        if let Err(error) = self.log.append_all(units).await {
-            tracing::warn!(%error, "the count of suppressed rejections was lost");
+        match self.log.append_all(units).await {
+            Ok(verdicts) if verdicts.iter().all(Result::is_ok) => {}
+            Ok(_) => tracing::warn!("counts of suppressed rejections could not be appended"),
+            Err(error) => tracing::warn!(%error, "the counts of suppressed rejections could not be appended"),
         }
     }
 }

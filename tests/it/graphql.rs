@@ -1,6 +1,7 @@
 //! The GraphQL contract: its names, its doors, its pages.
 
 use hookledger_aggregates::user::Role;
+use hookledger_aggregates::{OrganizationId, ProviderId, ProviderName};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -84,6 +85,14 @@ async fn another_organizations_ids_answer_as_random_ones_do() {
     assert_eq!(our_admin.code(connect, json!({ "id": theirs })).await, "NOT_FOUND");
     assert_eq!(our_member.code(connect, json!({ "id": ours })).await, "FORBIDDEN");
     our_admin.data(connect, json!({ "id": ours })).await;
+    // Our organization's id put together with their provider's, which anybody can compute.
+    let crafted = crafted_provider_id("ours", "theirs");
+    let delete = "mutation($id: ID!) { deleteProvider(input: {id: $id}) { provider { id } } }";
+    let switch = "mutation($id: ID!) { setProviderActive(input: {id: $id, isActive: false}) { provider { id } } }";
+    for mutation in [delete, switch, rotate] {
+        assert_eq!(our_admin.code(mutation, json!({ "id": crafted })).await, "NOT_FOUND");
+    }
+    assert_eq!(app.github("theirs", "d2", "{}").send().await.unwrap().status(), StatusCode::OK);
     let cursor =
         "query($after: String) { organization(slug: \"theirs\") { webhooks(after: $after) { nodes { id } } } }";
     let ours_cursor = "query { organization(slug: \"theirs\") { webhooks { edges { cursor } } } }";
@@ -95,6 +104,28 @@ async fn another_organizations_ids_answer_as_random_ones_do() {
         our_member.code("{ organization(slug: \"ours\") { auditLog { nodes { action } } } }", json!({})).await,
         "FORBIDDEN"
     );
+    app.stop().await;
+}
+
+fn crafted_provider_id(owner: &str, victim: &str) -> String {
+    use base64::Engine as _;
+    let (owner, victim) = (OrganizationId::from_slug(owner), OrganizationId::from_slug(victim));
+    let mut bytes = vec![b'p'];
+    bytes.extend_from_slice(owner.uuid().as_bytes());
+    bytes.extend_from_slice(ProviderId::derive(victim, ProviderName::Github).uuid().as_bytes());
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deactivated_organizations_users_are_out_at_once() {
+    let app = TestApp::start().await;
+    let admin = app.super_admin().await;
+    let id = app.organization(&admin, "acme", &[]).await;
+    let user = app.user("acme", "ada@example.org", Role::Admin).await;
+    user.data("{ viewer { user { email } } }", json!({})).await;
+    let off = "mutation($id: ID!) { setOrganizationActive(input: {id: $id, isActive: false}) { organization { id } } }";
+    admin.data(off, json!({ "id": id })).await;
+    assert_eq!(user.code("{ viewer { user { email } } }", json!({})).await, "UNAUTHENTICATED");
     app.stop().await;
 }
 

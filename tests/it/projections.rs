@@ -21,8 +21,11 @@ async fn caught_up(pool: &PgPool) {
     for _ in 0..500 {
         let behind: i64 = sqlx::query_scalar(
             "select count(*) from follower_checkpoints c
-             where c.name in ('webhook_logs', 'processing')
+             where c.name = 'webhook_logs'
                and c.position < (select position from log_heads h where h.partition = c.partition)
+                or c.name = 'processing' and c.position < (
+                    select coalesce(max(position), 0) from events e where e.partition = c.partition
+                    and e.event_type in ('webhook.signature_verified', 'webhook.retry_requested'))
                 or c.name not in ('webhook_logs', 'processing') and c.position < (
                     select coalesce(max(position), 0) from events e where e.partition = c.partition
                     and (e.aggregate_type <> 'webhook' or e.event_type = 'webhook.retry_requested'))",
