@@ -11,7 +11,7 @@ use warp::reply::Response;
 use warp::{Filter, Reply as _};
 
 use super::{Answer, Services, client, error, with};
-use crate::receive::{Accepted, Request, read_body};
+use crate::receive::{Accepted, Request, drain_body, read_body};
 
 #[derive(Serialize)]
 struct AcceptedBody {
@@ -41,17 +41,22 @@ async fn answer<B: Buf>(
     services: Arc<Services>,
     body: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Answer {
+    let mut body = std::pin::pin!(body);
     if method != Method::POST {
+        drain_body(body).await;
         return Answer::method_not_allowed("POST");
     }
     let started = Instant::now();
-    let (answer, webhook) = match receive(&slug, &provider, headers, client, &services, body).await {
+    let (answer, webhook) = match receive(&slug, &provider, headers, client, &services, body.as_mut()).await {
         Ok(accepted) => {
             let status = if accepted.duplicate { "duplicate" } else { "pending" };
             let body = AcceptedBody { webhook_id: accepted.webhook.uuid(), status, duplicate: accepted.duplicate };
             (Answer::json(StatusCode::OK, &body), Some(accepted.webhook))
         }
-        Err(answer) => (answer, None),
+        Err(answer) => {
+            drain_body(body).await;
+            (answer, None)
+        }
     };
     let status = answer.status();
     metrics::histogram!("hookledger_receive_seconds").record(started.elapsed());

@@ -1,5 +1,6 @@
 //! Reading a body as a counted stream: warp would buffer a chunked one without limit.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -7,6 +8,9 @@ use futures::{Stream, StreamExt as _};
 
 /// How long a whole body may take.
 const BODY_LIMIT: Duration = Duration::from_secs(30);
+/// What is read of a refused body, and for how long.
+const DRAIN_BYTES: usize = 64 << 20;
+const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 /// What a declared length may reserve at once, before any of it came.
 const RESERVE: usize = 64 << 10;
 
@@ -34,6 +38,21 @@ pub async fn read_body<B: Buf, E>(
     }
     let declared = declared.and_then(|length| usize::try_from(length).ok()).unwrap_or_default();
     tokio::time::timeout(BODY_LIMIT, collect(body, declared, cap)).await.map_err(|_| BodyError::TooSlow)?
+}
+
+/// Reads and drops what a refused client still sends, within bounds: closing on it would reset the
+/// connection, and the client would never see why it was refused.
+pub async fn drain_body<B: Buf, E>(mut body: Pin<&mut impl Stream<Item = Result<B, E>>>) {
+    let mut dropped = 0;
+    let draining = async {
+        while let Some(Ok(chunk)) = body.next().await {
+            dropped += chunk.remaining();
+            if dropped > DRAIN_BYTES {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DRAIN_LIMIT, draining).await;
 }
 
 async fn collect<B: Buf, E>(

@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::directory::{Directory, Endpoint};
 use crate::log::{AppendError, Body, Log, NewEvent, ReadError, Reader, Sequence, Unit};
 
-pub use body::{BodyError, read_body};
+pub use body::{BodyError, drain_body, read_body};
 pub use rejections::{RejectionCounter, Rejections};
 
 /// Bodies of rejected requests are kept up to this size: enough to see what was wrong with them,
