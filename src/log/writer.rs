@@ -91,15 +91,6 @@ impl Log {
         self.background.send(Request { units, answer }).await.map_err(|_| AppendError::Overloaded)?;
         wait.await.map_err(|_| AppendError::Failed)
     }
-
-    /// How full the queue of those who wait is, 0 to 1.
-    #[must_use]
-    pub fn load(&self) -> f64 {
-        let used = FOREGROUND_QUEUE - self.foreground.capacity();
-        #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
-        let load = used as f64 / FOREGROUND_QUEUE as f64;
-        load
-    }
 }
 
 /// The one task of a node that appends.
