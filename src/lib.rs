@@ -9,6 +9,7 @@ pub mod graphql;
 pub mod http;
 pub mod identity;
 pub mod keys;
+pub mod lane;
 pub mod log;
 pub mod node;
 pub mod process;

@@ -19,6 +19,7 @@ use crate::graphql::{App, schema};
 use crate::http::{Server, Services, routes};
 use crate::identity::{Accounts, IdentityError, Links, Tokens};
 use crate::keys::{self, KeysError};
+use crate::lane::{Lane, Niceness};
 use crate::log::{Commands, Heads, Log, Reader, Writer};
 use crate::process::Recorder;
 use crate::receive::{Receiver, RejectionCounter, Rejections};
@@ -39,6 +40,8 @@ pub enum NodeError {
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Database(#[from] sqlx::Error),
+    #[error("a thread could not be started: {0}")]
+    Thread(#[source] std::io::Error),
     #[error("{address} cannot be served on: {source}")]
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("the read models did not catch up in time; is another node of an earlier release following?")]
@@ -62,6 +65,8 @@ pub struct Core {
     stop_writer: CancellationToken,
     tasks: TaskTracker,
     writer: TaskTracker,
+    append_lane: Lane,
+    follow_lane: Lane,
 }
 
 impl Core {
@@ -71,11 +76,14 @@ impl Core {
     /// [`NodeError`].
     pub async fn start(store: &Store, settings: &StoreSettings) -> Result<Self, NodeError> {
         store.migrate().await?;
-        let (pool, followers) = (store.pool(Use::Query).await?, store.pool(Use::Follow).await?);
+        let append_lane = Lane::start("append", Niceness::None).map_err(NodeError::Thread)?;
+        let follow_lane = Lane::start("follow", Niceness::Background).map_err(NodeError::Thread)?;
+        let pool = store.pool(Use::Query).await?;
+        let followers = pool_of(&follow_lane, store, Use::Follow).await?;
         let vault = Vault::new(pool.clone(), keys::master(settings)?);
         let heads = Heads::default();
         heads.refresh(&pool).await?;
-        let (log, writer) = Writer::new(store.pool(Use::Append).await?, heads.clone());
+        let (log, writer) = Writer::new(pool_of(&append_lane, store, Use::Append).await?, heads.clone());
         let accounts = Accounts::new(pool.clone(), log.clone(), &vault).await?;
         let core = Self {
             commands: Commands::new(pool.clone(), log.clone()),
@@ -87,13 +95,15 @@ impl Core {
             tasks: TaskTracker::new(),
             writer: TaskTracker::new(),
             pool,
+            append_lane,
+            follow_lane,
             log,
             heads,
             vault,
             accounts,
             followers,
         };
-        core.writer.spawn(writer.run(core.stop_writer.clone()));
+        core.writer.spawn_on(writer.run(core.stop_writer.clone()), core.append_lane.handle());
         core.tasks.spawn(core.heads.clone().poll(core.pool.clone(), core.stop.clone()));
         for projection in hookledger_projections::all() {
             core.follow(Box::new(Projector(projection)));
@@ -104,7 +114,7 @@ impl Core {
 
     fn follow(&self, handler: Box<dyn Handler>) {
         let follower = Follower::new(handler, self.followers.clone(), self.heads.clone(), self.node);
-        self.tasks.spawn(follower.run(self.stop.clone()));
+        self.tasks.spawn_on(follower.run(self.stop.clone()), self.follow_lane.handle());
     }
 
     /// The first start creates the super admin. Of several first starts at once, one does.
@@ -166,6 +176,12 @@ impl Core {
         self.pool.close().await;
         self.followers.close().await;
     }
+}
+
+/// A pool whose connections belong to the lane that uses them.
+async fn pool_of(lane: &Lane, store: &Store, use_: Use) -> Result<PgPool, NodeError> {
+    let store = store.clone();
+    Ok(lane.run(async move { store.pool(use_).await }).await.map_err(NodeError::Thread)??)
 }
 
 /// Serves until stopped. `ready` is told the address once requests are taken.

@@ -22,9 +22,9 @@ const GATHER: Duration = Duration::from_millis(100);
 const FULL_BATCH: usize = 2_000;
 /// While acknowledgements need the machine, a follower takes smaller batches and then rests for
 /// some times as long as it worked, but not when what it applies is older than it may be.
-const BATCH_UNDER_PRESSURE: i64 = 200;
-const REST_UNDER_PRESSURE: u32 = 4;
-const LONGEST_REST: Duration = Duration::from_secs(1);
+const BATCH_UNDER_PRESSURE: i64 = 100;
+const REST_UNDER_PRESSURE: u32 = 8;
+const LONGEST_REST: Duration = Duration::from_secs(2);
 const OLDEST_UNDER_PRESSURE: chrono::Duration = chrono::Duration::seconds(10);
 /// Without a wake-up the log is looked at this often, and the lease is kept.
 const IDLE: Duration = Duration::from_millis(250);

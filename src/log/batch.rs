@@ -4,7 +4,11 @@ use std::collections::HashMap;
 
 use hookledger_aggregates::Partition;
 use hookledger_aggregates::ids::PARTITIONS;
-use sqlx::{PgConnection, Row as _};
+use sqlx::encode::{Encode, IsNull};
+use sqlx::error::BoxDynError;
+use sqlx::postgres::types::Oid;
+use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo};
+use sqlx::{PgConnection, Postgres, Row as _, Type};
 use uuid::Uuid;
 
 use super::unit::{Appended, LogPosition, Unit};
@@ -24,10 +28,13 @@ struct Columns<'a> {
     sequence: Vec<i64>,
     event_type: Vec<&'a str>,
     event_version: Vec<&'a str>,
-    payload: Vec<&'a str>,
-    metadata: Vec<&'a str>,
+    payload: Vec<JsonText<'a>>,
+    metadata: Vec<JsonText<'a>>,
     organization: Vec<Uuid>,
     body_unit: Vec<i32>,
+    body_partition: Vec<i32>,
+    /// That of its unit's first event.
+    body_offset: Vec<i64>,
     body_organization: Vec<Uuid>,
     body_webhook: Vec<Uuid>,
     body_headers: Vec<&'a [u8]>,
@@ -46,6 +53,7 @@ impl<'a> Columns<'a> {
     }
 
     fn push(&mut self, number: i32, unit: &'a Unit) {
+        let first = self.offset.len();
         for event in &unit.events {
             let count = &mut self.counts[event.partition.index()];
             *count += 1;
@@ -57,12 +65,14 @@ impl<'a> Columns<'a> {
             self.sequence.push(event.sequence.number());
             self.event_type.push(&event.event_type);
             self.event_version.push(&event.event_version);
-            self.payload.push(&event.payload);
-            self.metadata.push(&event.metadata);
+            self.payload.push(JsonText(&event.payload));
+            self.metadata.push(JsonText(&event.metadata));
             self.organization.push(event.organization.uuid());
         }
-        if let Some(body) = &unit.body {
+        if let (Some(body), Some(offset)) = (&unit.body, self.offset.get(first)) {
             self.body_unit.push(number);
+            self.body_partition.push(self.partition[first]);
+            self.body_offset.push(*offset);
             self.body_organization.push(body.organization.uuid());
             self.body_webhook.push(body.webhook.uuid());
             self.body_headers.push(&body.headers);
@@ -76,6 +86,27 @@ impl<'a> Columns<'a> {
     }
 }
 
+/// Text that is JSON already, sent as PostgreSQL's `json`.
+struct JsonText<'a>(&'a str);
+
+impl Type<Postgres> for JsonText<'_> {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(114))
+    }
+}
+
+impl PgHasArrayType for JsonText<'_> {
+    fn array_type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(199))
+    }
+}
+
+impl Encode<'_, Postgres> for JsonText<'_> {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        <&str as Encode<Postgres>>::encode(self.0, buffer)
+    }
+}
+
 /// Appends without looking: the first conflict fails the whole call with 23505.
 pub(super) async fn append_optimistically(
     connection: &mut PgConnection,
@@ -85,7 +116,7 @@ pub(super) async fn append_optimistically(
     let (partitions, counts) = columns.touched();
     let rows = sqlx::query(
         "select base_partition, base_position
-         from append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+         from append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
     )
     .bind(partitions)
     .bind(counts)
@@ -99,6 +130,8 @@ pub(super) async fn append_optimistically(
     .bind(&columns.payload)
     .bind(&columns.metadata)
     .bind(&columns.organization)
+    .bind(&columns.body_partition)
+    .bind(&columns.body_offset)
     .bind(&columns.body_organization)
     .bind(&columns.body_webhook)
     .bind(&columns.body_headers)

@@ -144,11 +144,17 @@ impl Reader {
         webhook: hookledger_aggregates::WebhookId,
     ) -> Result<Option<RawRequest>, ReadError> {
         let row: Option<(Vec<u8>, Vec<u8>)> =
-            sqlx::query_as("select headers, body from webhook_bodies where organization_id = $1 and webhook_id = $2")
-                .bind(organization.uuid())
-                .bind(webhook.uuid())
-                .fetch_optional(&self.pool)
-                .await?;
+            sqlx::query_as(
+                "select b.headers, b.body
+                 from events e join webhook_bodies b on b.organization_id = e.organization_id and b.position = e.position
+                 where e.organization_id = $1 and e.aggregate_type = 'webhook' and e.aggregate_id = $2
+                   and e.partition = $3 and e.sequence = 1",
+            )
+            .bind(organization.uuid())
+            .bind(webhook.to_string())
+            .bind(organization.partition().number())
+            .fetch_optional(&self.pool)
+            .await?;
         Ok(row.map(|(headers, body)| RawRequest { headers, body }))
     }
 }

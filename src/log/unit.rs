@@ -73,7 +73,7 @@ impl NewEvent {
     }
 }
 
-/// The raw request that belongs to a unit's first event.
+/// The raw request that belongs to a unit's first event, and is found by that event's position.
 #[derive(Clone, Debug)]
 pub struct Body {
     pub organization: OrganizationId,

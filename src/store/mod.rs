@@ -102,7 +102,7 @@ impl Store {
             .after_connect(|connection, _| {
                 Box::pin(async move { connection.execute("set role hookledger_runtime").await.map(drop) })
             })
-            .connect_with(self.options.clone().options(use_.settings()))
+            .connect_with(self.options.clone().options(use_.settings().iter().copied()))
             .await
             .map_err(StoreError::Unreachable)
     }
@@ -129,11 +129,18 @@ impl Use {
         }
     }
 
-    fn settings(self) -> [(&'static str, &'static str); 2] {
+    fn settings(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Append => [("statement_timeout", "10s"), ("synchronous_commit", "on")],
-            Self::Follow => [("statement_timeout", "60s"), ("synchronous_commit", "off")],
-            Self::Query => [("statement_timeout", "10s"), ("synchronous_commit", "on")],
+            Self::Append => &[("statement_timeout", "10s"), ("synchronous_commit", "on")],
+            // A batch is looked up by its keys. Where statistics are stale, as they are on tables that
+            // grow by thousands of rows a second, the planner scanned the whole table instead.
+            Self::Follow => &[
+                ("statement_timeout", "60s"),
+                ("synchronous_commit", "off"),
+                ("enable_hashjoin", "off"),
+                ("enable_mergejoin", "off"),
+            ],
+            Self::Query => &[("statement_timeout", "10s"), ("synchronous_commit", "on")],
         }
     }
 }
