@@ -1,6 +1,7 @@
 //! Hookledger: receives other people's webhooks, remembers each in an append-only ledger, and
 //! passes it on. The library behind the `hookledger` binary and its tests.
 
+pub mod changes;
 pub mod config;
 pub mod demo;
 pub mod directory;
@@ -14,5 +15,6 @@ pub mod log;
 pub mod node;
 pub mod process;
 pub mod receive;
+pub mod search;
 pub mod secrets;
 pub mod store;

@@ -12,11 +12,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::changes::{Changes, Ticks, Watcher};
 use crate::config::{ServeSettings, StoreSettings};
 use crate::directory::{Directory, DirectoryError, DirectoryFollower};
 use crate::follow::{Checkpoints, Follower, Handler, Projector};
 use crate::graphql::{App, schema};
-use crate::http::{Server, Services, routes};
+use crate::http::{Server, Services, Sockets, routes};
 use crate::identity::{Accounts, IdentityError, Links, Tokens};
 use crate::keys::{self, KeysError};
 use crate::lane::{Lane, Niceness};
@@ -24,7 +25,7 @@ use crate::log::{Commands, Heads, Log, Reader, Writer};
 use crate::process::Recorder;
 use crate::receive::{Receiver, RejectionCounter, Rejections};
 use crate::secrets::vault::{Vault, VaultError};
-use crate::store::{Store, StoreError, Use};
+use crate::store::{Store, StoreError, Tenants, Use};
 
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
@@ -51,7 +52,9 @@ pub enum NodeError {
 /// The core that every command of the operator and the server share: a log with a writer, and
 /// followers that keep the read models.
 pub struct Core {
+    /// For what the server itself asks and notes. Reads for people go through `tenants`.
     pub pool: PgPool,
+    pub tenants: Tenants,
     pub log: Log,
     pub heads: Heads,
     pub vault: Vault,
@@ -78,7 +81,7 @@ impl Core {
         store.migrate().await?;
         let append_lane = Lane::start("append", Niceness::None).map_err(NodeError::Thread)?;
         let follow_lane = Lane::start("follow", Niceness::Background).map_err(NodeError::Thread)?;
-        let pool = store.pool(Use::Query).await?;
+        let pool = store.pool(Use::Work).await?;
         let followers = pool_of(&follow_lane, store, Use::Follow).await?;
         let vault = Vault::new(pool.clone(), keys::master(settings)?);
         let heads = Heads::default();
@@ -97,6 +100,7 @@ impl Core {
             pool,
             append_lane,
             follow_lane,
+            tenants: store.tenants().await?,
             log,
             heads,
             vault,
@@ -174,6 +178,7 @@ impl Core {
         self.writer.close();
         self.writer.wait().await;
         self.pool.close().await;
+        self.tenants.close().await;
         self.followers.close().await;
     }
 }
@@ -211,18 +216,30 @@ pub async fn serve(
     let rejections = Arc::new(Rejections::default());
     core.tasks.spawn(RejectionCounter::new(Arc::clone(&rejections), core.log.clone()).run(core.stop.clone()));
 
+    let changes = Changes::default();
+    let watcher = Watcher::new(
+        changes.clone(),
+        core.reader.clone(),
+        core.checkpoints.clone(),
+        core.heads.clone(),
+        core.tenants.clone(),
+    );
+    core.tasks.spawn(watcher.run(core.stop.clone()));
+
     let app = App {
-        pool: core.pool.clone(),
-        reader: core.reader.clone(),
+        tenants: core.tenants.clone(),
         commands: core.commands.clone(),
         checkpoints: core.checkpoints.clone(),
         directory: directory.clone(),
         vault: core.vault.clone(),
         base_url: settings.store.base_url.0.clone(),
+        changes,
+        ticks: Ticks::new(core.tenants.clone(), core.stop.clone()),
     };
     let services = Services {
         receiver: Receiver::new(directory, core.log.clone(), core.reader.clone(), rejections),
         schema: schema(app.clone()),
+        sockets: Sockets::new(stop.clone()),
         links: core.links(&settings.store),
         tokens,
         checkpoints: core.checkpoints.clone(),

@@ -102,9 +102,21 @@ impl Hookledger {
         Ok(session.to_owned())
     }
 
-    async fn graphql(&self, query: &str, variables: Value) -> Result<Value> {
-        let session = self.session.as_deref().context("not signed in")?;
-        let request = self.http.post(format!("{}/graphql", self.origin())).bearer_auth(session);
+    /// Runs a statement on the store with a number, and brings its statistics up to date.
+    pub async fn fill(&self, statement: &str, number: i64) -> Result<()> {
+        let mut store = self.cluster.superuser_of_store().await?;
+        sqlx::query(statement).bind(number).execute(&mut store).await?;
+        sqlx::query("vacuum (analyze) webhook_logs").execute(&mut store).await?;
+        Ok(())
+    }
+
+    /// The super admin's token.
+    pub fn session(&self) -> Result<&str> {
+        self.session.as_deref().context("not signed in")
+    }
+
+    pub async fn graphql(&self, query: &str, variables: Value) -> Result<Value> {
+        let request = self.http.post(format!("{}/graphql", self.origin())).bearer_auth(self.session()?);
         let response = request.json(&json!({ "query": query, "variables": variables })).send().await?;
         let status = response.status();
         let mut body: Value = response.json().await.with_context(|| format!("GraphQL answered {status}"))?;

@@ -10,6 +10,7 @@ mod account;
 mod contender;
 mod exchange;
 mod hookledger;
+mod list;
 mod load;
 mod machine;
 mod options;

@@ -29,6 +29,15 @@ pub struct Options {
     /// Measures one contender alone.
     #[arg(long)]
     pub only: Option<Name>,
+    /// Measures also pages of a list of so many webhooks.
+    #[arg(long, value_parser = clap::value_parser!(i64).range(1_000..))]
+    pub list: Option<i64>,
+    /// Fails unless the median of the list's pages is at most this many milliseconds.
+    #[arg(long)]
+    pub require_list_p50_ms: Option<f64>,
+    /// Fails unless the 95th percentile of the list's pages is at most this many milliseconds.
+    #[arg(long)]
+    pub require_list_p95_ms: Option<f64>,
     /// Writes the figures to this file as JSON.
     #[arg(long)]
     pub json: Option<PathBuf>,

@@ -94,6 +94,12 @@ impl Cluster {
         }
     }
 
+    /// A connection to the contender's own database, that may do everything.
+    pub async fn superuser_of_store(&self) -> Result<PgConnection> {
+        let options = PgConnectOptions::new_without_pgpass().socket(&self.directory).port(5432);
+        Ok(options.username("postgres").database(self.owner).connect().await?)
+    }
+
     /// Neither contender works as a superuser. The right to make roles lets a contender's migrations
     /// have one for its running server.
     async fn provision(&self, connection: &mut PgConnection) -> Result<()> {

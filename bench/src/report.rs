@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::contender::Settled;
+use crate::list::ListFigures;
 use crate::load::Load;
 use crate::machine::Machine;
 use crate::options::Options;
@@ -103,6 +104,8 @@ pub struct Report {
     pub stock: Option<Results>,
     /// Hookledger's median of webhooks a second, divided by stock's.
     pub ratio: Option<f64>,
+    /// Pages of a long list, where that was measured.
+    pub list: Option<ListFigures>,
 }
 
 impl Report {
@@ -125,6 +128,9 @@ impl Report {
             if let Some(counted) = results.counted {
                 println!("{}: {counted} webhooks counted, {} accepted", results.name, results.accepted);
             }
+        }
+        if let Some(list) = self.list {
+            list.print();
         }
         if let Some(ratio) = self.ratio {
             println!("hookledger / stock: {ratio:.2}");
@@ -153,6 +159,17 @@ impl Report {
             && p99.is_none_or(|p99| p99 > required)
         {
             complaints.push(format!("hookledger's p99 is above {required} ms"));
+        }
+        let list = |figure: fn(&ListFigures) -> f64| self.list.as_ref().map(figure);
+        for (what, figure, required) in [
+            ("median", list(|list| list.p50_ms), options.require_list_p50_ms),
+            ("95th percentile", list(|list| list.p95_ms), options.require_list_p95_ms),
+        ] {
+            if let Some(required) = required
+                && figure.is_none_or(|figure| figure > required)
+            {
+                complaints.push(format!("the {what} of the list's pages is above {required} ms"));
+            }
         }
         complaints
     }

@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 
 use crate::contender::{Contender, ORGANIZATIONS, Settled};
 use crate::hookledger::Hookledger;
+use crate::list::ListFigures;
 use crate::load::Load;
 use crate::machine::Machine;
 use crate::options::{Name, Options};
@@ -38,6 +39,12 @@ pub async fn run(options: &Options) -> Result<Report> {
             course.round(round, options).await.context("stock")?;
         }
     }
+    let list = match (&mut hookledger, options.list) {
+        (Some(course), Some(rows)) => {
+            Some(ListFigures::measure(&mut course.contender, rows).await.context("hookledger")?)
+        }
+        _ => None,
+    };
     let (hookledger, stock) = (hookledger.map(Course::results), stock.map(Course::results));
     let pace = |results: &Option<Results>| Some(results.as_ref()?.median?.webhooks_per_second);
     Ok(Report {
@@ -49,6 +56,7 @@ pub async fn run(options: &Options) -> Result<Report> {
         ratio: pace(&hookledger).zip(pace(&stock)).map(|(ours, theirs)| ours / theirs),
         hookledger,
         stock,
+        list,
     })
 }
 

@@ -6,6 +6,7 @@
 //!
 //! What deliberately does not live here: the `events` table, HTTP, GraphQL.
 
+pub mod analytics;
 pub mod audit_logs;
 pub mod organizations;
 pub mod page;

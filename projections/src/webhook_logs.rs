@@ -1,5 +1,5 @@
 //! `webhook_logs`: one row per webhook, accepted or rejected; with it the open ones, the attempts,
-//! the monthly counts and the last use of each secret.
+//! the monthly counts, the analytics and the last use of each secret.
 //!
 //! A batch is folded in memory to one change per webhook, and written in a handful of statements
 //! however many events it has.
@@ -15,6 +15,7 @@ use sqlx::query::QueryAs;
 use sqlx::{FromRow, PgConnection, PgExecutor, Postgres};
 use uuid::Uuid;
 
+use crate::analytics::Tally;
 use crate::webhook_retries::{Attempts, WORKER_LOST};
 use crate::{Interest, Page, PageRequest, Projection, ProjectionError};
 
@@ -89,6 +90,7 @@ pub struct WebhookFilter {
     pub event_type: Option<String>,
     pub signature_valid: Option<bool>,
     pub dead_lettered: Option<bool>,
+    pub body_differs: Option<bool>,
     pub received_from: Option<DateTime<Utc>>,
     pub received_to: Option<DateTime<Utc>>,
     /// A webhook id, a provider's event id, or the beginning of either or of an event type.
@@ -100,6 +102,20 @@ impl WebhookFilter {
     fn asks_for_open(&self) -> bool {
         let open = |status: &WebhookStatus| matches!(status, WebhookStatus::Pending | WebhookStatus::Processing);
         self.status.as_ref().is_some_and(|all| all.iter().all(open))
+    }
+
+    /// Whether a row is one of those asked for, but for the text, which is looked for in bodies too.
+    #[must_use]
+    pub fn matches(&self, row: &WebhookLog) -> bool {
+        let is = |wanted: Option<bool>, found| wanted.is_none_or(|wanted| wanted == found);
+        self.provider.is_none_or(|provider| provider.uuid() == row.provider_id)
+            && self.status.as_ref().is_none_or(|all| all.iter().any(|status| status.as_str() == row.status))
+            && self.event_type.as_ref().is_none_or(|wanted| Some(wanted) == row.event_type.as_ref())
+            && is(self.signature_valid, row.signature_valid)
+            && is(self.dead_lettered, row.dead_lettered_at.is_some())
+            && is(self.body_differs, row.body_differs)
+            && self.received_from.is_none_or(|from| row.received_at >= from)
+            && self.received_to.is_none_or(|to| row.received_at < to)
     }
 }
 
@@ -126,6 +142,23 @@ pub async fn find(
         .await
 }
 
+/// Webhooks of an organization by id, in no order.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn find_many(
+    executor: impl PgExecutor<'_>,
+    organization: OrganizationId,
+    webhooks: &[WebhookId],
+) -> Result<Vec<WebhookLog>, sqlx::Error> {
+    let ids: Vec<Uuid> = webhooks.iter().map(|id| id.uuid()).collect();
+    sqlx::query_as(&format!("select {COLUMNS} from webhook_logs where organization_id = $1 and webhook_id = any ($2)"))
+        .bind(organization.uuid())
+        .bind(ids)
+        .fetch_all(executor)
+        .await
+}
+
 /// The webhooks of an organization that match, newest first.
 ///
 /// # Errors
@@ -136,18 +169,8 @@ pub async fn list(
     filter: &WebhookFilter,
     page: PageRequest<WebhookKey>,
 ) -> Result<Page<WebhookLog>, sqlx::Error> {
-    let (compare, order) = if page.backward { (">", "asc") } else { ("<", "desc") };
-    // Conditions are spelled out only where they are asked for, so that the planner sees which
-    // index fits; every value is bound.
     let mut conditions = Conditions::default();
-    let organization = conditions.bind(Value::Id(organization.uuid()));
-    conditions.all.push(format!("organization_id = {organization}"));
-    conditions.of_filter(filter);
-    if let Some((received_at, position)) = page.from {
-        let received_at = conditions.bind(Value::Time(received_at));
-        let position = conditions.bind(Value::Number(position));
-        conditions.all.push(format!("(received_at, position) {compare} ({received_at}, {position})"));
-    }
+    let order = conditions.of_page(organization, filter, page);
     let limit = conditions.bind(Value::Number(page.limit + 1));
     // Open webhooks are few among many, and listed in a table of their own.
     let rows = if filter.asks_for_open() {
@@ -155,13 +178,88 @@ pub async fn list(
     } else {
         "webhook_logs"
     };
-    let sql = format!(
-        "select {COLUMNS} from {rows} where {}
-         order by received_at {order}, position {order} limit {limit}",
-        conditions.all.join(" and ")
-    );
+    let sql =
+        format!("select {COLUMNS} from {rows} where {} order by {order} limit {limit}", conditions.all.join(" and "));
     let rows = conditions.bind_to(sqlx::query_as(&sql)).fetch_all(executor).await?;
     Ok(Page::from_overfull(rows, &page))
+}
+
+/// The position of the last webhook that was received before a time.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn position_before(
+    executor: impl PgExecutor<'_>,
+    organization: OrganizationId,
+    time: DateTime<Utc>,
+) -> Result<Option<i64>, sqlx::Error> {
+    sqlx::query_scalar(
+        "select position from webhook_logs where organization_id = $1 and received_at < $2
+         order by received_at desc, position desc limit 1",
+    )
+    .bind(organization.uuid())
+    .bind(time)
+    .fetch_optional(executor)
+    .await
+}
+
+/// What a search for text needs to know of a webhook.
+#[derive(Clone, Debug, FromRow)]
+pub struct Candidate {
+    pub webhook_id: Uuid,
+    pub received_at: DateTime<Utc>,
+    pub position: i64,
+    pub body_size: i64,
+    /// Its event's id or type begins with the text.
+    pub named: bool,
+}
+
+/// The webhooks that a search looks at: those that match the filter, whose own text is ignored, from
+/// the page's place on, up to `limit`.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn candidates(
+    executor: impl PgExecutor<'_>,
+    organization: OrganizationId,
+    filter: &WebhookFilter,
+    text: &str,
+    page: PageRequest<WebhookKey>,
+    limit: i64,
+) -> Result<Vec<Candidate>, sqlx::Error> {
+    let mut conditions = Conditions::default();
+    let order = conditions.of_page(organization, &WebhookFilter { text: None, ..filter.clone() }, page);
+    let (text, limit) = (conditions.bind(Value::Text(text.to_owned())), conditions.bind(Value::Number(limit)));
+    let sql = format!(
+        "select webhook_id, received_at, position, body_size,
+                coalesce(starts_with(provider_event_id, {text}), false)
+                    or coalesce(starts_with(event_type, {text}), false) as named
+         from webhook_logs where {} order by {order} limit {limit}",
+        conditions.all.join(" and ")
+    );
+    conditions.bind_to(sqlx::query_as(&sql)).fetch_all(executor).await
+}
+
+/// The webhooks that an id names: our own, or a provider's of an event.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn by_identity(
+    executor: impl PgExecutor<'_>,
+    organization: OrganizationId,
+    text: &str,
+) -> Result<Vec<WebhookLog>, sqlx::Error> {
+    // A union, so that each part has its index.
+    sqlx::query_as(&format!(
+        "select {COLUMNS} from webhook_logs where organization_id = $1 and webhook_id = $2
+         union
+         (select {COLUMNS} from webhook_logs where organization_id = $1 and provider_event_id = $3 limit 1000)"
+    ))
+    .bind(organization.uuid())
+    .bind(text.parse::<Uuid>().ok())
+    .bind(text)
+    .fetch_all(executor)
+    .await
 }
 
 enum Value {
@@ -183,6 +281,29 @@ impl Conditions {
     fn bind(&mut self, value: Value) -> String {
         self.values.push(value);
         format!("${}", self.values.len())
+    }
+
+    /// What a page is of, and in which order it comes. Conditions are spelled out only where they are
+    /// asked for, so that the planner sees which index fits; every value is bound.
+    fn of_page(
+        &mut self,
+        organization: OrganizationId,
+        filter: &WebhookFilter,
+        page: PageRequest<WebhookKey>,
+    ) -> &'static str {
+        let (compare, order) = if page.backward {
+            (">", "received_at asc, position asc")
+        } else {
+            ("<", "received_at desc, position desc")
+        };
+        let organization = self.bind(Value::Id(organization.uuid()));
+        self.all.push(format!("organization_id = {organization}"));
+        self.of_filter(filter);
+        if let Some((received_at, position)) = page.from {
+            let (received_at, position) = (self.bind(Value::Time(received_at)), self.bind(Value::Number(position)));
+            self.all.push(format!("(received_at, position) {compare} ({received_at}, {position})"));
+        }
+        order
     }
 
     fn of_filter(&mut self, filter: &WebhookFilter) {
@@ -216,6 +337,10 @@ impl Conditions {
             Some(true) => self.all.push("status = 'failed' and dead_lettered_at is not null".to_owned()),
             Some(false) => self.all.push("dead_lettered_at is null".to_owned()),
         }
+        if let Some(differs) = filter.body_differs {
+            let differs = self.bind(Value::Bool(differs));
+            self.all.push(format!("body_differs = {differs}"));
+        }
         if let Some(from) = filter.received_from {
             let from = self.bind(Value::Time(from));
             self.all.push(format!("received_at >= {from}"));
@@ -247,7 +372,8 @@ impl Conditions {
     }
 }
 
-/// Keeps `webhook_logs`, `webhook_open`, `webhook_retries`, `webhook_counts` and `provider_secret_uses`.
+/// Keeps `webhook_logs`, `webhook_open`, `webhook_retries`, `webhook_counts`, `webhook_analytics` and
+/// `provider_secret_uses`.
 #[derive(Debug)]
 pub struct WebhookLogs;
 
@@ -261,7 +387,14 @@ impl Projection for WebhookLogs {
     }
 
     fn tables(&self) -> &'static [&'static str] {
-        &["webhook_logs", "webhook_open", "webhook_retries", "webhook_counts", "provider_secret_uses"]
+        &[
+            "webhook_logs",
+            "webhook_open",
+            "webhook_retries",
+            "webhook_counts",
+            "webhook_analytics",
+            "provider_secret_uses",
+        ]
     }
 
     fn apply<'a>(
@@ -274,7 +407,8 @@ impl Projection for WebhookLogs {
             for recorded in events {
                 match &recorded.event {
                     Event::Webhook(event) => fold.note(recorded, event),
-                    Event::Organization(_) | Event::User(_) | Event::EmailClaim(_) | Event::Provider(_) => {}
+                    Event::Provider(event) => fold.tally.note_provider(recorded, event),
+                    Event::Organization(_) | Event::User(_) | Event::EmailClaim(_) => {}
                 }
             }
             fold.write(connection).await?;
@@ -338,6 +472,7 @@ impl State {
 struct Fold<'a> {
     changes: HashMap<(Uuid, Uuid), Change<'a>>,
     attempts: Attempts,
+    tally: Tally,
     /// Last use of each secret version: (organization, provider, version).
     uses: BTreeMap<(Uuid, Uuid, u32), DateTime<Utc>>,
     providers: HashMap<Uuid, Uuid>,
@@ -348,6 +483,7 @@ struct Fold<'a> {
 impl<'a> Fold<'a> {
     fn note(&mut self, recorded: &'a RecordedEvent, event: &'a WebhookEvent) {
         self.attempts.note(recorded, event);
+        self.tally.note(recorded, event);
         let key = (recorded.organization.uuid(), recorded.aggregate_id);
         let change = self.changes.entry(key).or_insert_with(|| Change {
             first: None,
@@ -419,6 +555,7 @@ impl<'a> Fold<'a> {
         make(connection, &made).await?;
         update(connection, moved).await?;
         self.attempts.write(connection).await?;
+        self.tally.write(connection).await?;
         let mut uses = self.uses;
         for ((organization, webhook, version), at) in self.orphan_uses {
             let row = find(&mut *connection, OrganizationId::new(organization), WebhookId::new(webhook)).await?;

@@ -61,24 +61,25 @@ pub async fn find_many(
     sqlx::query_as(&format!("{SELECT} and id = any ($2)")).bind(organization.uuid()).bind(ids).fetch_all(executor).await
 }
 
-/// The secrets of a provider that verify now or did, newest first.
+/// The secrets of providers that verify now or did, newest first.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn secrets(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
-    provider: ProviderId,
+    providers: &[ProviderId],
 ) -> Result<Vec<SecretVersion>, sqlx::Error> {
+    let ids: Vec<Uuid> = providers.iter().map(|id| id.uuid()).collect();
     sqlx::query_as(
         "select s.provider_id, s.version, s.set_at, s.expires_at, u.last_used_at
          from provider_secret_versions s
          left join provider_secret_uses u using (organization_id, provider_id, version)
-         where s.organization_id = $1 and s.provider_id = $2
-         order by s.version desc limit 100",
+         where s.organization_id = $1 and s.provider_id = any ($2)
+         order by s.version desc limit 1000",
     )
     .bind(organization.uuid())
-    .bind(provider.uuid())
+    .bind(ids)
     .fetch_all(executor)
     .await
 }

@@ -39,6 +39,14 @@ impl Checkpoints {
         .bind(name)
         .execute(&self.pool)
         .await?;
+        self.of(name).await
+    }
+
+    /// How far a follower has come in each partition that it began.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn of(&self, name: &str) -> Result<Vec<LogPosition>, sqlx::Error> {
         let rows: Vec<(i32, i64)> =
             sqlx::query_as("select partition, position from follower_checkpoints where name = $1 order by partition")
                 .bind(name)

@@ -6,13 +6,14 @@ use async_graphql::{Context, Error};
 use hookledger_aggregates::user::Role;
 use hookledger_aggregates::{Actor, Metadata, OrganizationId, SessionId, UserId};
 use hookledger_projections::users;
-use sqlx::PgPool;
 
 use super::errors::{Code, internal, not_found};
+use crate::changes::{Changes, Ticks};
 use crate::directory::Directory;
 use crate::follow::Checkpoints;
-use crate::log::{Commands, LogPosition, Reader};
+use crate::log::{Commands, LogPosition};
 use crate::secrets::vault::Vault;
+use crate::store::{Tenant, Tenants};
 
 /// How long a mutation waits for its read models.
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(5);
@@ -20,14 +21,15 @@ const CATCH_UP_LIMIT: Duration = Duration::from_secs(5);
 /// What resolvers read from and write to.
 #[derive(Clone)]
 pub struct App {
-    /// For projections' queries.
-    pub pool: PgPool,
-    pub reader: Reader,
+    /// For every read: see [`tenant`].
+    pub tenants: Tenants,
     pub commands: Commands,
     pub checkpoints: Checkpoints,
     pub directory: Directory,
     pub vault: Vault,
     pub base_url: String,
+    pub changes: Changes,
+    pub ticks: Ticks,
 }
 
 impl App {
@@ -46,6 +48,18 @@ impl App {
         }
         Err(Code::Unavailable.error("the change is recorded, and will show as soon as the read models caught up"))
     }
+}
+
+/// A connection for the viewer's reads of an organization, which shows no other's rows.
+pub(super) async fn tenant(context: &Context<'_>, organization: OrganizationId) -> Result<Tenant, Error> {
+    let confined = Viewer::of(context)?.confined(organization);
+    App::of(context)?.tenants.of(confined).await.map_err(internal)
+}
+
+/// A connection for what super admins ask of all organizations at once.
+pub(super) async fn everybody(context: &Context<'_>) -> Result<Tenant, Error> {
+    Viewer::of(context)?.must_be_super_admin()?;
+    App::of(context)?.tenants.everybody().await.map_err(internal)
 }
 
 /// Who is asking.
@@ -75,6 +89,18 @@ impl Viewer {
     /// Whether the viewer may see what is this organization's.
     pub(super) fn sees(&self, organization: OrganizationId) -> bool {
         self.is_super_admin() || (self.home() == organization && organization != OrganizationId::PLATFORM)
+    }
+
+    /// Whether an earlier look at the same session found the same rights.
+    pub(crate) fn has_rights_of(&self, earlier: &Self) -> bool {
+        (self.user.id, self.user.organization_id, &self.user.role, self.session)
+            == (earlier.user.id, earlier.user.organization_id, &earlier.user.role, earlier.session)
+    }
+
+    /// Which organization's rows the database shows, when one's are asked for: to anybody but super
+    /// admins their own alone, whatever a resolver forgot to check.
+    pub(super) fn confined(&self, organization: OrganizationId) -> OrganizationId {
+        if self.is_super_admin() { organization } else { self.home() }
     }
 
     /// Lets super admins and the organization's own admins pass. Who may not see it learns as much

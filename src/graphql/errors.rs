@@ -2,7 +2,7 @@
 
 use async_graphql::{Error, ErrorExtensions as _, Response, ServerError, Value};
 
-use crate::log::CommandError;
+use crate::log::{CommandError, ReadError};
 
 /// What kind of error, for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub enum Code {
     Internal,
     ParseFailed,
     ValidationFailed,
+    /// Too large, too deep, or too much for one answer.
+    LimitExceeded,
 }
 
 impl Code {
@@ -31,6 +33,7 @@ impl Code {
             Self::Internal => "INTERNAL",
             Self::ParseFailed => "GRAPHQL_PARSE_FAILED",
             Self::ValidationFailed => "GRAPHQL_VALIDATION_FAILED",
+            Self::LimitExceeded => "LIMIT_EXCEEDED",
         }
     }
 
@@ -51,6 +54,20 @@ pub(super) fn internal(error: impl std::fmt::Display) -> Error {
     Code::Internal.error("something failed on our side; it was logged")
 }
 
+/// A read failed: when it was stopped for taking too long, whoever asked may ask for less.
+pub(super) fn unread(error: impl Into<ReadError>) -> Error {
+    let error = error.into();
+    if let ReadError::Database(error) = &error {
+        // 57014, `query_canceled`: the statement timeout.
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        if code.is_some_and(|code| code == "57014") {
+            tracing::warn!("a read for a person took too long and was stopped");
+            return Code::LimitExceeded.error("this takes too long: ask for a smaller span of time, or for less");
+        }
+    }
+    internal(error)
+}
+
 /// What a refused or failed command means to who gave it.
 pub(super) fn command<E: std::error::Error>(error: CommandError<E>, refused: impl FnOnce(&E) -> Code) -> Error {
     match error {
@@ -61,22 +78,40 @@ pub(super) fn command<E: std::error::Error>(error: CommandError<E>, refused: imp
     }
 }
 
-/// Gives a code to every error that has none: those are async-graphql's own, about the query.
+/// Gives a code to every error that has none: those are async-graphql's own, about the query. An
+/// error of ours gets the id under which it was logged.
 #[must_use]
-pub fn with_codes(mut response: Response) -> Response {
+pub fn with_codes(mut response: Response, request_id: &str) -> Response {
     for error in &mut response.errors {
+        let code = match error.message.as_str() {
+            "Query is nested too deep." => Code::LimitExceeded,
+            told if told.starts_with("The recursion depth of the query") => Code::LimitExceeded,
+            _ if error.path.is_empty() => Code::ValidationFailed,
+            _ => Code::BadUserInput,
+        };
         let extensions = error.extensions.get_or_insert_default();
-        if extensions.get("code").is_none() {
-            let code = if error.path.is_empty() { Code::ValidationFailed } else { Code::BadUserInput };
-            extensions.set("code", code.as_str());
+        match extensions.get("code") {
+            None => extensions.set("code", code.as_str()),
+            Some(code) if *code == Value::from(Code::Internal.as_str()) => extensions.set("requestId", request_id),
+            Some(_) => {}
         }
     }
     response
 }
 
+/// Whether nothing was executed: the answer is errors about the request itself.
+#[must_use]
+pub fn was_refused(response: &Response) -> bool {
+    response.is_err() && response.data == Value::Null && response.errors.iter().all(|error| error.path.is_empty())
+}
+
+/// An error with its code.
+pub(super) fn coded(code: Code, mut error: ServerError) -> ServerError {
+    error.extensions.get_or_insert_default().set("code", Value::from(code.as_str()));
+    error
+}
+
 /// A response that is one error about the whole request.
 pub(crate) fn only_error(code: Code, message: impl Into<String>) -> Response {
-    let mut error = ServerError::new(message, None);
-    error.extensions.get_or_insert_default().set("code", Value::from(code.as_str()));
-    Response::from_errors(vec![error])
+    Response::from_errors(vec![coded(code, ServerError::new(message, None))])
 }

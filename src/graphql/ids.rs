@@ -1,5 +1,5 @@
 //! Opaque ids and cursors. A node id carries its kind and its organization, so that every lookup
-//! has the organization first; a cursor is bound to the organization whose list it is from.
+//! has the organization first; a cursor is bound to the list that it is from, and to its organization.
 
 use async_graphql::{Error, ID};
 use base64::Engine as _;
@@ -47,9 +47,28 @@ impl NodeId {
     }
 }
 
+/// A list that has cursors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum List {
+    Organizations,
+    Webhooks,
+    AuditLog,
+}
+
+impl List {
+    const fn tag(self) -> u8 {
+        match self {
+            Self::Organizations => b'o',
+            Self::Webhooks => b'w',
+            Self::AuditLog => b'a',
+        }
+    }
+}
+
 /// A place in a list: of which organization (nil for lists across them), and after which key.
-pub(super) fn encode_cursor(organization: OrganizationId, time: DateTime<Utc>, key: &[u8]) -> String {
-    let mut bytes = organization.uuid().as_bytes().to_vec();
+pub(super) fn encode_cursor(list: List, organization: OrganizationId, time: DateTime<Utc>, key: &[u8]) -> String {
+    let mut bytes = vec![list.tag()];
+    bytes.extend_from_slice(organization.uuid().as_bytes());
     bytes.extend_from_slice(&time.timestamp_micros().to_be_bytes());
     bytes.extend_from_slice(key);
     URL_SAFE_NO_PAD.encode(bytes)
@@ -57,17 +76,18 @@ pub(super) fn encode_cursor(organization: OrganizationId, time: DateTime<Utc>, k
 
 /// The key of a cursor of that organization's list.
 pub(super) fn decode_cursor<const N: usize>(
+    list: List,
     organization: OrganizationId,
     cursor: &str,
 ) -> Result<(DateTime<Utc>, [u8; N]), Error> {
     let bad = || Code::BadUserInput.error("this cursor is not from this list");
     let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| bad())?;
-    if bytes.len() != 24 + N || bytes[..16] != *organization.uuid().as_bytes() {
+    if bytes.len() != 25 + N || bytes[0] != list.tag() || bytes[1..17] != *organization.uuid().as_bytes() {
         return Err(bad());
     }
-    let micros: [u8; 8] = bytes[16..24].try_into().map_err(|_| bad())?;
+    let micros: [u8; 8] = bytes[17..25].try_into().map_err(|_| bad())?;
     let time = DateTime::from_timestamp_micros(i64::from_be_bytes(micros)).ok_or_else(bad)?;
-    Ok((time, bytes[24..].try_into().map_err(|_| bad())?))
+    Ok((time, bytes[25..].try_into().map_err(|_| bad())?))
 }
 
 #[cfg(test)]
@@ -85,11 +105,12 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_of_another_organization_is_refused() {
+    fn a_cursor_of_another_organization_or_list_is_refused() {
         let (ours, theirs) = (OrganizationId::from_slug("a"), OrganizationId::from_slug("b"));
         let at = DateTime::from_timestamp_micros(1_234_567).unwrap();
-        let cursor = encode_cursor(theirs, at, &7_i64.to_be_bytes());
-        assert!(decode_cursor::<8>(ours, &cursor).is_err());
-        assert_eq!(decode_cursor::<8>(theirs, &cursor).unwrap(), (at, 7_i64.to_be_bytes()));
+        let cursor = encode_cursor(List::Webhooks, theirs, at, &7_i64.to_be_bytes());
+        assert!(decode_cursor::<8>(List::Webhooks, ours, &cursor).is_err());
+        assert!(decode_cursor::<8>(List::AuditLog, theirs, &cursor).is_err());
+        assert_eq!(decode_cursor::<8>(List::Webhooks, theirs, &cursor).unwrap(), (at, 7_i64.to_be_bytes()));
     }
 }

@@ -1,6 +1,7 @@
 //! The GraphQL contract: the only place that knows GraphQL. No SQL here: resolvers ask projections,
 //! the log's reader and commands, always with the organization first.
 
+mod analytics;
 mod context;
 mod errors;
 mod ids;
@@ -10,23 +11,24 @@ mod organization;
 mod paging;
 mod provider;
 mod query;
+mod request;
+mod rows;
+mod subscriptions;
 mod webhook;
 
-use async_graphql::{EmptySubscription, SDLExportOptions};
+use async_graphql::SDLExportOptions;
 
 pub use context::{App, Viewer};
 pub(crate) use errors::only_error;
-pub use errors::{Code, with_codes};
-pub use limits::check_source;
-pub use webhook::Rows;
+pub use errors::{Code, was_refused, with_codes};
+pub use request::Parameters;
+pub use rows::with_viewer;
 
 /// How deep a query may nest.
 const MAX_DEPTH: usize = 16;
-/// How many fields a query may ask for, fragments spelled out.
-const MAX_COMPLEXITY: usize = 2_000;
 
 /// The schema with its resolvers.
-pub type Schema = async_graphql::Schema<query::Query, mutations::Mutation, EmptySubscription>;
+pub type Schema = async_graphql::Schema<query::Query, mutations::Mutation, subscriptions::Subscription>;
 
 /// The schema for a running server.
 #[must_use]
@@ -45,8 +47,6 @@ pub fn sdl() -> String {
     builder().finish().sdl_with_options(options)
 }
 
-fn builder() -> async_graphql::SchemaBuilder<query::Query, mutations::Mutation, EmptySubscription> {
-    Schema::build(query::Query, mutations::Mutation, EmptySubscription)
-        .limit_depth(MAX_DEPTH)
-        .limit_complexity(MAX_COMPLEXITY)
+fn builder() -> async_graphql::SchemaBuilder<query::Query, mutations::Mutation, subscriptions::Subscription> {
+    Schema::build(query::Query, mutations::Mutation, subscriptions::Subscription).limit_depth(MAX_DEPTH)
 }

@@ -10,7 +10,7 @@ use hookledger_aggregates::{OrganizationId, ProviderId, SecretId};
 use hookledger_projections::{organizations, webhook_providers};
 use secrecy::SecretString;
 
-use super::context::{App, Viewer};
+use super::context::{App, Viewer, tenant};
 use super::errors::{Code, command, internal, not_found};
 use super::ids::NodeId;
 use super::organization::{Organization, Plan};
@@ -159,10 +159,9 @@ impl Mutation {
         context: &Context<'_>,
         input: ConnectProviderInput,
     ) -> Result<ConnectProviderPayload, Error> {
-        let (app, viewer) = (App::of(context)?, Viewer::of(context)?);
         let organization = organization_id(&input.organization_id)?;
-        viewer.must_manage(organization)?;
-        existing_organization(app, viewer, organization).await?;
+        Viewer::of(context)?.must_manage(organization)?;
+        existing_organization(context, organization).await?;
         let provider_name = input.provider_name.into();
         check_secret(provider_name, &input.secret).map_err(|error| Code::BadUserInput.error(error))?;
         let id = ProviderId::derive(organization, provider_name);
@@ -179,7 +178,7 @@ impl Mutation {
     ) -> Result<RotateProviderSecretPayload, Error> {
         let (organization, id) = provider_id(&input.provider_id)?;
         Viewer::of(context)?.must_manage(organization)?;
-        let row = existing_provider(App::of(context)?, organization, id).await?;
+        let row = existing_provider(context, organization, id).await?;
         let name = row.provider_name.parse().map_err(internal)?;
         check_secret(name, &input.secret).map_err(|error| Code::BadUserInput.error(error))?;
         let grace = input.grace_seconds.map_or(DEFAULT_GRACE, |seconds| Duration::seconds(seconds.into()));
@@ -254,14 +253,15 @@ async fn change_organization(
         })
     })?;
     app.caught_up(ORGANIZATION_MODELS, place).await?;
-    organizations::find(&app.pool, id).await.map_err(internal)?.map(Organization).ok_or_else(not_found)
+    let mut tenant = tenant(context, id).await?;
+    organizations::find(&mut *tenant, id).await.map_err(internal)?.map(Organization).ok_or_else(not_found)
 }
 
 async fn change_provider(context: &Context<'_>, id: &ID, change: ProviderCommand) -> Result<WebhookProvider, Error> {
     let (app, viewer) = (App::of(context)?, Viewer::of(context)?);
     let (organization, id) = provider_id(id)?;
     viewer.must_manage(organization)?;
-    existing_provider(app, organization, id).await?;
+    existing_provider(context, organization, id).await?;
     let place = app.commands.execute::<Provider>(organization, id.uuid(), change, &viewer.metadata()).await;
     let place = place.map_err(|error| command(error, provider_refusal))?;
     provider_after(context, organization, id, place).await
@@ -304,11 +304,12 @@ fn provider_refusal(error: &ProviderError) -> Code {
 }
 
 async fn existing_provider(
-    app: &App,
+    context: &Context<'_>,
     organization: OrganizationId,
     id: ProviderId,
 ) -> Result<webhook_providers::WebhookProvider, Error> {
-    let rows = webhook_providers::find_many(&app.pool, organization, &[id]).await.map_err(internal)?;
+    let mut tenant = tenant(context, organization).await?;
+    let rows = webhook_providers::find_many(&mut *tenant, organization, &[id]).await.map_err(internal)?;
     rows.into_iter().next().ok_or_else(not_found)
 }
 
@@ -318,7 +319,6 @@ async fn provider_after(
     id: ProviderId,
     place: Option<LogPosition>,
 ) -> Result<WebhookProvider, Error> {
-    let app = App::of(context)?;
-    app.caught_up(PROVIDER_MODELS, place).await?;
-    existing_provider(app, organization, id).await.map(WebhookProvider)
+    App::of(context)?.caught_up(PROVIDER_MODELS, place).await?;
+    existing_provider(context, organization, id).await.map(WebhookProvider)
 }

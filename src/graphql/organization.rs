@@ -1,19 +1,22 @@
 //! An organization and what is its own.
 
-use async_graphql::connection::Connection;
+use async_graphql::connection::{Connection, Edge, EmptyFields};
 use async_graphql::{Context, Enum, Error, ID, Json, Object, SimpleObject};
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::organization;
 use hookledger_aggregates::{OrganizationId, WebhookId};
-use hookledger_projections::{audit_logs, organizations, webhook_logs, webhook_providers};
+use hookledger_projections::{Page, audit_logs, organizations, webhook_logs, webhook_providers};
 use uuid::Uuid;
 
-use super::context::{App, Viewer};
-use super::errors::internal;
-use super::ids::{NodeId, decode_cursor, encode_cursor};
+use super::analytics::{Analytics, Grain};
+use super::context::{Viewer, tenant};
+use super::errors::{Code, internal, unread};
+use super::ids::{List, NodeId, decode_cursor, encode_cursor};
 use super::paging::{Cursor, Window, connection};
 use super::provider::WebhookProvider;
-use super::webhook::{LogPosition, Webhook, WebhookFilter};
+use super::webhook::{LogPosition, RecordedEvent, Webhook, WebhookFilter, provider_of};
+use crate::log::{LogSpan, events_of};
+use crate::search::{self, Found};
 
 /// What a customer pays for.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
@@ -63,8 +66,9 @@ impl Organization {
 
     /// Connected providers, newest first.
     async fn providers(&self, context: &Context<'_>) -> Result<Vec<WebhookProvider>, Error> {
-        let rows =
-            webhook_providers::list(&App::of(context)?.pool, self.0.organization_id()).await.map_err(internal)?;
+        let organization = self.0.organization_id();
+        let mut tenant = tenant(context, organization).await?;
+        let rows = webhook_providers::list(&mut *tenant, organization).await.map_err(internal)?;
         Ok(rows.into_iter().map(WebhookProvider).collect())
     }
 
@@ -77,9 +81,9 @@ impl Organization {
         after: Option<String>,
         last: Option<i32>,
         before: Option<String>,
-    ) -> Result<Connection<Cursor, Webhook>, Error> {
+    ) -> Result<Webhooks, Error> {
         let filter = filter.unwrap_or_default().checked(self.0.organization_id())?;
-        webhooks(App::of(context)?, self.0.organization_id(), filter, Window { first, after, last, before }).await
+        webhooks(context, self.0.organization_id(), filter, Window { first, after, last, before }).await
     }
 
     /// Webhooks that wait for a person, newest first.
@@ -89,17 +93,33 @@ impl Organization {
         filter: Option<WebhookFilter>,
         first: Option<i32>,
         after: Option<String>,
-    ) -> Result<Connection<Cursor, Webhook>, Error> {
+    ) -> Result<Webhooks, Error> {
         let mut filter = filter.unwrap_or_default().checked(self.0.organization_id())?;
         filter.dead_lettered = Some(true);
-        webhooks(App::of(context)?, self.0.organization_id(), filter, Window::forward(first, after)).await
+        webhooks(context, self.0.organization_id(), filter, Window::forward(first, after)).await
     }
 
     /// One webhook by the id that its sender was answered.
     async fn webhook(&self, context: &Context<'_>, webhook_id: Uuid) -> Result<Option<Webhook>, Error> {
-        let id = WebhookId::new(webhook_id);
-        let row = webhook_logs::find(&App::of(context)?.pool, self.0.organization_id(), id).await.map_err(internal)?;
+        let organization = self.0.organization_id();
+        let mut tenant = tenant(context, organization).await?;
+        let row = webhook_logs::find(&mut *tenant, organization, WebhookId::new(webhook_id)).await.map_err(internal)?;
         Ok(row.map(Webhook))
+    }
+
+    /// What happened in a span of time, in buckets of a grain: all of it, or one provider's.
+    async fn analytics(
+        &self,
+        context: &Context<'_>,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+        grain: Grain,
+        provider_id: Option<ID>,
+    ) -> Result<Analytics, Error> {
+        let organization = self.0.organization_id();
+        let provider = provider_of(organization, provider_id.as_ref())?;
+        let mut tenant = tenant(context, organization).await?;
+        Analytics::read(&mut tenant, Some(organization), provider, from, to, grain).await
     }
 
     /// Who did what, newest first. For admins.
@@ -111,28 +131,87 @@ impl Organization {
     ) -> Result<Connection<Cursor, AuditEntry>, Error> {
         let organization = self.0.organization_id();
         Viewer::of(context)?.must_manage(organization)?;
-        let page = Window::forward(first, after).request(|cursor| keyset(organization, cursor))?;
-        let rows = audit_logs::list(&App::of(context)?.pool, organization, page).await.map_err(internal)?;
-        let cursor = |row: &audit_logs::AuditEntry| encode_cursor(organization, row.at, &row.position.to_be_bytes());
-        Ok(connection(rows, &page, cursor, AuditEntry::from))
+        let page = Window::forward(first, after).request(|cursor| keyset(List::AuditLog, organization, cursor))?;
+        let mut tenant = tenant(context, organization).await?;
+        let rows = audit_logs::list(&mut *tenant, organization, page).await.map_err(internal)?;
+        let cursor = |row: &audit_logs::AuditEntry| {
+            encode_cursor(List::AuditLog, organization, row.at, &row.position.to_be_bytes())
+        };
+        Ok(connection(rows, &page, cursor, AuditEntry::from, EmptyFields))
+    }
+
+    /// The log itself, oldest first: everything of this organization, or one aggregate's, recorded from
+    /// one time up to another. For admins.
+    async fn events(
+        &self,
+        context: &Context<'_>,
+        after: Option<LogPosition>,
+        aggregate_id: Option<Uuid>,
+        from: Option<DateTime<Utc>>,
+        to: Option<DateTime<Utc>>,
+        first: Option<i32>,
+    ) -> Result<Connection<Cursor, RecordedEvent>, Error> {
+        let organization = self.0.organization_id();
+        Viewer::of(context)?.must_manage(organization)?;
+        let page = Window::forward(first, None).request(|_| Ok(()))?;
+        if after.is_some_and(|after| after.partition != organization.partition().number()) {
+            return Err(Code::BadUserInput.error("this position is not from this log"));
+        }
+        let mut tenant = tenant(context, organization).await?;
+        let mut span = LogSpan { after: after.map(|after| after.position), aggregate_id, from, to };
+        if let (Some(from), None) = (from, aggregate_id) {
+            // Times never go backwards within an organization: what was received before tells where to begin.
+            let before = webhook_logs::position_before(&mut *tenant, organization, from).await.map_err(unread)?;
+            span.after = span.after.max(before);
+        }
+        let rows = events_of(&mut *tenant, organization, &span, page.limit + 1).await.map_err(unread)?;
+        let rows = Page::from_overfull(rows, &page);
+        let has_more = rows.has_more;
+        let mut connection = Connection::new(after.is_some(), has_more);
+        for row in rows.rows {
+            let event = RecordedEvent::try_from(row)?;
+            let cursor = Cursor(event.place().to_string());
+            connection.edges.push(Edge::with_additional_fields(cursor, event, EmptyFields));
+        }
+        Ok(connection)
     }
 }
 
-fn keyset(organization: OrganizationId, cursor: &str) -> Result<(DateTime<Utc>, i64), Error> {
-    decode_cursor::<8>(organization, cursor).map(|(time, position)| (time, i64::from_be_bytes(position)))
+fn keyset(list: List, organization: OrganizationId, cursor: &str) -> Result<(DateTime<Utc>, i64), Error> {
+    decode_cursor::<8>(list, organization, cursor).map(|(time, position)| (time, i64::from_be_bytes(position)))
 }
 
 async fn webhooks(
-    app: &App,
+    context: &Context<'_>,
     organization: OrganizationId,
     filter: webhook_logs::WebhookFilter,
     window: Window,
-) -> Result<Connection<Cursor, Webhook>, Error> {
-    let page = window.request(|cursor| keyset(organization, cursor))?;
-    let rows = webhook_logs::list(&app.pool, organization, &filter, page).await.map_err(internal)?;
-    let cursor =
-        |row: &webhook_logs::WebhookLog| encode_cursor(organization, row.received_at, &row.position.to_be_bytes());
-    Ok(connection(rows, &page, cursor, Webhook))
+) -> Result<Webhooks, Error> {
+    let page = window.request(|cursor| keyset(List::Webhooks, organization, cursor))?;
+    let mut tenant = tenant(context, organization).await?;
+    let found = match filter.text.as_deref() {
+        None => {
+            let page = webhook_logs::list(&mut *tenant, organization, &filter, page).await.map_err(unread)?;
+            Found { page, searched_to: None }
+        }
+        Some(text) => search::webhooks(&mut tenant, organization, &filter, text, page).await.map_err(unread)?,
+    };
+    let cursor = |(at, position): webhook_logs::WebhookKey| {
+        encode_cursor(List::Webhooks, organization, at, &position.to_be_bytes())
+    };
+    let searched = Searched { searched_to: found.searched_to.map(cursor) };
+    Ok(connection(found.page, &page, |row| cursor((row.received_at, row.position)), Webhook, searched))
+}
+
+/// Webhooks, and how far a search for text looked.
+type Webhooks = Connection<Cursor, Webhook, Searched>;
+
+/// How far a search looked.
+#[derive(SimpleObject)]
+pub struct Searched {
+    /// With a filter by text, where it did not look at everything and the page is not full: ask again
+    /// with this as `after` (going backward, as `before`).
+    searched_to: Option<String>,
 }
 
 /// One thing that somebody did.

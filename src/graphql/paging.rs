@@ -1,14 +1,14 @@
 //! Relay's arguments, checked and turned into a page request, and pages turned into connections.
 
 use async_graphql::connection::{Connection, CursorType, Edge, EmptyFields};
-use async_graphql::{Error, OutputType};
+use async_graphql::{Error, ObjectType, OutputType};
 use hookledger_projections::{Page, PageRequest};
 
 use super::errors::Code;
 
 /// Rows of a page when none are named, and at most.
-const DEFAULT_ROWS: i32 = 50;
-const MAX_ROWS: i32 = 1_000;
+pub(super) const DEFAULT_ROWS: i32 = 50;
+pub(super) const MAX_ROWS: i32 = 1_000;
 
 /// `first` and `after`, or `last` and `before`.
 #[derive(Default)]
@@ -52,16 +52,17 @@ impl CursorType for Cursor {
 }
 
 /// A page as a connection, in Relay's terms.
-pub(super) fn connection<K, R, N: OutputType>(
+pub(super) fn connection<K, R, N: OutputType, F: ObjectType>(
     page: Page<R>,
     request: &PageRequest<K>,
     cursor: impl Fn(&R) -> String,
     node: impl Fn(R) -> N,
-) -> Connection<Cursor, N> {
+    fields: F,
+) -> Connection<Cursor, N, F> {
     let came_from_somewhere = request.from.is_some();
     let (previous, next) =
         if request.backward { (page.has_more, came_from_somewhere) } else { (came_from_somewhere, page.has_more) };
-    let mut connection = Connection::new(previous, next);
+    let mut connection = Connection::with_additional_fields(previous, next, fields);
     connection.edges.extend(
         page.rows.into_iter().map(|row| Edge::with_additional_fields(Cursor(cursor(&row)), node(row), EmptyFields)),
     );

@@ -9,6 +9,7 @@ use super::context::App;
 use super::errors::internal;
 use super::ids::NodeId;
 use super::organization::Organization;
+use super::rows::{OrganizationOf, SecretsOf, load};
 
 /// A third-party service.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
@@ -40,14 +41,14 @@ impl WebhookProvider {
         OrganizationId::new(self.0.organization_id)
     }
 
-    async fn organization_row(&self, app: &App) -> Result<organizations::Organization, Error> {
-        let row = organizations::find(&app.pool, self.organization_id()).await.map_err(internal)?;
+    async fn organization_row(&self, context: &Context<'_>) -> Result<organizations::Organization, Error> {
+        let row = load(context, OrganizationOf(self.organization_id(), self.organization_id())).await?;
         row.ok_or_else(|| internal("a provider's organization has no row"))
     }
 
-    async fn secret_rows(&self, app: &App) -> Result<Vec<webhook_providers::SecretVersion>, Error> {
-        let id = ProviderId::new(self.0.id);
-        webhook_providers::secrets(&app.pool, self.organization_id(), id).await.map_err(internal)
+    async fn secret_rows(&self, context: &Context<'_>) -> Result<Vec<webhook_providers::SecretVersion>, Error> {
+        let rows = load(context, SecretsOf(self.organization_id(), ProviderId::new(self.0.id))).await?;
+        Ok(rows.unwrap_or_default())
     }
 }
 
@@ -63,7 +64,7 @@ impl WebhookProvider {
         self.0.updated_at
     }
     async fn organization(&self, context: &Context<'_>) -> Result<Organization, Error> {
-        self.organization_row(App::of(context)?).await.map(Organization)
+        self.organization_row(context).await.map(Organization)
     }
     async fn provider_name(&self) -> Result<ProviderName, Error> {
         let name: Result<hookledger_aggregates::ProviderName, _> = self.0.provider_name.parse();
@@ -80,12 +81,12 @@ impl WebhookProvider {
     /// Whether a secret verifies now.
     async fn has_secret(&self, context: &Context<'_>) -> Result<bool, Error> {
         let now = Utc::now();
-        let secrets = self.secret_rows(App::of(context)?).await?;
+        let secrets = self.secret_rows(context).await?;
         Ok(secrets.iter().any(|secret| secret.expires_at.is_none_or(|at| at > now)))
     }
     /// The secrets that verify now or did, newest first.
     async fn secrets(&self, context: &Context<'_>) -> Result<Vec<SecretInfo>, Error> {
-        let rows = self.secret_rows(App::of(context)?).await?;
+        let rows = self.secret_rows(context).await?;
         Ok(rows
             .into_iter()
             .map(|row| SecretInfo {
@@ -98,8 +99,7 @@ impl WebhookProvider {
     }
     /// Where the service sends its webhooks to.
     async fn webhook_url(&self, context: &Context<'_>) -> Result<String, Error> {
-        let app = App::of(context)?;
-        let slug = self.organization_row(app).await?.slug;
-        Ok(format!("{}/webhooks/{slug}/{}", app.base_url, self.0.provider_name))
+        let slug = self.organization_row(context).await?.slug;
+        Ok(format!("{}/webhooks/{slug}/{}", App::of(context)?.base_url, self.0.provider_name))
     }
 }

@@ -1,6 +1,6 @@
 //! The roots of reading.
 
-use async_graphql::connection::Connection;
+use async_graphql::connection::{Connection, EmptyFields};
 use async_graphql::{Context, Enum, Error, ID, Interface, Object, SimpleObject};
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::{OrganizationId, UserId};
@@ -8,9 +8,10 @@ use hookledger_projections::organizations::{self, OrganizationFilter};
 use hookledger_projections::{users, webhook_logs, webhook_providers};
 use uuid::Uuid;
 
-use super::context::{App, Viewer as Asking};
+use super::analytics::{Analytics, Grain};
+use super::context::{Viewer as Asking, everybody, tenant};
 use super::errors::{internal, not_found};
-use super::ids::{NodeId, decode_cursor, encode_cursor};
+use super::ids::{List, NodeId, decode_cursor, encode_cursor};
 use super::organization::Organization;
 use super::paging::{Cursor, Window, connection};
 use super::provider::WebhookProvider;
@@ -80,7 +81,8 @@ impl Viewer {
     /// The viewer's own organization; none for super admins.
     async fn organization(&self, context: &Context<'_>) -> Result<Option<Organization>, Error> {
         let home = Asking::of(context)?.home();
-        let row = organizations::find(&App::of(context)?.pool, home).await.map_err(internal)?;
+        let mut tenant = tenant(context, home).await?;
+        let row = organizations::find(&mut *tenant, home).await.map_err(internal)?;
         Ok(row.map(Organization))
     }
 }
@@ -96,24 +98,24 @@ impl Query {
 
     /// Whatever has this id, if the viewer may see it.
     async fn node(&self, context: &Context<'_>, id: ID) -> Result<Option<Node>, Error> {
-        let (app, viewer) = (App::of(context)?, Asking::of(context)?);
         let Some(id) = NodeId::decode(&id) else { return Ok(None) };
         let organization = match id {
             NodeId::Organization(id) | NodeId::Provider(id, _) | NodeId::Webhook(id, _) | NodeId::User(id, _) => id,
         };
-        if !viewer.sees(organization) {
+        if !Asking::of(context)?.sees(organization) {
             return Ok(None);
         }
+        let mut tenant = tenant(context, organization).await?;
         Ok(match id {
-            NodeId::Organization(id) => organizations::find(&app.pool, id)
+            NodeId::Organization(id) => organizations::find(&mut *tenant, id)
                 .await
                 .map_err(internal)?
                 .map(|row| Node::Organization(Organization(row))),
             NodeId::Provider(organization, id) => {
-                let rows = webhook_providers::find_many(&app.pool, organization, &[id]).await.map_err(internal)?;
+                let rows = webhook_providers::find_many(&mut *tenant, organization, &[id]).await.map_err(internal)?;
                 rows.into_iter().next().map(|row| Node::WebhookProvider(WebhookProvider(row)))
             }
-            NodeId::Webhook(organization, id) => webhook_logs::find(&app.pool, organization, id)
+            NodeId::Webhook(organization, id) => webhook_logs::find(&mut *tenant, organization, id)
                 .await
                 .map_err(internal)?
                 .map(|row| Node::Webhook(Webhook(row))),
@@ -127,7 +129,20 @@ impl Query {
         if !Asking::of(context)?.sees(id) {
             return Ok(None);
         }
-        Ok(organizations::find(&App::of(context)?.pool, id).await.map_err(internal)?.map(Organization))
+        let mut tenant = tenant(context, id).await?;
+        Ok(organizations::find(&mut *tenant, id).await.map_err(internal)?.map(Organization))
+    }
+
+    /// What happened in all organizations together, in buckets of a grain. For super admins.
+    async fn analytics(
+        &self,
+        context: &Context<'_>,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+        grain: Grain,
+    ) -> Result<Analytics, Error> {
+        let mut tenants = everybody(context).await?;
+        Analytics::read(&mut tenants, None, None, from, to, grain).await
     }
 
     /// Every organization, newest first. For super admins.
@@ -139,27 +154,29 @@ impl Query {
         first: Option<i32>,
         after: Option<String>,
     ) -> Result<Connection<Cursor, Organization>, Error> {
-        Asking::of(context)?.must_be_super_admin()?;
+        let mut tenants = everybody(context).await?;
         let everywhere = OrganizationId::PLATFORM;
         let page = Window::forward(first, after).request(|cursor| {
-            let (time, id) = decode_cursor::<16>(everywhere, cursor)?;
+            let (time, id) = decode_cursor::<16>(List::Organizations, everywhere, cursor)?;
             Ok((time, Uuid::from_bytes(id)))
         })?;
         let filter = OrganizationFilter { search, is_active };
-        let rows = organizations::list(&App::of(context)?.pool, &filter, page).await.map_err(internal)?;
-        let cursor = |row: &organizations::Organization| encode_cursor(everywhere, row.created_at, row.id.as_bytes());
-        Ok(connection(rows, &page, cursor, Organization))
+        let rows = organizations::list(&mut *tenants, &filter, page).await.map_err(internal)?;
+        let cursor = |row: &organizations::Organization| {
+            encode_cursor(List::Organizations, everywhere, row.created_at, row.id.as_bytes())
+        };
+        Ok(connection(rows, &page, cursor, Organization, EmptyFields))
     }
 }
 
 /// The organization, whose existence the viewer may know of.
 pub(super) async fn existing_organization(
-    app: &App,
-    viewer: &Asking,
+    context: &Context<'_>,
     id: OrganizationId,
 ) -> Result<organizations::Organization, Error> {
-    if !viewer.sees(id) {
+    if !Asking::of(context)?.sees(id) {
         return Err(not_found());
     }
-    organizations::find(&app.pool, id).await.map_err(internal)?.ok_or_else(not_found)
+    let mut tenant = tenant(context, id).await?;
+    organizations::find(&mut *tenant, id).await.map_err(internal)?.ok_or_else(not_found)
 }

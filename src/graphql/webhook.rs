@@ -1,9 +1,7 @@
 //! A webhook: its row, its raw request, its attempts, and its own events in order.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use async_graphql::dataloader::{DataLoader, Loader};
 use async_graphql::{
     Context, Enum, Error, ID, InputObject, InputValueError, InputValueResult, Json, Object, Scalar, ScalarType,
     SimpleObject, Value,
@@ -11,20 +9,22 @@ use async_graphql::{
 use base64::Engine as _;
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::{Actor, OrganizationId, ProviderId, RecordedEvent as Recorded, WebhookId};
-use hookledger_projections::{webhook_logs, webhook_providers, webhook_retries};
-use sqlx::PgPool;
+use hookledger_projections::{webhook_logs, webhook_retries};
 use uuid::Uuid;
 
-use super::context::App;
 use super::errors::{Code, internal};
 use super::ids::NodeId;
 use super::provider::WebhookProvider;
-use crate::log::RawRequest;
+use super::rows::{AttemptsOf, Bodies, BodyOf, EventsOf, HeadersOf, ProviderOf, load};
 
 /// Bodies above this are parsed off the threads that serve everybody.
 const LARGE_BODY: i64 = 256 << 10;
-/// Events of one webhook that are shown.
-const MAX_EVENTS: i64 = 1_000;
+/// Bytes of a text to look for.
+const MAX_TEXT: usize = 1_000;
+/// A larger body is not shown parsed.
+const MAX_PARSED: i64 = 4 << 20;
+/// A parsed body takes about so many times its bytes.
+const PARSED_WEIGHT: i64 = 4;
 
 /// Where a webhook stands.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
@@ -48,23 +48,25 @@ pub struct WebhookFilter {
     received_from: Option<DateTime<Utc>>,
     /// Received before then.
     received_to: Option<DateTime<Utc>>,
-    /// A webhook id, or the beginning of a provider's event id or of an event type.
+    /// A duplicate came with another body.
+    body_differs: Option<bool>,
+    /// A webhook id or a provider's event id; or the beginning of a provider's event id or of an event
+    /// type, or text anywhere in a body of up to 1 MiB, byte for byte. Ids are found wherever they are;
+    /// all else is looked for in the newest 10,000 webhooks of the page that the other filters leave.
+    /// Where those do not fill the page, `searchedTo` tells how far it looked.
     text: Option<String>,
 }
 
 impl WebhookFilter {
     pub(super) fn checked(self, organization: OrganizationId) -> Result<webhook_logs::WebhookFilter, Error> {
-        let provider = match self.provider_id.as_ref().map(NodeId::decode) {
-            None => None,
-            Some(Some(NodeId::Provider(owner, provider))) if owner == organization => Some(provider),
-            Some(_) => {
-                return Err(Code::BadUserInput.error("providerId is not the id of a provider of this organization"));
-            }
-        };
+        let provider = provider_of(organization, self.provider_id.as_ref())?;
         // PostgreSQL's text holds no U+0000, so nothing can match it.
         let storable = |text: &Option<String>| text.as_ref().is_none_or(|text| !text.contains('\0'));
         if !storable(&self.event_type) || !storable(&self.text) {
             return Err(Code::BadUserInput.error("a filter holds no U+0000"));
+        }
+        if self.text.as_ref().is_some_and(|text| text.len() > MAX_TEXT) {
+            return Err(Code::BadUserInput.error(format!("the text of a filter has at most {MAX_TEXT} bytes")));
         }
         Ok(webhook_logs::WebhookFilter {
             provider,
@@ -72,10 +74,20 @@ impl WebhookFilter {
             event_type: self.event_type,
             signature_valid: self.signature_valid,
             dead_lettered: self.dead_lettered,
+            body_differs: self.body_differs,
             received_from: self.received_from,
             received_to: self.received_to,
             text: self.text.filter(|text| !text.is_empty()),
         })
+    }
+}
+
+/// The provider that an argument names, which is one of this organization.
+pub(super) fn provider_of(organization: OrganizationId, id: Option<&ID>) -> Result<Option<ProviderId>, Error> {
+    match id.map(NodeId::decode) {
+        None => Ok(None),
+        Some(Some(NodeId::Provider(owner, provider))) if owner == organization => Ok(Some(provider)),
+        Some(_) => Err(Code::BadUserInput.error("providerId is not the id of a provider of this organization")),
     }
 }
 
@@ -100,7 +112,13 @@ impl ScalarType for LogPosition {
     }
 
     fn to_value(&self) -> Value {
-        Value::from(format!("{}:{}", self.partition, self.position))
+        Value::from(self.to_string())
+    }
+}
+
+impl std::fmt::Display for LogPosition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.partition, self.position)
     }
 }
 
@@ -164,6 +182,12 @@ pub struct RecordedEvent {
     recorded_at: DateTime<Utc>,
 }
 
+impl RecordedEvent {
+    pub(super) fn place(&self) -> LogPosition {
+        self.position
+    }
+}
+
 impl TryFrom<Recorded> for RecordedEvent {
     type Error = Error;
     fn try_from(recorded: Recorded) -> Result<Self, Error> {
@@ -200,14 +224,29 @@ impl Webhook {
         WebhookId::new(self.0.webhook_id)
     }
 
-    async fn raw(&self, context: &Context<'_>) -> Result<Option<RawRequest>, Error> {
-        App::of(context)?.reader.body(self.organization(), self.id_()).await.map_err(internal)
+    // Where these fail, as they may for bodies that are too large, `Some(Err(_))` makes that field null
+    // and leaves the rest of the answer; an `Err` would take the list with it.
+
+    /// The body, which counts so many times towards what one answer may load.
+    async fn body(&self, context: &Context<'_>, weight: i64) -> Result<Option<Arc<Vec<u8>>>, Error> {
+        Bodies::of(context)?.take(self.0.body_size.saturating_mul(weight))?;
+        load(context, BodyOf(self.organization(), self.0.position)).await
+    }
+
+    async fn parsed(&self, context: &Context<'_>) -> Result<Option<Json<serde_json::Value>>, Error> {
+        if self.0.body_size > MAX_PARSED {
+            return Err(Code::LimitExceeded.error("a body above 4 MiB is not shown parsed: ask for rawBody"));
+        }
+        let Some(body) = self.body(context, PARSED_WEIGHT).await? else { return Ok(None) };
+        let parse = move || serde_json::from_slice(&body).ok().map(Json);
+        if self.0.body_size > LARGE_BODY {
+            return tokio::task::spawn_blocking(parse).await.map_err(internal);
+        }
+        Ok(parse())
     }
 
     async fn attempt_rows(&self, context: &Context<'_>) -> Result<Vec<webhook_retries::WebhookAttempt>, Error> {
-        let loader = context.data::<DataLoader<Rows>>()?;
-        let key = AttemptsOf(self.organization(), self.id_());
-        Ok(loader.load_one(key).await.map_err(internal)?.unwrap_or_default())
+        Ok(load(context, AttemptsOf(self.organization(), self.id_())).await?.unwrap_or_default())
     }
 }
 
@@ -227,9 +266,7 @@ impl Webhook {
         self.0.updated_at
     }
     async fn provider(&self, context: &Context<'_>) -> Result<WebhookProvider, Error> {
-        let loader = context.data::<DataLoader<Rows>>()?;
-        let key = ProviderOf(self.organization(), ProviderId::new(self.0.provider_id));
-        let row = loader.load_one(key).await.map_err(internal)?;
+        let row = load(context, ProviderOf(self.organization(), ProviderId::new(self.0.provider_id))).await?;
         row.map(WebhookProvider).ok_or_else(|| internal("a webhook's provider has no row"))
     }
     /// The provider's own id of the event.
@@ -240,23 +277,19 @@ impl Webhook {
     async fn event_type(&self) -> Option<&str> {
         self.0.event_type.as_deref()
     }
-    /// The body, where it is JSON and is still kept.
-    async fn payload(&self, context: &Context<'_>) -> Result<Option<Json<serde_json::Value>>, Error> {
-        let Some(raw) = self.raw(context).await? else { return Ok(None) };
-        let parse = move || serde_json::from_slice(&raw.body).ok().map(Json);
-        if self.0.body_size > LARGE_BODY {
-            return tokio::task::spawn_blocking(parse).await.map_err(internal);
-        }
-        Ok(parse())
+    /// The body, where it is JSON and is still kept. One above 4 MiB is shown as `rawBody` only.
+    async fn payload(&self, context: &Context<'_>) -> Option<Result<Json<serde_json::Value>, Error>> {
+        self.parsed(context).await.transpose()
     }
     /// The body as text, where it is UTF-8 and is still kept.
-    async fn raw_body(&self, context: &Context<'_>) -> Result<Option<String>, Error> {
-        Ok(self.raw(context).await?.and_then(|raw| String::from_utf8(raw.body).ok()))
+    async fn raw_body(&self, context: &Context<'_>) -> Option<Result<String, Error>> {
+        let text = |body: Arc<Vec<u8>>| std::str::from_utf8(&body).ok().map(str::to_owned);
+        self.body(context, 1).await.map(|body| body.and_then(text)).transpose()
     }
     /// The bytes of the body, in base64, while they are kept.
-    async fn raw_body_base64(&self, context: &Context<'_>) -> Result<Option<String>, Error> {
-        let raw = self.raw(context).await?;
-        Ok(raw.map(|raw| base64::engine::general_purpose::STANDARD.encode(raw.body)))
+    async fn raw_body_base64(&self, context: &Context<'_>) -> Option<Result<String, Error>> {
+        let encode = |body: Arc<Vec<u8>>| base64::engine::general_purpose::STANDARD.encode(&*body);
+        self.body(context, 1).await.map(|body| body.map(encode)).transpose()
     }
     /// SHA-256 of the body, in hex.
     async fn body_sha256(&self) -> &str {
@@ -271,7 +304,7 @@ impl Webhook {
     }
     /// As received, but for `authorization` and `cookie`.
     async fn headers(&self, context: &Context<'_>) -> Result<Vec<Header>, Error> {
-        let pairs = self.raw(context).await?.map(|raw| raw.header_pairs()).unwrap_or_default();
+        let pairs = load(context, HeadersOf(self.organization(), self.0.position)).await?.unwrap_or_default();
         Ok(pairs.into_iter().map(|(name, value)| Header { name, value }).collect())
     }
     async fn signature_received(&self) -> Option<&str> {
@@ -330,55 +363,9 @@ impl Webhook {
             })
             .collect())
     }
-    /// What the log says of this webhook, in order, from its beginning.
+    /// What the log says of this webhook, in order, from its beginning; at most 1,000 events.
     async fn events(&self, context: &Context<'_>) -> Result<Vec<RecordedEvent>, Error> {
-        let reader = &App::of(context)?.reader;
-        let stream = reader.stream(self.organization(), "webhook", self.0.webhook_id, MAX_EVENTS).await;
-        stream.map_err(internal)?.into_iter().map(RecordedEvent::try_from).collect()
+        let events = load(context, EventsOf(self.organization(), self.id_())).await?.unwrap_or_default();
+        events.into_iter().map(RecordedEvent::try_from).collect()
     }
-}
-
-/// Loads what many webhooks of one answer have in common, once.
-pub struct Rows(pub PgPool);
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct ProviderOf(OrganizationId, ProviderId);
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct AttemptsOf(OrganizationId, WebhookId);
-
-impl Loader<ProviderOf> for Rows {
-    type Value = webhook_providers::WebhookProvider;
-    type Error = Arc<sqlx::Error>;
-
-    async fn load(&self, keys: &[ProviderOf]) -> Result<HashMap<ProviderOf, Self::Value>, Self::Error> {
-        let mut found = HashMap::new();
-        for (organization, ids) in by_organization(keys.iter().map(|key| (key.0, key.1))) {
-            for row in webhook_providers::find_many(&self.0, organization, &ids).await? {
-                found.insert(ProviderOf(organization, ProviderId::new(row.id)), row);
-            }
-        }
-        Ok(found)
-    }
-}
-
-impl Loader<AttemptsOf> for Rows {
-    type Value = Vec<webhook_retries::WebhookAttempt>;
-    type Error = Arc<sqlx::Error>;
-
-    async fn load(&self, keys: &[AttemptsOf]) -> Result<HashMap<AttemptsOf, Self::Value>, Self::Error> {
-        let mut found: HashMap<AttemptsOf, Self::Value> = HashMap::new();
-        for (organization, ids) in by_organization(keys.iter().map(|key| (key.0, key.1))) {
-            for row in webhook_retries::of_webhooks(&self.0, organization, &ids).await? {
-                found.entry(AttemptsOf(organization, WebhookId::new(row.webhook_id))).or_default().push(row);
-            }
-        }
-        Ok(found)
-    }
-}
-
-fn by_organization<I>(keys: impl Iterator<Item = (OrganizationId, I)>) -> HashMap<OrganizationId, Vec<I>> {
-    let mut groups: HashMap<OrganizationId, Vec<I>> = HashMap::new();
-    keys.for_each(|(organization, id)| groups.entry(organization).or_default().push(id));
-    groups
 }

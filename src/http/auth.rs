@@ -117,13 +117,21 @@ async fn verify<B: Buf>(
             tracing::error!(error = %reason, "a session token cannot be made");
             unavailable()
         })?;
-    let organization = organizations::find(&services.app.pool, organization).await.map_err(|e| failed(e.into()))?;
+    let organization = organization_row(&services, organization).await.map_err(|error| failed(error.into()))?;
     let response = VerifyResponse {
         token,
         user: UserBody { id: user.id, email: user.email, role: user.role },
         organization: organization.map(|row| OrganizationBody { id: row.id, slug: row.slug, name: row.name }),
     };
     Ok(Answer::json(StatusCode::OK, &response))
+}
+
+async fn organization_row(
+    services: &Services,
+    id: OrganizationId,
+) -> Result<Option<organizations::Organization>, sqlx::Error> {
+    let mut tenant = services.app.tenants.of(id).await?;
+    organizations::find(&mut *tenant, id).await
 }
 
 fn failed(error: IdentityError) -> Answer {

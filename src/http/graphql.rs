@@ -5,20 +5,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use async_graphql::dataloader::DataLoader;
 use async_graphql::parser::types::OperationType;
-use async_graphql::runtime::{TokioSpawner, TokioTimer};
-use async_graphql::{Request, Response as GraphqlResponse, Variables};
+use async_graphql::{Request, Response as GraphqlResponse};
 use bytes::Buf;
 use futures::Stream;
-use hookledger_projections::users;
-use http::{HeaderMap, Method, StatusCode, header};
-use serde::Deserialize;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use tracing::Instrument as _;
+use uuid::Uuid;
 use warp::reply::Response;
 use warp::{Filter, Reply as _};
 
+use super::session::{NoViewer, viewer};
 use super::{Answer, Services, client, with};
-use crate::graphql::{Code, Rows, Viewer, check_source, only_error, with_codes};
+use crate::graphql::{Code, Parameters, Viewer, only_error, was_refused, with_codes, with_viewer};
 use crate::receive::read_body;
 
 /// Bytes of a request: the query and its variables.
@@ -38,7 +37,14 @@ pub(super) fn route(services: Arc<Services>) -> impl Filter<Extract = (Response,
         .and(warp::body::stream())
         .then(|method, headers, query, client, services: Arc<Services>, body| async move {
             let call = Call { method, headers, query, client };
-            call.answer(&services, body).await.into_response()
+            // What is logged on the way to this answer carries the id that the answer carries.
+            let id = Uuid::now_v7().to_string();
+            let span = tracing::info_span!("graphql", request.id = id);
+            let mut response = call.answer(&services, &id, body).instrument(span).await.into_response();
+            if let Ok(id) = HeaderValue::from_str(&id) {
+                response.headers_mut().insert("x-request-id", id);
+            }
+            response
         })
 }
 
@@ -47,16 +53,6 @@ struct Call {
     headers: HeaderMap,
     query: String,
     client: String,
-}
-
-/// The parameters of a request, each of the type that the specification says, or refused.
-#[derive(Deserialize)]
-struct Parameters {
-    query: String,
-    #[serde(rename = "operationName")]
-    operation_name: Option<String>,
-    variables: Option<serde_json::Map<String, serde_json::Value>>,
-    extensions: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 /// A request that is refused before GraphQL sees it.
@@ -77,7 +73,12 @@ impl Refusal {
 }
 
 impl Call {
-    async fn answer<B: Buf>(self, services: &Services, body: impl Stream<Item = Result<B, warp::Error>>) -> Answer {
+    async fn answer<B: Buf>(
+        self,
+        services: &Services,
+        id: &str,
+        body: impl Stream<Item = Result<B, warp::Error>>,
+    ) -> Answer {
         let Some(media_type) = media_type(&self.headers) else {
             let message = format!("the answer is application/json or {RESPONSE_JSON}, and neither is accepted");
             let response = only_error(Code::BadUserInput, message);
@@ -86,8 +87,8 @@ impl Call {
         match self.execute(services, body).await {
             Ok(response) => {
                 // The older media type says 200 whatever the answer is, the newer one says more.
-                let refused = response.is_err() && response.data == async_graphql::Value::Null && !ran(&response);
-                let response = with_codes(response);
+                let refused = was_refused(&response);
+                let response = with_codes(response, id);
                 if !refused {
                     return Answer::json(StatusCode::OK, &response).with_type(media_type);
                 }
@@ -116,12 +117,14 @@ impl Call {
         }
         let viewer = self.viewer(services).await?;
         let parameters = if by_get { self.from_query()? } else { self.from_body(body).await? };
-        let mut request = request(parameters)?;
+        let mut request = match parameters.request() {
+            Ok(request) => request,
+            Err(refused) => return Ok(refused),
+        };
         if by_get {
             refuse_mutation(&mut request)?;
         }
-        let loader = DataLoader::new(Rows(services.app.pool.clone()), TokioSpawner::current(), TokioTimer::default());
-        Ok(services.schema.execute(request.data(viewer).data(loader)).await)
+        Ok(services.schema.execute(with_viewer(request, &services.app, &viewer)).await)
     }
 
     /// Nobody asks anything without a session.
@@ -133,13 +136,13 @@ impl Call {
         if !scheme.eq_ignore_ascii_case("bearer") {
             return Err(refuse());
         }
-        let claims = services.tokens.check(token.trim()).map_err(|_| refuse())?;
-        let user = users::find(&services.app.pool, claims.org, claims.sub).await.map_err(|error| {
-            tracing::error!(%error, "a session's user cannot be read");
-            Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, "the store does not answer; try again")
-        })?;
-        let user = user.filter(|user| user.is_active).ok_or_else(refuse)?;
-        Ok(Viewer { user, session: claims.sid, client: self.client.clone() })
+        viewer(services, token.trim(), &self.client).await.map_err(|none| match none {
+            NoViewer::Refused => refuse(),
+            NoViewer::Unavailable => {
+                let message = "the store does not answer; try again";
+                Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, message)
+            }
+        })
     }
 
     fn from_query(&self) -> Result<Parameters, Refusal> {
@@ -169,8 +172,7 @@ impl Call {
         let body = read_body(body, None, MAX_BODY)
             .await
             .map_err(|error| Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, Code::BadUserInput, error.to_string()))?;
-        serde_json::from_slice(&body)
-            .map_err(|error| Refusal::bad_request(format!("the body is not a GraphQL request in JSON: {error}")))
+        Parameters::from_json(&body).map_err(Refusal::bad_request)
     }
 }
 
@@ -181,21 +183,6 @@ fn errors_only(status: StatusCode, response: &GraphqlResponse) -> Answer {
         errors: &'a [async_graphql::ServerError],
     }
     Answer::json(status, &ErrorsOnly { errors: &response.errors })
-}
-
-fn request(parameters: Parameters) -> Result<Request, Refusal> {
-    let Parameters { query, operation_name, variables, extensions } = parameters;
-    check_source(&query).map_err(|limit| Refusal::new(StatusCode::BAD_REQUEST, Code::ValidationFailed, limit))?;
-    let variables = variables.map(|map| Variables::from_json(serde_json::Value::Object(map))).unwrap_or_default();
-    let mut request = Request::new(query).variables(variables);
-    request.operation_name = operation_name;
-    if let Some(extensions) = extensions {
-        let value = async_graphql::Value::from_json(serde_json::Value::Object(extensions));
-        if let Ok(async_graphql::Value::Object(map)) = value {
-            request.extensions = async_graphql::Extensions(map.into_iter().map(|(k, v)| (k.to_string(), v)).collect());
-        }
-    }
-    Ok(request)
 }
 
 /// GET is for reading: links and images are fetched by it, from anywhere.
@@ -214,11 +201,6 @@ fn refuse_mutation(request: &mut Request) -> Result<(), Refusal> {
     }
     let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, Code::BadUserInput, "only queries may come by GET");
     Err(Refusal { allow: Some("POST"), ..refusal })
-}
-
-/// Whether fields were executed: then the answer is one, with errors in some places.
-fn ran(response: &GraphqlResponse) -> bool {
-    response.errors.iter().any(|error| !error.path.is_empty())
 }
 
 /// The media type of the answer, of the two that there are.

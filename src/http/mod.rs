@@ -5,6 +5,8 @@ mod auth;
 mod graphql;
 mod operations;
 mod server;
+mod session;
+mod socket;
 mod webhooks;
 
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use warp::reply::Response;
 use warp::{Filter, Reply as _};
 
 pub use server::{ClientAddress, Server};
+pub use socket::Sockets;
 
 use crate::follow::Checkpoints;
 use crate::graphql::{App, Schema};
@@ -26,6 +29,7 @@ pub struct Services {
     pub receiver: Receiver,
     pub app: App,
     pub schema: Schema,
+    pub sockets: Sockets,
     pub links: Links,
     pub tokens: Arc<Tokens>,
     pub checkpoints: Checkpoints,
@@ -39,7 +43,8 @@ pub struct Services {
 /// Every route. A path that matched answers with a reply; a rejection only means "not mine".
 pub fn routes(services: Arc<Services>) -> impl Filter<Extract = (Response,), Error = std::convert::Infallible> + Clone {
     let webhooks = webhooks::route(Arc::clone(&services)).boxed();
-    let graphql = graphql::route(Arc::clone(&services)).boxed();
+    // What asks for a socket is the socket's; all else at that path is a request.
+    let graphql = socket::route(Arc::clone(&services)).or(graphql::route(Arc::clone(&services))).unify().boxed();
     let auth = auth::route(Arc::clone(&services)).boxed();
     let operations = operations::route(services).boxed();
     webhooks.or(graphql).unify().or(auth).unify().or(operations).unify().recover(nothing_here).unify()

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
 use warp::Filter;
 use warp::reply::Response;
@@ -53,7 +53,8 @@ impl Server {
         // HTTP/1 alone: detecting HTTP/2 waits for a first byte without a limit.
         let mut builder = hyper::server::conn::http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(HEADER_LIMIT).max_buf_size(MAX_HEAD);
-        let (graceful, slots) = (GracefulShutdown::new(), Arc::new(Semaphore::new(MAX_CONNECTIONS)));
+        let (closing, connections) = (CancellationToken::new(), TaskTracker::new());
+        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
             let accepted = stop.run_until_cancelled(accept(&self.listener, &slots)).await;
             let Some((stream, address, slot)) = accepted else { break };
@@ -62,17 +63,27 @@ impl Server {
                 request.extensions_mut().insert(ClientAddress(address));
                 service.clone().call(request)
             });
-            let connection = builder.serve_connection(TokioIo::new(stream), service);
-            let connection = graceful.watch(connection);
-            tokio::spawn(async move {
-                if let Err(error) = connection.await {
+            let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+            let closing = closing.clone();
+            connections.spawn(async move {
+                let mut connection = std::pin::pin!(connection);
+                let ended = tokio::select! {
+                    ended = connection.as_mut() => ended,
+                    () = closing.cancelled() => {
+                        connection.as_mut().graceful_shutdown();
+                        connection.await
+                    }
+                };
+                if let Err(error) = ended {
                     tracing::debug!(%error, "a connection ended badly");
                 }
                 drop(slot);
             });
         }
         drop(self.listener);
-        if tokio::time::timeout(DRAIN_LIMIT, graceful.shutdown()).await.is_err() {
+        closing.cancel();
+        connections.close();
+        if tokio::time::timeout(DRAIN_LIMIT, connections.wait()).await.is_err() {
             tracing::warn!("requests were still in flight when the time to finish was over");
         }
     }

@@ -13,6 +13,9 @@ mod writer;
 
 pub use commands::{CommandError, Commands};
 pub use heads::{Heads, Wake};
-pub use read::{Batch, Broken, RawRequest, ReadError, Reader, Scope};
+pub use read::{
+    Batch, Broken, LogSpan, RawRequest, ReadError, Reader, Scope, Touched, bodies_containing, bodies_of, events_of,
+    headers_of, streams_of,
+};
 pub use unit::{Appended, Body, LogPosition, NewEvent, Sequence, Unit};
 pub use writer::{AppendError, Log, Priority, Writer};

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::event::DecodeError;
-use hookledger_aggregates::{Event, Metadata, OrganizationId, Partition, RecordedEvent};
+use hookledger_aggregates::{Event, Metadata, OrganizationId, Partition, RecordedEvent, WebhookId};
 use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
-use sqlx::{PgPool, Row as _};
+use sqlx::{PgExecutor, PgPool, Row as _};
 use uuid::Uuid;
 
 use super::unit::LogPosition;
@@ -47,6 +47,15 @@ pub struct Batch {
 pub struct Broken {
     pub at: LogPosition,
     pub reason: String,
+}
+
+/// A webhook that has new events.
+#[derive(Clone, Copy, Debug)]
+pub struct Touched {
+    pub organization: OrganizationId,
+    pub webhook: WebhookId,
+    /// Its first event is among them.
+    pub created: bool,
 }
 
 /// Reads the log.
@@ -107,6 +116,38 @@ impl Reader {
         Ok(batch)
     }
 
+    /// Which webhooks of these organizations have events after one place up to another position of
+    /// its partition, those last that were touched last.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn touched(
+        &self,
+        after: LogPosition,
+        to: i64,
+        organizations: &[OrganizationId],
+    ) -> Result<Vec<Touched>, ReadError> {
+        let ids: Vec<Uuid> = organizations.iter().map(|id| id.uuid()).collect();
+        let rows: Vec<(Uuid, String, bool)> = sqlx::query_as(
+            "select organization_id, aggregate_id, bool_or(event_type in ('webhook.received', 'webhook.rejected'))
+             from events
+             where partition = $1 and position > $2 and position <= $3
+               and aggregate_type = 'webhook' and organization_id = any ($4)
+             group by 1, 2 order by max(position)",
+        )
+        .bind(after.partition.number())
+        .bind(after.position)
+        .bind(to)
+        .bind(ids)
+        .fetch_all(&self.pool)
+        .await?;
+        let touched = rows.into_iter().map(|(organization, webhook, created)| {
+            let webhook = webhook.parse().map_err(|_| column_error("aggregate_id", &webhook))?;
+            Ok(Touched { organization: OrganizationId::new(organization), webhook, created })
+        });
+        touched.collect()
+    }
+
     /// The events of one stream of an organization, in order, up to `limit`.
     ///
     /// # Errors
@@ -141,7 +182,7 @@ impl Reader {
     pub async fn body(
         &self,
         organization: OrganizationId,
-        webhook: hookledger_aggregates::WebhookId,
+        webhook: WebhookId,
     ) -> Result<Option<RawRequest>, ReadError> {
         let row: Option<(Vec<u8>, Vec<u8>)> =
             sqlx::query_as(
@@ -159,6 +200,140 @@ impl Reader {
     }
 }
 
+/// Which events of an organization a person asks for; what is `None` does not matter.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LogSpan {
+    /// After this position of the organization's partition.
+    pub after: Option<i64>,
+    pub aggregate_id: Option<Uuid>,
+    /// Recorded then or later.
+    pub from: Option<DateTime<Utc>>,
+    /// Recorded before then.
+    pub to: Option<DateTime<Utc>>,
+}
+
+/// The events of an organization, in order.
+///
+/// # Errors
+/// When the database does not answer or an event cannot be understood.
+pub async fn events_of(
+    executor: impl PgExecutor<'_>,
+    organization: OrganizationId,
+    span: &LogSpan,
+    limit: i64,
+) -> Result<Vec<RecordedEvent>, ReadError> {
+    // Spelled out only where it is asked for, so that the planner takes the stream's index.
+    let of_aggregate = if span.aggregate_id.is_some() { "e.aggregate_id = $4" } else { "$4::text is null" };
+    let sql = format!(
+        "select {COLUMNS} from events e
+         where e.organization_id = $1 and e.partition = $2 and e.position > $3 and {of_aggregate}
+           and ($5::timestamptz is null or e.recorded_at >= $5)
+           and ($6::timestamptz is null or e.recorded_at < $6)
+         order by e.position limit $7"
+    );
+    let rows = sqlx::query(&sql)
+        .bind(organization.uuid())
+        .bind(organization.partition().number())
+        .bind(span.after.unwrap_or_default())
+        .bind(span.aggregate_id.map(|id| id.to_string()))
+        .bind(span.from)
+        .bind(span.to)
+        .bind(limit)
+        .fetch_all(executor)
+        .await?;
+    rows.iter().map(|row| event(row, place(row)?)).collect()
+}
+
+/// The bodies of webhooks, by the positions of their first events, of those that retention left.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn bodies_of(
+    executor: impl PgExecutor<'_>,
+    organization: OrganizationId,
+    positions: &[i64],
+) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
+    sqlx::query_as("select position, body from webhook_bodies where organization_id = $1 and position = any ($2)")
+        .bind(organization.uuid())
+        .bind(positions)
+        .fetch_all(executor)
+        .await
+}
+
+/// Those of some webhooks in whose body a text is, byte for byte; by position likewise.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn bodies_containing(
+    executor: impl PgExecutor<'_>,
+    organization: OrganizationId,
+    positions: &[i64],
+    text: &str,
+) -> Result<Vec<i64>, sqlx::Error> {
+    sqlx::query_scalar(
+        "select position from webhook_bodies
+         where organization_id = $1 and position = any ($2) and position($3 in body) > 0",
+    )
+    .bind(organization.uuid())
+    .bind(positions)
+    .bind(text.as_bytes())
+    .fetch_all(executor)
+    .await
+}
+
+/// The headers of webhooks, by position likewise, of those that retention left.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn headers_of(
+    executor: impl PgExecutor<'_>,
+    organization: OrganizationId,
+    positions: &[i64],
+) -> Result<Vec<(i64, Vec<(String, String)>)>, sqlx::Error> {
+    let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(
+        "select position, headers from webhook_bodies where organization_id = $1 and position = any ($2)",
+    )
+    .bind(organization.uuid())
+    .bind(positions)
+    .fetch_all(executor)
+    .await?;
+    Ok(rows.into_iter().map(|(position, headers)| (position, header_pairs(&headers))).collect())
+}
+
+/// The events of several streams of an organization, each in order and up to `each` of them; up to
+/// `together` in all.
+///
+/// # Errors
+/// When the database does not answer or an event cannot be understood.
+pub async fn streams_of(
+    executor: impl PgExecutor<'_>,
+    organization: OrganizationId,
+    aggregate_type: &str,
+    aggregate_ids: &[WebhookId],
+    each: i64,
+    together: i64,
+) -> Result<Vec<RecordedEvent>, ReadError> {
+    let ids: Vec<String> = aggregate_ids.iter().map(ToString::to_string).collect();
+    let sql = format!(
+        "select e.* from unnest($3::text[]) as s (id)
+         cross join lateral (
+             select {COLUMNS} from events e
+             where e.organization_id = $1 and e.aggregate_type = $2 and e.aggregate_id = s.id and e.partition = $4
+             order by e.sequence limit $5) e
+         limit $6"
+    );
+    let rows = sqlx::query(&sql)
+        .bind(organization.uuid())
+        .bind(aggregate_type)
+        .bind(ids)
+        .bind(organization.partition().number())
+        .bind(each)
+        .bind(together)
+        .fetch_all(executor)
+        .await?;
+    rows.iter().map(|row| event(row, place(row)?)).collect()
+}
+
 /// A request as it was received.
 #[derive(Clone, Debug)]
 pub struct RawRequest {
@@ -167,19 +342,15 @@ pub struct RawRequest {
     pub body: Vec<u8>,
 }
 
-impl RawRequest {
-    /// The headers as pairs; what is not UTF-8 is replaced.
-    #[must_use]
-    pub fn header_pairs(&self) -> Vec<(String, String)> {
-        self.headers
-            .split(|byte| *byte == b'\n')
-            .filter_map(|line| {
-                let colon = line.iter().position(|byte| *byte == b':')?;
-                let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-                Some((text(&line[..colon]), text(&line[colon + 1..])))
-            })
-            .collect()
-    }
+fn header_pairs(headers: &[u8]) -> Vec<(String, String)> {
+    headers
+        .split(|byte| *byte == b'\n')
+        .filter_map(|line| {
+            let colon = line.iter().position(|byte| *byte == b':')?;
+            let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+            Some((text(&line[..colon]), text(&line[colon + 1..])))
+        })
+        .collect()
 }
 
 fn column_error(column: &'static str, value: &str) -> sqlx::Error {

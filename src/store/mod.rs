@@ -1,9 +1,11 @@
 //! The store: where PostgreSQL is, its connections, and its migrations.
 //!
-//! Two roles are used. The owner makes the schema; the running server acts as `hookledger_runtime`,
-//! which owns nothing and can only insert into and read the log.
+//! Three roles are used. The owner makes the schema. The running server acts as `hookledger_worker`,
+//! which owns nothing and can only insert into and read the log, and reads for people as
+//! `hookledger_runtime`, which only reads, and sees one organization at a time.
 
 pub mod embedded;
+mod tenant;
 
 use std::path::Path;
 use std::str::FromStr as _;
@@ -15,6 +17,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, PgPool};
 
 use self::embedded::{DATABASE, Embedded, OWNER, SUPERUSER};
+pub use self::tenant::{Tenant, Tenants};
 
 /// The migrations, as they were when this binary was built.
 pub static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
@@ -90,18 +93,28 @@ impl Store {
         Ok(())
     }
 
-    /// A pool of connections that act as the runtime role.
+    /// Where people's reads begin.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or the role is not there.
+    pub async fn tenants(&self) -> Result<Tenants, StoreError> {
+        Ok(Tenants::new(self.pool(Use::Query).await?))
+    }
+
+    /// A pool of connections that act as the role of that use.
     ///
     /// # Errors
     /// When the server cannot be reached or the role is not there.
     pub async fn pool(&self, use_: Use) -> Result<PgPool, StoreError> {
+        let become_ = match use_ {
+            Use::Append | Use::Follow | Use::Work => "set role hookledger_worker",
+            Use::Query => "set role hookledger_runtime",
+        };
         PgPoolOptions::new()
             .max_connections(use_.connections())
             .acquire_timeout(Duration::from_secs(10))
             .test_before_acquire(false)
-            .after_connect(|connection, _| {
-                Box::pin(async move { connection.execute("set role hookledger_runtime").await.map(drop) })
-            })
+            .after_connect(move |connection, _| Box::pin(async move { connection.execute(become_).await.map(drop) }))
             .connect_with(self.options.clone().options(use_.settings().iter().copied()))
             .await
             .map_err(StoreError::Unreachable)
@@ -116,7 +129,9 @@ pub enum Use {
     /// Projections: their rows and checkpoints change together and can be derived again, so their
     /// commits need not wait for the disk.
     Follow,
-    /// Reading for people, and small writes like sign-in links.
+    /// What the server itself asks and notes for everybody: commands, checkpoints, sign-in links.
+    Work,
+    /// Reading for people, through [`Tenants`].
     Query,
 }
 
@@ -125,6 +140,7 @@ impl Use {
         match self {
             Self::Append => 2,
             Self::Follow => 8,
+            Self::Work => 12,
             Self::Query => 16,
         }
     }
@@ -140,7 +156,7 @@ impl Use {
                 ("enable_hashjoin", "off"),
                 ("enable_mergejoin", "off"),
             ],
-            Self::Query => &[("statement_timeout", "10s"), ("synchronous_commit", "on")],
+            Self::Work | Self::Query => &[("statement_timeout", "10s"), ("synchronous_commit", "on")],
         }
     }
 }

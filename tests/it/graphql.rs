@@ -55,7 +55,17 @@ async fn a_sign_in_link_works_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_organizations_ids_answer_as_random_ones_do() {
+    strangers_learn_nothing(TestApp::start().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn resolvers_alone_leak_nothing() {
     let app = TestApp::start().await;
+    crate::tenancy::switch_off(&app.database.superuser().await).await;
+    strangers_learn_nothing(app).await;
+}
+
+async fn strangers_learn_nothing(app: TestApp) {
     let admin = app.super_admin().await;
     let ours = app.organization(&admin, "ours", &[("GITHUB", GITHUB_SECRET)]).await;
     let theirs = app.organization(&admin, "theirs", &[("GITHUB", GITHUB_SECRET)]).await;
@@ -244,23 +254,6 @@ async fn what_was_changed_is_in_the_answer_and_in_the_audit_trail() {
         let sql = format!("select count(*) from {table} t where t::text like '%never_shown%'");
         let found: i64 = sqlx::query_scalar(&sql).fetch_one(&database).await.unwrap();
         assert_eq!(found, 0, "{table}");
-    }
-    app.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn bombs_are_answered_at_once() {
-    let app = TestApp::start().await;
-    let admin = app.super_admin().await;
-    let fragments: String =
-        (0..5).map(|n| format!("fragment F{n} on Query {{ {} }}", format!("...F{} ", n + 1).repeat(30))).collect();
-    let bomb = format!("{{ ...F0 }} {fragments} fragment F5 on Query {{ __typename }}");
-    let aliases: String = (0..20_000).map(|n| format!("a{n}: __typename ")).collect();
-    for query in [bomb, format!("{{ {aliases} }}"), "{".repeat(300_000)] {
-        let started = std::time::Instant::now();
-        let answer = admin.ask(&query, json!({})).await;
-        assert!(answer["errors"][0]["extensions"]["code"].is_string(), "{answer}");
-        assert!(started.elapsed().as_millis() < 500, "{:?}", started.elapsed());
     }
     app.stop().await;
 }

@@ -194,7 +194,7 @@ async fn history_cannot_be_rewritten() {
     let test = TestLog::fresh().await;
     let organization = OrganizationId::from_slug("a");
     test.log.append(unit(organization, Uuid::new_v4(), 1)).await.unwrap();
-    let runtime = test.database.store().pool(Use::Query).await.unwrap();
+    let worker = test.database.store().pool(Use::Work).await.unwrap();
     let owner = test.database.superuser().await;
     for statement in [
         "update events set payload = '{}'",
@@ -202,7 +202,7 @@ async fn history_cannot_be_rewritten() {
         "truncate events",
         "update events set position = 9 where false",
     ] {
-        let refused = runtime.execute(statement).await.unwrap_err();
+        let refused = worker.execute(statement).await.unwrap_err();
         assert_eq!(refused.as_database_error().unwrap().code().unwrap(), "42501", "{statement}: {refused}");
         let refused = owner.execute(statement).await.unwrap_err();
         assert_eq!(refused.as_database_error().unwrap().code().unwrap(), "23001", "{statement}: {refused}");
@@ -214,7 +214,7 @@ async fn history_cannot_be_rewritten() {
         "update webhook_bodies set body = ''",
         "create table mine (id int)",
     ] {
-        assert!(runtime.execute(statement).await.is_err(), "{statement}");
+        assert!(worker.execute(statement).await.is_err(), "{statement}");
     }
     assert_eq!(test.everything().await.len(), 1);
 }
@@ -222,7 +222,7 @@ async fn history_cannot_be_rewritten() {
 #[tokio::test]
 async fn commands_run_through_cqrs_es_and_decide_again_after_a_conflict() {
     let test = TestLog::fresh().await;
-    let pool = test.database.store().pool(Use::Query).await.unwrap();
+    let pool = test.database.store().pool(Use::Work).await.unwrap();
     let commands = Commands::new(pool, test.log.clone());
     let id = OrganizationId::from_slug("acme");
     let create = OrganizationCommand::Create {

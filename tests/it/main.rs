@@ -12,10 +12,15 @@
 
 mod app;
 mod commands;
+mod contract;
 mod graphql;
 mod kill;
+mod limits;
 mod log;
 mod process;
 mod projections;
+mod reading;
 mod receiving;
+mod subscriptions;
+mod tenancy;
 mod vendors;

@@ -74,7 +74,7 @@ async fn a_rebuild_equals_what_grew_and_replay_changes_nothing() {
     let (database, settings) = (crate::app::Database { url: app.database.url.clone() }, app.settings.clone());
     app.stop().await;
     let grown = rows(&pool).await;
-    assert!(grown.iter().all(|(table, rows)| !rows.is_empty() || table.is_empty()), "{grown:?}");
+    assert!(grown.iter().all(|(table, rows)| !rows.is_empty() || table == "webhook_open"), "{grown:?}");
 
     // Replay from the beginning, and from somewhere in the middle, over the rows that are there.
     for rewind in ["position = 0", "position = position / 2", "position = greatest(position - 7, 0)"] {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::app::{Actor, GITHUB_SECRET, TestApp};
 
 /// Runs a script of `tests/js` and reads the line of JSON that it ends with.
-async fn script(name: &'static str, environment: Vec<(&'static str, String)>) -> Value {
+pub async fn script(name: &'static str, environment: Vec<(&'static str, String)>) -> Value {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/js");
     assert!(directory.join("node_modules").exists(), "the npm packages are missing: run `make setup`");
     let output = tokio::task::spawn_blocking(move || {
@@ -92,5 +92,35 @@ async fn graphql_over_http_passes_every_audit_with_get_switched_on() {
     let app = TestApp::with(|settings| settings.graphql_get = true).await;
     let result = audits(&app).await;
     assert_eq!((&result["ok"], &result["total"]), (&json!(61), &json!(61)), "{result:#}");
+    app.stop().await;
+}
+
+/// Python's `schemathesis` makes queries from the schema, right ones and wrong ones, for somebody who may
+/// do everything; `tests/py/errors_have_codes.py` looks at each answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_made_up_from_the_schema_neither_crash_nor_fail_without_a_code() {
+    let app = TestApp::start().await;
+    let admin = app.super_admin().await;
+    app.organization(&admin, "acme", &[("GITHUB", GITHUB_SECRET)]).await;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let program = root.join("target/schemathesis/bin/schemathesis");
+    assert!(program.exists(), "schemathesis is missing: run `make setup`");
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = Command::new(program);
+    command
+        .args(["run", &format!("{}/graphql", app.url), "-H", &format!("Authorization: Bearer {}", admin.token)])
+        .args(["--phases", "fuzzing", "--max-examples", "20", "--seed", "20261125", "--no-shrink"])
+        .args(["--request-timeout", "30", "--warnings", "off", "--suppress-health-check", "all"])
+        // They know errors by their place in the answer; ours by their codes.
+        .args(["--exclude-checks", "not_a_server_error,negative_data_rejection,positive_data_acceptance"])
+        .env("PYTHONPATH", root.join("tests/py"))
+        .env("SCHEMATHESIS_HOOKS", "errors_have_codes")
+        .env("NO_PROXY", "*")
+        .current_dir(directory.path());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{told}\n{}", String::from_utf8_lossy(&output.stderr));
+    let answer = app.client.get(format!("{}/healthz", app.url)).send().await.unwrap();
+    assert_eq!(answer.status(), reqwest::StatusCode::OK);
     app.stop().await;
 }

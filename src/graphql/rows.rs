@@ -1,0 +1,202 @@
+//! What many objects of one answer have in common, loaded once for all of them; and how much of
+//! bodies one answer may load.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use async_graphql::dataloader::{DataLoader, Loader};
+use async_graphql::runtime::{TokioSpawner, TokioTimer};
+use async_graphql::{Context, Error, Request};
+use hookledger_aggregates::{OrganizationId, ProviderId, RecordedEvent, WebhookId};
+use hookledger_projections::{organizations, webhook_providers, webhook_retries};
+
+use super::context::{App, Viewer};
+use super::errors::{Code, internal};
+use crate::log::{self, ReadError};
+use crate::store::{Tenant, Tenants};
+
+/// Bytes of bodies that one answer loads at most. A body that is shown parsed counts four times:
+/// that is about what it takes.
+const MAX_BODY_BYTES: i64 = 64 << 20;
+/// Events of one webhook that are shown.
+const MAX_EVENTS: i64 = 1_000;
+/// Events of all webhooks of one answer.
+const MAX_EVENTS_TOGETHER: usize = 20_000;
+
+/// How much of bodies an answer may still load.
+#[derive(Clone)]
+pub(super) struct Bodies(Arc<AtomicI64>);
+
+impl Bodies {
+    pub(super) fn of<'a>(context: &Context<'a>) -> Result<&'a Self, Error> {
+        context.data().map_err(|_| internal("a request has no limit on bodies"))
+    }
+
+    /// Another answer begins.
+    pub(super) fn begin(&self) {
+        self.0.store(MAX_BODY_BYTES, Ordering::Relaxed);
+    }
+
+    /// Counts a body in, before it is loaded.
+    pub(super) fn take(&self, bytes: i64) -> Result<(), Error> {
+        if self.0.fetch_sub(bytes, Ordering::Relaxed) >= bytes {
+            return Ok(());
+        }
+        Err(Code::LimitExceeded.error(format!(
+            "one answer loads at most {} MiB of bodies: ask for fewer webhooks at once, or for rawBody instead of payload",
+            MAX_BODY_BYTES >> 20
+        )))
+    }
+}
+
+/// Why rows could not be loaded.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum LoadError {
+    #[error("{0}")]
+    Failed(Arc<ReadError>),
+    #[error("one answer shows at most {MAX_EVENTS_TOGETHER} events: ask for those of fewer webhooks at once")]
+    TooManyEvents,
+}
+
+impl From<ReadError> for LoadError {
+    fn from(error: ReadError) -> Self {
+        Self::Failed(Arc::new(error))
+    }
+}
+
+impl From<sqlx::Error> for LoadError {
+    fn from(error: sqlx::Error) -> Self {
+        ReadError::from(error).into()
+    }
+}
+
+impl LoadError {
+    fn told(self) -> Error {
+        match self {
+            Self::Failed(error) => internal(error),
+            Self::TooManyEvents => Code::LimitExceeded.error(self.to_string()),
+        }
+    }
+}
+
+/// Loads what many webhooks of one answer have in common, once.
+pub struct Rows {
+    tenants: Tenants,
+    viewer: Viewer,
+}
+
+impl Rows {
+    async fn tenant(&self, organization: OrganizationId) -> Result<Tenant, sqlx::Error> {
+        self.tenants.of(self.viewer.confined(organization)).await
+    }
+}
+
+/// A request with what its resolvers need: who asks, the loaders, the limit on bodies.
+pub fn with_viewer(request: Request, app: &App, viewer: &Viewer) -> Request {
+    let rows = Rows { tenants: app.tenants.clone(), viewer: viewer.clone() };
+    let loader = DataLoader::new(rows, TokioSpawner::current(), TokioTimer::default());
+    request.data(viewer.clone()).data(loader).data(Bodies(Arc::new(AtomicI64::new(MAX_BODY_BYTES))))
+}
+
+/// What a key stands for, together with the others that are asked for at the same moment.
+pub(super) async fn load<K>(context: &Context<'_>, key: K) -> Result<Option<<Rows as Loader<K>>::Value>, Error>
+where
+    K: Clone + Eq + Hash + Send + Sync + 'static,
+    Rows: Loader<K, Error = LoadError>,
+{
+    let loader = context.data::<DataLoader<Rows>>().map_err(|_| internal("a request has no loaders"))?;
+    loader.load_one(key).await.map_err(LoadError::told)
+}
+
+/// Makes a key type, whose rows are those of an organization, and its loader.
+macro_rules! loader {
+    ($(#[$doc:meta])* $key:ident($id:ty) -> $value:ty, |$tenant:ident, $organization:ident, $ids:ident| $load:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash)]
+        pub(super) struct $key(pub(super) OrganizationId, pub(super) $id);
+
+        impl Loader<$key> for Rows {
+            type Value = $value;
+            type Error = LoadError;
+
+            async fn load(&self, keys: &[$key]) -> Result<HashMap<$key, Self::Value>, Self::Error> {
+                let mut found = HashMap::new();
+                let mut groups: HashMap<OrganizationId, Vec<$id>> = HashMap::new();
+                keys.iter().for_each(|key| groups.entry(key.0).or_default().push(key.1));
+                for ($organization, $ids) in groups {
+                    let mut $tenant = self.tenant($organization).await?;
+                    let rows: HashMap<$id, $value> = $load;
+                    found.extend(rows.into_iter().map(|(id, value)| ($key($organization, id), value)));
+                }
+                Ok(found)
+            }
+        }
+    };
+}
+
+loader!(
+    /// An organization's own row; the second id is the same again.
+    OrganizationOf(OrganizationId) -> organizations::Organization, |tenant, organization, _ids| {
+        let row = organizations::find(&mut *tenant, organization).await?;
+        row.map(|row| (organization, row)).into_iter().collect()
+    }
+);
+
+loader!(
+    /// A provider, deleted ones among them.
+    ProviderOf(ProviderId) -> webhook_providers::WebhookProvider, |tenant, organization, ids| {
+        let rows = webhook_providers::find_many(&mut *tenant, organization, &ids).await?;
+        rows.into_iter().map(|row| (ProviderId::new(row.id), row)).collect()
+    }
+);
+
+loader!(
+    /// The versions of a provider's secret.
+    SecretsOf(ProviderId) -> Vec<webhook_providers::SecretVersion>, |tenant, organization, ids| {
+        let rows = webhook_providers::secrets(&mut *tenant, organization, &ids).await?;
+        grouped(rows, |row| ProviderId::new(row.provider_id))
+    }
+);
+
+loader!(
+    /// The attempts at a webhook.
+    AttemptsOf(WebhookId) -> Vec<webhook_retries::WebhookAttempt>, |tenant, organization, ids| {
+        let rows = webhook_retries::of_webhooks(&mut *tenant, organization, &ids).await?;
+        grouped(rows, |row| WebhookId::new(row.webhook_id))
+    }
+);
+
+loader!(
+    /// The bytes of a webhook's body, by its position, while they are kept.
+    BodyOf(i64) -> Arc<Vec<u8>>, |tenant, organization, positions| {
+        let bodies = log::bodies_of(&mut *tenant, organization, &positions).await?;
+        bodies.into_iter().map(|(position, body)| (position, Arc::new(body))).collect()
+    }
+);
+
+loader!(
+    /// The headers of a webhook, by its position, while they are kept.
+    HeadersOf(i64) -> Vec<(String, String)>, |tenant, organization, positions| {
+        log::headers_of(&mut *tenant, organization, &positions).await?.into_iter().collect()
+    }
+);
+
+loader!(
+    /// What the log says of a webhook, from its beginning.
+    EventsOf(WebhookId) -> Vec<RecordedEvent>, |tenant, organization, ids| {
+        let most = i64::try_from(MAX_EVENTS_TOGETHER + 1).unwrap_or(i64::MAX);
+        let events = log::streams_of(&mut *tenant, organization, "webhook", &ids, MAX_EVENTS, most).await?;
+        if events.len() > MAX_EVENTS_TOGETHER {
+            return Err(LoadError::TooManyEvents);
+        }
+        grouped(events, |event| WebhookId::new(event.aggregate_id))
+    }
+);
+
+fn grouped<K: Eq + Hash, V>(rows: Vec<V>, key: impl Fn(&V) -> K) -> HashMap<K, Vec<V>> {
+    let mut groups: HashMap<K, Vec<V>> = HashMap::new();
+    rows.into_iter().for_each(|row| groups.entry(key(&row)).or_default().push(row));
+    groups
+}

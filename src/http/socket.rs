@@ -1,0 +1,466 @@
+//! `/graphql` over WebSocket, in the protocol `graphql-transport-ws`:
+//! <https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md>.
+//!
+//! Everything a client can make grow has a bound: sockets, operations of a socket, bytes of a message,
+//! messages that wait to be sent, the time to say who it is, and silence.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_graphql::Response as GraphqlResponse;
+use futures::{SinkExt as _, StreamExt as _};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::Instrument as _;
+use uuid::Uuid;
+use warp::reply::Response;
+use warp::ws::{Message, WebSocket, Ws};
+use warp::{Filter, Reply as _};
+
+use super::session::{NoViewer, viewer};
+use super::{Services, client, error, with};
+use crate::graphql::{Code, Parameters, Viewer, was_refused, with_codes, with_viewer};
+
+const PROTOCOL: &str = "graphql-transport-ws";
+/// Bytes of a message: a query and its variables.
+const MAX_MESSAGE: usize = 128 << 10;
+/// Sockets of this node, and of one user on it.
+const MAX_SOCKETS: usize = 2_000;
+const MAX_SOCKETS_PER_USER: usize = 20;
+/// Operations of one socket at once.
+const MAX_OPERATIONS: usize = 32;
+/// Messages that wait to be sent; then operations wait, and watchers miss changes.
+const MAX_WAITING: usize = 64;
+/// How long a client may take to say who it is.
+const INIT_LIMIT: Duration = Duration::from_secs(5);
+/// Between looks at the session, and pings.
+const CHECK: Duration = Duration::from_secs(3);
+const PING: Duration = Duration::from_secs(20);
+/// A client that has not been heard for so long is gone.
+const SILENCE: Duration = Duration::from_secs(60);
+/// How long a client may take to take a message.
+const SEND_LIMIT: Duration = Duration::from_secs(10);
+
+/// How a socket is closed, by the protocol's codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Close {
+    GoingAway,
+    Silent,
+    TooLarge,
+    BadMessage,
+    Unauthorized,
+    SessionEnded,
+    Forbidden,
+    Subprotocol,
+    InitTimeout,
+    DuplicateId,
+    TooManyInits,
+    TooManySockets,
+    Unavailable,
+}
+
+impl Close {
+    const fn frame(self) -> (u16, &'static str) {
+        match self {
+            Self::GoingAway => (1001, "The server is stopping"),
+            Self::Silent => (1001, "Nothing was heard for too long"),
+            Self::TooLarge => (1009, "The message is too large"),
+            Self::Unavailable => (1013, "Try again later"),
+            Self::BadMessage => (4400, "Invalid message"),
+            Self::Unauthorized => (4401, "Unauthorized"),
+            Self::SessionEnded => (4401, "The session has ended"),
+            Self::Forbidden => (4403, "Forbidden"),
+            Self::Subprotocol => (4406, "Subprotocol not acceptable"),
+            Self::InitTimeout => (4408, "Connection initialisation timeout"),
+            Self::DuplicateId => (4409, "Subscriber already exists"),
+            Self::TooManyInits => (4429, "Too many initialisation requests"),
+            Self::TooManySockets => (4429, "Too many connections of one user"),
+        }
+    }
+}
+
+/// The sockets of this node.
+#[derive(Clone)]
+pub struct Sockets {
+    stop: CancellationToken,
+    all: Arc<Semaphore>,
+    users: Arc<Mutex<HashMap<Uuid, usize>>>,
+}
+
+impl Sockets {
+    /// They are closed when `stop` is cancelled.
+    #[must_use]
+    pub fn new(stop: CancellationToken) -> Self {
+        Self { stop, all: Arc::new(Semaphore::new(MAX_SOCKETS)), users: Arc::default() }
+    }
+
+    fn enter(&self, user: Uuid) -> Option<Seat> {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = users.entry(user).or_default();
+        if *count >= MAX_SOCKETS_PER_USER {
+            return None;
+        }
+        *count += 1;
+        Some(Seat { users: Arc::clone(&self.users), user })
+    }
+}
+
+/// One of a user's sockets.
+struct Seat {
+    users: Arc<Mutex<HashMap<Uuid, usize>>>,
+    user: Uuid,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = users.get_mut(&self.user) {
+            *count -= 1;
+            if *count == 0 {
+                users.remove(&self.user);
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum ClientMessage {
+    ConnectionInit { payload: Option<InitPayload> },
+    Ping { payload: Option<serde_json::Value> },
+    Pong {},
+    Subscribe { id: String, payload: Parameters },
+    Complete { id: String },
+}
+
+/// Where clients put the token: as they would in HTTP's header, or bare.
+#[derive(Default, Deserialize)]
+struct InitPayload {
+    #[serde(alias = "Authorization")]
+    authorization: Option<String>,
+    token: Option<String>,
+}
+
+impl InitPayload {
+    fn token(&self) -> Option<&str> {
+        let bearer = self.authorization.as_deref().and_then(|value| value.split_once(' '));
+        let bearer = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim());
+        bearer.or(self.token.as_deref())
+    }
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum ServerMessage<'a> {
+    ConnectionAck {},
+    Ping {},
+    Pong {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        payload: Option<serde_json::Value>,
+    },
+    Next {
+        id: &'a str,
+        payload: &'a GraphqlResponse,
+    },
+    Error {
+        id: &'a str,
+        payload: &'a [async_graphql::ServerError],
+    },
+    Complete {
+        id: &'a str,
+    },
+}
+
+impl ServerMessage<'_> {
+    fn message(&self) -> Message {
+        // Our own types are plain data, which serde_json always writes.
+        Message::text(serde_json::to_string(self).unwrap_or_default())
+    }
+}
+
+pub(super) fn route(services: Arc<Services>) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
+    warp::path!("graphql").and(warp::ws()).and(warp::header::headers_cloned()).and(client()).and(with(services)).map(
+        |ws: Ws, headers: HeaderMap, client: String, services: Arc<Services>| upgrade(ws, &headers, client, services),
+    )
+}
+
+/// Browsers say which page opens a socket; only our own may. Others have no page, and need a token
+/// like everybody.
+fn upgrade(ws: Ws, headers: &HeaderMap, client: String, services: Arc<Services>) -> Response {
+    let origin = headers.get(header::ORIGIN);
+    if origin.is_some_and(|origin| !is_ours(origin, &services.app.base_url)) {
+        let sentence = "This page may not open a socket here";
+        return error(StatusCode::FORBIDDEN, "origin_not_allowed", sentence).into_response();
+    }
+    let Ok(slot) = Arc::clone(&services.sockets.all).try_acquire_owned() else {
+        let sentence = "There are too many sockets; try again later";
+        return error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", sentence).into_response();
+    };
+    let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    let speaks = offered.flat_map(|value| value.split(',')).any(|protocol| protocol.trim() == PROTOCOL);
+    let ws = ws.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
+    let mut response = ws.on_upgrade(move |socket| serve(socket, speaks, client, services, slot)).into_response();
+    if speaks {
+        response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
+    }
+    response
+}
+
+fn is_ours(origin: &HeaderValue, base_url: &str) -> bool {
+    // An origin is a URL's scheme and authority, without a path.
+    let (scheme, rest) = base_url.split_once("://").unwrap_or_default();
+    let authority = rest.split('/').next().unwrap_or_default();
+    origin.to_str().is_ok_and(|origin| origin.eq_ignore_ascii_case(&format!("{scheme}://{authority}")))
+}
+
+async fn serve(socket: WebSocket, speaks: bool, client: String, services: Arc<Services>, slot: OwnedSemaphorePermit) {
+    metrics::gauge!("hookledger_sockets").increment(1.0);
+    let (outgoing, waiting) = mpsc::channel(MAX_WAITING);
+    let connection = Connection {
+        socket,
+        services,
+        client,
+        session: None,
+        operations: HashMap::new(),
+        outgoing,
+        heard: Instant::now(),
+    };
+    connection.run(speaks, waiting).await;
+    metrics::gauge!("hookledger_sockets").decrement(1.0);
+    drop(slot);
+}
+
+/// Who a socket belongs to, once it said so.
+struct Session {
+    token: String,
+    viewer: Viewer,
+    _seat: Seat,
+}
+
+/// What an operation has to say.
+enum Outgoing {
+    Message(Message),
+    /// The last of the operation of that id and run, whose id is free from then on.
+    Last(Message, String, Uuid),
+}
+
+struct Connection {
+    socket: WebSocket,
+    services: Arc<Services>,
+    client: String,
+    session: Option<Session>,
+    /// By the client's id: which run of it this is, and what ends it.
+    operations: HashMap<String, (Uuid, DropGuard)>,
+    outgoing: mpsc::Sender<Outgoing>,
+    heard: Instant,
+}
+
+impl Connection {
+    async fn run(mut self, speaks: bool, waiting: mpsc::Receiver<Outgoing>) {
+        let close = if speaks { self.converse(waiting).await } else { Some(Close::Subprotocol) };
+        self.operations.clear();
+        let Some(close) = close else { return };
+        let (code, reason) = close.frame();
+        tracing::debug!(socket.close = code, reason, "a socket is closed");
+        let farewell = async {
+            let _ = self.socket.send(Message::close_with(code, reason)).await;
+            // The client answers with a close of its own.
+            while let Some(Ok(_)) = self.socket.next().await {}
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(1), farewell).await;
+    }
+
+    /// Until somebody closes: with what code, where it is us.
+    async fn converse(&mut self, mut waiting: mpsc::Receiver<Outgoing>) -> Option<Close> {
+        let stop = self.services.sockets.stop.clone();
+        let began = Instant::now();
+        let mut check = tokio::time::interval_at(began + CHECK, CHECK);
+        let mut ping = tokio::time::interval_at(began + PING, PING);
+        let init = tokio::time::sleep(INIT_LIMIT);
+        tokio::pin!(init);
+        loop {
+            let done = tokio::select! {
+                () = stop.cancelled() => Err(Close::GoingAway),
+                () = &mut init, if self.session.is_none() => Err(Close::InitTimeout),
+                incoming = self.socket.next() => match incoming {
+                    None => return None,
+                    Some(Err(error)) => match error_close(&error) {
+                        Some(close) => Err(close),
+                        None => return None,
+                    },
+                    Some(Ok(message)) if message.is_close() => return None,
+                    Some(Ok(message)) => self.hear(message).await,
+                },
+                Some(outgoing) = waiting.recv() => match outgoing {
+                    Outgoing::Message(message) => self.send(message).await,
+                    Outgoing::Last(message, id, run) => {
+                        // The client may have ended it meanwhile, and begun another under this id.
+                        if self.operations.get(&id).is_some_and(|(current, _)| *current == run) {
+                            self.operations.remove(&id);
+                            self.send(message).await
+                        } else {
+                            Ok(())
+                        }
+                    }
+                },
+                _ = ping.tick() => self.send(ServerMessage::Ping {}.message()).await,
+                _ = check.tick() => self.check().await,
+            };
+            if let Err(close) = done {
+                return Some(close);
+            }
+        }
+    }
+
+    async fn hear(&mut self, message: Message) -> Result<(), Close> {
+        self.heard = Instant::now();
+        if message.is_ping() || message.is_pong() {
+            return Ok(());
+        }
+        let text = message.to_str().map_err(|()| Close::BadMessage)?;
+        match serde_json::from_str(text).map_err(|_| Close::BadMessage)? {
+            ClientMessage::ConnectionInit { payload } => self.init(payload.unwrap_or_default()).await,
+            ClientMessage::Ping { payload } => self.send(ServerMessage::Pong { payload }.message()).await,
+            ClientMessage::Pong {} => Ok(()),
+            ClientMessage::Subscribe { id, payload } => self.subscribe(id, payload).await,
+            ClientMessage::Complete { id } => {
+                self.operations.remove(&id);
+                Ok(())
+            }
+        }
+    }
+
+    async fn init(&mut self, payload: InitPayload) -> Result<(), Close> {
+        if self.session.is_some() {
+            return Err(Close::TooManyInits);
+        }
+        let token = payload.token().ok_or(Close::Forbidden)?.to_owned();
+        let viewer = viewer(&self.services, &token, &self.client).await.map_err(|none| match none {
+            NoViewer::Refused => Close::Forbidden,
+            NoViewer::Unavailable => Close::Unavailable,
+        })?;
+        let seat = self.services.sockets.enter(viewer.user.id).ok_or(Close::TooManySockets)?;
+        self.session = Some(Session { token, viewer, _seat: seat });
+        self.send(ServerMessage::ConnectionAck {}.message()).await
+    }
+
+    async fn subscribe(&mut self, id: String, parameters: Parameters) -> Result<(), Close> {
+        let session = self.session.as_ref().ok_or(Close::Unauthorized)?;
+        if self.operations.contains_key(&id) {
+            return Err(Close::DuplicateId);
+        }
+        let run = Uuid::now_v7();
+        let request_id = run.to_string();
+        let refused = if self.operations.len() >= MAX_OPERATIONS {
+            let message = format!("one socket runs at most {MAX_OPERATIONS} operations at once");
+            Err(crate::graphql::only_error(Code::LimitExceeded, message))
+        } else {
+            parameters.request()
+        };
+        let request = match refused {
+            Ok(request) => with_viewer(request, &self.services.app, &session.viewer),
+            Err(response) => {
+                let response = with_codes(response, &request_id);
+                return self.send(ServerMessage::Error { id: &id, payload: &response.errors }.message()).await;
+            }
+        };
+        let end = CancellationToken::new();
+        self.operations.insert(id.clone(), (run, end.clone().drop_guard()));
+        let (schema, outgoing) = (self.services.schema.clone(), self.outgoing.clone());
+        let span = tracing::info_span!("graphql", request.id = request_id);
+        let work = async move {
+            let mut answers = schema.execute_stream(request);
+            let mut first = true;
+            while let Some(answer) = answers.next().await {
+                let refused = first && was_refused(&answer);
+                first = false;
+                let answer = with_codes(answer, &request_id);
+                if refused {
+                    let message = ServerMessage::Error { id: &id, payload: &answer.errors }.message();
+                    let _ = outgoing.send(Outgoing::Last(message, id, run)).await;
+                    return;
+                }
+                let message = ServerMessage::Next { id: &id, payload: &answer }.message();
+                if outgoing.send(Outgoing::Message(message)).await.is_err() {
+                    return;
+                }
+            }
+            let message = ServerMessage::Complete { id: &id }.message();
+            let _ = outgoing.send(Outgoing::Last(message, id, run)).await;
+        };
+        tokio::spawn(async move { end.run_until_cancelled(work).await }.instrument(span));
+        Ok(())
+    }
+
+    /// Whether the client is still there, and its session what it was when it began.
+    async fn check(&mut self) -> Result<(), Close> {
+        if self.heard.elapsed() > SILENCE {
+            return Err(Close::Silent);
+        }
+        let Some(session) = &self.session else { return Ok(()) };
+        match viewer(&self.services, &session.token, &self.client).await {
+            Ok(now) if now.has_rights_of(&session.viewer) => Ok(()),
+            // With other rights it has to begin anew.
+            Ok(_) | Err(NoViewer::Refused) => Err(Close::SessionEnded),
+            // It cannot be told for now; the session stays until it can.
+            Err(NoViewer::Unavailable) => Ok(()),
+        }
+    }
+
+    async fn send(&mut self, message: Message) -> Result<(), Close> {
+        match tokio::time::timeout(SEND_LIMIT, self.socket.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(Close::Silent),
+        }
+    }
+}
+
+/// What to close with after an error of the transport; nothing where there is nobody to tell.
+fn error_close(error: &warp::Error) -> Option<Close> {
+    // warp hides what went wrong behind its text.
+    error.to_string().contains("too long").then_some(Close::TooLarge)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_ours_without_its_path() {
+        let is_ours = |origin: &'static str, base| is_ours(&HeaderValue::from_static(origin), base);
+        assert!(is_ours("https://hooks.example.org", "https://hooks.example.org/app"));
+        assert!(is_ours("http://localhost:8080", "http://localhost:8080"));
+        for foreign in ["null", "", "http://localhost", "http://localhost:8080.evil.org", "https://localhost:8080"] {
+            assert!(!is_ours(foreign, "http://localhost:8080"), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_the_protocol_is_no_message() {
+        let parse = serde_json::from_str::<ClientMessage>;
+        for good in [
+            r#"{"type":"connection_init"}"#,
+            r#"{"type":"connection_init","payload":{"authorization":"Bearer x","more":1}}"#,
+            r#"{"type":"ping","payload":{"a":1}}"#,
+            r#"{"type":"pong"}"#,
+            r#"{"type":"complete","id":"1"}"#,
+            r#"{"type":"subscribe","id":"1","payload":{"query":"{ __typename }"}}"#,
+        ] {
+            assert!(parse(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "[]",
+            "{}",
+            r#"{"type":"start","id":"1"}"#,
+            r#"{"type":"subscribe","id":"1"}"#,
+            r#"{"type":"complete"}"#,
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,540 @@
+//! Who may see and do what, by the schema itself: every field of every type, every mutation, every
+//! subscription, every kind of node id and every list's cursor, as everybody who could ask.
+//!
+//! **You added a field, and this test fails?** Put it into one of the tables below: [`FIELDS`] for a field of
+//! a type, [`MUTATIONS`], or [`SUBSCRIPTIONS`]. `$names` are those of [`Ids`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures::{SinkExt as _, StreamExt as _};
+use hookledger_aggregates::user::Role;
+use hookledger_aggregates::{OrganizationId, ProviderId, ProviderName};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use uuid::Uuid;
+
+use crate::app::{Actor, GITHUB_SECRET, TestApp};
+use Allowed::{Admins, Anybody, Members, SuperAdmins};
+
+/// Who may: section 2 of the specification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Allowed {
+    /// Everybody who is signed in, about themselves.
+    Anybody,
+    /// Whoever is of the organization, and super admins.
+    Members,
+    /// The organization's admins, and super admins.
+    Admins,
+    SuperAdmins,
+}
+
+/// How a type is reached from the query's root. What is not here is reached through these.
+const PATHS: &[(&str, &str)] = &[
+    ("Query", "@"),
+    ("Organization", "organization(slug: $slug) { @ }"),
+    ("WebhookProvider", "node(id: $provider) { ... on WebhookProvider { @ } }"),
+    ("Webhook", "node(id: $webhook) { ... on Webhook { @ } }"),
+    ("Viewer", "viewer { @ }"),
+];
+
+/// Fields by type, with arguments where they need some.
+const FIELDS: &[(&str, Allowed, &str)] = &[
+    ("Query", Anybody, "viewer"),
+    ("Query", Members, "node(id: $webhook) organization(slug: $slug)"),
+    ("Query", SuperAdmins, "organizations(first: 5) analytics(from: $from, to: $to, grain: HOUR)"),
+    ("Viewer", Anybody, "user isSuperAdmin organization"),
+    (
+        "Organization",
+        Members,
+        "id createdAt updatedAt name slug plan webhookLimit isActive webhookCount providers webhooks(first: 5)
+         deadLetters(first: 5) webhook(webhookId: $webhookId) analytics(from: $from, to: $to, grain: HOUR)",
+    ),
+    ("Organization", Admins, "auditLog(first: 5) events(first: 5)"),
+    (
+        "WebhookProvider",
+        Members,
+        "id createdAt updatedAt organization providerName isActive deletedAt hasSecret secrets webhookUrl",
+    ),
+    (
+        "Webhook",
+        Members,
+        "id webhookId createdAt updatedAt provider providerEventId eventType payload rawBody rawBodyBase64 bodySha256
+         bodySize contentType headers signatureReceived signatureValid status retryCount canRetry errorMessage receivedAt
+         processedAt nextRetryAt deadLetteredAt duplicateCount bodyDiffers attempts retries events",
+    ),
+];
+
+/// Types that are seen only as parts of the above, where everybody sees all of them who sees those.
+const PARTS: &[(&str, &str)] = &[
+    ("Analytics", "buckets totals"),
+    ("AnalyticsBucket", "start counts"),
+    ("AnalyticsCounts", "received duplicates rejected succeeded failed deadLettered latency"),
+    ("AnalyticsTick", "buckets"),
+    ("Attempt", "attemptNumber attemptedAt endedAt succeeded statusCode durationMs errorDetails"),
+    ("AuditEntry", "position at userId client action resourceType resourceId changes"),
+    ("AuditEntryConnection", "edges nodes pageInfo"),
+    ("AuditEntryEdge", "cursor node"),
+    ("Header", "name value"),
+    ("Latency", "p50 p95 p99"),
+    ("OrganizationConnection", "edges nodes pageInfo"),
+    ("OrganizationEdge", "cursor node"),
+    ("PageInfo", "endCursor hasNextPage hasPreviousPage startCursor"),
+    ("RecordedEvent", "position aggregateType aggregateId sequence eventType payload actor userId client recordedAt"),
+    ("RecordedEventConnection", "edges nodes pageInfo"),
+    ("RecordedEventEdge", "cursor node"),
+    ("SecretInfo", "version setAt expiresAt lastUsedAt"),
+    ("User", "id email role isActive lastLoginAt createdAt updatedAt"),
+    ("WebhookChange", "kind webhook"),
+    ("WebhookConnection", "edges nodes pageInfo searchedTo"),
+    ("WebhookEdge", "cursor node"),
+    ("WebhookRetry", "attemptNumber attemptedAt errorDetails"),
+    ("CreateOrganizationPayload", "organization"),
+    ("UpdateOrganizationPayload", "organization"),
+    ("SetOrganizationActivePayload", "organization"),
+    ("ConnectProviderPayload", "provider"),
+    ("RotateProviderSecretPayload", "provider"),
+    ("SetProviderActivePayload", "provider"),
+    ("DeleteProviderPayload", "provider"),
+];
+
+/// Every mutation. `$provider` and the like are others for each who may.
+const MUTATIONS: &[(Allowed, &str)] = &[
+    (SuperAdmins, "createOrganization(input: {name: \"x\", slug: $fresh}) { organization { id } }"),
+    (SuperAdmins, "updateOrganization(input: {id: $organization, name: \"x\"}) { organization { id } }"),
+    (SuperAdmins, "setOrganizationActive(input: {id: $organization, isActive: true}) { organization { id } }"),
+    (Admins, "rotateProviderSecret(input: {providerId: $provider, secret: \"x\"}) { provider { id } }"),
+    (Admins, "setProviderActive(input: {id: $provider, isActive: true}) { provider { id } }"),
+    (Admins, "deleteProvider(input: {id: $provider}) { provider { id } }"),
+    (
+        Admins,
+        "connectProvider(input: {organizationId: $organization, providerName: $connectable, secret: \"x\"}) \
+         { provider { id } }",
+    ),
+];
+
+/// Every subscription.
+const SUBSCRIPTIONS: &[(Allowed, &str)] = &[
+    (Members, "webhookChanged(organizationId: $organization) { kind }"),
+    (Members, "analyticsTick(organizationId: $organization) { buckets { start } }"),
+];
+
+/// Lists with cursors, reached from an organization, and who may see them.
+const LISTS: &[(Allowed, &str)] = &[(Members, "webhooks"), (Members, "deadLetters"), (Admins, "auditLog")];
+
+/// What the tables' `$names` stand for.
+#[derive(Clone, Debug)]
+struct Ids {
+    organization: String,
+    slug: String,
+    provider: String,
+    webhook: String,
+    webhook_id: String,
+    /// A slug that nobody has, and a provider that is not connected.
+    fresh: String,
+    connectable: &'static str,
+}
+
+impl Ids {
+    /// Of an organization with a webhook of GitHub's; `provider` is the one to be changed.
+    fn of(slug: &str, webhook: Uuid, provider: ProviderName, connectable: &'static str) -> Self {
+        let organization = OrganizationId::from_slug(slug);
+        let node = |kind: u8, id: Uuid| {
+            URL_SAFE_NO_PAD.encode([&[kind][..], organization.uuid().as_bytes(), id.as_bytes()].concat())
+        };
+        Self {
+            organization: node(b'o', organization.uuid()),
+            slug: slug.to_owned(),
+            provider: node(b'p', ProviderId::derive(organization, provider).uuid()),
+            webhook: node(b'w', webhook),
+            webhook_id: webhook.to_string(),
+            fresh: format!("fresh-{}", Uuid::new_v4()),
+            connectable,
+        }
+    }
+
+    /// Such as nobody has.
+    fn random() -> Self {
+        Self::of(&format!("nobody-{}", Uuid::new_v4()), Uuid::new_v4(), ProviderName::Github, "SHOPIFY")
+    }
+
+    fn fill(&self, text: &str) -> String {
+        let quoted = |value: &str| format!("{value:?}");
+        let names = [
+            ("$organization", quoted(&self.organization)),
+            ("$slug", quoted(&self.slug)),
+            ("$provider", quoted(&self.provider)),
+            ("$webhookId", quoted(&self.webhook_id)),
+            ("$webhook", quoted(&self.webhook)),
+            ("$fresh", quoted(&self.fresh)),
+            ("$connectable", self.connectable.to_owned()),
+            ("$from", quoted("2020-01-01T00:00:00Z")),
+            ("$to", quoted("2020-01-02T00:00:00Z")),
+        ];
+        names.iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value))
+    }
+}
+
+/// What the schema says of a field.
+struct Field {
+    type_: String,
+    needs_arguments: bool,
+}
+
+/// The types of the schema that have fields, by name, and its interfaces' members.
+struct Schema {
+    types: BTreeMap<String, BTreeMap<String, Field>>,
+    nodes: Vec<String>,
+}
+
+impl Schema {
+    async fn introspect(actor: &Actor<'_>) -> Self {
+        let query = "{ __schema { types { name kind possibleTypes { name } fields { name args { type { kind } defaultValue } \
+                     type { name ofType { name ofType { name ofType { name } } } } } } } }";
+        let data = actor.data(query, json!({})).await;
+        let (mut types, mut nodes) = (BTreeMap::new(), Vec::new());
+        for type_ in data["__schema"]["types"].as_array().unwrap() {
+            let name = type_["name"].as_str().unwrap();
+            if name == "Node" {
+                nodes.extend(type_["possibleTypes"].as_array().unwrap().iter().map(|node| text(&node["name"])));
+            }
+            if type_["kind"] != "OBJECT" || name.starts_with("__") {
+                continue;
+            }
+            let fields = type_["fields"].as_array().unwrap().iter().map(|field| {
+                let needs =
+                    |argument: &Value| argument["type"]["kind"] == "NON_NULL" && argument["defaultValue"].is_null();
+                let needs_arguments = field["args"].as_array().unwrap().iter().any(needs);
+                (text(&field["name"]), Field { type_: named(&field["type"]), needs_arguments })
+            });
+            types.insert(name.to_owned(), fields.collect());
+        }
+        Self { types, nodes }
+    }
+
+    /// All that there is to select of a type, a few levels down; of what has a path of its own, its id.
+    fn selection(&self, type_: &str, depth: usize) -> String {
+        if self.nodes.iter().any(|node| node == type_) {
+            return "{ id }".to_owned();
+        }
+        if type_ == "Node" {
+            return "{ __typename }".to_owned();
+        }
+        let Some(fields) = self.types.get(type_) else { return String::new() };
+        let selected = fields.iter().filter(|(_, field)| !field.needs_arguments).filter_map(|(name, field)| {
+            let within = self.selection(&field.type_, depth.saturating_sub(1));
+            (within.is_empty() || depth > 0).then(|| format!("{name} {within}"))
+        });
+        format!("{{ {} }}", selected.collect::<Vec<_>>().join(" "))
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
+}
+
+/// The name within lists and non-nulls.
+fn named(type_: &Value) -> String {
+    type_["name"].as_str().map_or_else(|| named(&type_["ofType"]), str::to_owned)
+}
+
+/// `a b(c: 1) d` as its parts.
+fn split(fields: &str) -> Vec<String> {
+    let (mut parts, mut depth) = (vec![String::new()], 0);
+    for c in fields.chars() {
+        match c {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            _ => {}
+        }
+        if c.is_whitespace() && depth == 0 { parts.push(String::new()) } else { parts.last_mut().unwrap().push(c) }
+    }
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+fn name_of(part: &str) -> &str {
+    part.split(['(', ' ']).next().unwrap()
+}
+
+/// What an answer's only error says; nothing where there is none.
+fn code(answer: &Value) -> Option<&str> {
+    let errors = answer.get("errors")?.as_array()?;
+    for error in errors {
+        assert!(error["extensions"]["code"].is_string(), "an error without a code: {answer:#}");
+    }
+    errors[0]["extensions"]["code"].as_str()
+}
+
+/// An answer to compare: where in the text an error was does not tell anything.
+fn comparable(mut answer: Value) -> Value {
+    for error in answer.get_mut("errors").and_then(Value::as_array_mut).into_iter().flatten() {
+        error.as_object_mut().unwrap().remove("locations");
+    }
+    answer
+}
+
+struct World<'a> {
+    app: &'a TestApp,
+    schema: Schema,
+    /// Who asks about our organization, the ids that they name, and whether they are one of [`Allowed`].
+    super_admin: (Actor<'a>, Ids),
+    admin: (Actor<'a>, Ids),
+    member: (Actor<'a>, Ids),
+    /// An admin of another organization.
+    foreign: Actor<'a>,
+}
+
+impl<'a> World<'a> {
+    async fn make(app: &'a TestApp) -> Self {
+        let super_admin = app.super_admin().await;
+        let providers = [("GITHUB", GITHUB_SECRET), ("STRIPE", "x"), ("SHOPIFY", "x")];
+        for slug in ["ours", "theirs"] {
+            app.organization(&super_admin, slug, &providers[..if slug == "ours" { 3 } else { 1 }]).await;
+            assert_eq!(app.github(slug, "d", "{\"a\":1}").send().await.unwrap().status(), StatusCode::OK);
+            app.client.post(app.webhooks(slug, "github")).body("forged").send().await.unwrap();
+        }
+        let nodes = super_admin
+            .webhooks_until("ours", "webhookId status", |nodes| {
+                nodes.len() == 2 && nodes.iter().any(|node| node["status"] == "SUCCESS")
+            })
+            .await;
+        super_admin.webhooks_until("theirs", "status", |nodes| nodes.len() == 2).await;
+        let genuine = nodes.iter().find(|node| node["status"] == "SUCCESS").unwrap();
+        let webhook: Uuid = genuine["webhookId"].as_str().unwrap().parse().unwrap();
+        let ids = |provider, connectable| Ids::of("ours", webhook, provider, connectable);
+        let admin = app.user("ours", "ada@example.org", Role::Admin).await;
+        let member = app.user("ours", "bob@example.org", Role::Member).await;
+        let foreign = app.user("theirs", "eve@example.org", Role::Admin).await;
+        Self {
+            app,
+            schema: Schema::introspect(&super_admin).await,
+            super_admin: (super_admin, ids(ProviderName::Stripe, "STRIPE")),
+            admin: (admin, ids(ProviderName::Shopify, "SHOPIFY")),
+            member: (member, ids(ProviderName::Github, "STANDARD")),
+            foreign,
+        }
+    }
+
+    /// Everybody who has something to do with our organization, and whether they may.
+    fn insiders(&self, allowed: Allowed) -> [(&'static str, &Actor<'a>, &Ids, bool); 3] {
+        [
+            ("member", &self.member.0, &self.member.1, matches!(allowed, Anybody | Members)),
+            ("admin", &self.admin.0, &self.admin.1, matches!(allowed, Anybody | Members | Admins)),
+            ("super admin", &self.super_admin.0, &self.super_admin.1, true),
+        ]
+    }
+
+    /// Asks one thing as everybody.
+    async fn ask_as_everybody(&self, allowed: Allowed, template: &str) {
+        let query = |ids: &Ids| ids.fill(template);
+        let ours = &self.member.1;
+        let stranger = self.app.client.post(format!("{}/graphql", self.app.url)).json(&json!({ "query": query(ours) }));
+        let stranger = stranger.send().await.unwrap();
+        assert_eq!(stranger.status(), StatusCode::UNAUTHORIZED, "{template}");
+        assert_eq!(code(&stranger.json().await.unwrap()), Some("UNAUTHENTICATED"), "{template}");
+
+        // Who is of another organization learns as much from our ids as from ids that nobody has.
+        let about_ours = self.foreign.ask(&query(ours), json!({})).await;
+        if allowed == Anybody {
+            assert_eq!(code(&about_ours), None, "{template}: {about_ours:#}");
+        } else {
+            let random = Ids { connectable: ours.connectable, fresh: ours.fresh.clone(), ..Ids::random() };
+            let about_nobody = self.foreign.ask(&query(&random), json!({})).await;
+            assert_eq!(comparable(about_ours.clone()), comparable(about_nobody), "{template}");
+            let nothing = about_ours["data"].as_object().is_none_or(|data| data.values().all(Value::is_null));
+            assert!(nothing, "{template} tells another organization's admin {about_ours:#}");
+        }
+        for (name, actor, ids, may) in self.insiders(allowed) {
+            let answer = actor.ask(&query(ids), json!({})).await;
+            if may {
+                assert_eq!(code(&answer), None, "{name}: {template}: {answer:#}");
+                assert!(answer["data"].as_object().unwrap().values().all(|value| !value.is_null()), "{answer:#}");
+            } else {
+                assert_eq!(code(&answer), Some("FORBIDDEN"), "{name}: {template}: {answer:#}");
+            }
+        }
+    }
+
+    fn every_field_has_a_case(&self) {
+        let mut cases: BTreeSet<(String, String)> = BTreeSet::new();
+        let mut add = |type_: &str, part: &str| {
+            assert!(cases.insert((type_.to_owned(), name_of(part).to_owned())), "{type_}.{part} is there twice");
+        };
+        FIELDS.iter().for_each(|(type_, _, fields)| split(fields).iter().for_each(|field| add(type_, field)));
+        PARTS.iter().for_each(|(type_, fields)| split(fields).iter().for_each(|field| add(type_, field)));
+        MUTATIONS.iter().for_each(|(_, mutation)| add("Mutation", mutation));
+        SUBSCRIPTIONS.iter().for_each(|(_, subscription)| add("Subscription", subscription));
+        let there: BTreeSet<(String, String)> = self
+            .schema
+            .types
+            .iter()
+            .flat_map(|(type_, fields)| fields.keys().map(|field| (type_.clone(), field.clone())))
+            .collect();
+        let untested: Vec<_> = there.difference(&cases).collect();
+        assert!(untested.is_empty(), "give these fields a case in tests/it/contract.rs: {untested:?}");
+        let gone: Vec<_> = cases.difference(&there).collect();
+        assert!(gone.is_empty(), "these fields are not there any more: {gone:?}");
+        for node in &self.schema.nodes {
+            let path = PATHS.iter().find(|(type_, _)| type_ == node);
+            assert!(path.is_some(), "give {node} a path in tests/it/contract.rs");
+        }
+        let lists = self.schema.types["Organization"].iter().filter(|(_, field)| field.type_.ends_with("Connection"));
+        for (list, _) in lists {
+            let by_position = list == "events";
+            assert!(by_position || LISTS.iter().any(|(_, name)| name == list), "give the list {list} a case");
+        }
+    }
+
+    async fn fields(&self) {
+        for (type_, allowed, fields) in FIELDS {
+            let (_, path) = PATHS.iter().find(|(name, _)| name == type_).unwrap();
+            for part in split(fields) {
+                let field = &self.schema.types[*type_][name_of(&part)];
+                let selected = format!("{part} {}", self.schema.selection(&field.type_, 3));
+                if *type_ == "Query" || *type_ == "Viewer" {
+                    // These say what they answer by themselves.
+                    self.ask_root(*allowed, &path.replace('@', &selected), &part).await;
+                } else {
+                    self.ask_as_everybody(*allowed, &format!("{{ {} }}", path.replace('@', &selected))).await;
+                }
+            }
+        }
+    }
+
+    async fn ask_root(&self, allowed: Allowed, selected: &str, part: &str) {
+        // A super admin has no organization of their own: that field may be null.
+        if part == "organization" {
+            let answer = self.super_admin.0.ask(&format!("{{ {selected} }}"), json!({})).await;
+            assert_eq!(answer["data"]["viewer"]["organization"], Value::Null);
+        }
+        self.ask_as_everybody(allowed, &format!("{{ {selected} }}")).await;
+    }
+
+    /// Every kind of node id: of theirs, of nobody's, and broken.
+    async fn nodes(&self) {
+        let query = "query($id: ID!) { node(id: $id) { __typename id } }";
+        let (ours, random) = (&self.member.1, Ids::random());
+        for (own, nobodys) in [
+            (&ours.organization, &random.organization),
+            (&ours.provider, &random.provider),
+            (&ours.webhook, &random.webhook),
+        ] {
+            let nothing = json!({ "data": { "node": null } });
+            for id in [own, nobodys, &format!("{own}A"), &own[1..].to_owned()] {
+                assert_eq!(self.foreign.ask(query, json!({ "id": id })).await, nothing);
+            }
+            for (_, actor, _, _) in self.insiders(Members) {
+                assert_eq!(actor.ask(query, json!({ "id": own })).await["data"]["node"]["id"], json!(own));
+                assert_eq!(actor.ask(query, json!({ "id": nobodys })).await, nothing);
+            }
+        }
+    }
+
+    /// A cursor works in its own list of its own organization, and nowhere else.
+    async fn cursors(&self) {
+        let list = |slug: &str, name: &str, arguments: &str| {
+            format!("{{ organization(slug: {slug:?}) {{ {name}{arguments} {{ edges {{ cursor }} }} }} }}")
+        };
+        let mut known = Vec::new();
+        for (_, name) in LISTS {
+            for slug in ["ours", "theirs"] {
+                let data = self.super_admin.0.data(&list(slug, name, ""), json!({})).await;
+                if let Some(cursor) = data["organization"][name]["edges"][0]["cursor"].as_str() {
+                    known.push((slug, *name, cursor.to_owned()));
+                }
+            }
+        }
+        let same_list = |a: &str, b: &str| a == b || (a != "auditLog" && b != "auditLog");
+        for (_, name) in LISTS {
+            let refused = self.admin.0.ask(&list("ours", name, "(after: \"nonsense\")"), json!({})).await;
+            assert_eq!(code(&refused), Some("BAD_USER_INPUT"));
+            for (slug, of, cursor) in &known {
+                let answer = self.admin.0.ask(&list("ours", name, &format!("(after: {cursor:?})")), json!({})).await;
+                if *slug == "ours" && same_list(of, name) {
+                    assert_eq!(code(&answer), None, "{of} in {name}");
+                } else {
+                    assert_eq!(comparable(answer), comparable(refused.clone()), "{slug} {of} in {name}");
+                }
+            }
+        }
+    }
+
+    async fn subscriptions(&self) {
+        for (allowed, template) in SUBSCRIPTIONS {
+            let query = |ids: &Ids| ids.fill(&format!("subscription {{ {template} }}"));
+            assert_eq!(self.subscribe(None, &query(&self.member.1)).await, json!("closed"), "{template}");
+            let about_ours = self.subscribe(Some(&self.foreign.token), &query(&self.member.1)).await;
+            let about_nobody = self.subscribe(Some(&self.foreign.token), &query(&Ids::random())).await;
+            assert_eq!(code(&about_ours), Some("NOT_FOUND"), "{template}: {about_ours:#}");
+            assert_eq!(comparable(about_ours), comparable(about_nobody), "{template}");
+            for (name, actor, ids, may) in self.insiders(*allowed) {
+                let answer = self.subscribe(Some(&actor.token), &query(ids)).await;
+                assert_eq!(code(&answer), (!may).then_some("FORBIDDEN"), "{name}: {template}: {answer:#}");
+            }
+        }
+        // All organizations together are for super admins.
+        let everything = "subscription { analyticsTick { buckets { start } } }";
+        assert_eq!(code(&self.subscribe(Some(&self.admin.0.token), everything).await), Some("FORBIDDEN"));
+        assert_eq!(code(&self.subscribe(Some(&self.super_admin.0.token), everything).await), None);
+    }
+
+    /// The first answer of a subscription, nothing where it just runs, or that the socket was closed.
+    async fn subscribe(&self, token: Option<&String>, query: &str) -> Value {
+        let mut request = format!("{}/graphql", self.app.url.replace("http", "ws")).into_client_request().unwrap();
+        request.headers_mut().insert("sec-websocket-protocol", "graphql-transport-ws".parse().unwrap());
+        let (mut socket, _) = tokio_tungstenite::connect_async(request).await.unwrap();
+        for message in [
+            json!({ "type": "connection_init", "payload": { "token": token } }),
+            json!({ "type": "subscribe", "id": "1", "payload": { "query": query } }),
+        ] {
+            let _ = socket.send(Message::text(message.to_string())).await;
+        }
+        let answer = async {
+            loop {
+                let Some(Ok(message)) = socket.next().await else { return json!("closed") };
+                if message.is_close() {
+                    return json!("closed");
+                }
+                let message: Value = serde_json::from_str(message.to_text().unwrap()).unwrap();
+                match message["type"].as_str().unwrap() {
+                    "next" => return message["payload"].clone(),
+                    "error" => return json!({ "errors": message["payload"] }),
+                    _ => {}
+                }
+            }
+        };
+        // A refusal comes at once; what is allowed just runs.
+        tokio::time::timeout(Duration::from_millis(700), answer).await.unwrap_or_else(|_| json!({}))
+    }
+}
+
+async fn everybody_sees_what_they_may(app: TestApp) {
+    let world = World::make(&app).await;
+    world.every_field_has_a_case();
+    world.fields().await;
+    world.nodes().await;
+    world.cursors().await;
+    world.subscriptions().await;
+    for (allowed, mutation) in MUTATIONS {
+        world.ask_as_everybody(*allowed, &format!("mutation {{ {mutation} }}")).await;
+    }
+    drop(world);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_field_is_for_whom_it_should_be() {
+    everybody_sees_what_they_may(TestApp::start().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_field_is_for_whom_it_should_be_by_the_resolvers_alone() {
+    let app = TestApp::start().await;
+    crate::tenancy::switch_off(&app.database.superuser().await).await;
+    everybody_sees_what_they_may(app).await;
+}
