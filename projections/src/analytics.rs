@@ -128,7 +128,6 @@ impl Histogram {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_precision_loss,
-            clippy::cast_sign_loss,
             reason = "counts and milliseconds are far from where that matters"
         )]
         let rank = ((total as f64 * part).ceil() as i64).max(1);

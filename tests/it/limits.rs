@@ -26,33 +26,33 @@ async fn bombs_are_answered_at_once() {
     let pages = "{ organizations(first: 1000) { nodes { webhooks(first: 1000) { nodes { id } } } } }";
     let by_variable = "query($n: Int) { organizations(first: $n) { nodes { webhooks(first: $n) { nodes { id } } } } }";
     let node = "query($id: ID!) { node(id: $id) { id } }";
-    let none = json!({});
+    let empty = json!({});
     let bombs = [
-        (chain(30, 5), none.clone(), "LIMIT_EXCEEDED"),
+        (chain(30, 5), empty.clone(), "LIMIT_EXCEEDED"),
         // Few spreads that double each time: a thousand million fields in a kilobyte.
-        (chain(2, 29), none.clone(), "LIMIT_EXCEEDED"),
+        (chain(2, 29), empty.clone(), "LIMIT_EXCEEDED"),
         (
             "{ ...A } fragment A on Query { ...B } fragment B on Query { ...A }".to_owned(),
-            none.clone(),
+            empty.clone(),
             "LIMIT_EXCEEDED",
         ),
-        (format!("{{ {aliases} }}"), none.clone(), "LIMIT_EXCEEDED"),
-        ("{".repeat(300_000), none.clone(), "LIMIT_EXCEEDED"),
-        ("{".repeat(65), none.clone(), "LIMIT_EXCEEDED"),
-        ("{".repeat(60) + &"}".repeat(60), none.clone(), "GRAPHQL_PARSE_FAILED"),
-        ("{ viewer ".repeat(40) + &"}".repeat(40), none.clone(), "LIMIT_EXCEEDED"),
-        (default_of("[", "]"), none.clone(), "LIMIT_EXCEEDED"),
-        (default_of("{a:", "}"), none.clone(), "LIMIT_EXCEEDED"),
-        (format!("{{ node(id: \"\"\"{}", "{".repeat(300_000)), none.clone(), "LIMIT_EXCEEDED"),
-        (format!("{{ {} }}", "__typename ".repeat(5_900)), none.clone(), "LIMIT_EXCEEDED"),
-        (pages.to_owned(), none.clone(), "LIMIT_EXCEEDED"),
+        (format!("{{ {aliases} }}"), empty.clone(), "LIMIT_EXCEEDED"),
+        ("{".repeat(300_000), empty.clone(), "LIMIT_EXCEEDED"),
+        ("{".repeat(65), empty.clone(), "LIMIT_EXCEEDED"),
+        ("{".repeat(60) + &"}".repeat(60), empty.clone(), "GRAPHQL_PARSE_FAILED"),
+        ("{ viewer ".repeat(40) + &"}".repeat(40), empty.clone(), "LIMIT_EXCEEDED"),
+        (default_of("[", "]"), empty.clone(), "LIMIT_EXCEEDED"),
+        (default_of("{a:", "}"), empty.clone(), "LIMIT_EXCEEDED"),
+        (format!("{{ node(id: \"\"\"{}", "{".repeat(300_000)), empty.clone(), "LIMIT_EXCEEDED"),
+        (format!("{{ {} }}", "__typename ".repeat(5_900)), empty.clone(), "LIMIT_EXCEEDED"),
+        (pages.to_owned(), empty.clone(), "LIMIT_EXCEEDED"),
         (by_variable.to_owned(), json!({ "n": 1_000 }), "LIMIT_EXCEEDED"),
         (by_variable.to_owned(), json!({ "n": 1_000_000 }), "LIMIT_EXCEEDED"),
-        ("{ a ".repeat(20) + &"...{ b ".repeat(20), none.clone(), "GRAPHQL_PARSE_FAILED"),
+        ("{ a ".repeat(20) + &"...{ b ".repeat(20), empty.clone(), "GRAPHQL_PARSE_FAILED"),
         // What only looks like a bomb is none.
-        (format!("{{ node(id: \"{}\") {{ id }} }}", "{".repeat(30_000)), none.clone(), ""),
-        (format!("{{ node(id: \"\"\"{}\"\"\") {{ id }} }}", "...{a:".repeat(5_000)), none.clone(), ""),
-        (format!("#{}\n{{ __typename }}", "{...a:".repeat(5_000)), none.clone(), ""),
+        (format!("{{ node(id: \"{}\") {{ id }} }}", "{".repeat(30_000)), empty.clone(), ""),
+        (format!("{{ node(id: \"\"\"{}\"\"\") {{ id }} }}", "...{a:".repeat(5_000)), empty.clone(), ""),
+        (format!("#{}\n{{ __typename }}", "{...a:".repeat(5_000)), empty.clone(), ""),
         (node.to_owned(), json!({ "id": "{".repeat(300_000) }), ""),
         (node.to_owned(), json!({ "id": vec![0; 100_000] }), "GRAPHQL_VALIDATION_FAILED"),
     ];

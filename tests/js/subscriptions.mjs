@@ -101,7 +101,10 @@ function converse(messages, { protocol = PROTOCOL, headers = {}, onMessage = () 
         onMessage(socket, message);
       });
       socket.on('close', (code) => resolve({ code, received }));
-      socket.on('unexpected-response', (_, response) => resolve({ status: response.statusCode, received }));
+      socket.on('unexpected-response', (request, response) => {
+        resolve({ status: response.statusCode, received });
+        request.destroy();
+      });
       socket.on('error', (error) => (error.message.includes('Unexpected') ? undefined : reject(error)));
     }),
     'a close',
@@ -132,12 +135,12 @@ async function closeCodes() {
     secondInit: await code([init(), init()]),
     noProtocol: await code([], { protocol: [] }),
     foreignOrigin: await code([], foreign),
-    tooManySockets: await tooManySockets(),
+    tooManySockets: await tooManySockets(env('ADMIN_TOKEN')),
   };
 }
 
-/** Opens sockets until one is refused, and tells how many there were. */
-async function tooManySockets() {
+/** Opens sockets of somebody who has none until one is refused, and tells how many there were. */
+async function tooManySockets(token) {
   const open = [];
   try {
     for (let count = 1; count < 50; count += 1) {
@@ -145,7 +148,7 @@ async function tooManySockets() {
         new Promise((resolve) => {
           const socket = new WebSocket(url('GRAPHQL_URL'), PROTOCOL);
           open.push(socket);
-          socket.on('open', () => socket.send(init()));
+          socket.on('open', () => socket.send(init(token)));
           socket.on('message', () => resolve('open'));
           socket.on('close', (code) => resolve(code));
         }),
