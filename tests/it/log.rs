@@ -269,3 +269,21 @@ async fn those_who_follow_people_do_not_read_the_traffic() {
     let batch = test.reader.after(&cursors, Scope::Administrative, 100).await.unwrap();
     assert_eq!(batch.events.iter().map(|event| event.position).collect::<Vec<_>>(), [4]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unit_that_spans_partitions_is_placed_where_its_last_event_is() {
+    let test = TestLog::fresh().await;
+    let all = organizations();
+    let crowded = all[0];
+    let quiet = *all.iter().find(|other| other.partition() != crowded.partition()).unwrap();
+    test.log.append(unit(crowded, Uuid::from_u128(1), 50)).await.unwrap();
+    // Appended with a look at nothing, and, where something has to be placed, with care.
+    for (number, last) in [(2, Sequence::At(1)), (3, Sequence::End)] {
+        let id = Uuid::from_u128(number);
+        let spanning = Unit::new(vec![event(crowded, id, Sequence::At(1)), event(quiet, Uuid::now_v7(), last)]);
+        let placed = test.log.append(spanning).await.unwrap().last;
+        assert_eq!(placed.partition, quiet.partition());
+        assert_eq!(placed.position, i64::try_from(number).unwrap() - 1);
+    }
+    test.stop.cancel();
+}
