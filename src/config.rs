@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use chrono::Duration;
 use clap::Args;
+use lettre::message::Mailbox;
 use secrecy::SecretString;
 
 /// What every command needs to find its store and its keys.
@@ -58,6 +59,19 @@ pub struct ServeSettings {
     /// How long a session lasts.
     #[arg(long, env = "HOOKLEDGER_SESSION_TTL", default_value = "12h", value_name = "TIME")]
     pub session_ttl: Span,
+
+    /// Mail server, `smtps://user:password@host` or `smtp://…?tls=required`. Without it, links are
+    /// printed in the server's log.
+    #[arg(long, env = "HOOKLEDGER_SMTP_URL", hide_env_values = true, value_name = "URL")]
+    pub smtp_url: Option<SecretString>,
+
+    /// Sender of mails.
+    #[arg(long, env = "HOOKLEDGER_MAIL_FROM", default_value = "hookledger@localhost", value_name = "ADDRESS")]
+    pub mail_from: Mailbox,
+
+    /// Directory into which each mail is written as a file, instead of being sent.
+    #[arg(long, env = "HOOKLEDGER_MAIL_DIR", value_name = "DIR")]
+    pub mail_dir: Option<PathBuf>,
 
     /// Whether GraphQL queries may come by GET.
     #[arg(long, env = "HOOKLEDGER_GRAPHQL_GET", default_value = "false", action = clap::ArgAction::Set, value_name = "BOOL")]

@@ -12,6 +12,7 @@ pub mod identity;
 pub mod keys;
 pub mod lane;
 pub mod log;
+pub mod mail;
 pub mod node;
 pub mod process;
 pub mod receive;

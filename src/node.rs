@@ -18,10 +18,13 @@ use crate::directory::{Directory, DirectoryError, DirectoryFollower};
 use crate::follow::{Checkpoints, Follower, Handler, Projector};
 use crate::graphql::{App, schema};
 use crate::http::{Server, Services, Sockets, routes};
-use crate::identity::{Accounts, IdentityError, Links, Tokens};
+use crate::identity::{
+    Accounts, Courier, IdentityError, Limits, Links, Refusals, SessionKeeper, Sessions, Tokens, sweep,
+};
 use crate::keys::{self, KeysError};
 use crate::lane::{Lane, Niceness};
 use crate::log::{Commands, Heads, Log, Reader, Writer};
+use crate::mail::{MailQueue, Transport, TransportError};
 use crate::process::Recorder;
 use crate::receive::{Receiver, RejectionCounter, Rejections};
 use crate::secrets::vault::{Vault, VaultError};
@@ -39,6 +42,8 @@ pub enum NodeError {
     Directory(#[from] DirectoryError),
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Mail(#[from] TransportError),
     #[error(transparent)]
     Database(#[from] sqlx::Error),
     #[error("a thread could not be started: {0}")]
@@ -58,7 +63,7 @@ pub struct Core {
     pub log: Log,
     pub heads: Heads,
     pub vault: Vault,
-    pub accounts: Accounts,
+    pub accounts: Arc<Accounts>,
     pub commands: Commands,
     pub checkpoints: Checkpoints,
     pub reader: Reader,
@@ -87,7 +92,7 @@ impl Core {
         let heads = Heads::default();
         heads.refresh(&pool).await?;
         let (log, writer) = Writer::new(pool_of(&append_lane, store, Use::Append).await?, heads.clone());
-        let accounts = Accounts::new(pool.clone(), log.clone(), &vault).await?;
+        let accounts = Arc::new(Accounts::new(pool.clone(), log.clone(), &vault).await?);
         let core = Self {
             commands: Commands::new(pool.clone(), log.clone()),
             checkpoints: Checkpoints::new(pool.clone()),
@@ -112,6 +117,7 @@ impl Core {
         for projection in hookledger_projections::all() {
             core.follow(Box::new(Projector(projection)));
         }
+        core.follow(Box::new(SessionKeeper));
         core.first_super_admin(settings).await?;
         Ok(core)
     }
@@ -205,6 +211,7 @@ pub async fn serve(
     let metrics = metrics();
     let tokens =
         Arc::new(Tokens::new(keys::jwt(&settings.store)?, settings.store.base_url.0.clone(), settings.session_ttl.0));
+    let transport = transport(settings)?;
     let core = Core::start(store, &settings.store).await?;
 
     let directory = Directory::default();
@@ -226,6 +233,23 @@ pub async fn serve(
     );
     core.tasks.spawn(watcher.run(core.stop.clone()));
 
+    let links = core.links(&settings.store);
+    let sessions = Sessions::new(core.pool.clone(), tokens, Arc::clone(&core.accounts));
+    core.tasks.spawn(sweep(links.clone(), sessions.clone(), core.stop.clone()));
+    let (refusals, recorder) = Refusals::new(core.log.clone());
+    core.tasks.spawn(recorder.run(core.stop.clone()));
+    let (mailer, queue) = MailQueue::new(transport, settings.mail_from.clone());
+    core.tasks.spawn(queue.run(core.stop.clone()));
+    let (errands, courier) = Courier::new(
+        core.pool.clone(),
+        Arc::clone(&core.accounts),
+        links.clone(),
+        refusals.clone(),
+        mailer,
+        settings.store.base_url.0.clone(),
+    );
+    core.tasks.spawn(courier.run(core.stop.clone()));
+
     let app = App {
         tenants: core.tenants.clone(),
         commands: core.commands.clone(),
@@ -235,13 +259,17 @@ pub async fn serve(
         base_url: settings.store.base_url.0.clone(),
         changes,
         ticks: Ticks::new(core.tenants.clone(), core.stop.clone()),
+        accounts: Arc::clone(&core.accounts),
+        sessions,
+        refusals,
+        errands,
+        limits: Arc::new(Limits::default()),
     };
     let services = Services {
         receiver: Receiver::new(directory, core.log.clone(), core.reader.clone(), rejections),
         schema: schema(app.clone()),
         sockets: Sockets::new(stop.clone()),
-        links: core.links(&settings.store),
-        tokens,
+        links,
         checkpoints: core.checkpoints.clone(),
         metrics,
         max_body: settings.max_body.0,
@@ -252,6 +280,15 @@ pub async fn serve(
     server.run(routes(Arc::new(services)), stop).await;
     core.stop().await;
     Ok(())
+}
+
+/// How mails leave. A directory wins over a server: it is for tests and closed networks.
+fn transport(settings: &ServeSettings) -> Result<Transport, TransportError> {
+    match (&settings.mail_dir, &settings.smtp_url) {
+        (Some(directory), _) => Transport::directory(directory.clone()),
+        (None, Some(url)) => Transport::smtp(url),
+        (None, None) => Ok(Transport::Log),
+    }
 }
 
 fn metrics() -> metrics_exporter_prometheus::PrometheusHandle {

@@ -1,7 +1,14 @@
 //! The claim on an e-mail address: one stream per address, so that one address is one user.
 //!
 //! The stream's id is a keyed hash of the address, so that the log does not spell it out. It is
-//! appended in one unit with the user's first event; the second to ask gets a conflict.
+//! appended in one unit with the event by which the user gets the address: `user.registered`, or
+//! `user.joined` where they were invited. The second to ask gets a conflict.
+//!
+//! Within an organization an address has a claim of its own ([`EmailClaimId::within`]), taken when
+//! it is invited or registered there. So an invitation never depends on, and never tells, whether
+//! the address is somebody's elsewhere; and it keeps the address from nobody.
+//!
+//! [`EmailClaimId::within`]: crate::EmailClaimId::within
 
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +43,12 @@ pub enum EmailClaimError {
 }
 
 impl EmailClaim {
+    /// Whose the address is.
+    #[must_use]
+    pub fn holder(&self) -> Option<UserId> {
+        self.holder
+    }
+
     /// # Errors
     /// [`EmailClaimError::Taken`] when somebody else holds the address.
     pub fn decide(&self, command: EmailClaimCommand) -> Result<Vec<EmailClaimEvent>, EmailClaimError> {
@@ -47,7 +60,8 @@ impl EmailClaim {
         }
     }
 
-    fn evolve(&mut self, event: &EmailClaimEvent) {
+    /// Takes an event in.
+    pub fn evolve(&mut self, event: &EmailClaimEvent) {
         match event {
             EmailClaimEvent::Taken { user_id } => self.holder = Some(*user_id),
         }

@@ -12,13 +12,15 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use crate::access::AccessEvent;
 use crate::email_claim::EmailClaimEvent;
 use crate::organization::OrganizationEvent;
 use crate::provider::ProviderEvent;
+use crate::team::TeamEvent;
 use crate::upcast::upcast;
 use crate::user::UserEvent;
 use crate::webhook::WebhookEvent;
-use crate::{OrganizationId, Partition, SessionId, UserId};
+use crate::{Label, OrganizationId, Partition, SessionId, UserId};
 
 /// What the log asks of an event of any aggregate.
 pub trait Stored: Serialize + DeserializeOwned {
@@ -125,6 +127,8 @@ pub enum Event {
     Organization(OrganizationEvent),
     User(UserEvent),
     EmailClaim(EmailClaimEvent),
+    Team(TeamEvent),
+    Access(AccessEvent),
     Provider(ProviderEvent),
     Webhook(WebhookEvent),
 }
@@ -132,10 +136,18 @@ pub enum Event {
 impl Event {
     /// Every event type with the version that is written today.
     pub fn types() -> impl Iterator<Item = (&'static str, u32)> {
-        [OrganizationEvent::TYPES, UserEvent::TYPES, EmailClaimEvent::TYPES, ProviderEvent::TYPES, WebhookEvent::TYPES]
-            .into_iter()
-            .flatten()
-            .copied()
+        [
+            OrganizationEvent::TYPES,
+            UserEvent::TYPES,
+            EmailClaimEvent::TYPES,
+            TeamEvent::TYPES,
+            AccessEvent::TYPES,
+            ProviderEvent::TYPES,
+            WebhookEvent::TYPES,
+        ]
+        .into_iter()
+        .flatten()
+        .copied()
     }
 
     /// As the log holds it: aggregate type, event type, and the fields as JSON text.
@@ -150,6 +162,8 @@ impl Event {
             Self::Organization(event) => of(event),
             Self::User(event) => of(event),
             Self::EmailClaim(event) => of(event),
+            Self::Team(event) => of(event),
+            Self::Access(event) => of(event),
             Self::Provider(event) => of(event),
             Self::Webhook(event) => of(event),
         }
@@ -171,6 +185,8 @@ impl Event {
             OrganizationEvent::AGGREGATE => decode(event_type, version, payload).map(Self::Organization),
             UserEvent::AGGREGATE => decode(event_type, version, payload).map(Self::User),
             EmailClaimEvent::AGGREGATE => decode(event_type, version, payload).map(Self::EmailClaim),
+            TeamEvent::AGGREGATE => decode(event_type, version, payload).map(Self::Team),
+            AccessEvent::AGGREGATE => decode(event_type, version, payload).map(Self::Access),
             other => Err(DecodeError::UnknownAggregate(other.to_owned())),
         }
     }
@@ -209,6 +225,8 @@ pub struct Metadata {
     pub actor: Actor,
     /// The client's address, where a request caused the event.
     pub client: Option<String>,
+    /// What the client says it is: a browser's `User-Agent`.
+    pub agent: Option<Label>,
     pub session: Option<SessionId>,
 }
 
@@ -216,7 +234,7 @@ impl Metadata {
     /// What a webhook's sender caused, from that address.
     #[must_use]
     pub fn sender(client: String) -> Self {
-        Self { actor: Actor::Sender, client: Some(client), session: None }
+        Self { actor: Actor::Sender, client: Some(client), ..Self::default() }
     }
 
     /// As cqrs-es carries it.
@@ -227,7 +245,9 @@ impl Metadata {
             Actor::Sender => Some("sender".to_owned()),
             Actor::User(user) => Some(format!("user:{user}")),
         };
-        [("actor", actor), ("client", self.client.clone()), ("session", self.session.map(|s| s.to_string()))]
+        let agent = self.agent.as_ref().map(|agent| agent.as_str().to_owned());
+        let session = self.session.map(|session| session.to_string());
+        [("actor", actor), ("client", self.client.clone()), ("agent", agent), ("session", session)]
             .into_iter()
             .filter_map(|(key, value)| Some((key.to_owned(), value?)))
             .collect()
@@ -241,7 +261,12 @@ impl Metadata {
             Some(("sender", _)) => Actor::Sender,
             _ => Actor::System,
         };
-        Self { actor, client: map.get("client").cloned(), session: map.get("session").and_then(|id| id.parse().ok()) }
+        Self {
+            actor,
+            client: map.get("client").cloned(),
+            agent: map.get("agent").map(|agent| Label::new(agent)),
+            session: map.get("session").and_then(|id| id.parse().ok()),
+        }
     }
 }
 
@@ -292,6 +317,7 @@ mod tests {
         let metadata = Metadata {
             actor: Actor::User(UserId::new(Uuid::from_u128(7))),
             client: Some("192.0.2.1".to_owned()),
+            agent: Some(Label::new("curl/8")),
             session: Some(SessionId::new(Uuid::from_u128(8))),
         };
         assert_eq!(Metadata::from_map(&metadata.to_map()), metadata);

@@ -123,6 +123,12 @@ impl EmailClaimId {
         Self(uuid::Builder::from_custom_bytes(bytes).into_uuid())
     }
 
+    /// The claim of the same address within one organization: it is invited there once.
+    #[must_use]
+    pub fn within(self, organization: OrganizationId) -> Self {
+        Self(derive(b"email_claim", &[organization.0.as_bytes(), self.0.as_bytes()]))
+    }
+
     /// Claims are no organization's, so their partition comes from themselves.
     #[must_use]
     pub fn partition(self) -> Partition {

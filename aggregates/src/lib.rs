@@ -7,6 +7,7 @@
 //! Time arrives as an argument, secrets arrive opened, and everything is testable by
 //! given/when/then.
 
+pub mod access;
 pub mod decision;
 pub mod email_claim;
 pub mod event;
@@ -16,6 +17,7 @@ pub mod organization;
 pub mod provider;
 pub mod provider_name;
 pub mod signature;
+pub mod team;
 pub mod upcast;
 pub mod user;
 pub mod webhook;

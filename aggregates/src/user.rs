@@ -3,6 +3,8 @@
 //! The e-mail address itself is kept beside the log (it is personal data, and may have to be
 //! erased); the event holds the claim's id, a keyed hash.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::decision::aggregate;
@@ -31,29 +33,73 @@ impl Role {
     }
 }
 
-/// State: whether the user is registered.
+/// State: what decides what a user may do, and which sessions began and were not ended.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct User {
     role: Option<Role>,
+    email_claim: Option<EmailClaimId>,
+    joined: bool,
+    active: bool,
+    sessions: BTreeSet<SessionId>,
 }
 
 #[derive(Clone, Debug)]
 pub enum UserCommand {
-    Register { role: Role, email_claim: EmailClaimId },
-    SignIn { session: SessionId },
+    /// By the operator: nobody has to be asked, and the address is claimed at once.
+    Register {
+        role: Role,
+        email_claim: EmailClaimId,
+    },
+    /// By an admin: the address is claimed when its owner first signs in.
+    Invite {
+        role: Role,
+        email_claim: EmailClaimId,
+    },
+    SignIn {
+        session: SessionId,
+    },
+    SetRole(Role),
+    SetActive(bool),
+    EndSession {
+        session: SessionId,
+    },
+    EndSessions,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UserEvent {
     #[serde(rename = "user.registered", rename_all = "camelCase")]
     Registered { role: Role, email_claim_id: EmailClaimId },
+    #[serde(rename = "user.invited", rename_all = "camelCase")]
+    Invited { role: Role, email_claim_id: EmailClaimId },
+    #[serde(rename = "user.joined")]
+    Joined {},
     #[serde(rename = "user.signed_in", rename_all = "camelCase")]
     SignedIn { session_id: SessionId },
+    #[serde(rename = "user.role_changed")]
+    RoleChanged { role: Role },
+    #[serde(rename = "user.activated")]
+    Activated {},
+    /// Their sessions end with it.
+    #[serde(rename = "user.deactivated")]
+    Deactivated {},
+    #[serde(rename = "user.session_ended", rename_all = "camelCase")]
+    SessionEnded { session_id: SessionId },
+    /// All that began before.
+    #[serde(rename = "user.sessions_ended")]
+    SessionsEnded {},
 }
 
 aggregate!(User, "user", UserCommand, UserEvent, UserError, {
     Registered => "user.registered" v 1,
+    Invited => "user.invited" v 1,
+    Joined => "user.joined" v 1,
     SignedIn => "user.signed_in" v 1,
+    RoleChanged => "user.role_changed" v 1,
+    Activated => "user.activated" v 1,
+    Deactivated => "user.deactivated" v 1,
+    SessionEnded => "user.session_ended" v 1,
+    SessionsEnded => "user.sessions_ended" v 1,
 });
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,26 +108,105 @@ pub enum UserError {
     AlreadyRegistered,
     #[error("there is no such user")]
     NotRegistered,
+    #[error("this user is deactivated")]
+    Deactivated,
+    #[error("super admins are made and unmade by the operator, and have no other role")]
+    SuperAdmin,
 }
 
 impl User {
+    /// Whether the user is one of those of whom an organization keeps at least one: an admin who
+    /// is active, and who was here. Somebody who was only invited may never come.
+    #[must_use]
+    pub fn administers(&self) -> bool {
+        self.joined && self.active && matches!(self.role, Some(Role::Admin | Role::SuperAdmin))
+    }
+
+    /// Whether the user holds their address, and not only an invitation.
+    #[must_use]
+    pub fn has_joined(&self) -> bool {
+        self.joined
+    }
+
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.active
+    }
+
+    /// What the user may do; nothing for one who is not registered.
+    #[must_use]
+    pub fn role(&self) -> Option<Role> {
+        self.role
+    }
+
+    /// The claim on the user's address, taken or still to be taken.
+    #[must_use]
+    pub fn email_claim(&self) -> Option<EmailClaimId> {
+        self.email_claim
+    }
+
     /// # Errors
-    /// [`UserError`] when the user is, or is not, registered yet.
+    /// [`UserError`] when the user is, or is not, registered yet, or may not do this.
     pub fn decide(&self, command: UserCommand) -> Result<Vec<UserEvent>, UserError> {
-        match (command, self.role) {
-            (UserCommand::Register { role, email_claim }, None) => {
-                Ok(vec![UserEvent::Registered { role, email_claim_id: email_claim }])
+        let Some(role) = self.role else {
+            return match command {
+                UserCommand::Register { role, email_claim } => {
+                    Ok(vec![UserEvent::Registered { role, email_claim_id: email_claim }])
+                }
+                UserCommand::Invite { role: Role::SuperAdmin, .. } => Err(UserError::SuperAdmin),
+                UserCommand::Invite { role, email_claim } => {
+                    Ok(vec![UserEvent::Invited { role, email_claim_id: email_claim }])
+                }
+                UserCommand::SignIn { .. }
+                | UserCommand::SetRole(_)
+                | UserCommand::SetActive(_)
+                | UserCommand::EndSession { .. }
+                | UserCommand::EndSessions => Err(UserError::NotRegistered),
+            };
+        };
+        match command {
+            UserCommand::Register { .. } | UserCommand::Invite { .. } => Err(UserError::AlreadyRegistered),
+            UserCommand::SignIn { .. } if !self.active => Err(UserError::Deactivated),
+            UserCommand::SignIn { session } => {
+                let joined = (!self.joined).then_some(UserEvent::Joined {});
+                Ok(joined.into_iter().chain([UserEvent::SignedIn { session_id: session }]).collect())
             }
-            (UserCommand::Register { .. }, Some(_)) => Err(UserError::AlreadyRegistered),
-            (UserCommand::SignIn { session }, Some(_)) => Ok(vec![UserEvent::SignedIn { session_id: session }]),
-            (UserCommand::SignIn { .. }, None) => Err(UserError::NotRegistered),
+            UserCommand::SetRole(new) if new == role => Ok(vec![]),
+            UserCommand::SetRole(new) if new == Role::SuperAdmin || role == Role::SuperAdmin => {
+                Err(UserError::SuperAdmin)
+            }
+            UserCommand::SetRole(role) => Ok(vec![UserEvent::RoleChanged { role }]),
+            UserCommand::SetActive(active) if active == self.active => Ok(vec![]),
+            UserCommand::SetActive(true) => Ok(vec![UserEvent::Activated {}]),
+            UserCommand::SetActive(false) => Ok(vec![UserEvent::Deactivated {}]),
+            UserCommand::EndSession { session } if self.sessions.contains(&session) => {
+                Ok(vec![UserEvent::SessionEnded { session_id: session }])
+            }
+            UserCommand::EndSessions if !self.sessions.is_empty() => Ok(vec![UserEvent::SessionsEnded {}]),
+            // What ended already stays ended.
+            UserCommand::EndSession { .. } | UserCommand::EndSessions => Ok(vec![]),
         }
     }
 
-    fn evolve(&mut self, event: &UserEvent) {
+    /// Takes an event in.
+    pub fn evolve(&mut self, event: &UserEvent) {
         match event {
-            UserEvent::Registered { role, .. } => self.role = Some(*role),
-            UserEvent::SignedIn { .. } => {}
+            UserEvent::Registered { role, email_claim_id } | UserEvent::Invited { role, email_claim_id } => {
+                self.role = Some(*role);
+                self.email_claim = Some(*email_claim_id);
+                self.active = true;
+                self.joined = matches!(event, UserEvent::Registered { .. });
+            }
+            UserEvent::Joined {} => self.joined = true,
+            UserEvent::SignedIn { session_id } => drop(self.sessions.insert(*session_id)),
+            UserEvent::RoleChanged { role } => self.role = Some(*role),
+            UserEvent::Activated {} => self.active = true,
+            UserEvent::Deactivated {} => {
+                self.active = false;
+                self.sessions.clear();
+            }
+            UserEvent::SessionEnded { session_id } => drop(self.sessions.remove(session_id)),
+            UserEvent::SessionsEnded {} => self.sessions.clear(),
         }
     }
 }
@@ -90,11 +215,72 @@ impl User {
 mod tests {
     use super::*;
 
+    fn session(number: u128) -> SessionId {
+        SessionId::new(uuid::Uuid::from_u128(number))
+    }
+
+    fn given(commands: &[UserCommand]) -> User {
+        let mut user = User::default();
+        for command in commands {
+            for event in user.decide(command.clone()).unwrap() {
+                user.evolve(&event);
+            }
+        }
+        user
+    }
+
+    fn invited(role: Role) -> UserCommand {
+        UserCommand::Invite { role, email_claim: EmailClaimId::default() }
+    }
+
     #[test]
     fn only_a_registered_user_signs_in() {
-        let session = SessionId::default();
-        assert_eq!(User::default().decide(UserCommand::SignIn { session }), Err(UserError::NotRegistered));
-        let user = User { role: Some(Role::Member) };
-        assert_eq!(user.decide(UserCommand::SignIn { session }), Ok(vec![UserEvent::SignedIn { session_id: session }]));
+        let sign_in = UserCommand::SignIn { session: session(1) };
+        assert_eq!(User::default().decide(sign_in.clone()), Err(UserError::NotRegistered));
+        let register = UserCommand::Register { role: Role::Member, email_claim: EmailClaimId::default() };
+        let user = given(std::slice::from_ref(&register));
+        assert_eq!(user.decide(sign_in), Ok(vec![UserEvent::SignedIn { session_id: session(1) }]));
+        assert_eq!(user.decide(register), Err(UserError::AlreadyRegistered));
+    }
+
+    #[test]
+    fn who_was_invited_joins_by_signing_in() {
+        let user = given(&[invited(Role::Admin)]);
+        assert!(!user.has_joined() && !user.administers());
+        let events = user.decide(UserCommand::SignIn { session: session(1) }).unwrap();
+        assert_eq!(events, [UserEvent::Joined {}, UserEvent::SignedIn { session_id: session(1) }]);
+        assert!(given(&[invited(Role::Admin), UserCommand::SignIn { session: session(1) }]).administers());
+    }
+
+    #[test]
+    fn a_deactivated_user_does_not_sign_in_and_has_no_sessions() {
+        let (first, off) = (UserCommand::SignIn { session: session(1) }, UserCommand::SetActive(false));
+        let user = given(&[invited(Role::Admin), first.clone(), off.clone()]);
+        assert_eq!(user.decide(first.clone()), Err(UserError::Deactivated));
+        assert_eq!(user.decide(UserCommand::EndSession { session: session(1) }), Ok(vec![]));
+        assert_eq!(user.decide(off), Ok(vec![]));
+        assert!(!user.administers());
+    }
+
+    #[test]
+    fn a_session_ends_once() {
+        let sign_in = |number| UserCommand::SignIn { session: session(number) };
+        let end = UserCommand::EndSession { session: session(1) };
+        let user = given(&[invited(Role::Member), sign_in(1), sign_in(2)]);
+        assert_eq!(user.decide(end.clone()), Ok(vec![UserEvent::SessionEnded { session_id: session(1) }]));
+        assert_eq!(user.decide(UserCommand::EndSession { session: session(3) }), Ok(vec![]));
+        let user = given(&[invited(Role::Member), sign_in(1), sign_in(2), end.clone()]);
+        assert_eq!(user.decide(end), Ok(vec![]));
+        assert_eq!(user.decide(UserCommand::EndSessions), Ok(vec![UserEvent::SessionsEnded {}]));
+    }
+
+    #[test]
+    fn nobody_becomes_or_ceases_to_be_a_super_admin_by_a_change_of_role() {
+        let operator = UserCommand::Register { role: Role::SuperAdmin, email_claim: EmailClaimId::default() };
+        assert_eq!(given(&[operator]).decide(UserCommand::SetRole(Role::Member)), Err(UserError::SuperAdmin));
+        let member = given(&[invited(Role::Member)]);
+        assert_eq!(member.decide(UserCommand::SetRole(Role::SuperAdmin)), Err(UserError::SuperAdmin));
+        assert_eq!(User::default().decide(invited(Role::SuperAdmin)), Err(UserError::SuperAdmin));
+        assert_eq!(member.decide(UserCommand::SetRole(Role::Member)), Ok(vec![]));
     }
 }

@@ -2,11 +2,12 @@
 
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
+use hookledger_aggregates::access::AccessEvent;
 use hookledger_aggregates::organization::OrganizationEvent;
 use hookledger_aggregates::provider::ProviderEvent;
 use hookledger_aggregates::user::UserEvent;
 use hookledger_aggregates::webhook::WebhookEvent;
-use hookledger_aggregates::{Actor, Event, OrganizationId, RecordedEvent};
+use hookledger_aggregates::{Actor, Event, Label, OrganizationId, RecordedEvent};
 use serde_json::{Value, json};
 use sqlx::types::Json;
 use sqlx::{FromRow, PgConnection, PgExecutor};
@@ -21,8 +22,11 @@ pub struct AuditEntry {
     pub partition: i32,
     pub position: i64,
     pub user_id: Option<Uuid>,
+    /// The address of that user, where they are the organization's own and it is not erased.
+    pub user_email: Option<String>,
     pub session_id: Option<Uuid>,
     pub client: Option<String>,
+    pub agent: Option<String>,
     pub action: String,
     pub resource_type: String,
     pub resource_id: Uuid,
@@ -30,8 +34,22 @@ pub struct AuditEntry {
     pub at: DateTime<Utc>,
 }
 
-/// Place of an entry in an organization's list, newest first.
-pub type AuditKey = (DateTime<Utc>, i64);
+/// Which entries are asked for; what is `None` does not matter.
+#[derive(Clone, Debug, Default)]
+pub struct AuditFilter {
+    pub user: Option<Uuid>,
+    pub action: Option<String>,
+    pub resource_type: Option<String>,
+    pub resource: Option<Uuid>,
+    /// Then or later.
+    pub from: Option<DateTime<Utc>>,
+    /// Before then.
+    pub to: Option<DateTime<Utc>>,
+}
+
+/// Place of an entry in a list, newest first. The partition tells apart what several organizations
+/// did at the same moment.
+pub type AuditKey = (DateTime<Utc>, i32, i64);
 
 /// The audit trail of an organization, newest first.
 ///
@@ -40,20 +58,63 @@ pub type AuditKey = (DateTime<Utc>, i64);
 pub async fn list(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
+    filter: &AuditFilter,
+    page: PageRequest<AuditKey>,
+) -> Result<Page<AuditEntry>, sqlx::Error> {
+    list_where(executor, Some(organization), filter, page).await
+}
+
+/// Every organization's audit trail: for super admins only.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn list_everywhere(
+    executor: impl PgExecutor<'_>,
+    filter: &AuditFilter,
+    page: PageRequest<AuditKey>,
+) -> Result<Page<AuditEntry>, sqlx::Error> {
+    list_where(executor, None, filter, page).await
+}
+
+async fn list_where(
+    executor: impl PgExecutor<'_>,
+    organization: Option<OrganizationId>,
+    filter: &AuditFilter,
     page: PageRequest<AuditKey>,
 ) -> Result<Page<AuditEntry>, sqlx::Error> {
     let (compare, order) = if page.backward { (">", "asc") } else { ("<", "desc") };
+    // Conditions are spelled out only where they are asked for, so that the planner sees which
+    // index serves them.
+    let conditions = [
+        (organization.is_some(), "a.organization_id = $1"),
+        (filter.user.is_some(), "a.user_id = $2"),
+        (filter.action.is_some(), "a.action = $3"),
+        (filter.resource_type.is_some(), "a.resource_type = $4"),
+        (filter.resource.is_some(), "a.resource_id = $5"),
+        (filter.from.is_some(), "a.at >= $6"),
+        (filter.to.is_some(), "a.at < $7"),
+    ];
+    let asked: Vec<_> = conditions.into_iter().filter(|(asked, _)| *asked).map(|(_, sql)| sql).collect();
+    let asked = if asked.is_empty() { "true".to_owned() } else { asked.join(" and ") };
     let sql = format!(
-        "select organization_id, partition, position, user_id, session_id, client, action, resource_type,
-                resource_id, changes, at
-         from audit_logs
-         where organization_id = $1 and ($2::timestamptz is null or (at, position) {compare} ($2, $3))
-         order by at {order}, position {order} limit $4"
+        "select a.organization_id, a.partition, a.position, a.user_id, e.email as user_email, a.session_id, a.client,
+                a.agent, a.action, a.resource_type, a.resource_id, a.changes, a.at
+         from audit_logs a
+         left join user_emails e on e.organization_id = a.organization_id and e.user_id = a.user_id
+         where {asked} and ($8::timestamptz is null or (a.at, a.partition, a.position) {compare} ($8, $9, $10))
+         order by a.at {order}, a.partition {order}, a.position {order} limit $11"
     );
     let rows = sqlx::query_as(&sql)
-        .bind(organization.uuid())
+        .bind(organization.map(OrganizationId::uuid))
+        .bind(filter.user)
+        .bind(filter.action.as_deref())
+        .bind(filter.resource_type.as_deref())
+        .bind(filter.resource)
+        .bind(filter.from)
+        .bind(filter.to)
         .bind(page.from.map(|key| key.0))
         .bind(page.from.map(|key| key.1))
+        .bind(page.from.map(|key| key.2))
         .bind(page.limit + 1)
         .fetch_all(executor)
         .await?;
@@ -97,8 +158,27 @@ impl Projection for AuditLogs {
 struct Entry {
     resource_type: &'static str,
     action: &'static str,
-    /// The fields that it set.
+    /// The fields that it set, or what there is to know of something that changed nothing.
     new: Value,
+}
+
+/// What happens and leaves no field of its resource with another value.
+const FACTS: [&str; 8] = [
+    "signed_in",
+    "session_ended",
+    "sessions_ended",
+    "retry_requested",
+    "exported",
+    "action_refused",
+    "sign_in_refused",
+    "refusals_suppressed",
+];
+
+impl Entry {
+    /// Whether `new` are fields that had other values before.
+    fn is_change(&self) -> bool {
+        !FACTS.contains(&self.action)
+    }
 }
 
 fn entry(event: &Event) -> Option<Entry> {
@@ -107,8 +187,9 @@ fn entry(event: &Event) -> Option<Entry> {
         Event::User(event) => ("user", user(event)),
         Event::Provider(event) => ("provider", provider(event)?),
         Event::Webhook(event) => ("webhook", webhook(event)?),
-        // The user's own first event tells it.
-        Event::EmailClaim(_) => return None,
+        Event::Access(event) => access(event),
+        // The user's own events tell it.
+        Event::EmailClaim(_) | Event::Team(_) => return None,
     };
     Some(Entry { resource_type, action, new })
 }
@@ -131,7 +212,27 @@ fn organization(event: &OrganizationEvent) -> (&'static str, Value) {
 fn user(event: &UserEvent) -> (&'static str, Value) {
     match event {
         UserEvent::Registered { role, email_claim_id: _ } => ("created", json!({"role": role, "isActive": true})),
+        UserEvent::Invited { role, email_claim_id: _ } => ("invited", json!({"role": role, "isActive": true})),
+        UserEvent::Joined {} => ("joined", json!({"joined": true})),
         UserEvent::SignedIn { session_id } => ("signed_in", json!({"sessionId": session_id})),
+        UserEvent::RoleChanged { role } => ("role_changed", json!({"role": role})),
+        UserEvent::Activated {} => ("activated", json!({"isActive": true})),
+        UserEvent::Deactivated {} => ("deactivated", json!({"isActive": false})),
+        UserEvent::SessionEnded { session_id } => ("session_ended", json!({"sessionId": session_id})),
+        UserEvent::SessionsEnded {} => ("sessions_ended", json!({})),
+    }
+}
+
+fn access(event: &AccessEvent) -> (&'static str, (&'static str, Value)) {
+    match event {
+        AccessEvent::ActionRefused { action } => ("user", ("action_refused", json!({"action": action}))),
+        AccessEvent::SignInRefused { reason } => ("user", ("sign_in_refused", json!({"reason": reason}))),
+        AccessEvent::RefusalsSuppressed { count, since } => {
+            ("user", ("refusals_suppressed", json!({"count": count, "since": since})))
+        }
+        AccessEvent::AuditExported { format, filter } => {
+            ("audit_log", ("exported", json!({"format": format, "filter": filter})))
+        }
     }
 }
 
@@ -176,20 +277,20 @@ async fn insert(connection: &mut PgConnection, recorded: &RecordedEvent, entry: 
     };
     sqlx::query(
         "with entry as (
-             insert into audit_logs (organization_id, partition, position, user_id, session_id, client, action,
-                                     resource_type, resource_id, changes, at)
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, jsonb_build_object(
+             insert into audit_logs (organization_id, partition, position, user_id, session_id, client, agent,
+                                     action, resource_type, resource_id, changes, at)
+             values ($1, $2, $3, $4, $5, $6, $13, $7, $8, $9, jsonb_build_object(
                  'old', coalesce((
                      select jsonb_object_agg(f.key, r.state -> f.key)
                      from audit_resources r, jsonb_object_keys($10) as f (key)
-                     where r.organization_id = $1 and r.resource_type = $8 and r.resource_id = $9
+                     where $12 and r.organization_id = $1 and r.resource_type = $8 and r.resource_id = $9
                        and r.state ? f.key), '{}'),
                  'new', $10), $11)
              on conflict do nothing
              returning 1
          )
          insert into audit_resources as r (organization_id, resource_type, resource_id, state)
-         select $1, $8, $9, $10 from entry
+         select $1, $8, $9, $10 from entry where $12
          on conflict (organization_id, resource_type, resource_id) do update set state = r.state || excluded.state",
     )
     .bind(recorded.organization.uuid())
@@ -203,6 +304,8 @@ async fn insert(connection: &mut PgConnection, recorded: &RecordedEvent, entry: 
     .bind(recorded.aggregate_id)
     .bind(Json(&entry.new))
     .bind(recorded.recorded_at)
+    .bind(entry.is_change())
+    .bind(recorded.metadata.agent.as_ref().map(Label::as_str))
     .execute(connection)
     .await
     .map(drop)

@@ -10,6 +10,7 @@ pub mod analytics;
 pub mod audit_logs;
 pub mod organizations;
 pub mod page;
+pub mod usage;
 pub mod users;
 pub mod webhook_logs;
 pub mod webhook_providers;

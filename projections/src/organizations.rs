@@ -113,7 +113,12 @@ impl Projection for Organizations {
             for recorded in events {
                 match &recorded.event {
                     Event::Organization(event) => apply_one(connection, recorded, event).await?,
-                    Event::User(_) | Event::EmailClaim(_) | Event::Provider(_) | Event::Webhook(_) => {}
+                    Event::User(_)
+                    | Event::EmailClaim(_)
+                    | Event::Team(_)
+                    | Event::Access(_)
+                    | Event::Provider(_)
+                    | Event::Webhook(_) => {}
                 }
             }
             Ok(())
@@ -155,7 +160,9 @@ async fn apply_one(
         "update organizations
          set name = coalesce($3, name), plan = coalesce($4, plan),
              webhook_limit = case when $4 is null then webhook_limit else $5 end,
-             is_active = coalesce($6, is_active), updated_at = $7, applied_position = $2
+             is_active = coalesce($6, is_active),
+             deactivated_at = case when not $6 then $7 else deactivated_at end,
+             updated_at = $7, applied_position = $2
          where id = $1 and applied_position < $2",
     )
     .bind(recorded.organization.uuid())

@@ -408,7 +408,11 @@ impl Projection for WebhookLogs {
                 match &recorded.event {
                     Event::Webhook(event) => fold.note(recorded, event),
                     Event::Provider(event) => fold.tally.note_provider(recorded, event),
-                    Event::Organization(_) | Event::User(_) | Event::EmailClaim(_) => {}
+                    Event::Organization(_)
+                    | Event::User(_)
+                    | Event::EmailClaim(_)
+                    | Event::Team(_)
+                    | Event::Access(_) => {}
                 }
             }
             fold.write(connection).await?;

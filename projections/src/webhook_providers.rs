@@ -110,7 +110,12 @@ impl Projection for WebhookProviders {
             for recorded in events {
                 match &recorded.event {
                     Event::Provider(event) => apply_one(connection, recorded, event).await?,
-                    Event::Organization(_) | Event::User(_) | Event::EmailClaim(_) | Event::Webhook(_) => {}
+                    Event::Organization(_)
+                    | Event::User(_)
+                    | Event::EmailClaim(_)
+                    | Event::Team(_)
+                    | Event::Access(_)
+                    | Event::Webhook(_) => {}
                 }
             }
             Ok(())

@@ -106,7 +106,7 @@ impl DirectoryFollower {
                     changed.insert(id);
                 }
             }
-            Event::User(_) | Event::EmailClaim(_) | Event::Webhook(_) => {}
+            Event::User(_) | Event::EmailClaim(_) | Event::Team(_) | Event::Access(_) | Event::Webhook(_) => {}
         }
     }
 

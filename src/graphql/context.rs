@@ -1,16 +1,20 @@
 //! What resolvers work with: the application, and who is asking.
 
+use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_graphql::parser::types::OperationType;
 use async_graphql::{Context, Error};
 use hookledger_aggregates::user::Role;
-use hookledger_aggregates::{Actor, Metadata, OrganizationId, SessionId, UserId};
+use hookledger_aggregates::{Metadata, OrganizationId, SessionId, UserId};
 use hookledger_projections::users;
 
 use super::errors::{Code, internal, not_found};
 use crate::changes::{Changes, Ticks};
 use crate::directory::Directory;
 use crate::follow::Checkpoints;
+use crate::identity::{Accounts, Client, Errands, Limits, Refusals, Sessions};
 use crate::log::{Commands, LogPosition};
 use crate::secrets::vault::Vault;
 use crate::store::{Tenant, Tenants};
@@ -30,6 +34,11 @@ pub struct App {
     pub base_url: String,
     pub changes: Changes,
     pub ticks: Ticks,
+    pub accounts: Arc<Accounts>,
+    pub sessions: Sessions,
+    pub refusals: Refusals,
+    pub errands: Errands,
+    pub limits: Arc<Limits>,
 }
 
 impl App {
@@ -67,27 +76,47 @@ pub(super) async fn everybody(context: &Context<'_>) -> Result<Tenant, Error> {
 pub struct Viewer {
     pub user: users::User,
     pub session: SessionId,
-    /// The client's address.
-    pub client: String,
+    pub client: Client,
+}
+
+/// Who is asking, and for what: checks rights, and has it noted where a mutation is refused.
+#[derive(Clone, Copy)]
+pub struct Asking<'a> {
+    viewer: &'a Viewer,
+    refusals: Option<&'a Refusals>,
+    field: &'a str,
+}
+
+impl Deref for Asking<'_> {
+    type Target = Viewer;
+    fn deref(&self) -> &Viewer {
+        self.viewer
+    }
 }
 
 impl Viewer {
-    pub(super) fn of<'a>(context: &Context<'a>) -> Result<&'a Self, Error> {
+    pub(super) fn of<'a>(context: &Context<'a>) -> Result<Asking<'a>, Error> {
         // HTTP lets nobody in without a session; this is the second door.
-        context.data_opt().ok_or_else(|| Code::Unauthenticated.error("sign in first"))
+        let viewer = context.data_opt().ok_or_else(|| Code::Unauthenticated.error("sign in first"))?;
+        let is_mutation = context.query_env.operation.node.ty == OperationType::Mutation;
+        let refusals = context.data_opt::<App>().filter(|_| is_mutation).map(|app| &app.refusals);
+        Ok(Asking { viewer, refusals, field: context.item.node.name.node.as_str() })
     }
 
-    pub(super) fn is_super_admin(&self) -> bool {
+    #[must_use]
+    pub fn is_super_admin(&self) -> bool {
         self.user.role == Role::SuperAdmin.as_str() && self.home() == OrganizationId::PLATFORM
     }
 
     /// The viewer's own organization; the platform for super admins.
-    pub(super) fn home(&self) -> OrganizationId {
+    #[must_use]
+    pub fn home(&self) -> OrganizationId {
         OrganizationId::new(self.user.organization_id)
     }
 
     /// Whether the viewer may see what is this organization's.
-    pub(super) fn sees(&self, organization: OrganizationId) -> bool {
+    #[must_use]
+    pub fn sees(&self, organization: OrganizationId) -> bool {
         self.is_super_admin() || (self.home() == organization && organization != OrganizationId::PLATFORM)
     }
 
@@ -103,28 +132,51 @@ impl Viewer {
         if self.is_super_admin() { organization } else { self.home() }
     }
 
+    /// Whether the viewer is an admin of this organization, or a super admin.
+    #[must_use]
+    pub fn manages(&self, organization: OrganizationId) -> bool {
+        self.is_super_admin() || (self.sees(organization) && self.user.role == Role::Admin.as_str())
+    }
+
+    /// The circumstances of what the viewer does.
+    #[must_use]
+    pub fn metadata(&self) -> Metadata {
+        self.client.clone().metadata(UserId::new(self.user.id), Some(self.session))
+    }
+}
+
+impl Asking<'_> {
     /// Lets super admins and the organization's own admins pass. Who may not see it learns as much
     /// as from an id that nobody has.
     pub(super) fn must_manage(&self, organization: OrganizationId) -> Result<(), Error> {
         if !self.sees(organization) {
-            return Err(not_found());
+            return Err(self.refuse_as_unknown());
         }
-        if self.is_super_admin() || self.user.role == Role::Admin.as_str() {
+        if self.manages(organization) {
             return Ok(());
         }
-        Err(Code::Forbidden.error("only an admin of the organization may do this"))
+        Err(self.forbidden("only an admin of the organization may do this"))
     }
 
     pub(super) fn must_be_super_admin(&self) -> Result<(), Error> {
-        if self.is_super_admin() { Ok(()) } else { Err(Code::Forbidden.error("only a super admin may do this")) }
+        if self.is_super_admin() { Ok(()) } else { Err(self.forbidden("only a super admin may do this")) }
     }
 
-    /// The circumstances of what the viewer does.
-    pub(super) fn metadata(&self) -> Metadata {
-        Metadata {
-            actor: Actor::User(UserId::new(self.user.id)),
-            client: Some(self.client.clone()),
-            session: Some(self.session),
+    /// Refuses what is there as if it were not.
+    pub(super) fn refuse_as_unknown(&self) -> Error {
+        self.note_refusal();
+        not_found()
+    }
+
+    fn forbidden(&self, sentence: &'static str) -> Error {
+        self.note_refusal();
+        Code::Forbidden.error(sentence)
+    }
+
+    /// The field's own name, whatever the query calls it.
+    fn note_refusal(&self) {
+        if let Some(refusals) = self.refusals {
+            refusals.action(self.home(), UserId::new(self.user.id), self.field, &self.metadata());
         }
     }
 }

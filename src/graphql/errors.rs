@@ -2,7 +2,11 @@
 
 use async_graphql::{Error, ErrorExtensions as _, Response, ServerError, Value};
 
-use crate::log::{CommandError, ReadError};
+use hookledger_aggregates::team::TeamError;
+use hookledger_aggregates::user::UserError;
+
+use crate::identity::IdentityError;
+use crate::log::{AppendError, CommandError, ReadError};
 
 /// What kind of error, for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +16,7 @@ pub enum Code {
     NotFound,
     BadUserInput,
     Conflict,
+    RateLimited,
     Unavailable,
     Internal,
     ParseFailed,
@@ -29,6 +34,7 @@ impl Code {
             Self::NotFound => "NOT_FOUND",
             Self::BadUserInput => "BAD_USER_INPUT",
             Self::Conflict => "CONFLICT",
+            Self::RateLimited => "RATE_LIMITED",
             Self::Unavailable => "UNAVAILABLE",
             Self::Internal => "INTERNAL",
             Self::ParseFailed => "GRAPHQL_PARSE_FAILED",
@@ -76,6 +82,27 @@ pub(super) fn command<E: std::error::Error>(error: CommandError<E>, refused: imp
         CommandError::Overloaded => Code::Unavailable.error("the log takes no more for now; try again"),
         CommandError::Failed(reason) => internal(reason),
     }
+}
+
+/// What a refused or failed change of a person means to who asked for it.
+pub(super) fn identity(error: IdentityError) -> Error {
+    let code = match &error {
+        IdentityError::Address(_) | IdentityError::User(UserError::SuperAdmin) => Code::BadUserInput,
+        IdentityError::NoSuchUser | IdentityError::User(UserError::NotRegistered) => return not_found(),
+        IdentityError::AddressTaken
+        | IdentityError::AlreadyHere
+        | IdentityError::User(UserError::AlreadyRegistered | UserError::Deactivated)
+        | IdentityError::Team(TeamError::LastAdmin)
+        | IdentityError::Busy => Code::Conflict,
+        IdentityError::Append(AppendError::Overloaded) => Code::Unavailable,
+        IdentityError::Append(AppendError::Conflict | AppendError::Failed)
+        | IdentityError::Read(_)
+        | IdentityError::Token(_)
+        | IdentityError::Database(_)
+        | IdentityError::Vault(_)
+        | IdentityError::Json(_) => return internal(error),
+    };
+    code.error(error.to_string())
 }
 
 /// Gives a code to every error that has none: those are async-graphql's own, about the query. An

@@ -5,7 +5,7 @@ use async_graphql::{Error, ID};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
-use hookledger_aggregates::{OrganizationId, ProviderId, UserId, WebhookId};
+use hookledger_aggregates::{OrganizationId, ProviderId, SessionId, UserId, WebhookId};
 use uuid::Uuid;
 
 use super::errors::Code;
@@ -17,6 +17,7 @@ pub(super) enum NodeId {
     Provider(OrganizationId, ProviderId),
     Webhook(OrganizationId, WebhookId),
     User(OrganizationId, UserId),
+    Session(OrganizationId, SessionId),
 }
 
 impl NodeId {
@@ -26,6 +27,7 @@ impl NodeId {
             Self::Provider(organization, id) => (b'p', organization, id.uuid()),
             Self::Webhook(organization, id) => (b'w', organization, id.uuid()),
             Self::User(organization, id) => (b'u', organization, id.uuid()),
+            Self::Session(organization, id) => (b's', organization, id.uuid()),
         };
         let mut bytes = vec![kind];
         bytes.extend_from_slice(organization.uuid().as_bytes());
@@ -42,6 +44,7 @@ impl NodeId {
             b'p' => Some(Self::Provider(organization, ProviderId::new(id))),
             b'w' => Some(Self::Webhook(organization, WebhookId::new(id))),
             b'u' => Some(Self::User(organization, UserId::new(id))),
+            b's' => Some(Self::Session(organization, SessionId::new(id))),
             _ => None,
         }
     }
@@ -53,6 +56,7 @@ pub(super) enum List {
     Organizations,
     Webhooks,
     AuditLog,
+    Users,
 }
 
 impl List {
@@ -61,6 +65,7 @@ impl List {
             Self::Organizations => b'o',
             Self::Webhooks => b'w',
             Self::AuditLog => b'a',
+            Self::Users => b'u',
         }
     }
 }

@@ -22,7 +22,15 @@ const MAX_SELECTIONS: usize = 5_000;
 /// Fields of an answer, by the sizes of its pages.
 const MAX_FIELDS: usize = 50_000;
 /// Lists that are not paged, and about how many rows they have at most.
-const LISTS: &[(&str, usize)] = &[("attempts", 4), ("buckets", 100), ("events", 10), ("providers", 5), ("secrets", 5)];
+const LISTS: &[(&str, usize)] = &[
+    ("attempts", 4),
+    ("buckets", 100),
+    ("events", 10),
+    ("pastMonths", 24),
+    ("providers", 5),
+    ("secrets", 5),
+    ("sessions", 10),
+];
 
 /// Whether a query may be parsed at all: one pass over its bytes.
 ///

@@ -2,6 +2,7 @@
 //! the log's reader and commands, always with the organization first.
 
 mod analytics;
+mod audit;
 mod context;
 mod errors;
 mod ids;
@@ -9,11 +10,14 @@ mod limits;
 mod mutations;
 mod organization;
 mod paging;
+mod people;
 mod provider;
 mod query;
 mod request;
 mod rows;
 mod subscriptions;
+mod usage;
+mod user;
 mod webhook;
 
 use async_graphql::SDLExportOptions;
@@ -48,5 +52,5 @@ pub fn sdl() -> String {
 }
 
 fn builder() -> async_graphql::SchemaBuilder<query::Query, mutations::Mutation, subscriptions::Subscription> {
-    Schema::build(query::Query, mutations::Mutation, subscriptions::Subscription).limit_depth(MAX_DEPTH)
+    Schema::build(query::Query, mutations::Mutation::default(), subscriptions::Subscription).limit_depth(MAX_DEPTH)
 }

@@ -1,7 +1,7 @@
 //! What people change. Each mutation checks who asks, runs one command, waits until the read models
 //! know of it, and answers with what it changed.
 
-use async_graphql::{Context, Error, ID, InputObject, MaybeUndefined, Object, SimpleObject};
+use async_graphql::{Context, Error, ID, InputObject, MaybeUndefined, MergedObject, Object, SimpleObject};
 use chrono::{Duration, Utc};
 use hookledger_aggregates::organization::{Organization as Aggregate, OrganizationCommand, OrganizationError, Slug};
 use hookledger_aggregates::provider::{DEFAULT_GRACE, Provider, ProviderCommand, ProviderError};
@@ -14,6 +14,7 @@ use super::context::{App, Viewer, tenant};
 use super::errors::{Code, command, internal, not_found};
 use super::ids::NodeId;
 use super::organization::{Organization, Plan};
+use super::people::PeopleMutation;
 use super::provider::{ProviderName, WebhookProvider};
 use super::query::existing_organization;
 use crate::log::{CommandError, LogPosition};
@@ -43,9 +44,9 @@ struct UpdateOrganizationInput {
 }
 
 #[derive(InputObject)]
-struct SetActiveInput {
-    id: ID,
-    is_active: bool,
+pub(super) struct SetActiveInput {
+    pub(super) id: ID,
+    pub(super) is_active: bool,
 }
 
 #[derive(InputObject)]
@@ -104,10 +105,16 @@ struct DeleteProviderPayload {
     provider: WebhookProvider,
 }
 
-pub struct Mutation;
+/// Everything that can be changed.
+#[derive(Default, MergedObject)]
+pub struct Mutation(SettingsMutation, PeopleMutation);
+
+/// Organizations and their providers.
+#[derive(Default)]
+pub struct SettingsMutation;
 
 #[Object]
-impl Mutation {
+impl SettingsMutation {
     /// For super admins.
     async fn create_organization(
         &self,
@@ -141,7 +148,8 @@ impl Mutation {
         Ok(UpdateOrganizationPayload { organization })
     }
 
-    /// For super admins. A deactivated organization refuses its webhooks.
+    /// For super admins. A deactivated organization refuses its webhooks, and its users' sessions end
+    /// at once.
     async fn set_organization_active(
         &self,
         context: &Context<'_>,
@@ -209,7 +217,7 @@ impl Mutation {
     }
 }
 
-fn organization_id(id: &ID) -> Result<OrganizationId, Error> {
+pub(super) fn organization_id(id: &ID) -> Result<OrganizationId, Error> {
     match NodeId::decode(id) {
         Some(NodeId::Organization(id)) => Ok(id),
         _ => Err(not_found()),

@@ -1,19 +1,22 @@
 //! An organization and what is its own.
 
 use async_graphql::connection::{Connection, Edge, EmptyFields};
-use async_graphql::{Context, Enum, Error, ID, Json, Object, SimpleObject};
+use async_graphql::{Context, Enum, Error, ID, Object, SimpleObject};
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::organization;
 use hookledger_aggregates::{OrganizationId, WebhookId};
-use hookledger_projections::{Page, audit_logs, organizations, webhook_logs, webhook_providers};
+use hookledger_projections::{Page, organizations, webhook_logs, webhook_providers};
 use uuid::Uuid;
 
 use super::analytics::{Analytics, Grain};
+use super::audit::{self, AuditEntry, AuditFilter};
 use super::context::{Viewer, tenant};
 use super::errors::{Code, internal, unread};
 use super::ids::{List, NodeId, decode_cursor, encode_cursor};
 use super::paging::{Cursor, Window, connection};
 use super::provider::WebhookProvider;
+use super::usage::{self, Usage};
+use super::user::{self, User};
 use super::webhook::{LogPosition, RecordedEvent, Webhook, WebhookFilter, provider_of};
 use crate::log::{LogSpan, events_of};
 use crate::search::{self, Found};
@@ -48,13 +51,15 @@ impl Organization {
     async fn slug(&self) -> &str {
         &self.0.slug
     }
-    async fn plan(&self) -> Result<Plan, Error> {
-        let plan = organization::Plan::ALL.into_iter().find(|plan| plan.as_str() == self.0.plan);
-        plan.map(Plan::from).ok_or_else(|| internal("organizations.plan holds no plan"))
+    /// For admins.
+    async fn plan(&self, context: &Context<'_>) -> Result<Plan, Error> {
+        Viewer::of(context)?.must_manage(self.0.organization_id())?;
+        plan(&self.0)
     }
-    /// Accepted webhooks per calendar month, UTC; null is unlimited.
-    async fn webhook_limit(&self) -> Option<i32> {
-        self.0.webhook_limit
+    /// Accepted webhooks per calendar month, UTC; null is unlimited. For admins.
+    async fn webhook_limit(&self, context: &Context<'_>) -> Result<Option<i32>, Error> {
+        Viewer::of(context)?.must_manage(self.0.organization_id())?;
+        Ok(self.0.webhook_limit)
     }
     async fn is_active(&self) -> bool {
         self.0.is_active
@@ -122,22 +127,30 @@ impl Organization {
         Analytics::read(&mut tenant, Some(organization), provider, from, to, grain).await
     }
 
+    /// The users of the organization, newest first. For admins.
+    async fn users(
+        &self,
+        context: &Context<'_>,
+        search: Option<String>,
+        first: Option<i32>,
+        after: Option<String>,
+    ) -> Result<Connection<Cursor, User>, Error> {
+        let organization = self.0.organization_id();
+        Viewer::of(context)?.must_manage(organization)?;
+        user::list(context, Some(organization), search, Window::forward(first, after)).await
+    }
+
     /// Who did what, newest first. For admins.
     async fn audit_log(
         &self,
         context: &Context<'_>,
+        filter: Option<AuditFilter>,
         first: Option<i32>,
         after: Option<String>,
     ) -> Result<Connection<Cursor, AuditEntry>, Error> {
         let organization = self.0.organization_id();
         Viewer::of(context)?.must_manage(organization)?;
-        let page = Window::forward(first, after).request(|cursor| keyset(List::AuditLog, organization, cursor))?;
-        let mut tenant = tenant(context, organization).await?;
-        let rows = audit_logs::list(&mut *tenant, organization, page).await.map_err(internal)?;
-        let cursor = |row: &audit_logs::AuditEntry| {
-            encode_cursor(List::AuditLog, organization, row.at, &row.position.to_be_bytes())
-        };
-        Ok(connection(rows, &page, cursor, AuditEntry::from, EmptyFields))
+        audit::list(context, Some(organization), filter, Window::forward(first, after)).await
     }
 
     /// The log itself, oldest first: everything of this organization, or one aggregate's, recorded from
@@ -175,6 +188,19 @@ impl Organization {
         }
         Ok(connection)
     }
+
+    /// The plan, and what was used of it. For admins.
+    async fn usage(&self, context: &Context<'_>) -> Result<Usage, Error> {
+        Viewer::of(context)?.must_manage(self.0.organization_id())?;
+        let mut tenant = tenant(context, self.0.organization_id()).await?;
+        usage::of(&mut tenant, &self.0, Utc::now()).await
+    }
+}
+
+/// The plan of a row.
+pub(super) fn plan(organization: &organizations::Organization) -> Result<Plan, Error> {
+    let plan = organization::Plan::ALL.into_iter().find(|plan| plan.as_str() == organization.plan);
+    plan.map(Plan::from).ok_or_else(|| internal("organizations.plan holds no plan"))
 }
 
 fn keyset(list: List, organization: OrganizationId, cursor: &str) -> Result<(DateTime<Utc>, i64), Error> {
@@ -212,36 +238,4 @@ pub struct Searched {
     /// With a filter by text, where it did not look at everything and the page is not full: ask again
     /// with this as `after` (going backward, as `before`).
     searched_to: Option<String>,
-}
-
-/// One thing that somebody did.
-#[derive(SimpleObject)]
-pub struct AuditEntry {
-    /// Where the log tells it.
-    position: LogPosition,
-    at: DateTime<Utc>,
-    /// Who did it; null is the system.
-    user_id: Option<Uuid>,
-    /// From which address.
-    client: Option<String>,
-    action: String,
-    resource_type: String,
-    resource_id: Uuid,
-    /// `{"old": {…}, "new": {…}}`, the changed fields only.
-    changes: Json<serde_json::Value>,
-}
-
-impl From<audit_logs::AuditEntry> for AuditEntry {
-    fn from(row: audit_logs::AuditEntry) -> Self {
-        Self {
-            position: LogPosition { partition: row.partition, position: row.position },
-            at: row.at,
-            user_id: row.user_id,
-            client: row.client,
-            action: row.action,
-            resource_type: row.resource_type,
-            resource_id: row.resource_id,
-            changes: Json(row.changes.0),
-        }
-    }
 }

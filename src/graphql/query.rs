@@ -1,7 +1,7 @@
 //! The roots of reading.
 
 use async_graphql::connection::{Connection, EmptyFields};
-use async_graphql::{Context, Enum, Error, ID, Interface, Object, SimpleObject};
+use async_graphql::{Context, Error, ID, Interface, Object};
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::{OrganizationId, UserId};
 use hookledger_projections::organizations::{self, OrganizationFilter};
@@ -9,12 +9,14 @@ use hookledger_projections::{users, webhook_logs, webhook_providers};
 use uuid::Uuid;
 
 use super::analytics::{Analytics, Grain};
-use super::context::{Viewer as Asking, everybody, tenant};
+use super::audit::{self, AuditEntry, AuditFilter};
+use super::context::{Viewer as Caller, everybody, tenant};
 use super::errors::{internal, not_found};
 use super::ids::{List, NodeId, decode_cursor, encode_cursor};
 use super::organization::Organization;
 use super::paging::{Cursor, Window, connection};
 use super::provider::WebhookProvider;
+use super::user::{self, Session, User};
 use super::webhook::Webhook;
 
 /// Anything that has an id of its own.
@@ -24,45 +26,7 @@ pub enum Node {
     Organization(Organization),
     WebhookProvider(WebhookProvider),
     Webhook(Webhook),
-}
-
-/// What a user may do.
-#[derive(Clone, Copy, PartialEq, Eq, Enum)]
-pub enum Role {
-    Admin,
-    Member,
-}
-
-/// A person who signs in.
-#[derive(SimpleObject)]
-pub struct User {
-    id: ID,
-    email: Option<String>,
-    /// None for super admins.
-    role: Option<Role>,
-    is_active: bool,
-    last_login_at: Option<DateTime<Utc>>,
-    created_at: DateTime<Utc>,
-    updated_at: DateTime<Utc>,
-}
-
-impl From<&users::User> for User {
-    fn from(row: &users::User) -> Self {
-        let role = match row.role.as_str() {
-            "admin" => Some(Role::Admin),
-            "member" => Some(Role::Member),
-            _ => None,
-        };
-        Self {
-            id: NodeId::User(OrganizationId::new(row.organization_id), UserId::new(row.id)).encode(),
-            email: row.email.clone(),
-            role,
-            is_active: row.is_active,
-            last_login_at: row.last_login_at,
-            created_at: row.created_at,
-            updated_at: row.updated_at,
-        }
-    }
+    User(User),
 }
 
 /// Who is signed in.
@@ -71,19 +35,25 @@ pub struct Viewer;
 #[Object]
 impl Viewer {
     async fn user(&self, context: &Context<'_>) -> Result<User, Error> {
-        Ok(User::from(&Asking::of(context)?.user))
+        Ok(User(Caller::of(context)?.user.clone()))
     }
 
     async fn is_super_admin(&self, context: &Context<'_>) -> Result<bool, Error> {
-        Ok(Asking::of(context)?.is_super_admin())
+        Ok(Caller::of(context)?.is_super_admin())
     }
 
     /// The viewer's own organization; none for super admins.
     async fn organization(&self, context: &Context<'_>) -> Result<Option<Organization>, Error> {
-        let home = Asking::of(context)?.home();
+        let home = Caller::of(context)?.home();
         let mut tenant = tenant(context, home).await?;
         let row = organizations::find(&mut *tenant, home).await.map_err(internal)?;
         Ok(row.map(Organization))
+    }
+
+    /// Where the viewer is signed in, newest first.
+    async fn sessions(&self, context: &Context<'_>) -> Result<Vec<Session>, Error> {
+        let viewer = Caller::of(context)?;
+        user::sessions(context, viewer.home(), UserId::new(viewer.user.id)).await
     }
 }
 
@@ -93,16 +63,22 @@ pub struct Query;
 impl Query {
     /// Who is signed in.
     async fn viewer(&self, context: &Context<'_>) -> Result<Viewer, Error> {
-        Asking::of(context).map(|_| Viewer)
+        Caller::of(context).map(|_| Viewer)
     }
 
     /// Whatever has this id, if the viewer may see it.
     async fn node(&self, context: &Context<'_>, id: ID) -> Result<Option<Node>, Error> {
+        let viewer = Caller::of(context)?;
         let Some(id) = NodeId::decode(&id) else { return Ok(None) };
-        let organization = match id {
-            NodeId::Organization(id) | NodeId::Provider(id, _) | NodeId::Webhook(id, _) | NodeId::User(id, _) => id,
+        let (organization, may_see) = match id {
+            NodeId::Organization(id) | NodeId::Provider(id, _) | NodeId::Webhook(id, _) => (id, viewer.sees(id)),
+            NodeId::User(organization, id) => {
+                let is_own = viewer.home() == organization && viewer.user.id == id.uuid();
+                (organization, is_own || viewer.manages(organization))
+            }
+            NodeId::Session(organization, _) => (organization, false),
         };
-        if !Asking::of(context)?.sees(organization) {
+        if !may_see {
             return Ok(None);
         }
         let mut tenant = tenant(context, organization).await?;
@@ -119,14 +95,17 @@ impl Query {
                 .await
                 .map_err(internal)?
                 .map(|row| Node::Webhook(Webhook(row))),
-            NodeId::User(..) => None,
+            NodeId::User(organization, id) => {
+                users::find(&mut *tenant, organization, id).await.map_err(internal)?.map(|row| Node::User(User(row)))
+            }
+            NodeId::Session(..) => None,
         })
     }
 
     /// The organization of that slug, if the viewer may see it.
     async fn organization(&self, context: &Context<'_>, slug: String) -> Result<Option<Organization>, Error> {
         let id = OrganizationId::from_slug(&slug);
-        if !Asking::of(context)?.sees(id) {
+        if !Caller::of(context)?.sees(id) {
             return Ok(None);
         }
         let mut tenant = tenant(context, id).await?;
@@ -167,6 +146,28 @@ impl Query {
         };
         Ok(connection(rows, &page, cursor, Organization, EmptyFields))
     }
+
+    /// Every organization's users and the super admins, newest first. For super admins.
+    async fn users(
+        &self,
+        context: &Context<'_>,
+        search: Option<String>,
+        first: Option<i32>,
+        after: Option<String>,
+    ) -> Result<Connection<Cursor, User>, Error> {
+        user::list(context, None, search, Window::forward(first, after)).await
+    }
+
+    /// Who did what in every organization, newest first. For super admins.
+    async fn audit_log(
+        &self,
+        context: &Context<'_>,
+        filter: Option<AuditFilter>,
+        first: Option<i32>,
+        after: Option<String>,
+    ) -> Result<Connection<Cursor, AuditEntry>, Error> {
+        audit::list(context, None, filter, Window::forward(first, after)).await
+    }
 }
 
 /// The organization, whose existence the viewer may know of.
@@ -174,7 +175,7 @@ pub(super) async fn existing_organization(
     context: &Context<'_>,
     id: OrganizationId,
 ) -> Result<organizations::Organization, Error> {
-    if !Asking::of(context)?.sees(id) {
+    if !Caller::of(context)?.sees(id) {
         return Err(not_found());
     }
     let mut tenant = tenant(context, id).await?;

@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use async_graphql::dataloader::{DataLoader, Loader};
 use async_graphql::runtime::{TokioSpawner, TokioTimer};
 use async_graphql::{Context, Error, Request};
-use hookledger_aggregates::{OrganizationId, ProviderId, RecordedEvent, WebhookId};
-use hookledger_projections::{organizations, webhook_providers, webhook_retries};
+use hookledger_aggregates::{OrganizationId, ProviderId, RecordedEvent, UserId, WebhookId};
+use hookledger_projections::{organizations, users, webhook_providers, webhook_retries};
 
 use super::context::{App, Viewer};
 use super::errors::{Code, internal};
+use crate::identity::Session;
 use crate::log::{self, ReadError};
 use crate::store::{Tenant, Tenants};
 
@@ -141,6 +142,22 @@ loader!(
     OrganizationOf(OrganizationId) -> organizations::Organization, |tenant, organization, _ids| {
         let row = organizations::find(&mut *tenant, organization).await?;
         row.map(|row| (organization, row)).into_iter().collect()
+    }
+);
+
+loader!(
+    /// A user of an organization.
+    UserOf(UserId) -> users::User, |tenant, organization, ids| {
+        let rows = users::find_many(&mut *tenant, organization, &ids).await?;
+        rows.into_iter().map(|row| (UserId::new(row.id), row)).collect()
+    }
+);
+
+loader!(
+    /// Where a user is signed in.
+    SessionsOf(UserId) -> Vec<Session>, |tenant, organization, ids| {
+        let rows = Session::of_users(&mut *tenant, organization, &ids).await?;
+        grouped(rows, |row| UserId::new(row.user_id))
     }
 );
 

@@ -1,43 +1,39 @@
-//! Signing in: the page behind a link, and the call that its button makes.
+//! Signing in and out: asking for a link, using it, ending a session.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use base64::Engine as _;
 use bytes::Buf;
 use chrono::Utc;
 use futures::Stream;
-use hookledger_aggregates::{OrganizationId, UserId};
+use hookledger_aggregates::{Actor, Metadata, OrganizationId, UserId};
 use hookledger_projections::organizations;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 use warp::reply::Response;
 use warp::{Filter, Reply as _};
 
-use super::{Answer, Services, client, error, with};
-use crate::identity::IdentityError;
+use super::session::viewer_of;
+use super::{Answer, Services, error, person, with};
+use crate::identity::{Client, IdentityError, Redeemed};
 use crate::receive::read_body;
 
-/// Bytes of a sign-in request.
+/// Bytes of a request.
 const MAX_BODY: usize = 4 << 10;
-/// The page asks for a click: mail scanners fetch links, and must not use them up.
-const VERIFY_PAGE: &str = include_str!("verify.html");
 
-/// Nothing but the page's own script runs.
-static VERIFY_POLICY: LazyLock<HeaderValue> = LazyLock::new(|| {
-    let script = VERIFY_PAGE.split_once("<script>").and_then(|(_, rest)| rest.split_once("</script>"));
-    let digest = Sha256::digest(script.map_or("", |(script, _)| script));
-    let policy = format!(
-        "default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{}'; connect-src 'self'; \
-         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-        base64::engine::general_purpose::STANDARD.encode(digest)
-    );
-    HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("default-src 'none'"))
-});
+#[derive(Deserialize)]
+struct LinkRequest {
+    email: String,
+}
 
 #[derive(Deserialize)]
 struct VerifyRequest {
     token: String,
+}
+
+#[derive(Serialize)]
+struct LinkResponse {
+    message: &'static str,
 }
 
 #[derive(Serialize)]
@@ -64,62 +60,83 @@ struct OrganizationBody {
 }
 
 pub(super) fn route(services: Arc<Services>) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
-    let page = warp::path!("auth" / "verify").and(warp::get()).map(verify_page);
-    let verify = warp::path!("api" / "auth" / "verify-magic-link")
+    let request = || {
+        warp::method()
+            .and(warp::header::headers_cloned())
+            .and(person())
+            .and(with(Arc::clone(&services)))
+            .and(warp::body::stream())
+    };
+    let ask = warp::path!("api" / "auth" / "request-magic-link").and(request()).then(
+        |method, headers, client, services: Arc<Services>, body| async move {
+            ask(method, headers, client, &services, body).await.unwrap_or_else(|answer| answer).into_response()
+        },
+    );
+    let verify = warp::path!("api" / "auth" / "verify-magic-link").and(request()).then(
+        |method, headers, client, services: Arc<Services>, body| async move {
+            verify(method, headers, client, &services, body).await.unwrap_or_else(|answer| answer).into_response()
+        },
+    );
+    let logout = warp::path!("api" / "auth" / "logout")
         .and(warp::method())
         .and(warp::header::headers_cloned())
-        .and(client())
-        .and(with(services))
-        .and(warp::body::stream())
-        .then(|method, headers, client, services, body| async move {
-            verify(method, headers, client, services, body).await.unwrap_or_else(|answer| answer).into_response()
+        .and(person())
+        .and(with(Arc::clone(&services)))
+        .then(|method, headers, client, services: Arc<Services>| async move {
+            logout(method, headers, client, &services).await.unwrap_or_else(|answer| answer).into_response()
         });
-    page.or(verify).unify()
+    ask.or(verify).unify().or(logout).unify()
 }
 
-fn verify_page() -> Response {
-    let mut response = Answer::text(StatusCode::OK, "text/html; charset=utf-8", VERIFY_PAGE).into_response();
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_SECURITY_POLICY, VERIFY_POLICY.clone());
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
-    response
+/// The answer is given before anybody is looked up.
+async fn ask<B: Buf>(
+    method: Method,
+    headers: HeaderMap,
+    client: Client,
+    services: &Services,
+    body: impl Stream<Item = Result<B, warp::Error>>,
+) -> Result<Answer, Answer> {
+    let LinkRequest { email } = posted(&method, &headers, body, "The body is {\"email\": \"…\"} in JSON").await?;
+    let claim = services.app.accounts.claim(&email).map_err(|refused| match refused {
+        IdentityError::Address(_) => error(StatusCode::BAD_REQUEST, "address_invalid", "This is not an e-mail address"),
+        other => failed(&other),
+    })?;
+    services.app.limits.ask_for_link(claim, &client.address).map_err(|too_often| {
+        let sentence = "Too many links were asked for; try again later";
+        error(StatusCode::TOO_MANY_REQUESTS, "rate_limited", sentence).retry_after(too_often.retry_after)
+    })?;
+    services.app.errands.ask_for_link(email, client).map_err(|_| unavailable())?;
+    let message = "If this address is a user's, a link to sign in is on its way to it";
+    Ok(Answer::json(StatusCode::ACCEPTED, &LinkResponse { message }))
 }
 
 async fn verify<B: Buf>(
     method: Method,
     headers: HeaderMap,
-    client: String,
-    services: Arc<Services>,
+    client: Client,
+    services: &Services,
     body: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Result<Answer, Answer> {
-    if method != Method::POST {
-        return Err(Answer::method_not_allowed("POST"));
-    }
-    let is_json =
-        headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
-    if !is_json {
-        let sentence = "Send the token as application/json";
-        return Err(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", sentence));
-    }
-    let body = read_body(body, None, MAX_BODY).await?;
-    let VerifyRequest { token } = serde_json::from_slice(&body)
-        .map_err(|_| error(StatusCode::BAD_REQUEST, "bad_request", "The body is {\"token\": \"…\"} in JSON"))?;
-    let now = Utc::now();
-    let signed_in = services.links.redeem(&services.app.commands, &token, client, now).await.map_err(failed)?;
-    let signed_in = signed_in.ok_or_else(|| {
-        let sentence = "This link is not valid, was used, or is out of date: ask for a new one";
-        error(StatusCode::UNAUTHORIZED, "link_invalid", sentence)
-    })?;
-    let user = signed_in.user;
+    let VerifyRequest { token } = posted(&method, &headers, body, "The body is {\"token\": \"…\"} in JSON").await?;
+    let redeemed = services.links.redeem(&services.app.sessions, &token, client.clone(), Utc::now()).await;
+    let (user, session) = match redeemed.map_err(|error| failed(&error))? {
+        Redeemed::SignedIn { user, session } => (user, session),
+        Redeemed::Refused { organization, user, reason } => {
+            // Whoever has the link need not be its owner.
+            let metadata = Metadata { actor: Actor::System, ..client.metadata(user, None) };
+            services.app.refusals.sign_in(organization, user, reason, &metadata);
+            return Err(link_invalid());
+        }
+        Redeemed::Elsewhere => {
+            let sentence = "This address is a user of another organization, and can be one of only one";
+            return Err(error(StatusCode::CONFLICT, "address_elsewhere", sentence));
+        }
+        Redeemed::Unknown => return Err(link_invalid()),
+    };
     let organization = OrganizationId::new(user.organization_id);
-    let token =
-        services.tokens.issue(UserId::new(user.id), organization, signed_in.session, now).map_err(|reason| {
-            tracing::error!(error = %reason, "a session token cannot be made");
-            unavailable()
-        })?;
-    let organization = organization_row(&services, organization).await.map_err(|error| failed(error.into()))?;
+    let organization = organization_row(services, organization).await.map_err(|error| failed(&error.into()))?;
     let response = VerifyResponse {
-        token,
+        token: session.token,
         user: UserBody { id: user.id, email: user.email, role: user.role },
         organization: organization.map(|row| OrganizationBody { id: row.id, slug: row.slug, name: row.name }),
     };
@@ -134,11 +151,47 @@ async fn organization_row(
     organizations::find(&mut *tenant, id).await
 }
 
-fn failed(error: IdentityError) -> Answer {
-    tracing::error!(%error, "a sign-in failed");
+async fn logout(method: Method, headers: HeaderMap, client: Client, services: &Services) -> Result<Answer, Answer> {
+    if method != Method::POST {
+        return Err(Answer::method_not_allowed("POST"));
+    }
+    let viewer = viewer_of(services, &headers, client).await?;
+    let (sessions, user) = (&services.app.sessions, UserId::new(viewer.user.id));
+    let ended = sessions.end(viewer.home(), user, viewer.session, &viewer.metadata()).await;
+    ended.map_err(|error| failed(&error))?;
+    Ok(Answer::text(StatusCode::NO_CONTENT, "application/json", ""))
+}
+
+/// What was posted as JSON.
+async fn posted<T: DeserializeOwned, B: Buf>(
+    method: &Method,
+    headers: &HeaderMap,
+    body: impl Stream<Item = Result<B, warp::Error>>,
+    form: &'static str,
+) -> Result<T, Answer> {
+    if method != Method::POST {
+        return Err(Answer::method_not_allowed("POST"));
+    }
+    let is_json =
+        headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
+    if !is_json {
+        return Err(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Send application/json"));
+    }
+    let body = read_body(body, None, MAX_BODY).await?;
+    serde_json::from_slice(&body).map_err(|_| error(StatusCode::BAD_REQUEST, "bad_request", form))
+}
+
+fn link_invalid() -> Answer {
+    let sentence = "This link is not valid, was used, or is out of date: ask for a new one";
+    error(StatusCode::UNAUTHORIZED, "link_invalid", sentence)
+}
+
+fn failed(error: &IdentityError) -> Answer {
+    tracing::error!(%error, "signing in or out failed");
     unavailable()
 }
 
 fn unavailable() -> Answer {
     error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Signing in does not work right now; try again")
+        .retry_after(1)
 }

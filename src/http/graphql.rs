@@ -15,9 +15,10 @@ use uuid::Uuid;
 use warp::reply::Response;
 use warp::{Filter, Reply as _};
 
-use super::session::{NoViewer, viewer};
-use super::{Answer, Services, client, with};
+use super::session::{NoViewer, viewer_of};
+use super::{Answer, Services, person, with};
 use crate::graphql::{Code, Parameters, Viewer, only_error, was_refused, with_codes, with_viewer};
+use crate::identity::Client;
 use crate::receive::read_body;
 
 /// Bytes of a request: the query and its variables.
@@ -32,7 +33,7 @@ pub(super) fn route(services: Arc<Services>) -> impl Filter<Extract = (Response,
         .and(warp::method())
         .and(warp::header::headers_cloned())
         .and(query)
-        .and(client())
+        .and(person())
         .and(with(services))
         .and(warp::body::stream())
         .then(|method, headers, query, client, services: Arc<Services>, body| async move {
@@ -52,7 +53,7 @@ struct Call {
     method: Method,
     headers: HeaderMap,
     query: String,
-    client: String,
+    client: Client,
 }
 
 /// A request that is refused before GraphQL sees it.
@@ -129,15 +130,11 @@ impl Call {
 
     /// Nobody asks anything without a session.
     async fn viewer(&self, services: &Services) -> Result<Viewer, Refusal> {
-        let refuse =
-            || Refusal::new(StatusCode::UNAUTHORIZED, Code::Unauthenticated, "sign in first: a valid token is needed");
-        let header = self.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let (scheme, token) = header.and_then(|value| value.split_once(' ')).ok_or_else(refuse)?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err(refuse());
-        }
-        viewer(services, token.trim(), &self.client).await.map_err(|none| match none {
-            NoViewer::Refused => refuse(),
+        viewer_of(services, &self.headers, self.client.clone()).await.map_err(|none| match none {
+            NoViewer::Refused => {
+                let message = "sign in first: a valid token is needed";
+                Refusal::new(StatusCode::UNAUTHORIZED, Code::Unauthenticated, message)
+            }
             NoViewer::Unavailable => {
                 let message = "the store does not answer; try again";
                 Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, message)

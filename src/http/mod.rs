@@ -1,16 +1,19 @@
 //! HTTP: routes, answers and the accept loop. The only place that knows warp and hyper.
 
 mod answers;
+mod audit_export;
 mod auth;
 mod graphql;
 mod operations;
 mod server;
 mod session;
 mod socket;
+mod verify_page;
 mod webhooks;
 
 use std::sync::Arc;
 
+use http::{HeaderMap, HeaderValue, header};
 use warp::reply::Response;
 use warp::{Filter, Reply as _};
 
@@ -19,7 +22,7 @@ pub use socket::Sockets;
 
 use crate::follow::Checkpoints;
 use crate::graphql::{App, Schema};
-use crate::identity::{Links, Tokens};
+use crate::identity::{Client, Links};
 use crate::receive::Receiver;
 use answers::{Answer, ErrorBody};
 
@@ -31,7 +34,6 @@ pub struct Services {
     pub schema: Schema,
     pub sockets: Sockets,
     pub links: Links,
-    pub tokens: Arc<Tokens>,
     pub checkpoints: Checkpoints,
     pub metrics: metrics_exporter_prometheus::PrometheusHandle,
     /// Largest body of a webhook, in bytes.
@@ -46,8 +48,22 @@ pub fn routes(services: Arc<Services>) -> impl Filter<Extract = (Response,), Err
     // What asks for a socket is the socket's; all else at that path is a request.
     let graphql = socket::route(Arc::clone(&services)).or(graphql::route(Arc::clone(&services))).unify().boxed();
     let auth = auth::route(Arc::clone(&services)).boxed();
+    let pages = verify_page::route().boxed();
+    let export = audit_export::route(Arc::clone(&services)).boxed();
     let operations = operations::route(services).boxed();
-    webhooks.or(graphql).unify().or(auth).unify().or(operations).unify().recover(nothing_here).unify()
+    webhooks
+        .or(graphql)
+        .unify()
+        .or(auth)
+        .unify()
+        .or(pages)
+        .unify()
+        .or(export)
+        .unify()
+        .or(operations)
+        .unify()
+        .recover(nothing_here)
+        .unify()
 }
 
 async fn nothing_here(_rejection: warp::Rejection) -> Result<Response, std::convert::Infallible> {
@@ -58,6 +74,13 @@ async fn nothing_here(_rejection: warp::Rejection) -> Result<Response, std::conv
 fn client() -> impl Filter<Extract = (String,), Error = std::convert::Infallible> + Copy {
     warp::ext::optional::<ClientAddress>()
         .map(|address: Option<ClientAddress>| address.map(|address| address.0.ip().to_string()).unwrap_or_default())
+}
+
+/// Where a person's request came from, and with what client.
+fn person() -> impl Filter<Extract = (Client,), Error = std::convert::Infallible> + Copy {
+    client().and(warp::header::headers_cloned()).map(|address, headers: HeaderMap| {
+        Client::new(address, headers.get(header::USER_AGENT).map(HeaderValue::as_bytes))
+    })
 }
 
 fn with(services: Arc<Services>) -> impl Filter<Extract = (Arc<Services>,), Error = std::convert::Infallible> + Clone {

@@ -22,8 +22,9 @@ use warp::ws::{Message, WebSocket, Ws};
 use warp::{Filter, Reply as _};
 
 use super::session::{NoViewer, viewer};
-use super::{Services, client, error, with};
+use super::{Services, error, person, with};
 use crate::graphql::{Code, Parameters, Viewer, was_refused, with_codes, with_viewer};
+use crate::identity::Client;
 
 const PROTOCOL: &str = "graphql-transport-ws";
 /// Bytes of a message: a query and its variables.
@@ -183,14 +184,14 @@ impl ServerMessage<'_> {
 }
 
 pub(super) fn route(services: Arc<Services>) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
-    warp::path!("graphql").and(warp::ws()).and(warp::header::headers_cloned()).and(client()).and(with(services)).map(
-        |ws: Ws, headers: HeaderMap, client: String, services: Arc<Services>| upgrade(ws, &headers, client, services),
+    warp::path!("graphql").and(warp::ws()).and(warp::header::headers_cloned()).and(person()).and(with(services)).map(
+        |ws: Ws, headers: HeaderMap, client: Client, services: Arc<Services>| upgrade(ws, &headers, client, services),
     )
 }
 
 /// Browsers say which page opens a socket; only our own may. Others have no page, and need a token
 /// like everybody.
-fn upgrade(ws: Ws, headers: &HeaderMap, client: String, services: Arc<Services>) -> Response {
+fn upgrade(ws: Ws, headers: &HeaderMap, client: Client, services: Arc<Services>) -> Response {
     let origin = headers.get(header::ORIGIN);
     if origin.is_some_and(|origin| !is_ours(origin, &services.app.base_url)) {
         let sentence = "This page may not open a socket here";
@@ -217,7 +218,7 @@ fn is_ours(origin: &HeaderValue, base_url: &str) -> bool {
     origin.to_str().is_ok_and(|origin| origin.eq_ignore_ascii_case(&format!("{scheme}://{authority}")))
 }
 
-async fn serve(socket: WebSocket, speaks: bool, client: String, services: Arc<Services>, slot: OwnedSemaphorePermit) {
+async fn serve(socket: WebSocket, speaks: bool, client: Client, services: Arc<Services>, slot: OwnedSemaphorePermit) {
     metrics::gauge!("hookledger_sockets").increment(1.0);
     let (outgoing, waiting) = mpsc::channel(MAX_WAITING);
     let connection = Connection {
@@ -251,7 +252,7 @@ enum Outgoing {
 struct Connection {
     socket: WebSocket,
     services: Arc<Services>,
-    client: String,
+    client: Client,
     session: Option<Session>,
     /// By the client's id: which run of it this is, and what ends it.
     operations: HashMap<String, (Uuid, DropGuard)>,
@@ -339,7 +340,7 @@ impl Connection {
             return Err(Close::TooManyInits);
         }
         let token = payload.token().ok_or(Close::Forbidden)?.to_owned();
-        let viewer = viewer(&self.services, &token, &self.client).await.map_err(|none| match none {
+        let viewer = viewer(&self.services, &token, self.client.clone()).await.map_err(|none| match none {
             NoViewer::Refused => Close::Forbidden,
             NoViewer::Unavailable => Close::Unavailable,
         })?;
@@ -402,7 +403,7 @@ impl Connection {
             return Err(Close::Silent);
         }
         let Some(session) = &self.session else { return Ok(()) };
-        match viewer(&self.services, &session.token, &self.client).await {
+        match viewer(&self.services, &session.token, self.client.clone()).await {
             Ok(now) if now.has_rights_of(&session.viewer) => Ok(()),
             // With other rights it has to begin anew.
             Ok(_) | Err(NoViewer::Refused) => Err(Close::SessionEnded),

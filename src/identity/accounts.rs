@@ -1,51 +1,47 @@
-//! Users and the claim on their address: registered in one unit, so that an address is one user's.
+//! Users and the claims on their addresses: registered, invited and changed, each in one unit with
+//! what has to stay true beside them.
 
 use hmac::{Hmac, Mac as _};
-use hookledger_aggregates::email_claim::{EmailClaim, EmailClaimCommand, EmailClaimError};
-use hookledger_aggregates::user::{Role, User, UserCommand, UserError};
-use hookledger_aggregates::{EmailClaimId, Metadata, OrganizationId, UserId};
+use hookledger_aggregates::email_claim::{EmailClaim, EmailClaimCommand};
+use hookledger_aggregates::event::Stored;
+use hookledger_aggregates::team::{Team, TeamCommand};
+use hookledger_aggregates::user::{Role, User, UserCommand};
+use hookledger_aggregates::{EmailClaimId, Metadata, OrganizationId, Partition, UserId};
 use hookledger_projections::users;
+use lettre::Address;
 use secrecy::{ExposeSecret as _, SecretSlice};
 use sha2::Sha256;
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use super::error::{IdentityError, unread};
 use crate::log::{AppendError, Commands, Log, LogPosition, NewEvent, Sequence, Unit};
 use crate::secrets::vault::{Vault, VaultError};
 
 /// Name of the key under which addresses are hashed. It never changes, or addresses would be free
 /// to be claimed again.
 const CLAIM_KEY: &str = "email-claims";
+/// How often a change is decided again after another one came first.
+const TRIES: usize = 8;
 
-#[derive(Debug, thiserror::Error)]
-pub enum IdentityError {
-    #[error("{0:?} is not an e-mail address")]
-    Address(String),
-    #[error("the address belongs to another user")]
-    AddressTaken,
-    #[error("there is no active user with this address")]
-    NoSuchUser,
-    #[error(transparent)]
-    User(#[from] UserError),
-    #[error(transparent)]
-    Database(#[from] sqlx::Error),
-    #[error(transparent)]
-    Vault(#[from] VaultError),
-    #[error(transparent)]
-    Append(#[from] AppendError),
-    #[error(transparent)]
-    Json(#[from] serde_json::Error),
+/// On whose authority a user is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authority {
+    /// The organization's own people, or the user.
+    Organization,
+    /// A super admin, who may also leave an organization without an admin.
+    Platform,
 }
 
-impl From<EmailClaimError> for IdentityError {
-    fn from(error: EmailClaimError) -> Self {
-        match error {
-            EmailClaimError::Taken => Self::AddressTaken,
-        }
-    }
+/// Somebody who was invited, perhaps before.
+#[derive(Clone, Copy, Debug)]
+pub struct Invited {
+    pub user: UserId,
+    /// The place of the last event, where there was one.
+    pub place: Option<LogPosition>,
 }
 
-/// Registers users and finds them by address.
+/// Registers, invites, changes and finds users.
 pub struct Accounts {
     pool: PgPool,
     log: Log,
@@ -74,8 +70,7 @@ impl Accounts {
         Ok(EmailClaimId::from_keyed_hash(&mac.chain_update(normal).finalize().into_bytes().into()))
     }
 
-    /// Registers a user, claiming the address in the same unit. The address itself is stored
-    /// first, beside the log: a crash in between leaves a row that nothing refers to.
+    /// Registers a user at once, claiming the address in the same unit: the operator's way.
     ///
     /// # Errors
     /// [`IdentityError::AddressTaken`] when the address is another user's.
@@ -88,38 +83,121 @@ impl Accounts {
     ) -> Result<(UserId, LogPosition), IdentityError> {
         let claim = self.claim(email)?;
         let user = UserId::new(Uuid::now_v7());
-        let claimed: EmailClaim = self.commands.load(organization, claim.uuid()).await.map_err(|error| {
-            tracing::error!(%error, "an address claim cannot be read");
-            AppendError::Failed
-        })?;
-        let taken = claimed.decide(EmailClaimCommand::Take { user })?;
-        sqlx::query("insert into user_emails (organization_id, user_id, email) values ($1, $2, $3)")
-            .bind(organization.uuid())
-            .bind(user.uuid())
-            .bind(email.trim())
-            .execute(&self.pool)
-            .await?;
-        let mut events = Vec::new();
-        for event in taken {
-            let event = NewEvent::of(organization, claim.uuid(), Sequence::At(1), &event, metadata)?;
-            events.push(NewEvent { partition: claim.partition(), ..event });
-        }
-        for event in User::default().decide(UserCommand::Register { role, email_claim: claim })? {
-            events.push(NewEvent::of(organization, user.uuid(), Sequence::At(1), &event, metadata)?);
-        }
-        match self.log.append(Unit::new(events)).await {
-            Ok(appended) => Ok((user, appended.last)),
-            Err(AppendError::Conflict) => {
-                // Somebody else was faster by a moment: what was stored for this user is nobody's.
-                sqlx::query("delete from user_emails where organization_id = $1 and user_id = $2")
-                    .bind(organization.uuid())
-                    .bind(user.uuid())
-                    .execute(&self.pool)
-                    .await?;
-                Err(IdentityError::AddressTaken)
+        let registering = Registering { organization, user, metadata };
+        for _ in 0..TRIES {
+            let mut unit = Vec::new();
+            self.take(claim, claim.partition(), &registering, &mut unit).await?;
+            self.take(claim.within(organization), organization.partition(), &registering, &mut unit).await?;
+            let mut registered = User::default();
+            for event in registered.decide(UserCommand::Register { role, email_claim: claim })? {
+                registered.evolve(&event);
+                unit.push(NewEvent::of(organization, user.uuid(), Sequence::At(1), &event, metadata)?);
             }
-            Err(error) => Err(error.into()),
+            if registered.administers() {
+                self.count_admin(&registering, TeamCommand::Add { admin: user }, &mut unit).await?;
+            }
+            if let Some(place) = self.append_with_address(email, &registering, unit).await? {
+                return Ok((user, place));
+            }
         }
+        Err(IdentityError::Busy)
+    }
+
+    /// Invites somebody into an organization, or again who has not come yet. Whether the address
+    /// is anybody's elsewhere is not even looked at: that is between the mail and its reader.
+    ///
+    /// # Errors
+    /// [`IdentityError::AlreadyHere`] when it is a user of this organization.
+    pub async fn invite(
+        &self,
+        organization: OrganizationId,
+        email: &str,
+        role: Role,
+        metadata: &Metadata,
+    ) -> Result<Invited, IdentityError> {
+        let claim = self.claim(email)?;
+        let here = claim.within(organization);
+        let user = UserId::new(Uuid::now_v7());
+        let inviting = Registering { organization, user, metadata };
+        for _ in 0..TRIES {
+            let claimed: EmailClaim = self.commands.load(organization, here.uuid()).await.map_err(unread)?;
+            if let Some(known) = claimed.holder() {
+                return self.invite_again(organization, known, role, metadata).await;
+            }
+            let mut unit = Vec::new();
+            self.take(here, organization.partition(), &inviting, &mut unit).await?;
+            for event in User::default().decide(UserCommand::Invite { role, email_claim: claim })? {
+                unit.push(NewEvent::of(organization, user.uuid(), Sequence::At(1), &event, metadata)?);
+            }
+            if let Some(place) = self.append_with_address(email, &inviting, unit).await? {
+                return Ok(Invited { user, place: Some(place) });
+            }
+        }
+        Err(IdentityError::Busy)
+    }
+
+    async fn invite_again(
+        &self,
+        organization: OrganizationId,
+        user: UserId,
+        role: Role,
+        metadata: &Metadata,
+    ) -> Result<Invited, IdentityError> {
+        let known: User = self.commands.load(organization, user.uuid()).await.map_err(unread)?;
+        if known.has_joined() || !known.is_active() {
+            return Err(IdentityError::AlreadyHere);
+        }
+        let change = UserCommand::SetRole(role);
+        let place = self.change(organization, user, change, Authority::Organization, metadata).await?;
+        Ok(Invited { user, place })
+    }
+
+    /// Changes a user, and with it, in the same unit: who administers the organization, and whose
+    /// the address is. Answers the place of the last event, or nothing where nothing changed.
+    ///
+    /// # Errors
+    /// [`IdentityError::User`] and [`IdentityError::Team`] when it may not be;
+    /// [`IdentityError::AddressTaken`] when somebody who was invited became a user elsewhere.
+    pub async fn change(
+        &self,
+        organization: OrganizationId,
+        user: UserId,
+        command: UserCommand,
+        authority: Authority,
+        metadata: &Metadata,
+    ) -> Result<Option<LogPosition>, IdentityError> {
+        let changing = Registering { organization, user, metadata };
+        for _ in 0..TRIES {
+            let (before, last) =
+                self.commands.load_with_sequence::<User>(organization, user.uuid()).await.map_err(unread)?;
+            let events = before.decide(command.clone())?;
+            if events.is_empty() {
+                return Ok(None);
+            }
+            let mut after = before.clone();
+            events.iter().for_each(|event| after.evolve(event));
+            let mut unit = Vec::new();
+            if let Some(claim) = after.email_claim().filter(|_| after.has_joined() && !before.has_joined()) {
+                self.take(claim, claim.partition(), &changing, &mut unit).await?;
+            }
+            if before.administers() != after.administers() {
+                let change = if after.administers() {
+                    TeamCommand::Add { admin: user }
+                } else {
+                    // Nobody may leave the platform without a super admin.
+                    let even_the_last = authority == Authority::Platform && organization != OrganizationId::PLATFORM;
+                    TeamCommand::Remove { admin: user, even_the_last }
+                };
+                self.count_admin(&changing, change, &mut unit).await?;
+            }
+            push_all(&mut unit, organization, user.uuid(), last, &events, metadata)?;
+            match self.log.append(Unit::new(unit)).await {
+                Ok(appended) => return Ok(Some(appended.last)),
+                Err(AppendError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(IdentityError::Busy)
     }
 
     /// The active user of an address.
@@ -128,18 +206,101 @@ impl Accounts {
     /// [`IdentityError::NoSuchUser`] when there is none.
     pub async fn find(&self, email: &str) -> Result<users::User, IdentityError> {
         let user = users::find_by_claim(&self.pool, self.claim(email)?).await?;
-        user.filter(|user| user.is_active).ok_or(IdentityError::NoSuchUser)
+        user.filter(users::User::may_sign_in).ok_or(IdentityError::NoSuchUser)
+    }
+
+    /// Adds the taking of a claim to a unit: the address's own, which lies in a partition of its own
+    /// since any organization may ask for it, or the one within an organization.
+    async fn take(
+        &self,
+        claim: EmailClaimId,
+        partition: Partition,
+        Registering { organization, user, metadata }: &Registering<'_>,
+        unit: &mut Vec<NewEvent>,
+    ) -> Result<(), IdentityError> {
+        let (claimed, last) =
+            self.commands.load_with_sequence::<EmailClaim>(*organization, claim.uuid()).await.map_err(unread)?;
+        let events = claimed.decide(EmailClaimCommand::Take { user: *user })?;
+        let first = unit.len();
+        push_all(unit, *organization, claim.uuid(), last, &events, metadata)?;
+        unit[first..].iter_mut().for_each(|event| event.partition = partition);
+        Ok(())
+    }
+
+    /// Adds to a unit that the organization has one admin more or less.
+    async fn count_admin(
+        &self,
+        Registering { organization, metadata, .. }: &Registering<'_>,
+        command: TeamCommand,
+        unit: &mut Vec<NewEvent>,
+    ) -> Result<(), IdentityError> {
+        let id = organization.uuid();
+        let (team, last) = self.commands.load_with_sequence::<Team>(*organization, id).await.map_err(unread)?;
+        push_all(unit, *organization, id, last, &team.decide(command)?, metadata)
+    }
+
+    /// Appends a new user's first events. The address is stored first, beside the log: a crash in
+    /// between leaves a row that nothing refers to. Nothing when somebody else came first.
+    async fn append_with_address(
+        &self,
+        email: &str,
+        Registering { organization, user, .. }: &Registering<'_>,
+        unit: Vec<NewEvent>,
+    ) -> Result<Option<LogPosition>, IdentityError> {
+        sqlx::query(
+            "insert into user_emails (organization_id, user_id, email) values ($1, $2, $3) on conflict do nothing",
+        )
+        .bind(organization.uuid())
+        .bind(user.uuid())
+        .bind(email.trim())
+        .execute(&self.pool)
+        .await?;
+        match self.log.append(Unit::new(unit)).await {
+            Ok(appended) => Ok(Some(appended.last)),
+            Err(AppendError::Conflict) => {
+                // Somebody else was faster by a moment: what was stored for this user is nobody's.
+                sqlx::query("delete from user_emails where organization_id = $1 and user_id = $2")
+                    .bind(organization.uuid())
+                    .bind(user.uuid())
+                    .execute(&self.pool)
+                    .await?;
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
-/// Lower case, without surrounding space; nothing where there is no `@` with something on each side.
+/// Whose stream is written, and on what circumstances.
+struct Registering<'a> {
+    organization: OrganizationId,
+    user: UserId,
+    metadata: &'a Metadata,
+}
+
+/// Adds a stream's next events to a unit.
+fn push_all<E: Stored>(
+    unit: &mut Vec<NewEvent>,
+    organization: OrganizationId,
+    aggregate_id: Uuid,
+    last: i64,
+    events: &[E],
+    metadata: &Metadata,
+) -> Result<(), IdentityError> {
+    for (sequence, event) in (last + 1..).zip(events) {
+        unit.push(NewEvent::of(organization, aggregate_id, Sequence::At(sequence), event, metadata)?);
+    }
+    Ok(())
+}
+
+/// Lower case, without surrounding space; nothing where it is not an address that mail can be sent
+/// to. What this lets through has neither control characters nor space, so that it is one header's
+/// worth in a mail and no more.
 fn normalized(email: &str) -> Option<String> {
     let email = email.trim();
-    let (local, domain) = email.rsplit_once('@')?;
-    let good = !local.is_empty()
-        && !domain.is_empty()
-        && email.len() <= 254
-        && !email.chars().any(|c| c.is_control() || c.is_whitespace());
+    let good = email.len() <= 254
+        && !email.chars().any(|c| c.is_control() || c.is_whitespace())
+        && email.parse::<Address>().is_ok();
     good.then(|| email.to_lowercase())
 }
 
@@ -150,9 +311,28 @@ mod tests {
     #[test]
     fn an_address_is_the_same_in_any_case() {
         assert_eq!(normalized(" Ada@Example.ORG "), Some("ada@example.org".to_owned()));
-        for bad in ["", "@", "a@", "@b", "a b@c", "a\n@c"] {
+        assert_eq!(normalized("admin@localhost").as_deref(), Some("admin@localhost"));
+    }
+
+    #[test]
+    fn what_is_no_address_or_could_be_more_than_one_is_refused() {
+        let long = format!("{}@example.org", "a".repeat(250));
+        let bad = [
+            "",
+            "@",
+            "a@",
+            "@b",
+            "a b@c",
+            "a\n@c",
+            "a@b.c\r\nbcc: x@y.z",
+            "a@b.c,d@e.f",
+            "A <a@b.c>",
+            "a@b.c\u{0}",
+            "\"a\r\nb\"@c.d",
+            &long,
+        ];
+        for bad in bad {
             assert_eq!(normalized(bad), None, "{bad:?}");
         }
-        assert_eq!(normalized("admin@localhost").as_deref(), Some("admin@localhost"));
     }
 }

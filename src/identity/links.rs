@@ -1,20 +1,21 @@
 //! Sign-in links: 256 random bits that work once, within 15 minutes. Only their digest is stored.
 
 use chrono::{DateTime, Duration, Utc};
-use hookledger_aggregates::user::{User, UserCommand};
-use hookledger_aggregates::{Actor, Metadata, OrganizationId, SessionId, UserId};
+use hookledger_aggregates::access::SignInRefusal;
+use hookledger_aggregates::user::UserError;
+use hookledger_aggregates::{OrganizationId, UserId};
 use hookledger_projections::users;
 use sha2::{Digest as _, Sha256};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::accounts::IdentityError;
+use super::client::Client;
+use super::error::IdentityError;
+use super::sessions::{Begun, Sessions};
 use super::tokens::token_text;
-use crate::log::{CommandError, Commands, LogPosition};
 use crate::secrets::master::random_bytes;
 
 /// A link as its owner gets it.
-#[derive(Debug)]
 pub struct SignInLink {
     /// To open in a browser.
     pub url: String,
@@ -29,12 +30,23 @@ pub struct Links {
     lifetime: Duration,
 }
 
-/// A session that a link opened.
-#[derive(Debug)]
-pub struct SignedIn {
-    pub user: users::User,
-    pub session: SessionId,
-    pub place: Option<LogPosition>,
+/// What became of a link that somebody wanted to use.
+pub enum Redeemed {
+    SignedIn {
+        user: users::User,
+        session: Begun,
+    },
+    /// It was made for this user, who was here before, and did not let them in.
+    Refused {
+        organization: OrganizationId,
+        user: UserId,
+        reason: SignInRefusal,
+    },
+    /// It was an invitation, and its owner became a user elsewhere meanwhile. This is for their eyes
+    /// alone: whoever invited them must not see it, nor infer it.
+    Elsewhere,
+    /// There never was such a link, or it is long gone, or nobody is to know what became of it.
+    Unknown,
 }
 
 impl Links {
@@ -57,6 +69,11 @@ impl Links {
         let token = token_text(&secret);
         let expires_at = now + self.lifetime;
         let mut transaction = self.pool.begin().await?;
+        // Of two links that are made at once the one that is stored later stays alone.
+        sqlx::query("select pg_advisory_xact_lock(hashtextextended($1::text, 7307))")
+            .bind(user.uuid())
+            .execute(&mut *transaction)
+            .await?;
         sqlx::query("delete from magic_links where organization_id = $1 and user_id = $2 and used_at is null")
             .bind(organization.uuid())
             .bind(user.uuid())
@@ -75,18 +92,17 @@ impl Links {
         Ok(SignInLink { url: format!("{}/auth/verify?token={token}", self.base_url), expires_at })
     }
 
-    /// Uses a link up and opens a session. Nothing where the link is unknown, used, out of date, or
-    /// its user may not sign in.
+    /// Uses a link up and opens a session.
     ///
     /// # Errors
-    /// When store or log fail.
+    /// When store or log fail; then the link is used up all the same.
     pub async fn redeem(
         &self,
-        commands: &Commands,
+        sessions: &Sessions,
         token: &str,
-        client: String,
+        client: Client,
         now: DateTime<Utc>,
-    ) -> Result<Option<SignedIn>, IdentityError> {
+    ) -> Result<Redeemed, IdentityError> {
         // One statement: of any number of uses at once, one gets the row.
         let row: Option<(Uuid, Uuid)> = sqlx::query_as(
             "update magic_links set used_at = $2
@@ -97,26 +113,56 @@ impl Links {
         .bind(now)
         .fetch_optional(&self.pool)
         .await?;
-        let Some((organization, user)) = row else { return Ok(None) };
-        let (organization, user) = (OrganizationId::new(organization), UserId::new(user));
-        let Some(row) = users::find(&self.pool, organization, user).await?.filter(|user| user.is_active) else {
-            return Ok(None);
+        let Some((organization, user)) = row else { return self.why_not(token).await };
+        let (organization, id) = (OrganizationId::new(organization), UserId::new(user));
+        let Some(user) = users::find(&self.pool, organization, id).await?.filter(users::User::may_sign_in) else {
+            return self.refused(organization, id, SignInRefusal::Deactivated).await;
         };
-        let session = SessionId::new(Uuid::now_v7());
-        let metadata = Metadata { actor: Actor::User(user), client: Some(client), session: Some(session) };
-        let command = UserCommand::SignIn { session };
-        let place = match commands.execute::<User>(organization, user.uuid(), command, &metadata).await {
-            Ok(place) => place,
-            Err(CommandError::Refused(error)) => return Err(error.into()),
-            Err(CommandError::Busy | CommandError::Overloaded) => {
-                return Err(crate::log::AppendError::Overloaded.into());
+        let metadata = |session| client.metadata(id, Some(session));
+        match sessions.begin(&user, metadata, now).await {
+            Ok(session) => Ok(Redeemed::SignedIn { user, session }),
+            Err(IdentityError::User(UserError::Deactivated)) => {
+                self.refused(organization, id, SignInRefusal::Deactivated).await
             }
-            Err(CommandError::Failed(reason)) => {
-                tracing::error!(reason, "a sign-in could not be recorded");
-                return Err(crate::log::AppendError::Failed.into());
-            }
-        };
-        Ok(Some(SignedIn { user: row, session, place }))
+            Err(IdentityError::AddressTaken) => Ok(Redeemed::Elsewhere),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What is known of a link that does not work.
+    async fn why_not(&self, token: &str) -> Result<Redeemed, IdentityError> {
+        let row: Option<(Uuid, Uuid, bool)> = sqlx::query_as(
+            "select organization_id, user_id, used_at is not null from magic_links where token_sha256 = $1",
+        )
+        .bind(digest(token))
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some((organization, user, is_used)) = row else { return Ok(Redeemed::Unknown) };
+        let reason = if is_used { SignInRefusal::LinkUsed } else { SignInRefusal::LinkExpired };
+        self.refused(OrganizationId::new(organization), UserId::new(user), reason).await
+    }
+
+    /// That somebody used an invitation and did not join would tell the organization that they are
+    /// a user elsewhere: of those who were never here nothing is told.
+    async fn refused(
+        &self,
+        organization: OrganizationId,
+        user: UserId,
+        reason: SignInRefusal,
+    ) -> Result<Redeemed, IdentityError> {
+        let was_here = users::find(&self.pool, organization, user).await?.is_some_and(|user| user.joined_at.is_some());
+        Ok(if was_here { Redeemed::Refused { organization, user, reason } } else { Redeemed::Unknown })
+    }
+
+    /// Removes links that ran out a day ago.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn sweep(&self) -> Result<(), sqlx::Error> {
+        sqlx::query("delete from magic_links where expires_at < now() - interval '1 day'")
+            .execute(&self.pool)
+            .await
+            .map(drop)
     }
 }
 

@@ -56,6 +56,12 @@ impl Tokens {
         Self { keys, issuer, lifetime }
     }
 
+    /// How long a token is good for.
+    #[must_use]
+    pub fn lifetime(&self) -> Duration {
+        self.lifetime
+    }
+
     /// A token for a session that begins now.
     ///
     /// # Errors

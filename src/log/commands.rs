@@ -101,14 +101,31 @@ impl Commands {
     where
         A: Aggregate<Services = ()>,
     {
+        self.load_with_sequence(organization, aggregate_id).await.map(|(aggregate, _)| aggregate)
+    }
+
+    /// The aggregate as it stands and the sequence of its last event, 0 where there is none: for
+    /// units that span streams, each at its expected sequence.
+    ///
+    /// # Errors
+    /// [`CommandError::Failed`] when its stream cannot be read.
+    pub async fn load_with_sequence<A>(
+        &self,
+        organization: OrganizationId,
+        aggregate_id: Uuid,
+    ) -> Result<(A, i64), CommandError<A::Error>>
+    where
+        A: Aggregate<Services = ()>,
+    {
         let repository = Repository::new(self, organization);
         let failed = |error: &dyn std::error::Error| CommandError::Failed(error.to_string());
         let events = repository.get_events::<A>(&aggregate_id.to_string()).await.map_err(|error| failed(&error))?;
-        let mut aggregate = A::default();
+        let (mut aggregate, mut sequence) = (A::default(), 0);
         for event in events {
+            sequence = i64::try_from(event.sequence).map_err(|error| failed(&error))?;
             aggregate.apply(serde_json::from_value(event.payload).map_err(|error| failed(&error))?);
         }
-        Ok(aggregate)
+        Ok((aggregate, sequence))
     }
 }
 

@@ -134,6 +134,8 @@ impl Handler for Recorder {
                     | Event::Organization(_)
                     | Event::User(_)
                     | Event::EmailClaim(_)
+                    | Event::Team(_)
+                    | Event::Access(_)
                     | Event::Provider(_) => None,
                 };
                 if let Some(unit) = pending {

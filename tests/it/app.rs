@@ -107,6 +107,9 @@ pub fn settings(url: Option<&str>) -> ServeSettings {
         listen: "127.0.0.1:0".parse().unwrap(),
         max_body: Size(25 << 20),
         session_ttl: Span(chrono::Duration::hours(1)),
+        smtp_url: None,
+        mail_from: "hookledger@localhost".parse().unwrap(),
+        mail_dir: None,
         graphql_get: false,
         threads: None,
     }
@@ -174,6 +177,14 @@ impl TestApp {
         let metadata = hookledger_aggregates::Metadata::default();
         let (_, place) = core.accounts.register(organization, email, role, &metadata).await.unwrap();
         assert!(core.checkpoints.wait_for(&["users"], place, Duration::from_secs(10)).await.unwrap());
+        let link = core.sign_in_link(&self.settings.store, email).await.unwrap();
+        core.stop().await;
+        self.sign_in(&link.url).await
+    }
+
+    /// Another session of a user.
+    pub async fn sign_in_again(&self, email: &str) -> Actor<'_> {
+        let core = Core::start(&self.database.store(), &self.settings.store).await.unwrap();
         let link = core.sign_in_link(&self.settings.store, email).await.unwrap();
         core.stop().await;
         self.sign_in(&link.url).await

@@ -40,21 +40,32 @@ const PATHS: &[(&str, &str)] = &[
     ("WebhookProvider", "node(id: $provider) { ... on WebhookProvider { @ } }"),
     ("Webhook", "node(id: $webhook) { ... on Webhook { @ } }"),
     ("Viewer", "viewer { @ }"),
+    ("User", "node(id: $user) { ... on User { @ } }"),
 ];
 
 /// Fields by type, with arguments where they need some.
 const FIELDS: &[(&str, Allowed, &str)] = &[
     ("Query", Anybody, "viewer"),
     ("Query", Members, "node(id: $webhook) organization(slug: $slug)"),
-    ("Query", SuperAdmins, "organizations(first: 5) analytics(from: $from, to: $to, grain: HOUR)"),
-    ("Viewer", Anybody, "user isSuperAdmin organization"),
+    (
+        "Query",
+        SuperAdmins,
+        "organizations(first: 5) users(first: 5) auditLog(first: 5) analytics(from: $from, to: $to, grain: HOUR)",
+    ),
+    ("Viewer", Anybody, "user isSuperAdmin organization sessions"),
     (
         "Organization",
         Members,
-        "id createdAt updatedAt name slug plan webhookLimit isActive webhookCount providers webhooks(first: 5)
+        "id createdAt updatedAt name slug isActive webhookCount providers webhooks(first: 5)
          deadLetters(first: 5) webhook(webhookId: $webhookId) analytics(from: $from, to: $to, grain: HOUR)",
     ),
-    ("Organization", Admins, "auditLog(first: 5) events(first: 5)"),
+    ("Organization", Admins, "plan webhookLimit usage users(first: 5) auditLog(first: 5) events(first: 5)"),
+    // The user here is the member: others of the organization do not see them, but admins do.
+    (
+        "User",
+        Members,
+        "id userId createdAt updatedAt email role isActive joinedAt lastLoginAt organization sessions",
+    ),
     (
         "WebhookProvider",
         Members,
@@ -76,7 +87,10 @@ const PARTS: &[(&str, &str)] = &[
     ("AnalyticsCounts", "received duplicates rejected succeeded failed deadLettered latency"),
     ("AnalyticsTick", "buckets"),
     ("Attempt", "attemptNumber attemptedAt endedAt succeeded statusCode durationMs errorDetails"),
-    ("AuditEntry", "position at userId client action resourceType resourceId changes"),
+    (
+        "AuditEntry",
+        "position at userId user sessionId client userAgent action resourceType resourceId changes organization",
+    ),
     ("AuditEntryConnection", "edges nodes pageInfo"),
     ("AuditEntryEdge", "cursor node"),
     ("Header", "name value"),
@@ -88,7 +102,11 @@ const PARTS: &[(&str, &str)] = &[
     ("RecordedEventConnection", "edges nodes pageInfo"),
     ("RecordedEventEdge", "cursor node"),
     ("SecretInfo", "version setAt expiresAt lastUsedAt"),
-    ("User", "id email role isActive lastLoginAt createdAt updatedAt"),
+    ("MonthlyUsage", "month used"),
+    ("Session", "id startedAt expiresAt endedAt client userAgent isCurrent"),
+    ("Usage", "plan webhookLimit month used remaining percentUsed warning resetsAt pastMonths"),
+    ("UserConnection", "edges nodes pageInfo"),
+    ("UserEdge", "cursor node"),
     ("WebhookChange", "kind webhook"),
     ("WebhookConnection", "edges nodes pageInfo searchedTo"),
     ("WebhookEdge", "cursor node"),
@@ -100,6 +118,11 @@ const PARTS: &[(&str, &str)] = &[
     ("RotateProviderSecretPayload", "provider"),
     ("SetProviderActivePayload", "provider"),
     ("DeleteProviderPayload", "provider"),
+    ("InviteUserPayload", "user"),
+    ("SetUserRolePayload", "user"),
+    ("SetUserActivePayload", "user"),
+    ("EndSessionPayload", "session"),
+    ("EndUserSessionsPayload", "user"),
 ];
 
 /// Every mutation. `$provider` and the like are others for each who may.
@@ -115,6 +138,15 @@ const MUTATIONS: &[(Allowed, &str)] = &[
         "connectProvider(input: {organizationId: $organization, providerName: $connectable, secret: \"x\"}) \
          { provider { id } }",
     ),
+    (
+        Admins,
+        "inviteUser(input: {organizationId: $organization, email: \"x@example.org\", role: MEMBER}) { user { id } }",
+    ),
+    (Admins, "setUserRole(input: {id: $user, role: MEMBER}) { user { id } }"),
+    (Admins, "setUserActive(input: {id: $user, isActive: true}) { user { id } }"),
+    (Members, "endSession(input: {id: $session}) { session { id } }"),
+    // The member's own: after this nobody asks as the member.
+    (Members, "endUserSessions(input: {userId: $user}) { user { id } }"),
 ];
 
 /// Every subscription.
@@ -124,7 +156,8 @@ const SUBSCRIPTIONS: &[(Allowed, &str)] = &[
 ];
 
 /// Lists with cursors, reached from an organization, and who may see them.
-const LISTS: &[(Allowed, &str)] = &[(Members, "webhooks"), (Members, "deadLetters"), (Admins, "auditLog")];
+const LISTS: &[(Allowed, &str)] =
+    &[(Members, "webhooks"), (Members, "deadLetters"), (Admins, "auditLog"), (Admins, "users")];
 
 /// What the tables' `$names` stand for.
 #[derive(Clone, Debug)]
@@ -134,6 +167,9 @@ struct Ids {
     provider: String,
     webhook: String,
     webhook_id: String,
+    /// The member, and a session of theirs.
+    user: String,
+    session: String,
     /// A slug that nobody has, and a provider that is not connected.
     fresh: String,
     connectable: &'static str,
@@ -152,6 +188,8 @@ impl Ids {
             provider: node(b'p', ProviderId::derive(organization, provider).uuid()),
             webhook: node(b'w', webhook),
             webhook_id: webhook.to_string(),
+            user: node(b'u', Uuid::new_v4()),
+            session: node(b's', Uuid::new_v4()),
             fresh: format!("fresh-{}", Uuid::new_v4()),
             connectable,
         }
@@ -170,6 +208,8 @@ impl Ids {
             ("$provider", quoted(&self.provider)),
             ("$webhookId", quoted(&self.webhook_id)),
             ("$webhook", quoted(&self.webhook)),
+            ("$user", quoted(&self.user)),
+            ("$session", quoted(&self.session)),
             ("$fresh", quoted(&self.fresh)),
             ("$connectable", self.connectable.to_owned()),
             ("$from", quoted("2020-01-01T00:00:00Z")),
@@ -306,9 +346,18 @@ impl<'a> World<'a> {
         super_admin.webhooks_until("theirs", "status", |nodes| nodes.len() == 2).await;
         let genuine = nodes.iter().find(|node| node["status"] == "SUCCESS").unwrap();
         let webhook: Uuid = genuine["webhookId"].as_str().unwrap().parse().unwrap();
-        let ids = |provider, connectable| Ids::of("ours", webhook, provider, connectable);
         let admin = app.user("ours", "ada@example.org", Role::Admin).await;
-        let member = app.user("ours", "bob@example.org", Role::Member).await;
+        let elsewhere = app.user("ours", "bob@example.org", Role::Member).await;
+        let member = app.sign_in_again("bob@example.org").await;
+        let data = elsewhere.data("{ viewer { user { id } sessions { id isCurrent } } }", json!({})).await;
+        let sessions = data["viewer"]["sessions"].as_array().unwrap();
+        let session = sessions.iter().find(|session| session["isCurrent"] == true).unwrap();
+        let (user, session) = (text(&data["viewer"]["user"]["id"]), text(&session["id"]));
+        let ids = |provider, connectable| Ids {
+            user: user.clone(),
+            session: session.clone(),
+            ..Ids::of("ours", webhook, provider, connectable)
+        };
         let foreign = app.user("theirs", "eve@example.org", Role::Admin).await;
         Self {
             app,
@@ -423,6 +472,7 @@ impl<'a> World<'a> {
             (&ours.organization, &random.organization),
             (&ours.provider, &random.provider),
             (&ours.webhook, &random.webhook),
+            (&ours.user, &random.user),
         ] {
             let nothing = json!({ "data": { "node": null } });
             for id in [own, nobodys, &format!("{own}A"), &own[1..].to_owned()] {
@@ -449,7 +499,8 @@ impl<'a> World<'a> {
                 }
             }
         }
-        let same_list = |a: &str, b: &str| a == b || (a != "auditLog" && b != "auditLog");
+        let is_of_webhooks = |name: &str| name == "webhooks" || name == "deadLetters";
+        let same_list = |a: &str, b: &str| a == b || (is_of_webhooks(a) && is_of_webhooks(b));
         for (_, name) in LISTS {
             let refused = self.admin.0.ask(&list("ours", name, "(after: \"nonsense\")"), json!({})).await;
             assert_eq!(code(&refused), Some("BAD_USER_INPUT"));

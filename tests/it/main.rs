@@ -11,16 +11,21 @@
 )]
 
 mod app;
+mod audit;
 mod commands;
 mod contract;
 mod graphql;
 mod kill;
 mod limits;
 mod log;
+mod mail;
+mod mailbox;
+mod people;
 mod process;
 mod projections;
 mod reading;
 mod receiving;
+mod sessions;
 mod subscriptions;
 mod tenancy;
 mod vendors;

@@ -1,0 +1,64 @@
+//! What a person tried and was refused, and what they took out: facts for auditors that depend on
+//! no state and change none. The stream's id is the person's; it is apart from their own, which is
+//! read for every decision and must not grow with what others try.
+
+use std::convert::Infallible;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::Label;
+use crate::decision::aggregate;
+
+/// There is nothing to know before a fact is noted.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Access {}
+
+#[derive(Clone, Debug)]
+pub enum AccessCommand {
+    Note(AccessEvent),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AccessEvent {
+    /// The role does not allow it. The action is a name of ours, like `deleteProvider`.
+    #[serde(rename = "access.action_refused")]
+    ActionRefused { action: Label },
+    #[serde(rename = "access.sign_in_refused")]
+    SignInRefused { reason: SignInRefusal },
+    /// So many refusals since then were counted and not noted one by one.
+    #[serde(rename = "access.refusals_suppressed")]
+    RefusalsSuppressed { count: u64, since: DateTime<Utc> },
+    /// The filter is JSON of ours, as it was asked for.
+    #[serde(rename = "access.audit_exported")]
+    AuditExported { format: Label, filter: Label },
+}
+
+/// Why somebody with an account was not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SignInRefusal {
+    /// The user or the organization is deactivated.
+    Deactivated,
+    LinkExpired,
+    LinkUsed,
+}
+
+aggregate!(Access, "access", AccessCommand, AccessEvent, Infallible, {
+    ActionRefused => "access.action_refused" v 1,
+    SignInRefused => "access.sign_in_refused" v 1,
+    RefusalsSuppressed => "access.refusals_suppressed" v 1,
+    AuditExported => "access.audit_exported" v 1,
+});
+
+impl Access {
+    /// # Errors
+    /// Never.
+    pub fn decide(&self, command: AccessCommand) -> Result<Vec<AccessEvent>, Infallible> {
+        let AccessCommand::Note(event) = command;
+        Ok(vec![event])
+    }
+
+    #[expect(clippy::unused_self, reason = "as every aggregate takes events in; here nothing is remembered")]
+    fn evolve(&mut self, _event: &AccessEvent) {}
+}

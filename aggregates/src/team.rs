@@ -1,0 +1,99 @@
+//! The admins of one organization, so that at least one stays.
+//!
+//! Whoever becomes an admin or ceases to be one changes this stream in the same unit as their own,
+//! each at its expected sequence: of two admins who demote each other at once, one comes second and
+//! is decided again. The stream's id is the organization's.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::UserId;
+use crate::decision::aggregate;
+
+/// State: who administers the organization, as [`crate::user::User::administers`] has it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Team {
+    admins: BTreeSet<UserId>,
+}
+
+#[derive(Clone, Debug)]
+pub enum TeamCommand {
+    Add {
+        admin: UserId,
+    },
+    Remove {
+        admin: UserId,
+        /// Super admins may leave an organization without an admin.
+        even_the_last: bool,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TeamEvent {
+    #[serde(rename = "team.admin_added", rename_all = "camelCase")]
+    AdminAdded { user_id: UserId },
+    #[serde(rename = "team.admin_removed", rename_all = "camelCase")]
+    AdminRemoved { user_id: UserId },
+}
+
+aggregate!(Team, "team", TeamCommand, TeamEvent, TeamError, {
+    AdminAdded => "team.admin_added" v 1,
+    AdminRemoved => "team.admin_removed" v 1,
+});
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TeamError {
+    #[error("an organization keeps at least one active admin, and this is the last one")]
+    LastAdmin,
+}
+
+impl Team {
+    /// # Errors
+    /// [`TeamError::LastAdmin`] when nobody would be left.
+    pub fn decide(&self, command: TeamCommand) -> Result<Vec<TeamEvent>, TeamError> {
+        match command {
+            TeamCommand::Add { admin } if self.admins.contains(&admin) => Ok(vec![]),
+            TeamCommand::Add { admin } => Ok(vec![TeamEvent::AdminAdded { user_id: admin }]),
+            TeamCommand::Remove { admin, even_the_last } => {
+                if !even_the_last && self.admins.iter().all(|other| *other == admin) {
+                    return Err(TeamError::LastAdmin);
+                }
+                let is_one = self.admins.contains(&admin);
+                Ok(is_one.then_some(TeamEvent::AdminRemoved { user_id: admin }).into_iter().collect())
+            }
+        }
+    }
+
+    /// Takes an event in.
+    pub fn evolve(&mut self, event: &TeamEvent) {
+        match event {
+            TeamEvent::AdminAdded { user_id } => drop(self.admins.insert(*user_id)),
+            TeamEvent::AdminRemoved { user_id } => drop(self.admins.remove(user_id)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_admin_stays_unless_a_super_admin_says_otherwise() {
+        let user = |number| UserId::new(uuid::Uuid::from_u128(number));
+        let remove = |admin, even_the_last| TeamCommand::Remove { admin, even_the_last };
+        let mut team = Team::default();
+        for number in [1, 2, 2] {
+            for event in team.decide(TeamCommand::Add { admin: user(number) }).unwrap() {
+                team.evolve(&event);
+            }
+        }
+        for event in team.decide(remove(user(1), false)).unwrap() {
+            team.evolve(&event);
+        }
+        assert_eq!(team.decide(remove(user(2), false)), Err(TeamError::LastAdmin));
+        assert_eq!(team.decide(remove(user(2), true)), Ok(vec![TeamEvent::AdminRemoved { user_id: user(2) }]));
+        assert_eq!(team.decide(remove(user(3), false)), Ok(vec![]));
+        assert_eq!(Team::default().decide(remove(user(3), false)), Err(TeamError::LastAdmin));
+    }
+}

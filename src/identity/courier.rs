@@ -1,0 +1,148 @@
+//! Links by mail. Whoever asks is answered before anything is looked up, so that neither the answer
+//! nor its time tells whether an address is anybody's; the rest is done here, one after the other.
+
+use std::sync::Arc;
+
+use chrono::Utc;
+use hookledger_aggregates::access::SignInRefusal;
+use hookledger_aggregates::{Actor, EmailClaimId, Metadata, OrganizationId, UserId};
+use hookledger_projections::{organizations, users};
+use lettre::Address;
+use sqlx::PgPool;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::accounts::Accounts;
+use super::client::Client;
+use super::error::IdentityError;
+use super::letters;
+use super::links::Links;
+use super::refusals::Refusals;
+use crate::mail::{Mail, Mailer};
+
+/// Errands that may wait; more are refused.
+const QUEUE: usize = 1_024;
+/// Open invitations of one address that it is reminded of at once.
+const INVITATIONS: i64 = 3;
+
+/// What is to be mailed.
+enum Errand {
+    /// Somebody wants to sign in with this address.
+    Link { email: String, client: Client },
+    /// Somebody was invited.
+    Invitation { organization: OrganizationId, user: UserId },
+}
+
+/// Takes errands on. Cheap to clone.
+#[derive(Clone)]
+pub struct Errands(mpsc::Sender<Errand>);
+
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("too many requests wait already")]
+pub struct Overloaded;
+
+impl Errands {
+    /// A link for whoever this address is, if it is anybody.
+    ///
+    /// # Errors
+    /// [`Overloaded`], whoever it is.
+    pub fn ask_for_link(&self, email: String, client: Client) -> Result<(), Overloaded> {
+        self.0.try_send(Errand::Link { email, client }).map_err(|_| Overloaded)
+    }
+
+    /// A mail to somebody who was invited.
+    ///
+    /// # Errors
+    /// [`Overloaded`]: there is no mail.
+    pub fn invite(&self, organization: OrganizationId, user: UserId) -> Result<(), Overloaded> {
+        self.0.try_send(Errand::Invitation { organization, user }).map_err(|_| Overloaded)
+    }
+}
+
+/// Runs errands.
+pub struct Courier {
+    queue: mpsc::Receiver<Errand>,
+    pool: PgPool,
+    accounts: Arc<Accounts>,
+    links: Links,
+    refusals: Refusals,
+    mailer: Mailer,
+    base_url: String,
+}
+
+impl Courier {
+    /// A courier and the way to it.
+    #[must_use]
+    pub fn new(
+        pool: PgPool,
+        accounts: Arc<Accounts>,
+        links: Links,
+        refusals: Refusals,
+        mailer: Mailer,
+        base_url: String,
+    ) -> (Errands, Self) {
+        let (to_queue, queue) = mpsc::channel(QUEUE);
+        (Errands(to_queue), Self { queue, pool, accounts, links, refusals, mailer, base_url })
+    }
+
+    /// Runs errands until stopped.
+    pub async fn run(mut self, stop: CancellationToken) {
+        while let Some(Some(errand)) = stop.run_until_cancelled(self.queue.recv()).await {
+            let done = match errand {
+                Errand::Link { email, client } => self.link(&email, client).await,
+                Errand::Invitation { organization, user } => self.invitation(organization, user).await,
+            };
+            if let Err(error) = done {
+                tracing::error!(%error, "a link could not be mailed");
+            }
+        }
+    }
+
+    async fn link(&self, email: &str, client: Client) -> Result<(), IdentityError> {
+        let claim = self.accounts.claim(email)?;
+        let Some(user) = users::find_by_claim(&self.pool, claim).await? else {
+            for invited in users::invitations(&self.pool, claim, INVITATIONS).await? {
+                self.invitation(OrganizationId::new(invited.organization_id), UserId::new(invited.id)).await?;
+            }
+            return Ok(());
+        };
+        let (organization, id) = (OrganizationId::new(user.organization_id), UserId::new(user.id));
+        if !user.may_sign_in() {
+            // Who asks is not known to be them.
+            let metadata = Metadata { actor: Actor::System, ..client.metadata(id, None) };
+            self.refusals.sign_in(organization, id, SignInRefusal::Deactivated, &metadata);
+            return Ok(());
+        }
+        let link = self.links.create(organization, id, Utc::now()).await?;
+        self.send(&user, |to| letters::sign_in(to, link))
+    }
+
+    /// An address that is somebody's elsewhere is told so; whoever invited it is told nothing.
+    async fn invitation(&self, organization: OrganizationId, user: UserId) -> Result<(), IdentityError> {
+        let row = users::find(&self.pool, organization, user).await?;
+        let inviting = organizations::find(&self.pool, organization).await?;
+        let (Some(row), Some(inviting)) = (row, inviting) else { return Ok(()) };
+        if row.joined_at.is_some() || !row.may_sign_in() {
+            return Ok(());
+        }
+        if users::find_by_claim(&self.pool, self.claim_of(&row)?).await?.is_some() {
+            return self.send(&row, |to| letters::belongs_elsewhere(to, &inviting.name));
+        }
+        let link = self.links.create(organization, user, Utc::now()).await?;
+        self.send(&row, |to| letters::invitation(to, &inviting.name, link, &self.base_url))
+    }
+
+    fn claim_of(&self, user: &users::User) -> Result<EmailClaimId, IdentityError> {
+        self.accounts.claim(user.email.as_deref().unwrap_or_default())
+    }
+
+    fn send(&self, user: &users::User, letter: impl FnOnce(Address) -> Mail) -> Result<(), IdentityError> {
+        // An address that was erased gets no mail.
+        let Some(email) = &user.email else { return Ok(()) };
+        let to = email.parse().map_err(|_| IdentityError::Address(email.clone()))?;
+        if self.mailer.send(letter(to)).is_err() {
+            tracing::error!(user.id = %user.id, "too many mails wait: one is not sent");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,51 @@
+//! What can go wrong with people.
+
+use hookledger_aggregates::email_claim::EmailClaimError;
+use hookledger_aggregates::team::TeamError;
+use hookledger_aggregates::user::UserError;
+
+use crate::log::{AppendError, CommandError};
+use crate::secrets::vault::VaultError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    #[error("{0:?} is not an e-mail address")]
+    Address(String),
+    #[error("the address belongs to another user")]
+    AddressTaken,
+    #[error("this address is a user of the organization already")]
+    AlreadyHere,
+    #[error("there is no active user with this address")]
+    NoSuchUser,
+    #[error(transparent)]
+    User(#[from] UserError),
+    #[error(transparent)]
+    Team(#[from] TeamError),
+    #[error("others are changing the same thing; try again")]
+    Busy,
+    #[error("a stream of the log cannot be read: {0}")]
+    Read(String),
+    #[error("a session token cannot be made: {0}")]
+    Token(#[from] super::TokenError),
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    #[error(transparent)]
+    Append(#[from] AppendError),
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+}
+
+impl From<EmailClaimError> for IdentityError {
+    fn from(error: EmailClaimError) -> Self {
+        match error {
+            EmailClaimError::Taken => Self::AddressTaken,
+        }
+    }
+}
+
+/// Reading a stream refuses nothing and appends nothing.
+pub(super) fn unread<E: std::error::Error>(error: CommandError<E>) -> IdentityError {
+    IdentityError::Read(error.to_string())
+}

@@ -1,0 +1,132 @@
+//! How often somebody may ask for a link: per address and per client, in bounded memory.
+//!
+//! Keys are hashed, with a secret of this process, into a fixed number of buckets. So whoever asks
+//! in the names of millions costs no memory, and nobody can choose whose bucket they share.
+
+use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use hookledger_aggregates::{EmailClaimId, UserId};
+
+/// Buckets of each kind, at about 100 bytes.
+const BUCKETS: u64 = 1 << 17;
+/// Links for one address at once, and how often after that. Whoever asks in somebody else's name
+/// ends that person's last link: they must not be able to do so all the time.
+const PER_ADDRESS: NonZeroU32 = NonZeroU32::new(5).expect("not zero");
+const ADDRESS_EVERY: Duration = Duration::from_secs(120);
+/// Requests of one client at once, and how often after that. Behind a proxy many share one.
+const PER_CLIENT: NonZeroU32 = NonZeroU32::new(60).expect("not zero");
+const CLIENT_EVERY: Duration = Duration::from_secs(1);
+/// Invitations of one admin at once, and how often after that.
+const PER_INVITER: NonZeroU32 = NonZeroU32::new(50).expect("not zero");
+const INVITER_EVERY: Duration = Duration::from_secs(20);
+
+/// Asked too often; the seconds after which it may be asked again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooOften {
+    pub retry_after: u64,
+}
+
+/// The limits of one node.
+pub struct Limits {
+    addresses: Buckets,
+    clients: Buckets,
+    inviters: Buckets,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            addresses: Buckets::new(PER_ADDRESS, ADDRESS_EVERY),
+            clients: Buckets::new(PER_CLIENT, CLIENT_EVERY),
+            inviters: Buckets::new(PER_INVITER, INVITER_EVERY),
+        }
+    }
+}
+
+impl Limits {
+    /// Counts one request for a link, whether or not the address is anybody's.
+    ///
+    /// # Errors
+    /// [`TooOften`] for this address or this client.
+    pub fn ask_for_link(&self, address: EmailClaimId, client: &str) -> Result<(), TooOften> {
+        self.clients.check(&network(client))?;
+        self.addresses.check(&address)
+    }
+
+    /// Counts one invitation.
+    ///
+    /// # Errors
+    /// [`TooOften`] for this admin.
+    pub fn invite(&self, inviter: UserId) -> Result<(), TooOften> {
+        self.inviters.check(&inviter)
+    }
+}
+
+/// Whoever has one IPv6 address has the 2⁶⁴ of its network.
+fn network(client: &str) -> String {
+    match client.parse() {
+        Ok(IpAddr::V6(address)) => format!("{:x}", address.to_bits() >> 64),
+        _ => client.to_owned(),
+    }
+}
+
+struct Buckets {
+    limiter: DefaultKeyedRateLimiter<u64>,
+    hasher: RandomState,
+}
+
+impl Buckets {
+    fn new(burst: NonZeroU32, every: Duration) -> Self {
+        let quota = Quota::with_period(every).unwrap_or(Quota::per_minute(NonZeroU32::MIN)).allow_burst(burst);
+        Self { limiter: RateLimiter::keyed(quota), hasher: RandomState::new() }
+    }
+
+    fn check(&self, key: &impl Hash) -> Result<(), TooOften> {
+        let bucket = self.hasher.hash_one(key) % BUCKETS;
+        self.limiter.check_key(&bucket).map_err(|not_until| TooOften {
+            retry_after: not_until.wait_time_from(DefaultClock::default().now()).as_secs().max(1),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_asked_for_some_times_and_then_later() {
+        let limits = Limits::default();
+        let claim = |number| EmailClaimId::new(uuid::Uuid::from_u128(number));
+        for client in 0..5 {
+            assert_eq!(limits.ask_for_link(claim(1), &format!("192.0.2.{client}")), Ok(()));
+        }
+        let refused = limits.ask_for_link(claim(1), "192.0.2.9").unwrap_err();
+        assert!((100..=120).contains(&refused.retry_after), "{refused:?}");
+        assert_eq!(limits.ask_for_link(claim(2), "192.0.2.9"), Ok(()));
+    }
+
+    #[test]
+    fn a_client_is_its_network() {
+        let limits = Limits::default();
+        let asked = (0..100u32).filter(|n| {
+            let claim = EmailClaimId::new(uuid::Uuid::from_u128(u128::from(*n)));
+            limits.ask_for_link(claim, &format!("2001:db8::{n:x}")).is_ok()
+        });
+        let asked = asked.count();
+        assert!((60..=62).contains(&asked), "{asked}");
+    }
+
+    #[test]
+    fn a_million_addresses_take_no_more_memory_than_the_buckets() {
+        let buckets = Buckets::new(PER_ADDRESS, ADDRESS_EVERY);
+        for n in 0..1_000_000_u64 {
+            let _ = buckets.check(&n);
+        }
+        assert!(buckets.limiter.len() <= usize::try_from(BUCKETS).unwrap());
+    }
+}

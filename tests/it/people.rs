@@ -1,0 +1,364 @@
+//! People: links by mail that tell strangers nothing, invitations, roles, and the last admin.
+
+use std::time::{Duration, Instant};
+
+use hookledger_aggregates::user::Role;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::app::{Actor, TestApp};
+use crate::mailbox::{Mailbox, link_in};
+
+const INVITE: &str = "mutation($id: ID!, $email: String!, $role: Role!) { \
+    inviteUser(input: {organizationId: $id, email: $email, role: $role}) { \
+    user { id userId email role isActive joinedAt lastLoginAt organization { slug } } } }";
+const SET_ROLE: &str =
+    "mutation($id: ID!, $role: Role!) { setUserRole(input: {id: $id, role: $role}) { user { role } } }";
+const SET_ACTIVE: &str =
+    "mutation($id: ID!, $on: Boolean!) { setUserActive(input: {id: $id, isActive: $on}) { user { isActive } } }";
+const USERS: &str = "query($slug: String!, $search: String) { organization(slug: $slug) { \
+    users(search: $search) { nodes { id email role isActive joinedAt lastLoginAt } } } }";
+
+async fn with_mail() -> (TestApp, Mailbox) {
+    let mailbox = Mailbox::new();
+    let path = mailbox.path();
+    (TestApp::with(|settings| settings.mail_dir = Some(path)).await, mailbox)
+}
+
+async fn ask_for_link(app: &TestApp, email: &str) -> (StatusCode, String) {
+    let url = format!("{}/api/auth/request-magic-link", app.url);
+    let response = app.client.post(url).json(&json!({ "email": email })).send().await.unwrap();
+    (response.status(), response.text().await.unwrap())
+}
+
+async fn redeem(app: &TestApp, link: &str) -> (StatusCode, Value) {
+    let token = link.split_once("token=").unwrap().1;
+    let url = format!("{}/api/auth/verify-magic-link", app.url);
+    let response = app.client.post(url).json(&json!({ "token": token })).send().await.unwrap();
+    (response.status(), response.json().await.unwrap())
+}
+
+async fn my_id(actor: &Actor<'_>) -> Value {
+    actor.data("{ viewer { user { id } } }", json!({})).await["viewer"]["user"]["id"].take()
+}
+
+async fn users(actor: &Actor<'_>, slug: &str) -> Vec<Value> {
+    let mut data = actor.data(USERS, json!({ "slug": slug })).await;
+    serde_json::from_value(data["organization"]["users"]["nodes"].take()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn asking_for_a_link_tells_nobody_who_is_a_user() {
+    let (app, mailbox) = with_mail().await;
+    let admin = app.super_admin().await;
+    app.organization(&admin, "acme", &[]).await;
+    let ada = app.user("acme", "ada@example.org", Role::Member).await;
+    let gone = app.user("acme", "gone@example.org", Role::Member).await;
+    admin.data(SET_ACTIVE, json!({ "id": my_id(&gone).await, "on": false })).await;
+
+    let (mut times, mut answers) = (Vec::new(), Vec::new());
+    for email in ["ada@example.org", "nobody@example.org", "gone@example.org", " ADA@Example.org "] {
+        let started = Instant::now();
+        answers.push(ask_for_link(&app, email).await);
+        times.push(started.elapsed());
+    }
+    assert_eq!(answers[0].0, StatusCode::ACCEPTED);
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:#?}");
+    assert!(times.iter().all(|time| *time < Duration::from_millis(500)), "{times:?}");
+    // The address as it was stored got both, and the newer one alone works.
+    let mails = mailbox.to("ada@example.org", 2).await;
+    assert_eq!(mailbox.all().len(), 2);
+    assert_eq!(redeem(&app, &link_in(&mails[0])).await.0, StatusCode::UNAUTHORIZED);
+    let (status, body) = redeem(&app, &link_in(&mails[1])).await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!((&body["user"]["email"], &body["organization"]["slug"]), (&json!("ada@example.org"), &json!("acme")));
+    ada.data("{ viewer { user { lastLoginAt } } }", json!({})).await;
+
+    // Too often is too often, whoever it is; others can still ask.
+    let refused = |email: &'static str| {
+        let app = &app;
+        async move {
+            let mut answers = Vec::new();
+            for _ in 0..6 {
+                answers.push(ask_for_link(app, email).await);
+            }
+            answers.pop().unwrap()
+        }
+    };
+    let known = refused("ada@example.org").await;
+    assert_eq!(known.0, StatusCode::TOO_MANY_REQUESTS);
+    for email in ["someone@example.org", "gone@example.org"] {
+        assert_eq!(refused(email).await, known);
+    }
+    assert_eq!(ask_for_link(&app, "another@example.org").await.0, StatusCode::ACCEPTED);
+
+    for bad in ["", "ada", "a@b.c\r\nBcc: x@y.z", "ada@example.org, eve@example.org", "<ada@example.org>"] {
+        assert_eq!(ask_for_link(&app, bad).await.0, StatusCode::BAD_REQUEST, "{bad:?}");
+    }
+    for body in ["", "{", "[]", "{\"email\":7}", "{\"email\":null}"] {
+        let url = format!("{}/api/auth/request-magic-link", app.url);
+        let request = app.client.post(url).header("content-type", "application/json").body(body);
+        assert_eq!(request.send().await.unwrap().status(), StatusCode::BAD_REQUEST, "{body}");
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_invited_joins_by_the_link_in_the_mail() {
+    let (app, mailbox) = with_mail().await;
+    let admin = app.super_admin().await;
+    let id = app.organization(&admin, "acme", &[]).await;
+    let invited = admin.data(INVITE, json!({ "id": id, "email": "Boss@Example.org", "role": "ADMIN" })).await;
+    let invited = &invited["inviteUser"]["user"];
+    assert_eq!((&invited["email"], &invited["role"]), (&json!("Boss@Example.org"), &json!("ADMIN")));
+    assert_eq!((&invited["joinedAt"], &invited["isActive"]), (&Value::Null, &json!(true)));
+    assert_eq!(invited["organization"]["slug"], "acme");
+    let first = mailbox.link("Boss@Example.org", 1).await;
+    // Inviting again, or asking oneself, sends another link; the one before works no longer.
+    admin.data(INVITE, json!({ "id": id, "email": "boss@example.org", "role": "ADMIN" })).await;
+    let second = mailbox.link("Boss@Example.org", 2).await;
+    assert_eq!(ask_for_link(&app, "boss@example.org").await.0, StatusCode::ACCEPTED);
+    let third = mailbox.link("Boss@Example.org", 3).await;
+    assert_eq!(users(&admin, "acme").await.len(), 1);
+    for old in [&first, &second] {
+        assert_eq!(redeem(&app, old).await.0, StatusCode::UNAUTHORIZED);
+    }
+    let boss = app.sign_in(&third).await;
+    let data = boss.data("{ viewer { user { joinedAt role lastLoginAt } organization { slug } } }", json!({})).await;
+    assert_eq!(data["viewer"]["organization"]["slug"], "acme");
+    assert_eq!(redeem(&app, &third).await.0, StatusCode::UNAUTHORIZED);
+    // A user is not invited again, and neither is nonsense.
+    assert_eq!(boss.code(INVITE, json!({ "id": id, "email": "BOSS@example.org", "role": "MEMBER" })).await, "CONFLICT");
+    for bad in ["nonsense", "a@b.c\nBcc: d@e.f", "a@b.c, d@e.f", ""] {
+        assert_eq!(boss.code(INVITE, json!({ "id": id, "email": bad, "role": "MEMBER" })).await, "BAD_USER_INPUT");
+    }
+    // Somebody who was invited and deactivated is not let in.
+    boss.data(INVITE, json!({ "id": id, "email": "late@example.org", "role": "MEMBER" })).await;
+    let late = mailbox.link("late@example.org", 1).await;
+    let found = boss.data(USERS, json!({ "slug": "acme", "search": "LATE" })).await;
+    let nodes = found["organization"]["users"]["nodes"].as_array().unwrap().clone();
+    assert_eq!(nodes.len(), 1);
+    boss.data(SET_ACTIVE, json!({ "id": nodes[0]["id"], "on": false })).await;
+    assert_eq!(redeem(&app, &late).await.0, StatusCode::UNAUTHORIZED);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_belongs_elsewhere_is_invited_like_any_other() {
+    let (app, mailbox) = with_mail().await;
+    let admin = app.super_admin().await;
+    for slug in ["ours", "theirs"] {
+        app.organization(&admin, slug, &[]).await;
+    }
+    app.user("theirs", "eve@example.org", Role::Member).await;
+    let boss = app.user("ours", "boss@example.org", Role::Admin).await;
+    let ours = boss.data("{ viewer { organization { id } } }", json!({})).await["viewer"]["organization"]["id"].take();
+
+    let mut answers = Vec::new();
+    for email in ["eve@example.org", "new@example.org", "admin@localhost"] {
+        let mut answer = boss.ask(INVITE, json!({ "id": ours, "email": email, "role": "MEMBER" })).await;
+        let user = &mut answer["data"]["inviteUser"]["user"];
+        assert_eq!(user["email"].take(), json!(email));
+        (user["id"], user["userId"]) = (Value::Null, Value::Null);
+        answers.push(answer);
+    }
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:#?}");
+    // What the list and the trail say is the same of each.
+    let listed = users(&boss, "ours").await;
+    let seen = |email: &str| {
+        let mut user = listed.iter().find(|user| user["email"] == email).unwrap().clone();
+        (user["id"], user["email"]) = (Value::Null, Value::Null);
+        user
+    };
+    assert_eq!(seen("eve@example.org"), seen("new@example.org"));
+    assert_eq!(seen("admin@localhost"), seen("new@example.org"));
+    // Only the mail tells its owner, and it has no link.
+    let told = mailbox.to("eve@example.org", 1).await.pop().unwrap();
+    assert!(told.contains("another organization") && !told.contains("token="), "{told}");
+    assert!(mailbox.to("admin@localhost", 1).await[0].contains("another organization"));
+    let link = mailbox.link("new@example.org", 1).await;
+
+    // The same address invited by two: it joins one, and the other does not learn of it.
+    let id = users(&admin, "theirs").await.len();
+    assert_eq!(id, 1);
+    let theirs = admin.data("{ organization(slug: \"theirs\") { id } }", json!({})).await;
+    let invited = json!({ "id": theirs["organization"]["id"], "email": "new@example.org", "role": "ADMIN" });
+    admin.data(INVITE, invited).await;
+    let other = mailbox.link("new@example.org", 2).await;
+    assert_eq!(redeem(&app, &other).await.0, StatusCode::OK);
+    let (status, body) = redeem(&app, &link).await;
+    assert_eq!((status, &body["code"]), (StatusCode::CONFLICT, &json!("address_elsewhere")));
+    assert_eq!(redeem(&app, &link).await.0, StatusCode::UNAUTHORIZED);
+    let again = users(&boss, "ours").await;
+    let new = again.iter().find(|user| user["email"] == "new@example.org").unwrap();
+    assert_eq!((&new["joinedAt"], &new["lastLoginAt"]), (&Value::Null, &Value::Null));
+    let trail = boss.data("{ organization(slug: \"ours\") { auditLog { nodes { action } } } }", json!({})).await;
+    let trail = trail.to_string();
+    assert!(!trail.contains("refused") && !trail.contains("joined"), "{trail}");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_are_managed_by_admins_of_their_organization_and_nobody_else() {
+    let (app, _mailbox) = with_mail().await;
+    let admin = app.super_admin().await;
+    let ours = app.organization(&admin, "ours", &[]).await;
+    app.organization(&admin, "theirs", &[]).await;
+    let boss = app.user("ours", "boss@example.org", Role::Admin).await;
+    let member = app.user("ours", "member@example.org", Role::Member).await;
+    let stranger = app.user("theirs", "stranger@example.org", Role::Admin).await;
+    let (user, root) = (my_id(&member).await, my_id(&admin).await);
+    let mutations = [
+        (INVITE, json!({ "id": ours, "email": "x@example.org", "role": "MEMBER" })),
+        (SET_ROLE, json!({ "id": user, "role": "ADMIN" })),
+        (SET_ACTIVE, json!({ "id": user, "on": false })),
+    ];
+    for (mutation, variables) in &mutations {
+        assert_eq!(member.code(mutation, variables.clone()).await, "FORBIDDEN", "{mutation}");
+        assert_eq!(stranger.code(mutation, variables.clone()).await, "NOT_FOUND", "{mutation}");
+        let mut random = variables.clone();
+        random["id"] = json!("bm9uc2Vuc2U");
+        assert_eq!(stranger.code(mutation, random).await, "NOT_FOUND");
+    }
+    for (mutation, variables) in
+        [(SET_ROLE, json!({ "id": root, "role": "MEMBER" })), (SET_ACTIVE, json!({ "id": root, "on": false }))]
+    {
+        assert_eq!(boss.code(mutation, variables.clone()).await, "NOT_FOUND");
+        // The last super admin stays, even for themself.
+        assert_ne!(admin.code(mutation, variables).await, "INTERNAL");
+    }
+    assert_eq!(my_id(&admin).await, root);
+    for query in [
+        "{ organization(slug: \"ours\") { users { nodes { id } } } }",
+        "{ organization(slug: \"ours\") { usage { used } } }",
+        "{ organization(slug: \"ours\") { plan } }",
+        "{ organization(slug: \"ours\") { webhookLimit } }",
+        "{ organization(slug: \"ours\") { auditLog { nodes { at } } } }",
+        "{ users { nodes { id } } }",
+        "{ auditLog { nodes { at } } }",
+    ] {
+        assert_eq!(member.code(query, json!({})).await, "FORBIDDEN", "{query}");
+        let root_only = query.starts_with("{ users") || query.starts_with("{ auditLog");
+        if root_only {
+            assert_eq!(boss.code(query, json!({})).await, "FORBIDDEN", "{query}");
+        } else {
+            boss.data(query, json!({})).await;
+        }
+        admin.data(query, json!({})).await;
+    }
+    let node = "query($id: ID!) { node(id: $id) { ... on User { email organization { slug } } } }";
+    for (actor, sees) in [(&admin, true), (&boss, true), (&member, true), (&stranger, false)] {
+        let found = actor.data(node, json!({ "id": user })).await;
+        let expected = json!({ "email": "member@example.org", "organization": { "slug": "ours" } });
+        assert_eq!(found["node"], if sees { expected } else { Value::Null });
+    }
+    assert_eq!(member.data(node, json!({ "id": my_id(&boss).await })).await["node"], Value::Null);
+
+    // What an admin may do, they do; it is in force at once.
+    boss.data(SET_ROLE, json!({ "id": user, "role": "ADMIN" })).await;
+    member.data("{ organization(slug: \"ours\") { usage { used } } }", json!({})).await;
+    boss.data(SET_ROLE, json!({ "id": user, "role": "MEMBER" })).await;
+    assert_eq!(member.code("{ organization(slug: \"ours\") { usage { used } } }", json!({})).await, "FORBIDDEN");
+    boss.data(SET_ACTIVE, json!({ "id": user, "on": false })).await;
+    assert_eq!(member.code("{ viewer { user { id } } }", json!({})).await, "UNAUTHENTICATED");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_organization_keeps_an_admin_even_when_two_go_at_once() {
+    let app = TestApp::start().await;
+    let other = app.second_node().await;
+    let admin = app.super_admin().await;
+    app.organization(&admin, "acme", &[]).await;
+    let first = app.user("acme", "first@example.org", Role::Admin).await;
+    let only = my_id(&first).await;
+    for (mutation, variables) in
+        [(SET_ROLE, json!({ "id": only, "role": "MEMBER" })), (SET_ACTIVE, json!({ "id": only, "on": false }))]
+    {
+        assert_eq!(first.code(mutation, variables).await, "CONFLICT");
+    }
+    let mut second = app.user("acme", "second@example.org", Role::Admin).await;
+    second.app = &other;
+    let both = [only.clone(), my_id(&second).await];
+    // Each demotes the other, at once, on two nodes, some times over.
+    for _ in 0..10 {
+        let demote = |id: &Value| json!({ "id": id, "role": "MEMBER" });
+        let (a, b) = tokio::join!(first.ask(SET_ROLE, demote(&both[1])), second.ask(SET_ROLE, demote(&both[0])));
+        let errors = [&a, &b].into_iter().filter(|answer| answer["errors"].is_array()).count();
+        assert_eq!(errors, 1, "{a:#} {b:#}");
+        let admins = users(&admin, "acme").await.iter().filter(|user| user["role"] == "ADMIN").count();
+        assert_eq!(admins, 1);
+        for id in &both {
+            admin.data(SET_ROLE, json!({ "id": id, "role": "ADMIN" })).await;
+        }
+    }
+    // Somebody who was only invited is no admin yet; a super admin may take the last one.
+    for id in &both {
+        admin.data(SET_ACTIVE, json!({ "id": id, "on": false })).await;
+    }
+    assert!(users(&admin, "acme").await.iter().all(|user| user["isActive"] == false));
+    app.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_and_sessions_page_and_search() {
+    let app = TestApp::start().await;
+    let admin = app.super_admin().await;
+    let id = app.organization(&admin, "acme", &[]).await;
+    for n in 0..7 {
+        admin.data(INVITE, json!({ "id": id, "email": format!("u{n}@example.org"), "role": "MEMBER" })).await;
+    }
+    let query = "query($after: String) { organization(slug: \"acme\") { users(first: 3, after: $after) { \
+                 pageInfo { hasNextPage endCursor } nodes { email } } } }";
+    let (mut found, mut after) = (Vec::new(), Value::Null);
+    loop {
+        let mut data = admin.data(query, json!({ "after": after })).await;
+        let page = data["organization"]["users"].take();
+        found.extend(page["nodes"].as_array().unwrap().iter().map(|user| user["email"].clone()));
+        after = page["pageInfo"]["endCursor"].clone();
+        if page["pageInfo"]["hasNextPage"] == false {
+            break;
+        }
+    }
+    let expected: Vec<Value> = (0..7).rev().map(|n| json!(format!("u{n}@example.org"))).collect();
+    assert_eq!(found, expected);
+    let everywhere = admin.data("{ users { nodes { email organization { slug } } } }", json!({})).await;
+    assert_eq!(everywhere["users"]["nodes"].as_array().unwrap().len(), 8);
+    for (search, count) in [("u3@", 1), ("EXAMPLE", 7), ("%", 0), ("_", 0), ("nobody", 0)] {
+        let data = admin.data(USERS, json!({ "slug": "acme", "search": search })).await;
+        assert_eq!(data["organization"]["users"]["nodes"].as_array().unwrap().len(), count, "{search}");
+    }
+    assert_eq!(admin.code(USERS, json!({ "slug": "acme", "search": "\u{0}" })).await, "BAD_USER_INPUT");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_counts_what_was_accepted_this_month() {
+    let app = TestApp::start().await;
+    let admin = app.super_admin().await;
+    let id = app.organization(&admin, "acme", &[("GITHUB", crate::app::GITHUB_SECRET)]).await;
+    let limit = "mutation($id: ID!) { updateOrganization(input: {id: $id, webhookLimit: 5}) { organization { id } } }";
+    admin.data(limit, json!({ "id": id })).await;
+    let boss = app.user("acme", "boss@example.org", Role::Admin).await;
+    let query = "{ organization(slug: \"acme\") { usage { plan webhookLimit month used remaining percentUsed warning \
+                 resetsAt pastMonths { month used } } } }";
+    let usage = async || boss.data(query, json!({})).await["organization"]["usage"].take();
+    assert_eq!((usage().await["used"].clone(), usage().await["warning"].clone()), (json!(0), json!("NONE")));
+    for n in 0..4 {
+        assert_eq!(app.github("acme", &format!("d-{n}"), "{}").send().await.unwrap().status(), StatusCode::OK);
+        app.github("acme", &format!("d-{n}"), "{}").send().await.unwrap();
+    }
+    admin.webhooks_until("acme", "status", |nodes| nodes.len() == 4).await;
+    let now = usage().await;
+    assert_eq!((&now["used"], &now["remaining"], &now["warning"]), (&json!(4), &json!(1), &json!("APPROACHING")));
+    assert_eq!(now["percentUsed"], json!(80.0));
+    assert!(now["resetsAt"].as_str().unwrap().contains("-01T00:00:00"), "{now}");
+    let database = app.database.superuser().await;
+    sqlx::query("insert into webhook_counts select organization_id, month - interval '1 month', 7 from webhook_counts")
+        .execute(&database)
+        .await
+        .unwrap();
+    assert_eq!(usage().await["pastMonths"][0]["used"], 7);
+    app.stop().await;
+}
