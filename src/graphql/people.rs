@@ -76,7 +76,8 @@ impl PeopleMutation {
         let organization = organization_id(&input.organization_id)?;
         viewer.must_manage(organization)?;
         existing_organization(context, organization).await?;
-        app.limits.invite(UserId::new(viewer.user.id)).map_err(|too_often| {
+        let address = app.accounts.claim(&input.email).map_err(identity)?;
+        app.limits.invite(UserId::new(viewer.user.id), organization, address).map_err(|too_often| {
             let sentence = format!("too many invitations; try again in {} s", too_often.retry_after);
             Code::RateLimited.error(sentence)
         })?;

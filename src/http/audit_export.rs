@@ -84,6 +84,10 @@ async fn export(
         format: Label::new(format.name()),
         filter: Label::new(&told(&filter).to_string()),
     });
+    app.limits.export(UserId::new(viewer.user.id)).map_err(|too_often| {
+        let sentence = "Too many exports; try again later";
+        error(StatusCode::TOO_MANY_REQUESTS, "rate_limited", sentence).retry_after(too_often.retry_after)
+    })?;
     // What is taken out is known before it is out, and the file begins with that.
     let noted = app.commands.execute::<Access>(id, id.uuid(), note, &viewer.metadata()).await;
     if let Some(place) = noted.map_err(|error| unavailable(&error))? {

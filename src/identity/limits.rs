@@ -1,4 +1,4 @@
-//! How often somebody may ask for a link: per address and per client, in bounded memory.
+//! How often somebody may ask for a link, invite and export, in bounded memory.
 //!
 //! Keys are hashed, with a secret of this process, into a fixed number of buckets. So whoever asks
 //! in the names of millions costs no memory, and nobody can choose whose bucket they share.
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
-use hookledger_aggregates::{EmailClaimId, UserId};
+use hookledger_aggregates::{EmailClaimId, OrganizationId, UserId};
 
 /// Buckets of each kind, at about 100 bytes.
 const BUCKETS: u64 = 1 << 17;
@@ -24,6 +24,9 @@ const CLIENT_EVERY: Duration = Duration::from_secs(1);
 /// Invitations of one admin at once, and how often after that.
 const PER_INVITER: NonZeroU32 = NonZeroU32::new(50).expect("not zero");
 const INVITER_EVERY: Duration = Duration::from_secs(20);
+/// Exports of one admin at once, and how often after that.
+const PER_EXPORTER: NonZeroU32 = NonZeroU32::new(20).expect("not zero");
+const EXPORTER_EVERY: Duration = Duration::from_secs(10);
 
 /// Asked too often; the seconds after which it may be asked again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +39,8 @@ pub struct Limits {
     addresses: Buckets,
     clients: Buckets,
     inviters: Buckets,
+    invited: Buckets,
+    exporters: Buckets,
 }
 
 impl Default for Limits {
@@ -44,6 +49,8 @@ impl Default for Limits {
             addresses: Buckets::new(PER_ADDRESS, ADDRESS_EVERY),
             clients: Buckets::new(PER_CLIENT, CLIENT_EVERY),
             inviters: Buckets::new(PER_INVITER, INVITER_EVERY),
+            invited: Buckets::new(PER_ADDRESS, ADDRESS_EVERY),
+            exporters: Buckets::new(PER_EXPORTER, EXPORTER_EVERY),
         }
     }
 }
@@ -58,12 +65,22 @@ impl Limits {
         self.addresses.check(&address)
     }
 
-    /// Counts one invitation.
+    /// Counts one invitation. Its address is counted apart from who asks for links, and for each
+    /// organization by itself, so that nobody learns of what others do.
+    ///
+    /// # Errors
+    /// [`TooOften`] for this admin, or for this address in their organization.
+    pub fn invite(&self, inviter: UserId, organization: OrganizationId, address: EmailClaimId) -> Result<(), TooOften> {
+        self.inviters.check(&inviter)?;
+        self.invited.check(&address.within(organization))
+    }
+
+    /// Counts one export.
     ///
     /// # Errors
     /// [`TooOften`] for this admin.
-    pub fn invite(&self, inviter: UserId) -> Result<(), TooOften> {
-        self.inviters.check(&inviter)
+    pub fn export(&self, exporter: UserId) -> Result<(), TooOften> {
+        self.exporters.check(&exporter)
     }
 }
 

@@ -132,6 +132,12 @@ async fn whoever_is_invited_joins_by_the_link_in_the_mail() {
     for bad in ["nonsense", "a@b.c\nBcc: d@e.f", "a@b.c, d@e.f", ""] {
         assert_eq!(boss.code(INVITE, json!({ "id": id, "email": bad, "role": "MEMBER" })).await, "BAD_USER_INPUT");
     }
+    // One address is not invited all the time.
+    let again = || boss.ask(INVITE, json!({ "id": id, "email": "often@example.org", "role": "MEMBER" }));
+    for _ in 0..5 {
+        assert!(again().await.get("errors").is_none());
+    }
+    assert_eq!(again().await["errors"][0]["extensions"]["code"], "RATE_LIMITED");
     // Somebody who was invited and deactivated is not let in.
     boss.data(INVITE, json!({ "id": id, "email": "late@example.org", "role": "MEMBER" })).await;
     let late = mailbox.link("late@example.org", 1).await;

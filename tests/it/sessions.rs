@@ -3,9 +3,10 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hmac::{Hmac, Mac as _};
+use hookledger::identity::Authority;
 use hookledger::node::Core;
-use hookledger_aggregates::OrganizationId;
-use hookledger_aggregates::user::Role;
+use hookledger_aggregates::user::{Role, UserCommand};
+use hookledger_aggregates::{OrganizationId, SessionId, UserId};
 use reqwest::StatusCode;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
@@ -278,5 +279,25 @@ async fn fifty_uses_of_a_link_at_once_make_one_session() {
         let found: i64 = sqlx::query_scalar(&sql).bind(token).fetch_one(&database).await.unwrap();
         assert_eq!(found, 0, "{table}");
     }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_only_the_log_knows_of_comes_into_force() {
+    let app = TestApp::start().await;
+    let admin = app.super_admin().await;
+    let core = Core::start(&app.database.store(), &app.settings.store).await.unwrap();
+    let claims: Value =
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(admin.token.split('.').nth(1).unwrap()).unwrap()).unwrap();
+    // As when a node is killed between the append and the row.
+    let id = |name: &str| claims[name].as_str().unwrap().parse().unwrap();
+    let end = UserCommand::EndSession { session: SessionId::new(id("sid")) };
+    let metadata = hookledger_aggregates::Metadata::default();
+    let user = UserId::new(id("sub"));
+    let changed = core.accounts.change(OrganizationId::PLATFORM, user, end, Authority::Organization, &metadata).await;
+    let place = changed.unwrap().unwrap();
+    assert!(core.checkpoints.wait_for(&["sessions"], place, std::time::Duration::from_secs(10)).await.unwrap());
+    assert_eq!(status(&app, &admin.token).await, StatusCode::UNAUTHORIZED);
+    core.stop().await;
     app.stop().await;
 }
