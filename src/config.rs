@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use chrono::Duration;
 use clap::Args;
+use ipnet::IpNet;
 use lettre::message::Mailbox;
 use secrecy::SecretString;
 
@@ -55,6 +56,37 @@ pub struct ServeSettings {
     /// Largest body of a webhook.
     #[arg(long, env = "HOOKLEDGER_MAX_BODY", default_value = "25MiB", value_name = "SIZE")]
     pub max_body: Size,
+
+    /// What the bodies of all requests in flight may hold together; more is answered 503.
+    #[arg(long, env = "HOOKLEDGER_BODY_BUDGET", default_value = "128MiB", value_name = "SIZE")]
+    pub body_budget: Size,
+
+    /// Connections at once; more are answered 503.
+    #[arg(long, env = "HOOKLEDGER_MAX_CONNECTIONS", default_value = "4096", value_name = "N")]
+    pub max_connections: usize,
+
+    /// Connections at once from one address, or one /64 of IPv6; this machine and trusted proxies
+    /// are not counted.
+    #[arg(long, env = "HOOKLEDGER_MAX_CONNECTIONS_PER_CLIENT", default_value = "1024", value_name = "N")]
+    pub max_connections_per_client: usize,
+
+    /// Ranges of proxies in front of this server, comma separated, like 10.0.0.0/8: what they say in
+    /// X-Forwarded-For is believed.
+    #[arg(long, env = "HOOKLEDGER_TRUSTED_PROXIES", value_delimiter = ',', value_name = "CIDRS")]
+    pub trusted_proxies: Vec<IpNet>,
+
+    /// Directory of PayPal's certificates, each named by the last part of its URL and `.pem`, with its
+    /// intermediates after it. With it, nothing is fetched from PayPal.
+    #[arg(long, env = "HOOKLEDGER_PAYPAL_CERT_DIR", value_name = "DIR")]
+    pub paypal_cert_dir: Option<PathBuf>,
+
+    /// PEM file of the roots that PayPal's certificates must lead to; the public ones when left out.
+    #[arg(long, env = "HOOKLEDGER_PAYPAL_TRUST_ROOTS", value_name = "FILE")]
+    pub paypal_trust_roots: Option<PathBuf>,
+
+    /// How old a webhook of PayPal may be, which redelivers for days.
+    #[arg(long, env = "HOOKLEDGER_PAYPAL_MAX_AGE", default_value = "3d", value_name = "TIME")]
+    pub paypal_max_age: Span,
 
     /// How long a session lasts.
     #[arg(long, env = "HOOKLEDGER_SESSION_TTL", default_value = "12h", value_name = "TIME")]

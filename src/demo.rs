@@ -1,6 +1,7 @@
 //! `seed-demo`: an organization with providers and webhooks, so that a first look shows something.
 //! It goes through the same doors as everything else: commands, and signed requests.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
@@ -15,7 +16,8 @@ use sha2::Sha256;
 use crate::directory::{Directory, DirectoryFollower};
 use crate::log::{CommandError, LogPosition};
 use crate::node::{Core, NodeError};
-use crate::receive::{Receiver, Rejections, Request};
+use crate::receive::paypal::CertificateStore;
+use crate::receive::{HeldBody, Limits, Parts, Receiver, Rejections, Request};
 
 /// The sample organization.
 pub const SLUG: &str = "demo";
@@ -111,8 +113,16 @@ async fn send(core: &Core) -> Result<(), DemoError> {
     let directory = Directory::default();
     let (reader, heads, vault) = (core.reader.clone(), core.heads.clone(), core.vault.clone());
     DirectoryFollower::new(directory.clone(), reader, heads, vault).load().await.map_err(refused)?;
-    let receiver =
-        Receiver::new(directory, core.log.clone(), core.reader.clone(), std::sync::Arc::new(Rejections::default()));
+    let receiver = Receiver::new(Parts {
+        directory,
+        log: core.log.clone(),
+        reader: core.reader.clone(),
+        rejections: Arc::new(Rejections::default()),
+        // The sample organization has no limit, and none of its senders needs a certificate.
+        limits: Limits::new(core.commands.clone()).0,
+        certificates: Arc::new(CertificateStore::new(None, None).map_err(refused)?),
+        paypal_max_age: chrono::Duration::zero(),
+    });
     let endpoint = receiver.endpoint(SLUG, "github").ok_or_else(|| refused("the sample provider is missing"))?;
     for (event, body) in SAMPLES {
         let request = request(event, body, &sign(body.as_bytes()))?;
@@ -136,7 +146,7 @@ fn request(event: &str, body: &'static str, signature: &str) -> Result<Request, 
     put("x-github-event", event)?;
     put("x-github-delivery", &format!("sample-{event}-{}", &signature[..8]))?;
     put("x-hub-signature-256", &format!("sha256={signature}"))?;
-    Ok(Request { headers, body: body.into(), client: "127.0.0.1".to_owned() })
+    Ok(Request { headers, body: HeldBody::unbounded(body.into()), client: "127.0.0.1".to_owned() })
 }
 
 fn sign(body: &[u8]) -> String {

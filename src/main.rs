@@ -77,6 +77,7 @@ fn main() -> anyhow::Result<()> {
         .init();
     match cli.command {
         Command::Serve(settings) => {
+            allow_many_files(settings.max_connections);
             let threads = settings.threads;
             with_store(&settings.store, threads, async |store| serve(&store, &settings).await)
         }
@@ -94,6 +95,22 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }),
         Command::Schema => Ok(std::io::stdout().write_all(hookledger::graphql::sdl().as_bytes())?),
+    }
+}
+
+/// Each connection is a file; many systems allow a process 1,024 unless it asks for more.
+fn allow_many_files(connections: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let needed = connections as u64 + 1_024;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_none_or(|current| current >= needed) {
+        return;
+    }
+    let current = maximum.map_or(needed, |maximum| maximum.min(needed));
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum }) {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    } else if current < needed {
+        tracing::warn!(files = current, "the system allows fewer open files than connections are allowed");
     }
 }
 

@@ -17,7 +17,7 @@ use crate::config::{ServeSettings, StoreSettings};
 use crate::directory::{Directory, DirectoryError, DirectoryFollower};
 use crate::follow::{Checkpoints, Follower, Handler, Projector};
 use crate::graphql::{App, schema};
-use crate::http::{Server, Services, Sockets, routes};
+use crate::http::{Clients, Server, Services, Sockets, routes};
 use crate::identity::{
     Accounts, Courier, IdentityError, Limits, Links, Refusals, SessionKeeper, Sessions, Tokens, sweep,
 };
@@ -26,7 +26,8 @@ use crate::lane::{Lane, Niceness};
 use crate::log::{Commands, Heads, Log, Reader, Writer};
 use crate::mail::{MailQueue, Transport, TransportError};
 use crate::process::Recorder;
-use crate::receive::{Receiver, RejectionCounter, Rejections};
+use crate::receive::paypal::{self, CertificateStore, Fetch, FetchFromPaypal, Verifier};
+use crate::receive::{BodyBudget, Limits as MonthlyLimits, Parts, Receiver, RejectionCounter, Rejections};
 use crate::secrets::vault::{Vault, VaultError};
 use crate::store::{Store, StoreError, Tenants, Use};
 
@@ -48,6 +49,10 @@ pub enum NodeError {
     Database(#[from] sqlx::Error),
     #[error("a thread could not be started: {0}")]
     Thread(#[source] std::io::Error),
+    #[error("certificates of PayPal: {0}")]
+    Certificates(#[from] paypal::StoreError),
+    #[error("TLS to PayPal cannot be set up: {0}")]
+    Tls(#[from] tokio_rustls::rustls::Error),
     #[error("{address} cannot be served on: {source}")]
     Listen { address: SocketAddr, source: std::io::Error },
     #[error("the read models did not catch up in time; is another node of an earlier release following?")]
@@ -205,8 +210,24 @@ pub async fn serve(
     stop: CancellationToken,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), NodeError> {
+    serve_fetching(store, settings, stop, ready, Arc::new(FetchFromPaypal::new()?)).await
+}
+
+/// Like [`serve`], with certificates fetched by somebody else: tests need no network.
+///
+/// # Errors
+/// [`NodeError`], before anything is served.
+pub async fn serve_fetching(
+    store: &Store,
+    settings: &ServeSettings,
+    stop: CancellationToken,
+    ready: impl FnOnce(SocketAddr),
+    fetch: Arc<dyn Fetch>,
+) -> Result<(), NodeError> {
     let listening = |source| NodeError::Listen { address: settings.listen, source };
-    let server = Server::bind(settings.listen).await.map_err(listening)?;
+    let clients =
+        Clients::new(settings.max_connections, settings.max_connections_per_client, settings.trusted_proxies.clone());
+    let server = Server::bind(settings.listen, clients).await.map_err(listening)?;
     let address = server.address().map_err(listening)?;
     let metrics = metrics();
     let tokens =
@@ -222,6 +243,20 @@ pub async fn serve(
     core.follow(Box::new(Recorder::new(core.log.clone(), core.reader.clone())));
     let rejections = Arc::new(Rejections::default());
     core.tasks.spawn(RejectionCounter::new(Arc::clone(&rejections), core.log.clone()).run(core.stop.clone()));
+    let (limits, warner) = MonthlyLimits::new(core.commands.clone());
+    core.tasks.spawn(warner.run(core.stop.clone()));
+    let certificates = CertificateStore::new(settings.paypal_cert_dir.clone(), settings.paypal_trust_roots.as_deref())?;
+    let receiver = Receiver::new(Parts {
+        directory: directory.clone(),
+        log: core.log.clone(),
+        reader: core.reader.clone(),
+        rejections,
+        limits,
+        certificates: Arc::new(certificates),
+        paypal_max_age: settings.paypal_max_age.0,
+    });
+    let verifier = Verifier::new(receiver.clone(), fetch);
+    core.tasks.spawn(verifier.run(core.stop.clone()));
 
     let changes = Changes::default();
     let watcher = Watcher::new(
@@ -266,13 +301,14 @@ pub async fn serve(
         limits: Arc::new(Limits::default()),
     };
     let services = Services {
-        receiver: Receiver::new(directory, core.log.clone(), core.reader.clone(), rejections),
+        receiver,
         schema: schema(app.clone()),
         sockets: Sockets::new(stop.clone()),
         links,
         checkpoints: core.checkpoints.clone(),
         metrics,
         max_body: settings.max_body.0,
+        bodies: BodyBudget::new(settings.body_budget.0.max(settings.max_body.0)),
         graphql_get: settings.graphql_get,
         app,
     };

@@ -18,6 +18,7 @@ use crate::organization::OrganizationEvent;
 use crate::provider::ProviderEvent;
 use crate::team::TeamEvent;
 use crate::upcast::upcast;
+use crate::usage::UsageEvent;
 use crate::user::UserEvent;
 use crate::webhook::WebhookEvent;
 use crate::{Label, OrganizationId, Partition, SessionId, UserId};
@@ -131,6 +132,7 @@ pub enum Event {
     Access(AccessEvent),
     Provider(ProviderEvent),
     Webhook(WebhookEvent),
+    Usage(UsageEvent),
 }
 
 impl Event {
@@ -144,6 +146,7 @@ impl Event {
             AccessEvent::TYPES,
             ProviderEvent::TYPES,
             WebhookEvent::TYPES,
+            UsageEvent::TYPES,
         ]
         .into_iter()
         .flatten()
@@ -166,6 +169,7 @@ impl Event {
             Self::Access(event) => of(event),
             Self::Provider(event) => of(event),
             Self::Webhook(event) => of(event),
+            Self::Usage(event) => of(event),
         }
     }
 
@@ -187,6 +191,7 @@ impl Event {
             EmailClaimEvent::AGGREGATE => decode(event_type, version, payload).map(Self::EmailClaim),
             TeamEvent::AGGREGATE => decode(event_type, version, payload).map(Self::Team),
             AccessEvent::AGGREGATE => decode(event_type, version, payload).map(Self::Access),
+            UsageEvent::AGGREGATE => decode(event_type, version, payload).map(Self::Usage),
             other => Err(DecodeError::UnknownAggregate(other.to_owned())),
         }
     }

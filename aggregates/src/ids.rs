@@ -62,10 +62,14 @@ ids! {
     ProviderId,
     /// One delivery from a provider. Derived from the provider's own event id; random if rejected.
     WebhookId,
+    /// One transmission of a provider that signs little more than its id. Derived from both.
+    TransmissionId,
     /// One version of a provider's signing secret.
     SecretId,
     /// One signed-in session of a user.
     SessionId,
+    /// One organization's usage of one calendar month. Derived from both.
+    UsageId,
     /// The claim of one e-mail address, derived from a keyed hash of it.
     EmailClaimId,
 }
@@ -111,6 +115,22 @@ impl WebhookId {
     #[must_use]
     pub fn derive(provider: ProviderId, identity: &[u8]) -> Self {
         Self(derive(b"webhook", &[provider.0.as_bytes(), identity]))
+    }
+}
+
+impl TransmissionId {
+    /// The one id that a provider's transmission can have; `id` is the provider's own of it.
+    #[must_use]
+    pub fn derive(provider: ProviderId, id: &[u8]) -> Self {
+        Self(derive(b"transmission", &[provider.0.as_bytes(), id]))
+    }
+}
+
+impl UsageId {
+    /// The one id that an organization's month can have; `month` is its first day.
+    #[must_use]
+    pub fn derive(organization: OrganizationId, month: chrono::NaiveDate) -> Self {
+        Self(derive(b"usage", &[organization.0.as_bytes(), month.to_string().as_bytes()]))
     }
 }
 

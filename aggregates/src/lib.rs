@@ -19,10 +19,14 @@ pub mod provider_name;
 pub mod signature;
 pub mod team;
 pub mod upcast;
+pub mod usage;
 pub mod user;
 pub mod webhook;
 
 pub use event::{Actor, Event, Metadata, RecordedEvent};
-pub use ids::{EmailClaimId, OrganizationId, Partition, ProviderId, SecretId, SessionId, UserId, WebhookId};
+pub use ids::{
+    EmailClaimId, OrganizationId, Partition, ProviderId, SecretId, SessionId, TransmissionId, UsageId, UserId,
+    WebhookId,
+};
 pub use label::Label;
 pub use provider_name::ProviderName;

@@ -11,13 +11,14 @@ use serde::{Deserialize, Serialize};
 pub enum ProviderName {
     Stripe,
     Github,
+    Paypal,
     Shopify,
     /// Any sender of Standard Webhooks.
     Standard,
 }
 
 impl ProviderName {
-    pub const ALL: [Self; 4] = [Self::Stripe, Self::Github, Self::Shopify, Self::Standard];
+    pub const ALL: [Self; 5] = [Self::Stripe, Self::Github, Self::Paypal, Self::Shopify, Self::Standard];
 
     /// The name in URLs, events and read models.
     #[must_use]
@@ -25,6 +26,7 @@ impl ProviderName {
         match self {
             Self::Stripe => "stripe",
             Self::Github => "github",
+            Self::Paypal => "paypal",
             Self::Shopify => "shopify",
             Self::Standard => "standard",
         }
@@ -39,7 +41,7 @@ impl fmt::Display for ProviderName {
 
 /// There is no provider of that name.
 #[derive(Debug, thiserror::Error)]
-#[error("there is no provider named like that; the names are stripe, github, shopify, standard")]
+#[error("there is no provider named like that; the names are stripe, github, paypal, shopify, standard")]
 pub struct UnknownProvider;
 
 impl FromStr for ProviderName {

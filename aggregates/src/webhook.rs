@@ -11,7 +11,7 @@ use chrono::{DateTime, Duration, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::decision::aggregate;
-use crate::{Label, ProviderId, ProviderName};
+use crate::{Label, ProviderId, ProviderName, WebhookId};
 
 /// What was received, whichever way it went. The bytes themselves lie beside the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +52,7 @@ pub struct SignatureMatch {
 pub enum SignatureScheme {
     HmacSha256,
     Ed25519,
+    RsaSha256,
 }
 
 /// Why a request was refused after its provider was found.
@@ -63,6 +64,25 @@ pub enum RejectionReason {
     TimestampOutOfTolerance,
     ProviderDisabled,
     OrganizationDisabled,
+    MonthlyLimitReached,
+    /// The id of a transmission came before, with another body: a security event.
+    TransmissionReplayed,
+}
+
+impl RejectionReason {
+    /// Its code in answers and read models.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SignatureMissing => "signature_missing",
+            Self::SignatureInvalid => "signature_invalid",
+            Self::TimestampOutOfTolerance => "timestamp_out_of_tolerance",
+            Self::ProviderDisabled => "provider_disabled",
+            Self::OrganizationDisabled => "organization_disabled",
+            Self::MonthlyLimitReached => "monthly_limit_reached",
+            Self::TransmissionReplayed => "transmission_replayed",
+        }
+    }
 }
 
 /// How one try ended.
@@ -96,8 +116,10 @@ impl Default for RetryPolicy {
 pub enum Phase {
     #[default]
     Unknown,
-    /// Received, not verified yet.
+    /// Received; that it is verified stands in the next event of the same unit.
     Received,
+    /// Accepted before it could be verified. Not processed until it is.
+    Unverified,
     Pending,
     Processing,
     Succeeded,
@@ -105,6 +127,8 @@ pub enum Phase {
     AwaitingRetry,
     DeadLettered,
     Rejected,
+    /// Found to be another delivery of a webhook that is known.
+    Merged,
 }
 
 /// State of one webhook.
@@ -124,6 +148,24 @@ pub enum WebhookCommand {
     Receive {
         receipt: Receipt,
         verified: SignatureMatch,
+    },
+    /// A delivery that cannot be verified yet; its id is fresh, since a forger may have sent it.
+    ReceiveUnverified {
+        receipt: Receipt,
+        event_webhook_id: WebhookId,
+    },
+    /// What was not verified yet is genuine.
+    Verify {
+        verified: SignatureMatch,
+    },
+    /// What was not verified yet is not genuine, or came too late.
+    FailVerification {
+        reason: RejectionReason,
+        detail: Label,
+    },
+    /// What was not verified yet is genuine, and known already.
+    Merge {
+        into: WebhookId,
     },
     /// A delivery that is refused; its id is fresh.
     Reject {
@@ -193,6 +235,25 @@ pub enum WebhookEvent {
     Received(Receipt),
     #[serde(rename = "webhook.signature_verified")]
     SignatureVerified(SignatureMatch),
+    #[serde(rename = "webhook.received_unverified", rename_all = "camelCase")]
+    ReceivedUnverified {
+        #[serde(flatten)]
+        receipt: Receipt,
+        /// The id that this provider event has, which is taken only once it is verified.
+        event_webhook_id: WebhookId,
+    },
+    #[serde(rename = "webhook.verification_failed", rename_all = "camelCase")]
+    VerificationFailed { reason: RejectionReason, detail: Label },
+    #[serde(rename = "webhook.merged", rename_all = "camelCase")]
+    Merged { into: WebhookId },
+    /// The only event of its stream, whose id is that of the provider event: the webhook that it
+    /// became has another, because it was accepted before it was verified.
+    #[serde(rename = "webhook.identified", rename_all = "camelCase")]
+    Identified { webhook_id: WebhookId },
+    /// The only event of its stream, whose id is that of a transmission: good for this body alone.
+    /// A stream of this kind, so that those who follow people need not read such traffic.
+    #[serde(rename = "webhook.transmission_bound", rename_all = "camelCase")]
+    TransmissionBound { body_sha256: String },
     #[serde(rename = "webhook.rejected", rename_all = "camelCase")]
     Rejected {
         #[serde(flatten)]
@@ -233,6 +294,11 @@ pub enum WebhookEvent {
 aggregate!(Webhook, "webhook", WebhookCommand, WebhookEvent, WebhookError, {
     Received => "webhook.received" v 1,
     SignatureVerified => "webhook.signature_verified" v 1,
+    ReceivedUnverified => "webhook.received_unverified" v 1,
+    VerificationFailed => "webhook.verification_failed" v 1,
+    Merged => "webhook.merged" v 1,
+    Identified => "webhook.identified" v 1,
+    TransmissionBound => "webhook.transmission_bound" v 1,
     Rejected => "webhook.rejected" v 1,
     DuplicateReceived => "webhook.duplicate_received" v 1,
     AttemptStarted => "webhook.attempt_started" v 1,
@@ -250,6 +316,8 @@ pub enum WebhookError {
     AlreadyReceived,
     #[error("there is no such webhook")]
     NotReceived,
+    #[error("this webhook does not wait to be verified")]
+    NotUnverified,
     #[error("attempt {asked} cannot begin: the webhook is {phase:?} after attempt {last}")]
     NotDue { asked: u32, last: u32, phase: Phase },
     #[error("attempt {0} is not running")]
@@ -266,6 +334,22 @@ impl Webhook {
             WebhookCommand::Receive { receipt, verified } => {
                 self.expect_unknown()?;
                 Ok(vec![WebhookEvent::Received(receipt), WebhookEvent::SignatureVerified(verified)])
+            }
+            WebhookCommand::ReceiveUnverified { receipt, event_webhook_id } => {
+                self.expect_unknown()?;
+                Ok(vec![WebhookEvent::ReceivedUnverified { receipt, event_webhook_id }])
+            }
+            WebhookCommand::Verify { verified } => {
+                self.expect_unverified()?;
+                Ok(vec![WebhookEvent::SignatureVerified(verified)])
+            }
+            WebhookCommand::FailVerification { reason, detail } => {
+                self.expect_unverified()?;
+                Ok(vec![WebhookEvent::VerificationFailed { reason, detail }])
+            }
+            WebhookCommand::Merge { into } => {
+                self.expect_unverified()?;
+                Ok(vec![WebhookEvent::Merged { into }])
             }
             WebhookCommand::Reject { receipt, reason, detail } => {
                 self.expect_unknown()?;
@@ -303,6 +387,10 @@ impl Webhook {
         if self.phase == Phase::Unknown { Ok(()) } else { Err(WebhookError::AlreadyReceived) }
     }
 
+    fn expect_unverified(&self) -> Result<(), WebhookError> {
+        if self.phase == Phase::Unverified { Ok(()) } else { Err(WebhookError::NotUnverified) }
+    }
+
     fn expect_known(&self) -> Result<(), WebhookError> {
         if self.phase == Phase::Unknown { Err(WebhookError::NotReceived) } else { Ok(()) }
     }
@@ -336,6 +424,14 @@ impl Webhook {
                 self.body_sha256.clone_from(&receipt.body_sha256);
             }
             WebhookEvent::SignatureVerified(_) => self.phase = Phase::Pending,
+            WebhookEvent::ReceivedUnverified { receipt, .. } => {
+                self.phase = Phase::Unverified;
+                self.body_sha256.clone_from(&receipt.body_sha256);
+            }
+            WebhookEvent::VerificationFailed { .. } => self.phase = Phase::Rejected,
+            WebhookEvent::Merged { .. } => self.phase = Phase::Merged,
+            // Streams of these hold no webhook.
+            WebhookEvent::Identified { .. } | WebhookEvent::TransmissionBound { .. } => {}
             WebhookEvent::Rejected { receipt, .. } => {
                 self.phase = Phase::Rejected;
                 self.body_sha256.clone_from(&receipt.body_sha256);
@@ -454,6 +550,24 @@ mod tests {
             rejected.decide(WebhookCommand::RequestRetry { reason: None }),
             Err(WebhookError::NotFailed(Phase::Rejected))
         ));
+    }
+
+    #[test]
+    fn what_is_not_verified_is_not_processed() {
+        let unverified =
+            || WebhookCommand::ReceiveUnverified { receipt: receipt(), event_webhook_id: WebhookId::default() };
+        let waiting = after(vec![unverified()]);
+        assert!(matches!(waiting.decide(start(1)), Err(WebhookError::NotDue { .. })));
+        assert_eq!(after(vec![unverified(), WebhookCommand::Verify { verified: verified() }]).phase(), Phase::Pending);
+        let fail = WebhookCommand::FailVerification {
+            reason: RejectionReason::SignatureInvalid,
+            detail: Label::new("no signature matches"),
+        };
+        let failed = after(vec![unverified(), fail]);
+        assert!(matches!(failed.decide(start(1)), Err(WebhookError::NotDue { .. })));
+        assert_eq!(failed.decide(WebhookCommand::Verify { verified: verified() }), Err(WebhookError::NotUnverified));
+        let merged = after(vec![unverified(), WebhookCommand::Merge { into: WebhookId::default() }]);
+        assert!(matches!(merged.decide(start(1)), Err(WebhookError::NotDue { .. })));
     }
 
     #[test]

@@ -273,7 +273,8 @@ type Key = (Uuid, DateTime<Utc>, Uuid);
 impl Tally {
     pub(crate) fn note(&mut self, recorded: &RecordedEvent, event: &WebhookEvent) {
         let kind = match event {
-            WebhookEvent::Received(receipt) => {
+            // What cannot be verified yet was received; where it turns out to be forged, it was that as well.
+            WebhookEvent::Received(receipt) | WebhookEvent::ReceivedUnverified { receipt, .. } => {
                 self.originate(recorded, receipt.provider_id);
                 Kind::Received
             }
@@ -281,11 +282,15 @@ impl Tally {
                 self.originate(recorded, receipt.provider_id);
                 Kind::Rejected
             }
+            WebhookEvent::VerificationFailed { .. } => Kind::Rejected,
             WebhookEvent::DuplicateReceived { .. } => Kind::Duplicate,
             WebhookEvent::AttemptSucceeded { .. } => Kind::Succeeded,
             WebhookEvent::AttemptFailed { .. } | WebhookEvent::AttemptAbandoned { .. } => Kind::Failed,
             WebhookEvent::DeadLettered { .. } => Kind::DeadLettered,
             WebhookEvent::SignatureVerified(_)
+            | WebhookEvent::Merged { .. }
+            | WebhookEvent::Identified { .. }
+            | WebhookEvent::TransmissionBound { .. }
             | WebhookEvent::AttemptStarted { .. }
             | WebhookEvent::RetryScheduled { .. }
             | WebhookEvent::RetryRequested { .. } => return,

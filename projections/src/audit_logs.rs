@@ -5,6 +5,7 @@ use futures::future::BoxFuture;
 use hookledger_aggregates::access::AccessEvent;
 use hookledger_aggregates::organization::OrganizationEvent;
 use hookledger_aggregates::provider::ProviderEvent;
+use hookledger_aggregates::usage::UsageEvent;
 use hookledger_aggregates::user::UserEvent;
 use hookledger_aggregates::webhook::WebhookEvent;
 use hookledger_aggregates::{Actor, Event, Label, OrganizationId, RecordedEvent};
@@ -187,6 +188,7 @@ fn entry(event: &Event) -> Option<Entry> {
         Event::User(event) => ("user", user(event)),
         Event::Provider(event) => ("provider", provider(event)?),
         Event::Webhook(event) => ("webhook", webhook(event)?),
+        Event::Usage(event) => ("usage", usage(event)),
         Event::Access(event) => access(event),
         // The user's own events tell it.
         Event::EmailClaim(_) | Event::Team(_) => return None,
@@ -251,6 +253,14 @@ fn provider(event: &ProviderEvent) -> Option<(&'static str, Value)> {
     })
 }
 
+fn usage(event: &UsageEvent) -> (&'static str, Value) {
+    match event {
+        UsageEvent::Warned { month, percent, limit, accepted } => {
+            ("limit_warned", json!({"month": month, "percent": percent, "webhookLimit": limit, "accepted": accepted}))
+        }
+    }
+}
+
 fn webhook(event: &WebhookEvent) -> Option<(&'static str, Value)> {
     match event {
         WebhookEvent::RetryRequested { attempt, reason } => {
@@ -258,6 +268,11 @@ fn webhook(event: &WebhookEvent) -> Option<(&'static str, Value)> {
         }
         WebhookEvent::Received(_)
         | WebhookEvent::SignatureVerified(_)
+        | WebhookEvent::ReceivedUnverified { .. }
+        | WebhookEvent::VerificationFailed { .. }
+        | WebhookEvent::Merged { .. }
+        | WebhookEvent::Identified { .. }
+        | WebhookEvent::TransmissionBound { .. }
         | WebhookEvent::Rejected { .. }
         | WebhookEvent::DuplicateReceived { .. }
         | WebhookEvent::AttemptStarted { .. }

@@ -118,7 +118,8 @@ impl Projection for Organizations {
                     | Event::Team(_)
                     | Event::Access(_)
                     | Event::Provider(_)
-                    | Event::Webhook(_) => {}
+                    | Event::Webhook(_)
+                    | Event::Usage(_) => {}
                 }
             }
             Ok(())

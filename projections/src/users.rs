@@ -223,7 +223,8 @@ impl Projection for Users {
                     | Event::Team(_)
                     | Event::Access(_)
                     | Event::Provider(_)
-                    | Event::Webhook(_) => {}
+                    | Event::Webhook(_)
+                    | Event::Usage(_) => {}
                 }
             }
             Ok(())

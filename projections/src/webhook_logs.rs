@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use hookledger_aggregates::webhook::{Receipt, RejectionReason, WebhookEvent};
-use hookledger_aggregates::{Event, Label, OrganizationId, ProviderId, RecordedEvent, WebhookId};
+use hookledger_aggregates::{Event, Label, OrganizationId, ProviderId, ProviderName, RecordedEvent, WebhookId};
 use sqlx::postgres::PgArguments;
 use sqlx::query::QueryAs;
 use sqlx::{FromRow, PgConnection, PgExecutor, Postgres};
@@ -70,9 +70,20 @@ pub struct WebhookLog {
     pub dead_lettered_at: Option<DateTime<Utc>>,
     pub duplicate_count: i32,
     pub body_differs: bool,
+    pub suspected_replay: bool,
+    /// The code of why it was refused; nothing where it was accepted.
+    pub rejection: Option<String>,
 }
 
 impl WebhookLog {
+    /// Whether anything about it is suspicious: a replay, or an id that came with several bodies.
+    #[must_use]
+    pub fn is_flagged(&self) -> bool {
+        self.body_differs
+            || self.suspected_replay
+            || self.rejection.as_deref() == Some(RejectionReason::TransmissionReplayed.as_str())
+    }
+
     /// # Errors
     /// When the table holds a status that does not exist.
     pub fn status(&self) -> Result<WebhookStatus, ProjectionError> {
@@ -90,7 +101,12 @@ pub struct WebhookFilter {
     pub event_type: Option<String>,
     pub signature_valid: Option<bool>,
     pub dead_lettered: Option<bool>,
+    /// A duplicate came with another body.
     pub body_differs: Option<bool>,
+    /// Its body came before, under another id.
+    pub suspected_replay: Option<bool>,
+    /// Anything about it is suspicious; see [`WebhookLog::is_flagged`].
+    pub flagged: Option<bool>,
     pub received_from: Option<DateTime<Utc>>,
     pub received_to: Option<DateTime<Utc>>,
     /// A webhook id, a provider's event id, or the beginning of either or of an event type.
@@ -124,7 +140,8 @@ pub type WebhookKey = (DateTime<Utc>, i64);
 
 const COLUMNS: &str = "organization_id, webhook_id, position, provider_id, provider_event_id, event_type, \
      body_sha256, body_size, content_type, signature_received, signature_valid, status, retry_count, error_message, \
-     received_at, updated_at, processed_at, next_retry_at, dead_lettered_at, duplicate_count, body_differs";
+     received_at, updated_at, processed_at, next_retry_at, dead_lettered_at, duplicate_count, body_differs, \
+     suspected_replay, rejection";
 
 /// A webhook of an organization.
 ///
@@ -261,6 +278,8 @@ pub async fn by_identity(
     .fetch_all(executor)
     .await
 }
+/// The predicate of the partial index `webhook_logs_flagged`, word for word.
+const FLAGGED: &str = "(suspected_replay or body_differs or rejection = 'transmission_replayed')";
 
 enum Value {
     Id(Uuid),
@@ -337,9 +356,17 @@ impl Conditions {
             Some(true) => self.all.push("status = 'failed' and dead_lettered_at is not null".to_owned()),
             Some(false) => self.all.push("dead_lettered_at is null".to_owned()),
         }
-        if let Some(differs) = filter.body_differs {
-            let differs = self.bind(Value::Bool(differs));
-            self.all.push(format!("body_differs = {differs}"));
+        for (column, wanted) in [("body_differs", filter.body_differs), ("suspected_replay", filter.suspected_replay)] {
+            match wanted {
+                None => {}
+                Some(true) => self.all.push(format!("{column} and {FLAGGED}")),
+                Some(false) => self.all.push(format!("not {column}")),
+            }
+        }
+        match filter.flagged {
+            None => {}
+            Some(true) => self.all.push(FLAGGED.to_owned()),
+            Some(false) => self.all.push(format!("{FLAGGED} is not true")),
         }
         if let Some(from) = filter.received_from {
             let from = self.bind(Value::Time(from));
@@ -412,7 +439,8 @@ impl Projection for WebhookLogs {
                     | Event::User(_)
                     | Event::EmailClaim(_)
                     | Event::Team(_)
-                    | Event::Access(_) => {}
+                    | Event::Access(_)
+                    | Event::Usage(_) => {}
                 }
             }
             fold.write(connection).await?;
@@ -428,6 +456,8 @@ struct Change<'a> {
     last_position: i64,
     last_at: DateTime<Utc>,
     state: Option<State>,
+    /// Set where it turned out to be another delivery of a known webhook: the row goes.
+    merged: bool,
     /// Positions of its duplicates, and whether each had another body.
     duplicates: Vec<(i64, bool)>,
 }
@@ -437,6 +467,7 @@ struct First<'a> {
     position: i64,
     at: DateTime<Utc>,
     valid: bool,
+    rejection: Option<RejectionReason>,
 }
 
 /// The columns that say where a webhook stands; each event that moves it sets all of them.
@@ -445,6 +476,7 @@ struct State {
     status: WebhookStatus,
     retry_count: i32,
     error: Option<String>,
+    rejection: Option<RejectionReason>,
     /// The failure was told by an earlier batch, and stays.
     keeps_error: bool,
     processed_at: Option<DateTime<Utc>>,
@@ -459,6 +491,7 @@ impl State {
             status,
             retry_count,
             error: None,
+            rejection: None,
             keeps_error: false,
             processed_at: None,
             next_retry_at: None,
@@ -480,8 +513,16 @@ struct Fold<'a> {
     /// Last use of each secret version: (organization, provider, version).
     uses: BTreeMap<(Uuid, Uuid, u32), DateTime<Utc>>,
     providers: HashMap<Uuid, Uuid>,
-    /// Verifications whose receipt came in an earlier batch: (organization, webhook, version).
-    orphan_uses: Vec<((Uuid, Uuid, u32), DateTime<Utc>)>,
+    /// Verifications whose receipt came in an earlier batch.
+    later: Vec<VerifiedLater>,
+}
+
+struct VerifiedLater {
+    organization: Uuid,
+    webhook: Uuid,
+    position: i64,
+    secret_version: u32,
+    at: DateTime<Utc>,
 }
 
 impl<'a> Fold<'a> {
@@ -489,20 +530,26 @@ impl<'a> Fold<'a> {
         self.attempts.note(recorded, event);
         self.tally.note(recorded, event);
         let key = (recorded.organization.uuid(), recorded.aggregate_id);
+        // Streams of these two hold no webhook.
+        if matches!(event, WebhookEvent::Identified { .. } | WebhookEvent::TransmissionBound { .. }) {
+            return;
+        }
         let change = self.changes.entry(key).or_insert_with(|| Change {
             first: None,
             last_position: 0,
             last_at: recorded.recorded_at,
             state: None,
+            merged: false,
             duplicates: Vec::new(),
         });
         change.last_position = recorded.position;
         change.last_at = recorded.recorded_at;
-        let first =
-            |receipt, valid| Some(First { receipt, position: recorded.position, at: recorded.recorded_at, valid });
+        let first = |receipt, valid, rejection| {
+            Some(First { receipt, position: recorded.position, at: recorded.recorded_at, valid, rejection })
+        };
         match event {
             WebhookEvent::Received(receipt) => {
-                change.first = first(receipt, true);
+                change.first = first(receipt, true, None);
                 change.state = Some(State::at(WebhookStatus::Pending, 0));
                 self.providers.insert(recorded.aggregate_id, receipt.provider_id.uuid());
             }
@@ -510,11 +557,34 @@ impl<'a> Fold<'a> {
                 let (version, at) = (matched.secret_version, recorded.recorded_at);
                 match self.providers.get(&recorded.aggregate_id) {
                     Some(provider) => drop(self.uses.insert((key.0, *provider, version), at)),
-                    None => self.orphan_uses.push(((key.0, key.1, version), at)),
+                    None => self.later.push(VerifiedLater {
+                        organization: key.0,
+                        webhook: key.1,
+                        position: recorded.position,
+                        secret_version: version,
+                        at,
+                    }),
+                }
+                if let Some(first) = &mut change.first {
+                    first.valid = true;
                 }
             }
+            WebhookEvent::ReceivedUnverified { receipt, event_webhook_id: _ } => {
+                change.first = first(receipt, false, None);
+                change.state = Some(State::at(WebhookStatus::Pending, 0));
+                self.providers.insert(recorded.aggregate_id, receipt.provider_id.uuid());
+            }
+            WebhookEvent::VerificationFailed { reason, detail } => {
+                let error = Some(rejection(*reason, detail));
+                change.state = Some(State { error, rejection: Some(*reason), ..State::at(WebhookStatus::Failed, 0) });
+                if let Some(first) = &mut change.first {
+                    first.rejection = Some(*reason);
+                }
+            }
+            WebhookEvent::Merged { into: _ } => change.merged = true,
+            WebhookEvent::Identified { .. } | WebhookEvent::TransmissionBound { .. } => {}
             WebhookEvent::Rejected { receipt, reason, detail } => {
-                change.first = first(receipt, false);
+                change.first = first(receipt, false, Some(*reason));
                 let error = Some(rejection(*reason, detail));
                 change.state = Some(State { error, ..State::at(WebhookStatus::Failed, 0) });
             }
@@ -555,32 +625,69 @@ impl<'a> Fold<'a> {
         // In one order for everybody: whoever else locks these rows does so in the same.
         let mut changes: Vec<_> = self.changes.into_iter().collect();
         changes.sort_unstable_by_key(|(key, _)| *key);
+        let merged: Vec<_> = changes.iter().filter(|(_, change)| change.merged).map(|(key, _)| *key).collect();
         let (made, moved): (Vec<_>, Vec<_>) = changes.into_iter().partition(|(_, change)| change.first.is_some());
         make(connection, &made).await?;
+        let mut uses = self.uses;
+        for later in self.later {
+            let (organization, webhook) = (OrganizationId::new(later.organization), WebhookId::new(later.webhook));
+            if let Some(row) = find(&mut *connection, organization, webhook).await? {
+                if !row.signature_valid {
+                    note_verified(connection, &later).await?;
+                }
+                let secret = (later.organization, row.provider_id, later.secret_version);
+                let last = uses.entry(secret).or_insert(later.at);
+                *last = later.at.max(*last);
+            }
+        }
         update(connection, moved).await?;
         self.attempts.write(connection).await?;
         self.tally.write(connection).await?;
-        let mut uses = self.uses;
-        for ((organization, webhook, version), at) in self.orphan_uses {
-            let row = find(&mut *connection, OrganizationId::new(organization), WebhookId::new(webhook)).await?;
-            if let Some(row) = row {
-                let last = uses.entry((organization, row.provider_id, version)).or_insert(at);
-                *last = at.max(*last);
-            }
-        }
-        note_uses(connection, uses).await
+        note_uses(connection, uses).await?;
+        remove_merged(connection, merged).await
     }
 }
 
 fn rejection(reason: RejectionReason, detail: &Label) -> String {
-    let code = match reason {
-        RejectionReason::SignatureMissing => "signature_missing",
-        RejectionReason::SignatureInvalid => "signature_invalid",
-        RejectionReason::TimestampOutOfTolerance => "timestamp_out_of_tolerance",
-        RejectionReason::ProviderDisabled => "provider_disabled",
-        RejectionReason::OrganizationDisabled => "organization_disabled",
-    };
-    format!("{code}: {}", detail.as_str())
+    format!("{}: {}", reason.as_str(), detail.as_str())
+}
+
+/// What was accepted unverified is genuine: from now on it counts.
+async fn note_verified(connection: &mut PgConnection, later: &VerifiedLater) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "with verified as (
+             update webhook_logs set signature_valid = true
+             where organization_id = $1 and webhook_id = $2 and not signature_valid and applied_position < $3
+             returning organization_id
+         )
+         insert into webhook_counts as c (organization_id, month, accepted)
+         select organization_id, date_trunc('month', $4 at time zone 'UTC')::date, 1 from verified
+         on conflict (organization_id, month) do update set accepted = c.accepted + excluded.accepted",
+    )
+    .bind(later.organization)
+    .bind(later.webhook)
+    .bind(later.position)
+    .bind(later.at)
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// Another delivery of a webhook that has a row has none of its own.
+async fn remove_merged(connection: &mut PgConnection, merged: Vec<(Uuid, Uuid)>) -> Result<(), sqlx::Error> {
+    if merged.is_empty() {
+        return Ok(());
+    }
+    let (organizations, webhooks): (Vec<Uuid>, Vec<Uuid>) = merged.into_iter().unzip();
+    sqlx::query(
+        "delete from webhook_logs w using unnest($1::uuid[], $2::uuid[]) as m (organization_id, webhook_id)
+         where w.organization_id = m.organization_id and w.webhook_id = m.webhook_id",
+    )
+    .bind(organizations)
+    .bind(webhooks)
+    .execute(connection)
+    .await
+    .map(drop)
 }
 
 type Changed<'a> = ((Uuid, Uuid), Change<'a>);
@@ -600,11 +707,19 @@ async fn make(connection: &mut PgConnection, made: &[Changed<'_>]) -> Result<(),
                  (organization_id, webhook_id, position, applied_position, provider_id, provider_event_id, event_type,
                   body_sha256, body_size, content_type, signature_received, signature_valid, status, retry_count,
                   error_message, received_at, updated_at, processed_at, next_retry_at, dead_lettered_at,
-                  duplicate_count, body_differs)
-             select * from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::uuid[], $6::text[],
+                  duplicate_count, body_differs, rejection, replay_key, suspected_replay)
+             select n.*, n.replay_key is not null and exists (
+                 select from webhook_logs o
+                 where o.organization_id = n.organization_id and o.provider_id = n.provider_id
+                   and o.replay_key = n.replay_key and o.position < n.position)
+             from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::uuid[], $6::text[],
                  $7::text[], $8::text[], $9::bigint[], $10::text[], $11::text[], $12::bool[], $13::text[], $14::int[],
                  $15::text[], $16::timestamptz[], $17::timestamptz[], $18::timestamptz[], $19::timestamptz[],
-                 $20::timestamptz[], $21::int[], $22::bool[])
+                 $20::timestamptz[], $21::int[], $22::bool[], $23::text[], $24::uuid[])
+                 as n (organization_id, webhook_id, position, applied_position, provider_id, provider_event_id,
+                       event_type, body_sha256, body_size, content_type, signature_received, signature_valid, status,
+                       retry_count, error_message, received_at, updated_at, processed_at, next_retry_at,
+                       dead_lettered_at, duplicate_count, body_differs, rejection, replay_key)
              on conflict (organization_id, webhook_id) do update
              set applied_position = excluded.applied_position, status = excluded.status,
                  retry_count = excluded.retry_count, error_message = excluded.error_message,
@@ -647,9 +762,47 @@ async fn make(connection: &mut PgConnection, made: &[Changed<'_>]) -> Result<(),
     .bind(&columns.state.dead_lettered_at)
     .bind(&columns.duplicates)
     .bind(&columns.body_differs)
+    .bind(&columns.rejection)
+    .bind(&columns.replay_key)
+    .execute(&mut *connection)
+    .await?;
+    flag_replays_within(connection, &columns).await
+}
+
+/// A statement does not see the rows that it inserts: replays of the same batch are found here.
+async fn flag_replays_within(connection: &mut PgConnection, columns: &Made<'_>) -> Result<(), sqlx::Error> {
+    let mut earliest: HashMap<(Uuid, Uuid, Uuid), i64> = HashMap::new();
+    let keyed = || {
+        let keys = columns.replay_key.iter().zip(columns.organization.iter().zip(&columns.provider));
+        let keys = keys.map(|(key, (organization, provider))| key.map(|key| (*organization, *provider, key)));
+        keys.zip(&columns.position).zip(&columns.webhook).filter_map(|((key, at), webhook)| Some((key?, *at, *webhook)))
+    };
+    for (key, at, _) in keyed() {
+        earliest.entry(key).and_modify(|first| *first = at.min(*first)).or_insert(at);
+    }
+    let replays = keyed().filter(|(key, at, _)| earliest.get(key).is_some_and(|first| first < at));
+    let (organizations, webhooks): (Vec<Uuid>, Vec<Uuid>) = replays.map(|(key, _, webhook)| (key.0, webhook)).unzip();
+    if webhooks.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "update webhook_logs w set suspected_replay = true
+         from unnest($1::uuid[], $2::uuid[]) as n (organization_id, webhook_id)
+         where w.organization_id = n.organization_id and w.webhook_id = n.webhook_id and not w.suspected_replay",
+    )
+    .bind(organizations)
+    .bind(webhooks)
     .execute(connection)
     .await
     .map(drop)
+}
+
+/// GitHub signs bodies, and neither ids nor times: a body that comes again under another id may be
+/// somebody's recording. The first half of its digest tells bodies apart.
+fn replay_key(first: &First<'_>) -> Option<Uuid> {
+    let applies = first.valid && first.receipt.provider == ProviderName::Github;
+    let half = first.receipt.body_sha256.get(..32).filter(|_| applies)?;
+    u128::from_str_radix(half, 16).ok().map(Uuid::from_u128)
 }
 
 #[derive(Default)]
@@ -670,12 +823,15 @@ struct Made<'a> {
     updated_at: Vec<DateTime<Utc>>,
     duplicates: Vec<i32>,
     body_differs: Vec<bool>,
+    rejection: Vec<Option<&'static str>>,
+    replay_key: Vec<Option<Uuid>>,
     state: States,
 }
 
 impl<'a> Made<'a> {
     fn push(&mut self, (organization, webhook): (Uuid, Uuid), change: &Change<'a>) {
-        let Some(First { receipt, position, at, valid }) = &change.first else { return };
+        let Some(first) = &change.first else { return };
+        let First { receipt, position, at, valid, rejection } = first;
         self.organization.push(organization);
         self.webhook.push(webhook);
         self.position.push(*position);
@@ -692,6 +848,8 @@ impl<'a> Made<'a> {
         self.updated_at.push(change.last_at);
         self.duplicates.push(count(&change.duplicates));
         self.body_differs.push(change.duplicates.iter().any(|(_, differs)| *differs));
+        self.rejection.push(rejection.map(RejectionReason::as_str));
+        self.replay_key.push(replay_key(first));
         self.state.push(change.state.as_ref());
     }
 }
@@ -705,6 +863,7 @@ struct States {
     status: Vec<Option<&'static str>>,
     retry_count: Vec<Option<i32>>,
     error: Vec<Option<String>>,
+    rejection: Vec<Option<&'static str>>,
     keeps_error: Vec<bool>,
     processed_at: Vec<Option<DateTime<Utc>>>,
     next_retry_at: Vec<Option<DateTime<Utc>>>,
@@ -716,6 +875,7 @@ impl States {
         self.status.push(state.map(|state| state.status.as_str()));
         self.retry_count.push(state.map(|state| state.retry_count));
         self.error.push(state.and_then(|state| state.error.clone()));
+        self.rejection.push(state.and_then(|state| state.rejection).map(RejectionReason::as_str));
         self.keeps_error.push(state.is_none_or(|state| state.keeps_error));
         self.processed_at.push(state.and_then(|state| state.processed_at));
         self.next_retry_at.push(state.and_then(|state| state.next_retry_at));
@@ -747,13 +907,15 @@ async fn update(connection: &mut PgConnection, mut moved: Vec<Changed<'_>>) -> R
              duplicate_count = w.duplicate_count + n.duplicates, body_differs = w.body_differs or n.differs,
              status = coalesce(n.status, w.status), retry_count = coalesce(n.retry_count, w.retry_count),
              error_message = case when n.keeps_error then w.error_message else n.error end,
+             rejection = coalesce(n.rejection, w.rejection),
              processed_at = case when n.status is null then w.processed_at else n.processed_at end,
              next_retry_at = case when n.status is null then w.next_retry_at else n.next_retry_at end,
              dead_lettered_at = case when n.status is null then w.dead_lettered_at else n.dead_lettered_at end
          from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::timestamptz[], $5::int[], $6::bool[], $7::text[],
-                     $8::int[], $9::text[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::bool[])
+                     $8::int[], $9::text[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::bool[],
+                     $14::text[])
               as n (organization_id, webhook_id, last_position, last_at, duplicates, differs, status,
-                    retry_count, error, processed_at, next_retry_at, dead_lettered_at, keeps_error)
+                    retry_count, error, processed_at, next_retry_at, dead_lettered_at, keeps_error, rejection)
          where w.organization_id = n.organization_id and w.webhook_id = n.webhook_id
            and w.applied_position < n.last_position
          returning w.organization_id, w.received_at, w.position, w.status in ('pending', 'processing') as is_open
@@ -780,6 +942,7 @@ async fn update(connection: &mut PgConnection, mut moved: Vec<Changed<'_>>) -> R
     .bind(&states.next_retry_at)
     .bind(&states.dead_lettered_at)
     .bind(&states.keeps_error)
+    .bind(&states.rejection)
     .execute(connection)
     .await
     .map(drop)

@@ -115,7 +115,8 @@ impl Projection for WebhookProviders {
                     | Event::EmailClaim(_)
                     | Event::Team(_)
                     | Event::Access(_)
-                    | Event::Webhook(_) => {}
+                    | Event::Webhook(_)
+                    | Event::Usage(_) => {}
                 }
             }
             Ok(())

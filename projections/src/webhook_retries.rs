@@ -68,6 +68,11 @@ impl Attempts {
             }
             WebhookEvent::Received(_)
             | WebhookEvent::SignatureVerified(_)
+            | WebhookEvent::ReceivedUnverified { .. }
+            | WebhookEvent::VerificationFailed { .. }
+            | WebhookEvent::Merged { .. }
+            | WebhookEvent::Identified { .. }
+            | WebhookEvent::TransmissionBound { .. }
             | WebhookEvent::Rejected { .. }
             | WebhookEvent::DuplicateReceived { .. }
             | WebhookEvent::RetryScheduled { .. }

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use chrono::DateTime;
 use hookledger_aggregates::organization::OrganizationEvent;
 use hookledger_aggregates::provider::{Provider, ProviderEvent};
 use hookledger_aggregates::signature::SigningSecret;
@@ -10,10 +11,12 @@ use hookledger_aggregates::{Event, OrganizationId, Partition, ProviderId, Provid
 use tokio_util::sync::CancellationToken;
 
 use super::{Directory, ProviderEntry};
-use crate::log::{Heads, LogPosition, ReadError, Reader, Scope};
+use crate::log::{Heads, LogPosition, MonthlyLimit, ReadError, Reader, Scope};
 use crate::secrets::vault::{Vault, VaultError};
 
 const BATCH: i64 = 2_000;
+/// How long a retired secret is known, so that a refusal can say that it was used.
+const RETIRED_FOR: chrono::Duration = chrono::Duration::days(7);
 const POLL: Duration = Duration::from_millis(250);
 
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +93,7 @@ impl DirectoryFollower {
 
     fn fold(&mut self, recorded: &RecordedEvent, changed: &mut HashSet<ProviderId>) {
         match &recorded.event {
-            Event::Organization(event) => self.fold_organization(recorded.organization, event),
+            Event::Organization(event) => self.fold_organization(recorded, event),
             Event::Provider(event) => {
                 let id = ProviderId::new(recorded.aggregate_id);
                 if !id.belongs_to(recorded.organization) {
@@ -106,23 +109,41 @@ impl DirectoryFollower {
                     changed.insert(id);
                 }
             }
-            Event::User(_) | Event::EmailClaim(_) | Event::Team(_) | Event::Access(_) | Event::Webhook(_) => {}
+            Event::User(_)
+            | Event::EmailClaim(_)
+            | Event::Team(_)
+            | Event::Access(_)
+            | Event::Webhook(_)
+            | Event::Usage(_) => {}
         }
     }
 
-    fn fold_organization(&mut self, id: OrganizationId, event: &OrganizationEvent) {
+    fn fold_organization(&mut self, recorded: &RecordedEvent, event: &OrganizationEvent) {
+        let id = recorded.organization;
         if let OrganizationEvent::Created { slug, .. } = event {
             self.slugs.insert(id, slug.clone());
         }
         let Some(slug) = self.slugs.get(&id) else { return };
         match event {
-            OrganizationEvent::Created { .. } | OrganizationEvent::Activated {} => {
+            OrganizationEvent::Created { webhook_limit, .. } => {
+                // Nothing was received before it, so there is nothing to count.
+                let since = DateTime::UNIX_EPOCH;
+                let limit = webhook_limit.map(|allowed| MonthlyLimit { allowed, since });
+                self.directory.change(slug, |organization| organization.limit = limit);
+            }
+            OrganizationEvent::PlanChanged { webhook_limit, plan: _ } => {
+                self.directory.change(slug, |organization| {
+                    let since = organization.limit.map_or(recorded.recorded_at, |limit| limit.since);
+                    organization.limit = webhook_limit.map(|allowed| MonthlyLimit { allowed, since });
+                });
+            }
+            OrganizationEvent::Activated {} => {
                 self.directory.change(slug, |organization| organization.is_active = true);
             }
             OrganizationEvent::Deactivated {} => {
                 self.directory.change(slug, |organization| organization.is_active = false);
             }
-            OrganizationEvent::Renamed { .. } | OrganizationEvent::PlanChanged { .. } => {}
+            OrganizationEvent::Renamed { .. } => {}
         }
     }
 
@@ -152,7 +173,8 @@ impl DirectoryFollower {
         let mut opened = Vec::new();
         // Newest first: it is the one that most requests are signed with.
         for (version, secret) in provider.secrets().iter().rev() {
-            if secret.expires_at.is_some_and(|at| at <= chrono::Utc::now()) {
+            // One that was retired lately verifies nothing, but tells why.
+            if secret.expires_at.is_some_and(|at| at + RETIRED_FOR <= chrono::Utc::now()) {
                 continue;
             }
             let value = self.vault.open(organization, id, *version, secret.id).await?;

@@ -14,7 +14,7 @@ use hookledger_aggregates::signature::SigningSecret;
 use hookledger_aggregates::{OrganizationId, ProviderId, ProviderName};
 use tokio::sync::watch;
 
-use crate::log::LogPosition;
+use crate::log::{LogPosition, MonthlyLimit};
 
 pub use follow::{DirectoryError, DirectoryFollower};
 
@@ -33,6 +33,8 @@ pub struct ProviderEntry {
 pub struct OrganizationEntry {
     pub id: OrganizationId,
     pub is_active: bool,
+    /// How many webhooks it may have in a month; nothing where it may have any number.
+    pub limit: Option<MonthlyLimit>,
     providers: HashMap<ProviderName, Arc<ProviderEntry>>,
 }
 
@@ -41,6 +43,7 @@ pub struct OrganizationEntry {
 pub struct Endpoint {
     pub organization: OrganizationId,
     pub organization_is_active: bool,
+    pub limit: Option<MonthlyLimit>,
     pub provider: Arc<ProviderEntry>,
 }
 
@@ -64,7 +67,23 @@ impl Directory {
         let organizations = self.organizations.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         let organization = organizations.get(slug)?;
         let provider = Arc::clone(organization.providers.get(&provider)?);
-        Some(Endpoint { organization: organization.id, organization_is_active: organization.is_active, provider })
+        Some(Endpoint {
+            organization: organization.id,
+            organization_is_active: organization.is_active,
+            limit: organization.limit,
+            provider,
+        })
+    }
+
+    /// The endpoint of a provider, if it is connected.
+    #[must_use]
+    pub fn endpoint_of(&self, organization: OrganizationId, provider: ProviderId) -> Option<Endpoint> {
+        let slug = {
+            let organizations = self.organizations.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            organizations.iter().find(|(_, entry)| entry.id == organization).map(|(slug, _)| slug.clone())?
+        };
+        let name = ProviderName::ALL.into_iter().find(|name| ProviderId::derive(organization, *name) == provider)?;
+        self.endpoint(&slug, name)
     }
 
     /// Waits until this node knows everything up to `place`; the caller sets the limit.
@@ -80,7 +99,7 @@ impl Directory {
     fn change(&self, slug: &str, change: impl FnOnce(&mut OrganizationEntry)) {
         let mut organizations = self.organizations.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let id = OrganizationId::from_slug(slug);
-        let new = || OrganizationEntry { id, is_active: true, providers: HashMap::new() };
+        let new = || OrganizationEntry { id, is_active: true, limit: None, providers: HashMap::new() };
         change(organizations.entry(slug.to_owned()).or_insert_with(new));
     }
 

@@ -94,7 +94,7 @@ pub(super) fn identity(error: IdentityError) -> Error {
         | IdentityError::User(UserError::AlreadyRegistered | UserError::Deactivated)
         | IdentityError::Team(TeamError::LastAdmin)
         | IdentityError::Busy => Code::Conflict,
-        IdentityError::Append(AppendError::Overloaded) => Code::Unavailable,
+        IdentityError::Append(AppendError::Overloaded | AppendError::OverLimit(_)) => Code::Unavailable,
         IdentityError::Append(AppendError::Conflict | AppendError::Failed)
         | IdentityError::Read(_)
         | IdentityError::Token(_)

@@ -53,7 +53,7 @@ pub(super) struct SetActiveInput {
 struct ConnectProviderInput {
     organization_id: ID,
     provider_name: ProviderName,
-    /// The service's signing secret. It is never shown again.
+    /// The service's signing secret; for PayPal, the webhook id that PayPal shows. It is never shown again.
     secret: String,
 }
 

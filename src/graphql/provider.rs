@@ -1,7 +1,7 @@
 //! A provider, and what may be known of its secrets.
 
 use async_graphql::{Context, Enum, Error, ID, Object, SimpleObject};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Duration, Utc};
 use hookledger_aggregates::{OrganizationId, ProviderId};
 use hookledger_projections::{organizations, webhook_providers};
 
@@ -17,6 +17,7 @@ use super::rows::{OrganizationOf, SecretsOf, load};
 pub enum ProviderName {
     Stripe,
     Github,
+    Paypal,
     Shopify,
     /// Any sender of Standard Webhooks.
     Standard,
@@ -31,6 +32,23 @@ pub struct SecretInfo {
     expires_at: Option<DateTime<Utc>>,
     /// When it last verified a webhook.
     last_used_at: Option<DateTime<Utc>>,
+    /// Nothing uses it any more: a later one verifies, and this one has not for a day.
+    safe_to_retire: bool,
+}
+
+/// Senders take up a new secret one after the other.
+const UNUSED_FOR: Duration = Duration::days(1);
+
+fn secret_info(row: &webhook_providers::SecretVersion, newest_used_at: Option<DateTime<Utc>>) -> SecretInfo {
+    let last_sign = row.last_used_at.unwrap_or(row.set_at);
+    SecretInfo {
+        version: row.version,
+        set_at: row.set_at,
+        expires_at: row.expires_at,
+        last_used_at: row.last_used_at,
+        // Only earlier ones expire.
+        safe_to_retire: row.expires_at.is_some() && newest_used_at.is_some_and(|at| at - last_sign >= UNUSED_FOR),
+    }
 }
 
 /// One organization's connection to one third-party service.
@@ -87,19 +105,36 @@ impl WebhookProvider {
     /// The secrets that verify now or did, newest first.
     async fn secrets(&self, context: &Context<'_>) -> Result<Vec<SecretInfo>, Error> {
         let rows = self.secret_rows(context).await?;
-        Ok(rows
-            .into_iter()
-            .map(|row| SecretInfo {
-                version: row.version,
-                set_at: row.set_at,
-                expires_at: row.expires_at,
-                last_used_at: row.last_used_at,
-            })
-            .collect())
+        let newest_used_at = rows.first().and_then(|newest| newest.last_used_at);
+        Ok(rows.iter().map(|row| secret_info(row, newest_used_at)).collect())
     }
     /// Where the service sends its webhooks to.
     async fn webhook_url(&self, context: &Context<'_>) -> Result<String, Error> {
         let slug = self.organization_row(context).await?.slug;
         Ok(format!("{}/webhooks/{slug}/{}", App::of(context)?.base_url, self.0.provider_name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_safe_to_retire_once_a_later_one_has_verified_alone_for_a_day() {
+        let at = |hours: i64| DateTime::UNIX_EPOCH + Duration::hours(hours);
+        let row = |expires_at, last_used_at| webhook_providers::SecretVersion {
+            provider_id: uuid::Uuid::nil(),
+            version: 1,
+            set_at: at(0),
+            expires_at,
+            last_used_at,
+        };
+        let safe =
+            |expires_at, last_used_at, newest| secret_info(&row(expires_at, last_used_at), newest).safe_to_retire;
+        assert!(safe(Some(at(99)), Some(at(1)), Some(at(25))));
+        assert!(safe(Some(at(99)), None, Some(at(25))));
+        assert!(!safe(Some(at(99)), Some(at(2)), Some(at(25))));
+        assert!(!safe(Some(at(99)), Some(at(1)), None));
+        assert!(!safe(None, Some(at(1)), Some(at(25))));
     }
 }

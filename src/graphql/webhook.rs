@@ -44,12 +44,16 @@ pub struct WebhookFilter {
     event_type: Option<String>,
     signature_valid: Option<bool>,
     dead_lettered: Option<bool>,
+    /// A duplicate came with another body.
+    body_differs: Option<bool>,
+    /// Its body came before, under another id that is not signed.
+    suspected_replay: Option<bool>,
+    /// Anything about it is suspicious.
+    flagged: Option<bool>,
     /// Received then or later.
     received_from: Option<DateTime<Utc>>,
     /// Received before then.
     received_to: Option<DateTime<Utc>>,
-    /// A duplicate came with another body.
-    body_differs: Option<bool>,
     /// A webhook id or a provider's event id; or the beginning of a provider's event id or of an event
     /// type, or text anywhere in a body of up to 1 MiB, byte for byte. Ids are found wherever they are;
     /// all else is looked for in the newest 10,000 webhooks of the page that the other filters leave.
@@ -75,6 +79,8 @@ impl WebhookFilter {
             signature_valid: self.signature_valid,
             dead_lettered: self.dead_lettered,
             body_differs: self.body_differs,
+            suspected_replay: self.suspected_replay,
+            flagged: self.flagged,
             received_from: self.received_from,
             received_to: self.received_to,
             text: self.text.filter(|text| !text.is_empty()),
@@ -345,6 +351,19 @@ impl Webhook {
     /// A duplicate came with another body.
     async fn body_differs(&self) -> bool {
         self.0.body_differs
+    }
+    /// Its body came before, under another id that is not signed.
+    async fn suspected_replay(&self) -> bool {
+        self.0.suspected_replay
+    }
+    /// Anything about it is suspicious: its body differs from a duplicate's, or came before under
+    /// another id, or a transmission was replayed with another body.
+    async fn flagged(&self) -> bool {
+        self.0.is_flagged()
+    }
+    /// The code of why it was refused, like `signature_invalid`; null where it was accepted.
+    async fn rejection(&self) -> Option<&str> {
+        self.0.rejection.as_deref()
     }
     /// Every try at processing, the first included.
     async fn attempts(&self, context: &Context<'_>) -> Result<Vec<Attempt>, Error> {

@@ -1,12 +1,12 @@
 //! Answers: JSON bodies, and the one form that errors have. Errors map to HTTP here.
 
+use chrono::{DateTime, Utc};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use warp::Reply;
 use warp::reply::Response;
 
 use crate::receive::{BodyError, ReceiveError};
-use hookledger_aggregates::webhook::RejectionReason;
 
 /// `{"error": "<sentence>", "code": "<snake_case>"}`.
 #[derive(Debug, Serialize)]
@@ -15,11 +15,13 @@ pub(super) struct ErrorBody {
     code: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resets_at: Option<DateTime<Utc>>,
 }
 
 impl ErrorBody {
     pub(super) fn new(code: &'static str, sentence: impl Into<String>) -> Self {
-        Self { error: sentence.into(), code, limit: None }
+        Self { error: sentence.into(), code, limit: None, resets_at: None }
     }
 }
 
@@ -94,11 +96,19 @@ impl Reply for Answer {
 impl From<ReceiveError> for Answer {
     fn from(error: ReceiveError) -> Self {
         let sentence = error.to_string();
-        let answer = |status, code| Self::error(status, ErrorBody::new(code, sentence));
+        let answer = |status, code| Self::error(status, ErrorBody::new(code, sentence.as_str()));
         match error {
-            ReceiveError::Refused(refusal) => answer(StatusCode::UNAUTHORIZED, rejection_code(refusal.reason)),
+            ReceiveError::Refused(refusal) => answer(StatusCode::UNAUTHORIZED, refusal.reason.as_str()),
             ReceiveError::ProviderDisabled => answer(StatusCode::FORBIDDEN, "provider_disabled"),
             ReceiveError::OrganizationDisabled => answer(StatusCode::FORBIDDEN, "organization_disabled"),
+            ReceiveError::LimitReached { limit, resets_at } => {
+                let body = ErrorBody {
+                    limit: usize::try_from(limit).ok(),
+                    resets_at: Some(resets_at),
+                    ..ErrorBody::new("monthly_limit_reached", sentence.as_str())
+                };
+                Self::error(StatusCode::TOO_MANY_REQUESTS, body)
+            }
             ReceiveError::RateLimited { retry_after } => {
                 answer(StatusCode::TOO_MANY_REQUESTS, "rate_limited").retry_after(retry_after)
             }
@@ -115,18 +125,11 @@ impl From<BodyError> for Answer {
                 let body = ErrorBody { limit: Some(cap), ..ErrorBody::new("body_too_large", sentence) };
                 Self::error(StatusCode::PAYLOAD_TOO_LARGE, body)
             }
+            BodyError::NoRoom => {
+                Self::error(StatusCode::SERVICE_UNAVAILABLE, ErrorBody::new("unavailable", sentence)).retry_after(1)
+            }
             BodyError::TooSlow => Self::error(StatusCode::REQUEST_TIMEOUT, ErrorBody::new("body_too_slow", sentence)),
             BodyError::Broken => Self::error(StatusCode::BAD_REQUEST, ErrorBody::new("body_broken", sentence)),
         }
-    }
-}
-
-fn rejection_code(reason: RejectionReason) -> &'static str {
-    match reason {
-        RejectionReason::SignatureMissing => "signature_missing",
-        RejectionReason::SignatureInvalid => "signature_invalid",
-        RejectionReason::TimestampOutOfTolerance => "timestamp_out_of_tolerance",
-        RejectionReason::ProviderDisabled => "provider_disabled",
-        RejectionReason::OrganizationDisabled => "organization_disabled",
     }
 }

@@ -96,7 +96,8 @@ async fn ask<B: Buf>(
     services: &Services,
     body: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Result<Answer, Answer> {
-    let LinkRequest { email } = posted(&method, &headers, body, "The body is {\"email\": \"…\"} in JSON").await?;
+    let LinkRequest { email } =
+        posted(&method, &headers, &services, body, "The body is {\"email\": \"…\"} in JSON").await?;
     let claim = services.app.accounts.claim(&email).map_err(|refused| match refused {
         IdentityError::Address(_) => error(StatusCode::BAD_REQUEST, "address_invalid", "This is not an e-mail address"),
         other => failed(&other),
@@ -117,7 +118,8 @@ async fn verify<B: Buf>(
     services: &Services,
     body: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Result<Answer, Answer> {
-    let VerifyRequest { token } = posted(&method, &headers, body, "The body is {\"token\": \"…\"} in JSON").await?;
+    let VerifyRequest { token } =
+        posted(&method, &headers, &services, body, "The body is {\"token\": \"…\"} in JSON").await?;
     let redeemed = services.links.redeem(&services.app.sessions, &token, client.clone(), Utc::now()).await;
     let (user, session) = match redeemed.map_err(|error| failed(&error))? {
         Redeemed::SignedIn { user, session } => (user, session),
@@ -166,6 +168,7 @@ async fn logout(method: Method, headers: HeaderMap, client: Client, services: &S
 async fn posted<T: DeserializeOwned, B: Buf>(
     method: &Method,
     headers: &HeaderMap,
+    services: &Services,
     body: impl Stream<Item = Result<B, warp::Error>>,
     form: &'static str,
 ) -> Result<T, Answer> {
@@ -177,8 +180,8 @@ async fn posted<T: DeserializeOwned, B: Buf>(
     if !is_json {
         return Err(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Send application/json"));
     }
-    let body = read_body(body, None, MAX_BODY).await?;
-    serde_json::from_slice(&body).map_err(|_| error(StatusCode::BAD_REQUEST, "bad_request", form))
+    let body = read_body(body, None, MAX_BODY, &services.bodies).await?;
+    serde_json::from_slice(&body.bytes).map_err(|_| error(StatusCode::BAD_REQUEST, "bad_request", form))
 }
 
 fn link_invalid() -> Answer {

@@ -117,7 +117,7 @@ impl Call {
             return Err(Refusal { allow: Some(allow), ..refusal });
         }
         let viewer = self.viewer(services).await?;
-        let parameters = if by_get { self.from_query()? } else { self.from_body(body).await? };
+        let parameters = if by_get { self.from_query()? } else { self.from_body(services, body).await? };
         let mut request = match parameters.request() {
             Ok(request) => request,
             Err(refused) => return Ok(refused),
@@ -158,7 +158,11 @@ impl Call {
         })
     }
 
-    async fn from_body<B: Buf>(&self, body: impl Stream<Item = Result<B, warp::Error>>) -> Result<Parameters, Refusal> {
+    async fn from_body<B: Buf>(
+        &self,
+        services: &Services,
+        body: impl Stream<Item = Result<B, warp::Error>>,
+    ) -> Result<Parameters, Refusal> {
         if !is_json(&self.headers) {
             return Err(Refusal::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -166,10 +170,10 @@ impl Call {
                 "send a query as application/json, in UTF-8",
             ));
         }
-        let body = read_body(body, None, MAX_BODY)
+        let body = read_body(body, None, MAX_BODY, &services.bodies)
             .await
             .map_err(|error| Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, Code::BadUserInput, error.to_string()))?;
-        Parameters::from_json(&body).map_err(Refusal::bad_request)
+        Parameters::from_json(&body.bytes).map_err(Refusal::bad_request)
     }
 }
 

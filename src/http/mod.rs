@@ -3,6 +3,9 @@
 mod answers;
 mod audit_export;
 mod auth;
+mod clients;
+mod connection;
+mod framing;
 mod graphql;
 mod operations;
 mod server;
@@ -17,13 +20,14 @@ use http::{HeaderMap, HeaderValue, header};
 use warp::reply::Response;
 use warp::{Filter, Reply as _};
 
-pub use server::{ClientAddress, Server};
+pub use clients::Clients;
+pub use server::{ClientAddress, Server, serve_connection};
 pub use socket::Sockets;
 
 use crate::follow::Checkpoints;
 use crate::graphql::{App, Schema};
 use crate::identity::{Client, Links};
-use crate::receive::Receiver;
+use crate::receive::{BodyBudget, Receiver};
 use answers::{Answer, ErrorBody};
 
 /// Everything that handlers need.
@@ -38,6 +42,8 @@ pub struct Services {
     pub metrics: metrics_exporter_prometheus::PrometheusHandle,
     /// Largest body of a webhook, in bytes.
     pub max_body: usize,
+    /// What the bodies of all requests in flight may hold together.
+    pub bodies: BodyBudget,
     /// Whether queries may come by GET.
     pub graphql_get: bool,
 }
@@ -73,7 +79,7 @@ async fn nothing_here(_rejection: warp::Rejection) -> Result<Response, std::conv
 /// Where a request came from.
 fn client() -> impl Filter<Extract = (String,), Error = std::convert::Infallible> + Copy {
     warp::ext::optional::<ClientAddress>()
-        .map(|address: Option<ClientAddress>| address.map(|address| address.0.ip().to_string()).unwrap_or_default())
+        .map(|address: Option<ClientAddress>| address.map(|address| address.0.to_string()).unwrap_or_default())
 }
 
 /// Where a person's request came from, and with what client.

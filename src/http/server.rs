@@ -1,41 +1,54 @@
 //! The accept loop: warp has no header timeout and no bound on connections.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderValue, StatusCode, header};
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
-use warp::Filter;
 use warp::reply::Response;
+use warp::{Filter, Reply as _};
 
-/// Connections at once; more wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 4_096;
+use super::clients::Clients;
+use super::connection::{Ambiguous, Guarded};
+use super::error;
+
 /// How long a client may take over its headers, and may stay idle between requests.
-const HEADER_LIMIT: Duration = Duration::from_secs(30);
+const HEADER_LIMIT: Duration = Duration::from_secs(20);
 /// Bytes of a request's head.
 const MAX_HEAD: usize = 64 << 10;
 /// How long requests in flight may take after a stop was asked for.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+/// Clients without a place that are told so at once; more are cut off.
+const TURNED_AWAY: usize = 256;
+/// How long one of them may take to hear it.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
+const NO_PLACE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
+    connection: close\r\ncontent-length: 72\r\n\r\n\
+    {\"error\":\"too many connections; try again shortly\",\"code\":\"unavailable\"}";
 
-/// The address of the client's end of the connection.
+/// The address of the client.
 #[derive(Clone, Copy, Debug)]
-pub struct ClientAddress(pub SocketAddr);
+pub struct ClientAddress(pub IpAddr);
 
 /// Serves routes on a listener.
 pub struct Server {
     listener: TcpListener,
+    clients: Clients,
 }
 
 impl Server {
     /// # Errors
     /// When the address cannot be listened on.
-    pub async fn bind(address: SocketAddr) -> std::io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(address).await? })
+    pub async fn bind(address: SocketAddr, clients: Clients) -> std::io::Result<Self> {
+        Ok(Self { listener: TcpListener::bind(address).await?, clients })
     }
 
     /// # Errors
@@ -50,38 +63,19 @@ impl Server {
         F: Filter<Extract = (Response,), Error = std::convert::Infallible> + Clone + Send + Sync + 'static,
         F::Future: Send,
     {
-        // HTTP/1 alone: detecting HTTP/2 waits for a first byte without a limit.
-        let mut builder = hyper::server::conn::http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(HEADER_LIMIT).max_buf_size(MAX_HEAD);
-        let (closing, connections) = (CancellationToken::new(), TaskTracker::new());
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        loop {
-            let accepted = stop.run_until_cancelled(accept(&self.listener, &slots)).await;
-            let Some((stream, address, slot)) = accepted else { break };
-            let service = warp::service(routes.clone());
-            let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-                request.extensions_mut().insert(ClientAddress(address));
-                service.clone().call(request)
-            });
-            let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
-            let closing = closing.clone();
+        let (connections, turned_away) = (TaskTracker::new(), Arc::new(Semaphore::new(TURNED_AWAY)));
+        while let Some((stream, peer)) = stop.run_until_cancelled(accept(&self.listener)).await {
+            let Some(place) = self.clients.admit(peer.ip()) else {
+                turn_away(stream, &turned_away);
+                continue;
+            };
+            let serving = serve_one(stream, peer.ip(), self.clients.clone(), routes.clone(), stop.clone());
             connections.spawn(async move {
-                let mut connection = std::pin::pin!(connection);
-                let ended = tokio::select! {
-                    ended = connection.as_mut() => ended,
-                    () = closing.cancelled() => {
-                        connection.as_mut().graceful_shutdown();
-                        connection.await
-                    }
-                };
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "a connection ended badly");
-                }
-                drop(slot);
+                serving.await;
+                drop(place);
             });
         }
         drop(self.listener);
-        closing.cancel();
         connections.close();
         if tokio::time::timeout(DRAIN_LIMIT, connections.wait()).await.is_err() {
             tracing::warn!("requests were still in flight when the time to finish was over");
@@ -89,19 +83,75 @@ impl Server {
     }
 }
 
-/// The next connection, once there is room for one.
-async fn accept(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> (tokio::net::TcpStream, SocketAddr, Option<OwnedSemaphorePermit>) {
-    // The semaphore is never closed, so there is always a permit.
-    let slot = Arc::clone(slots).acquire_owned().await.ok();
+/// Serves one connection with every guard, to its end.
+pub async fn serve_connection<S, F>(stream: S, peer: IpAddr, routes: F)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Filter<Extract = (Response,), Error = std::convert::Infallible> + Clone + Send + Sync + 'static,
+    F::Future: Send,
+{
+    serve_one(stream, peer, Clients::new(1, 1, Vec::new()), routes, CancellationToken::new()).await;
+}
+
+async fn serve_one<S, F>(stream: S, peer: IpAddr, clients: Clients, routes: F, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Filter<Extract = (Response,), Error = std::convert::Infallible> + Clone + Send + Sync + 'static,
+    F::Future: Send,
+{
+    // HTTP/1 alone: detecting HTTP/2 waits for a first byte without a limit.
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_LIMIT).max_buf_size(MAX_HEAD);
+    let (stream, ambiguous) = Guarded::new(stream);
+    let service = warp::service(routes);
+    let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+        let client = ClientAddress(clients.client(peer, request.headers()));
+        request.extensions_mut().insert(client);
+        let (mut service, ambiguous) = (service.clone(), ambiguous.clone());
+        async move { answer(&ambiguous, request, |request| service.call(request)).await }
+    });
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            // The request in flight is answered, and no other is taken.
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended badly");
+    }
+}
+
+/// Answers a request whose length is beyond doubt.
+async fn answer<A: Future<Output = Result<Response, std::convert::Infallible>>>(
+    ambiguous: &Ambiguous,
+    request: hyper::Request<Incoming>,
+    routes: impl FnOnce(hyper::Request<Incoming>) -> A,
+) -> Result<Response, std::convert::Infallible> {
+    let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+    let mut response = if ambiguous.is_set() {
+        let sentence = "A request has content-length or transfer-encoding, not both";
+        error(StatusCode::BAD_REQUEST, "ambiguous_length", sentence).into_response()
+    } else {
+        routes(request).await?
+    };
+    if chunked || ambiguous.is_set() {
+        // Where the next head begins is known only behind bodies that said their length; see `framing`.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
+}
+
+/// The next connection.
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, address)) => {
+            Ok((stream, peer)) => {
                 // Answers are small: they should not wait for more to send.
                 let _ = stream.set_nodelay(true);
-                return (stream, address, slot);
+                return (stream, peer);
             }
             Err(error) => {
                 // Out of file descriptors, most likely: some are given back in a moment.
@@ -109,5 +159,33 @@ async fn accept(
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
+    }
+}
+
+/// Tells a client that there is no place for it, and lets it hear that: to close on what it sends
+/// would reset the connection.
+fn turn_away(mut stream: TcpStream, turned_away: &Arc<Semaphore>) {
+    metrics::counter!("hookledger_connections_refused_total").increment(1);
+    let Ok(permit) = Arc::clone(turned_away).try_acquire_owned() else { return };
+    tokio::spawn(async move {
+        let farewell = async {
+            stream.write_all(NO_PLACE).await?;
+            stream.shutdown().await?;
+            let mut dropped = [0; 1_024];
+            while stream.read(&mut dropped).await? > 0 {}
+            Ok::<_, std::io::Error>(())
+        };
+        let _ = tokio::time::timeout(FAREWELL_LIMIT, farewell).await;
+        drop(permit);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_farewell_says_its_length() {
+        let text = std::str::from_utf8(super::NO_PLACE).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.ends_with(&format!("content-length: {}", body.len())), "{}", body.len());
     }
 }

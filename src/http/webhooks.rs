@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use bytes::Buf;
 use futures::Stream;
+use hookledger_aggregates::webhook::Phase;
 use http::{HeaderMap, Method, StatusCode};
 use serde::Serialize;
 use warp::reply::Response;
@@ -49,7 +50,7 @@ async fn answer<B: Buf>(
     let started = Instant::now();
     let (answer, webhook) = match receive(&slug, &provider, headers, client, &services, body.as_mut()).await {
         Ok(accepted) => {
-            let status = if accepted.duplicate { "duplicate" } else { "pending" };
+            let status = status(accepted.phase);
             let body = AcceptedBody { webhook_id: accepted.webhook.uuid(), status, duplicate: accepted.duplicate };
             (Answer::json(StatusCode::OK, &body), Some(accepted.webhook))
         }
@@ -70,6 +71,16 @@ async fn answer<B: Buf>(
     answer
 }
 
+/// The status in the read model of webhooks.
+fn status(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Unknown | Phase::Received | Phase::Unverified | Phase::Pending | Phase::Merged => "pending",
+        Phase::Processing => "processing",
+        Phase::Succeeded => "success",
+        Phase::AwaitingRetry | Phase::DeadLettered | Phase::Rejected => "failed",
+    }
+}
+
 async fn receive<B: Buf>(
     slug: &str,
     provider: &str,
@@ -81,8 +92,8 @@ async fn receive<B: Buf>(
     let endpoint = services.receiver.endpoint(slug, provider).ok_or_else(|| {
         error(StatusCode::NOT_FOUND, "unknown_endpoint", "There is no such organization, or it has no such provider")
     })?;
-    services.receiver.admit(&endpoint, &headers, &client).await?;
     let declared = headers.get(http::header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let body = read_body(body, declared, services.max_body).await?;
+    services.receiver.admit(&endpoint)?;
+    let body = read_body(body, declared, services.max_body, &services.bodies).await?;
     Ok(services.receiver.receive(&endpoint, Request { headers, body, client }).await?)
 }

@@ -244,6 +244,7 @@ impl Handler for SessionKeeper {
                     Event::User(_)
                     | Event::Organization(_)
                     | Event::EmailClaim(_)
+                    | Event::Usage(_)
                     | Event::Team(_)
                     | Event::Access(_)
                     | Event::Provider(_)

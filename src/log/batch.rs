@@ -7,18 +7,42 @@ use hookledger_aggregates::ids::PARTITIONS;
 use sqlx::encode::{Encode, IsNull};
 use sqlx::error::BoxDynError;
 use sqlx::postgres::types::Oid;
-use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo};
+use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgHasArrayType, PgTypeInfo};
 use sqlx::{PgConnection, Postgres, Row as _, Type};
 use uuid::Uuid;
 
-use super::unit::{Appended, LogPosition, Unit};
+use super::unit::{Appended, LogPosition, Unit, UsedMonth};
 
-/// What became of each unit of a batch: where it went, or nothing where it is in conflict.
-pub(super) type Verdicts = Vec<Option<Appended>>;
+/// What became of a unit of a batch.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Verdict {
+    Appended(Appended),
+    /// Another event is at one of its sequences.
+    Conflict,
+    /// Its organization has used up its month.
+    OverLimit(UsedMonth),
+    /// What its organization used of the month cannot be counted for now.
+    Uncounted,
+}
+
+impl Verdict {
+    /// Where it was appended.
+    pub(super) fn place(&self) -> Option<LogPosition> {
+        match self {
+            Self::Appended(appended) => Some(appended.last),
+            Self::Conflict | Self::OverLimit(_) | Self::Uncounted => None,
+        }
+    }
+}
+
+/// One for each unit, in order.
+pub(super) type Verdicts = Vec<Verdict>;
+
+type Query<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
 
 /// The columns of a batch's events and bodies, as arrays.
 #[derive(Default)]
-struct Columns<'a> {
+pub(super) struct Columns<'a> {
     unit: Vec<i32>,
     partition: Vec<i32>,
     /// 1, 2, 3… within the batch's events of the same partition.
@@ -44,7 +68,7 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn of(units: &'a [Unit]) -> Self {
+    pub(super) fn of(units: &'a [Unit]) -> Self {
         let mut columns = Self::default();
         for (number, unit) in (0..).zip(units) {
             columns.push(number, unit);
@@ -80,7 +104,77 @@ impl<'a> Columns<'a> {
         }
     }
 
-    fn touched(&self) -> (Vec<i32>, Vec<i64>) {
+    /// The first 18 parameters of the functions that append without looking.
+    pub(super) fn bind_optimistic<'q>(&'q self, query: Query<'q>) -> Query<'q> {
+        let (partitions, counts) = self.touched();
+        query
+            .bind(partitions)
+            .bind(counts)
+            .bind(&self.partition)
+            .bind(&self.offset)
+            .bind(&self.aggregate_type)
+            .bind(&self.aggregate_id)
+            .bind(&self.sequence)
+            .bind(&self.event_type)
+            .bind(&self.event_version)
+            .bind(&self.payload)
+            .bind(&self.metadata)
+            .bind(&self.organization)
+            .bind(&self.body_partition)
+            .bind(&self.body_offset)
+            .bind(&self.body_organization)
+            .bind(&self.body_webhook)
+            .bind(&self.body_headers)
+            .bind(&self.body)
+    }
+
+    /// The first 16 parameters of the functions that look first.
+    pub(super) fn bind_checked<'q>(&'q self, query: Query<'q>) -> Query<'q> {
+        query
+            .bind(self.touched().0)
+            .bind(&self.unit)
+            .bind(&self.partition)
+            .bind(&self.aggregate_type)
+            .bind(&self.aggregate_id)
+            .bind(&self.sequence)
+            .bind(&self.event_type)
+            .bind(&self.event_version)
+            .bind(&self.payload)
+            .bind(&self.metadata)
+            .bind(&self.organization)
+            .bind(&self.body_unit)
+            .bind(&self.body_organization)
+            .bind(&self.body_webhook)
+            .bind(&self.body_headers)
+            .bind(&self.body)
+    }
+
+    /// What says which streams and sequences are asked for: the first 5 parameters of `over_limits`.
+    pub(super) fn bind_streams<'q>(&'q self, query: Query<'q>) -> Query<'q> {
+        query
+            .bind(self.touched().0)
+            .bind(&self.unit)
+            .bind(&self.aggregate_type)
+            .bind(&self.aggregate_id)
+            .bind(&self.sequence)
+    }
+
+    /// Where each unit's last event went, given what each partition held before.
+    pub(super) fn places(
+        &self,
+        units: &[Unit],
+        bases: &HashMap<i32, i64>,
+    ) -> impl Iterator<Item = Option<LogPosition>> {
+        let mut ends = self.offset.iter();
+        units.iter().map(move |unit| {
+            let offset = ends.by_ref().take(unit.events.len()).last()?;
+            let base = bases.get(&unit.events.last()?.partition.number())?;
+            unit.place(base + offset)
+        })
+    }
+
+    /// The partitions that the batch has events in, and how many.
+    pub(super) fn touched(&self) -> (Vec<i32>, Vec<i64>) {
         let touched = Partition::all().map(|p| (p.number(), self.counts[p.index()]));
         touched.filter(|(_, count)| *count > 0).unzip()
     }
@@ -113,79 +207,32 @@ pub(super) async fn append_optimistically(
     units: &[Unit],
 ) -> Result<Verdicts, sqlx::Error> {
     let columns = Columns::of(units);
-    let (partitions, counts) = columns.touched();
-    let rows = sqlx::query(
+    let query = sqlx::query(
         "select base_partition, base_position
          from append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
-    )
-    .bind(partitions)
-    .bind(counts)
-    .bind(&columns.partition)
-    .bind(&columns.offset)
-    .bind(&columns.aggregate_type)
-    .bind(&columns.aggregate_id)
-    .bind(&columns.sequence)
-    .bind(&columns.event_type)
-    .bind(&columns.event_version)
-    .bind(&columns.payload)
-    .bind(&columns.metadata)
-    .bind(&columns.organization)
-    .bind(&columns.body_partition)
-    .bind(&columns.body_offset)
-    .bind(&columns.body_organization)
-    .bind(&columns.body_webhook)
-    .bind(&columns.body_headers)
-    .bind(&columns.body)
-    .fetch_all(connection)
-    .await?;
-    let bases: HashMap<i32, i64> =
-        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, sqlx::Error>>()?;
-    let mut ends = columns.offset.iter();
-    Ok(units
-        .iter()
-        .map(|unit| {
-            let offset = unit.events.iter().zip(ends.by_ref()).last().map(|(event, offset)| (event.partition, *offset));
-            let (partition, offset) = offset?;
-            let base = bases.get(&partition.number())?;
-            Some(Appended { last: LogPosition { partition, position: base + offset } })
-        })
-        .collect())
+    );
+    let rows = columns.bind_optimistic(query).fetch_all(connection).await?;
+    let bases = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, sqlx::Error>>()?;
+    Ok(columns.places(units, &bases).map(|last| appended(last, None)).collect())
 }
 
 /// Appends what is not in conflict, and says which units are.
 pub(super) async fn append_carefully(connection: &mut PgConnection, units: &[Unit]) -> Result<Verdicts, sqlx::Error> {
     let columns = Columns::of(units);
-    let (partitions, _) = columns.touched();
-    let rows = sqlx::query(
+    let query = sqlx::query(
         "select appended_unit, appended_position
          from append_events_checked($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
-    )
-    .bind(partitions)
-    .bind(&columns.unit)
-    .bind(&columns.partition)
-    .bind(&columns.aggregate_type)
-    .bind(&columns.aggregate_id)
-    .bind(&columns.sequence)
-    .bind(&columns.event_type)
-    .bind(&columns.event_version)
-    .bind(&columns.payload)
-    .bind(&columns.metadata)
-    .bind(&columns.organization)
-    .bind(&columns.body_unit)
-    .bind(&columns.body_organization)
-    .bind(&columns.body_webhook)
-    .bind(&columns.body_headers)
-    .bind(&columns.body)
-    .fetch_all(connection)
-    .await?;
+    );
+    let rows = columns.bind_checked(query).fetch_all(connection).await?;
     let positions: HashMap<i32, i64> =
         rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, sqlx::Error>>()?;
     Ok((0..)
         .zip(units)
-        .map(|(number, unit)| {
-            let partition = unit.events.last()?.partition;
-            let position = *positions.get(&number)?;
-            Some(Appended { last: LogPosition { partition, position } })
-        })
+        .map(|(number, unit)| appended(positions.get(&number).and_then(|position| unit.place(*position)), None))
         .collect())
+}
+
+/// The verdict on a unit that went there, or is in conflict.
+pub(super) fn appended(last: Option<LogPosition>, used: Option<UsedMonth>) -> Verdict {
+    last.map_or(Verdict::Conflict, |last| Verdict::Appended(Appended { last, used }))
 }

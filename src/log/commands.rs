@@ -243,7 +243,8 @@ impl PersistedEventRepository for Repository {
         let unit = Unit::new(events.iter().map(|event| self.new_event::<A>(event)).collect::<Result<_, _>>()?);
         let appended = self.log.append(unit).await.map_err(|error| match error {
             AppendError::Conflict => PersistenceError::OptimisticLockError,
-            AppendError::Overloaded => PersistenceError::UnknownError(Overload.into()),
+            // Commands have no limit.
+            AppendError::Overloaded | AppendError::OverLimit(_) => PersistenceError::UnknownError(Overload.into()),
             AppendError::Failed => PersistenceError::ConnectionError(error.into()),
         })?;
         if let Ok(mut place) = self.appended.lock() {

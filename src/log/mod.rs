@@ -6,6 +6,7 @@
 mod batch;
 mod commands;
 mod heads;
+mod limits;
 mod pressure;
 mod read;
 mod unit;
@@ -17,5 +18,5 @@ pub use read::{
     Batch, Broken, LogSpan, RawRequest, ReadError, Reader, Scope, Touched, bodies_containing, bodies_of, events_of,
     headers_of, streams_of,
 };
-pub use unit::{Appended, Body, LogPosition, NewEvent, Sequence, Unit};
+pub use unit::{Appended, Body, LogPosition, MonthlyLimit, NewEvent, Sequence, Unit, UsedMonth};
 pub use writer::{AppendError, Log, Priority, Writer};

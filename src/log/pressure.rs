@@ -19,19 +19,51 @@ pub struct Pressure {
     since: Instant,
     /// When a busy flush ended last, in microseconds after `since`; 0 is never.
     busy_at: Arc<AtomicU64>,
+    /// When the flush began that runs now, likewise; 0 is when none does.
+    flushing_since: Arc<AtomicU64>,
+    /// Microseconds that a waiting unit took in busy flushes, as a moving average.
+    unit_micros: Arc<AtomicU64>,
 }
 
 impl Default for Pressure {
     fn default() -> Self {
-        Self { since: Instant::now(), busy_at: Arc::default() }
+        Self {
+            since: Instant::now(),
+            busy_at: Arc::default(),
+            flushing_since: Arc::default(),
+            unit_micros: Arc::default(),
+        }
     }
 }
 
 impl Pressure {
-    pub(super) fn note(&self, waiting_units: usize) {
-        if waiting_units >= BUSY_UNITS {
-            self.busy_at.store(self.now(), Ordering::Relaxed);
+    pub(super) fn note_begin(&self) {
+        self.flushing_since.store(self.now(), Ordering::Relaxed);
+    }
+
+    pub(super) fn note_end(&self, waiting_units: usize) {
+        let now = self.now();
+        let began = self.flushing_since.swap(0, Ordering::Relaxed);
+        if waiting_units < BUSY_UNITS {
+            return;
         }
+        self.busy_at.store(now, Ordering::Relaxed);
+        let took = now.saturating_sub(began) / u64::try_from(waiting_units).unwrap_or(u64::MAX);
+        let before = self.unit_micros.load(Ordering::Relaxed);
+        let average = if before == 0 { took } else { (before * 7 + took) / 8 };
+        self.unit_micros.store(average.max(1), Ordering::Relaxed);
+    }
+
+    /// How long a unit will most likely wait that joins so many: what the others take, and how long
+    /// the present flush has lasted, which a disk that hangs makes long.
+    #[must_use]
+    pub fn expected_wait(&self, queued: usize) -> Duration {
+        let ahead = self.unit_micros.load(Ordering::Relaxed).saturating_mul(queued as u64);
+        let flushing = match self.flushing_since.load(Ordering::Relaxed) {
+            0 => 0,
+            began => self.now().saturating_sub(began),
+        };
+        Duration::from_micros(ahead.saturating_add(flushing))
     }
 
     /// Whether acknowledgements need all that the machine has.
@@ -53,11 +85,25 @@ mod tests {
     #[test]
     fn a_full_flush_is_remembered_for_a_moment() {
         let pressure = Pressure::default();
-        pressure.note(BUSY_UNITS - 1);
+        pressure.note_begin();
+        pressure.note_end(BUSY_UNITS - 1);
         assert!(!pressure.is_high());
-        pressure.note(BUSY_UNITS);
+        pressure.note_begin();
+        pressure.note_end(BUSY_UNITS);
         assert!(pressure.is_high());
         std::thread::sleep(MEMORY);
         assert!(!pressure.is_high());
+    }
+
+    #[test]
+    fn a_wait_is_expected_from_the_queue_and_from_a_flush_that_hangs() {
+        let pressure = Pressure::default();
+        assert_eq!(pressure.expected_wait(1_000), Duration::ZERO);
+        pressure.note_begin();
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(pressure.expected_wait(0) >= Duration::from_millis(50));
+        pressure.note_end(50);
+        assert_eq!(pressure.expected_wait(0), Duration::ZERO);
+        assert!(pressure.expected_wait(1_000) >= Duration::from_millis(900), "{:?}", pressure.expected_wait(1_000));
     }
 }

@@ -175,6 +175,27 @@ impl Reader {
         rows.iter().map(|row| event(row, place(row)?)).collect()
     }
 
+    /// Receipts of the last days that are not verified yet and after which nothing was decided, of
+    /// every organization, in the order of the log and after a place in it.
+    ///
+    /// # Errors
+    /// When the database does not answer or an event cannot be understood.
+    pub async fn unverified(&self, after: Option<LogPosition>, limit: i64) -> Result<Vec<RecordedEvent>, ReadError> {
+        let (partition, position) = after.map_or((-1, 0), |after| (after.partition.number(), after.position));
+        let sql = format!(
+            "select {COLUMNS} from events e
+             where e.event_type = 'webhook.received_unverified' and e.recorded_at > now() - interval '4 days'
+               and (e.partition, e.position) > ($1, $2)
+               and not exists (
+                   select from events n
+                   where n.aggregate_id = e.aggregate_id and n.aggregate_type = e.aggregate_type
+                     and n.sequence = 2 and n.partition = e.partition)
+             order by e.partition, e.position limit $3"
+        );
+        let rows = sqlx::query(&sql).bind(partition).bind(position).bind(limit).fetch_all(&self.pool).await?;
+        rows.iter().map(|row| event(row, place(row)?)).collect()
+    }
+
     /// The raw headers and body of a webhook, unless retention removed them.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! What is appended: units of events that go in whole or not at all.
 
 use bytes::Bytes;
+use chrono::{DateTime, Months, NaiveDate, Utc};
 use hookledger_aggregates::event::{Stored, payload};
 use hookledger_aggregates::{Metadata, OrganizationId, Partition, WebhookId};
 use uuid::Uuid;
@@ -88,13 +89,40 @@ pub struct Body {
 pub struct Unit {
     pub events: Vec<NewEvent>,
     pub body: Option<Body>,
+    /// Set where appending takes one of what its organization may have in a month.
+    pub limit: Option<MonthlyLimit>,
+}
+
+/// How many webhooks an organization may have in a calendar month, UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MonthlyLimit {
+    pub allowed: u32,
+    /// Since when it has had a limit, whatever the number.
+    pub since: DateTime<Utc>,
+}
+
+/// What an organization with a limit has used of a month.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UsedMonth {
+    /// The first day of the month.
+    pub month: NaiveDate,
+    pub accepted: i64,
+}
+
+impl UsedMonth {
+    /// When the next month begins.
+    #[must_use]
+    pub fn resets_at(self) -> DateTime<Utc> {
+        let next = self.month.checked_add_months(Months::new(1)).unwrap_or(self.month);
+        next.and_time(chrono::NaiveTime::MIN).and_utc()
+    }
 }
 
 impl Unit {
     /// A unit without a raw request.
     #[must_use]
     pub fn new(events: Vec<NewEvent>) -> Self {
-        Self { events, body: None }
+        Self { events, body: None, limit: None }
     }
 
     /// Bytes that this unit holds in memory, roughly.
@@ -110,6 +138,11 @@ impl Unit {
             .any(|event| event.aggregate_type != "webhook" || event.event_type == "webhook.retry_requested")
     }
 
+    /// That position in the partition of its last event.
+    pub(super) fn place(&self, position: i64) -> Option<LogPosition> {
+        self.events.last().map(|event| LogPosition { partition: event.partition, position })
+    }
+
     /// Whether only the careful append can place it.
     pub(super) fn needs_placing(&self) -> bool {
         self.events.iter().any(|event| event.sequence == Sequence::End)
@@ -121,4 +154,6 @@ impl Unit {
 pub struct Appended {
     /// The place of its last event.
     pub last: LogPosition,
+    /// What its organization has used of the month now, where the unit has a limit.
+    pub used: Option<UsedMonth>,
 }

@@ -10,9 +10,11 @@ use sqlx::{PgPool, Postgres};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{Verdicts, append_carefully, append_optimistically};
+use super::batch::{Verdict, Verdicts, append_carefully, append_optimistically};
 use super::heads::Heads;
-use super::unit::{Appended, Unit};
+use super::limits;
+use super::pressure::Pressure;
+use super::unit::{Appended, Unit, UsedMonth};
 
 /// Units of one flush that somebody waits for.
 const FOREGROUND_UNITS: usize = 512;
@@ -38,6 +40,9 @@ pub enum AppendError {
     /// Another event is at one of the sequences already, and nothing was appended.
     #[error("another event came first")]
     Conflict,
+    /// The organization has used up its month; nothing was appended.
+    #[error("the monthly limit is reached")]
+    OverLimit(UsedMonth),
     /// The queue is full or the writer has stopped; nothing was appended.
     #[error("the log takes no more for now")]
     Overloaded,
@@ -57,6 +62,17 @@ pub enum Priority {
 
 type Answer = Vec<Result<Appended, AppendError>>;
 
+impl From<Verdict> for Result<Appended, AppendError> {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Appended(appended) => Ok(appended),
+            Verdict::Conflict => Err(AppendError::Conflict),
+            Verdict::OverLimit(used) => Err(AppendError::OverLimit(used)),
+            Verdict::Uncounted => Err(AppendError::Overloaded),
+        }
+    }
+}
+
 struct Request {
     units: Vec<Unit>,
     answer: oneshot::Sender<Answer>,
@@ -67,9 +83,16 @@ struct Request {
 pub struct Log {
     foreground: mpsc::Sender<Request>,
     background: mpsc::Sender<Request>,
+    pressure: Pressure,
 }
 
 impl Log {
+    /// How long an append will most likely wait, for those who would rather refuse than wait.
+    #[must_use]
+    pub fn expected_wait(&self) -> Duration {
+        self.pressure.expected_wait(self.foreground.max_capacity() - self.foreground.capacity())
+    }
+
     /// Appends one unit that somebody waits for, durably.
     ///
     /// # Errors
@@ -109,7 +132,8 @@ impl Writer {
     pub fn new(pool: PgPool, heads: Heads) -> (Log, Self) {
         let (to_foreground, foreground) = mpsc::channel(FOREGROUND_QUEUE);
         let (to_background, background) = mpsc::channel(BACKGROUND_QUEUE);
-        let log = Log { foreground: to_foreground, background: to_background };
+        let pressure = heads.pressure.clone();
+        let log = Log { foreground: to_foreground, background: to_background, pressure };
         (log, Self { pool, heads, foreground, background, connection: None, careful: 0 })
     }
 
@@ -153,9 +177,10 @@ impl Writer {
             background += request.units.len();
             gathered.take(request);
         }
+        self.heads.pressure.note_begin();
         let verdicts = self.flush(&gathered.units).await;
-        self.heads.pressure.note(foreground);
-        self.heads.advance(verdicts.iter().flatten().flatten().map(|appended| appended.last));
+        self.heads.pressure.note_end(foreground);
+        self.heads.advance(verdicts.iter().flatten().filter_map(Verdict::place));
         if gathered.units.iter().any(Unit::is_administrative) {
             self.heads.advance_administrative();
         }
@@ -187,20 +212,33 @@ impl Writer {
             Some(connection) => connection,
             none => none.insert(self.pool.acquire().await?),
         };
+        // Only batches in which somebody has a limit pay for counting.
+        let limited = units.iter().any(|unit| unit.limit.is_some());
         if self.careful == 0 && !units.iter().any(Unit::needs_placing) {
-            match append_optimistically(connection, units).await {
-                Err(error) if is_conflict(&error) => self.careful = CAREFUL_FLUSHES,
+            let result = if limited {
+                limits::append_optimistically(connection, units).await
+            } else {
+                append_optimistically(connection, units).await
+            };
+            match result {
+                Err(error) if needs_care(&error) => self.careful = CAREFUL_FLUSHES,
                 other => return other,
             }
         }
         self.careful = self.careful.saturating_sub(1);
-        append_carefully(connection, units).await
+        if limited {
+            limits::append_carefully(connection, units).await
+        } else {
+            append_carefully(connection, units).await
+        }
     }
 }
 
-/// 23505, `unique_violation`.
-fn is_conflict(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(sqlx::error::DatabaseError::is_unique_violation)
+/// A conflict (23505, `unique_violation`) or a limit that not all of the batch fits in.
+fn needs_care(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .is_some_and(|error| error.is_unique_violation() || error.code().is_some_and(|code| code == limits::REACHED))
 }
 
 /// The units of a flush, and who waits for how many of them.
@@ -226,7 +264,7 @@ impl Gathered {
         let mut verdicts = verdicts.map(Vec::into_iter);
         for (count, waiting) in self.waiting {
             let next = || match &mut verdicts {
-                Some(verdicts) => verdicts.next().flatten().ok_or(AppendError::Conflict),
+                Some(verdicts) => verdicts.next().unwrap_or(Verdict::Conflict).into(),
                 None => Err(AppendError::Failed),
             };
             let answer = std::iter::repeat_with(next).take(count).collect();

@@ -136,6 +136,7 @@ impl Handler for Recorder {
                     | Event::EmailClaim(_)
                     | Event::Team(_)
                     | Event::Access(_)
+                    | Event::Usage(_)
                     | Event::Provider(_) => None,
                 };
                 if let Some(unit) = pending {

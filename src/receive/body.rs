@@ -1,18 +1,26 @@
 //! Reading a body as a counted stream: warp would buffer a chunked one without limit.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{Stream, StreamExt as _};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Sleep};
 
-/// How long a whole body may take.
-const BODY_LIMIT: Duration = Duration::from_secs(30);
+/// How long a whole body may take. No sender of webhooks waits longer than ten seconds.
+const BODY_LIMIT: Duration = Duration::from_secs(25);
+/// A body comes at this many bytes a second at least, once it had a while to begin.
+const MIN_RATE: u64 = 16 << 10;
+const GRACE: Duration = Duration::from_secs(5);
 /// What is read of a refused body, and for how long.
 const DRAIN_BYTES: usize = 64 << 20;
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 /// What a declared length may reserve at once, before any of it came.
 const RESERVE: usize = 64 << 10;
+/// What a larger body takes at a time.
+const PIECE: usize = 256 << 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
@@ -22,22 +30,181 @@ pub enum BodyError {
     TooSlow,
     #[error("the body broke off")]
     Broken,
+    /// All requests in flight together hold as many bytes as they may.
+    #[error("there are too many large bodies at once; send it again")]
+    NoRoom,
+}
+
+/// Bytes that the bodies of all requests in flight may hold together. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct BodyBudget(Arc<Semaphore>);
+
+impl BodyBudget {
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))))
+    }
+}
+
+/// A body, and the bytes that it holds of the budget until it is dropped.
+#[derive(Debug)]
+pub struct HeldBody {
+    pub bytes: Bytes,
+    pub held: Held,
+}
+
+impl HeldBody {
+    /// A body of our own, which no budget needs to bound.
+    #[must_use]
+    pub fn unbounded(bytes: Bytes) -> Self {
+        Self { bytes, held: Held::none(&BodyBudget::new(0)) }
+    }
+}
+
+/// A share of the budget, given back when dropped.
+#[derive(Debug)]
+pub struct Held {
+    budget: BodyBudget,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Held {
+    fn none(budget: &BodyBudget) -> Self {
+        Self { budget: budget.clone(), permit: None }
+    }
+
+    /// Takes more, at once or not at all: whoever waits for room holds some itself.
+    fn take(&mut self, bytes: usize) -> Result<(), BodyError> {
+        let count = u32::try_from(bytes).map_err(|_| BodyError::NoRoom)?;
+        let more = Arc::clone(&self.budget.0).try_acquire_many_owned(count).map_err(|_| BodyError::NoRoom)?;
+        match &mut self.permit {
+            Some(permit) => permit.merge(more),
+            None => self.permit = Some(more),
+        }
+        Ok(())
+    }
 }
 
 /// Reads a body of at most `cap` bytes. One that came in one piece is not copied.
 ///
 /// # Errors
-/// [`BodyError`] when it is too large, too slow or breaks off.
+/// [`BodyError`] when it is too large, too slow or breaks off, or there is no room for it.
 pub async fn read_body<B: Buf, E>(
     body: impl Stream<Item = Result<B, E>>,
     declared: Option<u64>,
     cap: usize,
-) -> Result<Bytes, BodyError> {
+    budget: &BodyBudget,
+) -> Result<HeldBody, BodyError> {
     if declared.is_some_and(|length| usize::try_from(length).map_or(true, |length| length > cap)) {
         return Err(BodyError::TooLarge { cap });
     }
     let declared = declared.and_then(|length| usize::try_from(length).ok()).unwrap_or_default();
-    tokio::time::timeout(BODY_LIMIT, collect(body, declared, cap)).await.map_err(|_| BodyError::TooSlow)?
+    let mut reading = Reading {
+        body: std::pin::pin!(body),
+        timer: std::pin::pin!(tokio::time::sleep(GRACE)),
+        started: Instant::now(),
+        received: 0,
+        cap,
+        held: Held::none(budget),
+    };
+    let Some(first) = reading.next().await? else { return Ok(reading.held(Bytes::new())) };
+    let Some(next) = reading.next().await? else { return Ok(reading.held(first)) };
+    let mut pieces = Pieces::beginning(declared);
+    pieces.push(&first);
+    drop(first);
+    pieces.push(&next);
+    drop(next);
+    while let Some(next) = reading.next().await? {
+        pieces.push(&next);
+    }
+    Ok(reading.held(pieces.whole()))
+}
+
+/// What came of a body, copied together: growing one buffer would need half as much again, and to
+/// keep the pieces as they came would let many tiny ones hold much memory.
+struct Pieces {
+    full: Vec<BytesMut>,
+    last: BytesMut,
+}
+
+impl Pieces {
+    fn beginning(declared: usize) -> Self {
+        Self { full: Vec::new(), last: BytesMut::with_capacity(declared.clamp(1, RESERVE)) }
+    }
+
+    fn push(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let room = self.last.capacity() - self.last.len();
+            if room == 0 {
+                self.full.push(std::mem::replace(&mut self.last, BytesMut::with_capacity(PIECE)));
+                continue;
+            }
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            self.last.extend_from_slice(now);
+            bytes = later;
+        }
+    }
+
+    fn whole(self) -> Bytes {
+        if self.full.is_empty() {
+            return self.last.freeze();
+        }
+        let length = self.full.iter().map(BytesMut::len).sum::<usize>() + self.last.len();
+        let mut whole = BytesMut::with_capacity(length);
+        // Each is given back as soon as it is copied.
+        self.full.into_iter().for_each(|piece| whole.extend_from_slice(&piece));
+        whole.extend_from_slice(&self.last);
+        whole.freeze()
+    }
+}
+
+/// A body that is coming in.
+struct Reading<'a, S> {
+    body: Pin<&'a mut S>,
+    timer: Pin<&'a mut Sleep>,
+    started: Instant,
+    received: usize,
+    cap: usize,
+    held: Held,
+}
+
+impl<B: Buf, E, S: Stream<Item = Result<B, E>>> Reading<'_, S> {
+    /// The next piece, counted; nothing at the end.
+    async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        loop {
+            let chunk = tokio::select! {
+                biased;
+                chunk = self.body.next() => chunk,
+                () = self.timer.as_mut() => {
+                    let until = self.allowed_until();
+                    if Instant::now() >= until {
+                        return Err(BodyError::TooSlow);
+                    }
+                    self.timer.as_mut().reset(until);
+                    continue;
+                }
+            };
+            let Some(chunk) = chunk else { return Ok(None) };
+            let mut chunk = chunk.map_err(|_| BodyError::Broken)?;
+            let length = chunk.remaining();
+            if length > self.cap - self.received {
+                return Err(BodyError::TooLarge { cap: self.cap });
+            }
+            self.held.take(length)?;
+            self.received += length;
+            return Ok(Some(chunk.copy_to_bytes(length)));
+        }
+    }
+
+    /// Until when the rest is waited for, given what came.
+    fn allowed_until(&self) -> Instant {
+        let earned = Duration::from_secs(self.received as u64 / MIN_RATE);
+        self.started + (GRACE + earned).min(BODY_LIMIT)
+    }
+
+    fn held(self, bytes: Bytes) -> HeldBody {
+        HeldBody { bytes, held: self.held }
+    }
 }
 
 /// Reads and drops what a refused client still sends, within bounds: closing on it would reset the
@@ -55,34 +222,6 @@ pub async fn drain_body<B: Buf, E>(mut body: Pin<&mut impl Stream<Item = Result<
     let _ = tokio::time::timeout(DRAIN_LIMIT, draining).await;
 }
 
-async fn collect<B: Buf, E>(
-    body: impl Stream<Item = Result<B, E>>,
-    declared: usize,
-    cap: usize,
-) -> Result<Bytes, BodyError> {
-    let mut body = std::pin::pin!(body);
-    let Some(first) = body.next().await else { return Ok(Bytes::new()) };
-    let mut first = first.map_err(|_| BodyError::Broken)?;
-    let first = first.copy_to_bytes(first.remaining());
-    if first.len() > cap {
-        return Err(BodyError::TooLarge { cap });
-    }
-    let Some(mut next) = body.next().await else { return Ok(first) };
-    let mut whole = BytesMut::with_capacity(declared.clamp(first.len(), RESERVE.max(first.len())));
-    whole.extend_from_slice(&first);
-    loop {
-        let mut chunk = next.map_err(|_| BodyError::Broken)?;
-        if whole.len() + chunk.remaining() > cap {
-            return Err(BodyError::TooLarge { cap });
-        }
-        whole.extend_from_slice(&chunk.copy_to_bytes(chunk.remaining()));
-        match body.next().await {
-            Some(chunk) => next = chunk,
-            None => return Ok(whole.freeze()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,16 +232,60 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_is_counted_whether_or_not_it_says_its_length() {
-        let body = read_body(chunks(&[b"ab", b"cd", b"e"]), None, 5).await.unwrap();
-        assert_eq!(body, "abcde");
-        assert!(matches!(read_body(chunks(&[b"ab", b"cd"]), None, 3).await, Err(BodyError::TooLarge { cap: 3 })));
-        assert!(matches!(read_body(chunks(&[b"a"]), Some(4), 3).await, Err(BodyError::TooLarge { cap: 3 })));
-        assert!(read_body(chunks(&[]), Some(0), 3).await.unwrap().is_empty());
+        let budget = BodyBudget::new(1_000);
+        let body = read_body(chunks(&[b"ab", b"cd", b"e"]), None, 5, &budget).await.unwrap();
+        assert_eq!(body.bytes, "abcde");
+        let too_large = |result| matches!(result, Err(BodyError::TooLarge { cap: 3 }));
+        assert!(too_large(read_body(chunks(&[b"ab", b"cd"]), None, 3, &budget).await));
+        assert!(too_large(read_body(chunks(&[b"a"]), Some(4), 3, &budget).await));
+        assert!(read_body(chunks(&[]), Some(0), 3, &budget).await.unwrap().bytes.is_empty());
+    }
+
+    #[tokio::test]
+    async fn pieces_of_any_size_make_the_same_whole() {
+        let whole: Vec<u8> = (0..1_000_000_u32).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
+        for (size, declared) in [(1, None), (1_000, Some(1_000_000)), (65_536, None), (700_000, Some(7))] {
+            let chunks: Vec<Result<Bytes, ()>> = whole.chunks(size).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
+            let budget = BodyBudget::new(1 << 20);
+            let body = read_body(futures::stream::iter(chunks), declared, 1 << 20, &budget).await.unwrap();
+            assert!(body.bytes == whole, "in pieces of {size}");
+        }
     }
 
     #[tokio::test]
     async fn a_body_that_breaks_off_is_not_taken_for_whole() {
         let broken = futures::stream::iter([Ok(Bytes::from_static(b"a")), Err(())]);
-        assert!(matches!(read_body(broken, None, 9).await, Err(BodyError::Broken)));
+        assert!(matches!(read_body(broken, None, 9, &BodyBudget::new(9)).await, Err(BodyError::Broken)));
+    }
+
+    #[tokio::test]
+    async fn bodies_share_a_budget_and_give_back_what_they_held() {
+        let budget = BodyBudget::new(5);
+        let first = read_body(chunks(&[b"ab", b"c"]), None, 9, &budget).await.unwrap();
+        let second = read_body(chunks(&[b"ab", b"c"]), None, 9, &budget).await;
+        assert!(matches!(second, Err(BodyError::NoRoom)));
+        drop(first);
+        assert!(read_body(chunks(&[b"ab", b"cde"]), None, 9, &budget).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_trickles_is_given_up_and_a_slow_honest_one_is_not() {
+        let every = |wait: Duration, chunk: &'static [u8], count: usize| {
+            futures::stream::iter(0..count).then(move |_| async move {
+                tokio::time::sleep(wait).await;
+                Ok::<_, ()>(Bytes::from_static(chunk))
+            })
+        };
+        let (budget, started) = (BodyBudget::new(1 << 20), Instant::now());
+        let trickle = read_body(every(Duration::from_secs(1), b"a", 1_000), None, 1 << 20, &budget).await;
+        assert!(matches!(trickle, Err(BodyError::TooSlow)));
+        assert!(started.elapsed() < Duration::from_secs(7), "{:?}", started.elapsed());
+        let honest = every(Duration::from_millis(250), &[b'a'; 16 << 10], 32);
+        assert_eq!(read_body(honest, None, 1 << 20, &budget).await.unwrap().bytes.len(), 512 << 10);
+        let started = Instant::now();
+        let large = BodyBudget::new(1 << 30);
+        let endless = read_body(every(Duration::from_millis(10), &[b'a'; 1 << 10], 9_999), None, 1 << 30, &large);
+        assert!(matches!(endless.await, Err(BodyError::TooSlow)));
+        assert!(started.elapsed() < Duration::from_secs(30));
     }
 }

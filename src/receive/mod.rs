@@ -3,30 +3,41 @@
 //! receive → verify → append; everything else follows the log. Nothing here asks the database
 //! before it appends, and nothing calls the network.
 
+mod accept;
 mod body;
+mod limits;
+pub mod paypal;
 mod rejections;
+mod units;
+mod unverified;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use chrono::Utc;
-use hookledger_aggregates::event::Stored as _;
-use hookledger_aggregates::signature::{Claims, Refusal, Unverified, Verified, claims, verify};
-use hookledger_aggregates::webhook::{Receipt, RejectionReason, Webhook, WebhookCommand, WebhookError, WebhookEvent};
-use hookledger_aggregates::{Event, Label, Metadata, OrganizationId, ProviderName, WebhookId};
+use chrono::{DateTime, Duration, Utc};
+use hookledger_aggregates::signature::{Claims, Refusal, Trust, Unverified, Verdict, claims, verify};
+use hookledger_aggregates::webhook::{Phase, Receipt, RejectionReason, Webhook, WebhookCommand};
+use hookledger_aggregates::{Label, Metadata, ProviderName, WebhookId};
 use http::HeaderMap;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::directory::{Directory, Endpoint};
-use crate::log::{AppendError, Body, Log, NewEvent, ReadError, Reader, Sequence, Unit};
+use crate::log::{AppendError, Body, Log, ReadError, Reader, Sequence};
 
-pub use body::{BodyError, drain_body, read_body};
+use paypal::CertificateStore;
+use units::{UnitError, unit};
+use unverified::WaitingRoom;
+
+pub use body::{BodyBudget, BodyError, HeldBody, drain_body, read_body};
+pub use limits::{LimitWarner, Limits};
 pub use rejections::{RejectionCounter, Rejections};
 
 /// Bodies of rejected requests are kept up to this size: enough to see what was wrong with them,
 /// too little to fill a disk with. Digest and size are always kept.
 const REJECTED_BODY_LIMIT: usize = 64 << 10;
+/// How long an append may be expected to wait before webhooks are refused; GitHub's later.
+const PATIENCE: std::time::Duration = std::time::Duration::from_millis(300);
+const PATIENCE_LAST: std::time::Duration = std::time::Duration::from_millis(700);
 /// Bodies above this are hashed off the threads that serve everybody.
 const LARGE_BODY: usize = 256 << 10;
 
@@ -34,7 +45,7 @@ const LARGE_BODY: usize = 256 << 10;
 #[derive(Debug)]
 pub struct Request {
     pub headers: HeaderMap,
-    pub body: Bytes,
+    pub body: HeldBody,
     /// The client's address.
     pub client: String,
 }
@@ -44,6 +55,8 @@ pub struct Request {
 pub struct Accepted {
     pub webhook: WebhookId,
     pub duplicate: bool,
+    /// Where it stands; of a duplicate, where the first one stands.
+    pub phase: Phase,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -54,11 +67,25 @@ pub enum ReceiveError {
     ProviderDisabled,
     #[error("Organization disabled")]
     OrganizationDisabled,
+    #[error("the organization's limit of {limit} webhooks a month is used up")]
+    LimitReached { limit: u32, resets_at: DateTime<Utc> },
     /// Rejections of this endpoint are counted, not logged, for so many seconds.
     #[error("too many rejected requests at this endpoint")]
     RateLimited { retry_after: u64 },
     #[error("the log takes no more for now; send it again")]
     Unavailable,
+}
+
+/// What a [`Receiver`] is made of.
+pub struct Parts {
+    pub directory: Directory,
+    pub log: Log,
+    pub reader: Reader,
+    pub rejections: Arc<Rejections>,
+    pub limits: Arc<Limits>,
+    pub certificates: Arc<CertificateStore>,
+    /// How old a transmission of PayPal may be.
+    pub paypal_max_age: Duration,
 }
 
 /// Receives webhooks. Cheap to clone.
@@ -68,12 +95,18 @@ pub struct Receiver {
     log: Log,
     reader: Reader,
     rejections: Arc<Rejections>,
+    limits: Arc<Limits>,
+    certificates: Arc<CertificateStore>,
+    unverified: Arc<WaitingRoom>,
+    paypal_max_age: Duration,
 }
 
 impl Receiver {
     #[must_use]
-    pub fn new(directory: Directory, log: Log, reader: Reader, rejections: Arc<Rejections>) -> Self {
-        Self { directory, log, reader, rejections }
+    pub fn new(parts: Parts) -> Self {
+        let Parts { directory, log, reader, rejections, limits, certificates, paypal_max_age } = parts;
+        let unverified = Arc::default();
+        Self { directory, log, reader, rejections, limits, certificates, unverified, paypal_max_age }
     }
 
     /// The endpoint of that address, if there is one.
@@ -83,26 +116,14 @@ impl Receiver {
         self.directory.endpoint(slug, provider)
     }
 
-    /// Whether the endpoint takes webhooks at all; a refusal is logged. Asked before the body is
-    /// read: there is no need to take 25 MiB for a disabled provider.
+    /// Whether there is hope of an answer in time. Asked before a body is read and before anything is
+    /// verified, so that refusing costs little. GitHub never sends again, so it is refused last.
     ///
     /// # Errors
-    /// [`ReceiveError`] for a disabled organization or provider.
-    pub async fn admit(&self, endpoint: &Endpoint, headers: &HeaderMap, client: &str) -> Result<(), ReceiveError> {
-        let (reason, answer) = if !endpoint.organization_is_active {
-            (RejectionReason::OrganizationDisabled, ReceiveError::OrganizationDisabled)
-        } else if !endpoint.provider.is_active {
-            (RejectionReason::ProviderDisabled, ReceiveError::ProviderDisabled)
-        } else if endpoint.provider.secrets.is_none() {
-            return Err(ReceiveError::Unavailable);
-        } else {
-            return Ok(());
-        };
-        let request = Request { headers: headers.clone(), body: Bytes::new(), client: client.to_owned() };
-        let claims = claims(endpoint.provider.name, Unverified { headers, body: &[] });
-        let refusal = Refusal { reason, detail: Label::new(&answer.to_string()) };
-        self.reject(endpoint, request, claims, hex::encode(Sha256::digest([])), refusal).await?;
-        Err(answer)
+    /// [`ReceiveError::Unavailable`].
+    pub fn admit(&self, endpoint: &Endpoint) -> Result<(), ReceiveError> {
+        let patience = if endpoint.provider.name == ProviderName::Github { PATIENCE_LAST } else { PATIENCE };
+        if self.log.expected_wait() > patience { Err(ReceiveError::Unavailable) } else { Ok(()) }
     }
 
     /// Verifies and appends. When this answers, the webhook is in the log, durably.
@@ -110,84 +131,68 @@ impl Receiver {
     /// # Errors
     /// [`ReceiveError`]; a refusal is in the log as well, or counted.
     pub async fn receive(&self, endpoint: &Endpoint, request: Request) -> Result<Accepted, ReceiveError> {
+        // The body may have been long in coming.
+        self.admit(endpoint)?;
         // Hashing 25 MiB twice takes tens of milliseconds, in which others would wait.
-        let (request, judged) = if request.body.len() > LARGE_BODY {
+        let (request, judged) = if request.body.bytes.len() > LARGE_BODY {
             let endpoint = endpoint.clone();
+            let receiver = self.clone();
             let judging = move || {
-                let judged = judge(&endpoint, &request);
+                let judged = receiver.judge(&endpoint, &request);
                 (request, judged)
             };
             tokio::task::spawn_blocking(judging).await.map_err(|_| ReceiveError::Unavailable)?
         } else {
-            let judged = judge(endpoint, &request);
+            let judged = self.judge(endpoint, &request);
             (request, judged)
         };
-        match judged.verdict {
-            Ok(verified) => {
-                let identity = identity(&judged.claims, &judged.sha256);
-                let webhook = WebhookId::derive(endpoint.provider.id, &identity);
-                let receipt = receipt(endpoint, &request, &judged.claims, judged.sha256);
-                let command = WebhookCommand::Receive { receipt, verified: verified.into_match() };
-                self.accept(endpoint, request, webhook, command).await
-            }
-            Err(refusal) => {
-                let answer = ReceiveError::Refused(refusal.clone());
-                self.reject(endpoint, request, judged.claims, judged.sha256, refusal).await?;
+        let Judged { claims, sha256, verdict } = judged;
+        match verdict {
+            Ok(Verdict::Verified(verified)) => self.accept(endpoint, request, claims, sha256, verified).await,
+            Ok(Verdict::NeedsCertificate(url)) => self.accept_unverified(endpoint, request, claims, sha256, url).await,
+            Err(answer) => {
+                let refusal = match &answer {
+                    ReceiveError::Refused(refusal) => refusal.clone(),
+                    ReceiveError::ProviderDisabled => refusal(RejectionReason::ProviderDisabled, &answer),
+                    ReceiveError::OrganizationDisabled => refusal(RejectionReason::OrganizationDisabled, &answer),
+                    ReceiveError::LimitReached { .. }
+                    | ReceiveError::RateLimited { .. }
+                    | ReceiveError::Unavailable => {
+                        return Err(answer);
+                    }
+                };
+                self.reject(endpoint, request, &claims, sha256, refusal).await?;
                 Err(answer)
             }
         }
     }
 
-    /// Appends a webhook that is new, or else what came again.
-    async fn accept(
-        &self,
-        endpoint: &Endpoint,
-        request: Request,
-        webhook: WebhookId,
-        command: WebhookCommand,
-    ) -> Result<Accepted, ReceiveError> {
-        let WebhookCommand::Receive { receipt, .. } = &command else { return Err(ReceiveError::Unavailable) };
-        let (sha256, size) = (receipt.body_sha256.clone(), receipt.body_size);
-        let metadata = Metadata::sender(request.client);
-        let headers = kept_headers(&request.headers);
-        let mut unit = unit(endpoint.organization, webhook, Sequence::At(1), &Webhook::default(), command, &metadata)?;
-        unit.body = Some(Body { organization: endpoint.organization, webhook, headers, body: request.body });
-        match self.log.append(unit).await {
-            Ok(_) => Ok(Accepted { webhook, duplicate: false }),
-            Err(AppendError::Conflict) => self.accept_duplicate(endpoint, webhook, sha256, size, &metadata).await,
-            Err(AppendError::Overloaded | AppendError::Failed) => Err(ReceiveError::Unavailable),
-        }
+    fn judge(&self, endpoint: &Endpoint, request: &Request) -> Judged {
+        let unverified = Unverified { headers: &request.headers, body: &request.body.bytes };
+        let provider = &endpoint.provider;
+        let verdict = match &provider.secrets {
+            _ if !endpoint.organization_is_active => Err(ReceiveError::OrganizationDisabled),
+            _ if !provider.is_active => Err(ReceiveError::ProviderDisabled),
+            None => Err(ReceiveError::Unavailable),
+            Some(secrets) => {
+                verify(provider.name, unverified, secrets, &self.trust(), Utc::now()).map_err(ReceiveError::Refused)
+            }
+        };
+        let sha256 = hex::encode(Sha256::digest(&request.body.bytes));
+        Judged { claims: claims(provider.name, unverified), sha256, verdict }
     }
 
-    /// The id is taken, so this event was received before. What is appended depends only on that
-    /// first receipt, which never changes, and so needs no place of its own in the stream.
-    async fn accept_duplicate(
-        &self,
-        endpoint: &Endpoint,
-        webhook: WebhookId,
-        body_sha256: String,
-        body_size: u64,
-        metadata: &Metadata,
-    ) -> Result<Accepted, ReceiveError> {
-        let organization = endpoint.organization;
-        let first = self.reader.stream(organization, WebhookEvent::AGGREGATE, webhook.uuid(), 1).await?;
-        let mut state = Webhook::default();
-        if let Some(Event::Webhook(event)) = first.first().map(|recorded| &recorded.event) {
-            state.evolve(event);
-        }
-        let command = WebhookCommand::ReceiveDuplicate { body_sha256, body_size };
-        let unit = unit(organization, webhook, Sequence::End, &state, command, metadata)?;
-        self.log.append(unit).await?;
-        Ok(Accepted { webhook, duplicate: true })
+    fn trust(&self) -> Trust<'_> {
+        Trust { certificates: self.certificates.as_ref(), paypal_max_age: self.paypal_max_age }
     }
 
     /// Logs what was wrong under a fresh id, so that a forger cannot make the genuine one look like
-    /// a duplicate. Beyond the endpoint's rate it is counted instead.
+    /// a duplicate. Beyond the endpoint's rate, or where the log does not take it, it is counted.
     async fn reject(
         &self,
         endpoint: &Endpoint,
         mut request: Request,
-        claims: Claims,
+        claims: &Claims,
         sha256: String,
         refusal: Refusal,
     ) -> Result<(), ReceiveError> {
@@ -195,35 +200,32 @@ impl Receiver {
             return Err(ReceiveError::RateLimited { retry_after });
         }
         let webhook = WebhookId::new(Uuid::now_v7());
-        let receipt = receipt(endpoint, &request, &claims, sha256);
+        let receipt = receipt(endpoint, &request, claims, sha256);
         let Refusal { reason, detail } = refusal;
         let command = WebhookCommand::Reject { receipt, reason, detail };
         let metadata = Metadata::sender(std::mem::take(&mut request.client));
         let mut unit = unit(endpoint.organization, webhook, Sequence::At(1), &Webhook::default(), command, &metadata)?;
-        if request.body.len() <= REJECTED_BODY_LIMIT {
+        if request.body.bytes.len() <= REJECTED_BODY_LIMIT {
             let headers = kept_headers(&request.headers);
-            unit.body = Some(Body { organization: endpoint.organization, webhook, headers, body: request.body });
+            unit.body =
+                Some(Body { organization: endpoint.organization, webhook, headers, body: request.body.bytes.clone() });
         }
-        self.log.append(unit).await?;
+        if self.log.append(unit).await.is_err() {
+            self.rejections.count(endpoint.organization, endpoint.provider.id);
+        }
         Ok(())
     }
+}
+
+fn refusal(reason: RejectionReason, answer: &ReceiveError) -> Refusal {
+    Refusal { reason, detail: Label::new(&answer.to_string()) }
 }
 
 /// What a request says of itself, and whether that is true.
 struct Judged {
     claims: Claims,
     sha256: String,
-    verdict: Result<Verified, Refusal>,
-}
-
-fn judge(endpoint: &Endpoint, request: &Request) -> Judged {
-    let unverified = Unverified { headers: &request.headers, body: &request.body };
-    let secrets = endpoint.provider.secrets.as_deref().unwrap_or_default();
-    Judged {
-        claims: claims(endpoint.provider.name, unverified),
-        sha256: hex::encode(Sha256::digest(&request.body)),
-        verdict: verify(endpoint.provider.name, unverified, secrets, Utc::now()),
-    }
+    verdict: Result<Verdict, ReceiveError>,
 }
 
 /// What makes two deliveries the same event: the provider's id of it, or else the body.
@@ -239,30 +241,10 @@ fn receipt(endpoint: &Endpoint, request: &Request, claims: &Claims, body_sha256:
         provider_event_id: claims.event_id_label(),
         event_type: claims.event_type.clone(),
         body_sha256,
-        body_size: request.body.len() as u64,
+        body_size: request.body.bytes.len() as u64,
         content_type: content_type.map(|value| Label::from_bytes(value.as_bytes())),
         signature: claims.signature.clone(),
     }
-}
-
-/// Lets the aggregate decide and makes a unit of what it decided.
-fn unit(
-    organization: OrganizationId,
-    webhook: WebhookId,
-    sequence: Sequence,
-    state: &Webhook,
-    command: WebhookCommand,
-    metadata: &Metadata,
-) -> Result<Unit, ReceiveError> {
-    let mut events = Vec::with_capacity(2);
-    for (offset, event) in (0..).zip(state.decide(command)?) {
-        let sequence = match sequence {
-            Sequence::At(first) => Sequence::At(first + offset),
-            Sequence::End => Sequence::End,
-        };
-        events.push(NewEvent::of(organization, webhook.uuid(), sequence, &event, metadata)?);
-    }
-    Ok(Unit::new(events))
 }
 
 /// Every header as it came, as `name:value` lines, but those that carry a caller's own credentials.
@@ -293,9 +275,9 @@ impl From<ReadError> for ReceiveError {
     }
 }
 
-impl From<WebhookError> for ReceiveError {
-    fn from(error: WebhookError) -> Self {
-        tracing::error!(%error, "a webhook was decided against its own first receipt");
+impl From<UnitError> for ReceiveError {
+    fn from(error: UnitError) -> Self {
+        tracing::error!(%error, "what was decided cannot be appended");
         Self::Unavailable
     }
 }

@@ -21,7 +21,7 @@ const PER_SECOND: NonZeroU32 = NonZeroU32::new(2).expect("not zero");
 const REPORT: Duration = Duration::from_secs(60);
 
 /// Rejections that were counted instead of logged.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Suppressed {
     count: u64,
     since: DateTime<Utc>,
@@ -49,9 +49,20 @@ impl Rejections {
     /// The seconds to wait.
     pub fn admit(&self, organization: OrganizationId, provider: ProviderId) -> Result<(), u64> {
         let Err(not_until) = self.limiter.check_key(&provider) else { return Ok(()) };
-        let mut suppressed = self.suppressed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        suppressed.entry((organization, provider)).or_insert(Suppressed { count: 0, since: Utc::now() }).count += 1;
+        self.count(organization, provider);
         Err(not_until.wait_time_from(DefaultClock::default().now()).as_secs().max(1))
+    }
+
+    /// Counts a rejection that is not logged.
+    pub fn count(&self, organization: OrganizationId, provider: ProviderId) {
+        self.add(organization, provider, Suppressed { count: 1, since: Utc::now() });
+    }
+
+    fn add(&self, organization: OrganizationId, provider: ProviderId, more: Suppressed) {
+        let mut suppressed = self.suppressed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let entry = suppressed.entry((organization, provider)).or_insert(Suppressed { count: 0, since: more.since });
+        entry.count += more.count;
+        entry.since = entry.since.min(more.since);
     }
 
     fn take(&self) -> Vec<((OrganizationId, ProviderId), Suppressed)> {
@@ -83,21 +94,31 @@ impl RejectionCounter {
     }
 
     async fn report(&self) {
-        let mut units = Vec::new();
-        for ((organization, provider), Suppressed { count, since }) in self.rejections.take() {
-            let event = ProviderEvent::RejectionsSuppressed { count, since };
+        let (mut units, mut counted) = (Vec::new(), Vec::new());
+        for ((organization, provider), suppressed) in self.rejections.take() {
+            let event = ProviderEvent::RejectionsSuppressed { count: suppressed.count, since: suppressed.since };
             match NewEvent::of(organization, provider.uuid(), Sequence::End, &event, &Metadata::default()) {
-                Ok(event) => units.push(Unit::new(vec![event])),
+                Ok(event) => {
+                    units.push(Unit::new(vec![event]));
+                    counted.push((organization, provider, suppressed));
+                }
                 Err(error) => tracing::error!(%error, "an event cannot be written as JSON"),
             }
         }
         if units.is_empty() {
             return;
         }
-        match self.log.append_all(units).await {
-            Ok(verdicts) if verdicts.iter().all(Result::is_ok) => {}
-            Ok(_) => tracing::warn!("counts of suppressed rejections could not be appended"),
-            Err(error) => tracing::warn!(%error, "the counts of suppressed rejections could not be appended"),
+        let verdicts = self.log.append_all(units).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the counts of suppressed rejections could not be appended; trying again");
+            Vec::new()
+        });
+        // What was not appended is reported with the next count. Where a flush failed although it was
+        // committed, that counts twice: rather too many than too few.
+        let mut verdicts = verdicts.into_iter();
+        for (organization, provider, suppressed) in counted {
+            if !matches!(verdicts.next(), Some(Ok(_))) {
+                self.rejections.add(organization, provider, suppressed);
+            }
         }
     }
 }

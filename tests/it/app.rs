@@ -1,13 +1,17 @@
 //! `TestApp`: a node in this process on a database of its own, and actors who use it over HTTP.
 
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
 use hmac::{Hmac, Mac as _};
 use hookledger::config::{BaseUrl, ServeSettings, Size, Span, StoreSettings};
 use hookledger::node::Core;
+use hookledger::receive::paypal::{Fetch, FetchError};
 use hookledger::secrets::master::generate;
 use hookledger::store::Store;
+use hookledger_aggregates::signature::CertificateUrl;
 use reqwest::StatusCode;
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -106,12 +110,28 @@ pub fn settings(url: Option<&str>) -> ServeSettings {
         },
         listen: "127.0.0.1:0".parse().unwrap(),
         max_body: Size(25 << 20),
+        body_budget: Size(128 << 20),
+        max_connections: 4_096,
+        max_connections_per_client: 1_024,
+        trusted_proxies: Vec::new(),
+        paypal_cert_dir: None,
+        paypal_trust_roots: None,
+        paypal_max_age: Span(chrono::Duration::days(3)),
         session_ttl: Span(chrono::Duration::hours(1)),
         smtp_url: None,
         mail_from: "hookledger@localhost".parse().unwrap(),
         mail_dir: None,
         graphql_get: false,
         threads: None,
+    }
+}
+
+/// Tests reach nothing but this machine.
+struct NoNetwork;
+
+impl Fetch for NoNetwork {
+    fn fetch<'a>(&'a self, _: &'a CertificateUrl) -> BoxFuture<'a, Result<Vec<u8>, FetchError>> {
+        Box::pin(async { Err(FetchError::Failed("there is no network".to_owned())) })
     }
 }
 
@@ -137,14 +157,27 @@ impl TestApp {
         Self::on(database, settings).await
     }
 
+    /// A node that fetches certificates there, instead of from PayPal.
+    pub async fn fetching(fetch: Arc<dyn Fetch>, change: impl FnOnce(&mut ServeSettings)) -> Self {
+        let database = Database::fresh().await;
+        let mut settings = settings(Some(&database.url));
+        change(&mut settings);
+        Self::run(database, settings, fetch).await
+    }
+
     pub async fn on(database: Database, settings: ServeSettings) -> Self {
+        Self::run(database, settings, Arc::new(NoNetwork)).await
+    }
+
+    async fn run(database: Database, settings: ServeSettings, fetch: Arc<dyn Fetch>) -> Self {
         let (store, stop, at) = (database.store(), CancellationToken::new(), settings.clone());
         let (tell, told) = tokio::sync::oneshot::channel();
         let stopping = stop.clone();
         let handle = tokio::runtime::Handle::current();
         let running = tokio::task::spawn_blocking(move || {
             handle.block_on(async {
-                hookledger::node::serve(&store, &at, stopping, |address| tell.send(address).unwrap()).await.unwrap();
+                let ready = |address| tell.send(address).unwrap();
+                hookledger::node::serve_fetching(&store, &at, stopping, ready, fetch).await.unwrap();
             });
         });
         let address = told.await.expect("the node starts");

@@ -76,7 +76,7 @@ const FIELDS: &[(&str, Allowed, &str)] = &[
         Members,
         "id webhookId createdAt updatedAt provider providerEventId eventType payload rawBody rawBodyBase64 bodySha256
          bodySize contentType headers signatureReceived signatureValid status retryCount canRetry errorMessage receivedAt
-         processedAt nextRetryAt deadLetteredAt duplicateCount bodyDiffers attempts retries events",
+         processedAt nextRetryAt deadLetteredAt duplicateCount bodyDiffers suspectedReplay flagged rejection attempts retries events",
     ),
 ];
 
@@ -101,7 +101,7 @@ const PARTS: &[(&str, &str)] = &[
     ("RecordedEvent", "position aggregateType aggregateId sequence eventType payload actor userId client recordedAt"),
     ("RecordedEventConnection", "edges nodes pageInfo"),
     ("RecordedEventEdge", "cursor node"),
-    ("SecretInfo", "version setAt expiresAt lastUsedAt"),
+    ("SecretInfo", "version setAt expiresAt lastUsedAt safeToRetire"),
     ("MonthlyUsage", "month used"),
     ("Session", "id startedAt expiresAt endedAt client userAgent isCurrent"),
     ("Usage", "plan webhookLimit month used remaining percentUsed warning resetsAt pastMonths"),

@@ -48,6 +48,17 @@ impl Process {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    pub fn pid(&self) -> u32 {
+        self.server.as_ref().unwrap().id()
+    }
+
+    /// Bytes of memory that the server has, without its PostgreSQL.
+    pub fn memory(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() << 10
+    }
+
     pub async fn serve(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(self.directory.path().join("log")).unwrap();
         self.server = Some(self.command(&["serve"]).stdout(Stdio::null()).stderr(log).spawn().unwrap());

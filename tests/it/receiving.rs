@@ -235,3 +235,52 @@ async fn a_flood_of_rejections_is_counted_and_lets_the_genuine_through() {
     .unwrap();
     assert_eq!((rejected + counted, counted), (200, limited));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_comes_again_under_another_id_is_flagged() {
+    let app = TestApp::start().await;
+    let admin = app.super_admin().await;
+    app.organization(&admin, "acme", &[("GITHUB", GITHUB_SECRET)]).await;
+    app.organization(&admin, "other", &[("GITHUB", GITHUB_SECRET)]).await;
+    // Forged ones leave no mark: a forger must not be able to have the genuine one flagged.
+    let forged = app.github("acme", "forged", "{}").body("{\"a\":1}").send().await.unwrap();
+    assert_eq!(forged.status(), StatusCode::UNAUTHORIZED);
+    for (slug, delivery, body) in [
+        ("acme", "first", "{\"a\":1}"),
+        ("acme", "replayed", "{\"a\":1}"),
+        ("acme", "unlike", "{\"a\":2}"),
+        ("acme", "first", "{\"a\":1}"),
+        ("acme", "unlike", "{\"a\":3}"),
+        ("other", "elsewhere", "{\"a\":1}"),
+    ] {
+        assert_eq!(app.github(slug, delivery, body).send().await.unwrap().status(), StatusCode::OK);
+    }
+    let fields = "providerEventId suspectedReplay bodyDiffers flagged status";
+    let nodes = admin.webhooks_until("acme", fields, |nodes| {
+        nodes.len() == 4
+            && nodes.iter().filter(|node| node["status"] == "SUCCESS").count() == 3
+            && nodes.iter().any(|node| node["bodyDiffers"] == true)
+    });
+    for node in nodes.await {
+        let (replayed, unlike) = (node["providerEventId"] == "replayed", node["providerEventId"] == "unlike");
+        assert_eq!((&node["suspectedReplay"], &node["bodyDiffers"]), (&json!(replayed), &json!(unlike)), "{node}");
+        assert_eq!(node["flagged"], replayed || unlike, "{node}");
+    }
+    assert_eq!(admin.webhooks("other", fields).await[0]["suspectedReplay"], false);
+    for (filter, expected) in [
+        ("suspectedReplay: true", vec!["replayed"]),
+        ("bodyDiffers: true", vec!["unlike"]),
+        ("flagged: true", vec!["unlike", "replayed"]),
+        ("flagged: false", vec!["first", "forged"]),
+        ("suspectedReplay: false, signatureValid: true", vec!["unlike", "first"]),
+    ] {
+        let query = format!(
+            "{{ organization(slug: \"acme\") {{ webhooks(filter: {{{filter}}}) {{ nodes {{ providerEventId }} }} }} }}"
+        );
+        let data = admin.data(&query, json!({})).await;
+        let nodes = data["organization"]["webhooks"]["nodes"].as_array().unwrap().clone();
+        let ids: Vec<_> = nodes.iter().map(|node| node["providerEventId"].as_str().unwrap()).collect();
+        assert_eq!(ids, expected, "{filter}");
+    }
+    app.stop().await;
+}

@@ -9,25 +9,32 @@ use std::fmt;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, de::DeserializeSeed};
 
-/// The values of the top-level fields `id` and `type`, where they are strings. The last one counts
-/// where a name is there twice, as in every common parser.
+/// The values of the top-level fields of the id and the type, where they are strings. The last one
+/// counts where a name is there twice, as in every common parser.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct IdAndType {
     pub id: Option<String>,
     pub kind: Option<String>,
 }
 
-/// Reads the two fields; nothing is found in what is not a JSON object.
+/// Reads `id` and `type`; nothing is found in what is not a JSON object.
 pub fn id_and_type(body: &[u8]) -> IdAndType {
+    id_and("type", body)
+}
+
+/// Like [`id_and_type`], for providers whose events have their type under another name.
+pub fn id_and(type_name: &'static str, body: &[u8]) -> IdAndType {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let mut json = serde_json::Deserializer::from_slice(body);
-    match json.deserialize_map(TopLevel) {
+    match json.deserialize_map(TopLevel { type_name }) {
         Ok(found) if json.end().is_ok() => found,
         _ => IdAndType::default(),
     }
 }
 
-struct TopLevel;
+struct TopLevel {
+    type_name: &'static str,
+}
 
 impl<'de> Visitor<'de> for TopLevel {
     type Value = IdAndType;
@@ -41,7 +48,7 @@ impl<'de> Visitor<'de> for TopLevel {
         while let Some(key) = map.next_key_seed(Bytes)? {
             match key.as_ref() {
                 b"id" => found.id = map.next_value::<Text>()?.0,
-                b"type" => found.kind = map.next_value::<Text>()?.0,
+                key if key == self.type_name.as_bytes() => found.kind = map.next_value::<Text>()?.0,
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }

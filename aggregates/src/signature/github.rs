@@ -21,12 +21,12 @@ pub(super) fn verify(request: Unverified<'_>, active: Active<'_>) -> Result<Sign
         .strip_prefix("sha256=")
         .and_then(hex32)
         .ok_or_else(|| Refusal::invalid("X-Hub-Signature-256 is not sha256= and 64 hex digits"))?;
-    active.hmac_match(&[request.body], &[signature]).ok_or_else(Refusal::no_match)
+    active.hmac_verify(request, &[request.body], &[signature])
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{check, secret};
+    use super::super::testing::{check, detail, secret};
     use crate::ProviderName::Github;
     use crate::webhook::RejectionReason::{SignatureInvalid, SignatureMissing};
 
@@ -55,6 +55,18 @@ mod tests {
         let secrets = [old];
         assert!(check(Github, &headers, b"Hello, World!", &secrets, 99).is_ok());
         assert_eq!(check(Github, &headers, b"Hello, World!", &secrets, 100), Err(SignatureInvalid));
+    }
+
+    #[test]
+    fn a_refusal_says_what_may_be_wrong() {
+        let mut old = secret(3, SECRET);
+        old.expires_at = Some(super::super::testing::at(100));
+        let signed = [("X-Hub-Signature-256", SIGNATURE)];
+        let detail = |headers: &[(&str, &str)], body: &[u8], secrets: &[_]| detail(Github, headers, body, secrets, 100);
+        assert!(detail(&signed, b"Hello, World!", &[old]).contains("version 3 of the secret, retired at 1970-01-01"));
+        assert!(detail(&signed, b"", &[secret(1, SECRET)]).contains("empty body"));
+        assert!(detail(&signed, b"{}", &[secret(1, SECRET)]).contains("re-encoded"));
+        assert!(detail(&[("X-Hub-Signature-256", "sha1=aa")], b"{}", &[secret(1, SECRET)]).contains("64 hex digits"));
     }
 
     #[test]

@@ -4,8 +4,10 @@
 //! id and type stand. Secrets are compared in constant time (`hmac`'s `verify_slice`), against
 //! every active one, with a bound on how many signatures of a request are looked at.
 
+mod certificate;
 mod fields;
 mod github;
+mod paypal;
 mod shopify;
 mod standard;
 mod stripe;
@@ -15,6 +17,9 @@ use hmac::{Hmac, Mac};
 use http::HeaderMap;
 use secrecy::{ExposeSecret, SecretSlice};
 use sha2::Sha256;
+
+pub use certificate::{CertificateError, Certificates, Found, SigningCertificate, TrustRoots, trust_roots};
+pub use paypal::CertificateUrl;
 
 use crate::webhook::{RejectionReason, SignatureMatch, SignatureScheme};
 use crate::{Label, ProviderName};
@@ -66,6 +71,7 @@ impl Claims {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
     matched: SignatureMatch,
+    transmission: Option<Vec<u8>>,
 }
 
 impl Verified {
@@ -74,6 +80,29 @@ impl Verified {
     pub fn into_match(self) -> SignatureMatch {
         self.matched
     }
+
+    /// The signed id of this transmission, where the scheme signs too little of the body: such an id
+    /// is good for one body only.
+    #[must_use]
+    pub fn transmission(&self) -> Option<&[u8]> {
+        self.transmission.as_deref()
+    }
+}
+
+/// What looking at a request found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Verified(Verified),
+    /// Nothing can be said before this certificate is at hand.
+    NeedsCertificate(CertificateUrl),
+}
+
+/// What is trusted besides our own secrets.
+#[derive(Clone, Copy)]
+pub struct Trust<'a> {
+    pub certificates: &'a dyn Certificates,
+    /// How old a transmission of PayPal may be.
+    pub paypal_max_age: Duration,
 }
 
 /// Why a request is not genuine, with a sentence that helps its honest sender.
@@ -118,6 +147,7 @@ pub fn check_secret(provider: ProviderName, secret: &str) -> Result<(), &'static
     }
     match provider {
         ProviderName::Standard => standard::check_secret(secret),
+        ProviderName::Paypal => paypal::check_secret(secret),
         ProviderName::Stripe | ProviderName::Github | ProviderName::Shopify => Ok(()),
     }
 }
@@ -128,6 +158,7 @@ pub fn claims(provider: ProviderName, request: Unverified<'_>) -> Claims {
     match provider {
         ProviderName::Stripe => stripe::claims(request),
         ProviderName::Github => github::claims(request),
+        ProviderName::Paypal => paypal::claims(request),
         ProviderName::Shopify => shopify::claims(request),
         ProviderName::Standard => standard::claims(request),
     }
@@ -141,16 +172,18 @@ pub fn verify(
     provider: ProviderName,
     request: Unverified<'_>,
     secrets: &[SigningSecret],
+    trust: &Trust<'_>,
     now: DateTime<Utc>,
-) -> Result<Verified, Refusal> {
+) -> Result<Verdict, Refusal> {
     let active = Active { secrets, now };
     let matched = match provider {
         ProviderName::Stripe => stripe::verify(request, active)?,
         ProviderName::Github => github::verify(request, active)?,
+        ProviderName::Paypal => return paypal::verify(request, active, trust),
         ProviderName::Shopify => shopify::verify(request, active)?,
         ProviderName::Standard => standard::verify(request, active)?,
     };
-    Ok(Verified { matched })
+    Ok(Verdict::Verified(Verified { matched, transmission: None }))
 }
 
 /// The secrets, and the time at which they are asked for.
@@ -172,6 +205,34 @@ impl<'a> Active<'a> {
         self.iter().find(|secret| hmac_matches(secret.value.expose_secret(), parts, signatures)).map(|secret| {
             SignatureMatch { scheme: SignatureScheme::HmacSha256, secret_version: secret.version, signed_at: None }
         })
+    }
+
+    /// Why nothing matched: with a retired secret, or with none that was ever ours.
+    fn refuse(self, request: Unverified<'_>, matches: impl Fn(&SigningSecret) -> bool) -> Refusal {
+        let retired = |secret: &&SigningSecret| {
+            !secret.value.expose_secret().is_empty()
+                && secret.expires_at.is_some_and(|at| at <= self.now)
+                && matches(secret)
+        };
+        if let Some(SigningSecret { version, expires_at: Some(at), .. }) = self.secrets.iter().find(retired) {
+            let at = at.format("%Y-%m-%d %H:%M UTC");
+            return Refusal::invalid(&format!("it is signed with version {version} of the secret, retired at {at}"));
+        }
+        if request.body.is_empty() {
+            return Refusal::invalid("no signature matches the empty body: was the body taken out on its way?");
+        }
+        Refusal::no_match()
+    }
+
+    /// Like [`Active::hmac_match`], with what was wrong.
+    fn hmac_verify(
+        self,
+        request: Unverified<'_>,
+        parts: &[&[u8]],
+        signatures: &[[u8; 32]],
+    ) -> Result<SignatureMatch, Refusal> {
+        let matches = |secret: &SigningSecret| hmac_matches(secret.value.expose_secret(), parts, signatures);
+        self.hmac_match(parts, signatures).ok_or_else(|| self.refuse(request, matches))
     }
 
     fn check_timestamp(self, signed_at: DateTime<Utc>) -> Result<(), Refusal> {
@@ -268,9 +329,34 @@ pub(crate) mod testing {
         now: i64,
     ) -> Result<SignatureMatch, RejectionReason> {
         let headers = headers(pairs);
-        verify(provider, Unverified { headers: &headers, body }, secrets, at(now))
-            .map(Verified::into_match)
-            .map_err(|refusal| refusal.reason)
+        let trust = Trust { certificates: &Nothing, paypal_max_age: Duration::days(3) };
+        match verify(provider, Unverified { headers: &headers, body }, secrets, &trust, at(now)) {
+            Ok(Verdict::Verified(verified)) => Ok(verified.into_match()),
+            Ok(Verdict::NeedsCertificate(url)) => panic!("{url:?}"),
+            Err(refusal) => Err(refusal.reason),
+        }
+    }
+
+    /// What is wrong with a request that is refused.
+    pub fn detail(
+        provider: ProviderName,
+        pairs: &[(&str, &str)],
+        body: &[u8],
+        secrets: &[SigningSecret],
+        now: i64,
+    ) -> String {
+        let (headers, trust) = (headers(pairs), Trust { certificates: &Nothing, paypal_max_age: Duration::days(3) });
+        let refusal = verify(provider, Unverified { headers: &headers, body }, secrets, &trust, at(now)).unwrap_err();
+        refusal.detail.as_str().to_owned()
+    }
+
+    /// No certificate is at hand.
+    struct Nothing;
+
+    impl Certificates for Nothing {
+        fn find(&self, _: &CertificateUrl, _: DateTime<Utc>) -> Found {
+            Found::Unknown
+        }
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) fn verify(request: Unverified<'_>, active: Active<'_>) -> Result<Sign
     let signature = base64_bytes(required(request.headers, SIGNATURE)?)
         .and_then(|bytes| bytes.try_into().ok())
         .ok_or_else(|| Refusal::invalid("X-Shopify-Hmac-SHA256 is not the base64 of 32 bytes"))?;
-    active.hmac_match(&[request.body], &[signature]).ok_or_else(Refusal::no_match)
+    active.hmac_verify(request, &[request.body], &[signature])
 }
 
 #[cfg(test)]

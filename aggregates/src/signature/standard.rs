@@ -73,7 +73,11 @@ pub(super) fn verify(request: Unverified<'_>, active: Active<'_>) -> Result<Sign
         unix_seconds(timestamp).ok_or_else(|| Refusal::invalid("webhook-timestamp is not a time in Unix seconds"))?;
     let offered = Offered::parse(header);
     let signed: [&[u8]; 5] = [id.as_bytes(), b".", timestamp.as_bytes(), b".", request.body];
-    let matched = active.iter().find_map(|secret| offered.matched_by(secret, &signed)).ok_or_else(Refusal::no_match)?;
+    let matched_by = |secret: &SigningSecret| offered.matched_by(secret, &signed);
+    let matched = active
+        .iter()
+        .find_map(matched_by)
+        .ok_or_else(|| active.refuse(request, |secret| matched_by(secret).is_some()))?;
     active.check_timestamp(signed_at)?;
     Ok(SignatureMatch { signed_at: Some(signed_at), ..matched })
 }

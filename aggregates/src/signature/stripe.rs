@@ -34,8 +34,7 @@ pub(super) fn verify(request: Unverified<'_>, active: Active<'_>) -> Result<Sign
     if signatures.is_empty() {
         return Err(Refusal::invalid("Stripe-Signature holds no v1= of 64 hex digits"));
     }
-    let matched =
-        active.hmac_match(&[timestamp.as_bytes(), b".", request.body], &signatures).ok_or_else(Refusal::no_match)?;
+    let matched = active.hmac_verify(request, &[timestamp.as_bytes(), b".", request.body], &signatures)?;
     active.check_timestamp(signed_at)?;
     Ok(SignatureMatch { signed_at: Some(signed_at), ..matched })
 }

@@ -1,0 +1,159 @@
+//! Watches the bytes of a connection for requests that say their length twice.
+//!
+//! A request with both `content-length` and `transfer-encoding` is read one way by hyper, which drops
+//! the former, and may be read the other way by a proxy in front of it: what one takes for the body,
+//! the other takes for the next request. hyper does not tell, so the heads are looked at beside it.
+
+/// How much of a line is looked at: the longest name that matters, its colon, and a length.
+const LINE: usize = 48;
+
+#[derive(Debug)]
+enum State {
+    /// In a head: the beginning of the current line.
+    Head { line: Vec<u8>, begun: bool },
+    /// In a body of which so many bytes are to come.
+    Body(u64),
+    /// What follows is no head, or its place is not known.
+    Done,
+}
+
+/// Follows one connection.
+#[derive(Debug)]
+pub(super) struct Framing {
+    state: State,
+    length: Option<u64>,
+    chunked: bool,
+    upgrade: bool,
+}
+
+impl Default for Framing {
+    fn default() -> Self {
+        let state = State::Head { line: Vec::with_capacity(LINE), begun: false };
+        Self { state, length: None, chunked: false, upgrade: false }
+    }
+}
+
+impl Framing {
+    /// Follows what was read; whether a head said its length twice.
+    pub(super) fn read(&mut self, mut bytes: &[u8]) -> bool {
+        while !bytes.is_empty() {
+            match &mut self.state {
+                State::Done => return false,
+                State::Body(rest) => {
+                    let taken = (*rest).min(bytes.len() as u64);
+                    *rest -= taken;
+                    bytes = &bytes[usize::try_from(taken).unwrap_or(bytes.len())..];
+                    if *rest == 0 {
+                        self.begin();
+                    }
+                }
+                State::Head { line, begun } => {
+                    let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
+                        keep(line, bytes);
+                        return false;
+                    };
+                    keep(line, &bytes[..end]);
+                    bytes = &bytes[end + 1..];
+                    let text = line.strip_suffix(b"\r").unwrap_or(line);
+                    if text.is_empty() && *begun {
+                        if self.end_of_head() {
+                            return true;
+                        }
+                        continue;
+                    }
+                    *begun |= !text.is_empty();
+                    let (name, value) = split(text);
+                    if name.eq_ignore_ascii_case(b"content-length") {
+                        // hyper refuses what is not a number, or two that differ.
+                        self.length = std::str::from_utf8(value).ok().and_then(|value| value.trim().parse().ok());
+                        if self.length.is_none() {
+                            self.state = State::Done;
+                            return false;
+                        }
+                    } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+                        self.chunked = true;
+                    } else if name.eq_ignore_ascii_case(b"upgrade") {
+                        self.upgrade = true;
+                    }
+                    if let State::Head { line, .. } = &mut self.state {
+                        line.clear();
+                    }
+                }
+            }
+        }
+        false
+    }
+
+    fn begin(&mut self) {
+        *self = Self::default();
+    }
+
+    fn end_of_head(&mut self) -> bool {
+        match (self.length, self.chunked, self.upgrade) {
+            (Some(_), true, _) => {
+                self.state = State::Done;
+                return true;
+            }
+            // The server closes after a chunked request, so no other head follows on this connection.
+            (None, true, _) | (_, _, true) => self.state = State::Done,
+            (Some(length), false, false) if length > 0 => self.state = State::Body(length),
+            (Some(_) | None, false, false) => self.begin(),
+        }
+        false
+    }
+}
+
+fn keep(line: &mut Vec<u8>, bytes: &[u8]) {
+    let room = LINE.saturating_sub(line.len());
+    line.extend_from_slice(&bytes[..bytes.len().min(room)]);
+}
+
+fn split(line: &[u8]) -> (&[u8], &[u8]) {
+    match line.iter().position(|byte| *byte == b':') {
+        Some(colon) => (&line[..colon], &line[colon + 1..]),
+        None => (line, &[]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Read in pieces of every size, the same is found.
+    fn found(text: &str) -> bool {
+        let results = (1..=text.len()).map(|size| {
+            let mut framing = Framing::default();
+            text.as_bytes().chunks(size).any(|chunk| framing.read(chunk))
+        });
+        let results: Vec<bool> = results.collect();
+        assert!(results.iter().all(|result| *result == results[0]), "{text:?}: {results:?}");
+        results[0]
+    }
+
+    #[test]
+    fn a_head_that_says_its_length_twice_is_found() {
+        let head = "POST / HTTP/1.1\r\nHost: a\r\n";
+        assert!(found(&format!("{head}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n")));
+        assert!(found(&format!("{head}transfer-encoding:chunked\r\ncontent-length:5\r\n\r\n")));
+        assert!(found(&format!("{head}transfer-encoding:identity\ncontent-length: 5\n\n")));
+        assert!(found(&format!(
+            "\r\n{head}Content-Length: 2\r\n\r\nab{head}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )));
+    }
+
+    #[test]
+    fn bodies_are_not_taken_for_heads() {
+        let smuggled = "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let length = smuggled.len();
+        assert!(!found(&format!(
+            "POST / HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{smuggled}GET / HTTP/1.1\r\n\r\n"
+        )));
+        assert!(!found(&format!(
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{smuggled}\r\n0\r\n\r\n"
+        )));
+        assert!(!found(&format!(
+            "GET / HTTP/1.1\r\nX: {}\r\n\r\n",
+            "content-length: 5 transfer-encoding: x".repeat(9)
+        )));
+    }
+}

@@ -1,0 +1,266 @@
+//! Accepting: a new webhook, one that came before, or one that cannot be verified yet.
+
+use hookledger_aggregates::event::Stored as _;
+use hookledger_aggregates::signature::{CertificateUrl, Claims, Refusal, Verified};
+use hookledger_aggregates::webhook::{Phase, Receipt, RejectionReason, Webhook, WebhookCommand, WebhookEvent};
+use hookledger_aggregates::{Event, Label, Metadata, OrganizationId, TransmissionId, WebhookId};
+use uuid::Uuid;
+
+use super::units::unit;
+use super::{Accepted, ReceiveError, Receiver, Request, identity, kept_headers, receipt, refusal};
+use crate::directory::Endpoint;
+use crate::log::{AppendError, Body, MonthlyLimit, NewEvent, ReadError, Sequence, Unit, UsedMonth};
+
+/// Larger bodies wait outside until their certificate is here: they are rare, and anybody can send them.
+const UNVERIFIED_BODY_LIMIT: usize = 1 << 20;
+/// Events of a known webhook that are read: its receipt, and most often all that became of it.
+const FIRST_EVENTS: i64 = 16;
+/// How often a webhook is decided again that races with others for the same streams.
+const TRIES: usize = 5;
+
+/// A webhook that the log has, under the id that people know it by.
+pub(super) struct Known {
+    pub(super) webhook: WebhookId,
+    /// Folded from its first events; what a duplicate depends on stands in the very first.
+    pub(super) state: Webhook,
+}
+
+/// What a transmission that came before with another body is told.
+pub(super) fn replayed() -> Refusal {
+    Refusal {
+        reason: RejectionReason::TransmissionReplayed,
+        detail: Label::new("this transmission id came before with another body"),
+    }
+}
+
+/// What one delivery is decided by.
+struct Delivery<'a> {
+    endpoint: &'a Endpoint,
+    request: &'a Request,
+    claims: &'a Claims,
+    sha256: &'a str,
+    webhook: WebhookId,
+    transmission: Option<TransmissionId>,
+    metadata: Metadata,
+}
+
+impl Delivery<'_> {
+    fn organization(&self) -> OrganizationId {
+        self.endpoint.organization
+    }
+
+    fn receipt(&self) -> Receipt {
+        receipt(self.endpoint, self.request, self.claims, self.sha256.to_owned())
+    }
+
+    /// Binds the transmission, where there is one that is not bound yet.
+    fn bind(&self, unit: &mut Unit) -> Result<(), ReceiveError> {
+        if let Some(transmission) = self.transmission {
+            let event = WebhookEvent::TransmissionBound { body_sha256: self.sha256.to_owned() };
+            let id = transmission.uuid();
+            unit.events.push(NewEvent::of(self.organization(), id, Sequence::At(1), &event, &self.metadata)?);
+        }
+        Ok(())
+    }
+
+    fn body(&self, webhook: WebhookId) -> Body {
+        let headers = kept_headers(&self.request.headers);
+        Body { organization: self.organization(), webhook, headers, body: self.request.body.bytes.clone() }
+    }
+}
+
+impl Receiver {
+    /// Appends a webhook that is new, or else what came again.
+    pub(super) async fn accept(
+        &self,
+        endpoint: &Endpoint,
+        request: Request,
+        claims: Claims,
+        sha256: String,
+        verified: Verified,
+    ) -> Result<Accepted, ReceiveError> {
+        let delivery = Delivery {
+            endpoint,
+            webhook: WebhookId::derive(endpoint.provider.id, &identity(&claims, &sha256)),
+            transmission: verified.transmission().map(|id| TransmissionId::derive(endpoint.provider.id, id)),
+            metadata: Metadata::sender(request.client.clone()),
+            request: &request,
+            claims: &claims,
+            sha256: &sha256,
+        };
+        let result = self.decide(&delivery, verified).await;
+        match result {
+            // Logged or counted, the answer is the same.
+            Err(answer @ (ReceiveError::LimitReached { .. } | ReceiveError::Refused(_))) => {
+                let refusal = match &answer {
+                    ReceiveError::Refused(refusal) => refusal.clone(),
+                    _ => refusal(RejectionReason::MonthlyLimitReached, &answer),
+                };
+                let _ = self.reject(endpoint, request, &claims, sha256, refusal).await;
+                Err(answer)
+            }
+            other => other,
+        }
+    }
+
+    async fn decide(&self, delivery: &Delivery<'_>, verified: Verified) -> Result<Accepted, ReceiveError> {
+        let (organization, endpoint) = (delivery.organization(), delivery.endpoint);
+        let used_up = endpoint.limit.and_then(|limit| Some((limit, self.limits.used_up(organization, limit)?)));
+        if let Some((limit, used)) = used_up {
+            let _turn = self.limits.turn().await.ok_or(ReceiveError::Unavailable)?;
+            return match self.accept_known(delivery).await? {
+                Some(accepted) => Ok(accepted),
+                None => Err(self.over_limit(organization, limit, used)),
+            };
+        }
+        let verified = verified.into_match();
+        for _ in 0..TRIES {
+            let command = WebhookCommand::Receive { receipt: delivery.receipt(), verified: verified.clone() };
+            let (first, new) = (Sequence::At(1), Webhook::default());
+            let mut unit = unit(organization, delivery.webhook, first, &new, command, &delivery.metadata)?;
+            delivery.bind(&mut unit)?;
+            unit.body = Some(delivery.body(delivery.webhook));
+            unit.limit = endpoint.limit;
+            match self.log.append(unit).await {
+                Ok(appended) => {
+                    if let Some((limit, used)) = endpoint.limit.zip(appended.used) {
+                        self.limits.note(organization, limit, used);
+                    }
+                    return Ok(Accepted { webhook: delivery.webhook, duplicate: false, phase: Phase::Pending });
+                }
+                Err(AppendError::Conflict) => {
+                    if let Some(accepted) = self.accept_known(delivery).await? {
+                        return Ok(accepted);
+                    }
+                    // What was in the way went in with nothing that is in the way now: again.
+                }
+                Err(AppendError::OverLimit(used)) => {
+                    // Only units with a limit can be over it.
+                    let limit = endpoint.limit.ok_or(ReceiveError::Unavailable)?;
+                    return Err(self.over_limit(organization, limit, used));
+                }
+                Err(AppendError::Overloaded | AppendError::Failed) => return Err(ReceiveError::Unavailable),
+            }
+        }
+        Err(ReceiveError::Unavailable)
+    }
+
+    fn over_limit(&self, organization: OrganizationId, limit: MonthlyLimit, used: UsedMonth) -> ReceiveError {
+        self.limits.note_used_up(organization, limit, used);
+        ReceiveError::LimitReached { limit: limit.allowed, resets_at: used.resets_at() }
+    }
+
+    /// Where this event was received before, appends that it came again; nothing where it was not.
+    /// What is appended depends only on the first receipt, which never changes, and so needs no
+    /// place of its own in the stream.
+    async fn accept_known(&self, delivery: &Delivery<'_>) -> Result<Option<Accepted>, ReceiveError> {
+        let organization = delivery.organization();
+        for _ in 0..TRIES {
+            let bound = match delivery.transmission {
+                Some(transmission) => self.bound_to(organization, transmission).await?,
+                None => None,
+            };
+            if bound.as_deref().is_some_and(|sha256| sha256 != delivery.sha256) {
+                tracing::warn!(organization.id = %organization, "a transmission was replayed with another body");
+                return Err(ReceiveError::Refused(replayed()));
+            }
+            let Some(known) = self.known(organization, delivery.webhook).await? else { return Ok(None) };
+            let webhook = known.webhook;
+            let command = WebhookCommand::ReceiveDuplicate {
+                body_sha256: delivery.sha256.to_owned(),
+                body_size: delivery.request.body.bytes.len() as u64,
+            };
+            let mut unit = unit(organization, webhook, Sequence::End, &known.state, command, &delivery.metadata)?;
+            if bound.is_none() {
+                delivery.bind(&mut unit)?;
+            }
+            match self.log.append(unit).await {
+                Ok(_) => return Ok(Some(Accepted { webhook, duplicate: true, phase: known.state.phase() })),
+                // The transmission was bound meanwhile: to the same body, or to another?
+                Err(AppendError::Conflict) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(ReceiveError::Unavailable)
+    }
+
+    /// Accepts what cannot be verified before a certificate is here. It takes a fresh id and no
+    /// other: a forger must not take the one that the genuine event will have.
+    pub(super) async fn accept_unverified(
+        &self,
+        endpoint: &Endpoint,
+        request: Request,
+        claims: Claims,
+        sha256: String,
+        certificate: CertificateUrl,
+    ) -> Result<Accepted, ReceiveError> {
+        self.unverified.want(certificate);
+        // Anybody can send these, so there are few at a time; PayPal sends again what finds no room.
+        if request.body.bytes.len() > UNVERIFIED_BODY_LIMIT || !self.unverified.admit(endpoint.provider.id) {
+            return Err(ReceiveError::Unavailable);
+        }
+        let webhook = WebhookId::new(Uuid::now_v7());
+        let delivery = Delivery {
+            endpoint,
+            webhook,
+            transmission: None,
+            metadata: Metadata::sender(request.client.clone()),
+            request: &request,
+            claims: &claims,
+            sha256: &sha256,
+        };
+        let event_webhook_id = WebhookId::derive(endpoint.provider.id, &identity(&claims, &sha256));
+        let command = WebhookCommand::ReceiveUnverified { receipt: delivery.receipt(), event_webhook_id };
+        let (first, new) = (Sequence::At(1), Webhook::default());
+        let mut unit = unit(endpoint.organization, webhook, first, &new, command, &delivery.metadata)?;
+        unit.body = Some(delivery.body(webhook));
+        self.log.append(unit).await?;
+        self.unverified.notify();
+        Ok(Accepted { webhook, duplicate: false, phase: Phase::Unverified })
+    }
+
+    /// The webhook of a provider event, if the log has it.
+    pub(super) async fn known(
+        &self,
+        organization: OrganizationId,
+        event_webhook_id: WebhookId,
+    ) -> Result<Option<Known>, ReadError> {
+        let first = async |id: WebhookId| self.reader.stream(organization, "webhook", id.uuid(), FIRST_EVENTS).await;
+        let (mut webhook, mut stream) = (event_webhook_id, first(event_webhook_id).await?);
+        if let Some(Event::Webhook(WebhookEvent::Identified { webhook_id })) = stream.first().map(|first| &first.event)
+        {
+            webhook = *webhook_id;
+            stream = first(webhook).await?;
+        }
+        let mut state = Webhook::default();
+        for recorded in &stream {
+            if let Event::Webhook(event) = &recorded.event {
+                state.evolve(event);
+            }
+        }
+        Ok((!stream.is_empty()).then_some(Known { webhook, state }))
+    }
+
+    /// The digest of the body that a transmission is bound to.
+    pub(super) async fn bound_to(
+        &self,
+        organization: OrganizationId,
+        transmission: TransmissionId,
+    ) -> Result<Option<String>, ReadError> {
+        let stream = self.reader.stream(organization, WebhookEvent::AGGREGATE, transmission.uuid(), 1).await?;
+        Ok(match stream.into_iter().next().map(|recorded| recorded.event) {
+            Some(Event::Webhook(WebhookEvent::TransmissionBound { body_sha256 })) => Some(body_sha256),
+            _ => None,
+        })
+    }
+
+    /// Whether anything was decided of a webhook since its receipt.
+    pub(super) async fn has_second_event(
+        &self,
+        organization: OrganizationId,
+        webhook: WebhookId,
+    ) -> Result<bool, ReadError> {
+        let stream = self.reader.stream(organization, WebhookEvent::AGGREGATE, webhook.uuid(), 2).await?;
+        Ok(stream.len() > 1)
+    }
+}

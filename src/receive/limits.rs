@@ -1,0 +1,119 @@
+//! What this node knows of used-up months, and the warnings that people get.
+//!
+//! The log decides (see `log::limits`). Here is remembered what it said, so that a flood to an
+//! organization whose month is used up does not hold up the appends of others.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chrono::{NaiveDate, Utc};
+use hookledger_aggregates::usage::{Usage, UsageCommand, share_reached};
+use hookledger_aggregates::{Metadata, OrganizationId, UsageId};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::log::{Commands, MonthlyLimit, UsedMonth};
+
+/// Warnings that may wait; one that finds no room is given with the next webhook.
+const WAITING: usize = 256;
+/// Requests of used-up organizations that ask the database at once, and how long one waits for its turn.
+const QUESTIONS: usize = 4;
+const TURN_LIMIT: Duration = Duration::from_secs(2);
+
+/// A limit that the log said is reached.
+#[derive(Clone, Copy, Debug)]
+struct Over {
+    limit: MonthlyLimit,
+    used: UsedMonth,
+}
+
+#[derive(Debug)]
+struct Warning {
+    organization: OrganizationId,
+    limit: MonthlyLimit,
+    used: UsedMonth,
+}
+
+/// Shared by all requests. Its keys are organizations that exist, so they are bounded.
+#[derive(Debug)]
+pub struct Limits {
+    over: Mutex<HashMap<OrganizationId, Over>>,
+    /// The month and share that the last warning was about.
+    warned: Mutex<HashMap<OrganizationId, (NaiveDate, u8)>>,
+    warnings: mpsc::Sender<Warning>,
+    questions: Semaphore,
+}
+
+impl Limits {
+    /// The limits, and who gives the warnings.
+    #[must_use]
+    pub fn new(commands: Commands) -> (std::sync::Arc<Self>, LimitWarner) {
+        let (warnings, waiting) = mpsc::channel(WAITING);
+        let questions = Semaphore::new(QUESTIONS);
+        let limits = Self { over: Mutex::default(), warned: Mutex::default(), warnings, questions };
+        let limits = std::sync::Arc::new(limits);
+        (std::sync::Arc::clone(&limits), LimitWarner { limits, waiting, commands })
+    }
+
+    /// What an organization has used, where its month is known to be used up under this limit.
+    pub(super) fn used_up(&self, organization: OrganizationId, limit: MonthlyLimit) -> Option<UsedMonth> {
+        let over = *locked(&self.over).get(&organization)?;
+        (over.limit == limit && Utc::now() < over.used.resets_at()).then_some(over.used)
+    }
+
+    /// Waits for a turn to ask the database whether a webhook is known; nothing where that takes too long.
+    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        tokio::time::timeout(TURN_LIMIT, self.questions.acquire()).await.ok()?.ok()
+    }
+
+    /// Notes that the log refused a webhook.
+    pub(super) fn note_used_up(&self, organization: OrganizationId, limit: MonthlyLimit, used: UsedMonth) {
+        locked(&self.over).insert(organization, Over { limit, used });
+        self.warn(organization, limit, used, 100);
+    }
+
+    /// Notes what the log counted, and warns where that is much.
+    pub(super) fn note(&self, organization: OrganizationId, limit: MonthlyLimit, used: UsedMonth) {
+        let share = share_reached(u64::try_from(used.accepted).unwrap_or_default(), limit.allowed);
+        if share > 0 {
+            self.warn(organization, limit, used, share);
+        }
+    }
+
+    fn warn(&self, organization: OrganizationId, limit: MonthlyLimit, used: UsedMonth, share: u8) {
+        let mut warned = locked(&self.warned);
+        let done = warned.get(&organization).is_some_and(|(month, done)| *month == used.month && *done >= share);
+        if !done && self.warnings.try_send(Warning { organization, limit, used }).is_ok() {
+            warned.insert(organization, (used.month, share));
+        }
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Tells the log of each share of a limit that is reached, once a month.
+pub struct LimitWarner {
+    limits: std::sync::Arc<Limits>,
+    waiting: mpsc::Receiver<Warning>,
+    commands: Commands,
+}
+
+impl LimitWarner {
+    /// Warns until stopped; what still waits then is given by another node or after the next start.
+    pub async fn run(mut self, stop: CancellationToken) {
+        while let Some(Some(warning)) = stop.run_until_cancelled(self.waiting.recv()).await {
+            let Warning { organization, limit, used } = warning;
+            let accepted = u64::try_from(used.accepted).unwrap_or_default();
+            let command = UsageCommand::Note { month: used.month, accepted, limit: limit.allowed };
+            let id = UsageId::derive(organization, used.month).uuid();
+            if let Err(error) = self.commands.execute::<Usage>(organization, id, command, &Metadata::default()).await {
+                tracing::warn!(%error, organization.id = %organization, "a warning of a limit could not be appended");
+                // It is given again with the next webhook.
+                locked(&self.limits.warned).remove(&organization);
+            }
+        }
+    }
+}
