@@ -84,8 +84,8 @@ pub fn certificates(data: &[u8]) {
 }
 
 /// A connection: the bytes before the first `|` say how they are cut up, the rest is sent. Whatever
-/// it is, there is an answer of HTTP or none, and the connection ends.
-pub async fn edge(data: &[u8]) {
+/// it is, there is an answer of HTTP or none, and the connection ends. Answers what came back.
+pub async fn edge(data: &[u8]) -> Vec<u8> {
     const STATUSES: [&str; 8] = ["100", "200", "400", "404", "413", "431", "501", "503"];
     let cut = data.iter().position(|byte| *byte == b'|').unwrap_or(0);
     let (cuts, bytes) = (&data[..cut], data.get(cut + 1..).unwrap_or_default());
@@ -136,4 +136,5 @@ pub async fn edge(data: &[u8]) {
     } else {
         assert!(answer.is_empty(), "{:?}", String::from_utf8_lossy(&answer));
     }
+    answer
 }

@@ -38,7 +38,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Serves webhooks, GraphQL and sign-in.
-    Serve(ServeSettings),
+    Serve(Box<ServeSettings>),
     /// Brings the schema of the store up to date.
     Migrate(StoreSettings),
     /// Prints a fresh key for `HOOKLEDGER_MASTER_KEYS` or `HOOKLEDGER_JWT_KEYS`.

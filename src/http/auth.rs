@@ -97,7 +97,7 @@ async fn ask<B: Buf>(
     body: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Result<Answer, Answer> {
     let LinkRequest { email } =
-        posted(&method, &headers, &services, body, "The body is {\"email\": \"…\"} in JSON").await?;
+        posted(&method, &headers, services, body, "The body is {\"email\": \"…\"} in JSON").await?;
     let claim = services.app.accounts.claim(&email).map_err(|refused| match refused {
         IdentityError::Address(_) => error(StatusCode::BAD_REQUEST, "address_invalid", "This is not an e-mail address"),
         other => failed(&other),
@@ -119,7 +119,7 @@ async fn verify<B: Buf>(
     body: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Result<Answer, Answer> {
     let VerifyRequest { token } =
-        posted(&method, &headers, &services, body, "The body is {\"token\": \"…\"} in JSON").await?;
+        posted(&method, &headers, services, body, "The body is {\"token\": \"…\"} in JSON").await?;
     let redeemed = services.links.redeem(&services.app.sessions, &token, client.clone(), Utc::now()).await;
     let (user, session) = match redeemed.map_err(|error| failed(&error))? {
         Redeemed::SignedIn { user, session } => (user, session),
