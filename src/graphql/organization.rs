@@ -1,10 +1,13 @@
 //! An organization and what is its own.
 
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
 use async_graphql::connection::{Connection, Edge, EmptyFields};
 use async_graphql::{Context, Enum, Error, ID, Object, SimpleObject};
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::organization;
-use hookledger_aggregates::{OrganizationId, WebhookId};
+use hookledger_aggregates::{OrganizationId, ProviderId, WebhookId};
 use hookledger_projections::{Page, organizations, webhook_logs, webhook_providers};
 use uuid::Uuid;
 
@@ -109,7 +112,7 @@ impl Organization {
         let organization = self.0.organization_id();
         let mut tenant = tenant(context, organization).await?;
         let row = webhook_logs::find(&mut *tenant, organization, WebhookId::new(webhook_id)).await.map_err(internal)?;
-        Ok(row.map(Webhook))
+        Ok(row.map(Webhook::of))
     }
 
     /// What happened in a span of time, in buckets of a grain: all of it, or one provider's.
@@ -222,11 +225,27 @@ async fn webhooks(
         }
         Some(text) => search::webhooks(&mut tenant, organization, &filter, text, page).await.map_err(unread)?,
     };
+    // Many rows have few providers: they are looked up once, not by each row.
+    let looks = context.look_ahead();
+    let wants_providers = looks.field("nodes").field("provider").exists()
+        || looks.field("edges").field("node").field("provider").exists();
+    let providers: HashMap<Uuid, _> = if wants_providers && !found.page.rows.is_empty() {
+        let ids: BTreeSet<_> = found.page.rows.iter().map(|row| ProviderId::new(row.provider_id)).collect();
+        let ids: Vec<_> = ids.into_iter().collect();
+        let rows = webhook_providers::find_many(&mut *tenant, organization, &ids).await.map_err(unread)?;
+        rows.into_iter().map(|row| (row.id, Arc::new(row))).collect()
+    } else {
+        HashMap::new()
+    };
+    let node = |row: webhook_logs::WebhookLog| {
+        let provider = providers.get(&row.provider_id).cloned();
+        Webhook(row, provider)
+    };
     let cursor = |(at, position): webhook_logs::WebhookKey| {
         encode_cursor(List::Webhooks, organization, at, &position.to_be_bytes())
     };
     let searched = Searched { searched_to: found.searched_to.map(cursor) };
-    Ok(connection(found.page, &page, |row| cursor((row.received_at, row.position)), Webhook, searched))
+    Ok(connection(found.page, &page, |row| cursor((row.received_at, row.position)), node, searched))
 }
 
 /// Webhooks, and how far a search for text looked.

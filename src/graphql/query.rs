@@ -94,7 +94,7 @@ impl Query {
             NodeId::Webhook(organization, id) => webhook_logs::find(&mut *tenant, organization, id)
                 .await
                 .map_err(internal)?
-                .map(|row| Node::Webhook(Webhook(row))),
+                .map(|row| Node::Webhook(Webhook::of(row))),
             NodeId::User(organization, id) => {
                 users::find(&mut *tenant, organization, id).await.map_err(internal)?.map(|row| Node::User(User(row)))
             }

@@ -70,7 +70,7 @@ impl Subscription {
                     Ok(Change::Row { row, .. }) if !filter.matches(&row) => {}
                     Ok(Change::Row { row, created }) => {
                         let kind = if created { WebhookChangeKind::Created } else { WebhookChangeKind::Updated };
-                        break WebhookChange { kind, webhook: Some(Webhook((*row).clone())) };
+                        break WebhookChange { kind, webhook: Some(Webhook::of((*row).clone())) };
                     }
                     Ok(Change::Missed) | Err(RecvError::Lagged(_)) => {
                         break WebhookChange { kind: WebhookChangeKind::Missed, webhook: None };

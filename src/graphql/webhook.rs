@@ -9,7 +9,7 @@ use async_graphql::{
 use base64::Engine as _;
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::{Actor, OrganizationId, ProviderId, RecordedEvent as Recorded, WebhookId};
-use hookledger_projections::{webhook_logs, webhook_retries};
+use hookledger_projections::{webhook_logs, webhook_providers, webhook_retries};
 use uuid::Uuid;
 
 use super::errors::{Code, internal};
@@ -219,9 +219,17 @@ impl TryFrom<Recorded> for RecordedEvent {
 }
 
 /// One delivery from a provider, accepted or rejected.
-pub struct Webhook(pub(super) webhook_logs::WebhookLog);
+pub struct Webhook(
+    pub(super) webhook_logs::WebhookLog,
+    /// Its provider, where a list looked it up for all of its rows.
+    pub(super) Option<Arc<webhook_providers::WebhookProvider>>,
+);
 
 impl Webhook {
+    pub(super) fn of(row: webhook_logs::WebhookLog) -> Self {
+        Self(row, None)
+    }
+
     fn organization(&self) -> OrganizationId {
         OrganizationId::new(self.0.organization_id)
     }
@@ -256,7 +264,8 @@ impl Webhook {
     }
 }
 
-#[Object]
+// Fields one after another: most are there already, and loaders gather across the rows of a list.
+#[Object(serial)]
 impl Webhook {
     pub(super) async fn id(&self) -> ID {
         NodeId::Webhook(self.organization(), self.id_()).encode()
@@ -272,6 +281,9 @@ impl Webhook {
         self.0.updated_at
     }
     async fn provider(&self, context: &Context<'_>) -> Result<WebhookProvider, Error> {
+        if let Some(row) = &self.1 {
+            return Ok(WebhookProvider((**row).clone()));
+        }
         let row = load(context, ProviderOf(self.organization(), ProviderId::new(self.0.provider_id))).await?;
         row.map(WebhookProvider).ok_or_else(|| internal("a webhook's provider has no row"))
     }
