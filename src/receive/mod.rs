@@ -36,8 +36,8 @@ pub use rejections::{RejectionCounter, Rejections};
 /// too little to fill a disk with. Digest and size are always kept.
 const REJECTED_BODY_LIMIT: usize = 64 << 10;
 /// How long an append may be expected to wait before webhooks are refused; GitHub's later.
-const PATIENCE: std::time::Duration = std::time::Duration::from_millis(300);
-const PATIENCE_LAST: std::time::Duration = std::time::Duration::from_millis(700);
+const PATIENCE: std::time::Duration = std::time::Duration::from_millis(200);
+const PATIENCE_LAST: std::time::Duration = std::time::Duration::from_millis(400);
 /// Bodies above this are hashed off the threads that serve everybody.
 const LARGE_BODY: usize = 256 << 10;
 
