@@ -3,6 +3,7 @@
 
 pub mod changes;
 pub mod config;
+pub mod deliver;
 pub mod demo;
 pub mod directory;
 pub mod follow;

@@ -1,0 +1,160 @@
+//! Making a connection to one of the addresses that were checked, and to nothing else.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+
+use super::error::SendError;
+use super::meter::{Meter, Metered};
+use super::target::Target;
+
+/// A response's status line and headers at most, and what hyper buffers at once.
+const HEAD_BYTES: usize = 64 << 10;
+/// Addresses tried in one attempt.
+const TRIED: usize = 6;
+
+/// A connection that carries one exchange after the other. Dropping it closes it at once, whatever it was doing.
+pub struct Connection {
+    pub sender: SendRequest<Full<Bytes>>,
+    pub meter: Meter,
+    pub address: IpAddr,
+    driver: AbortHandle,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// Connects to the first of the addresses that accepts, each having its share of the time.
+///
+/// # Errors
+/// [`SendError`] `Unreachable`, `ConnectTimedOut` or `Tls`.
+pub async fn connect(
+    target: &Target,
+    addresses: &[IpAddr],
+    deadline: Instant,
+    timeout: Duration,
+    tls: &TlsConnector,
+) -> Result<Connection, SendError> {
+    let (socket, address) = reach(target.port(), addresses, deadline, timeout).await?;
+    // Requests are written at once; waiting for more to send only costs time. Failing to say so costs nothing else.
+    let _ = socket.set_nodelay(true);
+    let meter = Meter::new();
+    let socket = Metered::new(socket, meter.clone());
+    let Some(name) = target.tls() else { return drive(socket, meter, address).await };
+    let socket = timeout_at(deadline, tls.connect(name.clone(), socket))
+        .await
+        .map_err(|_| SendError::ConnectTimedOut(timeout))?
+        .map_err(|error| SendError::from_handshake(&error))?;
+    drive(socket, meter, address).await
+}
+
+/// Trust in `roots`, HTTP/1.1 only, and rustls' ring provider whatever the process has as its default.
+///
+/// # Errors
+/// When ring knows no protocol version, which does not happen.
+pub fn tls_connector(roots: RootCertStore) -> Result<TlsConnector, rustls::Error> {
+    let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// The machine's authorities and Mozilla's: the former know an organization's own, the latter are there on a machine
+/// that has none installed.
+pub fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(error = %error, "some of the system's certificates could not be read");
+    }
+    let (added, ignored) = roots.add_parsable_certificates(found.certs);
+    tracing::debug!(added, ignored, "read the system's certificates");
+    roots
+}
+
+async fn reach(
+    port: u16,
+    addresses: &[IpAddr],
+    deadline: Instant,
+    timeout: Duration,
+) -> Result<(TcpStream, IpAddr), SendError> {
+    let tried = alternating(addresses);
+    let mut failure = SendError::Unreachable;
+    for (address, left) in tried.iter().zip((1..=tried.len()).rev()) {
+        let share = deadline.saturating_duration_since(Instant::now()) / u32::try_from(left).unwrap_or(u32::MAX);
+        match tokio::time::timeout(share, TcpStream::connect(SocketAddr::new(*address, port))).await {
+            Ok(Ok(socket)) => return Ok((socket, *address)),
+            Ok(Err(error)) => {
+                tracing::debug!(address = %address, port, error = %error, "a destination was not reached");
+                failure = SendError::Unreachable;
+            }
+            Err(_) => failure = SendError::ConnectTimedOut(timeout),
+        }
+    }
+    Err(failure)
+}
+
+/// IPv4 and IPv6 in turns: where one of them leads nowhere, the next attempt is of the other. IPv4 first, since a
+/// server without IPv6 is commoner than one without IPv4.
+fn alternating(addresses: &[IpAddr]) -> Vec<IpAddr> {
+    let mut v4 = addresses.iter().filter(|address| address.is_ipv4());
+    let mut v6 = addresses.iter().filter(|address| address.is_ipv6());
+    let mut tried = Vec::with_capacity(addresses.len().min(TRIED));
+    while tried.len() < TRIED {
+        let before = tried.len();
+        tried.extend(v4.next());
+        tried.extend(v6.next());
+        if tried.len() == before {
+            break;
+        }
+    }
+    tried
+}
+
+async fn drive<S>(socket: S, meter: Meter, address: IpAddr) -> Result<Connection, SendError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = Builder::new()
+        .max_buf_size(HEAD_BYTES)
+        .max_header_size(HEAD_BYTES)
+        .handshake(TokioIo::new(socket))
+        .await
+        .map_err(|error| SendError::from_exchange(&error, false))?;
+    let driver = tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(error = %error, "a connection to a destination ended");
+        }
+    });
+    Ok(Connection { sender, meter, address, driver: driver.abort_handle() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_take_turns_and_tries_are_bounded() {
+        let given: Vec<IpAddr> =
+            ["2a00::1", "2a00::2", "2a00::3", "1.1.1.1"].iter().map(|a| a.parse().unwrap()).collect();
+        let order: Vec<_> = alternating(&given).iter().map(ToString::to_string).collect();
+        assert_eq!(order, ["1.1.1.1", "2a00::1", "2a00::2", "2a00::3"]);
+        assert_eq!(alternating(&vec![given[0]; 64]).len(), TRIED);
+    }
+}

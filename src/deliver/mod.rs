@@ -1,0 +1,3 @@
+//! Deliveries: handing a webhook to its organization's destination.
+
+pub mod egress;
