@@ -180,7 +180,7 @@ impl Attempt<'_> {
             match self.send_over(connection, request).await? {
                 Sent::Answered(connection, response) => return Ok((connection, response)),
                 // The other side closed the idle connection before a byte of this request was written.
-                Sent::NotSent(unsent) => request = *unsent,
+                Sent::NotSent(unsent) => request = unsent,
             }
         }
         let connection = connect::connect(self.target, addresses, self.deadline, self.limit, &self.inner.tls).await?;
@@ -222,7 +222,7 @@ impl Attempt<'_> {
         match timeout_at(self.deadline, connection.sender.try_send_request(request)).await {
             Ok(Ok(response)) => Ok(Sent::Answered(connection, response)),
             Ok(Err(mut failure)) => match failure.take_message() {
-                Some(unsent) => Ok(Sent::NotSent(Box::new(unsent))),
+                Some(unsent) => Ok(Sent::NotSent(unsent)),
                 None => Err(SendError::from_exchange(failure.error(), connection.meter.ran_out())),
             },
             Err(_) => Err(SendError::TimedOut(self.limit)),
@@ -240,7 +240,7 @@ impl Attempt<'_> {
 
 enum Sent {
     Answered(Connection, Response<Incoming>),
-    NotSent(Box<Request<Full<Bytes>>>),
+    NotSent(Request<Full<Bytes>>),
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<String> {

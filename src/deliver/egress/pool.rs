@@ -29,14 +29,14 @@ struct Idle {
 }
 
 #[derive(Default)]
-struct Shelf {
+struct Shelves {
     /// The longest idle one first.
     by_key: HashMap<Key, VecDeque<Idle>>,
     count: usize,
 }
 
 #[derive(Default)]
-pub struct Pool(Mutex<Shelf>);
+pub struct Pool(Mutex<Shelves>);
 
 impl Pool {
     /// A pool and the task that closes what expired, which ends with the pool.
@@ -55,8 +55,8 @@ impl Pool {
 
     /// A connection that is ready for a request, the most recently used one first.
     pub fn take(&self, origin: &Arc<str>, addresses: &[IpAddr]) -> Option<Connection> {
-        let mut shelf = self.lock();
-        addresses.iter().find_map(|address| shelf.take(&Key { origin: Arc::clone(origin), address: *address }))
+        let mut idle = self.lock();
+        addresses.iter().find_map(|address| idle.take(&Key { origin: Arc::clone(origin), address: *address }))
     }
 
     pub fn put(&self, origin: &Arc<str>, connection: Connection) {
@@ -73,15 +73,15 @@ impl Pool {
         self.lock().count
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shelf> {
+    fn lock(&self) -> MutexGuard<'_, Shelves> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Shelf {
+impl Shelves {
     fn take(&mut self, key: &Key) -> Option<Connection> {
-        let shelf = self.by_key.get_mut(key)?;
-        while let Some(idle) = shelf.pop_back() {
+        let queue = self.by_key.get_mut(key)?;
+        while let Some(idle) = queue.pop_back() {
             self.count -= 1;
             if idle.connection.sender.is_ready() && idle.since.elapsed() < IDLE {
                 return Some(idle.connection);
@@ -94,26 +94,26 @@ impl Shelf {
         if self.count >= IDLE_TOTAL {
             self.drop_oldest();
         }
-        let shelf = self.by_key.entry(key).or_default();
-        if shelf.len() >= IDLE_PER_KEY {
-            shelf.pop_front();
+        let queue = self.by_key.entry(key).or_default();
+        if queue.len() >= IDLE_PER_KEY {
+            queue.pop_front();
             self.count -= 1;
         }
-        shelf.push_back(idle);
+        queue.push_back(idle);
         self.count += 1;
     }
 
     fn drop_oldest(&mut self) {
-        let oldest = self.by_key.values_mut().filter(|shelf| !shelf.is_empty()).min_by_key(|shelf| shelf[0].since);
+        let oldest = self.by_key.values_mut().filter(|queue| !queue.is_empty()).min_by_key(|queue| queue[0].since);
         if oldest.and_then(VecDeque::pop_front).is_some() {
             self.count -= 1;
         }
     }
 
     fn sweep(&mut self) {
-        self.by_key.retain(|_, shelf| {
-            shelf.retain(|idle| !idle.connection.sender.is_closed() && idle.since.elapsed() < IDLE);
-            !shelf.is_empty()
+        self.by_key.retain(|_, queue| {
+            queue.retain(|idle| !idle.connection.sender.is_closed() && idle.since.elapsed() < IDLE);
+            !queue.is_empty()
         });
         self.count = self.by_key.values().map(VecDeque::len).sum();
     }

@@ -238,7 +238,7 @@ async fn a_gigabyte_is_cut_at_the_excerpt() {
             async move {
                 peer.request().await;
                 peer.write(format!("HTTP/1.1 200 OK\r\n{framing}\r\n\r\n").as_bytes()).await;
-                let chunk = [&b"10000\r\n"[..], &[b'x'; 0x10000], b"\r\n"].concat();
+                let chunk = [&b"10000\r\n"[..], &vec![b'x'; 0x10000], b"\r\n"].concat();
                 let mut written = 0;
                 while written < 1 << 30 && peer.write(&chunk).await {
                     written += chunk.len();
