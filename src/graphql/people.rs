@@ -12,7 +12,7 @@ use super::mutations::{SetActiveInput, organization_id};
 use super::query::existing_organization;
 use super::user::{Role, Session, User};
 use crate::identity::Authority;
-use crate::log::LogPosition;
+use crate::log::{LogPosition, LogSpan, events_of};
 
 const USER_MODELS: &[&str] = &["users", "audit_logs"];
 
@@ -84,7 +84,12 @@ impl PeopleMutation {
         let metadata = viewer.metadata();
         let invited = app.accounts.invite(organization, &input.email, input.role.into(), &metadata).await;
         let invited = invited.map_err(identity)?;
-        let user = user_after(context, organization, invited.user, invited.place).await?;
+        let place = match invited.place {
+            Some(place) => Some(place),
+            // Somebody else may have invited them just now.
+            None => first_event(context, organization, invited.user).await?,
+        };
+        let user = user_after(context, organization, invited.user, place).await?;
         app.errands
             .invite(organization, invited.user)
             .map_err(|_| Code::Unavailable.error("they are invited, but the mail cannot be sent now; invite again"))?;
@@ -143,6 +148,18 @@ fn user_id(id: &ID) -> Result<(OrganizationId, UserId), Error> {
         Some(NodeId::User(organization, id)) => Ok((organization, id)),
         _ => Err(not_found()),
     }
+}
+
+/// Where the log begins to tell of a user.
+async fn first_event(
+    context: &Context<'_>,
+    organization: OrganizationId,
+    user: UserId,
+) -> Result<Option<LogPosition>, Error> {
+    let mut tenant = tenant(context, organization).await?;
+    let of_user = LogSpan { aggregate_id: Some(user.uuid()), ..LogSpan::default() };
+    let first = events_of(&mut *tenant, organization, &of_user, 1).await.map_err(internal)?;
+    Ok(first.first().map(|event| LogPosition { partition: event.partition, position: event.position }))
 }
 
 async fn change_user(context: &Context<'_>, id: &ID, change: UserCommand) -> Result<User, Error> {

@@ -125,7 +125,11 @@ impl Accounts {
                 return self.invite_again(organization, known, role, metadata).await;
             }
             let mut unit = Vec::new();
-            self.take(here, organization.partition(), &inviting, &mut unit).await?;
+            match self.take(here, organization.partition(), &inviting, &mut unit).await {
+                // Somebody else invited them between the two looks.
+                Err(IdentityError::AddressTaken) => continue,
+                taken => taken?,
+            }
             for event in User::default().decide(UserCommand::Invite { role, email_claim: claim })? {
                 unit.push(NewEvent::of(organization, user.uuid(), Sequence::At(1), &event, metadata)?);
             }

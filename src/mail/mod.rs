@@ -8,6 +8,7 @@ mod transport;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lettre::message::header::{HeaderName, HeaderValue};
 use lettre::message::{Body, Mailbox, header};
 use lettre::{Address, Message};
 use tokio::sync::{Semaphore, mpsc};
@@ -26,6 +27,8 @@ const RETRIES: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(25), Duration::from_secs(60)];
 /// How long one try may take.
 const TRY_LIMIT: Duration = Duration::from_secs(20);
+/// Nobody's absence note answers such a mail (RFC 3834).
+const AUTO_SUBMITTED: HeaderName = HeaderName::new_from_ascii_str("Auto-Submitted");
 /// How long mails may take that wait when the server stops.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -106,10 +109,12 @@ fn body(text: &str) -> Body {
 }
 
 async fn deliver(transport: &Transport, from: Mailbox, mail: Mail, stop: &CancellationToken) {
+    let id = format!("<{}@{}>", uuid::Uuid::new_v4(), from.email.domain());
     let message = Message::builder()
         .from(from)
         .to(Mailbox::new(None, mail.to.clone()))
-        .message_id(None)
+        .message_id(Some(id))
+        .raw_header(HeaderValue::new(AUTO_SUBMITTED, "auto-generated".to_owned()))
         .subject(&mail.subject)
         .header(header::ContentType::TEXT_PLAIN)
         .body(body(&mail.text));

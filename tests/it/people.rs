@@ -368,3 +368,38 @@ async fn usage_counts_what_was_accepted_this_month() {
     assert_eq!(usage().await["pastMonths"][0]["used"], 7);
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_at_once_one_invitation_is_made_and_one_organization_is_joined() {
+    let (app, mailbox) = with_mail().await;
+    let other = app.second_node().await;
+    let admin = app.super_admin().await;
+    let ours = app.organization(&admin, "ours", &[]).await;
+    let theirs = app.organization(&admin, "theirs", &[]).await;
+    let elsewhere = Actor { app: &other, token: admin.token.clone() };
+    // The same address, at once, on two nodes: one user.
+    let invite = |actor: &'static str| {
+        let (actor, ours) = (if actor == "here" { &admin } else { &elsewhere }, ours.clone());
+        actor.ask(INVITE, json!({ "id": ours, "email": "ada@example.org", "role": "ADMIN" }))
+    };
+    let answers = futures::future::join_all(["here", "there", "here", "there"].map(invite)).await;
+    let ids: Vec<&Value> = answers.iter().map(|answer| &answer["data"]["inviteUser"]["user"]["id"]).collect();
+    assert!(ids.iter().all(|id| id.is_string() && *id == ids[0]), "{answers:#?}");
+    assert_eq!(users(&admin, "ours").await.len(), 1);
+    let first = mailbox.link("ada@example.org", 4).await;
+    admin.data(INVITE, json!({ "id": theirs, "email": "ADA@example.org", "role": "ADMIN" })).await;
+    let second = mailbox.link("ADA@example.org", 1).await;
+    // Both links at once: the address is one user's, in one organization.
+    let (a, b) = tokio::join!(redeem(&app, &first), redeem(&other, &second));
+    let mut statuses = [a.0.as_u16(), b.0.as_u16()];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 409], "{} {}", a.1, b.1);
+    let database = app.database.superuser().await;
+    let joined: i64 = sqlx::query_scalar("select count(*) from events where event_type = 'user.joined'")
+        .fetch_one(&database)
+        .await
+        .unwrap();
+    assert_eq!(joined, 1);
+    app.stop().await;
+    other.stop().await;
+}
