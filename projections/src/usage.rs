@@ -1,5 +1,5 @@
 //! Usage: how many webhooks an organization's months had. The rows are those of `webhook_counts`,
-//! which `webhook_logs` keeps.
+//! which `webhook_logs` keeps, and of `monthly_counters`, which the append keeps.
 
 use chrono::NaiveDate;
 use hookledger_aggregates::OrganizationId;
@@ -13,7 +13,9 @@ pub struct Month {
     pub accepted: i64,
 }
 
-/// What the limit of a month counts.
+/// What the limit of a month counts. For organizations with a limit that is the append's own count.
+/// It stands still while there is no limit, and the read model is late by a moment; neither is ever
+/// too high, so the higher one is right.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -22,13 +24,15 @@ pub async fn used(
     organization: OrganizationId,
     month: NaiveDate,
 ) -> Result<i64, sqlx::Error> {
-    let accepted: Option<i64> =
-        sqlx::query_scalar("select accepted from webhook_counts where organization_id = $1 and month = $2")
-            .bind(organization.uuid())
-            .bind(month)
-            .fetch_optional(executor)
-            .await?;
-    Ok(accepted.unwrap_or_default())
+    sqlx::query_scalar(
+        "select coalesce(greatest(
+             (select accepted from monthly_counters where organization_id = $1 and month = $2),
+             (select accepted from webhook_counts where organization_id = $1 and month = $2)), 0)",
+    )
+    .bind(organization.uuid())
+    .bind(month)
+    .fetch_one(executor)
+    .await
 }
 
 /// The months before one, newest first; those without a webhook are left out.

@@ -2,6 +2,7 @@
 
 use async_graphql::{Enum, Error, SimpleObject};
 use chrono::{DateTime, Datelike as _, Days, Months, NaiveDate, NaiveTime, Utc};
+use hookledger_aggregates::usage::share_reached;
 use hookledger_projections::{organizations, usage};
 
 use super::errors::internal;
@@ -94,10 +95,12 @@ fn percent(used: i64, limit: i64) -> f64 {
 }
 
 fn warning(used: i64, limit: Option<i64>) -> UsageWarning {
-    match limit {
-        Some(limit) if used >= limit => UsageWarning::Reached,
-        Some(limit) if used.saturating_mul(100) >= limit.saturating_mul(80) => UsageWarning::Approaching,
-        Some(_) | None => UsageWarning::None,
+    let share =
+        |limit| share_reached(u64::try_from(used).unwrap_or_default(), u32::try_from(limit).unwrap_or(u32::MAX));
+    match limit.map(share) {
+        Some(100..) => UsageWarning::Reached,
+        Some(1..) => UsageWarning::Approaching,
+        Some(0) | None => UsageWarning::None,
     }
 }
 
