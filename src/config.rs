@@ -10,6 +10,8 @@ use ipnet::IpNet;
 use lettre::message::Mailbox;
 use secrecy::SecretString;
 
+use crate::deliver::egress::AllowList;
+
 /// What every command needs to find its store and its keys.
 #[derive(Args, Clone, Debug)]
 pub struct StoreSettings {
@@ -87,6 +89,28 @@ pub struct ServeSettings {
     /// How old a webhook of PayPal may be, which redelivers for days.
     #[arg(long, env = "HOOKLEDGER_PAYPAL_MAX_AGE", default_value = "3d", value_name = "TIME")]
     pub paypal_max_age: Span,
+    /// How long a failed attempt waits for retry 1, 2, 3…, comma separated; as many retries as waits.
+    #[arg(long, env = "HOOKLEDGER_RETRY_DELAYS", default_value = "1m,5m,15m", value_name = "TIMES")]
+    pub retry_delays: Delays,
+
+    /// How long a webhook may wait for a worker before that attempt is failed.
+    #[arg(long, env = "HOOKLEDGER_PENDING_TIMEOUT", default_value = "30s", value_name = "TIME")]
+    pub pending_timeout: Span,
+
+    /// How long a destination may take to answer that says nothing else.
+    #[arg(long, env = "HOOKLEDGER_ATTEMPT_TIMEOUT", default_value = "30s", value_name = "TIME")]
+    pub attempt_timeout: Span,
+
+    /// Ranges that destinations may be in although they are not public, comma separated; towards
+    /// these, http and any port are allowed too.
+    #[arg(
+        long,
+        env = "HOOKLEDGER_EGRESS_ALLOW_CIDRS",
+        default_value = "",
+        hide_default_value = true,
+        value_name = "CIDRS"
+    )]
+    pub egress_allow_cidrs: AllowList,
 
     /// How long a session lasts.
     #[arg(long, env = "HOOKLEDGER_SESSION_TTL", default_value = "12h", value_name = "TIME")]
@@ -182,6 +206,20 @@ impl FromStr for Span {
     }
 }
 
+/// Waits before retries, as people write them: `1m,5m,15m`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delays(pub Vec<Duration>);
+
+impl FromStr for Delays {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const FORM: &str = "waits are 1 to 20 times, comma separated, like 1m,5m,15m";
+        let delays: Vec<Duration> =
+            text.split(',').map(|item| item.trim().parse().map(|Span(span)| span)).collect::<Result<_, _>>()?;
+        (1..=20).contains(&delays.len()).then_some(Self(delays)).ok_or(FORM)
+    }
+}
+
 /// A number of bytes as people write it: `25MiB`, `512KiB`, `1000`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size(pub usize);
@@ -228,6 +266,15 @@ mod tests {
         }
         for bad in ["", "0", "-1", "2GiB", "9999MiB"] {
             assert!(bad.parse::<Size>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn waits_before_retries_are_a_list_of_times() {
+        let minutes = |all: &[i64]| all.iter().map(|n| Duration::minutes(*n)).collect();
+        assert_eq!("1m, 5m,15m".parse(), Ok(Delays(minutes(&[1, 5, 15]))));
+        for bad in ["", "1m,", "1m,,5m", "soon"] {
+            assert!(bad.parse::<Delays>().is_err(), "{bad}");
         }
     }
 

@@ -122,6 +122,7 @@ async fn send(core: &Core) -> Result<(), DemoError> {
         limits: Limits::new(core.commands.clone()).0,
         certificates: Arc::new(CertificateStore::new(None, None).map_err(refused)?),
         paypal_max_age: chrono::Duration::zero(),
+        fresh: Arc::default(),
     });
     let endpoint = receiver.endpoint(SLUG, "github").ok_or_else(|| refused("the sample provider is missing"))?;
     for (event, body) in SAMPLES {
@@ -146,7 +147,7 @@ fn request(event: &str, body: &'static str, signature: &str) -> Result<Request, 
     put("x-github-event", event)?;
     put("x-github-delivery", &format!("sample-{event}-{}", &signature[..8]))?;
     put("x-hub-signature-256", &format!("sha256={signature}"))?;
-    Ok(Request { headers, body: HeldBody::unbounded(body.into()), client: "127.0.0.1".to_owned() })
+    Ok(Request { headers, body: HeldBody::unbounded(body.into()), by: Metadata::sender("127.0.0.1".to_owned()) })
 }
 
 fn sign(body: &[u8]) -> String {

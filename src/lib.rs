@@ -15,7 +15,6 @@ pub mod lane;
 pub mod log;
 pub mod mail;
 pub mod node;
-pub mod process;
 pub mod receive;
 pub mod search;
 pub mod secrets;

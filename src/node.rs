@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use chrono::Utc;
 use hookledger_aggregates::user::Role;
+use hookledger_aggregates::webhook::RetryPolicy;
 use hookledger_aggregates::{Metadata, OrganizationId};
 use hookledger_projections::users;
 use sqlx::PgPool;
@@ -14,6 +15,8 @@ use uuid::Uuid;
 
 use crate::changes::{Changes, Ticks, Watcher};
 use crate::config::{ServeSettings, StoreSettings};
+use crate::deliver::egress::{Egress, StartError};
+use crate::deliver::{self, Feeder, Places, Queue, Worker};
 use crate::directory::{Directory, DirectoryError, DirectoryFollower};
 use crate::follow::{Checkpoints, Follower, Handler, Projector};
 use crate::graphql::{App, schema};
@@ -23,9 +26,8 @@ use crate::identity::{
 };
 use crate::keys::{self, KeysError};
 use crate::lane::{Lane, Niceness};
-use crate::log::{Commands, Heads, Log, Reader, Writer};
+use crate::log::{Commands, FreshBodies, Heads, Log, Reader, Writer};
 use crate::mail::{MailQueue, Transport, TransportError};
-use crate::process::Recorder;
 use crate::receive::paypal::{self, CertificateStore, Fetch, FetchFromPaypal, Verifier};
 use crate::receive::{BodyBudget, Limits as MonthlyLimits, Parts, Receiver, RejectionCounter, Rejections};
 use crate::secrets::vault::{Vault, VaultError};
@@ -45,6 +47,8 @@ pub enum NodeError {
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Mail(#[from] TransportError),
+    #[error(transparent)]
+    Egress(#[from] StartError),
     #[error(transparent)]
     Database(#[from] sqlx::Error),
     #[error("a thread could not be started: {0}")]
@@ -240,7 +244,9 @@ pub async fn serve_fetching(
         DirectoryFollower::new(directory.clone(), core.reader.clone(), core.heads.clone(), core.vault.clone());
     follower.load().await?;
     core.tasks.spawn(follower.run(core.stop.clone()));
-    core.follow(Box::new(Recorder::new(core.log.clone(), core.reader.clone())));
+    let fresh = Arc::new(FreshBodies::default());
+    let egress = Egress::new(settings.egress_allow_cidrs.clone())?;
+    deliver(store, settings, &core, &directory, Arc::clone(&fresh), egress.clone()).await?;
     let rejections = Arc::new(Rejections::default());
     core.tasks.spawn(RejectionCounter::new(Arc::clone(&rejections), core.log.clone()).run(core.stop.clone()));
     let (limits, warner) = MonthlyLimits::new(core.commands.clone());
@@ -254,6 +260,7 @@ pub async fn serve_fetching(
         limits,
         certificates: Arc::new(certificates),
         paypal_max_age: settings.paypal_max_age.0,
+        fresh,
     });
     let verifier = Verifier::new(receiver.clone(), fetch);
     core.tasks.spawn(verifier.run(core.stop.clone()));
@@ -291,6 +298,9 @@ pub async fn serve_fetching(
         checkpoints: core.checkpoints.clone(),
         directory: directory.clone(),
         vault: core.vault.clone(),
+        receiver: receiver.clone(),
+        egress,
+        log: core.log.clone(),
         base_url: settings.store.base_url.0.clone(),
         changes,
         ticks: Ticks::new(core.tenants.clone(), core.stop.clone()),
@@ -325,6 +335,39 @@ fn transport(settings: &ServeSettings) -> Result<Transport, TransportError> {
         (None, Some(url)) => Transport::smtp(url),
         (None, None) => Ok(Transport::Log),
     }
+}
+
+/// Starts what processes webhooks: the queue's feeder, and the worker.
+async fn deliver(
+    store: &Store,
+    settings: &ServeSettings,
+    core: &Core,
+    directory: &Directory,
+    fresh: Arc<FreshBodies>,
+    egress: Egress,
+) -> Result<(), NodeError> {
+    // A span of the settings is never negative.
+    let attempt_timeout = settings.attempt_timeout.0.to_std().unwrap_or_default();
+    let queue = Queue::new(store.pool(Use::Follow).await?, core.node);
+    let places = Arc::new(Places::default());
+    let (hand, worker) = Worker::new(deliver::Parts {
+        log: core.log.clone(),
+        reader: core.reader.clone(),
+        directory: directory.clone(),
+        queue: queue.clone(),
+        places: Arc::clone(&places),
+        egress,
+        fresh,
+        settings: deliver::Settings {
+            policy: RetryPolicy { delays: settings.retry_delays.0.clone() },
+            pending_timeout: settings.pending_timeout.0,
+            attempt_timeout,
+        },
+    });
+    let (log, reader) = (core.log.clone(), core.reader.clone());
+    core.follow(Box::new(Feeder::new(log, reader, directory.clone(), queue, places, attempt_timeout, hand)));
+    core.tasks.spawn(worker.run(core.stop.clone()));
+    Ok(())
 }
 
 fn metrics() -> metrics_exporter_prometheus::PrometheusHandle {

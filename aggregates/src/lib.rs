@@ -14,6 +14,7 @@ pub mod event;
 pub mod ids;
 pub mod label;
 pub mod organization;
+pub mod outgoing;
 pub mod provider;
 pub mod provider_name;
 pub mod signature;

@@ -1,7 +1,8 @@
 //! A provider: one organization's connection to one third-party service.
 //!
-//! The signing secrets themselves are never here: an event names a secret by id and version, and
-//! its ciphertext lies in a table of its own.
+//! The secrets themselves are never here: an event names one by id and version, and its ciphertext
+//! lies in a table of its own. All secrets of a provider share one count of versions: those that
+//! verify what comes in, those that sign what goes out, and the values of a destination's headers.
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,13 @@ pub const MAX_GRACE: Duration = Duration::days(30);
 /// The grace period of a rotated secret, when none is named.
 pub const DEFAULT_GRACE: Duration = Duration::hours(24);
 
+/// How many attempts at one destination run at the same time on one node, when nothing is said.
+pub const DEFAULT_CONCURRENCY: u32 = 16;
+/// And at most.
+pub const MAX_CONCURRENCY: u32 = 256;
+/// Seconds that a destination may take to answer, at most.
+pub const MAX_TIMEOUT_SECONDS: u32 = 120;
+
 /// State of one provider. Its stream outlives a deletion, so versions are never used twice.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Provider {
@@ -23,9 +31,40 @@ pub struct Provider {
     active: bool,
     last_version: u32,
     secrets: BTreeMap<u32, SecretState>,
+    #[serde(default)]
+    destination: Option<Destination>,
+    /// Secrets that sign deliveries; they outlive the removal of a destination.
+    #[serde(default)]
+    outgoing: BTreeMap<u32, SecretState>,
 }
 
-/// One version of the signing secret that verifies, until it expires.
+/// Where an organization has its webhooks forwarded to, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Destination {
+    pub url: String,
+    /// Nothing: the deployment's own.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub timeout_seconds: Option<u32>,
+    /// Attempts at the same time, per node.
+    pub concurrency: u32,
+    /// Names of the headers that deliveries carry besides; their values may be credentials.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub header_names: Vec<String>,
+    /// Where the headers' values lie.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub headers: Option<SecretRef>,
+}
+
+/// A secret in the vault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretRef {
+    pub secret_id: SecretId,
+    pub secret_version: u32,
+}
+
+/// One version of a secret that verifies or signs, until it expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecretState {
     pub id: SecretId,
@@ -34,9 +73,30 @@ pub struct SecretState {
 
 #[derive(Clone, Debug)]
 pub enum ProviderCommand {
-    Connect { provider_name: ProviderName, secret: SecretId, version: u32 },
-    RotateSecret { secret: SecretId, version: u32, grace: Duration, now: DateTime<Utc> },
+    Connect {
+        provider_name: ProviderName,
+        secret: SecretId,
+        version: u32,
+    },
+    RotateSecret {
+        secret: SecretId,
+        version: u32,
+        grace: Duration,
+        now: DateTime<Utc>,
+    },
     SetActive(bool),
+    /// `outgoing` is the secret that signs deliveries, for the first destination; whoever has one
+    /// keeps it.
+    SetDestination {
+        destination: Destination,
+        outgoing: Option<SecretRef>,
+    },
+    RemoveDestination,
+    RotateOutgoingSecret {
+        secret: SecretRef,
+        grace: Duration,
+        now: DateTime<Utc>,
+    },
     Delete,
 }
 
@@ -52,6 +112,18 @@ pub enum ProviderEvent {
     Deactivated {},
     #[serde(rename = "provider.deleted")]
     Deleted {},
+    #[serde(rename = "provider.destination_set")]
+    DestinationSet(Destination),
+    #[serde(rename = "provider.destination_removed")]
+    DestinationRemoved {},
+    /// A new secret signs deliveries; the earlier ones sign as well until they expire.
+    #[serde(rename = "provider.outgoing_secret_set", rename_all = "camelCase")]
+    OutgoingSecretSet {
+        #[serde(flatten)]
+        secret: SecretRef,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        previous_expire_at: Option<DateTime<Utc>>,
+    },
     /// Requests that were refused beyond the rate limit, counted instead of logged one by one.
     #[serde(rename = "provider.rejections_suppressed", rename_all = "camelCase")]
     RejectionsSuppressed { count: u64, since: DateTime<Utc> },
@@ -63,6 +135,9 @@ aggregate!(Provider, "provider", ProviderCommand, ProviderEvent, ProviderError, 
     Activated => "provider.activated" v 1,
     Deactivated => "provider.deactivated" v 1,
     Deleted => "provider.deleted" v 1,
+    DestinationSet => "provider.destination_set" v 1,
+    DestinationRemoved => "provider.destination_removed" v 1,
+    OutgoingSecretSet => "provider.outgoing_secret_set" v 1,
     RejectionsSuppressed => "provider.rejections_suppressed" v 1,
 });
 
@@ -74,6 +149,12 @@ pub enum ProviderError {
     NotFound,
     #[error("the grace period is between 0 seconds and 30 days")]
     BadGrace,
+    #[error("a destination takes 1 to {MAX_CONCURRENCY} attempts at the same time")]
+    BadConcurrency,
+    #[error("a destination may take 1 to {MAX_TIMEOUT_SECONDS} seconds to answer")]
+    BadTimeout,
+    #[error("this provider has no destination")]
+    NoDestination,
     #[error("another change to this provider came first; try again")]
     VersionTaken,
 }
@@ -107,11 +188,51 @@ impl Provider {
                 secret_version: version,
                 previous_expire_at: now + grace,
             }]),
+            ProviderCommand::SetDestination { destination, outgoing } => self.set_destination(destination, outgoing),
+            ProviderCommand::RemoveDestination if self.destination.is_none() => Ok(vec![]),
+            ProviderCommand::RemoveDestination => Ok(vec![ProviderEvent::DestinationRemoved {}]),
+            ProviderCommand::RotateOutgoingSecret { .. } if self.outgoing.is_empty() => {
+                Err(ProviderError::NoDestination)
+            }
+            ProviderCommand::RotateOutgoingSecret { grace, .. } if grace < Duration::zero() || grace > MAX_GRACE => {
+                Err(ProviderError::BadGrace)
+            }
+            ProviderCommand::RotateOutgoingSecret { secret, .. } if secret.secret_version != self.next_version() => {
+                Err(ProviderError::VersionTaken)
+            }
+            ProviderCommand::RotateOutgoingSecret { secret, grace, now } => {
+                Ok(vec![ProviderEvent::OutgoingSecretSet { secret, previous_expire_at: Some(now + grace) }])
+            }
             ProviderCommand::SetActive(active) if active == self.active => Ok(vec![]),
             ProviderCommand::SetActive(true) => Ok(vec![ProviderEvent::Activated {}]),
             ProviderCommand::SetActive(false) => Ok(vec![ProviderEvent::Deactivated {}]),
             ProviderCommand::Delete => Ok(vec![ProviderEvent::Deleted {}]),
         }
+    }
+
+    fn set_destination(
+        &self,
+        destination: Destination,
+        outgoing: Option<SecretRef>,
+    ) -> Result<Vec<ProviderEvent>, ProviderError> {
+        if !(1..=MAX_CONCURRENCY).contains(&destination.concurrency) {
+            return Err(ProviderError::BadConcurrency);
+        }
+        if destination.timeout_seconds.is_some_and(|seconds| !(1..=MAX_TIMEOUT_SECONDS).contains(&seconds)) {
+            return Err(ProviderError::BadTimeout);
+        }
+        // Versions are given out one after the other, and kept headers keep theirs.
+        let known = self.destination.as_ref().and_then(|known| known.headers);
+        let new_headers = destination.headers.filter(|headers| Some(*headers) != known);
+        let given = outgoing.into_iter().chain(new_headers).map(|secret| secret.secret_version);
+        let in_order = given.zip(self.next_version()..).all(|(version, next)| version == next);
+        if !in_order || outgoing.is_some() != self.outgoing.is_empty() {
+            return Err(ProviderError::VersionTaken);
+        }
+        let secret = outgoing.map(|secret| ProviderEvent::OutgoingSecretSet { secret, previous_expire_at: None });
+        let changed =
+            (self.destination.as_ref() != Some(&destination)).then_some(ProviderEvent::DestinationSet(destination));
+        Ok(secret.into_iter().chain(changed).collect())
     }
 
     /// Applies an event; public because the in-memory directory is the same fold.
@@ -124,11 +245,7 @@ impl Provider {
                 self.secrets = BTreeMap::from([(*secret_version, SecretState { id: *secret_id, expires_at: None })]);
             }
             ProviderEvent::SecretRotated { secret_id, secret_version, previous_expire_at } => {
-                for secret in self.secrets.values_mut() {
-                    // An earlier rotation may have promised less; it is not prolonged.
-                    secret.expires_at =
-                        Some(secret.expires_at.map_or(*previous_expire_at, |at| at.min(*previous_expire_at)));
-                }
+                expire(&mut self.secrets, *previous_expire_at);
                 self.last_version = *secret_version;
                 self.secrets.insert(*secret_version, SecretState { id: *secret_id, expires_at: None });
             }
@@ -138,6 +255,23 @@ impl Provider {
                 self.connected = false;
                 self.active = false;
                 self.secrets.clear();
+                self.destination = None;
+                self.outgoing.clear();
+            }
+            ProviderEvent::DestinationSet(destination) => {
+                if let Some(headers) = destination.headers {
+                    self.last_version = self.last_version.max(headers.secret_version);
+                }
+                self.destination = Some(destination.clone());
+            }
+            ProviderEvent::DestinationRemoved {} => self.destination = None,
+            ProviderEvent::OutgoingSecretSet { secret, previous_expire_at } => {
+                if let Some(at) = previous_expire_at {
+                    expire(&mut self.outgoing, *at);
+                }
+                self.last_version = self.last_version.max(secret.secret_version);
+                let state = SecretState { id: secret.secret_id, expires_at: None };
+                self.outgoing.insert(secret.secret_version, state);
             }
             ProviderEvent::RejectionsSuppressed { .. } => {}
         }
@@ -159,6 +293,25 @@ impl Provider {
     #[must_use]
     pub fn secrets(&self) -> &BTreeMap<u32, SecretState> {
         &self.secrets
+    }
+
+    /// Where its webhooks are forwarded to; nothing where recording them is the processing.
+    #[must_use]
+    pub fn destination(&self) -> Option<&Destination> {
+        self.destination.as_ref()
+    }
+
+    /// The secrets that sign deliveries by version, newest last, expired ones among them.
+    #[must_use]
+    pub fn outgoing(&self) -> &BTreeMap<u32, SecretState> {
+        &self.outgoing
+    }
+}
+
+/// An earlier rotation may have promised less time; it is not prolonged.
+fn expire(secrets: &mut BTreeMap<u32, SecretState>, at: DateTime<Utc>) {
+    for secret in secrets.values_mut() {
+        secret.expires_at = Some(secret.expires_at.map_or(at, |earlier| earlier.min(at)));
     }
 }
 
@@ -226,5 +379,57 @@ mod tests {
         let provider = given(&[connected(1)]);
         assert_eq!(provider.decide(rotate(2, Duration::seconds(-1))), Err(ProviderError::BadGrace));
         assert_eq!(provider.decide(rotate(2, Duration::days(31))), Err(ProviderError::BadGrace));
+    }
+
+    fn secret(version: u32) -> SecretRef {
+        SecretRef { secret_id: SecretId::default(), secret_version: version }
+    }
+
+    fn destination(url: &str, headers: Option<SecretRef>) -> Destination {
+        let header_names = headers.map(|_| "authorization".to_owned()).into_iter().collect();
+        Destination { url: url.to_owned(), timeout_seconds: None, concurrency: 4, header_names, headers }
+    }
+
+    #[test]
+    fn the_first_destination_comes_with_a_secret_and_later_ones_keep_it() {
+        let provider = given(&[connected(1)]);
+        let first = destination("https://a.example/", Some(secret(3)));
+        let set = |outgoing| ProviderCommand::SetDestination { destination: first.clone(), outgoing };
+        assert_eq!(provider.decide(set(None)), Err(ProviderError::VersionTaken));
+        let events = provider.decide(set(Some(secret(2)))).unwrap();
+        assert_eq!(
+            events,
+            [
+                ProviderEvent::OutgoingSecretSet { secret: secret(2), previous_expire_at: None },
+                ProviderEvent::DestinationSet(first.clone())
+            ]
+        );
+        let provider = given(&[vec![connected(1)], events].concat());
+        assert_eq!(provider.next_version(), 4);
+        assert_eq!(provider.decide(set(None)), Ok(vec![]));
+        let second = destination("https://b.example/", first.headers);
+        let change = ProviderCommand::SetDestination { destination: second.clone(), outgoing: None };
+        assert_eq!(provider.decide(change), Ok(vec![ProviderEvent::DestinationSet(second)]));
+        let stale = destination("https://b.example/", Some(secret(3 + 2)));
+        let change = ProviderCommand::SetDestination { destination: stale, outgoing: None };
+        assert_eq!(provider.decide(change), Err(ProviderError::VersionTaken));
+    }
+
+    #[test]
+    fn a_rotated_outgoing_secret_signs_beside_the_new_one_until_its_grace_ends() {
+        let provider = given(&[connected(1)]);
+        let rotate = |secret| ProviderCommand::RotateOutgoingSecret { secret, grace: Duration::seconds(9), now: at(1) };
+        assert_eq!(provider.decide(rotate(secret(2))), Err(ProviderError::NoDestination));
+        let mut provider = given(&[
+            connected(1),
+            ProviderEvent::OutgoingSecretSet { secret: secret(2), previous_expire_at: None },
+            ProviderEvent::DestinationSet(destination("https://a.example/", None)),
+        ]);
+        for event in provider.decide(rotate(secret(3))).unwrap() {
+            provider.evolve(&event);
+        }
+        let expiries: Vec<_> = provider.outgoing().values().map(|secret| secret.expires_at).collect();
+        assert_eq!(expiries, [Some(at(10)), None]);
+        assert_eq!(provider.decide(ProviderCommand::RemoveDestination), Ok(vec![ProviderEvent::DestinationRemoved {}]));
     }
 }

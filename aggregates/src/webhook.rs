@@ -42,6 +42,9 @@ pub struct Receipt {
 pub struct SignatureMatch {
     pub scheme: SignatureScheme,
     pub secret_version: u32,
+    /// Who sent it, so that whoever reads this event needs no other. Earlier releases left it out.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub provider_id: Option<ProviderId>,
     /// When the sender says it signed, where the scheme signs that.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub signed_at: Option<DateTime<Utc>>,
@@ -96,7 +99,16 @@ pub struct Outcome {
     pub duration_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<Label>,
+    /// Bytes of the answer's body that were kept.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub response_size: Option<u32>,
+    /// SHA-256 of these bytes, in hex.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub response_sha256: Option<String>,
 }
+
+/// What is said of an attempt that no worker took in time.
+pub const PENDING_TIMEOUT: &str = "pending timeout";
 
 /// When failed attempts are tried again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,11 +147,15 @@ pub enum Phase {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Webhook {
     phase: Phase,
+    #[serde(default)]
+    provider: Option<ProviderId>,
     body_sha256: String,
     /// The attempt that is running, or was the last to run.
     attempt: u32,
     /// A person asked for the coming attempt: it is not followed by automatic ones.
     requested: bool,
+    #[serde(default)]
+    retry_at: Option<DateTime<Utc>>,
 }
 
 #[derive(Clone, Debug)]
@@ -286,6 +302,9 @@ pub enum WebhookEvent {
     #[serde(rename = "webhook.retry_requested", rename_all = "camelCase")]
     RetryRequested {
         attempt: u32,
+        /// As in [`SignatureMatch`].
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        provider_id: Option<ProviderId>,
         #[serde(skip_serializing_if = "Option::is_none", default)]
         reason: Option<Label>,
     },
@@ -375,7 +394,8 @@ impl Webhook {
             }
             WebhookCommand::RequestRetry { reason } => match self.phase {
                 Phase::AwaitingRetry | Phase::DeadLettered => {
-                    Ok(vec![WebhookEvent::RetryRequested { attempt: self.attempt + 1, reason }])
+                    let (attempt, provider_id) = (self.attempt + 1, self.provider);
+                    Ok(vec![WebhookEvent::RetryRequested { attempt, provider_id, reason }])
                 }
                 Phase::Unknown => Err(WebhookError::NotReceived),
                 phase => Err(WebhookError::NotFailed(phase)),
@@ -421,11 +441,13 @@ impl Webhook {
         match event {
             WebhookEvent::Received(receipt) => {
                 self.phase = Phase::Received;
+                self.provider = Some(receipt.provider_id);
                 self.body_sha256.clone_from(&receipt.body_sha256);
             }
             WebhookEvent::SignatureVerified(_) => self.phase = Phase::Pending,
             WebhookEvent::ReceivedUnverified { receipt, .. } => {
                 self.phase = Phase::Unverified;
+                self.provider = Some(receipt.provider_id);
                 self.body_sha256.clone_from(&receipt.body_sha256);
             }
             WebhookEvent::VerificationFailed { .. } => self.phase = Phase::Rejected,
@@ -446,13 +468,49 @@ impl Webhook {
             WebhookEvent::AttemptFailed { .. } | WebhookEvent::AttemptAbandoned { .. } => {
                 self.phase = Phase::AwaitingRetry;
             }
-            WebhookEvent::RetryScheduled { .. } => self.phase = Phase::AwaitingRetry,
+            WebhookEvent::RetryScheduled { retry_at, .. } => {
+                self.phase = Phase::AwaitingRetry;
+                self.retry_at = Some(*retry_at);
+            }
             WebhookEvent::DeadLettered { .. } => self.phase = Phase::DeadLettered,
             WebhookEvent::RetryRequested { .. } => {
                 self.phase = Phase::Pending;
                 self.requested = true;
             }
         }
+    }
+
+    /// A webhook that waits for its next attempt, as a queue remembers it: what a worker needs to
+    /// decide without reading the stream. The log still refuses what was decided on stale memory.
+    #[must_use]
+    pub fn waiting(next_attempt: u32, requested: bool) -> Self {
+        let phase = if requested || next_attempt <= 1 { Phase::Pending } else { Phase::AwaitingRetry };
+        Self {
+            phase,
+            provider: None,
+            body_sha256: String::new(),
+            attempt: next_attempt.saturating_sub(1),
+            requested,
+            retry_at: None,
+        }
+    }
+
+    /// Who sent it.
+    #[must_use]
+    pub fn provider(&self) -> Option<ProviderId> {
+        self.provider
+    }
+
+    /// Whether a person asked for the coming attempt, or the one that runs.
+    #[must_use]
+    pub fn is_requested(&self) -> bool {
+        self.requested
+    }
+
+    /// When its automatic retry is due, where it waits for one.
+    #[must_use]
+    pub fn retry_at(&self) -> Option<DateTime<Utc>> {
+        self.retry_at
     }
 
     /// Where the webhook stands.
@@ -486,7 +544,7 @@ mod tests {
     }
 
     fn verified() -> SignatureMatch {
-        SignatureMatch { scheme: SignatureScheme::HmacSha256, secret_version: 1, signed_at: None }
+        SignatureMatch { scheme: SignatureScheme::HmacSha256, secret_version: 1, provider_id: None, signed_at: None }
     }
 
     fn at(seconds: i64) -> DateTime<Utc> {

@@ -307,7 +307,10 @@ impl Tally {
             | ProviderEvent::SecretRotated { .. }
             | ProviderEvent::Activated {}
             | ProviderEvent::Deactivated {}
-            | ProviderEvent::Deleted {} => {}
+            | ProviderEvent::Deleted {}
+            | ProviderEvent::DestinationSet(_)
+            | ProviderEvent::DestinationRemoved {}
+            | ProviderEvent::OutgoingSecretSet { .. } => {}
         }
     }
 

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use hookledger_aggregates::access::AccessEvent;
 use hookledger_aggregates::organization::OrganizationEvent;
-use hookledger_aggregates::provider::ProviderEvent;
+use hookledger_aggregates::provider::{Destination, ProviderEvent};
 use hookledger_aggregates::usage::UsageEvent;
 use hookledger_aggregates::user::UserEvent;
 use hookledger_aggregates::webhook::WebhookEvent;
@@ -249,6 +249,16 @@ fn provider(event: &ProviderEvent) -> Option<(&'static str, Value)> {
         ProviderEvent::Activated {} => ("activated", json!({"isActive": true})),
         ProviderEvent::Deactivated {} => ("deactivated", json!({"isActive": false})),
         ProviderEvent::Deleted {} => ("deleted", json!({"isActive": false})),
+        ProviderEvent::DestinationSet(Destination { url, timeout_seconds, concurrency, header_names, headers: _ }) => (
+            "destination_set",
+            json!({"destination": {"url": url, "timeoutSeconds": timeout_seconds, "concurrency": concurrency,
+                                   "headerNames": header_names}}),
+        ),
+        ProviderEvent::DestinationRemoved {} => ("destination_removed", json!({"destination": null})),
+        ProviderEvent::OutgoingSecretSet { secret, previous_expire_at } => (
+            "outgoing_secret_set",
+            json!({"outgoingSecretVersion": secret.secret_version, "previousOutgoingSecretsExpireAt": previous_expire_at}),
+        ),
         ProviderEvent::RejectionsSuppressed { .. } => return None,
     })
 }
@@ -263,7 +273,7 @@ fn usage(event: &UsageEvent) -> (&'static str, Value) {
 
 fn webhook(event: &WebhookEvent) -> Option<(&'static str, Value)> {
     match event {
-        WebhookEvent::RetryRequested { attempt, reason } => {
+        WebhookEvent::RetryRequested { attempt, reason, provider_id: _ } => {
             Some(("retry_requested", json!({"attempt": attempt, "reason": reason})))
         }
         WebhookEvent::Received(_)

@@ -159,6 +159,36 @@ pub async fn find(
         .await
 }
 
+/// Failed webhooks of an organization that match, of those that may be retried; a text is looked for
+/// in ids and event types alone. The oldest first, so that they are retried in that order.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn retryable(
+    executor: impl PgExecutor<'_>,
+    organization: OrganizationId,
+    filter: &WebhookFilter,
+    limit: i64,
+) -> Result<Vec<WebhookId>, sqlx::Error> {
+    let filter = WebhookFilter { signature_valid: Some(true), ..filter.clone() };
+    let mut conditions = Conditions::default();
+    let organization = conditions.bind(Value::Id(organization.uuid()));
+    conditions.all.push(format!("organization_id = {organization}"));
+    conditions.all.push(FAILED.to_owned());
+    conditions.of_filter(&filter);
+    let limit = conditions.bind(Value::Number(limit));
+    let sql = format!(
+        "select webhook_id from webhook_logs where {} order by received_at, position limit {limit}",
+        conditions.all.join(" and ")
+    );
+    let rows: Vec<(Uuid,)> = conditions.bind_to(sqlx::query_as(&sql)).fetch_all(executor).await?;
+    Ok(rows.into_iter().map(|(id,)| WebhookId::new(id)).collect())
+}
+
+/// The condition of the index `webhook_logs_failed`, word for word.
+const FAILED: &str =
+    "status = 'failed' and (dead_lettered_at is not null or next_retry_at is not null or not signature_valid)";
+
 /// Webhooks of an organization by id, in no order.
 ///
 /// # Errors
@@ -332,11 +362,7 @@ impl Conditions {
         }
         match filter.status.as_deref() {
             None => {}
-            // The condition of the index `webhook_logs_failed`, word for word.
-            Some([WebhookStatus::Failed]) => self.all.push(
-                "status = 'failed' and (dead_lettered_at is not null or next_retry_at is not null or not signature_valid)"
-                    .to_owned(),
-            ),
+            Some([WebhookStatus::Failed]) => self.all.push(FAILED.to_owned()),
             Some(several) => {
                 let names = several.iter().map(|status| status.as_str().to_owned()).collect();
                 let names = self.bind(Value::Texts(names));

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
-use hookledger_aggregates::provider::ProviderEvent;
+use hookledger_aggregates::provider::{Destination, ProviderEvent};
 use hookledger_aggregates::{Event, OrganizationId, ProviderId, RecordedEvent};
 use sqlx::{FromRow, PgConnection, PgExecutor};
 use uuid::Uuid;
@@ -19,9 +19,14 @@ pub struct WebhookProvider {
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
     pub deleted_at: Option<DateTime<Utc>>,
+    pub destination_url: Option<String>,
+    pub destination_timeout_seconds: Option<i32>,
+    pub destination_concurrency: Option<i32>,
+    pub destination_headers: Option<Vec<String>>,
+    pub destination_set_at: Option<DateTime<Utc>>,
 }
 
-/// What may be known of one version of a signing secret; never the secret.
+/// What may be known of one version of a secret; never the secret.
 #[derive(Clone, Debug, FromRow)]
 pub struct SecretVersion {
     pub provider_id: Uuid,
@@ -31,8 +36,9 @@ pub struct SecretVersion {
     pub last_used_at: Option<DateTime<Utc>>,
 }
 
-const SELECT: &str = "select organization_id, id, provider_name, is_active, created_at, updated_at, deleted_at \
-                      from webhook_providers where organization_id = $1";
+const SELECT: &str = "select organization_id, id, provider_name, is_active, created_at, updated_at, deleted_at, \
+                      destination_url, destination_timeout_seconds, destination_concurrency, destination_headers, \
+                      destination_set_at from webhook_providers where organization_id = $1";
 
 /// The connected providers of an organization, newest first.
 ///
@@ -84,7 +90,28 @@ pub async fn secrets(
     .await
 }
 
-/// Keeps `webhook_providers` and `provider_secret_versions`.
+/// The secrets that sign providers' deliveries now or did, newest first.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn outgoing_secrets(
+    executor: impl PgExecutor<'_>,
+    organization: OrganizationId,
+    providers: &[ProviderId],
+) -> Result<Vec<SecretVersion>, sqlx::Error> {
+    let ids: Vec<Uuid> = providers.iter().map(|id| id.uuid()).collect();
+    sqlx::query_as(
+        "select provider_id, version, set_at, expires_at, null::timestamptz as last_used_at
+         from destination_secret_versions where organization_id = $1 and provider_id = any ($2)
+         order by provider_id, version desc limit 10000",
+    )
+    .bind(organization.uuid())
+    .bind(ids)
+    .fetch_all(executor)
+    .await
+}
+
+/// Keeps `webhook_providers`, `provider_secret_versions` and `destination_secret_versions`.
 #[derive(Debug)]
 pub struct WebhookProviders;
 
@@ -98,7 +125,7 @@ impl Projection for WebhookProviders {
     }
 
     fn tables(&self) -> &'static [&'static str] {
-        &["webhook_providers", "provider_secret_versions"]
+        &["webhook_providers", "provider_secret_versions", "destination_secret_versions"]
     }
 
     fn apply<'a>(
@@ -132,17 +159,28 @@ async fn apply_one(
     match event {
         ProviderEvent::Connected { provider_name, secret_version, secret_id: _ } => {
             upsert_connected(connection, recorded, provider_name.as_str()).await?;
-            insert_secret(connection, recorded, *secret_version).await
+            insert_secret(connection, Secrets::Incoming, recorded, *secret_version).await
         }
         ProviderEvent::SecretRotated { secret_version, previous_expire_at, secret_id: _ } => {
-            expire_secrets(connection, recorded, *previous_expire_at).await?;
+            expire_secrets(connection, Secrets::Incoming, recorded, *previous_expire_at).await?;
             touch(connection, recorded, None, None).await?;
-            insert_secret(connection, recorded, *secret_version).await
+            insert_secret(connection, Secrets::Incoming, recorded, *secret_version).await
         }
+        ProviderEvent::OutgoingSecretSet { secret, previous_expire_at } => {
+            if let Some(at) = previous_expire_at {
+                expire_secrets(connection, Secrets::Outgoing, recorded, *at).await?;
+            }
+            touch(connection, recorded, None, None).await?;
+            insert_secret(connection, Secrets::Outgoing, recorded, secret.secret_version).await
+        }
+        ProviderEvent::DestinationSet(destination) => set_destination(connection, recorded, Some(destination)).await,
+        ProviderEvent::DestinationRemoved {} => set_destination(connection, recorded, None).await,
         ProviderEvent::Activated {} => touch(connection, recorded, Some(true), None).await,
         ProviderEvent::Deactivated {} => touch(connection, recorded, Some(false), None).await,
         ProviderEvent::Deleted {} => {
-            expire_secrets(connection, recorded, recorded.recorded_at).await?;
+            for secrets in [Secrets::Incoming, Secrets::Outgoing] {
+                expire_secrets(connection, secrets, recorded, recorded.recorded_at).await?;
+            }
             touch(connection, recorded, Some(false), Some(recorded.recorded_at)).await
         }
         ProviderEvent::RejectionsSuppressed { .. } => Ok(()),
@@ -172,15 +210,34 @@ async fn upsert_connected(
     .map(drop)
 }
 
+/// Which of a provider's secrets.
+#[derive(Clone, Copy)]
+enum Secrets {
+    /// They verify what comes in.
+    Incoming,
+    /// They sign what goes out.
+    Outgoing,
+}
+
+impl Secrets {
+    const fn table(self) -> &'static str {
+        match self {
+            Self::Incoming => "provider_secret_versions",
+            Self::Outgoing => "destination_secret_versions",
+        }
+    }
+}
+
 async fn insert_secret(
     connection: &mut PgConnection,
+    secrets: Secrets,
     recorded: &RecordedEvent,
     version: u32,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "insert into provider_secret_versions (organization_id, provider_id, version, set_at)
-         values ($1, $2, $3, $4) on conflict do nothing",
-    )
+    sqlx::query(&format!(
+        "insert into {} (organization_id, provider_id, version, set_at) values ($1, $2, $3, $4) on conflict do nothing",
+        secrets.table()
+    ))
     .bind(recorded.organization.uuid())
     .bind(recorded.aggregate_id)
     .bind(version.cast_signed())
@@ -193,15 +250,17 @@ async fn insert_secret(
 /// Only while the event is new to the provider: a replay must not expire what came after it.
 async fn expire_secrets(
     connection: &mut PgConnection,
+    secrets: Secrets,
     recorded: &RecordedEvent,
     at: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "update provider_secret_versions s set expires_at = least(coalesce(s.expires_at, $3), $3)
+    sqlx::query(&format!(
+        "update {} s set expires_at = least(coalesce(s.expires_at, $3), $3)
          from webhook_providers p
          where s.organization_id = $1 and s.provider_id = $2
            and p.organization_id = $1 and p.id = $2 and p.applied_position < $4",
-    )
+        secrets.table()
+    ))
     .bind(recorded.organization.uuid())
     .bind(recorded.aggregate_id)
     .bind(at)
@@ -220,6 +279,7 @@ async fn touch(
     sqlx::query(
         "update webhook_providers
          set is_active = coalesce($5, is_active), deleted_at = coalesce($6, deleted_at),
+             destination_url = case when $6 is null then destination_url end,
              updated_at = $4, applied_position = $3
          where organization_id = $1 and id = $2 and applied_position < $3",
     )
@@ -229,6 +289,30 @@ async fn touch(
     .bind(recorded.recorded_at)
     .bind(active)
     .bind(deleted_at)
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+async fn set_destination(
+    connection: &mut PgConnection,
+    recorded: &RecordedEvent,
+    destination: Option<&Destination>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update webhook_providers
+         set destination_url = $5, destination_timeout_seconds = $6, destination_concurrency = $7,
+             destination_headers = $8, destination_set_at = $4, updated_at = $4, applied_position = $3
+         where organization_id = $1 and id = $2 and applied_position < $3",
+    )
+    .bind(recorded.organization.uuid())
+    .bind(recorded.aggregate_id)
+    .bind(recorded.position)
+    .bind(recorded.recorded_at)
+    .bind(destination.map(|destination| &destination.url))
+    .bind(destination.and_then(|destination| destination.timeout_seconds).map(u32::cast_signed))
+    .bind(destination.map(|destination| destination.concurrency.cast_signed()))
+    .bind(destination.map(|destination| &destination.header_names))
     .execute(connection)
     .await
     .map(drop)

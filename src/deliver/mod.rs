@@ -1,3 +1,51 @@
-//! Deliveries: handing a webhook to its organization's destination.
+//! Deliveries: a pending webhook is handed to its organization's destination, at least once, on
+//! schedule, whatever the destination does.
+//!
+//! ```text
+//! log ─▶ Feeder ─▶ queue (webhook_due) ─▶ Worker ─▶ append AttemptStarted ─▶ HTTP ─▶ append the end
+//! ```
+//!
+//! `attempt`, `circuit` and `decide` are pure; `queue` has the SQL; `egress` the HTTP.
 
+mod attempt;
+mod circuit;
+mod conclude;
+mod decide;
 pub mod egress;
+mod feeder;
+mod places;
+mod queue;
+mod worker;
+
+use chrono::{DateTime, Duration, Utc};
+use hookledger_aggregates::Label;
+use hookledger_aggregates::webhook::{Outcome, PENDING_TIMEOUT, RetryAt, RetryPolicy, WebhookCommand};
+
+pub use attempt::is_reserved;
+pub use feeder::Feeder;
+pub use places::Places;
+pub use queue::{CircuitNote, CircuitState, Queue, circuits_of, responses_of, waiting_of};
+pub use worker::{Parts, Settings, Worker};
+
+/// How a failed attempt is recorded: with its retry, where one is left.
+fn failure_command(
+    policy: &RetryPolicy,
+    attempt: u32,
+    now: DateTime<Utc>,
+    outcome: Outcome,
+    asked: Option<Duration>,
+) -> WebhookCommand {
+    let retry_at = RetryAt::after(policy, attempt, now, jitter_per_mille(), asked);
+    WebhookCommand::FailAttempt { attempt, outcome, retry_at }
+}
+
+/// How an attempt is recorded that no worker took in time.
+fn timeout_command(policy: &RetryPolicy, attempt: u32, now: DateTime<Utc>) -> WebhookCommand {
+    let outcome = Outcome { error: Some(Label::new(PENDING_TIMEOUT)), ..Outcome::default() };
+    failure_command(policy, attempt, now, outcome, None)
+}
+
+/// Retries of webhooks that failed together do not come back together.
+fn jitter_per_mille() -> i32 {
+    rand::random_range(0..=100)
+}

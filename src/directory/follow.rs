@@ -1,16 +1,19 @@
 //! Keeping the directory current: every node follows for itself, from the beginning of the log.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::DateTime;
 use hookledger_aggregates::organization::OrganizationEvent;
-use hookledger_aggregates::provider::{Provider, ProviderEvent};
+use hookledger_aggregates::provider::{self, Provider, ProviderEvent, SecretRef, SecretState};
 use hookledger_aggregates::signature::SigningSecret;
 use hookledger_aggregates::{Event, OrganizationId, Partition, ProviderId, ProviderName, RecordedEvent};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use secrecy::{ExposeSecret as _, SecretSlice};
 use tokio_util::sync::CancellationToken;
 
-use super::{Directory, ProviderEntry};
+use super::{Destination, Directory, ProviderEntry};
 use crate::log::{Heads, LogPosition, MonthlyLimit, ReadError, Reader, Scope};
 use crate::secrets::vault::{Vault, VaultError};
 
@@ -150,29 +153,72 @@ impl DirectoryFollower {
     async fn publish(&self, id: ProviderId, on_unopened: OnUnopened) -> Result<(), DirectoryError> {
         let Some((name, organization, provider)) = self.providers.get(&id) else { return Ok(()) };
         let Some(slug) = self.slugs.get(organization) else { return Ok(()) };
-        let secrets = match self.open(*organization, id, provider).await {
-            Ok(secrets) => Some(secrets),
-            Err(error @ VaultError::Database(_)) => return Err(error.into()),
-            Err(error) if on_unopened == OnUnopened::Fail => return Err(error.into()),
-            Err(error) => {
-                tracing::error!(%error, provider.id = %id, "a provider's secrets cannot be opened");
-                None
-            }
+        let secrets = self.opened(*organization, id, provider.secrets(), on_unopened).await?;
+        let destination = match provider.destination() {
+            Some(destination) => Some(self.destination(*organization, id, provider, destination, on_unopened).await?),
+            None => None,
         };
-        let entry = ProviderEntry { id, name: *name, is_active: provider.is_active(), secrets };
+        let entry = ProviderEntry { id, name: *name, is_active: provider.is_active(), secrets, destination };
         self.directory.put_provider(slug, provider, entry);
         Ok(())
+    }
+
+    async fn destination(
+        &self,
+        organization: OrganizationId,
+        id: ProviderId,
+        provider: &Provider,
+        destination: &provider::Destination,
+        on_unopened: OnUnopened,
+    ) -> Result<Arc<Destination>, DirectoryError> {
+        let mut secrets = self.opened(organization, id, provider.outgoing(), on_unopened).await?;
+        let mut headers = HeaderMap::new();
+        if let Some(SecretRef { secret_id, secret_version }) = destination.headers {
+            let state = SecretState { id: secret_id, expires_at: None };
+            let sealed = self.opened(organization, id, &BTreeMap::from([(secret_version, state)]), on_unopened).await?;
+            match sealed.as_deref() {
+                Some([values]) => headers = header_map(&values.value),
+                // Without its credentials nothing is sent.
+                _ => secrets = None,
+            }
+        }
+        Ok(Arc::new(Destination {
+            url: destination.url.clone(),
+            timeout: destination.timeout_seconds.map(|seconds| Duration::from_secs(seconds.into())),
+            concurrency: destination.concurrency,
+            headers,
+            secrets,
+        }))
+    }
+
+    /// Opened secrets, or nothing where one cannot be opened and that is not a reason to stop.
+    async fn opened(
+        &self,
+        organization: OrganizationId,
+        id: ProviderId,
+        secrets: &BTreeMap<u32, SecretState>,
+        on_unopened: OnUnopened,
+    ) -> Result<Option<Vec<SigningSecret>>, DirectoryError> {
+        match self.open(organization, id, secrets).await {
+            Ok(secrets) => Ok(Some(secrets)),
+            Err(error @ VaultError::Database(_)) => Err(error.into()),
+            Err(error) if on_unopened == OnUnopened::Fail => Err(error.into()),
+            Err(error) => {
+                tracing::error!(%error, provider.id = %id, "a provider's secrets cannot be opened");
+                Ok(None)
+            }
+        }
     }
 
     async fn open(
         &self,
         organization: OrganizationId,
         id: ProviderId,
-        provider: &Provider,
+        secrets: &BTreeMap<u32, SecretState>,
     ) -> Result<Vec<SigningSecret>, VaultError> {
         let mut opened = Vec::new();
         // Newest first: it is the one that most requests are signed with.
-        for (version, secret) in provider.secrets().iter().rev() {
+        for (version, secret) in secrets.iter().rev() {
             // One that was retired lately verifies nothing, but tells why.
             if secret.expires_at.is_some_and(|at| at + RETIRED_FOR <= chrono::Utc::now()) {
                 continue;
@@ -182,6 +228,17 @@ impl DirectoryFollower {
         }
         Ok(opened)
     }
+}
+
+/// Headers as they were sealed: a JSON object of names and values, checked when they were set.
+fn header_map(sealed: &SecretSlice<u8>) -> HeaderMap {
+    let pairs: BTreeMap<String, String> = serde_json::from_slice(sealed.expose_secret()).unwrap_or_default();
+    let header = |(name, value): (String, String)| {
+        let mut value = HeaderValue::from_str(&value).ok()?;
+        value.set_sensitive(true);
+        Some((HeaderName::from_bytes(name.as_bytes()).ok()?, value))
+    };
+    pairs.into_iter().filter_map(header).collect()
 }
 
 /// What to do about a secret that cannot be opened.

@@ -8,6 +8,7 @@ mod follow;
 
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use hookledger_aggregates::provider::Provider;
 use hookledger_aggregates::signature::SigningSecret;
@@ -25,6 +26,23 @@ pub struct ProviderEntry {
     pub name: ProviderName,
     pub is_active: bool,
     /// Opened secrets; nothing where one could not be opened, and then nothing can be verified.
+    pub secrets: Option<Vec<SigningSecret>>,
+    /// Where its webhooks are forwarded to, where anywhere.
+    pub destination: Option<Arc<Destination>>,
+}
+
+/// A destination as delivering needs it.
+#[derive(Debug)]
+pub struct Destination {
+    pub url: String,
+    /// Nothing: the deployment's own.
+    pub timeout: Option<Duration>,
+    /// Attempts at the same time, per node.
+    pub concurrency: u32,
+    /// Headers that deliveries carry besides; values are marked as sensitive.
+    pub headers: http::HeaderMap,
+    /// Secrets that sign, the newest first; nothing where one could not be opened, and then nothing
+    /// is sent.
     pub secrets: Option<Vec<SigningSecret>>,
 }
 
@@ -47,16 +65,21 @@ pub struct Endpoint {
     pub provider: Arc<ProviderEntry>,
 }
 
+/// Destinations by their providers, and which service each is.
+type Destinations = HashMap<ProviderId, (ProviderName, Arc<Destination>)>;
+
 /// Shared, current knowledge of who may send what where.
 #[derive(Clone, Debug)]
 pub struct Directory {
     organizations: Arc<RwLock<HashMap<String, OrganizationEntry>>>,
+    /// Destinations by their providers, for those who know a webhook and not its URL.
+    destinations: Arc<RwLock<Destinations>>,
     reached: watch::Sender<Vec<LogPosition>>,
 }
 
 impl Default for Directory {
     fn default() -> Self {
-        Self { organizations: Arc::default(), reached: watch::Sender::new(Vec::new()) }
+        Self { organizations: Arc::default(), destinations: Arc::default(), reached: watch::Sender::new(Vec::new()) }
     }
 }
 
@@ -86,6 +109,20 @@ impl Directory {
         self.endpoint(&slug, name)
     }
 
+    /// Where a provider's webhooks are forwarded to; nothing where recording them is the processing.
+    #[must_use]
+    pub fn destination(&self, provider: ProviderId) -> Option<Arc<Destination>> {
+        let destinations = self.destinations.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        destinations.get(&provider).map(|(_, destination)| Arc::clone(destination))
+    }
+
+    /// Which service a provider with a destination is.
+    #[must_use]
+    pub fn provider_name(&self, provider: ProviderId) -> Option<ProviderName> {
+        let destinations = self.destinations.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        destinations.get(&provider).map(|(name, _)| *name)
+    }
+
     /// Waits until this node knows everything up to `place`; the caller sets the limit.
     pub async fn wait_for(&self, place: LogPosition) {
         let mut reached = self.reached.subscribe();
@@ -104,6 +141,12 @@ impl Directory {
     }
 
     fn put_provider(&self, slug: &str, provider: &Provider, entry: ProviderEntry) {
+        let mut destinations = self.destinations.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match &entry.destination {
+            Some(destination) => drop(destinations.insert(entry.id, (entry.name, Arc::clone(destination)))),
+            None => drop(destinations.remove(&entry.id)),
+        }
+        drop(destinations);
         self.change(slug, |organization| {
             if provider.is_connected() {
                 organization.providers.insert(entry.name, Arc::new(entry));

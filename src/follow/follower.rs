@@ -69,6 +69,9 @@ pub trait Handler: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<(), HandlerError>> {
         Box::pin(std::future::ready(Ok(())))
     }
+
+    /// The rows of the last `apply` and the checkpoint are committed.
+    fn committed(&self) {}
 }
 
 /// What one step of a follower did.
@@ -302,6 +305,7 @@ impl Follower {
             return Ok(Ok(false));
         }
         transaction.commit().await?;
+        self.handler.committed();
         for (from, to) in moves {
             progress.stored[from.partition.index()].position = to;
         }

@@ -12,15 +12,19 @@ use hookledger_projections::users;
 
 use super::errors::{Code, internal, not_found};
 use crate::changes::{Changes, Ticks};
+use crate::deliver::egress::Egress;
 use crate::directory::Directory;
 use crate::follow::Checkpoints;
 use crate::identity::{Accounts, Client, Errands, Limits, Refusals, Sessions};
-use crate::log::{Commands, LogPosition};
+use crate::log::{Commands, Log, LogPosition};
+use crate::receive::Receiver;
 use crate::secrets::vault::Vault;
 use crate::store::{Tenant, Tenants};
 
 /// How long a mutation waits for its read models.
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(5);
+
+const BEHIND: &str = "the change is recorded, and will show as soon as the read models caught up";
 
 /// What resolvers read from and write to.
 #[derive(Clone)]
@@ -31,6 +35,9 @@ pub struct App {
     pub checkpoints: Checkpoints,
     pub directory: Directory,
     pub vault: Vault,
+    pub receiver: Receiver,
+    pub egress: Egress,
+    pub log: Log,
     pub base_url: String,
     pub changes: Changes,
     pub ticks: Ticks,
@@ -46,6 +53,13 @@ impl App {
         context.data()
     }
 
+    /// Waits until the read models know of what is no setting.
+    pub(super) async fn models_caught_up(&self, projections: &[&str], place: Option<LogPosition>) -> Result<(), Error> {
+        let Some(place) = place else { return Ok(()) };
+        let caught_up = self.checkpoints.wait_for(projections, place, CATCH_UP_LIMIT).await.map_err(internal)?;
+        caught_up.then_some(()).ok_or_else(|| Code::Unavailable.error(BEHIND))
+    }
+
     /// Waits until the read models, and this node's directory, know of a change.
     pub(super) async fn caught_up(&self, projections: &[&str], place: Option<LogPosition>) -> Result<(), Error> {
         let Some(place) = place else { return Ok(()) };
@@ -55,7 +69,7 @@ impl App {
         if models.map_err(internal)? && directory.is_ok() {
             return Ok(());
         }
-        Err(Code::Unavailable.error("the change is recorded, and will show as soon as the read models caught up"))
+        Err(Code::Unavailable.error(BEHIND))
     }
 }
 

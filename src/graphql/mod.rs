@@ -4,6 +4,7 @@
 mod analytics;
 mod audit;
 mod context;
+mod destination;
 mod errors;
 mod ids;
 mod limits;
@@ -14,13 +15,14 @@ mod people;
 mod provider;
 mod query;
 mod request;
+mod retries;
 mod rows;
 mod subscriptions;
 mod usage;
 mod user;
 mod webhook;
 
-use async_graphql::SDLExportOptions;
+use async_graphql::{MergedObject, SDLExportOptions};
 
 pub use context::{App, Viewer};
 pub(crate) use errors::only_error;
@@ -31,8 +33,17 @@ pub use rows::with_viewer;
 /// How deep a query may nest.
 const MAX_DEPTH: usize = 16;
 
+/// What people change, by subject.
+#[derive(Default, MergedObject)]
+pub struct Mutation(
+    mutations::SettingsMutation,
+    people::PeopleMutation,
+    destination::DestinationMutation,
+    retries::RetryMutation,
+);
+
 /// The schema with its resolvers.
-pub type Schema = async_graphql::Schema<query::Query, mutations::Mutation, subscriptions::Subscription>;
+pub type Schema = async_graphql::Schema<query::Query, Mutation, subscriptions::Subscription>;
 
 /// The schema for a running server.
 #[must_use]
@@ -51,6 +62,6 @@ pub fn sdl() -> String {
     builder().finish().sdl_with_options(options)
 }
 
-fn builder() -> async_graphql::SchemaBuilder<query::Query, mutations::Mutation, subscriptions::Subscription> {
-    Schema::build(query::Query, mutations::Mutation::default(), subscriptions::Subscription).limit_depth(MAX_DEPTH)
+fn builder() -> async_graphql::SchemaBuilder<query::Query, Mutation, subscriptions::Subscription> {
+    Schema::build(query::Query, Mutation::default(), subscriptions::Subscription).limit_depth(MAX_DEPTH)
 }

@@ -1,7 +1,7 @@
 //! What people change. Each mutation checks who asks, runs one command, waits until the read models
 //! know of it, and answers with what it changed.
 
-use async_graphql::{Context, Error, ID, InputObject, MaybeUndefined, MergedObject, Object, SimpleObject};
+use async_graphql::{Context, Error, ID, InputObject, MaybeUndefined, Object, SimpleObject};
 use chrono::{Duration, Utc};
 use hookledger_aggregates::organization::{Organization as Aggregate, OrganizationCommand, OrganizationError, Slug};
 use hookledger_aggregates::provider::{DEFAULT_GRACE, Provider, ProviderCommand, ProviderError};
@@ -11,10 +11,10 @@ use hookledger_projections::{organizations, webhook_providers};
 use secrecy::SecretString;
 
 use super::context::{App, Viewer, tenant};
+use super::destination;
 use super::errors::{Code, command, internal, not_found};
 use super::ids::NodeId;
 use super::organization::{Organization, Plan};
-use super::people::PeopleMutation;
 use super::provider::{ProviderName, WebhookProvider};
 use super::query::existing_organization;
 use crate::log::{CommandError, LogPosition};
@@ -22,7 +22,7 @@ use crate::log::{CommandError, LogPosition};
 const ORGANIZATION_MODELS: &[&str] = &["organizations", "audit_logs"];
 const PROVIDER_MODELS: &[&str] = &["webhook_providers", "audit_logs"];
 /// How often a secret is stored again because another change took its version.
-const VERSION_TRIES: usize = 3;
+pub(super) const VERSION_TRIES: usize = 3;
 
 #[derive(InputObject)]
 struct CreateOrganizationInput {
@@ -55,6 +55,8 @@ struct ConnectProviderInput {
     provider_name: ProviderName,
     /// The service's signing secret; for PayPal, the webhook id that PayPal shows. It is never shown again.
     secret: String,
+    /// Where its webhooks are forwarded to, an https URL; left out: recording them is the processing.
+    destination_url: Option<String>,
 }
 
 #[derive(InputObject)]
@@ -88,6 +90,8 @@ struct SetOrganizationActivePayload {
 #[derive(SimpleObject)]
 struct ConnectProviderPayload {
     provider: WebhookProvider,
+    /// The secret that signs deliveries, where a destination was set. It is never shown again.
+    signing_secret: Option<String>,
 }
 
 #[derive(SimpleObject)]
@@ -104,10 +108,6 @@ struct SetProviderActivePayload {
 struct DeleteProviderPayload {
     provider: WebhookProvider,
 }
-
-/// Everything that can be changed.
-#[derive(Default, MergedObject)]
-pub struct Mutation(SettingsMutation, PeopleMutation);
 
 /// Organizations and their providers.
 #[derive(Default)]
@@ -172,10 +172,17 @@ impl SettingsMutation {
         existing_organization(context, organization).await?;
         let provider_name = input.provider_name.into();
         check_secret(provider_name, &input.secret).map_err(|error| Code::BadUserInput.error(error))?;
+        let destination =
+            input.destination_url.map(|url| destination::Wish::plain(App::of(context)?, &url)).transpose()?;
         let id = ProviderId::derive(organization, provider_name);
         let command = |secret, version| ProviderCommand::Connect { provider_name, secret, version };
-        let place = with_new_secret(context, organization, id, input.secret, command).await?;
-        Ok(ConnectProviderPayload { provider: provider_after(context, organization, id, place).await? })
+        let mut place = with_new_secret(context, organization, id, input.secret, command).await?;
+        let mut signing_secret = None;
+        if let Some(destination) = destination {
+            (place, signing_secret) = destination::set(context, organization, id, destination).await?;
+        }
+        let provider = provider_after(context, organization, id, place).await?;
+        Ok(ConnectProviderPayload { provider, signing_secret })
     }
 
     /// For admins of the organization. Earlier secrets verify until their grace period ends.
@@ -224,7 +231,7 @@ pub(super) fn organization_id(id: &ID) -> Result<OrganizationId, Error> {
     }
 }
 
-fn provider_id(id: &ID) -> Result<(OrganizationId, ProviderId), Error> {
+pub(super) fn provider_id(id: &ID) -> Result<(OrganizationId, ProviderId), Error> {
     match NodeId::decode(id) {
         Some(NodeId::Provider(organization, id)) if id.belongs_to(organization) => Ok((organization, id)),
         _ => Err(not_found()),
@@ -303,15 +310,18 @@ async fn with_new_secret(
     }
 }
 
-fn provider_refusal(error: &ProviderError) -> Code {
+pub(super) fn provider_refusal(error: &ProviderError) -> Code {
     match error {
         ProviderError::AlreadyConnected | ProviderError::VersionTaken => Code::Conflict,
         ProviderError::NotFound => Code::NotFound,
-        ProviderError::BadGrace => Code::BadUserInput,
+        ProviderError::BadGrace
+        | ProviderError::BadConcurrency
+        | ProviderError::BadTimeout
+        | ProviderError::NoDestination => Code::BadUserInput,
     }
 }
 
-async fn existing_provider(
+pub(super) async fn existing_provider(
     context: &Context<'_>,
     organization: OrganizationId,
     id: ProviderId,
@@ -321,7 +331,7 @@ async fn existing_provider(
     rows.into_iter().next().ok_or_else(not_found)
 }
 
-async fn provider_after(
+pub(super) async fn provider_after(
     context: &Context<'_>,
     organization: OrganizationId,
     id: ProviderId,

@@ -18,6 +18,7 @@ use super::errors::{Code, internal, unread};
 use super::ids::{List, NodeId, decode_cursor, encode_cursor};
 use super::paging::{Cursor, Window, connection};
 use super::provider::WebhookProvider;
+use super::retries::MAX_TOGETHER;
 use super::usage::{self, Usage};
 use super::user::{self, User};
 use super::webhook::{LogPosition, RecordedEvent, Webhook, WebhookFilter, provider_of};
@@ -105,6 +106,16 @@ impl Organization {
         let mut filter = filter.unwrap_or_default().checked(self.0.organization_id())?;
         filter.dead_lettered = Some(true);
         webhooks(context, self.0.organization_id(), filter, Window::forward(first, after)).await
+    }
+
+    /// How many failed webhooks match, which `retryWebhooks` would retry; counted up to 10,001. A text
+    /// is looked for in ids and event types alone.
+    async fn retryable_count(&self, context: &Context<'_>, filter: Option<WebhookFilter>) -> Result<i32, Error> {
+        let organization = self.0.organization_id();
+        let filter = filter.unwrap_or_default().checked(organization)?;
+        let mut tenant = tenant(context, organization).await?;
+        let found = webhook_logs::retryable(&mut *tenant, organization, &filter, MAX_TOGETHER + 1).await;
+        Ok(i32::try_from(found.map_err(internal)?.len()).unwrap_or(i32::MAX))
     }
 
     /// One webhook by the id that its sender was answered.

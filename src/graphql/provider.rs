@@ -6,6 +6,7 @@ use hookledger_aggregates::{OrganizationId, ProviderId};
 use hookledger_projections::{organizations, webhook_providers};
 
 use super::context::App;
+use super::destination::Destination;
 use super::errors::internal;
 use super::ids::NodeId;
 use super::organization::Organization;
@@ -23,14 +24,14 @@ pub enum ProviderName {
     Standard,
 }
 
-/// What may be known of one version of a signing secret; never the secret.
+/// What may be known of one version of a secret; never the secret.
 #[derive(SimpleObject)]
 pub struct SecretInfo {
     version: i32,
     set_at: DateTime<Utc>,
-    /// When it verifies no longer; null for the current one.
+    /// When it verifies, or signs, no longer; null for the current one.
     expires_at: Option<DateTime<Utc>>,
-    /// When it last verified a webhook.
+    /// When it last verified a webhook; null for those that sign.
     last_used_at: Option<DateTime<Utc>>,
     /// Nothing uses it any more: a later one verifies, and this one has not for a day.
     safe_to_retire: bool,
@@ -48,6 +49,12 @@ fn secret_info(row: &webhook_providers::SecretVersion, newest_used_at: Option<Da
         last_used_at: row.last_used_at,
         // Only earlier ones expire.
         safe_to_retire: row.expires_at.is_some() && newest_used_at.is_some_and(|at| at - last_sign >= UNUSED_FOR),
+    }
+}
+
+impl From<webhook_providers::SecretVersion> for SecretInfo {
+    fn from(row: webhook_providers::SecretVersion) -> Self {
+        secret_info(&row, None)
     }
 }
 
@@ -107,6 +114,10 @@ impl WebhookProvider {
         let rows = self.secret_rows(context).await?;
         let newest_used_at = rows.first().and_then(|newest| newest.last_used_at);
         Ok(rows.iter().map(|row| secret_info(row, newest_used_at)).collect())
+    }
+    /// Where its webhooks are forwarded to; none: recording them is the processing.
+    async fn destination(&self) -> Option<Destination> {
+        self.0.destination_url.is_some().then(|| Destination(self.0.clone()))
     }
     /// Where the service sends its webhooks to.
     async fn webhook_url(&self, context: &Context<'_>) -> Result<String, Error> {

@@ -14,6 +14,7 @@ use hookledger_projections::{organizations, users, webhook_providers, webhook_re
 
 use super::context::{App, Viewer};
 use super::errors::{Code, internal};
+use crate::deliver;
 use crate::identity::Session;
 use crate::log::{self, ReadError};
 use crate::store::{Tenant, Tenants};
@@ -174,6 +175,44 @@ loader!(
     SecretsOf(ProviderId) -> Vec<webhook_providers::SecretVersion>, |tenant, organization, ids| {
         let rows = webhook_providers::secrets(&mut *tenant, organization, &ids).await?;
         grouped(rows, |row| ProviderId::new(row.provider_id))
+    }
+);
+
+loader!(
+    /// The versions of the secret that signs a provider's deliveries.
+    OutgoingSecretsOf(ProviderId) -> Vec<webhook_providers::SecretVersion>, |tenant, organization, ids| {
+        let rows = webhook_providers::outgoing_secrets(&mut *tenant, organization, &ids).await?;
+        grouped(rows, |row| ProviderId::new(row.provider_id))
+    }
+);
+
+loader!(
+    /// The circuits of a provider's destination.
+    CircuitsOf(ProviderId) -> Vec<deliver::CircuitNote>, |tenant, organization, ids| {
+        let rows = deliver::circuits_of(&mut *tenant, organization, &ids).await?;
+        grouped(rows, |row| ProviderId::new(row.provider_id))
+    }
+);
+
+loader!(
+    /// How many webhooks wait for an attempt at a provider's destination.
+    WaitingOf(ProviderId) -> i64, |tenant, organization, ids| {
+        deliver::waiting_of(&mut *tenant, organization, &ids).await?.into_iter().collect()
+    }
+);
+
+/// What was answered to an attempt of that number.
+type Excerpt = (i32, Arc<Vec<u8>>);
+
+loader!(
+    /// What destinations answered to a webhook's attempts, by attempt.
+    ResponsesOf(WebhookId) -> Vec<Excerpt>, |tenant, organization, ids| {
+        let rows = deliver::responses_of(&mut *tenant, organization, &ids).await?;
+        let mut groups: HashMap<WebhookId, Vec<Excerpt>> = HashMap::new();
+        for (webhook, attempt, excerpt) in rows {
+            groups.entry(webhook).or_default().push((attempt, Arc::new(excerpt)));
+        }
+        groups
     }
 );
 

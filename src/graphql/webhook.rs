@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use async_graphql::{
-    Context, Enum, Error, ID, InputObject, InputValueError, InputValueResult, Json, Object, Scalar, ScalarType,
-    SimpleObject, Value,
+    ComplexObject, Context, Enum, Error, ID, InputObject, InputValueError, InputValueResult, Json, Object, Scalar,
+    ScalarType, SimpleObject, Value,
 };
 use base64::Engine as _;
 use chrono::{DateTime, Utc};
@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::errors::{Code, internal};
 use super::ids::NodeId;
 use super::provider::WebhookProvider;
-use super::rows::{AttemptsOf, Bodies, BodyOf, EventsOf, HeadersOf, ProviderOf, load};
+use super::rows::{AttemptsOf, Bodies, BodyOf, EventsOf, HeadersOf, ProviderOf, ResponsesOf, load};
 
 /// Bodies above this are parsed off the threads that serve everybody.
 const LARGE_BODY: i64 = 256 << 10;
@@ -137,7 +137,10 @@ pub struct Header {
 
 /// One try at processing.
 #[derive(Clone, SimpleObject)]
+#[graphql(complex)]
 pub struct Attempt {
+    #[graphql(skip)]
+    of: (OrganizationId, WebhookId),
     /// 1 is the first try, 2 to 4 are retries 1 to 3.
     attempt_number: i32,
     attempted_at: DateTime<Utc>,
@@ -157,9 +160,26 @@ pub struct WebhookRetry {
     error_details: Option<String>,
 }
 
-impl From<&webhook_retries::WebhookAttempt> for Attempt {
-    fn from(row: &webhook_retries::WebhookAttempt) -> Self {
+#[ComplexObject]
+impl Attempt {
+    /// The beginning of what the destination answered, 16 KiB at most, while it is kept; what is not
+    /// UTF-8 is replaced.
+    async fn response_excerpt(&self, context: &Context<'_>) -> Option<Result<String, Error>> {
+        let excerpt = async {
+            Bodies::of(context)?.take(MAX_EXCERPT)?;
+            let (organization, webhook) = self.of;
+            let all = load(context, ResponsesOf(organization, webhook)).await?.unwrap_or_default();
+            let mine = all.into_iter().find(|(attempt, _)| *attempt == self.attempt_number);
+            Ok(mine.map(|(_, excerpt)| String::from_utf8_lossy(&excerpt).into_owned()))
+        };
+        excerpt.await.transpose()
+    }
+}
+
+impl Attempt {
+    fn new(of: (OrganizationId, WebhookId), row: &webhook_retries::WebhookAttempt) -> Self {
         Self {
+            of,
             attempt_number: row.attempt_number,
             attempted_at: row.attempted_at,
             ended_at: row.ended_at,
@@ -170,6 +190,9 @@ impl From<&webhook_retries::WebhookAttempt> for Attempt {
         }
     }
 }
+
+/// Bytes of an answer that are kept at most.
+const MAX_EXCERPT: i64 = 16 << 10;
 
 /// An event as the log holds it.
 #[derive(SimpleObject)]
@@ -379,7 +402,8 @@ impl Webhook {
     }
     /// Every try at processing, the first included.
     async fn attempts(&self, context: &Context<'_>) -> Result<Vec<Attempt>, Error> {
-        Ok(self.attempt_rows(context).await?.iter().map(Attempt::from).collect())
+        let of = (self.organization(), self.id_());
+        Ok(self.attempt_rows(context).await?.iter().map(|row| Attempt::new(of, row)).collect())
     }
     /// The tries after the first.
     async fn retries(&self, context: &Context<'_>) -> Result<Vec<WebhookRetry>, Error> {

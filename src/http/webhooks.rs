@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use bytes::Buf;
 use futures::Stream;
+use hookledger_aggregates::Metadata;
 use hookledger_aggregates::webhook::Phase;
 use http::{HeaderMap, Method, StatusCode};
 use serde::Serialize;
@@ -95,5 +96,5 @@ async fn receive<B: Buf>(
     let declared = headers.get(http::header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     services.receiver.admit(&endpoint)?;
     let body = read_body(body, declared, services.max_body, &services.bodies).await?;
-    Ok(services.receiver.receive(&endpoint, Request { headers, body, client }).await?)
+    Ok(services.receiver.receive(&endpoint, Request { headers, body, by: Metadata::sender(client) }).await?)
 }

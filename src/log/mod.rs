@@ -5,6 +5,7 @@
 
 mod batch;
 mod commands;
+mod fresh;
 mod heads;
 mod limits;
 mod pressure;
@@ -13,10 +14,11 @@ mod unit;
 mod writer;
 
 pub use commands::{CommandError, Commands};
+pub use fresh::{FreshBodies, FreshBody};
 pub use heads::{Heads, Wake};
 pub use read::{
-    Batch, Broken, LogSpan, RawRequest, ReadError, Reader, Scope, Touched, bodies_containing, bodies_of, events_of,
-    headers_of, streams_of,
+    Batch, Broken, LogSpan, RawRequest, ReadError, Reader, Scope, Touched, bodies_containing, bodies_of, end_of_stream,
+    events_of, headers_of, streams_of,
 };
 pub use unit::{Appended, Body, LogPosition, MonthlyLimit, NewEvent, Sequence, Unit, UsedMonth};
 pub use writer::{AppendError, Log, Priority, Writer};

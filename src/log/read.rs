@@ -196,6 +196,29 @@ impl Reader {
         rows.iter().map(|row| event(row, place(row)?)).collect()
     }
 
+    /// Bytes of a webhook's body, unless retention removed it.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn body_size(
+        &self,
+        organization: OrganizationId,
+        webhook: hookledger_aggregates::WebhookId,
+    ) -> Result<Option<usize>, ReadError> {
+        let size: Option<i32> = sqlx::query_scalar(
+            "select octet_length(b.body)
+             from events e join webhook_bodies b on b.organization_id = e.organization_id and b.position = e.position
+             where e.organization_id = $1 and e.aggregate_type = 'webhook' and e.aggregate_id = $2
+               and e.partition = $3 and e.sequence = 1",
+        )
+        .bind(organization.uuid())
+        .bind(webhook.to_string())
+        .bind(organization.partition().number())
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(size.and_then(|size| usize::try_from(size).ok()))
+    }
+
     /// The raw headers and body of a webhook, unless retention removed them.
     ///
     /// # Errors
@@ -321,6 +344,31 @@ pub async fn headers_of(
     Ok(rows.into_iter().map(|(position, headers)| (position, header_pairs(&headers))).collect())
 }
 
+/// The place of a stream's last event.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn end_of_stream(
+    executor: impl PgExecutor<'_>,
+    organization: OrganizationId,
+    aggregate_type: &str,
+    aggregate_id: Uuid,
+) -> Result<Option<LogPosition>, sqlx::Error> {
+    let partition = organization.partition();
+    let position: Option<i64> = sqlx::query_scalar(
+        "select position from events
+         where organization_id = $1 and aggregate_type = $2 and aggregate_id = $3 and partition = $4
+         order by sequence desc limit 1",
+    )
+    .bind(organization.uuid())
+    .bind(aggregate_type)
+    .bind(aggregate_id.to_string())
+    .bind(partition.number())
+    .fetch_optional(executor)
+    .await?;
+    Ok(position.map(|position| LogPosition { partition, position }))
+}
+
 /// The events of several streams of an organization, each in order and up to `each` of them; up to
 /// `together` in all.
 ///
@@ -372,6 +420,17 @@ fn header_pairs(headers: &[u8]) -> Vec<(String, String)> {
             Some((text(&line[..colon]), text(&line[colon + 1..])))
         })
         .collect()
+}
+
+impl RawRequest {
+    /// The first header of that name, in lower case, as it came.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers.split(|byte| *byte == b'\n').find_map(|line| {
+            let colon = line.iter().position(|byte| *byte == b':')?;
+            (&line[..colon] == name.as_bytes()).then(|| &line[colon + 1..])
+        })
+    }
 }
 
 fn column_error(column: &'static str, value: &str) -> sqlx::Error {

@@ -35,7 +35,7 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(15);
 /// Flushes that are done carefully after one met a conflict: conflicts come in bursts.
 const CAREFUL_FLUSHES: u32 = 4;
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Copy, Debug, thiserror::Error)]
 pub enum AppendError {
     /// Another event is at one of the sequences already, and nothing was appended.
     #[error("another event came first")]

@@ -83,7 +83,7 @@ impl Receiver {
             endpoint,
             webhook: WebhookId::derive(endpoint.provider.id, &identity(&claims, &sha256)),
             transmission: verified.transmission().map(|id| TransmissionId::derive(endpoint.provider.id, id)),
-            metadata: Metadata::sender(request.client.clone()),
+            metadata: request.by.clone(),
             request: &request,
             claims: &claims,
             sha256: &sha256,
@@ -113,7 +113,7 @@ impl Receiver {
                 None => Err(self.over_limit(organization, limit, used)),
             };
         }
-        let verified = verified.into_match();
+        let verified = verified.into_match(endpoint.provider.id);
         for _ in 0..TRIES {
             let command = WebhookCommand::Receive { receipt: delivery.receipt(), verified: verified.clone() };
             let (first, new) = (Sequence::At(1), Webhook::default());
@@ -126,6 +126,7 @@ impl Receiver {
                     if let Some((limit, used)) = endpoint.limit.zip(appended.used) {
                         self.limits.note(organization, limit, used);
                     }
+                    self.keep_fresh(delivery);
                     return Ok(Accepted { webhook: delivery.webhook, duplicate: false, phase: Phase::Pending });
                 }
                 Err(AppendError::Conflict) => {
@@ -143,6 +144,15 @@ impl Receiver {
             }
         }
         Err(ReceiveError::Unavailable)
+    }
+
+    /// What will be delivered in a moment is kept at hand; only now is it known to be the webhook's own
+    /// body, and not a duplicate's.
+    fn keep_fresh(&self, delivery: &Delivery<'_>) {
+        if delivery.endpoint.provider.destination.is_some() {
+            let content_type = delivery.request.headers.get(http::header::CONTENT_TYPE).cloned();
+            self.fresh.keep(delivery.webhook, content_type, &delivery.request.body.bytes);
+        }
     }
 
     fn over_limit(&self, organization: OrganizationId, limit: MonthlyLimit, used: UsedMonth) -> ReceiveError {
@@ -204,7 +214,7 @@ impl Receiver {
             endpoint,
             webhook,
             transmission: None,
-            metadata: Metadata::sender(request.client.clone()),
+            metadata: request.by.clone(),
             request: &request,
             claims: &claims,
             sha256: &sha256,

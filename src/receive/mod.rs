@@ -22,7 +22,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::directory::{Directory, Endpoint};
-use crate::log::{AppendError, Body, Log, ReadError, Reader, Sequence};
+use crate::log::{AppendError, Body, FreshBodies, Log, ReadError, Reader, Sequence};
 
 use paypal::CertificateStore;
 use units::{UnitError, unit};
@@ -46,8 +46,8 @@ const LARGE_BODY: usize = 256 << 10;
 pub struct Request {
     pub headers: HeaderMap,
     pub body: HeldBody,
-    /// The client's address.
-    pub client: String,
+    /// Who sent it, and from where: the provider, or a person who tries whether everything is connected.
+    pub by: Metadata,
 }
 
 /// What happened to a genuine webhook.
@@ -86,6 +86,7 @@ pub struct Parts {
     pub certificates: Arc<CertificateStore>,
     /// How old a transmission of PayPal may be.
     pub paypal_max_age: Duration,
+    pub fresh: Arc<FreshBodies>,
 }
 
 /// Receives webhooks. Cheap to clone.
@@ -99,14 +100,15 @@ pub struct Receiver {
     certificates: Arc<CertificateStore>,
     unverified: Arc<WaitingRoom>,
     paypal_max_age: Duration,
+    fresh: Arc<FreshBodies>,
 }
 
 impl Receiver {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { directory, log, reader, rejections, limits, certificates, paypal_max_age } = parts;
+        let Parts { directory, log, reader, rejections, limits, certificates, paypal_max_age, fresh } = parts;
         let unverified = Arc::default();
-        Self { directory, log, reader, rejections, limits, certificates, unverified, paypal_max_age }
+        Self { directory, log, reader, rejections, limits, certificates, unverified, paypal_max_age, fresh }
     }
 
     /// The endpoint of that address, if there is one.
@@ -203,7 +205,7 @@ impl Receiver {
         let receipt = receipt(endpoint, &request, claims, sha256);
         let Refusal { reason, detail } = refusal;
         let command = WebhookCommand::Reject { receipt, reason, detail };
-        let metadata = Metadata::sender(std::mem::take(&mut request.client));
+        let metadata = std::mem::take(&mut request.by);
         let mut unit = unit(endpoint.organization, webhook, Sequence::At(1), &Webhook::default(), command, &metadata)?;
         if request.body.bytes.len() <= REJECTED_BODY_LIMIT {
             let headers = kept_headers(&request.headers);

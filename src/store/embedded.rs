@@ -138,9 +138,11 @@ impl Embedded {
                 }
                 std::thread::sleep(Duration::from_millis(10));
             }
-            let tail = tail(log, from);
-            if !tail.contains("postmaster.pid") {
-                return Err(EmbeddedError::Ended { log: log.to_owned(), tail });
+            // The one that shuts down writes into the same log, and may have much to say.
+            let said = written_since(log, from);
+            let is_occupied = said.contains("postmaster.pid") || said.contains("shared memory block");
+            if !is_occupied {
+                return Err(EmbeddedError::Ended { log: log.to_owned(), tail: last_lines(&said) });
             }
             if Instant::now() > deadline {
                 return Err(EmbeddedError::Occupied(self.directory.clone()));
@@ -194,6 +196,9 @@ const SETTINGS: &[&str] = &[
     "log_timezone=UTC",
     "log_checkpoints=off",
 ];
+
+/// Bytes of its log that are looked at when it ended right after its start.
+const MAX_SAID: u64 = 1 << 20;
 
 /// As whom the server runs: PostgreSQL refuses to run as root.
 enum Account {
@@ -403,11 +408,15 @@ fn debian_versions() -> Vec<PathBuf> {
     versions.into_iter().map(|(_, path)| path).collect()
 }
 
-fn tail(log: &Path, from: u64) -> String {
-    let mut text = String::new();
+fn written_since(log: &Path, from: u64) -> String {
+    let mut bytes = Vec::new();
     if let Ok(mut file) = fs::File::open(log) {
-        let _ = file.seek(SeekFrom::Start(from)).and_then(|_| file.read_to_string(&mut text));
+        let _ = file.seek(SeekFrom::Start(from)).and_then(|_| file.take(MAX_SAID).read_to_end(&mut bytes));
     }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn last_lines(text: &str) -> String {
     let lines: Vec<_> = text.lines().collect();
     lines[lines.len().saturating_sub(10)..].join("\n")
 }

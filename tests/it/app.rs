@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use hmac::{Hmac, Mac as _};
-use hookledger::config::{BaseUrl, ServeSettings, Size, Span, StoreSettings};
+use hookledger::config::{BaseUrl, Delays, ServeSettings, Size, Span, StoreSettings};
+use hookledger::deliver::egress::AllowList;
 use hookledger::node::Core;
 use hookledger::receive::paypal::{Fetch, FetchError};
 use hookledger::secrets::master::generate;
@@ -117,6 +118,10 @@ pub fn settings(url: Option<&str>) -> ServeSettings {
         paypal_cert_dir: None,
         paypal_trust_roots: None,
         paypal_max_age: Span(chrono::Duration::days(3)),
+        retry_delays: Delays([1, 5, 15].map(chrono::Duration::minutes).to_vec()),
+        pending_timeout: Span(chrono::Duration::seconds(30)),
+        attempt_timeout: Span(chrono::Duration::seconds(30)),
+        egress_allow_cidrs: AllowList::default(),
         session_ttl: Span(chrono::Duration::hours(1)),
         smtp_url: None,
         mail_from: "hookledger@localhost".parse().unwrap(),

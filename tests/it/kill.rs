@@ -5,14 +5,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use hookledger::secrets::master::generate;
 use serde_json::{Value, json};
 
-use crate::app::hmac_hex;
+use crate::app::{Database, hmac_hex};
 use crate::process::Process;
+use crate::sink::Sink;
 
 const SECRET: &str = "It's a Secret to Everybody";
 
-async fn token(process: &Process, client: &reqwest::Client) -> String {
+pub async fn token(process: &Process, client: &reqwest::Client) -> String {
     let link = process.run(&["sign-in-link", "admin@localhost"]);
     let token = link.trim().split_once("token=").unwrap().1.to_owned();
     let url = format!("{}/api/auth/verify-magic-link", process.url());
@@ -20,7 +22,7 @@ async fn token(process: &Process, client: &reqwest::Client) -> String {
     body["token"].as_str().unwrap().to_owned()
 }
 
-async fn ask(process: &Process, client: &reqwest::Client, token: &str, query: &str, variables: Value) -> Value {
+pub async fn ask(process: &Process, client: &reqwest::Client, token: &str, query: &str, variables: Value) -> Value {
     let url = format!("{}/graphql", process.url());
     let body = json!({ "query": query, "variables": variables });
     let mut answer: Value = client.post(url).bearer_auth(token).json(&body).send().await.unwrap().json().await.unwrap();
@@ -29,7 +31,13 @@ async fn ask(process: &Process, client: &reqwest::Client, token: &str, query: &s
 }
 
 /// Sends as fast as answers come, and notes what was answered with 200.
-async fn send(url: String, round: usize, sender: usize, answered: Arc<Mutex<BTreeSet<String>>>, stop: Arc<AtomicBool>) {
+pub async fn send(
+    url: String,
+    round: usize,
+    sender: usize,
+    answered: Arc<Mutex<BTreeSet<String>>>,
+    stop: Arc<AtomicBool>,
+) {
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap();
     for n in 0.. {
         if stop.load(Ordering::Relaxed) {
@@ -95,6 +103,148 @@ async fn every_answered_webhook_survives_ten_kills() {
     assert!(lost.is_empty(), "answered and lost: {lost:?}");
     assert!(found.iter().all(|(_, status)| status == "SUCCESS"));
     eprintln!("{} answered, {} in the log", answered.len(), found.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_delivery_survives_twenty_kills() {
+    let sink = Sink::start().await;
+    let mut process = Process::new();
+    process.environment = vec![
+        ("HOOKLEDGER_EGRESS_ALLOW_CIDRS", "127.0.0.0/8".to_owned()),
+        ("HOOKLEDGER_RETRY_DELAYS", "1s,1s,1s,1s,1s,1s".to_owned()),
+        ("HOOKLEDGER_ATTEMPT_TIMEOUT", "2s".to_owned()),
+        ("HOOKLEDGER_PENDING_TIMEOUT", "10m".to_owned()),
+    ];
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    process.serve().await;
+    let session = token(&process, &client).await;
+    let create = "mutation { createOrganization(input: {name: \"Acme\", slug: \"acme\", plan: PREMIUM}) { organization { id } } }";
+    let data = ask(&process, &client, &session, create, json!({})).await;
+    let connect = "mutation($input: ConnectProviderInput!) { connectProvider(input: $input) { provider { id } } }";
+    let input = json!({ "organizationId": data["createOrganization"]["organization"]["id"], "providerName": "GITHUB",
+                        "secret": SECRET, "destinationUrl": sink.url("/slow") });
+    ask(&process, &client, &session, connect, json!({ "input": input })).await;
+
+    let answered = Arc::new(Mutex::new(BTreeSet::new()));
+    for round in 0..20 {
+        let stop = Arc::new(AtomicBool::new(false));
+        let senders: Vec<_> = (0..4)
+            .map(|sender| tokio::spawn(send(process.url(), round, sender, Arc::clone(&answered), Arc::clone(&stop))))
+            .collect();
+        tokio::time::sleep(Duration::from_millis(150 + 13 * round as u64)).await;
+        process.kill(round % 4 == 3);
+        stop.store(true, Ordering::Relaxed);
+        for sender in senders {
+            sender.await.unwrap();
+        }
+        process.serve().await;
+    }
+    let answered = answered.lock().unwrap().clone();
+    assert!(answered.len() > 100, "only {} were answered", answered.len());
+    let mut found = Vec::new();
+    for _ in 0..600 {
+        found = everything(&process, &client, &session).await;
+        if found.iter().all(|(_, status)| status == "SUCCESS") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let open: Vec<_> = found.iter().filter(|(_, status)| status != "SUCCESS").collect();
+    assert!(open.is_empty(), "{open:?}");
+    let ids: BTreeSet<_> = found.iter().map(|(id, _)| id.clone()).collect();
+    assert!(answered.is_subset(&ids), "answered and lost");
+    // Everything came at least once, and each attempt that came is recorded, under a number of its own.
+    let came: Vec<(String, String)> = sink.received().iter().map(crate::sink::Delivery::attempt).collect();
+    let distinct: BTreeSet<_> = came.iter().cloned().collect();
+    assert_eq!(distinct.len(), came.len(), "an attempt was sent twice");
+    let query = "query($after: String) { organization(slug: \"acme\") { webhooks(first: 500, after: $after) { \
+                 pageInfo { hasNextPage endCursor } nodes { webhookId attempts { attemptNumber } } } } }";
+    let (mut recorded, mut after) = (BTreeSet::new(), Value::Null);
+    loop {
+        let data = ask(&process, &client, &session, query, json!({ "after": after })).await;
+        let page = &data["organization"]["webhooks"];
+        for node in page["nodes"].as_array().unwrap() {
+            let id = node["webhookId"].as_str().unwrap();
+            assert!(came.iter().any(|(came, _)| came == id), "{id} never came");
+            for attempt in node["attempts"].as_array().unwrap() {
+                recorded.insert((id.to_owned(), attempt["attemptNumber"].to_string()));
+            }
+        }
+        if page["pageInfo"]["hasNextPage"] == false {
+            break;
+        }
+        after = page["pageInfo"]["endCursor"].clone();
+    }
+    let missing: Vec<_> = distinct.difference(&recorded).collect();
+    assert!(missing.is_empty(), "attempts that came and are not recorded: {missing:?}");
+    eprintln!("{} answered, {} webhooks, {} attempts came", answered.len(), found.len(), came.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_was_stopped_past_its_lease_changes_nothing() {
+    let (sink, database) = (Sink::start().await, Database::fresh().await);
+    let mut stopped = Process::new();
+    stopped.environment = vec![
+        ("DATABASE_URL", database.url.clone()),
+        ("HOOKLEDGER_MASTER_KEYS", generate("k1").unwrap()),
+        ("HOOKLEDGER_JWT_KEYS", generate("j1").unwrap()),
+        ("HOOKLEDGER_EGRESS_ALLOW_CIDRS", "127.0.0.0/8".to_owned()),
+        ("HOOKLEDGER_RETRY_DELAYS", "1s".to_owned()),
+        ("HOOKLEDGER_ATTEMPT_TIMEOUT", "20s".to_owned()),
+    ];
+    let mut other = Process::new();
+    other.environment.clone_from(&stopped.environment);
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    stopped.serve().await;
+    let session = token(&stopped, &client).await;
+    let create = "mutation { createOrganization(input: {name: \"Acme\", slug: \"acme\", plan: PREMIUM}) { organization { id } } }";
+    let data = ask(&stopped, &client, &session, create, json!({})).await;
+    let connect = "mutation($input: ConnectProviderInput!) { connectProvider(input: $input) { provider { id } } }";
+    let input = json!({ "organizationId": data["createOrganization"]["organization"]["id"], "providerName": "GITHUB",
+                        "secret": SECRET, "destinationUrl": sink.url("/late") });
+    ask(&stopped, &client, &session, connect, json!({ "input": input })).await;
+    let body = "{}";
+    let post = client
+        .post(format!("{}/webhooks/acme/github", stopped.url()))
+        .header("x-github-delivery", "d")
+        .header("x-hub-signature-256", format!("sha256={}", hmac_hex(SECRET, body.as_bytes())))
+        .body(body);
+    assert_eq!(post.send().await.unwrap().status(), reqwest::StatusCode::OK);
+    sink.until("/late", 1).await;
+    stopped.signal("STOP");
+    other.serve().await;
+    let session = token(&other, &client).await;
+    sink.until("/late", 2).await;
+    let query = "{ organization(slug: \"acme\") { webhooks(first: 1) { nodes { status events { eventType } } } } }";
+    let told = [
+        "webhook.received",
+        "webhook.signature_verified",
+        "webhook.attempt_started",
+        "webhook.attempt_abandoned",
+        "webhook.retry_scheduled",
+        "webhook.attempt_started",
+        "webhook.attempt_succeeded",
+    ];
+    let mut wakes = false;
+    for _ in 0..600 {
+        let data = ask(&other, &client, &session, query, json!({})).await;
+        let node = &data["organization"]["webhooks"]["nodes"][0];
+        let events: Vec<_> =
+            node["events"].as_array().unwrap().iter().map(|event| event["eventType"].as_str().unwrap()).collect();
+        if node["status"] == "SUCCESS" && events.len() >= told.len() {
+            assert_eq!(events, told);
+            if wakes {
+                break;
+            }
+            // Now the first one wakes up, with its late answer in hand.
+            wakes = true;
+            stopped.signal("CONT");
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(wakes);
+    assert_eq!(sink.at("/late").len(), 2);
 }
 
 /// Delivery id and status of every webhook.

@@ -11,6 +11,8 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_hookledger");
 pub struct Process {
     pub directory: tempfile::TempDir,
     pub port: u16,
+    /// Settings besides the usual.
+    pub environment: Vec<(&'static str, String)>,
     server: Option<Child>,
 }
 
@@ -18,7 +20,7 @@ impl Process {
     pub fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Self { directory, port, server: None }
+        Self { directory, port, environment: Vec::new(), server: None }
     }
 
     pub fn data(&self) -> PathBuf {
@@ -36,6 +38,7 @@ impl Process {
         command.env("PATH", std::env::var("PATH").unwrap());
         command.env("HOOKLEDGER_DATA_DIR", self.data());
         command.env("HOOKLEDGER_BASE_URL", self.url());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if arguments.first() == Some(&"serve") {
             command.env("HOOKLEDGER_LISTEN", format!("127.0.0.1:{}", self.port));
         }
@@ -84,6 +87,12 @@ impl Process {
         let mut server = self.server.take().unwrap();
         server.kill().unwrap();
         server.wait().unwrap();
+    }
+
+    /// Sends a signal to the server, by name.
+    pub fn signal(&self, name: &str) {
+        let pid = self.server.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").arg(format!("-{name}")).arg(pid).status().unwrap().success());
     }
 
     pub fn terminate(&mut self) {

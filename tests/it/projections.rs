@@ -49,6 +49,8 @@ async fn with_history() -> (TestApp, PgPool) {
     for mutation in [
         "mutation($id: ID!) { rotateProviderSecret(input: {providerId: $id, secret: \"b\"}) { provider { id } } }",
         "mutation($id: ID!) { setProviderActive(input: {id: $id, isActive: false}) { provider { id } } }",
+        "mutation($id: ID!) { setProviderDestination(input: {providerId: $id, url: \"https://example.com/\"}) { provider { id } } }",
+        "mutation($id: ID!) { rotateDestinationSecret(input: {providerId: $id}) { provider { id } } }",
         "mutation($id: ID!) { deleteProvider(input: {id: $id}) { provider { id } } }",
     ] {
         admin.data(mutation, json!({ "id": provider })).await;

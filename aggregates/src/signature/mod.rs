@@ -8,6 +8,7 @@ mod certificate;
 mod fields;
 mod github;
 mod paypal;
+pub mod sample;
 mod shopify;
 mod standard;
 mod stripe;
@@ -22,7 +23,7 @@ pub use certificate::{CertificateError, Certificates, Found, SigningCertificate,
 pub use paypal::CertificateUrl;
 
 use crate::webhook::{RejectionReason, SignatureMatch, SignatureScheme};
-use crate::{Label, ProviderName};
+use crate::{Label, ProviderId, ProviderName};
 
 /// How far a signed timestamp may be from our clock, either way.
 /// Stripe and Standard Webhooks both name five minutes.
@@ -75,10 +76,10 @@ pub struct Verified {
 }
 
 impl Verified {
-    /// Which secret matched, and how.
+    /// Which secret of that provider matched, and how.
     #[must_use]
-    pub fn into_match(self) -> SignatureMatch {
-        self.matched
+    pub fn into_match(self, provider: ProviderId) -> SignatureMatch {
+        SignatureMatch { provider_id: Some(provider), ..self.matched }
     }
 
     /// The signed id of this transmission, where the scheme signs too little of the body: such an id
@@ -203,7 +204,12 @@ impl<'a> Active<'a> {
     /// The first secret whose HMAC-SHA256 over `parts` is one of `signatures`.
     fn hmac_match(self, parts: &[&[u8]], signatures: &[[u8; 32]]) -> Option<SignatureMatch> {
         self.iter().find(|secret| hmac_matches(secret.value.expose_secret(), parts, signatures)).map(|secret| {
-            SignatureMatch { scheme: SignatureScheme::HmacSha256, secret_version: secret.version, signed_at: None }
+            SignatureMatch {
+                scheme: SignatureScheme::HmacSha256,
+                secret_version: secret.version,
+                provider_id: None,
+                signed_at: None,
+            }
         })
     }
 
@@ -329,12 +335,21 @@ pub(crate) mod testing {
         now: i64,
     ) -> Result<SignatureMatch, RejectionReason> {
         let headers = headers(pairs);
-        let trust = Trust { certificates: &Nothing, paypal_max_age: Duration::days(3) };
-        match verify(provider, Unverified { headers: &headers, body }, secrets, &trust, at(now)) {
-            Ok(Verdict::Verified(verified)) => Ok(verified.into_match()),
+        match judge(provider, Unverified { headers: &headers, body }, secrets, at(now)) {
+            Ok(Verdict::Verified(verified)) => Ok(verified.matched),
             Ok(Verdict::NeedsCertificate(url)) => panic!("{url:?}"),
             Err(refusal) => Err(refusal.reason),
         }
+    }
+
+    /// Verifies where no certificate is at hand.
+    pub fn judge(
+        provider: ProviderName,
+        request: Unverified<'_>,
+        secrets: &[SigningSecret],
+        now: DateTime<Utc>,
+    ) -> Result<Verdict, Refusal> {
+        verify(provider, request, secrets, &Trust { certificates: &Nothing, paypal_max_age: Duration::days(3) }, now)
     }
 
     /// What is wrong with a request that is refused.
@@ -345,8 +360,8 @@ pub(crate) mod testing {
         secrets: &[SigningSecret],
         now: i64,
     ) -> String {
-        let (headers, trust) = (headers(pairs), Trust { certificates: &Nothing, paypal_max_age: Duration::days(3) });
-        let refusal = verify(provider, Unverified { headers: &headers, body }, secrets, &trust, at(now)).unwrap_err();
+        let headers = headers(pairs);
+        let refusal = judge(provider, Unverified { headers: &headers, body }, secrets, at(now)).unwrap_err();
         refusal.detail.as_str().to_owned()
     }
 

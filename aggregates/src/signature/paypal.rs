@@ -116,6 +116,7 @@ pub(super) fn verify(request: Unverified<'_>, active: Active<'_>, trust: &Trust<
     Ok(Verdict::Verified(Verified {
         matched: SignatureMatch {
             scheme: SignatureScheme::RsaSha256,
+            provider_id: None,
             secret_version: secret.version,
             signed_at: Some(signed_at),
         },

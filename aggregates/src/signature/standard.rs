@@ -117,7 +117,12 @@ impl Offered {
                     .then_some(SignatureScheme::Ed25519)
             }
         };
-        scheme.map(|scheme| SignatureMatch { scheme, secret_version: secret.version, signed_at: None })
+        scheme.map(|scheme| SignatureMatch {
+            scheme,
+            secret_version: secret.version,
+            provider_id: None,
+            signed_at: None,
+        })
     }
 }
 

@@ -207,7 +207,7 @@ impl Verifier {
             Err(refusal) => self.fail(&waiting, refusal).await,
             Ok(Verdict::Verified(verified)) => {
                 let transmission = verified.transmission().map(|id| TransmissionId::derive(receipt.provider_id, id));
-                let matched = verified.into_match();
+                let matched = verified.into_match(receipt.provider_id);
                 for _ in 0..TRIES {
                     match self.decide(&waiting, receipt, matched.clone(), transmission, endpoint.limit).await {
                         Err(VerifyError::Append(AppendError::Conflict)) => {}

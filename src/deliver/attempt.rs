@@ -1,0 +1,223 @@
+//! One attempt: what is sent, and what its answer means. Pure.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use hookledger_aggregates::signature::SigningSecret;
+use hookledger_aggregates::webhook::Outcome;
+use hookledger_aggregates::{Label, ProviderName, WebhookId, outgoing};
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use secrecy::ExposeSecret as _;
+use sha2::{Digest as _, Sha256};
+
+use super::circuit::Health;
+use super::egress::{Answer, Kind, SendError};
+use crate::directory::Destination;
+
+const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+const PROVIDER: HeaderName = HeaderName::from_static("hookledger-provider");
+const ATTEMPT: HeaderName = HeaderName::from_static("hookledger-attempt");
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("Hookledger/", env!("CARGO_PKG_VERSION")));
+
+/// Names of headers that a destination cannot set: they are ours, or the connection's.
+#[must_use]
+pub fn is_reserved(name: &HeaderName) -> bool {
+    const RESERVED: [&str; 14] = [
+        "host",
+        "content-length",
+        "content-type",
+        "transfer-encoding",
+        "connection",
+        "keep-alive",
+        "upgrade",
+        "te",
+        "trailer",
+        "expect",
+        "proxy-authorization",
+        "proxy-connection",
+        "webhook-id",
+        "cookie",
+    ];
+    let name = name.as_str();
+    RESERVED.contains(&name) || name.starts_with("webhook-") || name.starts_with("hookledger-")
+}
+
+/// What a delivery says of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery<'a> {
+    pub webhook: WebhookId,
+    pub provider: Option<ProviderName>,
+    pub attempt: u32,
+    pub content_type: Option<&'a HeaderValue>,
+    pub body: &'a Bytes,
+}
+
+/// The headers of a delivery, signed by every secret that has not expired.
+#[must_use]
+pub fn headers(
+    destination: &Destination,
+    secrets: &[SigningSecret],
+    delivery: Delivery<'_>,
+    now: DateTime<Utc>,
+) -> HeaderMap {
+    let mut headers = destination.headers.clone();
+    let active = secrets.iter().filter(|secret| secret.expires_at.is_none_or(|at| at > now));
+    let keys: Vec<Vec<u8>> = active.filter_map(|secret| outgoing::key(secret.value.expose_secret())).collect();
+    let signature = outgoing::signature(keys.iter().map(Vec::as_slice), delivery.webhook, now, delivery.body);
+    let mut put = |name: HeaderName, value: &str| {
+        // Digits, UUIDs and base64: always a header's value.
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(name, value);
+        }
+    };
+    put(WEBHOOK_ID, &delivery.webhook.to_string());
+    put(WEBHOOK_TIMESTAMP, &now.timestamp().to_string());
+    put(WEBHOOK_SIGNATURE, &signature);
+    put(ATTEMPT, &delivery.attempt.to_string());
+    if let Some(provider) = delivery.provider {
+        put(PROVIDER, provider.as_str());
+    }
+    headers.entry(USER_AGENT).or_insert(AGENT);
+    if let Some(content_type) = delivery.content_type {
+        headers.insert(CONTENT_TYPE, content_type.clone());
+    }
+    headers
+}
+
+/// What an attempt came to.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    pub succeeded: bool,
+    pub outcome: Outcome,
+    /// What the destination asked for with `Retry-After`.
+    pub retry_after: Option<chrono::Duration>,
+    pub excerpt: Option<Bytes>,
+    pub health: Health,
+}
+
+/// Judges an answer, or that there was none.
+#[must_use]
+pub fn judge(sent: Result<Answer, SendError>, took: Duration, now: DateTime<Utc>) -> Verdict {
+    let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    match sent {
+        Ok(answer) => judge_answer(answer, duration_ms, now),
+        Err(error) => Verdict {
+            succeeded: false,
+            health: match error.kind() {
+                Kind::NoAnswer => Health::Silent,
+                Kind::Forbidden | Kind::BadAnswer => Health::Bad,
+            },
+            outcome: Outcome {
+                duration_ms,
+                error: Some(Label::cut(&error.to_string(), ERROR_CHARS)),
+                ..Outcome::default()
+            },
+            retry_after: None,
+            excerpt: None,
+        },
+    }
+}
+
+/// Characters of an error that are kept.
+const ERROR_CHARS: usize = 500;
+
+fn judge_answer(answer: Answer, duration_ms: u64, now: DateTime<Utc>) -> Verdict {
+    let succeeded = answer.status.is_success();
+    let error = (!succeeded).then(|| Label::new(&sentence(answer.status)));
+    let asks = matches!(answer.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+    let retry_after = answer.retry_after.as_deref().filter(|_| asks).and_then(|value| parse_retry_after(value, now));
+    let excerpt = (!answer.excerpt.is_empty()).then_some(answer.excerpt);
+    Verdict {
+        succeeded,
+        health: if succeeded { Health::Good } else { Health::Bad },
+        outcome: Outcome {
+            status_code: Some(answer.status.as_u16()),
+            duration_ms,
+            error,
+            response_size: excerpt.as_ref().and_then(|excerpt| u32::try_from(excerpt.len()).ok()),
+            response_sha256: excerpt.as_ref().map(|excerpt| hex::encode(Sha256::digest(excerpt))),
+        },
+        retry_after,
+        excerpt,
+    }
+}
+
+fn sentence(status: StatusCode) -> String {
+    let known = status.canonical_reason().map(|reason| format!(" {reason}")).unwrap_or_default();
+    let hint = match status {
+        StatusCode::GONE => ": it says that it wants no more webhooks",
+        _ if status.is_redirection() => ": redirects are not followed; set the URL that it names",
+        _ => "",
+    };
+    format!("the destination answered {}{known}{hint}", status.as_u16())
+}
+
+/// `Retry-After`: seconds or an HTTP date (RFC 9110, section 10.2.3).
+fn parse_retry_after(value: &str, now: DateTime<Utc>) -> Option<chrono::Duration> {
+    let value = value.trim();
+    if let Ok(seconds) = value.parse::<u32>() {
+        return Some(chrono::Duration::seconds(seconds.into()));
+    }
+    let at = DateTime::parse_from_rfc2822(value).ok()?.to_utc();
+    Some((at - now).max(chrono::Duration::zero()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> DateTime<Utc> {
+        DateTime::from_timestamp(1_445_412_480, 0).unwrap()
+    }
+
+    fn answer(status: u16, retry_after: Option<&str>) -> Verdict {
+        let answer = Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            retry_after: retry_after.map(str::to_owned),
+            excerpt: Bytes::from_static(b"no"),
+            whole: true,
+        };
+        judge(Ok(answer), Duration::from_millis(12), now())
+    }
+
+    #[test]
+    fn success_is_two_hundred_to_two_hundred_ninety_nine() {
+        for status in [200, 204, 299] {
+            assert!(answer(status, None).succeeded, "{status}");
+        }
+        for status in [199, 300, 301, 404, 410, 500] {
+            let verdict = answer(status, None);
+            assert!(!verdict.succeeded, "{status}");
+            assert!(verdict.outcome.error.unwrap().as_str().contains(&status.to_string()));
+        }
+    }
+
+    #[test]
+    fn retry_after_counts_with_429_and_503_in_both_its_forms() {
+        assert_eq!(answer(503, Some(" 7 ")).retry_after, Some(chrono::Duration::seconds(7)));
+        assert_eq!(answer(429, Some("Wed, 21 Oct 2015 07:28:30 GMT")).retry_after, Some(chrono::Duration::seconds(30)));
+        for nonsense in ["-1", "soon", "", "99999999999999999999"] {
+            assert_eq!(answer(429, Some(nonsense)).retry_after, None, "{nonsense}");
+        }
+        assert_eq!(answer(500, Some("7")).retry_after, None);
+    }
+
+    #[test]
+    fn what_is_kept_of_an_answer_has_its_digest_in_the_log() {
+        let verdict = answer(200, None);
+        assert_eq!(verdict.outcome.response_size, Some(2));
+        assert_eq!(verdict.outcome.response_sha256.unwrap(), hex::encode(Sha256::digest(b"no")));
+    }
+
+    #[test]
+    fn ours_and_the_connections_headers_cannot_be_set() {
+        for name in ["Host", "Webhook-Signature", "hookledger-attempt", "Transfer-Encoding"] {
+            assert!(is_reserved(&name.parse().unwrap()), "{name}");
+        }
+        assert!(!is_reserved(&"authorization".parse().unwrap()));
+    }
+}

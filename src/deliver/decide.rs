@@ -1,0 +1,73 @@
+//! What the aggregate decides about attempts, as units to append. Pure.
+
+use hookledger_aggregates::webhook::{Outcome, Webhook, WebhookCommand, WebhookError};
+use hookledger_aggregates::{Metadata, OrganizationId, WebhookId};
+
+use super::queue::Due;
+use crate::log::{NewEvent, Sequence, Unit};
+
+#[derive(Debug, thiserror::Error)]
+pub enum DecideError {
+    #[error(transparent)]
+    Refused(#[from] WebhookError),
+    #[error("an event cannot be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("a sequence is out of range")]
+    Range,
+}
+
+/// A unit, and where it leaves the webhook.
+#[derive(Debug)]
+pub struct Decided {
+    pub unit: Unit,
+    pub state: Webhook,
+    /// Of the unit's last event.
+    pub sequence: i64,
+}
+
+/// Runs commands in order from a state whose last event is `sequence`.
+///
+/// # Errors
+/// When the aggregate refuses one of them.
+pub fn decide(
+    organization: OrganizationId,
+    id: WebhookId,
+    mut state: Webhook,
+    mut sequence: i64,
+    commands: impl IntoIterator<Item = WebhookCommand>,
+) -> Result<Decided, DecideError> {
+    let mut events = Vec::new();
+    for command in commands {
+        for event in state.decide(command)? {
+            sequence = sequence.checked_add(1).ok_or(DecideError::Range)?;
+            let at = Sequence::At(sequence);
+            events.push(NewEvent::of(organization, id.uuid(), at, &event, &Metadata::default())?);
+            state.evolve(&event);
+        }
+    }
+    Ok(Decided { unit: Unit::new(events), state, sequence })
+}
+
+/// What commands do to a webhook that waits as its row says.
+///
+/// # Errors
+/// As [`decide`].
+pub fn decide_due(due: &Due, commands: impl IntoIterator<Item = WebhookCommand>) -> Result<Decided, DecideError> {
+    let state = Webhook::waiting(due.attempt, due.requested);
+    decide(due.organization, due.webhook, state, due.sequence, commands)
+}
+
+/// Success without a destination: recording it is the processing.
+///
+/// # Errors
+/// As [`decide`].
+pub fn record(due: &Due) -> Result<Decided, DecideError> {
+    let attempt = due.attempt;
+    decide_due(
+        due,
+        [
+            WebhookCommand::StartAttempt { attempt },
+            WebhookCommand::SucceedAttempt { attempt, outcome: Outcome::default() },
+        ],
+    )
+}

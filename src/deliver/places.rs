@@ -1,0 +1,214 @@
+//! Places: how many attempts run at once, at each destination and in all, so that one destination
+//! that hangs never delays another's webhooks.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use chrono::{DateTime, Utc};
+use hookledger_aggregates::{OrganizationId, ProviderId};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use super::circuit::{Circuit, Health, State};
+use super::queue::{CircuitRow, Room};
+
+/// Attempts at the same time on one node.
+const PLACES: usize = 2_048;
+/// Bytes of bodies that attempts hold in memory, in units of [`BYTE_UNIT`]: in all, and those of one
+/// destination. A body larger than that is sent all the same, alone.
+const BYTE_UNITS: usize = (256 << 20) / BYTE_UNIT;
+const BYTE_UNITS_EACH: usize = (64 << 20) / BYTE_UNIT;
+const BYTE_UNIT: usize = 4 << 10;
+
+/// Every destination that has attempts, or whose circuit remembers some.
+#[derive(Debug)]
+pub struct Places {
+    destinations: Mutex<HashMap<ProviderId, Destination>>,
+    all: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+    /// Told when a place was given back at a destination that had none left.
+    freed: Notify,
+}
+
+#[derive(Debug)]
+struct Destination {
+    organization: OrganizationId,
+    concurrency: u32,
+    in_flight: u32,
+    circuit: Circuit,
+    bytes: Arc<Semaphore>,
+}
+
+impl Destination {
+    fn room(&self, requested: bool, now: DateTime<Utc>) -> u32 {
+        self.circuit.admits(self.concurrency.saturating_sub(self.in_flight), self.in_flight, requested, now)
+    }
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self {
+            destinations: Mutex::default(),
+            all: Arc::new(Semaphore::new(PLACES)),
+            bytes: Arc::new(Semaphore::new(BYTE_UNITS)),
+            freed: Notify::new(),
+        }
+    }
+}
+
+/// A place at a destination. Dropping it gives it back.
+#[derive(Debug)]
+pub struct Place {
+    places: Arc<Places>,
+    provider: ProviderId,
+    /// Where the circuit stands, if taking this place moved it.
+    pub circuit: Option<CircuitRow>,
+    _all: OwnedSemaphorePermit,
+}
+
+/// Room in memory for a body.
+#[derive(Debug)]
+pub struct BodyRoom {
+    _each: OwnedSemaphorePermit,
+    _all: OwnedSemaphorePermit,
+}
+
+impl Places {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ProviderId, Destination>> {
+        self.destinations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place at a destination that takes `concurrency` attempts at once; nothing where it is full
+    /// or its circuit is open. `requested`: a person asked for the attempt.
+    pub fn take(
+        self: &Arc<Self>,
+        organization: OrganizationId,
+        provider: ProviderId,
+        concurrency: u32,
+        requested: bool,
+        now: DateTime<Utc>,
+    ) -> Option<Place> {
+        let mut destinations = self.lock();
+        let destination = destinations.entry(provider).or_insert_with(|| Destination {
+            organization,
+            concurrency,
+            in_flight: 0,
+            circuit: Circuit::default(),
+            bytes: Arc::new(Semaphore::new(BYTE_UNITS_EACH)),
+        });
+        destination.concurrency = concurrency;
+        if destination.room(requested, now) == 0 {
+            return None;
+        }
+        let all = Arc::clone(&self.all).try_acquire_owned().ok()?;
+        let circuit = destination.circuit.begin().then(|| row(provider, destination));
+        destination.in_flight += 1;
+        Some(Place { places: Arc::clone(self), provider, circuit, _all: all })
+    }
+
+    /// Destinations that attempts run at, and how much more room each has; and the room in all.
+    pub fn room(&self, now: DateTime<Utc>) -> (Vec<Room>, u32) {
+        let free = u32::try_from(self.all.available_permits()).unwrap_or(u32::MAX);
+        let room = |(provider, destination): (&ProviderId, &Destination)| Room {
+            provider: *provider,
+            free: destination.room(false, now),
+        };
+        (self.lock().iter().map(room).collect(), free)
+    }
+
+    /// Waits until a place is given back that somebody may wait for.
+    pub async fn freed(&self) {
+        self.freed.notified().await;
+    }
+
+    /// Notes how an attempt ended; the circuit, where that moved it.
+    pub fn note(&self, provider: ProviderId, health: Health, now: DateTime<Utc>) -> Option<CircuitRow> {
+        let mut destinations = self.lock();
+        let destination = destinations.get_mut(&provider)?;
+        let moved = destination.circuit.note(health, now);
+        moved.then(|| row(provider, destination))
+    }
+
+    /// Waits for room in memory for a body of so many bytes.
+    pub async fn body_room(&self, provider: ProviderId, bytes: usize) -> Option<BodyRoom> {
+        let each = Arc::clone(&self.lock().get(&provider)?.bytes);
+        let units = |most: usize| u32::try_from(bytes.div_ceil(BYTE_UNIT).clamp(1, most)).unwrap_or(u32::MAX);
+        // The semaphores are never closed.
+        let each = each.acquire_many_owned(units(BYTE_UNITS_EACH)).await.ok()?;
+        let all = Arc::clone(&self.bytes).acquire_many_owned(units(BYTE_UNITS)).await.ok()?;
+        Some(BodyRoom { _each: each, _all: all })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut destinations = self.places.lock();
+        let Some(destination) = destinations.get_mut(&self.provider) else { return };
+        let was_full = destination.in_flight >= destination.concurrency;
+        destination.in_flight -= 1;
+        // What is remembered of a destination is bounded by those that are in trouble or in use.
+        if destination.in_flight == 0
+            && destination.circuit.state() == State::Closed
+            && destination.circuit.failures() == 0
+        {
+            destinations.remove(&self.provider);
+        }
+        if was_full || self.places.all.available_permits() == 0 {
+            self.places.freed.notify_one();
+        }
+    }
+}
+
+fn row(provider: ProviderId, destination: &Destination) -> CircuitRow {
+    let state = destination.circuit.state();
+    let (opened_at, probe_at) = match state {
+        State::Closed => (None, None),
+        State::Open { since, probe_at } => (Some(since), Some(probe_at)),
+        State::HalfOpen { since } => (Some(since), None),
+    };
+    let failures = destination.circuit.failures();
+    CircuitRow {
+        organization: destination.organization,
+        provider,
+        state: state.as_str(),
+        failures,
+        opened_at,
+        probe_at,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn provider(n: u128) -> ProviderId {
+        ProviderId::new(Uuid::from_u128(n))
+    }
+
+    #[test]
+    fn a_full_destination_takes_no_more_and_others_do() {
+        let places = Arc::new(Places::default());
+        let organization = OrganizationId::from_slug("a");
+        let take = |n| places.take(organization, provider(n), 2, false, Utc::now());
+        let held = [take(1).unwrap(), take(1).unwrap()];
+        assert!(take(1).is_none());
+        assert!(take(2).is_some());
+        let (rooms, _) = places.room(Utc::now());
+        assert_eq!(rooms.iter().map(|room| (room.provider, room.free)).collect::<Vec<_>>(), [(provider(1), 0)]);
+        drop(held);
+        assert!(take(1).is_some());
+        assert_eq!(places.room(Utc::now()).0.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn large_bodies_of_one_destination_wait_for_each_other_alone() {
+        let places = Arc::new(Places::default());
+        let organization = OrganizationId::from_slug("a");
+        let _held: Vec<_> =
+            (1..=2).map(|n| places.take(organization, provider(n), 9, false, Utc::now()).unwrap()).collect();
+        let _first = places.body_room(provider(1), 64 << 20).await.unwrap();
+        let second = places.body_room(provider(1), 1);
+        assert!(tokio::time::timeout(std::time::Duration::from_millis(20), second).await.is_err());
+        assert!(places.body_room(provider(2), 25 << 20).await.is_some());
+    }
+}
