@@ -30,7 +30,7 @@ test: ## Installs what is missing and runs every test and lint
 bench: ## Measures durable webhooks/s against a stock cqrs-es server, in one run
 	@scripts/setup run
 	cargo build --release --workspace
-	target/release/hookledger-bench --list 1000000
+	target/release/hookledger-bench --deliver 4300 --list 1000000
 
 .PHONY: schema
 schema: ## Writes schema.graphql anew

@@ -78,6 +78,7 @@ impl Hookledger {
             ("HOOKLEDGER_JWT_KEYS", &self.jwt_keys),
             ("HOOKLEDGER_LISTEN", &self.address.to_string()),
             ("HOOKLEDGER_BASE_URL", &self.origin()),
+            ("HOOKLEDGER_EGRESS_ALLOW_CIDRS", "127.0.0.0/8"),
         ]);
         command.env("HOOKLEDGER_DATA_DIR", &self.data);
         command

@@ -8,6 +8,7 @@
 
 mod account;
 mod contender;
+mod deliver;
 mod exchange;
 mod hookledger;
 mod list;

@@ -38,6 +38,9 @@ pub struct Options {
     /// Fails unless the 95th percentile of the list's pages is at most this many milliseconds.
     #[arg(long)]
     pub require_list_p95_ms: Option<f64>,
+    /// Measures also receiving and delivering together, at so many webhooks a second.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub deliver: Option<u32>,
     /// Writes the figures to this file as JSON.
     #[arg(long)]
     pub json: Option<PathBuf>,

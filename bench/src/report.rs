@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::contender::Settled;
+use crate::deliver::DeliveryFigures;
 use crate::list::ListFigures;
 use crate::load::Load;
 use crate::machine::Machine;
@@ -106,6 +107,8 @@ pub struct Report {
     pub ratio: Option<f64>,
     /// Pages of a long list, where that was measured.
     pub list: Option<ListFigures>,
+    /// Receiving and delivering together, where that was measured.
+    pub deliver: Option<DeliveryFigures>,
 }
 
 impl Report {
@@ -128,6 +131,9 @@ impl Report {
             if let Some(counted) = results.counted {
                 println!("{}: {counted} webhooks counted, {} accepted", results.name, results.accepted);
             }
+        }
+        if let Some(deliver) = self.deliver {
+            deliver.print();
         }
         if let Some(list) = self.list {
             list.print();

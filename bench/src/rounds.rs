@@ -10,6 +10,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use anyhow::{Context as _, Result};
 
 use crate::contender::{Contender, ORGANIZATIONS, Settled};
+use crate::deliver::DeliveryFigures;
 use crate::hookledger::Hookledger;
 use crate::list::ListFigures;
 use crate::load::Load;
@@ -39,6 +40,12 @@ pub async fn run(options: &Options) -> Result<Report> {
             course.round(round, options).await.context("stock")?;
         }
     }
+    let deliver = match (&mut hookledger, options.deliver) {
+        (Some(course), Some(rate)) => {
+            Some(DeliveryFigures::measure(&mut course.contender, rate).await.context("hookledger")?)
+        }
+        _ => None,
+    };
     let list = match (&mut hookledger, options.list) {
         (Some(course), Some(rows)) => {
             Some(ListFigures::measure(&mut course.contender, rows).await.context("hookledger")?)
@@ -57,6 +64,7 @@ pub async fn run(options: &Options) -> Result<Report> {
         hookledger,
         stock,
         list,
+        deliver,
     })
 }
 
