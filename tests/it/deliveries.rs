@@ -273,7 +273,7 @@ async fn two_nodes_never_send_an_attempt_twice_and_many_are_retried_at_once() {
     let other = app.second_node().await;
     forwarding(&admin, "acme", &sink.url("/switch")).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let count = 500;
+    let count = 1_000;
     futures::future::join_all((0..count).map(|n| {
         let node = if n % 2 == 0 { &app } else { &other };
         async move { post(node, "acme", &format!("d{n}"), "{}").await }
