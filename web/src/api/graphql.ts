@@ -1,0 +1,16 @@
+// `graphql(…)` types every query by the server's own schema: one that asks for what is not there does not compile.
+import { initGraphQLTada } from 'gql.tada';
+import type { introspection } from './schema';
+
+export const graphql = initGraphQLTada<{
+  introspection: introspection;
+  scalars: {
+    DateTime: string;
+    UUID: string;
+    JSON: unknown;
+    LogPosition: string;
+  };
+}>();
+
+export { readFragment } from 'gql.tada';
+export type { FragmentOf, ResultOf, VariablesOf } from 'gql.tada';

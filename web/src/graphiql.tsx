@@ -1,0 +1,41 @@
+// GraphiQL, with the session of who is signed in. A page of its own: it is far larger than all the others.
+import 'graphiql/setup-workers/vite';
+import 'graphiql/style.css';
+
+import { createGraphiQLFetcher } from '@graphiql/toolkit';
+import { GraphiQL } from 'graphiql';
+import { createRoot } from 'react-dom/client';
+
+import { askToSignIn, token } from './session/session';
+
+const QUERY = `# Everything the pages show comes from this API. Ctrl-Space suggests, Ctrl-Enter runs.
+query Webhooks {
+  viewer {
+    user { email role }
+    organization {
+      name
+      webhooks(first: 10) { nodes { webhookId status eventType receivedAt } }
+    }
+  }
+}
+`;
+
+const known = token();
+const root = document.getElementById('root');
+if (!root) throw new Error('the page has no #root');
+if (!known) askToSignIn();
+else {
+  const authorization = `Bearer ${known}`;
+  const url = new URL('/graphql', location.href);
+  const socket = new URL(url);
+  socket.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
+  const fetcher = createGraphiQLFetcher({
+    url: url.href,
+    subscriptionUrl: socket.href,
+    headers: { authorization },
+    wsConnectionParams: { authorization },
+  });
+  root.style.height = '100dvh';
+  document.body.style.margin = '0';
+  createRoot(root).render(<GraphiQL fetcher={fetcher} defaultQuery={QUERY} shouldPersistHeaders={false} />);
+}

@@ -1,0 +1,5 @@
+import { Page } from '../../ui/Page';
+
+export default function Providers() {
+  return <Page title="Providers">…</Page>;
+}

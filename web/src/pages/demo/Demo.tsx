@@ -1,0 +1,5 @@
+import { Page } from '../../ui/Page';
+
+export default function Demo() {
+  return <Page title="Demo">…</Page>;
+}

@@ -1,0 +1,5 @@
+import { Page } from '../../ui/Page';
+
+export default function ProviderPage() {
+  return <Page title="ProviderPage">…</Page>;
+}

@@ -1,0 +1,56 @@
+import { Anchor, Button, Stack, Text, Title } from '@mantine/core';
+import { useState } from 'react';
+import { Link } from 'wouter';
+
+import { takeDestination } from '../../session/destination';
+import { signIn } from '../../session/session';
+import { useSearch } from '../../url';
+import { Narrow } from './Narrow';
+import { post } from './post';
+
+/** The page behind a link. It asks for a click, since mail scanners open links, too. */
+export default function Verify() {
+  const [{ token }] = useSearch();
+  const [error, setError] = useState<string>();
+  const [busy, setBusy] = useState(false);
+
+  const verify = async () => {
+    setBusy(true);
+    const { data, error } = await post<{ token: string }>('/api/auth/verify-magic-link', { token });
+    if (data) {
+      signIn(data.token);
+      // A whole new page, so that nothing of whoever was here before is left. The link does not stay in the history.
+      location.replace(takeDestination());
+      return;
+    }
+    setBusy(false);
+    setError(error);
+  };
+
+  return (
+    <Narrow title="Sign in">
+      <Stack gap="md">
+        <Title order={1}>{error ? 'That did not work' : 'Welcome'}</Title>
+        {token && !error && (
+          <>
+            <Text size="sm">One click, and you are signed in on this device.</Text>
+            <Button onClick={() => void verify()} loading={busy} autoFocus>
+              Sign in
+            </Button>
+          </>
+        )}
+        {error && (
+          <Text size="sm" role="alert">
+            {error}.
+          </Text>
+        )}
+        {!token && <Text size="sm">This address lacks the token of a link. Open the link in your mail as it is.</Text>}
+        {(error || !token) && (
+          <Anchor component={Link} href="/login" size="sm">
+            Ask for a new link
+          </Anchor>
+        )}
+      </Stack>
+    </Narrow>
+  );
+}

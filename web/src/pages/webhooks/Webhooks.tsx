@@ -1,0 +1,5 @@
+import { Page } from '../../ui/Page';
+
+export default function Webhooks() {
+  return <Page title="Webhooks">…</Page>;
+}

@@ -1,0 +1,20 @@
+// Where to go after signing in. The address may have been made by a stranger: only paths of this application are followed.
+// The link in the mail opens another tab, so the tab's own storage would not do.
+
+const KEY = 'hookledger.next';
+
+export function rememberDestination(next: string | null): void {
+  if (next && isOurs(next)) localStorage.setItem(KEY, next);
+}
+
+export function takeDestination(): string {
+  const next = localStorage.getItem(KEY);
+  localStorage.removeItem(KEY);
+  return next && isOurs(next) ? next : '/';
+}
+
+/** A path of this application, and not `//elsewhere` or `/\elsewhere`. */
+export function isOurs(path: string): boolean {
+  if (!/^\/(?![/\\])/.test(path)) return false;
+  return new URL(path, location.origin).origin === location.origin && !path.startsWith('/login') && !path.startsWith('/auth');
+}

@@ -1,0 +1,52 @@
+// Who is signed in, in every tab: the session's token, kept until it ends.
+import { useSyncExternalStore } from 'react';
+
+const KEY = 'hookledger.session';
+const listeners = new Set<() => void>();
+
+export function token(): string | null {
+  return localStorage.getItem(KEY);
+}
+
+export function signIn(next: string): void {
+  localStorage.setItem(KEY, next);
+  announce();
+}
+
+/** Forgets the session here; it ends at the server by `endSession` or `/api/auth/logout`. */
+export function forget(): void {
+  localStorage.removeItem(KEY);
+  announce();
+}
+
+/** Ends the session at the server, and here whatever the server says. */
+export async function signOut(): Promise<void> {
+  const authorization = `Bearer ${token() ?? ''}`;
+  await fetch('/api/auth/logout', { method: 'POST', headers: { authorization } }).catch(() => undefined);
+  forget();
+  location.assign('/login');
+}
+
+/** Goes to the page that asks for an address, and comes back here afterwards. */
+export function askToSignIn(): void {
+  forget();
+  const here = location.pathname + location.search;
+  if (!here.startsWith('/login')) location.assign(`/login?next=${encodeURIComponent(here)}`);
+}
+
+export function useToken(): string | null {
+  return useSyncExternalStore(subscribe, token);
+}
+
+function subscribe(listener: () => void): () => void {
+  listeners.add(listener);
+  addEventListener('storage', listener);
+  return () => {
+    listeners.delete(listener);
+    removeEventListener('storage', listener);
+  };
+}
+
+function announce(): void {
+  for (const listener of listeners) listener();
+}

@@ -1,0 +1,37 @@
+import { ActionIcon, CopyButton, Group, Text, Tooltip } from '@mantine/core';
+import { IconCheck, IconCopy } from '@tabler/icons-react';
+
+/** Text that people carry elsewhere. `shown` is what stands there where all of it is too long. */
+export function CopyText({ value, shown, label = 'Copy', mono = true }: { value: string; shown?: string; label?: string; mono?: boolean }) {
+  return (
+    <Group gap={4} wrap="nowrap" miw={0}>
+      <Text span size="sm" className={mono ? 'mono cut' : 'cut'} title={shown ? value : undefined}>
+        {shown ?? value}
+      </Text>
+      <Copy value={value} label={label} />
+    </Group>
+  );
+}
+
+export function Copy({ value, label = 'Copy' }: { value: string; label?: string }) {
+  return (
+    <CopyButton value={value} timeout={1500}>
+      {({ copied, copy }) => (
+        <Tooltip label={copied ? 'Copied' : label}>
+          <ActionIcon
+            variant="subtle"
+            color={copied ? 'teal' : 'gray'}
+            size="sm"
+            aria-label={copied ? 'Copied' : label}
+            onClick={(event) => {
+              event.stopPropagation();
+              copy();
+            }}
+          >
+            {copied ? <IconCheck size={14} /> : <IconCopy size={14} />}
+          </ActionIcon>
+        </Tooltip>
+      )}
+    </CopyButton>
+  );
+}

@@ -1,0 +1,23 @@
+import { Center, Stack, Text, ThemeIcon, Title } from '@mantine/core';
+import type { Icon } from '@tabler/icons-react';
+import type { ReactNode } from 'react';
+
+/** In the place of a list that has nothing: says what would be here, and what to do for it. */
+export function Empty({ icon: Symbol, title, children, action }: { icon: Icon; title: string; children?: ReactNode; action?: ReactNode }) {
+  return (
+    <Center py={64} px="md">
+      <Stack align="center" gap="sm" maw={520} ta="center">
+        <ThemeIcon size={48} radius="xl" variant="light" aria-hidden>
+          <Symbol size={24} />
+        </ThemeIcon>
+        <Title order={2}>{title}</Title>
+        {children && (
+          <Text component="div" size="sm" className="quiet">
+            {children}
+          </Text>
+        )}
+        {action}
+      </Stack>
+    </Center>
+  );
+}

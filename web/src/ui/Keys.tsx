@@ -1,0 +1,34 @@
+import { Kbd, Modal, Table } from '@mantine/core';
+import { useDisclosure, useHotkeys } from '@mantine/hooks';
+
+import { useCommands } from './commands';
+
+const everywhere = [
+  ['Ctrl K', 'Go to a page'],
+  ['?', 'These keys'],
+  ['Esc', 'Close what is open'],
+] as const;
+
+/** The list of keys, on `?`. */
+export function Keys() {
+  const [opened, { open, close }] = useDisclosure();
+  const commands = useCommands();
+  useHotkeys([['shift+?', open], ['?', open]]);
+  const rows = [...commands.flatMap(({ hotkey, label }) => (hotkey ? [[hotkey, label] as const] : [])), ...everywhere];
+  return (
+    <Modal opened={opened} onClose={close} title="Keys">
+      <Table withRowBorders={false}>
+        <Table.Tbody>
+          {rows.map(([key, label]) => (
+            <Table.Tr key={key}>
+              <Table.Td w={100}>
+                <Kbd>{key}</Kbd>
+              </Table.Td>
+              <Table.Td>{label}</Table.Td>
+            </Table.Tr>
+          ))}
+        </Table.Tbody>
+      </Table>
+    </Modal>
+  );
+}

@@ -1,0 +1,49 @@
+// What the page at hand can do: its keys, and its entries in the command palette.
+import { useHotkeys } from '@mantine/hooks';
+import { useEffect, useRef, useSyncExternalStore } from 'react';
+
+export type Command = {
+  /** As the command palette and the list of keys (`?`) show it. */
+  label: string;
+  /** A single key like `r`; it works while nobody types. */
+  hotkey?: string;
+  run: () => void;
+};
+
+let commands: readonly Command[] = [];
+const listeners = new Set<() => void>();
+const pages = new Map<symbol, readonly Command[]>();
+
+function publish(): void {
+  commands = [...pages.values()].flat();
+  for (const listener of listeners) listener();
+}
+
+/** Offers commands while the component is there. */
+export function useOffer(offered: readonly Command[]): void {
+  const latest = useRef(offered);
+  latest.current = offered;
+  // What a command does may change at every render; that it is there, what it is called and its key do not.
+  const shape = JSON.stringify(offered.map(({ label, hotkey }) => [label, hotkey]));
+  useEffect(() => {
+    const page = Symbol(shape);
+    pages.set(page, latest.current.map((command, index) => ({ ...command, run: () => latest.current[index]?.run() })));
+    publish();
+    return () => {
+      pages.delete(page);
+      publish();
+    };
+  }, [shape]);
+  useHotkeys(offered.flatMap(({ hotkey, run }) => (hotkey ? [[hotkey, run] as [string, () => void]] : [])));
+}
+
+/** What is offered now. */
+export function useCommands(): readonly Command[] {
+  return useSyncExternalStore(
+    (listener) => {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+    () => commands,
+  );
+}
