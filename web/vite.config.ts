@@ -16,8 +16,9 @@ export default defineConfig({
   },
   server: {
     proxy: {
-      '/graphql': { target: 'http://localhost:8080', ws: true },
-      '/api': 'http://localhost:8080',
+      '/graphql': { target: process.env.HOOKLEDGER_DEV ?? 'http://127.0.0.1:8080', ws: true, changeOrigin: false },
+      '/api': process.env.HOOKLEDGER_DEV ?? 'http://127.0.0.1:8080',
+      '/webhooks': process.env.HOOKLEDGER_DEV ?? 'http://127.0.0.1:8080',
     },
   },
 });
