@@ -11,15 +11,22 @@ help: ## Shows this
 setup: ## Installs what is missing: PostgreSQL, Node.js packages of the tests, nextest
 	@scripts/setup
 
+.PHONY: web
+web: ## Builds the web application, where its source changed
+	@scripts/setup web
+	@scripts/web
+
 .PHONY: run
 run: ## Builds, makes sample data once, and serves with the embedded store
 	@scripts/setup run
+	@scripts/web
 	cargo build --release
 	@scripts/run
 
 .PHONY: test
 test: ## Installs what is missing and runs every test and lint
 	@scripts/setup test
+	@scripts/web
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	scripts/test-postgres stop

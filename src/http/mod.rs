@@ -11,7 +11,7 @@ mod operations;
 mod server;
 mod session;
 mod socket;
-mod verify_page;
+mod web;
 mod webhooks;
 
 use std::sync::Arc;
@@ -54,7 +54,7 @@ pub fn routes(services: Arc<Services>) -> impl Filter<Extract = (Response,), Err
     // What asks for a socket is the socket's; all else at that path is a request.
     let graphql = socket::route(Arc::clone(&services)).or(graphql::route(Arc::clone(&services))).unify().boxed();
     let auth = auth::route(Arc::clone(&services)).boxed();
-    let pages = verify_page::route().boxed();
+    let pages = web::route().boxed();
     let export = audit_export::route(Arc::clone(&services)).boxed();
     let operations = operations::route(services).boxed();
     webhooks

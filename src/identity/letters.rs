@@ -20,7 +20,7 @@ pub(super) fn sign_in(to: Address, link: SignInLink) -> Mail {
 pub(super) fn invitation(to: Address, organization: &str, link: SignInLink, base_url: &str) -> Mail {
     let text = format!(
         "You are invited to {organization} on Hookledger. Open this link to join:\n\n{}\n\n{}\n\
-         Later, ask for a new one with this address at {base_url}/auth/verify\n\n\
+         Later, ask for a new one with this address at {base_url}/login\n\n\
          If you do not know {organization}, ignore this mail.\n",
         link.url,
         terms(&link)
