@@ -1,6 +1,7 @@
 //! Hookledger: receives other people's webhooks, remembers each in an append-only ledger, and
 //! passes it on. The library behind the `hookledger` binary and its tests.
 
+pub mod audit;
 pub mod changes;
 pub mod config;
 pub mod deliver;

@@ -88,6 +88,11 @@ impl KeyRing {
         self.0.iter().find(|(known, _)| known == id).map(|(_, key)| key.expose_secret())
     }
 
+    /// All of them with their ids, the first one first.
+    pub fn keys(&self) -> impl Iterator<Item = (&str, &[u8; KEY_BYTES])> {
+        self.0.iter().map(|(id, key)| (id.as_str(), key.expose_secret()))
+    }
+
     /// Encrypts under the first key. `context` is authenticated with it and must be the same to open.
     ///
     /// # Errors

@@ -1,0 +1,105 @@
+//! Which tree an event belongs to.
+
+use std::fmt;
+
+use hookledger_aggregates::{OrganizationId, Partition};
+use uuid::Uuid;
+
+/// Names a tree.
+///
+/// An organization has one, with everything in its own partition, in the order of positions. The
+/// platform's own events (super admins) are under the nil organization and have one likewise. The
+/// claim on an e-mail address lies in a partition of its own, outside its organization's order; such
+/// strays are in a tree of that partition, which is the platform's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LedgerId(Uuid);
+
+/// A UUID of version 8, which no organization has (5, or nil). The partition is added to it.
+const STRAYS: u128 = 0x0000_0000_0000_8000_8000_0000_0000_0000;
+
+impl LedgerId {
+    /// The tree of an event of that organization, in that partition.
+    #[must_use]
+    pub fn of(organization: OrganizationId, partition: Partition) -> Self {
+        if organization.partition() == partition { Self::organization(organization) } else { Self::strays(partition) }
+    }
+
+    /// The tree of an organization; with the nil organization, that of the platform.
+    #[must_use]
+    pub fn organization(organization: OrganizationId) -> Self {
+        Self(organization.uuid())
+    }
+
+    /// The tree of what lies in a partition but not in its organization's.
+    #[must_use]
+    pub fn strays(partition: Partition) -> Self {
+        Self(Uuid::from_u128(STRAYS + partition.index() as u128))
+    }
+
+    /// By the id as it is written in origins and tables.
+    #[must_use]
+    pub fn from_uuid(id: Uuid) -> Self {
+        Self(id)
+    }
+
+    #[must_use]
+    pub fn uuid(self) -> Uuid {
+        self.0
+    }
+
+    /// The partition in which all its events lie.
+    #[must_use]
+    pub fn partition(self) -> Partition {
+        Partition::all().find(|partition| Self::strays(*partition) == self).unwrap_or_else(|| self.owner().partition())
+    }
+
+    /// Whether it is an organization's own, rather than the platform's.
+    #[must_use]
+    pub fn is_organizations(self) -> bool {
+        self.owner() != OrganizationId::PLATFORM
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn owner(self) -> OrganizationId {
+        if Partition::all().any(|partition| Self::strays(partition) == self) {
+            OrganizationId::PLATFORM
+        } else {
+            OrganizationId::new(self.0)
+        }
+    }
+}
+
+impl fmt::Display for LedgerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_event_is_in_one_tree() {
+        let acme = OrganizationId::from_slug("acme");
+        let home = acme.partition();
+        assert_eq!(LedgerId::of(acme, home), LedgerId::organization(acme));
+        for partition in Partition::all().filter(|partition| *partition != home) {
+            let strays = LedgerId::of(acme, partition);
+            assert_eq!(strays, LedgerId::strays(partition));
+            let other = OrganizationId::from_slug("other");
+            assert_eq!(strays == LedgerId::of(other, partition), other.partition() != partition);
+            assert_eq!((strays.partition(), strays.owner()), (partition, OrganizationId::PLATFORM));
+        }
+        assert_eq!(LedgerId::organization(acme).partition(), home);
+        assert!(LedgerId::organization(acme).is_organizations());
+        assert!(!LedgerId::organization(OrganizationId::PLATFORM).is_organizations());
+    }
+
+    #[test]
+    fn ids_never_change() {
+        let third = Partition::new(3).unwrap();
+        assert_eq!(LedgerId::strays(third).to_string(), "00000000-0000-8000-8000-000000000003");
+    }
+}

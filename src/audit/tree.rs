@@ -1,0 +1,341 @@
+//! The Merkle tree of RFC 6962, kept as tiles of C2SP tlog-tiles: how it grows by leaves, and proofs
+//! from its tiles.
+//!
+//! A tile of level L holds up to 256 hashes of height 8·L. Only full tiles are kept by those who
+//! store; the partial ones at the right edge are in an [`Edge`]. Hashing, and making and checking proofs,
+//! is the work of `tlog_tiles`.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use tlog_tiles::tile::Tile;
+use tlog_tiles::tlog::{self, EMPTY_HASH, Error, HASH_SIZE, HashReader, node_hash};
+
+pub use tlog_tiles::tlog::Hash;
+
+/// Height of a tile.
+pub const TILE_HEIGHT: u8 = 8;
+/// Hashes of a full tile.
+pub const TILE_WIDTH: usize = 1 << TILE_HEIGHT;
+
+/// The root of a tree without leaves.
+pub const EMPTY_ROOT: Hash = EMPTY_HASH;
+
+/// Which tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TileId {
+    /// 0 is that of the leaves.
+    pub level: u8,
+    /// 0, 1, 2… within the level.
+    pub index: u64,
+}
+
+/// A tile as a tree of some size has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SizedTile {
+    pub id: TileId,
+    /// 1 to 256 hashes.
+    pub width: usize,
+}
+
+/// A tile that got its last hash.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FullTile {
+    pub id: TileId,
+    pub hashes: Vec<Hash>,
+    /// The hash over all of them: one of the hashes of the tile above.
+    pub root: Hash,
+}
+
+/// A tree to which leaves are added: its size, and what of it is still incomplete.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Edge {
+    size: u64,
+    /// By level, the hashes of the tile that is not full.
+    partial: Vec<Vec<Hash>>,
+    /// Roots of the largest complete subtrees, from left to right.
+    frontier: Vec<Hash>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ProofError {
+    #[error("a tree of {size} leaves has no leaf {index}")]
+    NoSuchLeaf { index: u64, size: u64 },
+    #[error("a tree of {size} leaves does not follow from one of {from}")]
+    NotLater { from: u64, size: u64 },
+    #[error("the tile {level}/{index} is not there, or is not of {width} hashes")]
+    NoTile { level: u8, index: u64, width: usize },
+    #[error("the tiles do not add up to the root that was signed")]
+    Inconsistent,
+    #[error("the proof does not prove it")]
+    Invalid,
+}
+
+impl Edge {
+    /// A tree of that size, from the partial tiles of each level, level 0 first.
+    ///
+    /// # Errors
+    /// [`ProofError::NoTile`] when a tile has not the width that the size asks for.
+    pub fn restore(size: u64, partial: Vec<Vec<Hash>>) -> Result<Self, ProofError> {
+        let mut edge = Self { size, partial, frontier: Vec::new() };
+        for tile in Self::partial_tiles(size).rev() {
+            let hashes = edge.partial.get(usize::from(tile.id.level)).map(Vec::as_slice).unwrap_or_default();
+            if hashes.len() != tile.width {
+                return Err(missing(tile));
+            }
+            let mut rest = hashes;
+            while !rest.is_empty() {
+                let (subtree, others) = rest.split_at(1 << rest.len().ilog2());
+                edge.frontier.push(subtree_root(subtree));
+                rest = others;
+            }
+        }
+        Ok(edge)
+    }
+
+    /// The tiles that are not full in a tree of that size, level 0 first. A level whose hashes fill
+    /// its tiles has none.
+    #[must_use]
+    pub fn partial_tiles(size: u64) -> impl DoubleEndedIterator<Item = SizedTile> {
+        let levels = (0..8_u8).filter_map(move |level| {
+            let hashes = size >> (TILE_HEIGHT * level);
+            let width = usize::try_from(hashes % TILE_WIDTH as u64).unwrap_or_default();
+            (width > 0).then_some(SizedTile { id: TileId { level, index: hashes / TILE_WIDTH as u64 }, width })
+        });
+        levels.collect::<Vec<_>>().into_iter()
+    }
+
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The hashes of the level's tile that is not full.
+    #[must_use]
+    pub fn partial(&self, level: u8) -> &[Hash] {
+        self.partial.get(usize::from(level)).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Adds a leaf, by its hash. Tiles that it fills are put into `full`, lower levels first.
+    pub fn push(&mut self, leaf: Hash, full: &mut Vec<FullTile>) {
+        self.put(0, leaf);
+        // As in binary addition: each complete subtree to the left of the new one makes a larger one.
+        let (mut carry, mut height) = (leaf, 0);
+        while self.size >> height & 1 == 1 {
+            let Some(left) = self.frontier.pop() else { break };
+            carry = node_hash(left, carry);
+            height += 1;
+            if height % TILE_HEIGHT == 0 {
+                let level = height / TILE_HEIGHT;
+                let index = (self.size + 1) >> height;
+                let hashes = std::mem::take(&mut self.partial[usize::from(level - 1)]);
+                full.push(FullTile { id: TileId { level: level - 1, index: index - 1 }, hashes, root: carry });
+                self.put(level, carry);
+            }
+        }
+        self.frontier.push(carry);
+        self.size += 1;
+    }
+
+    fn put(&mut self, level: u8, hash: Hash) {
+        let level = usize::from(level);
+        if self.partial.len() <= level {
+            self.partial.resize_with(level + 1, Vec::new);
+        }
+        self.partial[level].push(hash);
+    }
+
+    /// The root of the tree.
+    #[must_use]
+    pub fn root(&self) -> Hash {
+        let mut subtrees = self.frontier.iter().rev();
+        let Some(last) = subtrees.next() else { return EMPTY_ROOT };
+        subtrees.fold(*last, |right, left| node_hash(*left, right))
+    }
+}
+
+/// The root over hashes whose number is a power of two.
+fn subtree_root(hashes: &[Hash]) -> Hash {
+    match hashes {
+        [] => EMPTY_ROOT,
+        [one] => *one,
+        _ => {
+            let (left, right) = hashes.split_at(hashes.len() / 2);
+            node_hash(subtree_root(left), subtree_root(right))
+        }
+    }
+}
+
+/// The hash of a full tile, which is in the tile above.
+#[must_use]
+pub fn tile_root(hashes: &[Hash]) -> Option<Hash> {
+    (hashes.len() == TILE_WIDTH).then(|| subtree_root(hashes))
+}
+
+/// Hashes one after another, as tiles are stored and served.
+#[must_use]
+pub fn hashes_to_bytes(hashes: &[Hash]) -> Vec<u8> {
+    hashes.iter().flat_map(|hash| hash.0).collect()
+}
+
+/// The same read again; nothing where the bytes are no whole number of hashes.
+#[must_use]
+pub fn hashes_from_bytes(bytes: &[u8]) -> Option<Vec<Hash>> {
+    let (hashes, rest) = bytes.as_chunks::<HASH_SIZE>();
+    rest.is_empty().then(|| hashes.iter().copied().map(Hash).collect())
+}
+
+/// A hash that is written as hex or base64.
+#[must_use]
+pub fn parse_hash(text: &str) -> Option<Hash> {
+    if text.len() == 2 * HASH_SIZE {
+        return hex::decode(text).ok()?.try_into().ok().map(Hash);
+    }
+    Hash::parse_hash(text).ok()
+}
+
+/// Which tile of a tree of some size holds hashes, and them. Given to the functions that prove.
+pub trait Tiles {
+    /// The hashes of a tile; at least as many as the width, or nothing.
+    fn tile(&self, id: TileId) -> Option<&[Hash]>;
+}
+
+impl<S: std::hash::BuildHasher> Tiles for std::collections::HashMap<TileId, Vec<Hash>, S> {
+    fn tile(&self, id: TileId) -> Option<&[Hash]> {
+        self.get(&id).map(Vec::as_slice)
+    }
+}
+
+/// What is proved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Statement {
+    /// This leaf is in the tree.
+    Inclusion { index: u64 },
+    /// The tree of the first so many leaves is the beginning of this one.
+    Consistency { from: u64 },
+}
+
+/// The tiles that prove a statement about a tree of that size.
+///
+/// # Errors
+/// When the tree is too small for the statement.
+pub fn tiles_to_prove(statement: Statement, size: u64) -> Result<Vec<SizedTile>, ProofError> {
+    let asked = Asked::default();
+    // The reader notes what it is asked for and has nothing: the answer is an error, or an empty proof.
+    let _ = run(statement, size, &asked)?;
+    let _ = match statement {
+        Statement::Inclusion { index } => asked.read_hashes(&[tlog::stored_hash_index(0, index)]),
+        Statement::Consistency { from } => tlog::tree_hash(from, &asked).map(|root| vec![root]),
+    };
+    Ok(asked.0.into_inner().into_iter().map(|id| SizedTile { id, width: width(id, size) }).collect())
+}
+
+/// Proves a statement about the tree of that size and root. The proof was checked: it is the tiles'
+/// fault alone that there is none.
+///
+/// # Errors
+/// When the tree is too small, a tile is not there, or the tiles are not those of the root.
+pub fn prove(statement: Statement, size: u64, root: Hash, tiles: &impl Tiles) -> Result<Vec<Hash>, ProofError> {
+    for tile in tiles_to_prove(statement, size)? {
+        if tiles.tile(tile.id).is_none_or(|hashes| hashes.len() < tile.width) {
+            return Err(missing(tile));
+        }
+    }
+    let given = Given(tiles);
+    let inconsistent = |_| ProofError::Inconsistent;
+    let proof = run(statement, size, &given)?.map_err(inconsistent)?;
+    let checked = match statement {
+        Statement::Inclusion { index } => {
+            let leaf = given.read_hashes(&[tlog::stored_hash_index(0, index)]).map_err(inconsistent)?;
+            check_inclusion(&proof, size, root, index, leaf[0])
+        }
+        Statement::Consistency { from } => {
+            let from_root = tlog::tree_hash(from, &given).map_err(inconsistent)?;
+            check_consistency(&proof, size, root, from, from_root)
+        }
+    };
+    checked.map_err(|_| ProofError::Inconsistent)?;
+    Ok(proof)
+}
+
+fn run(statement: Statement, size: u64, reader: &impl HashReader) -> Result<Result<Vec<Hash>, Error>, ProofError> {
+    match statement {
+        Statement::Inclusion { index } if index >= size => Err(ProofError::NoSuchLeaf { index, size }),
+        Statement::Inclusion { index } => Ok(tlog::prove_record(size, index, reader)),
+        Statement::Consistency { from } if from > size => Err(ProofError::NotLater { from, size }),
+        // Every tree begins with the empty one.
+        Statement::Consistency { from: 0 } => Ok(Ok(Vec::new())),
+        Statement::Consistency { from } => Ok(tlog::prove_tree(size, from, reader)),
+    }
+}
+
+/// Checks that a leaf is in a tree.
+///
+/// # Errors
+/// When the proof does not prove it.
+pub fn check_inclusion(proof: &[Hash], size: u64, root: Hash, index: u64, leaf: Hash) -> Result<(), ProofError> {
+    // No tree of 2^64 leaves needs more.
+    if proof.len() > 64 {
+        return Err(ProofError::Invalid);
+    }
+    tlog::check_record(&proof.to_vec(), size, root, index, leaf).map_err(|_| ProofError::Invalid)
+}
+
+/// Checks that a tree is the beginning of a later one.
+///
+/// # Errors
+/// When the proof does not prove it.
+pub fn check_consistency(proof: &[Hash], size: u64, root: Hash, from: u64, from_root: Hash) -> Result<(), ProofError> {
+    let proved = match from {
+        0 => proof.is_empty() && from_root == EMPTY_ROOT,
+        _ if proof.len() > 128 => false,
+        _ => tlog::check_tree(&proof.to_vec(), size, root, from, from_root).is_ok(),
+    };
+    if proved { Ok(()) } else { Err(ProofError::Invalid) }
+}
+
+fn missing(tile: SizedTile) -> ProofError {
+    ProofError::NoTile { level: tile.id.level, index: tile.id.index, width: tile.width }
+}
+
+/// How many hashes a tile has in a tree of that size.
+fn width(id: TileId, size: u64) -> usize {
+    let hashes = size.checked_shr(u32::from(TILE_HEIGHT) * u32::from(id.level)).unwrap_or_default();
+    let rest = hashes.saturating_sub(id.index.saturating_mul(TILE_WIDTH as u64));
+    usize::try_from(rest).map_or(TILE_WIDTH, |rest| rest.min(TILE_WIDTH))
+}
+
+/// The tile that has a hash, as far as needed for it.
+fn tile_of(index: u64) -> (Tile, TileId) {
+    let tile = Tile::from_index(TILE_HEIGHT, index);
+    (tile, TileId { level: tile.level(), index: tile.level_index() })
+}
+
+/// Notes which tiles are asked for.
+#[derive(Default)]
+struct Asked(RefCell<BTreeSet<TileId>>);
+
+impl HashReader for Asked {
+    fn read_hashes(&self, indexes: &[u64]) -> Result<Vec<Hash>, Error> {
+        self.0.borrow_mut().extend(indexes.iter().map(|index| tile_of(*index).1));
+        Err(Error::InvalidTile)
+    }
+}
+
+/// Hashes out of tiles. Not `tlog_tiles`'s own reader: that one means to check tiles against the root,
+/// but leaves some out where several subtrees of the tree share a tile (0.2.0).
+struct Given<'a, T>(&'a T);
+
+impl<T: Tiles> HashReader for Given<'_, T> {
+    fn read_hashes(&self, indexes: &[u64]) -> Result<Vec<Hash>, Error> {
+        let read = indexes.iter().map(|index| {
+            let (tile, id) = tile_of(*index);
+            let hashes = self.0.tile(id).and_then(|hashes| hashes.get(..tile.width() as usize));
+            tile.hash_at_index(&hashes.map(hashes_to_bytes).ok_or(Error::InvalidTile)?, *index)
+        });
+        read.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;
