@@ -76,7 +76,15 @@ export function TimeChart(props: TimeChartProps) {
           y: false,
         },
         axes: [
-          { stroke: quiet, grid: { show: false }, ticks: { stroke: line, size: 4 }, font: '11px system-ui', size: 26 },
+          {
+            stroke: quiet,
+            grid: { show: false },
+            ticks: { stroke: line, size: 4 },
+            font: '11px system-ui',
+            size: 26,
+            space: 72,
+            values: (_, splits, __, ___, every) => splits.map((at) => clock(utc(at), every)),
+          },
           {
             stroke: quiet,
             grid: { stroke: line, width: 1 },
@@ -93,7 +101,7 @@ export function TimeChart(props: TimeChartProps) {
             const color = resolve(series[index]?.color ?? 'var(--quiet)');
             return kind === 'bars'
               ? { fill: color, stroke: color, width: 0, paths: bars, points: { show: false } }
-              : { stroke: color, width: 2, spanGaps: false, points: { show: false } };
+              : { stroke: color, width: 2, spanGaps: false, points: { size: 4, fill: color } };
           }),
         ],
         hooks: {
@@ -134,6 +142,16 @@ export function TimeChart(props: TimeChartProps) {
       <div ref={place} />
     </div>
   );
+}
+
+/** `15:40`, or the day where one begins; `every` is what lies between two labels, in seconds. */
+function clock(date: Date, every: number): string {
+  const two = (value: number) => String(value).padStart(2, '0');
+  const time = `${two(date.getHours())}:${two(date.getMinutes())}`;
+  const day = `${date.getDate()} ${date.toLocaleString('en-GB', { month: 'short' })}`;
+  if (every >= 86_400) return day;
+  if (every < 60) return `${time}:${two(date.getSeconds())}`;
+  return time === '00:00' ? day : time;
 }
 
 /** The colour that a variable stands for in this theme: a canvas knows no variables. */

@@ -1,0 +1,92 @@
+// Numbers of a period beside those of the one before it.
+import { Group, Paper, SimpleGrid, Text, Tooltip } from '@mantine/core';
+import { IconArrowDownRight, IconArrowUpRight } from '@tabler/icons-react';
+
+import { graphql, type ResultOf } from '../../api/graphql';
+import { compact, duration, percent } from '../../format';
+
+export const CountsFragment = graphql(`
+  fragment Counts on AnalyticsCounts @_unmask {
+    received
+    rejected
+    duplicates
+    succeeded
+    failed
+    deadLettered
+    latency { p50 p95 p99 }
+  }
+`);
+
+export type Counts = ResultOf<typeof CountsFragment>;
+
+/** Of the attempts that ended, how many succeeded; null where none did. */
+export function successRate({ succeeded, failed }: Counts): number | null {
+  return succeeded + failed === 0 ? null : succeeded / (succeeded + failed);
+}
+
+type Figure = {
+  label: string;
+  means: string;
+  value: (counts: Counts) => number | null;
+  format: (value: number) => string;
+  /** Whether more is better; undefined where it is neither. */
+  better?: 'more' | 'less';
+};
+
+const figures: readonly Figure[] = [
+  { label: 'Received', means: 'Webhooks accepted, duplicates apart', value: (c) => c.received, format: compact },
+  { label: 'Success rate', means: 'Of the attempts that ended, those that succeeded', value: successRate, format: percent, better: 'more' },
+  { label: 'Failed attempts', means: 'Attempts that failed; most are retried', value: (c) => c.failed, format: compact, better: 'less' },
+  { label: 'Dead letters', means: 'Webhooks given up, to wait for a person', value: (c) => c.deadLettered, format: compact, better: 'less' },
+  { label: 'Rejected', means: 'Requests refused at the door', value: (c) => c.rejected, format: compact, better: 'less' },
+  { label: 'Duplicates', means: 'Further deliveries of events that were there already', value: (c) => c.duplicates, format: compact },
+  { label: 'Median latency', means: 'From being received to being processed', value: (c) => c.latency.p50, format: duration, better: 'less' },
+  { label: '99th percentile', means: 'Of the same', value: (c) => c.latency.p99, format: duration, better: 'less' },
+];
+
+export function Figures({ now, before }: { now: Counts; before: Counts }) {
+  return (
+    <SimpleGrid cols={{ base: 2, sm: 4 }} spacing="sm">
+      {figures.map((figure) => (
+        <Paper key={figure.label} withBorder p="sm" bg="var(--surface)">
+          <Tooltip label={figure.means}>
+            <Text size="xs" className="quiet">
+              {figure.label}
+            </Text>
+          </Tooltip>
+          <Group gap="xs" align="baseline">
+            <Text fz={22} fw={600}>
+              {told(figure, now)}
+            </Text>
+            <Change figure={figure} now={now} before={before} />
+          </Group>
+        </Paper>
+      ))}
+    </SimpleGrid>
+  );
+}
+
+function told({ value, format }: Figure, counts: Counts): string {
+  const known = value(counts);
+  return known === null ? '–' : format(known);
+}
+
+function Change({ figure, now, before }: { figure: Figure; now: Counts; before: Counts }) {
+  const [is, was] = [figure.value(now), figure.value(before)];
+  if (is === null || was === null || is === was) return null;
+  const up = is > was;
+  const good = figure.better === undefined ? undefined : (figure.better === 'more') === up;
+  const color = good === undefined ? 'var(--quiet)' : good ? 'var(--success)' : 'var(--failed)';
+  const share = was === 0 ? 'new' : figure.format === percent ? `${((is - was) * 100).toFixed(1)} pt` : `${Math.abs(((is - was) / was) * 100).toFixed(0)} %`;
+  const Arrow = up ? IconArrowUpRight : IconArrowDownRight;
+  return (
+    <Tooltip label={`${told(figure, before)} in the period before`}>
+      <Group gap={2} c={color} wrap="nowrap">
+        <Arrow size={14} aria-label={up ? 'up' : 'down'} />
+        <Text span size="xs" c={color}>
+          {share}
+        </Text>
+      </Group>
+    </Tooltip>
+  );
+}

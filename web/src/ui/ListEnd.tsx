@@ -1,0 +1,26 @@
+import { Button, Center, Skeleton, Stack } from '@mantine/core';
+
+import { ErrorCard } from './ErrorCard';
+import type { List } from './useList';
+
+/** Below a list: what comes, what failed, or a button for more. */
+export function ListEnd({ of }: { of: List<unknown> }) {
+  if (of.error) return <ErrorCard error={of.error} again={of.rows.length > 0 ? of.more : of.reload} />;
+  if (of.isFirst) {
+    return (
+      <Stack gap="xs" py="xs" role="status" aria-label="Loading">
+        {Array.from({ length: 8 }, (_, row) => (
+          <Skeleton key={row} height={36} />
+        ))}
+      </Stack>
+    );
+  }
+  if (!of.hasMore) return null;
+  return (
+    <Center py="md">
+      <Button variant="default" onClick={of.more} loading={of.fetching}>
+        Show more
+      </Button>
+    </Center>
+  );
+}

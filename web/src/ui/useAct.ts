@@ -1,0 +1,25 @@
+// Doing something: a mutation, its being busy, and what people are told about it.
+import { notifications } from '@mantine/notifications';
+import { useCallback, useState } from 'react';
+import { type AnyVariables, type TypedDocumentNode, useClient } from 'urql';
+
+import { sentence } from '../api/errors';
+
+/** `act` answers the data, or undefined where it failed; the failure is told in a notification unless it is `quiet`. */
+export function useAct<Data, Variables extends AnyVariables>(mutation: TypedDocumentNode<Data, Variables>, { quiet = false } = {}) {
+  const client = useClient();
+  const [state, setState] = useState<{ busy: boolean; error?: string }>({ busy: false });
+  const act = useCallback(
+    async (variables: Variables, done?: string): Promise<Data | undefined> => {
+      setState({ busy: true });
+      const { data, error } = await client.mutation(mutation, variables).toPromise();
+      const told = error ? sentence(error) : undefined;
+      setState({ busy: false, error: told });
+      if (told && !quiet) notifications.show({ color: 'red', title: 'That did not work', message: told });
+      if (!told && done) notifications.show({ color: 'teal', message: done });
+      return error ? undefined : data;
+    },
+    [client, mutation, quiet],
+  );
+  return { act, busy: state.busy, error: state.error, clear: () => setState({ busy: false }) };
+}
