@@ -1,0 +1,55 @@
+import { CloseButton, TextInput } from '@mantine/core';
+import { useDebouncedCallback } from '@mantine/hooks';
+import { IconSearch } from '@tabler/icons-react';
+import { useEffect, useRef, useState } from 'react';
+
+import { useOffer } from './commands';
+
+/** Text to look for; told a moment after the typing stops. `/` goes here. */
+export function SearchBox({ value, onChange, label }: { value: string; onChange: (value: string) => void; label: string }) {
+  const [text, setText] = useState(value);
+  const field = useRef<HTMLInputElement>(null);
+  const told = useRef(value);
+  const tell = useDebouncedCallback((next: string) => {
+    told.current = next;
+    onChange(next);
+  }, 250);
+  useEffect(() => {
+    // Somebody else changed it: a link, or "back".
+    if (value !== told.current) {
+      told.current = value;
+      setText(value);
+    }
+  }, [value]);
+  useOffer([{ label: 'Search', hotkey: '/', run: () => field.current?.focus() }]);
+  return (
+    <TextInput
+      ref={field}
+      size="xs"
+      w={{ base: '100%', xs: 280 }}
+      aria-label={label}
+      placeholder={`${label} ( / )`}
+      leftSection={<IconSearch size={14} aria-hidden />}
+      rightSection={
+        text && (
+          <CloseButton
+            size="xs"
+            aria-label="Clear the search"
+            onClick={() => {
+              setText('');
+              tell('');
+            }}
+          />
+        )
+      }
+      value={text}
+      onChange={(event) => {
+        setText(event.currentTarget.value);
+        tell(event.currentTarget.value);
+      }}
+      onKeyDown={(event) => {
+        if (event.key === 'Escape') field.current?.blur();
+      }}
+    />
+  );
+}
