@@ -14,6 +14,8 @@ export default defineConfig({
     rollupOptions: { input: { index: 'index.html', graphiql: 'graphiql.html' } },
     chunkSizeWarningLimit: 5000,
   },
+  // GraphiQL's workers cannot be bundled ahead by the development server.
+  optimizeDeps: { entries: ['index.html'] },
   server: {
     proxy: {
       '/graphql': { target: process.env.HOOKLEDGER_DEV ?? 'http://127.0.0.1:8080', ws: true, changeOrigin: false },

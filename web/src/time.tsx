@@ -94,3 +94,14 @@ export function When({ at, exact = false, ...props }: TextProps & { at: string |
     </Tooltip>
   );
 }
+
+/** The same without a component behind the hover, for rows of which there are many. */
+export function Ago({ at }: { at: string }) {
+  const current = useNow();
+  const where = useZone();
+  return (
+    <time dateTime={at} title={absolute(at, where, true)}>
+      {relative(at, Math.max(current, Date.parse(at)))}
+    </time>
+  );
+}

@@ -2,6 +2,7 @@
 import { Client, cacheExchange, fetchExchange, mapExchange, subscriptionExchange } from '@urql/core';
 import { createClient as createSocket } from 'graphql-ws';
 import { askToSignIn, token } from '../session/session';
+import { connectionIs } from './connection';
 
 /** The code with which the server closes a socket whose session is over. */
 const UNAUTHORIZED = 4401;
@@ -12,11 +13,18 @@ function socketUrl(): string {
   return url.href;
 }
 
-/** For a signed-in person, or for nobody in particular. */
-export function makeClient(): Client {
+/**
+ * For a signed-in person, or for nobody in particular. Without a cache it keeps nothing of what it is answered:
+ * for long lists and large bodies, whose pages bound their own memory.
+ */
+export function makeClient({ cached = true }: { cached?: boolean } = {}): Client {
+  // A socket whose other end is gone without a word looks open for minutes: it has to answer now and then.
+  let open: WebSocket | undefined;
+  let silence: ReturnType<typeof setTimeout> | undefined;
   const socket = createSocket({
     url: socketUrl(),
     lazy: true,
+    keepAlive: 15_000,
     connectionParams: () => {
       const known = token();
       return known ? { authorization: `Bearer ${known}` } : {};
@@ -27,7 +35,20 @@ export function makeClient(): Client {
       new Promise((resolve) => setTimeout(resolve, Math.min(500 * 2 ** retries, 30_000) * (0.75 + Math.random() / 2))),
     shouldRetry: (event) => !(event instanceof CloseEvent && event.code === UNAUTHORIZED),
     on: {
+      connecting: (isRetry) => connectionIs(isRetry ? 'lost' : 'connecting'),
+      connected: (made, _payload, wasRetry) => {
+        if (made instanceof WebSocket) open = made;
+        connectionIs('connected', wasRetry);
+      },
+      ping: (received) => {
+        if (received) return;
+        clearTimeout(silence);
+        silence = setTimeout(() => open?.close(4408, 'no answer'), 10_000);
+      },
+      pong: () => clearTimeout(silence),
       closed: (event) => {
+        clearTimeout(silence);
+        connectionIs(event instanceof CloseEvent && event.code === 1000 ? 'idle' : 'lost');
         if (event instanceof CloseEvent && event.code === UNAUTHORIZED && token()) askToSignIn();
       },
     },
@@ -46,7 +67,7 @@ export function makeClient(): Client {
           if (error.graphQLErrors.some((each) => each.extensions.code === 'UNAUTHENTICATED') && token()) askToSignIn();
         },
       }),
-      cacheExchange,
+      ...(cached ? [cacheExchange] : []),
       fetchExchange,
       subscriptionExchange({
         forwardSubscription: ({ query, variables }) => ({

@@ -1,5 +1,8 @@
 import { ActionIcon, CopyButton, Group, Text, Tooltip } from '@mantine/core';
 import { IconCheck, IconCopy } from '@tabler/icons-react';
+import { useState } from 'react';
+
+import classes from './CopyText.module.css';
 
 /** Text that people carry elsewhere. `shown` is what stands there where all of it is too long. */
 export function CopyText({ value, shown, label = 'Copy', mono = true }: { value: string; shown?: string; label?: string; mono?: boolean }) {
@@ -33,5 +36,21 @@ export function Copy({ value, label = 'Copy' }: { value: string; label?: string 
         </Tooltip>
       )}
     </CopyButton>
+  );
+}
+
+/** The same with nothing but a button, for rows of which there are many. */
+export function QuickCopy({ value, label = 'Copy' }: { value: string; label?: string }) {
+  const [copied, setCopied] = useState(false);
+  const copy = () => {
+    void navigator.clipboard?.writeText(value).then(() => {
+      setCopied(true);
+      setTimeout(() => setCopied(false), 1500);
+    });
+  };
+  return (
+    <button type="button" className={classes.quick} title={copied ? 'Copied' : label} aria-label={copied ? 'Copied' : label} onClick={copy}>
+      {copied ? <IconCheck size={14} aria-hidden /> : <IconCopy size={14} aria-hidden />}
+    </button>
   );
 }

@@ -1,0 +1,161 @@
+// Asks before many webhooks are retried: how many, and why.
+import { Alert, Button, Group, Modal, Progress, Skeleton, Stack, Text, Textarea } from '@mantine/core';
+import { notifications } from '@mantine/notifications';
+import { useRef, useState } from 'react';
+import { useMutation } from 'urql';
+
+import { useAsk } from '../../api/ask';
+import { sentence } from '../../api/errors';
+import { count, plural } from '../../format';
+import { useOrganization } from '../../session/viewer';
+import type { ServerFilter } from './filter';
+import { RetryableQuery, RetryMatchingMutation, type WebhookRow } from './queries';
+import { type Outcome, useRetryEach } from './retry';
+
+export type RetryTarget = { rows: readonly Pick<WebhookRow, 'id' | 'webhookId'>[] } | { filter: ServerFilter; what?: string };
+
+type Props = { close: () => void; done: () => void; onRow?: (row: WebhookRow) => void };
+
+export function RetryDialog({ target, ...props }: Props & { target: RetryTarget | null }) {
+  return (
+    <Modal opened={target !== null} onClose={props.close} title="Retry webhooks" closeOnClickOutside={false}>
+      {target && ('rows' in target ? <Chosen rows={target.rows} {...props} /> : <Matching filter={target.filter} what={target.what} {...props} />)}
+    </Modal>
+  );
+}
+
+const MOST = 10_000;
+const means = 'Each gets one attempt at its destination now. If that fails too, it is a dead letter again.';
+
+/** All that match, by one mutation that does nothing where the number is another by then. */
+function Matching({ filter, what = 'that match the filter', close, done }: Props & { filter: ServerFilter; what?: string }) {
+  const { slug, id } = useOrganization();
+  const { data, error, again } = useAsk(RetryableQuery, { slug, filter });
+  const [{ fetching, error: refused }, retry] = useMutation(RetryMatchingMutation);
+  const [reason, setReason] = useState('');
+  const number = data?.organization?.retryableCount;
+  const go = async () => {
+    if (number === undefined) return;
+    const input = { organizationId: id, filter, expectedCount: number, reason: reason.trim() || null };
+    const { data: result } = await retry({ input });
+    if (!result) return;
+    const { retriedCount, skippedCount } = result.retryWebhooks;
+    notifications.show({
+      title: `${plural(retriedCount, 'webhook')} pending again`,
+      message: skippedCount > 0 ? `${count(skippedCount)} had been retried by somebody else a moment before.` : 'Their attempts begin now.',
+    });
+    done();
+    close();
+  };
+  return (
+    <Stack gap="sm">
+      {number === undefined && !error && <Skeleton height={22} width="70%" />}
+      {number !== undefined && number <= MOST && (
+        <Text size="sm">
+          <b>{plural(number, 'failed webhook')}</b> {what} will be retried. {means}
+        </Text>
+      )}
+      {filter.text && <Text size="xs" className="quiet">The text is looked for in ids and event types alone here, not in bodies.</Text>}
+      {number !== undefined && number > MOST && (
+        <Alert color="yellow">More than {count(MOST)} webhooks match. Narrow the filter, by time for example, and retry them part by part.</Alert>
+      )}
+      {number === 0 && <Text size="sm">Rejected webhooks are never processed, and those that succeeded need no retry.</Text>}
+      <Reason value={reason} set={setReason} />
+      {(error ?? refused) && (
+        <Alert color="red" role="alert">
+          {sentence(error ?? refused)}
+          <Button size="compact-xs" variant="subtle" onClick={again}>
+            Count again
+          </Button>
+        </Alert>
+      )}
+      <Group justify="flex-end">
+        <Button variant="default" onClick={close}>
+          Cancel
+        </Button>
+        <Button data-autofocus loading={fetching} disabled={!number || number > MOST} onClick={() => void go()}>
+          {number ? `Retry ${count(number)}` : 'Retry'}
+        </Button>
+      </Group>
+    </Stack>
+  );
+}
+
+/** Those that a person chose, one by one. */
+function Chosen({ rows, close, done, onRow }: Props & { rows: readonly Pick<WebhookRow, 'id' | 'webhookId'>[] }) {
+  const retryEach = useRetryEach();
+  const [reason, setReason] = useState('');
+  const [progress, setProgress] = useState<number>();
+  const [outcome, setOutcome] = useState<Outcome>();
+  const stop = useRef<AbortController>(undefined);
+  const busy = progress !== undefined && !outcome;
+  const go = async () => {
+    stop.current = new AbortController();
+    setProgress(0);
+    const result = await retryEach(rows, reason, { onRow, onProgress: setProgress, signal: stop.current.signal });
+    if (result.refused.length > 0) {
+      setOutcome(result);
+      return;
+    }
+    notifications.show({ title: `${plural(result.retried, 'webhook')} pending again`, message: 'Their attempts begin now.' });
+    done();
+    close();
+  };
+  if (outcome) {
+    return (
+      <Stack gap="sm">
+        <Alert color="yellow" role="alert" title={`${plural(outcome.retried, 'webhook')} pending again, ${count(outcome.refused.length)} not`}>
+          {[...new Set(outcome.refused.map(({ why }) => why))].slice(0, 5).map((why) => (
+            <Text key={why} size="sm">
+              {why}
+            </Text>
+          ))}
+        </Alert>
+        <Group justify="flex-end">
+          <Button
+            onClick={() => {
+              done();
+              close();
+            }}
+          >
+            Close
+          </Button>
+        </Group>
+      </Stack>
+    );
+  }
+  return (
+    <Stack gap="sm">
+      <Text size="sm">
+        <b>{plural(rows.length, 'failed webhook')}</b> will be retried. {means}
+      </Text>
+      <Reason value={reason} set={setReason} disabled={busy} />
+      {progress !== undefined && <Progress value={(progress / rows.length) * 100} aria-label="Retried" />}
+      <Group justify="flex-end">
+        <Button variant="default" onClick={() => (busy ? stop.current?.abort() : close())}>
+          {busy ? `Stop after ${count(progress)}` : 'Cancel'}
+        </Button>
+        <Button data-autofocus loading={busy} onClick={() => void go()}>
+          Retry {count(rows.length)}
+        </Button>
+      </Group>
+    </Stack>
+  );
+}
+
+export function Reason({ value, set, disabled }: { value: string; set: (value: string) => void; disabled?: boolean }) {
+  return (
+    <Textarea
+      label="Reason"
+      description="Optional. It stands in the log with your name."
+      placeholder="The destination was repaired"
+      maxLength={500}
+      autosize
+      minRows={1}
+      maxRows={4}
+      disabled={disabled}
+      value={value}
+      onChange={(event) => set(event.currentTarget.value)}
+    />
+  );
+}

@@ -1,0 +1,153 @@
+// What the list shows of a webhook.
+import type { MouseEvent, ReactNode } from 'react';
+import { Link } from 'wouter';
+
+import { bytes, duration } from '../../format';
+import { Ago } from '../../time';
+import { QuickCopy } from '../../ui/CopyText';
+import { ProviderMark, providers } from '../../ui/ProviderName';
+import { standing, standings } from '../../ui/Status';
+import type { Column } from '../../ui/VirtualTable';
+import classes from './columns.module.css';
+import type { WebhookRow } from './queries';
+
+/** `hrefOf` is the page of a webhook, so that it opens in another tab. */
+export function columnsFor(hrefOf: (row: WebhookRow) => string, choice?: Column<WebhookRow>): Column<WebhookRow>[] {
+  return [
+    ...(choice ? [choice] : []),
+    { key: 'status', label: 'Status', width: '130px', render: (row) => <StatusCell row={row} /> },
+    {
+      key: 'type',
+      label: 'Type',
+      width: 'minmax(180px, 1.4fr)',
+      render: (row) => (
+        <Link href={hrefOf(row)} className={classes.type} onClick={leaveToRow}>
+          <EventType value={row.eventType} />
+        </Link>
+      ),
+    },
+    { key: 'provider', label: 'Provider', width: '120px', render: (row) => <ProviderCell row={row} /> },
+    { key: 'id', label: 'Id', width: '150px', render: (row) => <IdCell row={row} /> },
+    { key: 'received', label: 'Received', width: '100px', render: (row) => <Ago at={row.receivedAt} /> },
+    { key: 'attempts', label: 'Attempts', width: '64px', right: true, render: (row) => attempts(row) },
+    { key: 'latency', label: 'Latency', width: '80px', right: true, render: (row) => latency(row) },
+    { key: 'flags', label: 'Notes', width: 'minmax(160px, 1fr)', render: (row) => <Notes row={row} /> },
+  ];
+}
+
+/** A plain click on the link opens what a click on the row does; with a key it opens another tab. */
+function leaveToRow(event: MouseEvent): void {
+  if (event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+  event.preventDefault();
+  const row = event.currentTarget.closest<HTMLElement>('[role="row"]');
+  row?.click();
+}
+
+export function StatusCell({ row }: { row: WebhookRow }) {
+  const { word, icon: Symbol, color, means } = standings[standing(row)];
+  return (
+    <span className={classes.status} style={{ color }} title={row.errorMessage ? `${means}: ${row.errorMessage}` : means}>
+      <Symbol size={16} aria-hidden />
+      {word}
+    </span>
+  );
+}
+
+export function EventType({ value }: { value: string | null | undefined }) {
+  return value ? <bdi className={classes.foreign}>{value.slice(0, 200)}</bdi> : <span className="quiet">no type</span>;
+}
+
+function ProviderCell({ row }: { row: WebhookRow }) {
+  const { word } = providers[row.provider.providerName];
+  return (
+    <span className={classes.status} title={word}>
+      <ProviderMark kind={row.provider.providerName} size={16} />
+      <span className="cut">{word}</span>
+    </span>
+  );
+}
+
+function IdCell({ row }: { row: WebhookRow }) {
+  return (
+    <span className={classes.id}>
+      <span className="mono" title={row.webhookId}>
+        {row.webhookId.slice(0, 8)}…
+      </span>
+      <QuickCopy value={row.webhookId} label="Copy the id" />
+    </span>
+  );
+}
+
+/** How often it was tried, as far as the row tells; a person's retries are told by the webhook itself. */
+export function attempts(row: WebhookRow): string {
+  if (row.rejection) return '–';
+  return String(row.status === 'PENDING' && row.retryCount === 0 ? 0 : row.retryCount + 1);
+}
+
+/** From received to processed. */
+export function latency(row: WebhookRow): string {
+  return row.processedAt ? duration(Date.parse(row.processedAt) - Date.parse(row.receivedAt)) : '–';
+}
+
+type Note = { key: string; word: string; means: string; color: string };
+
+export function notesOf(row: WebhookRow): Note[] {
+  const notes: Note[] = [];
+  const add = (key: string, word: string, means: string, color: string) => notes.push({ key, word, means, color });
+  if (row.bodyDiffers) add('body', 'Body differs', 'A further delivery of this event came with another body', 'var(--failed)');
+  if (row.suspectedReplay) add('replay', 'Replay?', 'This body came before under another id, which the sender does not sign', 'var(--pending)');
+  if (row.rejection === 'transmission_replayed') add('transmission', 'Replayed', 'A transmission was sent again with another body', 'var(--failed)');
+  if (row.duplicateCount > 0) add('duplicates', `${row.duplicateCount}× again`, `Delivered again ${row.duplicateCount} times; processed once`, 'var(--quiet)');
+  return notes;
+}
+
+function Notes({ row }: { row: WebhookRow }) {
+  const status = standing(row);
+  return (
+    <span className={classes.notes}>
+      {notesOf(row).map(({ key, word, means, color }) => (
+        <span key={key} className={classes.note} style={{ color }} title={means}>
+          {word}
+        </span>
+      ))}
+      {status === 'failed' && row.nextRetryAt ? (
+        <span className="quiet">
+          again <Ago at={row.nextRetryAt} />
+        </span>
+      ) : (
+        row.errorMessage && (
+          <bdi className={classes.error} title={row.errorMessage.slice(0, 500)}>
+            {row.errorMessage.slice(0, 200)}
+          </bdi>
+        )
+      )}
+    </span>
+  );
+}
+
+/** The same on a narrow screen. */
+export function WebhookCard({ row, href, choice }: { row: WebhookRow; href: string; choice?: ReactNode }) {
+  return (
+    <div className={classes.card}>
+      <div className={classes.line}>
+        <span className={classes.line}>
+          {choice}
+          <StatusCell row={row} />
+        </span>
+        <span className="quiet">
+          <Ago at={row.receivedAt} />
+        </span>
+      </div>
+      <Link href={href} className={classes.type} onClick={leaveToRow}>
+        <EventType value={row.eventType} />
+      </Link>
+      <div className={classes.line}>
+        <ProviderCell row={row} />
+        <span className="quiet cut">
+          {bytes(row.bodySize)}
+          {notesOf(row).map(({ word }) => ` · ${word}`)}
+        </span>
+      </div>
+    </div>
+  );
+}

@@ -1,0 +1,148 @@
+// Which webhooks: how it stands in the address, what the server is asked, and whether a row that changed still belongs there.
+import type { VariablesOf } from '../../api/graphql';
+import { type ProviderKind, providerKinds, providers as services } from '../../ui/ProviderName';
+import { type Standing, standing } from '../../ui/Status';
+import { listOf, type Search } from '../../url';
+import type { WebhookRow, WebhooksQuery } from './queries';
+
+export type ServerFilter = NonNullable<VariablesOf<typeof WebhooksQuery>['filter']>;
+
+/** The parameters of the address that filter; pages that link here use them too (`webhooksHref`). */
+export type FilterParameters = {
+  /** Text or an id. */
+  q?: string;
+  /** Statuses with commas between; of `failed`, `dead` and `rejected` one alone. */
+  status?: string;
+  /** `stripe`, `github`…, or the id of a provider. */
+  provider?: string;
+  type?: string;
+  signature?: 'valid' | 'invalid';
+  flag?: 'any' | 'body' | 'replay';
+  /** `15m`, `1h`, `24h`, `7d`, `30d`: up to now. Instead of `from` and `to`. */
+  since?: string;
+  from?: string;
+  to?: string;
+};
+
+export const filterNames = ['q', 'status', 'provider', 'type', 'signature', 'flag', 'since', 'from', 'to'] as const;
+
+export const spans: Record<string, { word: string; milliseconds: number }> = {
+  '15m': { word: 'Last 15 minutes', milliseconds: 15 * 60_000 },
+  '1h': { word: 'Last hour', milliseconds: 3_600_000 },
+  '24h': { word: 'Last 24 hours', milliseconds: 86_400_000 },
+  '7d': { word: 'Last 7 days', milliseconds: 7 * 86_400_000 },
+  '30d': { word: 'Last 30 days', milliseconds: 30 * 86_400_000 },
+};
+
+/** The address of the list with a filter. */
+export function webhooksHref(base: string, filter: FilterParameters): string {
+  const parameters = new URLSearchParams(Object.entries(filter).filter(([, value]) => value) as [string, string][]);
+  return parameters.size ? `${base}/webhooks?${parameters.toString()}` : `${base}/webhooks`;
+}
+
+export type Filter = {
+  text: string;
+  /** Empty is all of them. */
+  standings: Standing[];
+  providerId: string | undefined;
+  /** The address names a provider that is not there. */
+  unknownProvider: boolean;
+  type: string;
+  signature: 'valid' | 'invalid' | undefined;
+  flag: 'any' | 'body' | 'replay' | undefined;
+  from: number | undefined;
+  to: number | undefined;
+};
+
+/** These say more than a status of the server does, so that they stand alone. */
+const alone: readonly Standing[] = ['failed', 'dead', 'rejected'];
+const known: readonly Standing[] = ['pending', 'processing', 'success', 'failed', 'dead', 'rejected'];
+
+/** The statuses after one was switched on or off. */
+export function toggled(before: readonly Standing[], which: Standing): Standing[] {
+  if (before.includes(which)) return before.filter((each) => each !== which);
+  if (alone.includes(which)) return [which];
+  return [...before.filter((each) => !alone.includes(each)), which];
+}
+
+export type KnownProvider = { id: string; providerName: ProviderKind; deletedAt?: string | null };
+
+/** Reads the address. What makes no sense there is taken as if it were not there. */
+export function filterOf(search: Search, providers: readonly KnownProvider[], now: number): Filter {
+  const named = listOf(search.status).filter((word): word is Standing => (known as readonly string[]).includes(word));
+  const single = named.find((each) => alone.includes(each));
+  const provider = providerOf(search.provider, providers);
+  const span = search.since ? spans[search.since] : undefined;
+  return {
+    text: search.q?.trim() ?? '',
+    standings: single ? [single] : named,
+    providerId: provider?.id,
+    unknownProvider: Boolean(search.provider) && !provider,
+    type: search.type ?? '',
+    signature: search.signature === 'valid' || search.signature === 'invalid' ? search.signature : undefined,
+    flag: search.flag === 'any' || search.flag === 'body' || search.flag === 'replay' ? search.flag : undefined,
+    from: span ? now - span.milliseconds : time(search.from),
+    to: span ? undefined : time(search.to),
+  };
+}
+
+export function providerOf(word: string | undefined, providers: readonly KnownProvider[]): KnownProvider | undefined {
+  if (!word) return undefined;
+  const kind = providerKinds.find((each) => services[each].slug === word);
+  const fitting = providers.filter((each) => each.id === word || each.providerName === kind);
+  return fitting.find((each) => !each.deletedAt) ?? fitting[0];
+}
+
+function time(text: string | undefined): number | undefined {
+  const at = text ? Date.parse(text) : Number.NaN;
+  return Number.isNaN(at) ? undefined : at;
+}
+
+export function isFiltered(filter: Filter): boolean {
+  return filter.unknownProvider || Object.keys(serverFilter(filter)).length > 0;
+}
+
+/** What the server is asked for. */
+export function serverFilter(filter: Filter): ServerFilter {
+  const asked: ServerFilter = {};
+  const [first] = filter.standings;
+  if (filter.text) asked.text = filter.text;
+  if (first === 'dead') asked.deadLettered = true;
+  else if (first === 'failed') Object.assign(asked, { status: ['FAILED'], deadLettered: false, signatureValid: true });
+  else if (first === 'rejected') Object.assign(asked, { status: ['FAILED'], signatureValid: false });
+  else if (first) asked.status = filter.standings.map((each) => each.toUpperCase() as 'PENDING' | 'PROCESSING' | 'SUCCESS');
+  if (filter.providerId) asked.providerId = filter.providerId;
+  if (filter.type) asked.eventType = filter.type;
+  if (filter.signature) asked.signatureValid = filter.signature === 'valid';
+  if (filter.flag === 'any') asked.flagged = true;
+  if (filter.flag === 'body') asked.bodyDiffers = true;
+  if (filter.flag === 'replay') asked.suspectedReplay = true;
+  if (filter.from !== undefined) asked.receivedFrom = new Date(filter.from).toISOString();
+  if (filter.to !== undefined) asked.receivedTo = new Date(filter.to).toISOString();
+  return asked;
+}
+
+/**
+ * What changes are followed: the parts of the filter that never change for a webhook. A row whose status changes away
+ * is told of too, so that the list shows it; `matches` decides about new ones.
+ */
+export function followed(filter: Filter): ServerFilter {
+  const { providerId, eventType, receivedTo } = serverFilter(filter);
+  return { providerId, eventType, receivedTo };
+}
+
+/** Whether a row belongs to the list as it is now. A filter by text cannot be told from the row. */
+export function matches(filter: Filter, row: WebhookRow): boolean {
+  const at = Date.parse(row.receivedAt);
+  return (
+    (filter.standings.length === 0 || filter.standings.includes(standing(row))) &&
+    (!filter.providerId || row.provider.id === filter.providerId) &&
+    (!filter.type || row.eventType === filter.type) &&
+    (!filter.signature || row.signatureValid === (filter.signature === 'valid')) &&
+    (filter.flag !== 'any' || row.flagged) &&
+    (filter.flag !== 'body' || row.bodyDiffers) &&
+    (filter.flag !== 'replay' || row.suspectedReplay) &&
+    (filter.from === undefined || at >= filter.from) &&
+    (filter.to === undefined || at < filter.to)
+  );
+}

@@ -1,0 +1,148 @@
+// The rows that are at hand: pages of a long list, of which those near the eye are kept and the others can be fetched again.
+// Everything here is a value and a function over it.
+import type { WebhookRow } from './queries';
+
+/** Rows of a page. */
+export const PAGE = 100;
+/** Pages that are kept, around those in view. */
+const KEPT = 12;
+/** Rows that came live and stand above the first page, at most. */
+const MOST_ON_TOP = 200;
+
+export type Page = {
+  /** Where the server begins it; `null` is at the newest. */
+  after: string | null;
+  /** `null` while they are not kept. */
+  rows: readonly WebhookRow[] | null;
+  /** Changes were missed: it is shown as it was until it has been read again. */
+  old?: boolean;
+  /** Rows it has or had. */
+  size: number;
+  /** When its last row was received: what is older belongs to the next page. */
+  oldest: string;
+};
+
+export type Rows = {
+  /** Came while one looked, newest first. */
+  top: readonly WebhookRow[];
+  pages: readonly Page[];
+  /** Where the next page begins; `undefined` where there is none. */
+  next: string | undefined;
+  /** New ones that are not shown, because one looks further down. */
+  waiting: number;
+  /** There is more between `top` and the pages than is at hand, or changes were missed: read again. */
+  stale: boolean;
+};
+
+export const none: Rows = { top: [], pages: [], next: undefined, waiting: 0, stale: false };
+
+export type Answer = { rows: readonly WebhookRow[]; next: string | undefined };
+
+/** Before anything was loaded there is nothing to count. */
+export const isLoaded = (list: Rows): boolean => list.pages.length > 0;
+
+export function count(list: Rows): number {
+  return list.pages.reduce((sum, page) => sum + page.size, list.top.length);
+}
+
+/** The page that an index is on, and its place there; -1 is above the first page. */
+export function place(list: Rows, index: number): { page: number; at: number } {
+  let at = index - list.top.length;
+  if (at < 0) return { page: -1, at: index };
+  for (let page = 0; page < list.pages.length; page++) {
+    const size = list.pages[page]?.size ?? 0;
+    if (at < size) return { page, at };
+    at -= size;
+  }
+  return { page: list.pages.length, at };
+}
+
+export function rowAt(list: Rows, index: number): WebhookRow | undefined {
+  const { page, at } = place(list, index);
+  return page < 0 ? list.top[at] : list.pages[page]?.rows?.[at];
+}
+
+/** Where a webhook stands in the list, where it is at hand. */
+export function indexOf(list: Rows, webhookId: string): number {
+  const top = list.top.findIndex((row) => row.webhookId === webhookId);
+  if (top >= 0) return top;
+  let before = list.top.length;
+  for (const page of list.pages) {
+    const at = page.rows?.findIndex((row) => row.webhookId === webhookId) ?? -1;
+    if (at >= 0) return before + at;
+    before += page.size;
+  }
+  return -1;
+}
+
+/** Begins anew with the newest rows. What came while they were on their way stays on top. */
+export function begun(answer: Answer, before: Rows): Rows {
+  const newest = answer.rows[0]?.receivedAt ?? '';
+  const there = new Set(answer.rows.map((row) => row.webhookId));
+  const top = before.stale ? [] : before.top.filter((row) => row.receivedAt >= newest && !there.has(row.webhookId));
+  return { ...withNext(none, null, answer), top };
+}
+
+/** Changes were missed while one looks further down: pages are read again where they stand. */
+export function aged(list: Rows): Rows {
+  return { ...list, waiting: list.waiting + 1, pages: list.pages.map((page) => ({ ...page, old: true })) };
+}
+
+/** The next page came. */
+export function withNext(list: Rows, after: string | null, { rows, next }: Answer): Rows {
+  // An empty page only says how far a search looked; but the first one says that there is nothing.
+  if (rows.length === 0 && list.pages.length > 0) return { ...list, next };
+  const page = { after, rows, size: rows.length, oldest: rows.at(-1)?.receivedAt ?? '' };
+  return { ...list, pages: [...list.pages, page], next };
+}
+
+/** A page came again. Where rows have left the filter since, those of the next page would follow: they are cut off. */
+export function withPage(list: Rows, index: number, answer: Answer): Rows {
+  return {
+    ...list,
+    pages: list.pages.map((page, at) => {
+      if (at !== index) return page;
+      const rows = answer.rows.filter((row) => row.receivedAt >= page.oldest);
+      return { ...page, rows, size: rows.length, old: false };
+    }),
+  };
+}
+
+/** Lets go of the rows that are far from those in view. */
+export function trimmed(list: Rows, first: number, last: number): Rows {
+  const from = place(list, first).page - KEPT / 2;
+  const to = place(list, last).page + KEPT / 2;
+  if (!list.pages.some((page, at) => page.rows && (at < from || at > to))) return list;
+  return { ...list, pages: list.pages.map((page, at) => (page.rows && (at < from || at > to) ? { ...page, rows: null } : page)) };
+}
+
+export type Changes = {
+  /** The latest of each webhook that changed. */
+  rows: ReadonlyMap<string, WebhookRow>;
+  /** Those of them that are new and belong to the list, newest first. */
+  created: readonly WebhookRow[];
+};
+
+/** What changed meanwhile: in place; new ones on top where one looks there, counted where one does not. */
+export function changed(list: Rows, { rows, created }: Changes, atTop: boolean): Rows {
+  if (!isLoaded(list)) return list;
+  const fresh = created.filter((row) => indexOf(list, row.webhookId) < 0);
+  const swap = (all: readonly WebhookRow[]) => (all.some((row) => isNewer(rows.get(row.webhookId), row)) ? all.map((row) => latest(rows.get(row.webhookId), row)) : all);
+  const next = {
+    ...list,
+    top: swap(list.top),
+    pages: list.pages.map((page) => {
+      const swapped = page.rows && swap(page.rows);
+      return swapped === page.rows ? page : { ...page, rows: swapped };
+    }),
+  };
+  if (fresh.length === 0) return next;
+  if (!atTop) return { ...next, waiting: next.waiting + fresh.length };
+  const top = [...fresh, ...next.top].sort((a, b) => (a.receivedAt < b.receivedAt ? 1 : a.receivedAt > b.receivedAt ? -1 : 0));
+  if (top.length <= MOST_ON_TOP) return { ...next, top };
+  // More than one can read came at once: the newest stay, and the rest is read again.
+  return { ...next, top: top.slice(0, PAGE), pages: [{ after: null, rows: [], size: 0, oldest: '' }], next: undefined, stale: true };
+}
+
+const isNewer = (one: WebhookRow | undefined, other: WebhookRow) => one !== undefined && one.updatedAt >= other.updatedAt && one !== other;
+const latest = (one: WebhookRow | undefined, other: WebhookRow) => (one && isNewer(one, other) ? one : other);

@@ -1,0 +1,241 @@
+// The list at hand, loaded as one scrolls and kept up to date while changes come.
+import { useCallback, useEffect, useMemo, useRef, useState } from 'react';
+import { useSubscription } from 'urql';
+
+import { ask } from '../../api/ask';
+import { useConnection } from '../../api/connection';
+import { followed, type Filter, matches, serverFilter } from './filter';
+import { WebhookChangedSubscription, type WebhookRow, WebhooksQuery } from './queries';
+import { aged, type Answer, begun, changed, count, isLoaded, none, PAGE, place, type Rows, trimmed, withNext, withPage } from './rows';
+
+/** Changes are shown together, so often. */
+const FLUSH_MS = 250;
+/** Where more came than one can read, the list is read again, at most so often. */
+const RELOAD_MS = 2_000;
+/** Changes that wait for being shown, at most; then the list is read again. */
+const MOST_WAITING = 1_000;
+/** A search that finds little goes on by itself so many times 10,000 webhooks. */
+const SEARCH_ON = 5;
+
+export type RowsAtHand = {
+  list: Rows;
+  loading: boolean;
+  error: Error | undefined;
+  /** Why changes do not come, where they should. */
+  interrupted: Error | undefined;
+  /** A search looked so far and found little: going on is up to the person. */
+  paused: boolean;
+  /** What is in view; loads what is missing there, lets go of what is far. */
+  look: (first: number, last: number) => void;
+  /** Reads from the newest on. What is shown stays until then. */
+  reload: () => void;
+  /** Goes on after an error or a pause. */
+  goOn: () => void;
+  /** A row that one knows to have changed. */
+  replace: (row: WebhookRow) => void;
+};
+
+export function useRows(
+  { slug, organizationId }: { slug: string; organizationId: string },
+  filter: Filter,
+  { live, atTop }: { live: boolean; atTop: () => boolean },
+): RowsAtHand {
+  const [list, setList] = useState(none);
+  const [error, setError] = useState<Error>();
+  const [loading, setLoading] = useState(true);
+  const [paused, setPaused] = useState(false);
+  // What runs now, by its place; a filter that changes makes all of it void.
+  const running = useRef(new Set<string>());
+  const era = useRef(0);
+  const now = useRef({ list, filter });
+  now.current = { list, filter };
+  const key = useMemo(() => JSON.stringify(serverFilter(filter)), [filter]);
+
+  const load = useCallback(
+    async (name: string, after: string | null, take: (answer: Answer) => void) => {
+      if (running.current.has(name)) return;
+      running.current.add(name);
+      const mine = era.current;
+      try {
+        const answer = await page(slug, key, after);
+        if (mine !== era.current) return;
+        take(answer);
+        setError(undefined);
+      } catch (cause) {
+        if (mine === era.current) setError(cause instanceof Error ? cause : new Error(String(cause)));
+      } finally {
+        if (mine === era.current) {
+          running.current.delete(name);
+          setLoading(false);
+        }
+      }
+    },
+    [slug, key],
+  );
+
+  const reload = useCallback(() => {
+    era.current += 1;
+    running.current.clear();
+    setPaused(false);
+    void load('first', null, (answer) => setList((before) => begun(answer, before)));
+  }, [load]);
+
+  useEffect(() => {
+    setList(none);
+    setLoading(true);
+    setError(undefined);
+    reload();
+    return () => {
+      era.current += 1;
+      running.current.clear();
+    };
+  }, [reload]);
+
+  const more = useCallback(() => {
+    const { next } = now.current.list;
+    if (next !== undefined) void load('next', next, (answer) => setList((before) => withNext(before, next, answer)));
+  }, [load]);
+
+  // A search goes on by itself while it has found less than fills the window.
+  const empty = useRef(0);
+  useEffect(() => {
+    if (!isLoaded(list) || list.next === undefined || count(list) >= PAGE / 2 || paused || error) {
+      if (count(list) >= PAGE / 2) empty.current = 0;
+      return;
+    }
+    empty.current += 1;
+    if (empty.current > SEARCH_ON) setPaused(true);
+    else more();
+  }, [list, more, paused, error]);
+
+  const view = useRef<readonly [number, number]>([0, 0]);
+  const look = useCallback(
+    (first: number, last: number) => {
+      view.current = [first, last];
+      const { list: rows } = now.current;
+      if (!isLoaded(rows)) return;
+      for (let at = Math.max(place(rows, first).page, 0); at <= place(rows, last).page; at++) {
+        const missing = rows.pages[at];
+        if (missing && (!missing.rows || missing.old)) void load(`page ${at}`, missing.after, (answer) => setList((before) => withPage(before, at, answer)));
+      }
+      setList((before) => trimmed(before, first, last));
+      if (last > count(rows) - PAGE / 2 && !paused) more();
+    },
+    [load, more, paused],
+  );
+
+  // What is in view may have been let go, or be old.
+  useEffect(() => look(...view.current), [look, list]);
+
+  const goOn = useCallback(() => {
+    setError(undefined);
+    setPaused(false);
+    empty.current = 0;
+    if (isLoaded(now.current.list)) more();
+    else reload();
+  }, [more, reload]);
+
+  const replace = useCallback(
+    (row: WebhookRow) => setList((before) => changed(before, { rows: new Map([[row.webhookId, row]]), created: [] }, false)),
+    [],
+  );
+
+  const interrupted = useFollowing({ organizationId, filter, live, loaded: isLoaded(list), atTop, setList, reload });
+  useReloading(list.stale, reload);
+  return { list, loading, error, interrupted, paused, look, reload, goOn, replace };
+}
+
+async function page(slug: string, filter: string, after: string | null): Promise<Answer> {
+  const asked = JSON.parse(filter) as ReturnType<typeof serverFilter>;
+  const { organization } = await ask(WebhooksQuery, { slug, filter: asked, first: PAGE, after });
+  if (!organization) throw new Error('There is no such organization');
+  const { nodes, pageInfo, searchedTo } = organization.webhooks;
+  return { rows: nodes, next: searchedTo ?? (pageInfo.hasNextPage ? (pageInfo.endCursor ?? undefined) : undefined) };
+}
+
+/** Takes what changed, some at a time. */
+function useFollowing({ organizationId, filter, live, loaded, atTop, setList, reload }: {
+  organizationId: string;
+  filter: Filter;
+  live: boolean;
+  loaded: boolean;
+  atTop: () => boolean;
+  setList: (change: (before: Rows) => Rows) => void;
+  reload: () => void;
+}): Error | undefined {
+  const waiting = useRef({ rows: new Map<string, WebhookRow>(), created: new Set<string>(), missed: false });
+  const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
+  const current = useRef({ filter, atTop, reload, loaded });
+  current.current = { filter, atTop, reload, loaded };
+
+  const flush = useCallback(() => {
+    timer.current = undefined;
+    // What comes before the list is there waits for it.
+    if (!current.current.loaded) {
+      timer.current = setTimeout(flush, FLUSH_MS);
+      return;
+    }
+    const { rows, created, missed } = waiting.current;
+    waiting.current = { rows: new Map(), created: new Set(), missed: false };
+    const top = current.current.atTop();
+    if (missed) {
+      // Whoever looks further down keeps their place, and is told.
+      if (top) current.current.reload();
+      else setList(aged);
+      return;
+    }
+    const fresh = current.current.filter.text ? [] : [...rows.values()].filter((row) => created.has(row.webhookId) && matches(current.current.filter, row));
+    setList((before) => changed(before, { rows, created: fresh }, top));
+  }, [setList]);
+
+  const soon = useCallback(() => {
+    timer.current ??= setTimeout(flush, FLUSH_MS);
+  }, [flush]);
+  useEffect(() => () => clearTimeout(timer.current), []);
+
+  const followedKey = JSON.stringify(followed(filter));
+  const variables = useMemo(
+    () => ({ organizationId, filter: JSON.parse(followedKey) as ReturnType<typeof followed> }),
+    [organizationId, followedKey],
+  );
+  const [{ error }] = useSubscription({ query: WebhookChangedSubscription, variables, pause: !live }, (_, data) => {
+    const { kind, webhook } = data.webhookChanged;
+    const into = waiting.current;
+    if (!webhook || kind === 'MISSED' || into.rows.size >= MOST_WAITING) {
+      into.missed = true;
+    } else {
+      into.rows.set(webhook.webhookId, webhook);
+      if (kind === 'CREATED') into.created.add(webhook.webhookId);
+    }
+    soon();
+    return data;
+  });
+
+  // What happened while the socket was gone, or while live was off, was missed.
+  const { reconnections } = useConnection();
+  const seen = useRef(reconnections);
+  useEffect(() => {
+    if (seen.current === reconnections) return;
+    seen.current = reconnections;
+    if (!live) return;
+    waiting.current.missed = true;
+    soon();
+  }, [reconnections, live, soon]);
+  const wasLive = useRef(live);
+  useEffect(() => {
+    if (live && !wasLive.current) {
+      waiting.current.missed = true;
+      soon();
+    }
+    wasLive.current = live;
+  }, [live, soon]);
+  return live ? error : undefined;
+}
+
+function useReloading(stale: boolean, reload: () => void): void {
+  useEffect(() => {
+    if (!stale) return;
+    const timer = setTimeout(reload, RELOAD_MS);
+    return () => clearTimeout(timer);
+  }, [stale, reload]);
+}

@@ -1,0 +1,45 @@
+// Which rows are chosen. Those that are chosen stay so when the list goes on.
+import { useCallback, useMemo, useRef, useState } from 'react';
+
+import type { WebhookRow } from './queries';
+import { indexOf, rowAt, type Rows } from './rows';
+
+/** More are retried by the filter that they match, at once. */
+export const MOST_CHOSEN = 1_000;
+
+export type Selection = {
+  chosen: ReadonlyMap<string, WebhookRow>;
+  has: (row: WebhookRow) => boolean;
+  /** With `range`, all from the one chosen before up to this one. */
+  choose: (row: WebhookRow, range: boolean) => void;
+  clear: () => void;
+};
+
+export function useSelection(list: Rows): Selection {
+  const [chosen, setChosen] = useState<ReadonlyMap<string, WebhookRow>>(new Map());
+  const anchor = useRef<string>(undefined);
+  const rows = useRef(list);
+  rows.current = list;
+  const choose = useCallback((row: WebhookRow, range: boolean) => {
+    // Read now: by the time that the change is made the anchor is another.
+    const from = range && anchor.current !== undefined ? indexOf(rows.current, anchor.current) : -1;
+    const to = indexOf(rows.current, row.webhookId);
+    anchor.current = row.webhookId;
+    setChosen((before) => {
+      const next = new Map(before);
+      if (from >= 0 && to >= 0) {
+        const [first, last] = from < to ? [from, to] : [to, from];
+        for (let index = first; index <= last && next.size < MOST_CHOSEN; index++) {
+          const each = rowAt(rows.current, index);
+          if (each) next.set(each.webhookId, each);
+        }
+      } else if (!next.delete(row.webhookId) && next.size < MOST_CHOSEN) {
+        next.set(row.webhookId, row);
+      }
+      return next;
+    });
+  }, []);
+  const clear = useCallback(() => setChosen(new Map()), []);
+  const has = useCallback((row: WebhookRow) => chosen.has(row.webhookId), [chosen]);
+  return useMemo(() => ({ chosen, has, choose, clear }), [chosen, has, choose, clear]);
+}
