@@ -12,6 +12,7 @@
 
 mod app;
 mod audit;
+mod browser;
 mod commands;
 mod contract;
 mod deliveries;

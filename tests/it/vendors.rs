@@ -11,7 +11,12 @@ use crate::app::{Actor, GITHUB_SECRET, TestApp};
 
 /// Runs a script of `tests/js` and reads the line of JSON that it ends with.
 pub async fn script(name: &'static str, environment: Vec<(&'static str, String)>) -> Value {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/js");
+    script_of("tests/js", name, environment).await
+}
+
+/// The same, for another directory.
+pub async fn script_of(directory: &str, name: &'static str, environment: Vec<(&'static str, String)>) -> Value {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(directory);
     assert!(directory.join("node_modules").exists(), "the npm packages are missing: run `make setup`");
     let output = tokio::task::spawn_blocking(move || {
         Command::new("node").arg(name).envs(environment).current_dir(directory).output().unwrap()

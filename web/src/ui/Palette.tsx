@@ -14,9 +14,14 @@ type Entry = { label: string; detail: string; run: () => void };
 export function Palette({ opened, open, close }: { opened: boolean; open: () => void; close: () => void }) {
   useHotkeys([['mod+K', open]], []);
   return (
-    <Modal opened={opened} onClose={close} withCloseButton={false} padding={0} size={560} yOffset="12vh" aria-label="Go to">
-      <Choice close={close} />
-    </Modal>
+    <Modal.Root opened={opened} onClose={close} padding={0} size={560} yOffset="12vh">
+      <Modal.Overlay />
+      <Modal.Content aria-label="Go to">
+        <Modal.Body>
+          <Choice close={close} />
+        </Modal.Body>
+      </Modal.Content>
+    </Modal.Root>
   );
 }
 

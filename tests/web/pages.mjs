@@ -1,0 +1,118 @@
+// Every page, as each role, in both themes and on a small screen: it shows something, and nothing is wrong on it.
+import { graphql } from './api.mjs';
+import { base, end, hold, linkFor, look, person, problems, settled, signIn } from './browser.mjs';
+
+const slug = 'demo';
+const dashboard = `/dashboard/${slug}`;
+
+const superAdmin = await person();
+const start = await signIn(superAdmin, 'admin@localhost');
+const { organization } = await graphql(start, 'query($slug: String!) { organization(slug: $slug) { id webhooks(first: 1) { nodes { webhookId } } } }', { slug });
+const people = { admin: `ada-${process.pid}@example.com`, member: `max-${process.pid}@example.com` };
+for (const [role, email] of Object.entries(people)) {
+  const input = { organizationId: organization.id, email, role: role.toUpperCase() };
+  await graphql(start, 'mutation($input: InviteUserInput!) { inviteUser(input: $input) { user { id } } }', { input });
+}
+
+/** Signs in by the invitation. */
+async function joined(email) {
+  const context = await person();
+  const page = await context.newPage();
+  await page.goto(await linkFor(email));
+  await page.getByRole('button', { name: 'Sign in' }).click();
+  await page.waitForURL((url) => url.pathname.startsWith(dashboard));
+  const token = await page.evaluate(() => localStorage.getItem('hookledger.session'));
+  await context.close();
+  return token;
+}
+
+const tokens = {
+  'super-admin': await start.evaluate(() => localStorage.getItem('hookledger.session')),
+  admin: await joined(people.admin),
+  member: await joined(people.member),
+};
+await superAdmin.close();
+
+const [webhook] = organization.webhooks.nodes;
+const everybody = {
+  webhooks: `${dashboard}/webhooks`,
+  webhook: `${dashboard}/webhooks/${webhook.webhookId}`,
+  'dead-letters': `${dashboard}/dead-letters`,
+  analytics: `${dashboard}/analytics?span=1h`,
+  providers: `${dashboard}/providers`,
+  provider: `${dashboard}/providers/github`,
+  tester: `${dashboard}/tester`,
+  account: '/account',
+};
+const admins = {
+  'provider-new': `${dashboard}/providers/new`,
+  team: `${dashboard}/team`,
+  usage: `${dashboard}/usage`,
+  audit: `${dashboard}/audit`,
+  graphiql: '/graphiql',
+};
+const platform = {
+  'admin-organizations': '/admin/organizations',
+  'admin-organization': `/admin/organizations/${slug}`,
+  'admin-users': '/admin/users',
+  'admin-providers': '/admin/providers',
+  'admin-analytics': '/admin/analytics?span=1h',
+  'admin-audit': '/admin/audit',
+  'admin-health': '/admin/health',
+  'admin-settings': '/admin/settings',
+};
+const open = { login: '/login', demo: '/demo' };
+
+async function walk(name, token, pages, look_, at) {
+  const context = await person(look_);
+  if (token) await hold(context, token);
+  for (const [page_, path] of Object.entries(pages)) {
+    const page = await context.newPage();
+    await page.goto(base + path);
+    const heading = page_ === 'graphiql' ? page.locator('.graphiql-container') : page.getByRole('heading', { level: 1 });
+    await heading.first().waitFor();
+    // GraphiQL's own pages are not ours to judge.
+    await look(page, `${page_}-${name}-${at}`, { axe: page_ !== 'graphiql' });
+    await page.close();
+  }
+  await context.close();
+}
+
+const small = { width: 390, height: 844 };
+for (const scheme of ['light', 'dark']) {
+  await walk('anybody', null, open, { scheme }, scheme);
+  await walk('admin', tokens.admin, { ...everybody, ...admins }, { scheme }, scheme);
+  await walk('super-admin', tokens['super-admin'], platform, { scheme }, scheme);
+}
+await walk('anybody', null, open, { ...small }, 'small');
+await walk('member', tokens.member, everybody, { ...small }, 'small');
+await walk('super-admin', tokens['super-admin'], { ...admins, ...platform }, { ...small, scheme: 'dark' }, 'small');
+
+// A member is shown nothing that is not theirs, and no hint that there is something.
+const member = await person();
+await hold(member, tokens.member);
+const page = await member.newPage();
+for (const path of [...Object.values(admins).filter((path) => path !== '/graphiql'), ...Object.values(platform), '/dashboard/somebody-else/webhooks']) {
+  await page.goto(base + path);
+  await page.getByRole('heading', { name: /There is no such/ }).waitFor();
+}
+await page.goto(`${base}${dashboard}/webhooks`);
+await settled(page);
+for (const link of ['Team', 'Audit trail', 'Organizations']) {
+  if (await page.getByRole('link', { name: link, exact: true }).count()) problems.push(`a member is offered ${link}`);
+}
+
+// From nothing to something that answers, on a warm server: well under a second.
+const times = [];
+for (let round = 0; round < 5; round += 1) {
+  const context = await person();
+  await hold(context, tokens.admin);
+  const fresh = await context.newPage();
+  const began = Date.now();
+  await fresh.goto(`${base}${dashboard}/webhooks`, { waitUntil: 'commit' });
+  await fresh.getByRole('heading', { level: 1, name: 'Webhooks' }).waitFor();
+  times.push(Date.now() - began);
+  await context.close();
+}
+times.sort((a, b) => a - b);
+await end({ interactiveMs: times[2] });
