@@ -20,7 +20,14 @@ export async function ask<Data, Variables extends AnyVariables>(
   return data;
 }
 
-export type Asked<Data> = { data: Data | undefined; error: Error | undefined; loading: boolean; again: () => void };
+export type Asked<Data> = {
+  data: Data | undefined;
+  error: Error | undefined;
+  /** There is neither an answer nor an error yet. */
+  loading: boolean;
+  /** What is shown stays until the new answer is there. */
+  again: () => void;
+};
 
 /** Asks while the component is there, and anew when the variables change; `null` does not ask. */
 export function useAsk<Data, Variables extends AnyVariables>(
@@ -42,7 +49,7 @@ export function useAsk<Data, Variables extends AnyVariables>(
     };
   }, [query, key, turn]);
   const again = useCallback(() => {
-    setState(null);
+    setState((before) => (before?.error ? null : before));
     setTurn((before) => before + 1);
   }, []);
   const known = state?.key === key ? state : undefined;

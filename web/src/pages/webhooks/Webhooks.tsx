@@ -12,6 +12,7 @@ import { Page } from '../../ui/Page';
 import { type Column, VirtualTable, type VirtualTableHandle } from '../../ui/VirtualTable';
 import { type Search, useSearch } from '../../url';
 import { columnsFor, WebhookCard } from './columns';
+import { WebhookDrawer } from './detail/WebhookDrawer';
 import { ExportDialog } from './ExportDialog';
 import { Chips, Filters, nothing } from './Filters';
 import { filterOf, type FilterParameters, isFiltered, serverFilter } from './filter';
@@ -20,7 +21,7 @@ import { NoMatch, NoProvider, NoWebhook } from './Nothing';
 import { type Surroundings, SurroundingsQuery, type WebhookRow } from './queries';
 import { retryable } from './retry';
 import { RetryDialog, type RetryTarget } from './RetryDialog';
-import { count as countRows, isLoaded, rowAt } from './rows';
+import { count as countRows, indexOf, isLoaded, rowAt } from './rows';
 import { useRows } from './useRows';
 import { useSelection } from './useSelection';
 import classes from './Webhooks.module.css';
@@ -75,19 +76,31 @@ function List({ surroundings, anew }: { surroundings: Surroundings; anew: () => 
   const hrefOf = useCallback((row: WebhookRow) => `${base}/webhooks/${row.webhookId}`, [base]);
   const list = useRef(rows.list);
   list.current = rows.list;
+  const openedNow = useRef(search.webhook);
+  openedNow.current = search.webhook;
   const open = useCallback(
     (index: number) => {
       const row = rowAt(list.current, index);
       setCurrent(index);
-      if (row) setSearch({ webhook: row.webhookId });
+      if (row) setSearch({ webhook: row.webhookId }, { replace: Boolean(openedNow.current) });
     },
     [setSearch],
   );
+  const opened = search.webhook;
+  const openedAt = opened ? indexOf(rows.list, opened) : -1;
+  const here = openedAt >= 0 ? openedAt : current;
   const move = (by: number) => {
-    const next = Math.min(size - 1, Math.max(0, current + by));
+    const next = Math.min(size - 1, Math.max(0, here + by));
+    const row = rowAt(rows.list, next);
     setCurrent(next);
     table.current?.scrollTo(next);
-    requestAnimationFrame(() => table.current?.focus(next));
+    if (opened && row) setSearch({ webhook: row.webhookId }, { replace: true });
+    else requestAnimationFrame(() => table.current?.focus(next));
+  };
+  const close = () => {
+    setSearch({ webhook: '', tab: '', view: '' });
+    setCurrent(here);
+    requestAnimationFrame(() => table.current?.focus(here));
   };
   const retryCurrent = () => {
     const row = rowAt(rows.list, current);
@@ -99,15 +112,22 @@ function List({ surroundings, anew }: { surroundings: Surroundings; anew: () => 
     { label: 'Search webhooks', hotkey: '/', run: () => box.current?.focus() },
     { label: 'Next webhook', hotkey: 'j', run: () => move(1) },
     { label: 'Previous webhook', hotkey: 'k', run: () => move(-1) },
-    { label: 'Open the webhook', hotkey: 'Enter', run: () => current >= 0 && open(current) },
-    { label: 'Choose the webhook', hotkey: 'x', run: () => { const row = rowAt(rows.list, current); if (row) selection.choose(row, false); } },
-    { label: 'Retry the webhook, or those chosen', hotkey: 'r', run: retryCurrent },
+    { label: 'Choose the webhook', hotkey: 'x', run: () => chooseAt(here) },
+    // The open one brings keys of its own.
+    ...(opened ? [] : [
+      { label: 'Open the webhook', hotkey: 'Enter', run: () => current >= 0 && !isOnControl() && open(current) },
+      { label: 'Retry the webhook, or those chosen', hotkey: 'r', run: retryCurrent },
+    ]),
     { label: live ? 'Pause live' : 'Go live', hotkey: 'l', run: () => setSearch({ live: live ? 'off' : '' }, { replace: true }) },
     { label: 'Clear the filters', run: () => change(nothing) },
     { label: 'Export what matches', run: () => setExporting(true) },
   ]);
 
   const { choose } = selection;
+  function chooseAt(index: number) {
+    const row = rowAt(rows.list, index);
+    if (row) choose(row, false);
+  }
   const columns = useMemo(() => columnsFor(hrefOf, choice(choose)), [hrefOf, choose]);
   const card = useCallback(
     (row: WebhookRow, chosen: boolean) => <WebhookCard row={row} href={hrefOf(row)} choice={choice(choose).render(row, chosen)} />,
@@ -151,6 +171,15 @@ function List({ surroundings, anew }: { surroundings: Surroundings; anew: () => 
         />
         {content()}
       </div>
+      {opened && (
+        <WebhookDrawer
+          webhookId={opened}
+          previous={here > 0 ? () => move(-1) : undefined}
+          next={here < size - 1 ? () => move(1) : undefined}
+          close={close}
+          onRow={rows.replace}
+        />
+      )}
       <RetryDialog target={retrying} close={() => setRetrying(null)} done={selection.clear} onRow={rows.replace} />
       <ExportDialog opened={exporting} close={() => setExporting(false)} filter={serverFilter(filter)} filtered={filtered} />
     </Page>
@@ -193,7 +222,7 @@ function List({ surroundings, anew }: { surroundings: Surroundings; anew: () => 
           count={rowsInWaiting}
           rowAt={at}
           rowKey={keyOf}
-          current={current}
+          current={here}
           isChosen={selection.has}
           onOpen={open}
           onLook={rows.look}
@@ -207,6 +236,9 @@ function List({ surroundings, anew }: { surroundings: Surroundings; anew: () => 
     );
   }
 }
+
+/** Enter there means the control itself. */
+const isOnControl = () => document.activeElement?.matches('a, button, input, summary, [role="tab"], [role="menuitemcheckbox"]') === true;
 
 const keyOf = (row: WebhookRow) => row.webhookId;
 

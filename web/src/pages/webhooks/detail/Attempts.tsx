@@ -1,0 +1,104 @@
+// Every try at processing: what was sent where, what was answered.
+import { Group, Text } from '@mantine/core';
+import { IconCircleCheckFilled, IconCircleXFilled, IconLoader2 } from '@tabler/icons-react';
+
+import { bytes, duration } from '../../../format';
+import { When } from '../../../time';
+import { Countdown } from '../../../ui/Countdown';
+import { RawText } from '../../../ui/payload/RawText';
+import { beginning, visible } from '../../../ui/payload/visible';
+import { providers } from '../../../ui/ProviderName';
+import { standing } from '../../../ui/Status';
+import classes from './detail.module.css';
+import type { Attempt, Webhook } from './queries';
+import { Foreign } from './Summary';
+
+export function Attempts({ of: webhook }: { of: Webhook }) {
+  const next = standing(webhook);
+  return (
+    <div className={classes.attempts}>
+      {webhook.attempts.length === 0 && (
+        <Text size="sm" className="quiet">
+          {webhook.rejection ? 'What was rejected is never processed.' : 'No attempt has begun yet.'}
+        </Text>
+      )}
+      {[...webhook.attempts].reverse().map((attempt) => (
+        <OneAttempt key={attempt.attemptNumber} attempt={attempt} webhook={webhook} />
+      ))}
+      {next === 'failed' && (
+        <Text size="sm" aria-live="off">
+          The next attempt is <Countdown to={webhook.nextRetryAt} />.
+        </Text>
+      )}
+    </div>
+  );
+}
+
+function OneAttempt({ attempt, webhook }: { attempt: Attempt; webhook: Webhook }) {
+  const url = webhook.provider.destination?.url;
+  const [Symbol, color, word] =
+    attempt.succeeded === null ? [IconLoader2, 'var(--processing)', 'Running'] : attempt.succeeded ? [IconCircleCheckFilled, 'var(--success)', 'Succeeded'] : [IconCircleXFilled, 'var(--failed)', 'Failed'];
+  return (
+    <section className={classes.attempt} aria-label={`Attempt ${attempt.attemptNumber}`}>
+      <Group justify="space-between" gap="xs">
+        <Group gap="xs">
+          <span className={classes.verdict} style={{ color }}>
+            <Symbol size={16} aria-hidden /> {word}
+          </span>
+          <Text span size="sm" fw={600}>
+            Attempt {attempt.attemptNumber}
+          </Text>
+          {attempt.statusCode !== null && <span className={`mono ${classes.code}`}>{attempt.statusCode}</span>}
+        </Group>
+        <Group gap="xs">
+          <Text span size="sm" className="quiet">
+            {duration(attempt.durationMs)}
+          </Text>
+          <When at={attempt.attemptedAt} exact />
+        </Group>
+      </Group>
+      {attempt.errorDetails && <Foreign>{attempt.errorDetails}</Foreign>}
+      <details className={classes.fold}>
+        <summary>Request</summary>
+        {url ? <Request attempt={attempt} webhook={webhook} url={url} /> : <Text size="sm" className="quiet">No destination is set: recording it was the processing.</Text>}
+      </details>
+      {attempt.responseExcerpt ? (
+        <details className={classes.fold} open={attempt.succeeded === false}>
+          <summary>Response ({bytes(new TextEncoder().encode(attempt.responseExcerpt).length)} kept)</summary>
+          <RawText text={attempt.responseExcerpt} label={`Response to attempt ${attempt.attemptNumber}`} most={220} />
+        </details>
+      ) : (
+        attempt.statusCode !== null && (
+          <Text size="xs" className="quiet">
+            The answer had no body, or it is no longer kept.
+          </Text>
+        )
+      )}
+    </section>
+  );
+}
+
+function Request({ attempt, webhook, url }: { attempt: Attempt; webhook: Webhook; url: string }) {
+  const headers: [string, string][] = [
+    ['content-type', webhook.contentType ?? 'application/octet-stream'],
+    ['webhook-id', webhook.webhookId],
+    ['webhook-timestamp', String(Math.floor(Date.parse(attempt.attemptedAt) / 1000))],
+    ['webhook-signature', '(signed with the secret of the destination; not kept)'],
+    ['hookledger-provider', providers[webhook.provider.providerName].slug],
+    ['hookledger-attempt', String(attempt.attemptNumber)],
+    ...(webhook.provider.destination?.headerNames ?? []).map((name): [string, string] => [name, '(set for the destination; not shown)']),
+  ];
+  return (
+    <div className={classes.request}>
+      <div>
+        POST {visible(beginning(url, 500))} <span className="quiet">(the destination as it is now)</span>
+      </div>
+      {headers.map(([name, value]) => (
+        <div key={name}>
+          <span className="quiet">{name}:</span> {visible(beginning(value, 300))}
+        </div>
+      ))}
+      <div className="quiet">The body as received, byte for byte: {bytes(webhook.bodySize)}</div>
+    </div>
+  );
+}

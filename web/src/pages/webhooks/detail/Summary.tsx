@@ -1,0 +1,122 @@
+// What one wants to know first: how it stands, what it is, whether it is genuine.
+import { Alert, SimpleGrid, Stack, Text } from '@mantine/core';
+import { IconAlertTriangle, IconShieldCheck, IconShieldX } from '@tabler/icons-react';
+import type { ReactNode } from 'react';
+
+import { bytes, duration } from '../../../format';
+import { absolute, When, useZone } from '../../../time';
+import { Countdown } from '../../../ui/Countdown';
+import { Copy } from '../../../ui/CopyText';
+import { beginning, visible } from '../../../ui/payload/visible';
+import { ProviderName, providers } from '../../../ui/ProviderName';
+import { standing } from '../../../ui/Status';
+import { notesOf } from '../columns';
+import classes from './detail.module.css';
+import { field } from './events';
+import type { Webhook } from './queries';
+import { whyRejected } from './rejections';
+
+export function Summary({ of: webhook }: { of: Webhook }) {
+  const zone = useZone();
+  const status = standing(webhook);
+  const took = webhook.processedAt ? Date.parse(webhook.processedAt) - Date.parse(webhook.receivedAt) : null;
+  return (
+    <Stack gap="sm">
+      {webhook.rejection && (
+        <Alert color="gray" icon={<IconShieldX aria-hidden />} title={`Rejected: ${webhook.rejection}`} p="sm">
+          <Text size="sm">{whyRejected(webhook.rejection, providers[webhook.provider.providerName].word)}</Text>
+        </Alert>
+      )}
+      {status === 'dead' && (
+        <Alert color="violet" icon={<IconAlertTriangle aria-hidden />} title="Dead letter: it waits for a person" p="sm">
+          <Foreign>{webhook.errorMessage}</Foreign>
+        </Alert>
+      )}
+      {status === 'failed' && (
+        <Alert color="red" icon={<IconAlertTriangle aria-hidden />} title={<>The last attempt failed; the next one is <Countdown to={webhook.nextRetryAt} /></>} p="sm">
+          <Foreign>{webhook.errorMessage}</Foreign>
+        </Alert>
+      )}
+      {notesOf(webhook)
+        .filter(({ key }) => key !== 'duplicates')
+        .map(({ key, word, means }) => (
+          <Alert key={key} color="yellow" icon={<IconAlertTriangle aria-hidden />} title={word} p="sm">
+            <Text size="sm">{means}.</Text>
+          </Alert>
+        ))}
+      <SimpleGrid component="dl" cols={{ base: 1, xs: 2 }} spacing="md" verticalSpacing={6} className={classes.facts}>
+        <Fact name="Webhook id" copy={webhook.webhookId} mono>
+          {webhook.webhookId}
+        </Fact>
+        <Fact name="Event id at the provider" copy={webhook.providerEventId ?? undefined} mono>
+          {webhook.providerEventId ? visible(beginning(webhook.providerEventId, 200)) : '–'}
+        </Fact>
+        <Fact name="Provider">
+          <ProviderName kind={webhook.provider.providerName} />
+        </Fact>
+        <Fact name="Received" title={absolute(webhook.receivedAt, zone, true)}>
+          <When at={webhook.receivedAt} exact />
+        </Fact>
+        <Fact name="Processed">
+          {webhook.processedAt ? (
+            <>
+              <When at={webhook.processedAt} exact /> <span className="quiet">after {duration(took)}</span>
+            </>
+          ) : (
+            '–'
+          )}
+        </Fact>
+        <Fact name="Deliveries">{webhook.duplicateCount === 0 ? 'one' : `${webhook.duplicateCount + 1}: one processed, ${webhook.duplicateCount} recognized as the same`}</Fact>
+        <Fact name="Body">
+          {bytes(webhook.bodySize)} <bdi className="quiet">{visible(beginning(webhook.contentType ?? 'no content type', 100))}</bdi>
+        </Fact>
+        <Fact name="SHA-256 of the body" copy={webhook.bodySha256} mono>
+          {webhook.bodySha256}
+        </Fact>
+        <Fact name="Signature">
+          <Verified of={webhook} />
+        </Fact>
+        <Fact name="Signature received" copy={webhook.signatureReceived ?? undefined} mono>
+          {webhook.signatureReceived ? visible(beginning(webhook.signatureReceived, 400)) : 'none'}
+        </Fact>
+      </SimpleGrid>
+    </Stack>
+  );
+}
+
+function Verified({ of: webhook }: { of: Webhook }) {
+  const verified = webhook.events.find(({ eventType }) => eventType === 'webhook.signature_verified');
+  if (!webhook.signatureValid) {
+    return (
+      <span className={classes.verdict} style={{ color: 'var(--failed)' }}>
+        <IconShieldX size={16} aria-hidden /> {webhook.rejection || webhook.status === 'FAILED' ? 'Not verified' : 'Not verified yet'}
+      </span>
+    );
+  }
+  const scheme = field(verified?.payload, 'scheme');
+  const version = field(verified?.payload, 'secretVersion');
+  return (
+    <span className={classes.verdict} style={{ color: 'var(--success)' }}>
+      <IconShieldCheck size={16} aria-hidden /> Verified{scheme && ` by ${scheme}`}
+      {version && `, secret ${version}`}
+    </span>
+  );
+}
+
+function Fact({ name, children, copy, mono = false, title }: { name: string; children: ReactNode; copy?: string; mono?: boolean; title?: string }) {
+  return (
+    <div className={classes.fact} title={title}>
+      <dt>{name}</dt>
+      <dd>
+        <bdi className={mono ? 'mono cut' : 'cut'} title={mono && typeof children === 'string' ? children : undefined}>
+          {children}
+        </bdi>
+        {copy && <Copy value={copy} label={`Copy: ${name}`} />}
+      </dd>
+    </div>
+  );
+}
+
+export function Foreign({ children }: { children: string | null | undefined }) {
+  return <div className={`foreign ${classes.text}`}>{visible(beginning(children ?? 'No reason is recorded', 2_000))}</div>;
+}

@@ -1,0 +1,59 @@
+// The log's events of a webhook, in words.
+import { duration } from '../../../format';
+import type { LogEvent } from './queries';
+
+/** A field of an event's payload, as text. */
+export function field(payload: unknown, name: string): string | undefined {
+  if (typeof payload !== 'object' || payload === null) return undefined;
+  const value: unknown = Reflect.get(payload, name);
+  if (typeof value === 'string') return value;
+  return typeof value === 'number' || typeof value === 'boolean' ? String(value) : undefined;
+}
+
+export type Told = { title: string; detail?: string; tone: 'good' | 'bad' | 'plain' };
+
+/** `when` writes a time. */
+export function toldEvent({ eventType, payload }: Pick<LogEvent, 'eventType' | 'payload'>, when: (at: string) => string): Told {
+  const of = (name: string) => field(payload, name);
+  const attempt = of('attempt');
+  const took = of('durationMs');
+  const result = [of('statusCode') && `answered ${of('statusCode')}`, took && `in ${duration(Number(took))}`].filter(Boolean).join(' ');
+  switch (eventType) {
+    case 'webhook.received':
+      return { title: 'Received', detail: of('providerEventId') && `event ${of('providerEventId')}`, tone: 'plain' };
+    case 'webhook.received_unverified':
+      return { title: 'Received, not verified yet', tone: 'plain' };
+    case 'webhook.signature_verified':
+      return { title: 'Signature verified', detail: `${of('scheme') ?? ''}, secret ${of('secretVersion') ?? '?'}`, tone: 'good' };
+    case 'webhook.verification_failed':
+      return { title: 'Verification failed', detail: of('detail'), tone: 'bad' };
+    case 'webhook.merged':
+      return { title: 'Recognized as a webhook that is known', detail: of('into'), tone: 'plain' };
+    case 'webhook.rejected':
+      return { title: `Rejected: ${of('reason') ?? ''}`, detail: of('detail'), tone: 'bad' };
+    case 'webhook.duplicate_received':
+      return { title: of('bodyDiffers') === 'true' ? 'Delivered again, with another body' : 'Delivered again', tone: of('bodyDiffers') === 'true' ? 'bad' : 'plain' };
+    case 'webhook.attempt_started':
+      return { title: `Attempt ${attempt} began`, tone: 'plain' };
+    case 'webhook.attempt_succeeded':
+      return { title: `Attempt ${attempt} succeeded`, detail: result, tone: 'good' };
+    case 'webhook.attempt_failed':
+      return { title: `Attempt ${attempt} failed`, detail: [of('error'), result].filter(Boolean).join(' · '), tone: 'bad' };
+    case 'webhook.attempt_abandoned':
+      return { title: `Attempt ${attempt}: the worker was lost`, tone: 'bad' };
+    case 'webhook.retry_scheduled':
+      return { title: `Attempt ${attempt} planned`, detail: of('retryAt') && `for ${when(of('retryAt') ?? '')}`, tone: 'plain' };
+    case 'webhook.dead_lettered':
+      return { title: `Given up after ${of('attempts')} attempts`, detail: 'It waits for a person', tone: 'bad' };
+    case 'webhook.retry_requested':
+      return { title: `Attempt ${attempt} asked for`, detail: of('reason'), tone: 'plain' };
+    default:
+      return { title: eventType, tone: 'plain' };
+  }
+}
+
+/** How long after the first: `+12 ms`. */
+export function offset(from: string, to: string): string {
+  const between = Date.parse(to) - Date.parse(from);
+  return between <= 0 ? '+0 ms' : `+${duration(between)}`;
+}

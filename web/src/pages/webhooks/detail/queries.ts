@@ -1,0 +1,55 @@
+// What the page of one webhook asks the server. Its body is asked for when somebody looks at it.
+import { ask } from '../../../api/ask';
+import { graphql, type ResultOf } from '../../../api/graphql';
+import { fromBase64 } from '../../../ui/payload/Bytes';
+import { RowFields } from '../queries';
+
+export const WebhookQuery = graphql(
+  `
+  query Webhook($slug: String!, $webhookId: UUID!) {
+    organization(slug: $slug) {
+      id
+      webhook(webhookId: $webhookId) {
+        ...WebhookRow
+        bodySha256 contentType signatureReceived
+        headers { name value }
+        attempts { attemptNumber attemptedAt endedAt succeeded statusCode durationMs errorDetails responseExcerpt }
+        events { position sequence eventType payload actor userId client recordedAt }
+        provider { id webhookUrl destination { url timeoutSeconds headerNames } }
+      }
+    }
+  }
+`,
+  [RowFields],
+);
+
+export type Webhook = NonNullable<NonNullable<ResultOf<typeof WebhookQuery>['organization']>['webhook']>;
+export type Attempt = Webhook['attempts'][number];
+export type LogEvent = Webhook['events'][number];
+
+const TextQuery = graphql(`
+  query WebhookText($slug: String!, $webhookId: UUID!) {
+    organization(slug: $slug) { id webhook(webhookId: $webhookId) { id rawBody } }
+  }
+`);
+
+const BytesQuery = graphql(`
+  query WebhookBytes($slug: String!, $webhookId: UUID!) {
+    organization(slug: $slug) { id webhook(webhookId: $webhookId) { id rawBodyBase64 } }
+  }
+`);
+
+/** `gone`: retention removed it; what it was stays known by its SHA-256. */
+export type Body = { kind: 'text'; text: string } | { kind: 'bytes'; bytes: Uint8Array<ArrayBuffer> } | { kind: 'gone' };
+
+export async function readBody(slug: string, webhookId: string): Promise<Body> {
+  const text = (await ask(TextQuery, { slug, webhookId })).organization?.webhook?.rawBody;
+  if (typeof text === 'string') return { kind: 'text', text };
+  const base64 = (await ask(BytesQuery, { slug, webhookId })).organization?.webhook?.rawBodyBase64;
+  return typeof base64 === 'string' ? { kind: 'bytes', bytes: fromBase64(base64) } : { kind: 'gone' };
+}
+
+export function bytesOf(body: Body): Uint8Array<ArrayBuffer> {
+  if (body.kind === 'text') return new TextEncoder().encode(body.text);
+  return body.kind === 'bytes' ? body.bytes : new Uint8Array();
+}

@@ -1,0 +1,66 @@
+// One webhook, as it is and as it changes.
+import { useEffect, useMemo, useRef, useState } from 'react';
+import { useSubscription } from 'urql';
+
+import { useAsk } from '../../../api/ask';
+import { useConnection } from '../../../api/connection';
+import { WebhookChangedSubscription } from '../queries';
+import { type Body, readBody, type Webhook, WebhookQuery } from './queries';
+
+export type Watched = { webhook: Webhook | null | undefined; error: Error | undefined; again: () => void };
+
+/** `webhook` is null where there is none. */
+export function useWebhook(slug: string, organizationId: string, webhookId: string): Watched {
+  const isId = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(webhookId);
+  const { data, error, again } = useAsk(WebhookQuery, isId ? { slug, webhookId } : null);
+  const webhook = isId ? data && (data.organization?.webhook ?? null) : null;
+  useChanges(organizationId, webhook?.receivedAt, again);
+  return { webhook, error, again };
+}
+
+/** Changes cannot be asked for by id, but those of the millisecond in which it was received are few. */
+function useChanges(organizationId: string, receivedAt: string | undefined, changed: () => void): void {
+  const variables = useMemo(() => {
+    const at = receivedAt ? Date.parse(receivedAt) : 0;
+    const filter = { receivedFrom: new Date(at).toISOString(), receivedTo: new Date(at + 1).toISOString() };
+    return { organizationId, filter };
+  }, [organizationId, receivedAt]);
+  const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
+  const soon = () => {
+    // An attempt that begins and one that ends are told one after the other.
+    timer.current ??= setTimeout(() => {
+      timer.current = undefined;
+      changed();
+    }, 120);
+  };
+  useSubscription({ query: WebhookChangedSubscription, variables, pause: !receivedAt }, (_, data) => {
+    soon();
+    return data;
+  });
+  const { reconnections } = useConnection();
+  const seen = useRef(reconnections);
+  useEffect(() => {
+    if (seen.current !== reconnections) changed();
+    seen.current = reconnections;
+  }, [reconnections, changed]);
+  useEffect(() => () => clearTimeout(timer.current), []);
+}
+
+/** The body, once somebody wants it; forgotten with the component that asked. */
+export function useBody(slug: string, webhookId: string | undefined): { body: Body | undefined; error: Error | undefined; again: () => void } {
+  const [state, setState] = useState<{ id: string; body?: Body; error?: Error }>();
+  const [turn, setTurn] = useState(0);
+  useEffect(() => {
+    if (!webhookId) return;
+    let left = false;
+    readBody(slug, webhookId).then(
+      (body) => !left && setState({ id: webhookId, body }),
+      (error: Error) => !left && setState({ id: webhookId, error }),
+    );
+    return () => {
+      left = true;
+    };
+  }, [slug, webhookId, turn]);
+  const known = state?.id === webhookId ? state : undefined;
+  return { body: known?.body, error: known?.error, again: () => setTurn((before) => before + 1) };
+}
