@@ -31,6 +31,8 @@ export function useNow(): number {
   return useSyncExternalStore(
     (listener) => {
       tickListeners.add(listener);
+      // While nobody looked it stood still.
+      if (!ticker) now = Date.now();
       ticker ??= setInterval(() => {
         now = Date.now();
         for (const each of tickListeners) each();

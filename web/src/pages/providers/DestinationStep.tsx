@@ -1,0 +1,76 @@
+import { Alert, Button, Stack, Text, TextInput, Title } from '@mantine/core';
+import { type FormEvent, useState } from 'react';
+
+import { useAct } from '../../ui/useAct';
+import { OnceShown } from './OnceShown';
+import { type Provider, SetDestination } from './queries';
+import { WizardButtons } from './WizardButtons';
+
+/** Where to hand the webhooks on to, if anywhere. */
+export function DestinationStep({ provider, onwards, back }: { provider: Provider; onwards: () => void; back: () => void }) {
+  const [url, setUrl] = useState(provider.destination?.url ?? '');
+  const [signingSecret, setSigningSecret] = useState<string>();
+  const set = useAct(SetDestination, { quiet: true });
+  const submit = (event: FormEvent) => {
+    event.preventDefault();
+    void set.act({ input: { providerId: provider.id, url } }, 'The destination is set').then((done) => {
+      if (!done) return;
+      const secret = done.setProviderDestination.signingSecret;
+      if (secret) setSigningSecret(secret);
+      else onwards();
+    });
+  };
+  if (signingSecret) {
+    return (
+      <>
+        <OnceShown secret={signingSecret} />
+        <WizardButtons back={back}>
+          <Button onClick={onwards}>I have copied it, go on</Button>
+        </WizardButtons>
+      </>
+    );
+  }
+  if (provider.destination) {
+    return (
+      <>
+        <Alert variant="light" color="teal" title="Webhooks are forwarded">
+          <Text size="sm" className="foreign">
+            To {provider.destination.url}. The destination can be changed in the provider's settings.
+          </Text>
+        </Alert>
+        <WizardButtons back={back}>
+          <Button onClick={onwards}>Go on</Button>
+        </WizardButtons>
+      </>
+    );
+  }
+  return (
+    <form onSubmit={submit}>
+      <Stack gap="md">
+        <Title order={2}>Forward them to your server?</Title>
+        <Text size="sm">
+          Hookledger hands each webhook on to this URL, byte for byte, signs it, and tries again after 1, 5 and 15 minutes while your server fails. Without a destination, webhooks are
+          verified and recorded, and you read them here or by the API. You can set one any time later.
+        </Text>
+        <TextInput
+          label="Destination URL"
+          type="url"
+          placeholder="https://example.com/webhooks"
+          autoComplete="off"
+          maxLength={2048}
+          value={url}
+          error={set.error}
+          onChange={(event) => setUrl(event.currentTarget.value)}
+        />
+      </Stack>
+      <WizardButtons back={back}>
+        <Button variant="default" onClick={onwards}>
+          Skip: record only
+        </Button>
+        <Button type="submit" loading={set.busy} disabled={!url}>
+          Set the destination
+        </Button>
+      </WizardButtons>
+    </form>
+  );
+}

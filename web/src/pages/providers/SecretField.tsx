@@ -1,0 +1,57 @@
+import { Anchor, Group, PasswordInput, Text } from '@mantine/core';
+
+import type { ProviderKind } from '../../ui/ProviderName';
+import { Copy } from '../../ui/CopyText';
+import { newSecret, opinion, secretWord, weChoose } from './secret';
+
+type Props = {
+  kind: ProviderKind;
+  value: string;
+  onChange: (value: string) => void;
+  /** What the server said of it. */
+  error?: string;
+};
+
+const described: Record<ProviderKind, string> = {
+  STRIPE: 'whsec_…, on the page of the destination at Stripe',
+  GITHUB: 'Any text that only GitHub and Hookledger know',
+  PAYPAL: 'In the list of webhooks of your app at PayPal. It is no secret, but belongs to this address alone',
+  SHOPIFY: 'Below the list of webhooks in Settings → Notifications; for an app, its client secret',
+  STANDARD: 'whsec_… from the sender, or one that you choose and give to the sender; whpk_… for public keys',
+};
+
+/** A secret on its way to the server: kept nowhere else, and white space around it is not part of it. */
+export function SecretField({ kind, value, onChange, error }: Props) {
+  const { refused, doubtful } = opinion(kind, value);
+  return (
+    <div>
+      <PasswordInput
+        label={secretWord[kind]}
+        description={described[kind]}
+        required
+        autoComplete="off"
+        spellCheck={false}
+        data-1p-ignore
+        data-lpignore="true"
+        maxLength={1024}
+        visibilityToggleButtonProps={{ 'aria-label': 'Show or hide it' }}
+        value={value}
+        error={refused ?? error}
+        onChange={(event) => onChange(event.currentTarget.value.trim())}
+      />
+      {doubtful && !error && (
+        <Text size="xs" c="var(--pending)" mt={4} role="status">
+          {doubtful}
+        </Text>
+      )}
+      {weChoose[kind] && (
+        <Group gap={6} mt={6} h={22}>
+          <Anchor component="button" type="button" size="sm" onClick={() => onChange(newSecret(kind))}>
+            Generate a strong one
+          </Anchor>
+          {value && <Copy value={value} label="Copy the secret" />}
+        </Group>
+      )}
+    </div>
+  );
+}

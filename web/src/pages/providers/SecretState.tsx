@@ -1,0 +1,36 @@
+import { Text } from '@mantine/core';
+
+import { When } from '../../time';
+import type { Secret } from './queries';
+
+/** The secrets that still verify. */
+export function inForce(secrets: readonly Secret[], now: number): Secret[] {
+  return secrets.filter(({ expiresAt }) => !expiresAt || Date.parse(expiresAt) > now);
+}
+
+/** In one line: which secrets verify, and when the newest last did. */
+export function SecretState({ secrets, now }: { secrets: readonly Secret[]; now: number }) {
+  const [current, ...earlier] = inForce(secrets, now);
+  if (!current) {
+    return (
+      <Text span size="sm" c="var(--failed)">
+        None: everything is refused
+      </Text>
+    );
+  }
+  const retire = earlier.length > 0 && earlier.every(({ safeToRetire }) => safeToRetire);
+  return (
+    <Text span size="sm">
+      Version {current.version}, {current.lastUsedAt ? <>last used <When at={current.lastUsedAt} /></> : 'not used yet'}
+      {earlier[0]?.expiresAt && (
+        <>
+          {' · '}
+          <Text span size="sm" c={retire ? 'var(--success)' : 'var(--pending)'}>
+            {retire ? 'the earlier one is safe to retire, and ends ' : 'an earlier one is good, too, and ends '}
+            <When at={earlier[0].expiresAt} />
+          </Text>
+        </>
+      )}
+    </Text>
+  );
+}

@@ -1,0 +1,67 @@
+import { Alert, Anchor, Button, Stack, Text, Title } from '@mantine/core';
+import { Link } from 'wouter';
+
+import { useOrganization } from '../../session/viewer';
+import { type ProviderKind, providers as services } from '../../ui/ProviderName';
+import { useAct } from '../../ui/useAct';
+import { guides } from './Guide';
+import { Connect, type Provider } from './queries';
+import { opinion } from './secret';
+import { SecretField } from './SecretField';
+import { WizardButtons } from './WizardButtons';
+
+type Props = {
+  kind: ProviderKind;
+  provider: Provider | undefined;
+  secret: string;
+  setSecret: (secret: string) => void;
+  onwards: () => void;
+  back: () => void;
+};
+
+/** Takes the secret, and connects. */
+export function SecretStep({ kind, provider, secret, setSecret, onwards, back }: Props) {
+  const { id, base } = useOrganization();
+  const { word, slug } = services[kind];
+  const connect = useAct(Connect, { quiet: true });
+  if (provider) {
+    return (
+      <>
+        <Alert color="teal" variant="light" title={`${word} is connected`}>
+          Its secret is stored encrypted and not shown again. To use another one,{' '}
+          <Anchor component={Link} href={`${base}/providers/${slug}?rotate=incoming`} size="sm" underline="always">
+            rotate it
+          </Anchor>
+          .
+        </Alert>
+        <WizardButtons back={back}>
+          <Button onClick={onwards}>Go on</Button>
+        </WizardButtons>
+      </>
+    );
+  }
+  return (
+    <form
+      onSubmit={(event) => {
+        event.preventDefault();
+        void connect.act({ input: { organizationId: id, providerName: kind, secret } }, `${word} is connected`).then((done) => {
+          if (done) onwards();
+        });
+      }}
+    >
+      <Stack gap="md">
+        <Title order={2}>{kind === 'PAYPAL' ? 'The webhook ID' : 'The secret that signs its webhooks'}</Title>
+        <Text size="sm">{guides[kind].secret}</Text>
+        <SecretField kind={kind} value={secret} error={connect.error} onChange={setSecret} />
+        <Text size="xs" className="quiet">
+          With it, every webhook is checked before it is accepted. It is stored encrypted, and nobody can read it back, you neither.
+        </Text>
+      </Stack>
+      <WizardButtons back={back}>
+        <Button type="submit" loading={connect.busy} disabled={!secret || Boolean(opinion(kind, secret).refused)}>
+          Connect {word}
+        </Button>
+      </WizardButtons>
+    </form>
+  );
+}

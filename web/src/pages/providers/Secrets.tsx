@@ -1,0 +1,199 @@
+// The secrets of a provider, coming in and going out, and how they are rotated.
+import { Badge, Button, Group, Modal, Select, Stack, Table, Text } from '@mantine/core';
+import { useDisclosure } from '@mantine/hooks';
+import { type FormEvent, useState } from 'react';
+
+import { useNow, When } from '../../time';
+import { Card } from '../../ui/Card';
+import { providers as services } from '../../ui/ProviderName';
+import { useAct } from '../../ui/useAct';
+import { useSearch } from '../../url';
+import { OnceShown } from './OnceShown';
+import { type Provider, RotateSecret, RotateSigningSecret, type Secret } from './queries';
+import { opinion } from './secret';
+import { SecretField } from './SecretField';
+
+const graces = [
+  { value: '0', label: 'End it at once' },
+  { value: '3600', label: 'One hour' },
+  { value: '86400', label: 'One day' },
+  { value: '259200', label: 'Three days' },
+  { value: '604800', label: 'One week' },
+  { value: '2592000', label: '30 days' },
+];
+
+/** What verifies the webhooks that come in. */
+export function IncomingSecrets({ provider, may }: { provider: Provider; may: boolean }) {
+  // A link can open the dialog: whoever was refused comes from there.
+  const [{ rotate }, change] = useSearch();
+  const opened = may && rotate === 'incoming';
+  return (
+    <Card
+      title={provider.providerName === 'PAYPAL' ? 'Webhook ID' : 'Secrets that verify'}
+      actions={
+        may && (
+          <Button variant="default" size="compact-xs" onClick={() => change({ rotate: 'incoming' })}>
+            Rotate
+          </Button>
+        )
+      }
+    >
+      <Versions secrets={provider.secrets} used />
+      <Modal opened={opened} onClose={() => change({ rotate: undefined }, { replace: true })} title="Rotate the secret">
+        <RotateIncoming provider={provider} close={() => change({ rotate: undefined }, { replace: true })} />
+      </Modal>
+    </Card>
+  );
+}
+
+function RotateIncoming({ provider, close }: { provider: Provider; close: () => void }) {
+  const kind = provider.providerName;
+  const { word } = services[kind];
+  const [secret, setSecret] = useState('');
+  const [grace, setGrace] = useState('86400');
+  const rotate = useAct(RotateSecret, { quiet: true });
+  const submit = (event: FormEvent) => {
+    event.preventDefault();
+    void rotate.act({ input: { providerId: provider.id, secret, graceSeconds: Number(grace) } }, 'The new secret verifies').then((done) => {
+      if (done) close();
+    });
+  };
+  return (
+    <form onSubmit={submit}>
+      <Stack gap="sm">
+        <Text size="sm">
+          Both secrets verify for a while, so that nothing is lost: enter the new one here first, then at {kind === 'STANDARD' ? 'the sender' : word}. Here you see when the old one was last used.
+        </Text>
+        <SecretField kind={kind} value={secret} error={rotate.error} onChange={setSecret} />
+        <Select label="How long the earlier one still verifies" allowDeselect={false} data={graces} value={grace} onChange={(next) => setGrace(next ?? '86400')} />
+        <Group justify="flex-end" gap="xs">
+          <Button variant="default" onClick={close}>
+            Cancel
+          </Button>
+          <Button type="submit" loading={rotate.busy} disabled={!secret || Boolean(opinion(kind, secret).refused)}>
+            Rotate
+          </Button>
+        </Group>
+      </Stack>
+    </form>
+  );
+}
+
+/** What signs the deliveries that go out. */
+export function OutgoingSecrets({ provider, may }: { provider: Provider; may: boolean }) {
+  const [opened, { open, close }] = useDisclosure();
+  const [grace, setGrace] = useState('86400');
+  const [secret, setSecret] = useState<string>();
+  const rotate = useAct(RotateSigningSecret, { quiet: true });
+  const leave = () => {
+    close();
+    setSecret(undefined);
+    rotate.clear();
+  };
+  return (
+    <Card
+      title="Secrets that sign deliveries"
+      actions={
+        may && (
+          <Button variant="default" size="compact-xs" onClick={open}>
+            Rotate
+          </Button>
+        )
+      }
+    >
+      <Versions secrets={provider.destination?.secrets ?? []} />
+      <Modal opened={opened} onClose={leave} title="Rotate the signing secret" size={secret ? 'lg' : undefined} closeOnClickOutside={!secret} closeOnEscape={!secret}>
+        {secret ? (
+          <>
+            <OnceShown secret={secret} />
+            <Group justify="flex-end" mt="md">
+              <Button onClick={leave}>I have copied it</Button>
+            </Group>
+          </>
+        ) : (
+          <Stack gap="sm">
+            <Text size="sm">A new secret is made and shown once. Deliveries carry the signatures of both until the earlier one ends: give your server the new one before that.</Text>
+            <Select label="How long the earlier one still signs" allowDeselect={false} data={graces} value={grace} onChange={(next) => setGrace(next ?? '86400')} />
+            {rotate.error && (
+              <Text size="sm" c="var(--failed)" role="alert">
+                {rotate.error}
+              </Text>
+            )}
+            <Group justify="flex-end" gap="xs">
+              <Button variant="default" onClick={leave}>
+                Cancel
+              </Button>
+              <Button
+                loading={rotate.busy}
+                onClick={() =>
+                  void rotate.act({ input: { providerId: provider.id, graceSeconds: Number(grace) } }).then((done) => {
+                    if (done) setSecret(done.rotateDestinationSecret.signingSecret);
+                  })
+                }
+              >
+                Make a new one
+              </Button>
+            </Group>
+          </Stack>
+        )}
+      </Modal>
+    </Card>
+  );
+}
+
+type Version = Pick<Secret, 'version' | 'setAt' | 'expiresAt'> & Partial<Pick<Secret, 'lastUsedAt' | 'safeToRetire'>>;
+
+function Versions({ secrets, used = false }: { secrets: readonly Version[]; used?: boolean }) {
+  const now = useNow();
+  return (
+    <Table.ScrollContainer minWidth={320}>
+      <Table withRowBorders={false} verticalSpacing={4}>
+        <Table.Thead>
+          <Table.Tr>
+            <Table.Th>Version</Table.Th>
+            <Table.Th>Set</Table.Th>
+            {used && <Table.Th>Last used</Table.Th>}
+            <Table.Th>State</Table.Th>
+          </Table.Tr>
+        </Table.Thead>
+        <Table.Tbody>
+          {secrets.map((secret) => (
+            <Table.Tr key={secret.version}>
+              <Table.Td>{secret.version}</Table.Td>
+              <Table.Td>
+                <When at={secret.setAt} />
+              </Table.Td>
+              {used && <Table.Td>{secret.lastUsedAt ? <When at={secret.lastUsedAt} /> : <span className="quiet">never</span>}</Table.Td>}
+              <Table.Td>
+                <VersionState of={secret} now={now} />
+              </Table.Td>
+            </Table.Tr>
+          ))}
+        </Table.Tbody>
+      </Table>
+    </Table.ScrollContainer>
+  );
+}
+
+function VersionState({ of: { expiresAt, safeToRetire }, now }: { of: Version; now: number }) {
+  if (!expiresAt) {
+    return (
+      <Badge variant="light" color="teal" c="var(--success)" tt="none">
+        Current
+      </Badge>
+    );
+  }
+  if (Date.parse(expiresAt) <= now) return <Text size="sm" className="quiet">ended <When at={expiresAt} /></Text>;
+  return (
+    <Group gap={6}>
+      <Text size="sm" c="var(--pending)">
+        ends <When at={expiresAt} />
+      </Text>
+      {safeToRetire && (
+        <Badge variant="light" color="teal" c="var(--success)" tt="none">
+          Safe to retire
+        </Badge>
+      )}
+    </Group>
+  );
+}
