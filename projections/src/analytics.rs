@@ -82,10 +82,20 @@ pub struct Counts {
     pub succeeded: i64,
     pub failed: i64,
     pub dead_lettered: i64,
+    /// Attempts that ended, whichever way, and were not the first at their webhook.
+    pub retried: i64,
     pub latency: Histogram,
 }
 
 impl Counts {
+    /// Which part of the attempts that ended succeeded; nothing where none ended.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a share is for the eye")]
+    pub fn success_rate(&self) -> Option<f64> {
+        let ended = self.succeeded + self.failed;
+        (ended > 0).then(|| self.succeeded as f64 / ended as f64)
+    }
+
     fn add(&mut self, other: &Self) {
         self.received += other.received;
         self.duplicates += other.duplicates;
@@ -93,6 +103,7 @@ impl Counts {
         self.succeeded += other.succeeded;
         self.failed += other.failed;
         self.dead_lettered += other.dead_lettered;
+        self.retried += other.retried;
         for (class, count) in other.latency.0.iter().enumerate() {
             self.latency.0[class] += count;
         }
@@ -158,6 +169,7 @@ struct BucketRow {
     succeeded: i64,
     failed: i64,
     dead_lettered: i64,
+    retried: i64,
 }
 
 /// Every bucket of the span, those in which nothing happened too: of an organization, or (for super
@@ -180,7 +192,8 @@ pub async fn series(
     let sums = format!(
         "select {start} as start, sum(a.received)::bigint as received, sum(a.duplicates)::bigint as duplicates,
                 sum(a.rejected)::bigint as rejected, sum(a.succeeded)::bigint as succeeded,
-                sum(a.failed)::bigint as failed, sum(a.dead_lettered)::bigint as dead_lettered
+                sum(a.failed)::bigint as failed, sum(a.dead_lettered)::bigint as dead_lettered,
+                sum(a.retried)::bigint as retried
          from webhook_analytics a {from} group by 1"
     );
     let classes = format!(
@@ -212,8 +225,8 @@ pub async fn series(
     for row in rows {
         let Some(bucket) = span.index_of(row.start).and_then(|index| buckets.get_mut(index)) else { continue };
         let latency = Histogram::default();
-        let BucketRow { start: _, received, duplicates, rejected, succeeded, failed, dead_lettered } = row;
-        bucket.counts = Counts { received, duplicates, rejected, succeeded, failed, dead_lettered, latency };
+        let BucketRow { start: _, received, duplicates, rejected, succeeded, failed, dead_lettered, retried } = row;
+        bucket.counts = Counts { received, duplicates, rejected, succeeded, failed, dead_lettered, retried, latency };
     }
     for (start, class, count) in latencies {
         let Some(bucket) = span.index_of(start).and_then(|index| buckets.get_mut(index)) else { continue };
@@ -262,8 +275,12 @@ enum Kind {
     Rejected,
     /// So many requests that were refused unseen.
     Suppressed(i64),
-    Succeeded,
-    Failed,
+    Succeeded {
+        retry: bool,
+    },
+    Failed {
+        retry: bool,
+    },
     DeadLettered,
 }
 
@@ -284,8 +301,10 @@ impl Tally {
             }
             WebhookEvent::VerificationFailed { .. } => Kind::Rejected,
             WebhookEvent::DuplicateReceived { .. } => Kind::Duplicate,
-            WebhookEvent::AttemptSucceeded { .. } => Kind::Succeeded,
-            WebhookEvent::AttemptFailed { .. } | WebhookEvent::AttemptAbandoned { .. } => Kind::Failed,
+            WebhookEvent::AttemptSucceeded { attempt, .. } => Kind::Succeeded { retry: *attempt > 1 },
+            WebhookEvent::AttemptFailed { attempt, .. } | WebhookEvent::AttemptAbandoned { attempt } => {
+                Kind::Failed { retry: *attempt > 1 }
+            }
             WebhookEvent::DeadLettered { .. } => Kind::DeadLettered,
             WebhookEvent::SignatureVerified(_)
             | WebhookEvent::Merged { .. }
@@ -392,10 +411,14 @@ impl Counts {
             Kind::Duplicate => self.duplicates += 1,
             Kind::Rejected => self.rejected += 1,
             Kind::Suppressed(count) => self.rejected = self.rejected.saturating_add(count),
-            Kind::Failed => self.failed += 1,
+            Kind::Failed { retry } => {
+                self.failed += 1;
+                self.retried += i64::from(retry);
+            }
             Kind::DeadLettered => self.dead_lettered += 1,
-            Kind::Succeeded => {
+            Kind::Succeeded { retry } => {
                 self.succeeded += 1;
+                self.retried += i64::from(retry);
                 let took = origin.map(|origin| (counted.at - origin.received_at).num_milliseconds());
                 let took = took.and_then(|took| u64::try_from(took).ok()).unwrap_or_default();
                 self.latency.0[Histogram::class(took)] += 1;
@@ -442,6 +465,7 @@ struct Columns {
     succeeded: Vec<i64>,
     failed: Vec<i64>,
     dead_lettered: Vec<i64>,
+    retried: Vec<i64>,
     /// Arrays as text: SQL's arrays of arrays do not come apart again.
     latency: Vec<String>,
     applied: Vec<i64>,
@@ -458,6 +482,7 @@ impl Columns {
         self.succeeded.push(counts.succeeded);
         self.failed.push(counts.failed);
         self.dead_lettered.push(counts.dead_lettered);
+        self.retried.push(counts.retried);
         let classes: Vec<String> = counts.latency.0.iter().map(i64::to_string).collect();
         self.latency.push(format!("{{{}}}", classes.join(",")));
         self.applied.push(applied);
@@ -469,17 +494,18 @@ impl Columns {
         }
         sqlx::query(
             "insert into webhook_analytics as a (organization_id, minute, provider_id, received, duplicates, rejected,
-                                                 succeeded, failed, dead_lettered, latency, applied_position)
+                                                 succeeded, failed, dead_lettered, latency, applied_position, retried)
              select n.organization_id, n.minute, n.provider_id, n.received, n.duplicates, n.rejected, n.succeeded,
-                    n.failed, n.dead_lettered, n.latency::bigint[], n.applied
+                    n.failed, n.dead_lettered, n.latency::bigint[], n.applied, n.retried
              from unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::bigint[], $5::bigint[], $6::bigint[],
-                         $7::bigint[], $8::bigint[], $9::bigint[], $10::text[], $11::bigint[])
+                         $7::bigint[], $8::bigint[], $9::bigint[], $10::text[], $11::bigint[], $12::bigint[])
                   as n (organization_id, minute, provider_id, received, duplicates, rejected, succeeded, failed,
-                        dead_lettered, latency, applied)
+                        dead_lettered, latency, applied, retried)
              on conflict (organization_id, minute, provider_id) do update
              set received = a.received + excluded.received, duplicates = a.duplicates + excluded.duplicates,
                  rejected = a.rejected + excluded.rejected, succeeded = a.succeeded + excluded.succeeded,
                  failed = a.failed + excluded.failed, dead_lettered = a.dead_lettered + excluded.dead_lettered,
+                 retried = a.retried + excluded.retried,
                  latency = (select array_agg(coalesce(c.old, 0) + coalesce(c.new, 0) order by c.class)
                             from unnest(a.latency, excluded.latency) with ordinality as c (old, new, class)),
                  applied_position = excluded.applied_position",
@@ -495,6 +521,7 @@ impl Columns {
         .bind(self.dead_lettered)
         .bind(self.latency)
         .bind(self.applied)
+        .bind(self.retried)
         .execute(connection)
         .await
         .map(drop)

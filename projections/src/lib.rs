@@ -8,8 +8,10 @@
 
 pub mod analytics;
 pub mod audit_logs;
+pub mod histogram;
 pub mod organizations;
 pub mod page;
+pub mod summaries;
 pub mod usage;
 pub mod users;
 pub mod webhook_logs;

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Duration, Utc};
 use futures::future::BoxFuture;
 use hookledger_aggregates::webhook::{Receipt, RejectionReason, WebhookEvent};
 use hookledger_aggregates::{Event, Label, OrganizationId, ProviderId, ProviderName, RecordedEvent, WebhookId};
@@ -97,8 +97,14 @@ impl WebhookLog {
 #[derive(Clone, Debug, Default)]
 pub struct WebhookFilter {
     pub provider: Option<ProviderId>,
+    /// Any of these.
+    pub providers: Option<Vec<ProviderId>>,
     pub status: Option<Vec<WebhookStatus>>,
     pub event_type: Option<String>,
+    /// Any of these.
+    pub event_types: Option<Vec<String>>,
+    /// What went wrong last, word for word.
+    pub error_message: Option<String>,
     pub signature_valid: Option<bool>,
     pub dead_lettered: Option<bool>,
     /// A duplicate came with another body.
@@ -115,7 +121,7 @@ pub struct WebhookFilter {
 
 impl WebhookFilter {
     /// Whether nothing but pending and processing webhooks can match.
-    fn asks_for_open(&self) -> bool {
+    pub(crate) fn asks_for_open(&self) -> bool {
         let open = |status: &WebhookStatus| matches!(status, WebhookStatus::Pending | WebhookStatus::Processing);
         self.status.as_ref().is_some_and(|all| all.iter().all(open))
     }
@@ -126,10 +132,15 @@ impl WebhookFilter {
         let is = |wanted: Option<bool>, found| wanted.is_none_or(|wanted| wanted == found);
         self.provider.is_none_or(|provider| provider.uuid() == row.provider_id)
             && self.status.as_ref().is_none_or(|all| all.iter().any(|status| status.as_str() == row.status))
+            && self.providers.as_ref().is_none_or(|all| all.iter().any(|one| one.uuid() == row.provider_id))
             && self.event_type.as_ref().is_none_or(|wanted| Some(wanted) == row.event_type.as_ref())
+            && self.event_types.as_ref().is_none_or(|all| all.iter().any(|one| Some(one) == row.event_type.as_ref()))
+            && self.error_message.as_ref().is_none_or(|wanted| Some(wanted) == row.error_message.as_ref())
             && is(self.signature_valid, row.signature_valid)
             && is(self.dead_lettered, row.dead_lettered_at.is_some())
             && is(self.body_differs, row.body_differs)
+            && is(self.suspected_replay, row.suspected_replay)
+            && is(self.flagged, row.is_flagged())
             && self.received_from.is_none_or(|from| row.received_at >= from)
             && self.received_to.is_none_or(|to| row.received_at < to)
     }
@@ -138,7 +149,7 @@ impl WebhookFilter {
 /// Place of a webhook in its organization's list, newest first.
 pub type WebhookKey = (DateTime<Utc>, i64);
 
-const COLUMNS: &str = "organization_id, webhook_id, position, provider_id, provider_event_id, event_type, \
+pub(crate) const COLUMNS: &str = "organization_id, webhook_id, position, provider_id, provider_event_id, event_type, \
      body_sha256, body_size, content_type, signature_received, signature_valid, status, retry_count, error_message, \
      received_at, updated_at, processed_at, next_retry_at, dead_lettered_at, duplicate_count, body_differs, \
      suspected_replay, rejection";
@@ -186,7 +197,7 @@ pub async fn retryable(
 }
 
 /// The condition of the index `webhook_logs_failed`, word for word.
-const FAILED: &str =
+pub(crate) const FAILED: &str =
     "status = 'failed' and (dead_lettered_at is not null or next_retry_at is not null or not signature_valid)";
 
 /// Webhooks of an organization by id, in no order.
@@ -311,23 +322,25 @@ pub async fn by_identity(
 /// The predicate of the partial index `webhook_logs_flagged`, word for word.
 const FLAGGED: &str = "(suspected_replay or body_differs or rejection = 'transmission_replayed')";
 
-enum Value {
+pub(crate) enum Value {
     Id(Uuid),
+    Ids(Vec<Uuid>),
     Time(DateTime<Utc>),
+    Span(Duration),
     Number(i64),
-    Bool(bool),
     Text(String),
     Texts(Vec<String>),
 }
 
+/// The conditions of a query on `webhook_logs`, with the values that they bind.
 #[derive(Default)]
-struct Conditions {
-    all: Vec<String>,
+pub(crate) struct Conditions {
+    pub(crate) all: Vec<String>,
     values: Vec<Value>,
 }
 
 impl Conditions {
-    fn bind(&mut self, value: Value) -> String {
+    pub(crate) fn bind(&mut self, value: Value) -> String {
         self.values.push(value);
         format!("${}", self.values.len())
     }
@@ -355,10 +368,14 @@ impl Conditions {
         order
     }
 
-    fn of_filter(&mut self, filter: &WebhookFilter) {
+    pub(crate) fn of_filter(&mut self, filter: &WebhookFilter) {
         if let Some(provider) = filter.provider {
             let provider = self.bind(Value::Id(provider.uuid()));
             self.all.push(format!("provider_id = {provider}"));
+        }
+        if let Some(providers) = &filter.providers {
+            let providers = self.bind(Value::Ids(providers.iter().map(|id| id.uuid()).collect()));
+            self.all.push(format!("provider_id = any ({providers})"));
         }
         match filter.status.as_deref() {
             None => {}
@@ -373,9 +390,19 @@ impl Conditions {
             let event_type = self.bind(Value::Text(event_type.clone()));
             self.all.push(format!("event_type = {event_type}"));
         }
-        if let Some(valid) = filter.signature_valid {
-            let valid = self.bind(Value::Bool(valid));
-            self.all.push(format!("signature_valid = {valid}"));
+        if let Some(event_types) = &filter.event_types {
+            let event_types = self.bind(Value::Texts(event_types.clone()));
+            self.all.push(format!("event_type = any ({event_types})"));
+        }
+        if let Some(error) = &filter.error_message {
+            let error = self.bind(Value::Text(error.clone()));
+            self.all.push(format!("error_message = {error}"));
+        }
+        // Spelled out, so that the planner sees that the index of failed ones holds all rejections.
+        match filter.signature_valid {
+            None => {}
+            Some(true) => self.all.push("signature_valid".to_owned()),
+            Some(false) => self.all.push("not signature_valid".to_owned()),
         }
         match filter.dead_lettered {
             None => {}
@@ -413,12 +440,16 @@ impl Conditions {
         }
     }
 
-    fn bind_to<O>(self, query: QueryAs<'_, Postgres, O, PgArguments>) -> QueryAs<'_, Postgres, O, PgArguments> {
+    pub(crate) fn bind_to<O>(
+        self,
+        query: QueryAs<'_, Postgres, O, PgArguments>,
+    ) -> QueryAs<'_, Postgres, O, PgArguments> {
         self.values.into_iter().fold(query, |query, value| match value {
             Value::Id(id) => query.bind(id),
+            Value::Ids(ids) => query.bind(ids),
             Value::Time(time) => query.bind(time),
+            Value::Span(span) => query.bind(span),
             Value::Number(number) => query.bind(number),
-            Value::Bool(bool) => query.bind(bool),
             Value::Text(text) => query.bind(text),
             Value::Texts(texts) => query.bind(texts),
         })

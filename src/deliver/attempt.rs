@@ -23,6 +23,17 @@ const PROVIDER: HeaderName = HeaderName::from_static("hookledger-provider");
 const ATTEMPT: HeaderName = HeaderName::from_static("hookledger-attempt");
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("Hookledger/", env!("CARGO_PKG_VERSION")));
 
+/// Names of the headers that every delivery has. The destination's own come besides.
+pub const SENT_HEADERS: &[&str] = &[
+    "content-type",
+    "user-agent",
+    "webhook-id",
+    "webhook-timestamp",
+    "webhook-signature",
+    "hookledger-provider",
+    "hookledger-attempt",
+];
+
 /// Names of headers that a destination cannot set: they are ours, or the connection's.
 #[must_use]
 pub fn is_reserved(name: &HeaderName) -> bool {

@@ -21,7 +21,7 @@ use chrono::{DateTime, Duration, Utc};
 use hookledger_aggregates::Label;
 use hookledger_aggregates::webhook::{Outcome, PENDING_TIMEOUT, RetryAt, RetryPolicy, WebhookCommand};
 
-pub use attempt::is_reserved;
+pub use attempt::{SENT_HEADERS, is_reserved};
 pub use feeder::Feeder;
 pub use places::Places;
 pub use queue::{CircuitNote, CircuitState, Queue, circuits_of, responses_of, waiting_of};

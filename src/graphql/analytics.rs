@@ -44,6 +44,10 @@ pub struct AnalyticsCounts {
     failed: i64,
     /// Webhooks that were given up, to wait for a person.
     dead_lettered: i64,
+    /// Attempts, succeeded or failed, that were not the first at their webhook.
+    retries: i64,
+    /// Of the attempts that ended, 0 to 1; null where none ended.
+    success_rate: Option<f64>,
     latency: Latency,
 }
 
@@ -57,6 +61,8 @@ impl From<&Counts> for AnalyticsCounts {
             succeeded: counts.succeeded,
             failed: counts.failed,
             dead_lettered: counts.dead_lettered,
+            retries: counts.retried,
+            success_rate: counts.success_rate(),
             latency: Latency { p50: percentile(0.5), p95: percentile(0.95), p99: percentile(0.99) },
         }
     }

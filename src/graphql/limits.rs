@@ -26,6 +26,8 @@ const LISTS: &[(&str, usize)] = &[
     ("attempts", 4),
     ("buckets", 100),
     ("events", 10),
+    ("groups", 50),
+    ("names", 10),
     ("pastMonths", 24),
     ("providers", 5),
     ("secrets", 5),

@@ -7,6 +7,7 @@ mod context;
 mod destination;
 mod errors;
 mod ids;
+mod insight;
 mod limits;
 mod mutations;
 mod organization;

@@ -8,6 +8,7 @@ use async_graphql::{Context, Enum, Error, ID, Object, SimpleObject};
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::organization;
 use hookledger_aggregates::{OrganizationId, ProviderId, WebhookId};
+use hookledger_projections::summaries::{self, Ranked};
 use hookledger_projections::{Page, organizations, webhook_logs, webhook_providers};
 use uuid::Uuid;
 
@@ -16,6 +17,7 @@ use super::audit::{self, AuditEntry, AuditFilter};
 use super::context::{Viewer, tenant};
 use super::errors::{Code, internal, unread};
 use super::ids::{List, NodeId, decode_cursor, encode_cursor};
+use super::insight::{DeadLetterGroups, Histogram, Ranking};
 use super::paging::{Cursor, Window, connection};
 use super::provider::WebhookProvider;
 use super::retries::MAX_TOGETHER;
@@ -139,6 +141,63 @@ impl Organization {
         let provider = provider_of(organization, provider_id.as_ref())?;
         let mut tenant = tenant(context, organization).await?;
         Analytics::read(&mut tenant, Some(organization), provider, from, to, grain).await
+    }
+
+    /// How many webhooks that match were received when, by where they stand now: for a chart above
+    /// the list. The times of the filter and `from` and `to` hold both. A text of the filter is looked
+    /// for in ids and event types alone.
+    async fn histogram(
+        &self,
+        context: &Context<'_>,
+        filter: Option<WebhookFilter>,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+        buckets: i32,
+    ) -> Result<Histogram, Error> {
+        let organization = self.0.organization_id();
+        let filter = filter.unwrap_or_default().checked(organization)?;
+        Histogram::read(context, organization, &filter, (from, to), buckets).await
+    }
+
+    /// Webhooks that wait for a person, by what went wrong and provider.
+    async fn dead_letter_groups(&self, context: &Context<'_>) -> Result<DeadLetterGroups, Error> {
+        DeadLetterGroups::read(context, self.0.organization_id()).await
+    }
+
+    /// The most frequent event types of what was received in a span of time: 10, or up to 100.
+    async fn top_event_types(
+        &self,
+        context: &Context<'_>,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+        first: Option<i32>,
+        provider_id: Option<ID>,
+    ) -> Result<Ranking, Error> {
+        let organization = self.0.organization_id();
+        let provider = provider_of(organization, provider_id.as_ref())?;
+        Ranking::read(context, organization, Ranked::EventTypes, provider, (from, to), first).await
+    }
+
+    /// What went wrong most often with what was received in a span of time and has failed: rejections
+    /// by their code, others by their error; 10, or up to 100.
+    async fn top_errors(
+        &self,
+        context: &Context<'_>,
+        from: DateTime<Utc>,
+        to: DateTime<Utc>,
+        first: Option<i32>,
+        provider_id: Option<ID>,
+    ) -> Result<Ranking, Error> {
+        let organization = self.0.organization_id();
+        let provider = provider_of(organization, provider_id.as_ref())?;
+        Ranking::read(context, organization, Ranked::Errors, provider, (from, to), first).await
+    }
+
+    /// The event types of the newest 10,000 webhooks, the most frequent first; at most 200.
+    async fn event_types(&self, context: &Context<'_>) -> Result<Vec<String>, Error> {
+        let organization = self.0.organization_id();
+        let mut tenant = tenant(context, organization).await?;
+        summaries::recent_event_types(&mut *tenant, organization).await.map_err(unread)
     }
 
     /// The users of the organization, newest first. For admins.

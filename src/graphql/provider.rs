@@ -9,8 +9,9 @@ use super::context::App;
 use super::destination::Destination;
 use super::errors::internal;
 use super::ids::NodeId;
+use super::insight::ProviderHealth;
 use super::organization::Organization;
-use super::rows::{OrganizationOf, SecretsOf, load};
+use super::rows::{HealthOf, OrganizationOf, SecretsOf, load};
 
 /// A third-party service.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
@@ -118,6 +119,11 @@ impl WebhookProvider {
     /// Where its webhooks are forwarded to; none: recording them is the processing.
     async fn destination(&self) -> Option<Destination> {
         self.0.destination_url.is_some().then(|| Destination(self.0.clone()))
+    }
+    /// How it fared in the last 24 hours.
+    async fn health(&self, context: &Context<'_>) -> Result<ProviderHealth, Error> {
+        let row = load(context, HealthOf(self.organization_id(), ProviderId::new(self.0.id))).await?;
+        Ok(row.unwrap_or_default().into())
     }
     /// Where the service sends its webhooks to.
     async fn webhook_url(&self, context: &Context<'_>) -> Result<String, Error> {

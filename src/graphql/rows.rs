@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use async_graphql::dataloader::{DataLoader, Loader};
 use async_graphql::runtime::{TokioSpawner, TokioTimer};
 use async_graphql::{Context, Error, Request};
-use hookledger_aggregates::{OrganizationId, ProviderId, RecordedEvent, UserId, WebhookId};
-use hookledger_projections::{organizations, users, webhook_providers, webhook_retries};
+use chrono::{DateTime, Duration, Utc};
+use hookledger_aggregates::provider::{Destination, ProviderEvent};
+use hookledger_aggregates::{Event, OrganizationId, ProviderId, RecordedEvent, UserId, WebhookId};
+use hookledger_projections::{organizations, summaries, users, webhook_providers, webhook_retries};
 
 use super::context::{App, Viewer};
 use super::errors::{Code, internal};
@@ -24,6 +26,8 @@ use crate::store::{Tenant, Tenants};
 const MAX_BODY_BYTES: i64 = 64 << 20;
 /// Events of one webhook that are shown.
 const MAX_EVENTS: i64 = 1_000;
+/// Webhooks of one answer that look for the one before them.
+const MAX_LOOK_BACKS: i64 = 20;
 /// Events of all webhooks of one answer.
 const MAX_EVENTS_TOGETHER: usize = 20_000;
 
@@ -50,6 +54,23 @@ impl Bodies {
             "one answer loads at most {} MiB of bodies: ask for fewer webhooks at once, or for rawBody instead of payload",
             MAX_BODY_BYTES >> 20
         )))
+    }
+}
+
+/// How many webhooks of an answer may still look for the one before them, which reads many rows each.
+pub(super) struct LookBacks(AtomicI64);
+
+impl LookBacks {
+    pub(super) fn of<'a>(context: &Context<'a>) -> Result<&'a Self, Error> {
+        context.data().map_err(|_| internal("a request has no limit on looking back"))
+    }
+
+    pub(super) fn take(&self) -> Result<(), Error> {
+        if self.0.fetch_sub(1, Ordering::Relaxed) > 0 {
+            return Ok(());
+        }
+        let sentence = format!("previousOfType is told of at most {MAX_LOOK_BACKS} webhooks at once");
+        Err(Code::LimitExceeded.error(sentence))
     }
 }
 
@@ -99,7 +120,8 @@ impl Rows {
 pub fn with_viewer(request: Request, app: &App, viewer: &Viewer) -> Request {
     let rows = Rows { tenants: app.tenants.clone(), viewer: viewer.clone() };
     let loader = DataLoader::new(rows, TokioSpawner::current(), TokioTimer::default());
-    request.data(viewer.clone()).data(loader).data(Bodies(Arc::new(AtomicI64::new(MAX_BODY_BYTES))))
+    let bodies = Bodies(Arc::new(AtomicI64::new(MAX_BODY_BYTES)));
+    request.data(viewer.clone()).data(loader).data(bodies).data(LookBacks(AtomicI64::new(MAX_LOOK_BACKS)))
 }
 
 /// What a key stands for, together with the others that are asked for at the same moment.
@@ -183,6 +205,34 @@ loader!(
     OutgoingSecretsOf(ProviderId) -> Vec<webhook_providers::SecretVersion>, |tenant, organization, ids| {
         let rows = webhook_providers::outgoing_secrets(&mut *tenant, organization, &ids).await?;
         grouped(rows, |row| ProviderId::new(row.provider_id))
+    }
+);
+
+/// A destination, or that there was none, from a time on.
+type DestinationSince = (DateTime<Utc>, Option<Destination>);
+
+loader!(
+    /// Where a provider's webhooks were forwarded to, by when that changed, oldest first.
+    DestinationsOf(ProviderId) -> Vec<DestinationSince>, |tenant, organization, ids| {
+        let events = log::destination_changes(&mut *tenant, organization, &ids).await?;
+        let mut groups: HashMap<ProviderId, Vec<DestinationSince>> = HashMap::new();
+        for recorded in events {
+            let destination = match recorded.event {
+                Event::Provider(ProviderEvent::DestinationSet(destination)) => Some(destination),
+                _ => None,
+            };
+            groups.entry(ProviderId::new(recorded.aggregate_id)).or_default().push((recorded.recorded_at, destination));
+        }
+        groups
+    }
+);
+
+loader!(
+    /// How a provider fared in the last day.
+    HealthOf(ProviderId) -> summaries::ProviderHealth, |tenant, organization, ids| {
+        let since = Utc::now() - Duration::days(1);
+        let rows = summaries::health(&mut *tenant, organization, &ids, since).await?;
+        rows.into_iter().map(|row| (ProviderId::new(row.provider_id), row)).collect()
     }
 );
 

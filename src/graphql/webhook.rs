@@ -8,19 +8,27 @@ use async_graphql::{
 };
 use base64::Engine as _;
 use chrono::{DateTime, Utc};
+use hookledger_aggregates::provider::Destination;
 use hookledger_aggregates::{Actor, OrganizationId, ProviderId, RecordedEvent as Recorded, WebhookId};
-use hookledger_projections::{webhook_logs, webhook_providers, webhook_retries};
+use hookledger_projections::{summaries, webhook_logs, webhook_providers, webhook_retries};
 use uuid::Uuid;
 
-use super::errors::{Code, internal};
+use super::context::tenant;
+use super::errors::{Code, internal, unread};
 use super::ids::NodeId;
 use super::provider::WebhookProvider;
-use super::rows::{AttemptsOf, Bodies, BodyOf, EventsOf, HeadersOf, ProviderOf, ResponsesOf, load};
+use super::rows::{
+    AttemptsOf, Bodies, BodyOf, DestinationsOf, EventsOf, HeadersOf, LookBacks, ProviderOf, ResponsesOf, load,
+};
+use crate::deliver;
 
 /// Bodies above this are parsed off the threads that serve everybody.
 const LARGE_BODY: i64 = 256 << 10;
 /// Bytes of a text to look for.
 const MAX_TEXT: usize = 1_000;
+/// Providers and types that a filter names.
+const MAX_PROVIDERS: usize = 20;
+const MAX_TYPES: usize = 50;
 /// A larger body is not shown parsed.
 const MAX_PARSED: i64 = 4 << 20;
 /// A parsed body takes about so many times its bytes.
@@ -40,8 +48,14 @@ pub enum WebhookStatus {
 #[derive(Default, InputObject)]
 pub struct WebhookFilter {
     provider_id: Option<ID>,
+    /// Of any of these; at most 20.
+    provider_ids: Option<Vec<ID>>,
     status: Option<Vec<WebhookStatus>>,
     event_type: Option<String>,
+    /// Any of these; at most 50.
+    event_types: Option<Vec<String>>,
+    /// What went wrong last, word for word.
+    error_message: Option<String>,
     signature_valid: Option<bool>,
     dead_lettered: Option<bool>,
     /// A duplicate came with another body.
@@ -65,17 +79,29 @@ impl WebhookFilter {
     pub(super) fn checked(self, organization: OrganizationId) -> Result<webhook_logs::WebhookFilter, Error> {
         let provider = provider_of(organization, self.provider_id.as_ref())?;
         // PostgreSQL's text holds no U+0000, so nothing can match it.
-        let storable = |text: &Option<String>| text.as_ref().is_none_or(|text| !text.contains('\0'));
-        if !storable(&self.event_type) || !storable(&self.text) {
+        let single = [&self.event_type, &self.error_message, &self.text].into_iter().flatten();
+        if single.chain(self.event_types.iter().flatten()).any(|text| text.contains('\0')) {
             return Err(Code::BadUserInput.error("a filter holds no U+0000"));
         }
         if self.text.as_ref().is_some_and(|text| text.len() > MAX_TEXT) {
             return Err(Code::BadUserInput.error(format!("the text of a filter has at most {MAX_TEXT} bytes")));
         }
+        if self.provider_ids.as_ref().is_some_and(|ids| ids.len() > MAX_PROVIDERS) {
+            return Err(Code::BadUserInput.error(format!("providerIds has at most {MAX_PROVIDERS} ids")));
+        }
+        if self.event_types.as_ref().is_some_and(|types| types.len() > MAX_TYPES) {
+            return Err(Code::BadUserInput.error(format!("eventTypes has at most {MAX_TYPES} names")));
+        }
+        let one_of =
+            |ids: Vec<ID>| ids.iter().filter_map(|id| provider_of(organization, Some(id)).transpose()).collect();
+        let providers: Option<Vec<ProviderId>> = self.provider_ids.map(one_of).transpose()?;
         Ok(webhook_logs::WebhookFilter {
             provider,
+            providers,
             status: self.status.map(|all| all.into_iter().map(webhook_logs::WebhookStatus::from).collect()),
             event_type: self.event_type,
+            event_types: self.event_types,
+            error_message: self.error_message,
             signature_valid: self.signature_valid,
             dead_lettered: self.dead_lettered,
             body_differs: self.body_differs,
@@ -150,6 +176,8 @@ pub struct Attempt {
     status_code: Option<i32>,
     duration_ms: Option<i64>,
     error_details: Option<String>,
+    #[graphql(skip)]
+    provider: ProviderId,
 }
 
 /// An attempt after the first.
@@ -162,6 +190,19 @@ pub struct WebhookRetry {
 
 #[ComplexObject]
 impl Attempt {
+    /// Where it was sent, as the provider's destination stood when it began; null where there was none.
+    async fn request_url(&self, context: &Context<'_>) -> Result<Option<String>, Error> {
+        Ok(self.destination(context).await?.map(|destination| destination.url))
+    }
+
+    /// Names of the headers that it was sent with, the destination's own among them. Values are not
+    /// kept: they are secrets and signatures.
+    async fn request_header_names(&self, context: &Context<'_>) -> Result<Vec<String>, Error> {
+        let Some(destination) = self.destination(context).await? else { return Ok(Vec::new()) };
+        let ours = deliver::SENT_HEADERS.iter().map(|name| (*name).to_owned());
+        Ok(ours.chain(destination.header_names).collect())
+    }
+
     /// The beginning of what the destination answered, 16 KiB at most, while it is kept; what is not
     /// UTF-8 is replaced.
     async fn response_excerpt(&self, context: &Context<'_>) -> Option<Result<String, Error>> {
@@ -177,7 +218,13 @@ impl Attempt {
 }
 
 impl Attempt {
-    fn new(of: (OrganizationId, WebhookId), row: &webhook_retries::WebhookAttempt) -> Self {
+    async fn destination(&self, context: &Context<'_>) -> Result<Option<Destination>, Error> {
+        let changes = load(context, DestinationsOf(self.of.0, self.provider)).await?.unwrap_or_default();
+        let before = changes.iter().take_while(|(at, _)| *at <= self.attempted_at).last();
+        Ok(before.and_then(|(_, destination)| destination.clone()))
+    }
+
+    fn new(of: (OrganizationId, WebhookId), provider: ProviderId, row: &webhook_retries::WebhookAttempt) -> Self {
         Self {
             of,
             attempt_number: row.attempt_number,
@@ -187,6 +234,7 @@ impl Attempt {
             status_code: row.status_code,
             duration_ms: row.duration_ms,
             error_details: row.error_details.clone(),
+            provider,
         }
     }
 }
@@ -403,7 +451,8 @@ impl Webhook {
     /// Every try at processing, the first included.
     async fn attempts(&self, context: &Context<'_>) -> Result<Vec<Attempt>, Error> {
         let of = (self.organization(), self.id_());
-        Ok(self.attempt_rows(context).await?.iter().map(|row| Attempt::new(of, row)).collect())
+        let provider = ProviderId::new(self.0.provider_id);
+        Ok(self.attempt_rows(context).await?.iter().map(|row| Attempt::new(of, provider, row)).collect())
     }
     /// The tries after the first.
     async fn retries(&self, context: &Context<'_>) -> Result<Vec<WebhookRetry>, Error> {
@@ -417,6 +466,16 @@ impl Webhook {
                 error_details: row.error_details,
             })
             .collect())
+    }
+    /// The accepted one of the same provider and event type that was received before it, where it is
+    /// among the provider's last 2,000 before it: to compare them. For at most 20 webhooks at once.
+    async fn previous_of_type(&self, context: &Context<'_>) -> Option<Result<Webhook, Error>> {
+        let previous = async {
+            LookBacks::of(context)?.take()?;
+            let mut tenant = tenant(context, self.organization()).await?;
+            summaries::previous_of_type(&mut *tenant, self.organization(), &self.0).await.map_err(unread)
+        };
+        previous.await.map(|row| row.map(Webhook::of)).transpose()
     }
     /// What the log says of this webhook, in order, from its beginning; at most 1,000 events.
     async fn events(&self, context: &Context<'_>) -> Result<Vec<RecordedEvent>, Error> {

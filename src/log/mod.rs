@@ -17,8 +17,8 @@ pub use commands::{CommandError, Commands};
 pub use fresh::{FreshBodies, FreshBody};
 pub use heads::{Heads, Wake};
 pub use read::{
-    Batch, Broken, LogSpan, RawRequest, ReadError, Reader, Scope, Touched, bodies_containing, bodies_of, end_of_stream,
-    events_of, headers_of, streams_of,
+    Batch, Broken, LogSpan, RawRequest, ReadError, Reader, Scope, Touched, bodies_containing, bodies_of,
+    destination_changes, end_of_stream, events_of, headers_of, streams_of,
 };
 pub use unit::{Appended, Body, LogPosition, MonthlyLimit, NewEvent, Sequence, Unit, UsedMonth};
 pub use writer::{AppendError, Log, Priority, Writer};

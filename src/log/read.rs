@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::event::DecodeError;
-use hookledger_aggregates::{Event, Metadata, OrganizationId, Partition, RecordedEvent, WebhookId};
+use hookledger_aggregates::{Event, Metadata, OrganizationId, Partition, ProviderId, RecordedEvent, WebhookId};
 use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
@@ -342,6 +342,34 @@ pub async fn headers_of(
     .fetch_all(executor)
     .await?;
     Ok(rows.into_iter().map(|(position, headers)| (position, header_pairs(&headers))).collect())
+}
+
+/// When providers' destinations were set or removed, in order; so many of each at most, the last ones.
+///
+/// # Errors
+/// When the database does not answer or an event cannot be understood.
+pub async fn destination_changes(
+    executor: impl PgExecutor<'_>,
+    organization: OrganizationId,
+    providers: &[ProviderId],
+) -> Result<Vec<RecordedEvent>, ReadError> {
+    let ids: Vec<String> = providers.iter().map(ToString::to_string).collect();
+    let sql = format!(
+        "select e.* from unnest($2::text[]) as s (id)
+         cross join lateral (
+             select {COLUMNS} from events e
+             where e.organization_id = $1 and e.aggregate_type = 'provider' and e.aggregate_id = s.id and e.partition = $3
+               and e.event_type in ('provider.destination_set', 'provider.destination_removed')
+             order by e.sequence desc limit 200) e
+         order by e.position"
+    );
+    let rows = sqlx::query(&sql)
+        .bind(organization.uuid())
+        .bind(ids)
+        .bind(organization.partition().number())
+        .fetch_all(executor)
+        .await?;
+    rows.iter().map(|row| event(row, place(row)?)).collect()
 }
 
 /// The place of a stream's last event.

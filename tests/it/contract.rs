@@ -57,7 +57,9 @@ const FIELDS: &[(&str, Allowed, &str)] = &[
         "Organization",
         Members,
         "id createdAt updatedAt name slug isActive webhookCount providers webhooks(first: 5)
-         deadLetters(first: 5) retryableCount webhook(webhookId: $webhookId) analytics(from: $from, to: $to, grain: HOUR)",
+         deadLetters(first: 5) retryableCount webhook(webhookId: $webhookId) analytics(from: $from, to: $to, grain: HOUR)
+         histogram(from: $from, to: $to, buckets: 10) deadLetterGroups topEventTypes(from: $from, to: $to)
+         topErrors(from: $from, to: $to) eventTypes",
     ),
     ("Organization", Admins, "plan webhookLimit usage users(first: 5) auditLog(first: 5) events(first: 5)"),
     // The user here is the member: others of the organization do not see them, but admins do.
@@ -70,14 +72,15 @@ const FIELDS: &[(&str, Allowed, &str)] = &[
         "WebhookProvider",
         Members,
         "id createdAt updatedAt organization providerName isActive deletedAt hasSecret secrets webhookUrl
-         destination",
+         destination health",
     ),
     (
         "Webhook",
         Members,
         "id webhookId createdAt updatedAt provider providerEventId eventType payload rawBody rawBodyBase64 bodySha256
          bodySize contentType headers signatureReceived signatureValid status retryCount canRetry errorMessage receivedAt
-         processedAt nextRetryAt deadLetteredAt duplicateCount bodyDiffers suspectedReplay flagged rejection attempts retries events",
+         processedAt nextRetryAt deadLetteredAt duplicateCount bodyDiffers suspectedReplay flagged rejection attempts retries events
+         previousOfType",
     ),
 ];
 
@@ -85,20 +88,31 @@ const FIELDS: &[(&str, Allowed, &str)] = &[
 const PARTS: &[(&str, &str)] = &[
     ("Analytics", "buckets totals"),
     ("AnalyticsBucket", "start counts"),
-    ("AnalyticsCounts", "received duplicates rejected succeeded failed deadLettered latency"),
+    ("AnalyticsCounts", "received duplicates rejected succeeded failed deadLettered retries successRate latency"),
     ("AnalyticsTick", "buckets"),
-    ("Attempt", "attemptNumber attemptedAt endedAt succeeded statusCode durationMs errorDetails responseExcerpt"),
+    (
+        "Attempt",
+        "attemptNumber attemptedAt endedAt succeeded statusCode durationMs errorDetails responseExcerpt requestUrl
+         requestHeaderNames",
+    ),
     (
         "AuditEntry",
         "position at userId user sessionId client userAgent action resourceType resourceId changes organization",
     ),
     ("AuditEntryConnection", "edges nodes pageInfo"),
     ("AuditEntryEdge", "cursor node"),
+    ("DeadLetterGroup", "provider errorMessage count oldest newest"),
+    ("DeadLetterGroups", "groups total truncated"),
     ("Header", "name value"),
+    ("Histogram", "buckets total truncated countedFrom"),
+    ("HistogramBucket", "start end pending processing success failed deadLettered rejected total"),
     ("Latency", "p50 p95 p99"),
     ("OrganizationConnection", "edges nodes pageInfo"),
     ("OrganizationEdge", "cursor node"),
     ("PageInfo", "endCursor hasNextPage hasPreviousPage startCursor"),
+    ("ProviderHealth", "received rejected succeeded failed deadLettered successRate lastReceivedAt"),
+    ("RankedName", "name count share"),
+    ("Ranking", "names total truncated"),
     ("RecordedEvent", "position aggregateType aggregateId sequence eventType payload actor userId client recordedAt"),
     ("RecordedEventConnection", "edges nodes pageInfo"),
     ("RecordedEventEdge", "cursor node"),
