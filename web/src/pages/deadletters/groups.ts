@@ -1,0 +1,94 @@
+// Dead letters by what went wrong and where. Values and functions over them.
+import { standing } from '../../ui/Status';
+import type { WebhookRow } from '../webhooks/queries';
+
+export type Group = {
+  key: string;
+  provider: WebhookRow['provider'];
+  error: string | null;
+  /** As many as are at hand, the oldest first: they have waited the longest. */
+  rows: readonly WebhookRow[];
+  count: number;
+  oldest: string;
+  newest: string;
+};
+
+export const keyOf = (providerId: string, error: string | null): string => `${providerId} ${error ?? ''}`;
+
+/** The largest first. */
+export function grouped(rows: readonly WebhookRow[]): Group[] {
+  const groups = new Map<string, WebhookRow[]>();
+  for (const row of rows) {
+    const key = keyOf(row.provider.id, row.errorMessage);
+    const group = groups.get(key);
+    if (group) group.push(row);
+    else groups.set(key, [row]);
+  }
+  return [...groups.entries()]
+    .map(([key, members]) => {
+      const inOrder = [...members].sort((a, b) => (a.receivedAt < b.receivedAt ? -1 : 1));
+      const [first, last] = [inOrder[0], inOrder.at(-1)];
+      if (!first || !last) return [];
+      return [{ key, provider: first.provider, error: first.errorMessage, rows: inOrder, count: inOrder.length, oldest: first.receivedAt, newest: last.receivedAt }];
+    })
+    .flat()
+    .sort((a, b) => b.count - a.count || (a.oldest < b.oldest ? -1 : 1));
+}
+
+export type Known = {
+  /** Dead letters that were seen here, as they are now. */
+  rows: ReadonlyMap<string, WebhookRow>;
+  /** Those of them that somebody retried meanwhile. */
+  retried: ReadonlySet<string>;
+};
+
+export const nothing: Known = { rows: new Map(), retried: new Set() };
+
+/** Begins with what the server says now; those under way stay, so that one sees how they end. */
+export function read(before: Known, rows: readonly WebhookRow[]): Known {
+  const next = new Map(rows.map((row) => [row.webhookId, row]));
+  const retried = new Set<string>();
+  for (const id of before.retried) {
+    const row = next.get(id) ?? before.rows.get(id);
+    if (!row) continue;
+    retried.add(id);
+    next.set(id, row);
+  }
+  return { rows: next, retried };
+}
+
+/** Webhooks changed: new dead letters come in, those that are known change in place. */
+export function changed(before: Known, changes: readonly WebhookRow[]): Known {
+  let rows: Map<string, WebhookRow> | undefined;
+  let retried: Set<string> | undefined;
+  for (const row of changes) {
+    const known = (rows ?? before.rows).get(row.webhookId);
+    const dead = standing(row) === 'dead';
+    if (!known && !dead) continue;
+    if (known && known.updatedAt > row.updatedAt) continue;
+    rows ??= new Map(before.rows);
+    rows.set(row.webhookId, row);
+    if (known && !dead) {
+      retried ??= new Set(before.retried);
+      retried.add(row.webhookId);
+    }
+  }
+  return rows ? { rows, retried: retried ?? before.retried } : before;
+}
+
+export type Tally = { all: number; succeeded: number; again: number; underWay: number };
+
+/** How those that were retried fare. */
+export function tally({ rows, retried }: Known): Tally {
+  const tally: Tally = { all: retried.size, succeeded: 0, again: 0, underWay: 0 };
+  for (const id of retried) {
+    const row = rows.get(id);
+    const status = row && standing(row);
+    if (status === 'success') tally.succeeded += 1;
+    else if (status === 'dead') tally.again += 1;
+    else tally.underWay += 1;
+  }
+  return tally;
+}
+
+export const waiting = ({ rows }: Known): WebhookRow[] => [...rows.values()].filter((row) => standing(row) === 'dead');
