@@ -26,27 +26,27 @@ let now = Date.now();
 const tickListeners = new Set<() => void>();
 let ticker: ReturnType<typeof setInterval> | undefined;
 
+// Outside of the component: a new one at every render would begin the clock anew at every render.
+function subscribeToClock(listener: () => void): () => void {
+  tickListeners.add(listener);
+  // While nobody looked it stood still.
+  if (!ticker) now = Date.now();
+  ticker ??= setInterval(() => {
+    now = Date.now();
+    for (const each of tickListeners) each();
+  }, 5000);
+  return () => {
+    tickListeners.delete(listener);
+    if (tickListeners.size === 0 && ticker) {
+      clearInterval(ticker);
+      ticker = undefined;
+    }
+  };
+}
+
 /** The time, which moves on every five seconds while somebody looks. */
 export function useNow(): number {
-  return useSyncExternalStore(
-    (listener) => {
-      tickListeners.add(listener);
-      // While nobody looked it stood still.
-      if (!ticker) now = Date.now();
-      ticker ??= setInterval(() => {
-        now = Date.now();
-        for (const each of tickListeners) each();
-      }, 5000);
-      return () => {
-        tickListeners.delete(listener);
-        if (tickListeners.size === 0 && ticker) {
-          clearInterval(ticker);
-          ticker = undefined;
-        }
-      };
-    },
-    () => now,
-  );
+  return useSyncExternalStore(subscribeToClock, () => now);
 }
 
 const two = (value: number, width = 2) => String(value).padStart(width, '0');
