@@ -43,3 +43,9 @@ async fn every_page_shows_itself_to_each_role_and_nothing_is_wrong_on_it() {
     let result = walk("pages.mjs").await;
     assert_eq!(result["problems"], 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_list_scrolls_smoothly() {
+    let result = walk("scroll.mjs").await;
+    assert_eq!(result["problems"], 0);
+}
