@@ -19,4 +19,5 @@ pub mod node;
 pub mod receive;
 pub mod search;
 pub mod secrets;
+pub mod settings;
 pub mod store;

@@ -19,7 +19,7 @@ use crate::deliver::egress::{Egress, StartError};
 use crate::deliver::{self, Feeder, Places, Queue, Worker};
 use crate::directory::{Directory, DirectoryError, DirectoryFollower};
 use crate::follow::{Checkpoints, Follower, Handler, Projector};
-use crate::graphql::{App, schema};
+use crate::graphql::{App, Platform, schema};
 use crate::http::{Clients, Server, Services, Sockets, routes};
 use crate::identity::{
     Accounts, Courier, IdentityError, Limits, Links, Refusals, SessionKeeper, Sessions, Tokens, sweep,
@@ -31,6 +31,7 @@ use crate::mail::{MailQueue, Transport, TransportError};
 use crate::receive::paypal::{self, CertificateStore, Fetch, FetchFromPaypal, Verifier};
 use crate::receive::{BodyBudget, Limits as MonthlyLimits, Parts, Receiver, RejectionCounter, Rejections};
 use crate::secrets::vault::{Vault, VaultError};
+use crate::settings;
 use crate::store::{Store, StoreError, Tenants, Use};
 
 #[derive(Debug, thiserror::Error)]
@@ -309,6 +310,7 @@ pub async fn serve_fetching(
         refusals,
         errands,
         limits: Arc::new(Limits::default()),
+        platform: Platform { started_at: chrono::Utc::now(), settings: Arc::new(settings::of(settings)) },
     };
     let services = Services {
         receiver,

@@ -1,5 +1,7 @@
 //! `webhook_providers` and what may be known of their secrets.
 
+use std::sync::LazyLock;
+
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use hookledger_aggregates::provider::{Destination, ProviderEvent};
@@ -7,7 +9,7 @@ use hookledger_aggregates::{Event, OrganizationId, ProviderId, RecordedEvent};
 use sqlx::{FromRow, PgConnection, PgExecutor};
 use uuid::Uuid;
 
-use crate::{Interest, Projection, ProjectionError};
+use crate::{Interest, Page, PageRequest, Projection, ProjectionError};
 
 /// A row of `webhook_providers`.
 #[derive(Clone, Debug, FromRow)]
@@ -36,9 +38,22 @@ pub struct SecretVersion {
     pub last_used_at: Option<DateTime<Utc>>,
 }
 
-const SELECT: &str = "select organization_id, id, provider_name, is_active, created_at, updated_at, deleted_at, \
-                      destination_url, destination_timeout_seconds, destination_concurrency, destination_headers, \
-                      destination_set_at from webhook_providers where organization_id = $1";
+/// Which providers of all organizations.
+#[derive(Clone, Debug, Default)]
+pub struct ProviderFilter {
+    /// Part of the organization's name or slug, or of the destination's URL.
+    pub search: Option<String>,
+    pub provider_name: Option<&'static str>,
+    pub is_active: Option<bool>,
+}
+
+const COLUMNS: &str = "organization_id, id, provider_name, is_active, created_at, updated_at, deleted_at, \
+                       destination_url, destination_timeout_seconds, destination_concurrency, destination_headers, \
+                       destination_set_at";
+
+/// The providers of one organization.
+static SELECT: LazyLock<String> =
+    LazyLock::new(|| format!("select {COLUMNS} from webhook_providers where organization_id = $1"));
 
 /// The connected providers of an organization, newest first.
 ///
@@ -48,10 +63,41 @@ pub async fn list(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
 ) -> Result<Vec<WebhookProvider>, sqlx::Error> {
-    sqlx::query_as(&format!("{SELECT} and deleted_at is null order by created_at desc, id"))
+    sqlx::query_as(&format!("{} and deleted_at is null order by created_at desc, id", *SELECT))
         .bind(organization.uuid())
         .fetch_all(executor)
         .await
+}
+
+/// Connected providers of every tenant, newest first: for super admins only.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn list_everywhere(
+    executor: impl PgExecutor<'_>,
+    filter: &ProviderFilter,
+    page: PageRequest<(DateTime<Utc>, Uuid)>,
+) -> Result<Page<WebhookProvider>, sqlx::Error> {
+    let (compare, order) = if page.backward { (">", "asc") } else { ("<", "desc") };
+    let sql = format!(
+        "select {COLUMNS} from webhook_providers p
+         where deleted_at is null and ($1::text is null or provider_name = $1) and ($2::bool is null or is_active = $2)
+           and ($3::text is null or position(lower($3) in lower(destination_url)) > 0
+                or exists (select from organizations o where o.id = p.organization_id
+                             and (position(lower($3) in lower(o.name)) > 0 or position(lower($3) in o.slug) > 0)))
+           and ($4::timestamptz is null or (created_at, id) {compare} ($4, $5))
+         order by created_at {order}, id {order} limit $6"
+    );
+    let rows = sqlx::query_as(&sql)
+        .bind(filter.provider_name)
+        .bind(filter.is_active)
+        .bind(filter.search.as_deref())
+        .bind(page.from.map(|key| key.0))
+        .bind(page.from.map(|key| key.1))
+        .bind(page.limit + 1)
+        .fetch_all(executor)
+        .await?;
+    Ok(Page::from_overfull(rows, &page))
 }
 
 /// Providers by id, deleted ones among them: a webhook still tells where it came from.
@@ -64,7 +110,11 @@ pub async fn find_many(
     providers: &[ProviderId],
 ) -> Result<Vec<WebhookProvider>, sqlx::Error> {
     let ids: Vec<Uuid> = providers.iter().map(|id| id.uuid()).collect();
-    sqlx::query_as(&format!("{SELECT} and id = any ($2)")).bind(organization.uuid()).bind(ids).fetch_all(executor).await
+    sqlx::query_as(&format!("{} and id = any ($2)", *SELECT))
+        .bind(organization.uuid())
+        .bind(ids)
+        .fetch_all(executor)
+        .await
 }
 
 /// The secrets of providers that verify now or did, newest first.

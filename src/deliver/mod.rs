@@ -13,6 +13,7 @@ mod conclude;
 mod decide;
 pub mod egress;
 mod feeder;
+mod overview;
 mod places;
 mod queue;
 mod worker;
@@ -23,6 +24,7 @@ use hookledger_aggregates::webhook::{Outcome, PENDING_TIMEOUT, RetryAt, RetryPol
 
 pub use attempt::{SENT_HEADERS, is_reserved};
 pub use feeder::Feeder;
+pub use overview::{Backlog, OpenCircuit, backlog, open_circuits};
 pub use places::Places;
 pub use queue::{CircuitNote, CircuitState, Queue, circuits_of, responses_of, waiting_of};
 pub use worker::{Parts, Settings, Worker};

@@ -24,6 +24,17 @@ pub struct Lag {
     pub stopped_by: Option<String>,
 }
 
+/// Where a follower stands in a partition.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Standing {
+    pub name: String,
+    pub partition: i32,
+    pub position: i64,
+    /// The last position of the log there.
+    pub head: i64,
+    pub stopped_by: Option<String>,
+}
+
 impl Checkpoints {
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
@@ -143,5 +154,26 @@ impl Checkpoints {
         )
         .fetch_all(&self.pool)
         .await
+    }
+
+    /// Where each follower stands in each partition.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn standings(&self) -> Result<Vec<Standing>, sqlx::Error> {
+        sqlx::query_as(
+            "select c.name, c.partition, c.position, h.position as head, c.stopped_by
+             from follower_checkpoints c join log_heads h using (partition) order by c.name, c.partition",
+        )
+        .fetch_all(&self.pool)
+        .await
+    }
+
+    /// How many events the log has.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn events(&self) -> Result<i64, sqlx::Error> {
+        sqlx::query_scalar("select coalesce(sum(position), 0)::bigint from log_heads").fetch_one(&self.pool).await
     }
 }

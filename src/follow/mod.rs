@@ -8,6 +8,6 @@ mod follower;
 mod lease;
 mod projector;
 
-pub use checkpoints::{Checkpoints, Lag};
+pub use checkpoints::{Checkpoints, Lag, Standing};
 pub use follower::{Follower, Handler, HandlerError, Step};
 pub use projector::Projector;

@@ -11,6 +11,7 @@ use hookledger_aggregates::{Metadata, OrganizationId, SessionId, UserId};
 use hookledger_projections::users;
 
 use super::errors::{Code, internal, not_found};
+use super::system::Platform;
 use crate::changes::{Changes, Ticks};
 use crate::deliver::egress::Egress;
 use crate::directory::Directory;
@@ -46,6 +47,7 @@ pub struct App {
     pub refusals: Refusals,
     pub errands: Errands,
     pub limits: Arc<Limits>,
+    pub platform: Platform,
 }
 
 impl App {

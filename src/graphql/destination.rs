@@ -19,7 +19,7 @@ use super::mutations::{VERSION_TRIES, existing_provider, provider_after, provide
 use super::provider::{SecretInfo, WebhookProvider};
 use super::rows::{CircuitsOf, OutgoingSecretsOf, WaitingOf, load};
 use crate::deliver::egress::Target;
-use crate::deliver::{CircuitState as Circuits, is_reserved};
+use crate::deliver::{CircuitNote, CircuitState as Circuits, is_reserved};
 use crate::log::{CommandError, LogPosition};
 use crate::secrets::master::random_bytes;
 
@@ -52,6 +52,19 @@ pub struct Circuit {
     changed_at: DateTime<Utc>,
 }
 
+impl Circuit {
+    pub(super) fn of(row: CircuitNote) -> Result<Self, Error> {
+        Ok(Self {
+            state: row.state().map_err(internal)?.into(),
+            node: row.node,
+            failures: row.failures,
+            opened_at: row.opened_at,
+            probe_at: row.probe_at,
+            changed_at: row.changed_at,
+        })
+    }
+}
+
 /// Where a provider's webhooks are forwarded to.
 pub struct Destination(pub(super) webhook_providers::WebhookProvider);
 
@@ -63,17 +76,7 @@ impl Destination {
     async fn circuit_rows(&self, context: &Context<'_>) -> Result<Vec<Circuit>, Error> {
         let (organization, provider) = self.key();
         let rows = load(context, CircuitsOf(organization, provider)).await?.unwrap_or_default();
-        let circuit = |row: crate::deliver::CircuitNote| {
-            Ok(Circuit {
-                state: row.state().map_err(internal)?.into(),
-                node: row.node,
-                failures: row.failures,
-                opened_at: row.opened_at,
-                probe_at: row.probe_at,
-                changed_at: row.changed_at,
-            })
-        };
-        rows.into_iter().map(circuit).collect()
+        rows.into_iter().map(Circuit::of).collect()
     }
 }
 

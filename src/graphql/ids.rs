@@ -57,6 +57,7 @@ pub(super) enum List {
     Webhooks,
     AuditLog,
     Users,
+    Providers,
 }
 
 impl List {
@@ -66,6 +67,7 @@ impl List {
             Self::Webhooks => b'w',
             Self::AuditLog => b'a',
             Self::Users => b'u',
+            Self::Providers => b'p',
         }
     }
 }

@@ -19,6 +19,7 @@ mod request;
 mod retries;
 mod rows;
 mod subscriptions;
+mod system;
 mod usage;
 mod user;
 mod webhook;
@@ -30,6 +31,7 @@ pub(crate) use errors::only_error;
 pub use errors::{Code, was_refused, with_codes};
 pub use request::Parameters;
 pub use rows::with_viewer;
+pub use system::Platform;
 
 /// How deep a query may nest.
 const MAX_DEPTH: usize = 16;

@@ -5,7 +5,8 @@ use async_graphql::{Context, Error, ID, Interface, Object};
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::{OrganizationId, UserId};
 use hookledger_projections::organizations::{self, OrganizationFilter};
-use hookledger_projections::{users, webhook_logs, webhook_providers};
+use hookledger_projections::webhook_providers::{self, ProviderFilter};
+use hookledger_projections::{users, webhook_logs};
 use uuid::Uuid;
 
 use super::analytics::{Analytics, Grain};
@@ -15,7 +16,8 @@ use super::errors::{internal, not_found};
 use super::ids::{List, NodeId, decode_cursor, encode_cursor};
 use super::organization::Organization;
 use super::paging::{Cursor, Window, connection};
-use super::provider::WebhookProvider;
+use super::provider::{ProviderName, WebhookProvider};
+use super::system::System;
 use super::user::{self, Session, User};
 use super::webhook::Webhook;
 
@@ -145,6 +147,37 @@ impl Query {
             encode_cursor(List::Organizations, everywhere, row.created_at, row.id.as_bytes())
         };
         Ok(connection(rows, &page, cursor, Organization, EmptyFields))
+    }
+
+    /// Every organization's connected providers, newest first. For super admins. The search is for a part of
+    /// the organization's name or slug, or of the destination's URL.
+    async fn providers(
+        &self,
+        context: &Context<'_>,
+        search: Option<String>,
+        provider_name: Option<ProviderName>,
+        is_active: Option<bool>,
+        first: Option<i32>,
+        after: Option<String>,
+    ) -> Result<Connection<Cursor, WebhookProvider>, Error> {
+        let mut tenants = everybody(context).await?;
+        let everywhere = OrganizationId::PLATFORM;
+        let page = Window::forward(first, after).request(|cursor| {
+            let (time, id) = decode_cursor::<16>(List::Providers, everywhere, cursor)?;
+            Ok((time, Uuid::from_bytes(id)))
+        })?;
+        let provider_name = provider_name.map(|name| hookledger_aggregates::ProviderName::from(name).as_str());
+        let filter = ProviderFilter { search, provider_name, is_active };
+        let rows = webhook_providers::list_everywhere(&mut *tenants, &filter, page).await.map_err(internal)?;
+        let cursor = |row: &webhook_providers::WebhookProvider| {
+            encode_cursor(List::Providers, everywhere, row.created_at, row.id.as_bytes())
+        };
+        Ok(connection(rows, &page, cursor, WebhookProvider, EmptyFields))
+    }
+
+    /// The platform as it is now. For super admins.
+    async fn system(&self, context: &Context<'_>) -> Result<System, Error> {
+        System::of(context)
     }
 
     /// Every organization's users and the super admins, newest first. For super admins.

@@ -5,6 +5,7 @@
 //! `hookledger_runtime`, which only reads, and sees one organization at a time.
 
 pub mod embedded;
+mod facts;
 mod tenant;
 
 use std::path::Path;
@@ -17,6 +18,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, PgPool};
 
 use self::embedded::{DATABASE, Embedded, OWNER, SUPERUSER};
+pub use self::facts::{Facts, facts};
 pub use self::tenant::{Tenant, Tenants};
 
 /// The migrations, as they were when this binary was built.

@@ -50,7 +50,8 @@ const FIELDS: &[(&str, Allowed, &str)] = &[
     (
         "Query",
         SuperAdmins,
-        "organizations(first: 5) users(first: 5) auditLog(first: 5) analytics(from: $from, to: $to, grain: HOUR)",
+        "organizations(first: 5) users(first: 5) providers(first: 5) system auditLog(first: 5) \
+         analytics(from: $from, to: $to, grain: HOUR)",
     ),
     ("Viewer", Anybody, "user isSuperAdmin organization sessions"),
     (
@@ -122,6 +123,16 @@ const PARTS: &[(&str, &str)] = &[
     ("Usage", "plan webhookLimit month used remaining percentUsed warning resetsAt pastMonths"),
     ("UserConnection", "edges nodes pageInfo"),
     ("UserEdge", "cursor node"),
+    ("WebhookProviderConnection", "edges nodes pageInfo"),
+    ("WebhookProviderEdge", "cursor node"),
+    ("System", "followers deliveries openCircuits database node settings"),
+    ("Follower", "name lag stoppedBy partitions"),
+    ("FollowerPartition", "partition position head stoppedBy"),
+    ("Deliveries", "waiting running overdueSince nodes"),
+    ("OpenCircuit", "circuit provider"),
+    ("Database", "version size connections maxConnections events"),
+    ("RunningNode", "version startedAt appendWaitMs"),
+    ("PlatformSetting", "name help value default isSecret isSet"),
     ("WebhookChange", "kind webhook"),
     ("WebhookConnection", "edges nodes pageInfo searchedTo"),
     ("WebhookEdge", "cursor node"),

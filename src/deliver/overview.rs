@@ -1,0 +1,56 @@
+//! Deliveries of all organizations at a glance: for super admins only.
+
+use chrono::{DateTime, Utc};
+use sqlx::{FromRow, PgExecutor};
+use uuid::Uuid;
+
+use super::CircuitNote;
+
+/// The queue of all organizations.
+#[derive(Clone, Debug, FromRow)]
+pub struct Backlog {
+    /// Webhooks that wait for an attempt, or are in one.
+    pub waiting: i64,
+    /// Of those, the ones that an attempt is running for.
+    pub running: i64,
+    /// When the attempt was due that waits longest past its time.
+    pub overdue_since: Option<DateTime<Utc>>,
+    /// Nodes that deliver.
+    pub nodes: i64,
+}
+
+/// How long the queue is.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn backlog(executor: impl PgExecutor<'_>) -> Result<Backlog, sqlx::Error> {
+    sqlx::query_as(
+        "select count(*) as waiting, count(holder) as running,
+                min(due_at) filter (where holder is null and due_at < now()) as overdue_since,
+                (select count(*) from delivery_nodes) as nodes
+         from webhook_due",
+    )
+    .fetch_one(executor)
+    .await
+}
+
+/// A circuit that lets nothing or little through.
+#[derive(Clone, Debug, FromRow)]
+pub struct OpenCircuit {
+    pub organization_id: Uuid,
+    #[sqlx(flatten)]
+    pub circuit: CircuitNote,
+}
+
+/// The circuits that are not closed, the latest first.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn open_circuits(executor: impl PgExecutor<'_>) -> Result<Vec<OpenCircuit>, sqlx::Error> {
+    sqlx::query_as(
+        "select organization_id, provider_id, node, state, failures, opened_at, probe_at, changed_at
+         from destination_circuits where state <> 'closed' order by changed_at desc limit 100",
+    )
+    .fetch_all(executor)
+    .await
+}

@@ -1,0 +1,138 @@
+// A customer's first days: an organization is made, its admin joins, connects a provider, sees webhooks arrive and
+// fail and succeed, works with a team, and is shut out when the organization is deactivated.
+import { destination, sendGithub } from './api.mjs';
+import { base, end, linkFor, look, person, problems, signIn, until } from './browser.mjs';
+
+const slug = `acme-${process.pid}`;
+const dashboard = `/dashboard/${slug}`;
+const secret = 'a secret that only GitHub and we know';
+const hostile = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>';
+const sink = await destination();
+
+// The super admin makes the organization, and invites its first admin.
+const platform = await person();
+const admin = await signIn(platform, 'admin@localhost');
+await admin.getByRole('button', { name: 'New organization' }).first().click();
+await admin.getByLabel('Name').fill(`Acme & Söhne ${hostile}`);
+await admin.getByLabel('Slug').fill(slug);
+await admin.getByRole('button', { name: 'Create' }).click();
+await admin.waitForURL(`**/admin/organizations/${slug}`);
+await admin.goto(`${base}${dashboard}/team`);
+await invite(admin, `ada@${slug}.example`, 'Admin');
+
+async function invite(page, email, role) {
+  await page.getByRole('button', { name: 'Invite', exact: false }).first().click();
+  const dialog = page.getByRole('dialog');
+  await dialog.getByLabel('E-mail address').fill(email);
+  await dialog.getByRole('radio', { name: role }).check({ force: true });
+  await dialog.getByRole('button', { name: /Invite|Send/ }).click();
+  await page.getByText(email).first().waitFor();
+}
+
+/** Joins by the link of the invitation. */
+async function join(email, options) {
+  const context = await person(options);
+  const page = await context.newPage();
+  await page.goto(await linkFor(email));
+  await page.getByRole('button', { name: 'Sign in' }).click();
+  await page.waitForURL(`**${dashboard}/webhooks`);
+  return page;
+}
+
+const ada = await join(`ada@${slug}.example`);
+
+// She connects GitHub by the wizard, and sees the first webhook verified as it comes.
+await ada.goto(`${base}${dashboard}/providers`);
+await ada.getByRole('link', { name: /Connect/ }).first().click();
+await ada.getByRole('link', { name: /GitHub/ }).click();
+await ada.getByLabel('Secret', { exact: false }).first().fill(secret);
+await ada.getByRole('button', { name: 'Connect GitHub' }).click();
+const address = (await ada.getByTestId('address').textContent()).trim();
+if (new URL(address).pathname !== `/webhooks/${slug}/github`) problems.push(`the wizard says ${address}`);
+await look(ada, 'wizard-address');
+await ada.getByRole('button', { name: 'Done, go on' }).click();
+await ada.getByLabel('Destination URL').fill(sink.url);
+await ada.getByRole('button', { name: 'Set the destination' }).click();
+await ada.getByRole('button', { name: 'I have copied it, go on' }).click();
+await ada.getByText('Waiting for a webhook of GitHub').waitFor();
+await sendGithub(slug, secret, 'ping', { zen: 'Responsive is better than fast.' });
+await ada.getByText('Verified', { exact: true }).first().waitFor();
+await look(ada, 'wizard-verified');
+
+// The list shows what comes without being asked again.
+await ada.goto(`${base}${dashboard}/webhooks`);
+await row(ada, 'ping').waitFor();
+await sendGithub(slug, secret, 'issues', { action: 'opened', issue: { title: hostile } });
+await row(ada, 'issues').waitFor();
+
+function row(page, text) {
+  return page.getByRole('row').filter({ hasText: text }).first();
+}
+
+// A destination that fails makes a dead letter; a person retries it, and it arrives.
+sink.status = 500;
+await sendGithub(slug, secret, 'push', { ref: 'refs/heads/main' });
+await ada.goto(`${base}${dashboard}/dead-letters`);
+await until('a dead letter', async () => {
+  const there = await ada.getByText('500', { exact: false }).count();
+  if (!there) await ada.reload();
+  return there;
+}, 60_000);
+await look(ada, 'dead-letters-journey');
+sink.status = 200;
+await ada.getByRole('button', { name: /^Retry/ }).first().click();
+await ada.getByRole('dialog').getByRole('button', { name: /^Retry/ }).click();
+await until('the retry to arrive', () => sink.requests.some(({ headers }) => headers['hookledger-attempt'] === '5'));
+await ada.goto(`${base}${dashboard}/webhooks`);
+await row(ada, 'push').filter({ hasText: 'Success' }).waitFor();
+
+// Whatever strangers send is text.
+const strange = [
+  ['issues', { html: hostile, nested: { '<b>key</b>': [hostile, '\u202Eevil\u202C', 'שלום עולם', '👩‍🚀🏳️‍🌈', '\u0000\u0007'] } }],
+  ['\u0022><script>window.pwned=1</script>', { ok: true }],
+  ['big', { rows: Array.from({ length: 50_000 }, (_, id) => ({ id, text: 'x'.repeat(80) })) }],
+  ['raw', '{"broken": <script>window.pwned=1</script>'],
+];
+for (const [event, body] of strange) {
+  const { status, body: answer } = await sendGithub(slug, secret, event.replace(/[^\x20-\x7e]/g, ''), body);
+  if (status !== 200) problems.push(`${event} was answered ${status}`);
+  const began = Date.now();
+  await ada.goto(`${base}${dashboard}/webhooks/${answer.webhook_id}`);
+  await ada.getByRole('heading', { level: 1 }).waitFor();
+  await ada.getByText(answer.webhook_id).first().waitFor();
+  await look(ada, `webhook-${strange.findIndex(([each]) => each === event)}`);
+  if (await ada.evaluate(() => window.pwned)) problems.push(`${event}: something of a stranger's ran`);
+  if (Date.now() - began > 15_000) problems.push(`${event} took ${Date.now() - began} ms to show`);
+}
+
+// A team: a member who may look and retry, an admin who is one no longer.
+await ada.goto(`${base}${dashboard}/team`);
+await invite(ada, `max@${slug}.example`, 'Member');
+await invite(ada, `bea@${slug}.example`, 'Admin');
+const max = await join(`max@${slug}.example`, { scheme: 'dark' });
+await row(max, 'push').waitFor();
+const bea = await join(`bea@${slug}.example`);
+await ada.reload();
+const her = row(ada, `bea@${slug}.example`);
+await her.getByRole('button', { name: /member/i }).click();
+await ada.getByRole('dialog').getByRole('button', { name: /member/i }).click();
+await her.filter({ hasText: 'Member' }).waitFor();
+await bea.goto(`${base}${dashboard}/team`);
+await bea.getByRole('heading', { name: /There is no such/ }).waitFor();
+await ada.goto(`${base}${dashboard}/audit`);
+await ada.getByText(/role/i).first().waitFor();
+await look(ada, 'audit-journey');
+
+// The organization is deactivated: whoever is in it is out, at once.
+await admin.goto(`${base}/admin/organizations/${slug}`);
+await admin.getByRole('button', { name: 'Deactivate' }).click();
+const question = admin.getByRole('dialog');
+await question.getByLabel(/to confirm/).fill(slug);
+await question.getByRole('button', { name: 'Deactivate' }).click();
+await admin.getByText('Deactivated').first().waitFor();
+max.expectsErrors = true;
+await max.waitForURL('**/login**', { timeout: 20_000 });
+const refused = await sendGithub(slug, secret, 'ping', {});
+if (refused.status !== 403) problems.push(`a deactivated organization answered ${refused.status}`);
+
+await end();
