@@ -1,6 +1,6 @@
-// Compresses what was built, once, so that the server never has to; says how large the dashboard is
-// and fails where it has grown beyond its bound.
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+// Compresses what was built, once, so that the server never has to; says how much a page loads, and fails
+// where that has grown beyond its bound.
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { brotliCompressSync, constants, gzipSync } from 'node:zlib';
 
@@ -21,17 +21,22 @@ for (const entry of readdirSync(dist, { recursive: true, withFileTypes: true }))
   if (gzip.length < bytes.length) writeFileSync(`${file}.gz`, gzip);
 }
 
-// All scripts that the application can ever load, whatever page one looks at: its entry, and all that it imports, at once or later.
-const seen = new Set();
-const visit = (name) => {
-  if (seen.has(name)) return;
-  seen.add(name);
-  const text = readFileSync(join(dist, name), 'utf8');
-  for (const [, next] of text.matchAll(/["'`](?:\.\/|\/?assets\/)([\w.-]+\.js)["'`]/g)) visit(`assets/${next}`);
+// What a page loads: the entry, the page, and all that these import, at once or later (a drawer, a dialog).
+const manifest = JSON.parse(readFileSync(join(dist, '.vite/manifest.json'), 'utf8'));
+const files = (key, seen, later) => {
+  const chunk = manifest[key];
+  if (!chunk || seen.has(chunk.file)) return seen;
+  seen.add(chunk.file);
+  for (const next of [...(chunk.imports ?? []), ...(later ? (chunk.dynamicImports ?? []) : [])]) files(next, seen, later);
+  return seen;
 };
-const [, entry] = readFileSync(join(dist, 'index.html'), 'utf8').match(/src="\/(assets\/[\w.-]+\.js)"/) ?? [];
-if (!entry) throw new Error('index.html names no script');
-visit(entry);
-const total = [...seen].reduce((sum, name) => sum + (sizes.get(name) ?? 0), 0);
-console.log(`The application's JavaScript: ${Math.round(total / 1000)} kB compressed (brotli, as browsers get it), in ${seen.size} files`);
-if (total > BOUND) throw new Error(`that is more than ${BOUND / 1000} kB`);
+const size = (names) => [...names].reduce((sum, name) => sum + (sizes.get(name) ?? 0), 0);
+const entry = 'index.html';
+const pages = (manifest[entry]?.dynamicImports ?? []).map((page) => [page, files(page, files(entry, new Set(), false), true)]);
+if (pages.length === 0) throw new Error('the application has no pages');
+const [heaviest, bytes] = pages.map(([page, names]) => [page, size(names)]).sort(([, a], [, b]) => b - a)[0];
+const all = size(new Set(pages.flatMap(([, names]) => [...names])));
+const told = (value) => `${Math.round(value / 1000)} kB`;
+console.log(`JavaScript as browsers get it: at most ${told(bytes)} for a page (${heaviest}), ${told(all)} for all ${pages.length} of the application`);
+if (bytes > BOUND) throw new Error(`a page loads more than ${told(BOUND)}`);
+rmSync(join(dist, '.vite'), { recursive: true });

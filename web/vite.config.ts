@@ -8,6 +8,7 @@ export default defineConfig({
   html: { cspNonce: '__NONCE__' },
   build: {
     target: 'es2022',
+    manifest: true,
     modulePreload: { polyfill: false },
     // A `data:` URL would need room in the policy.
     assetsInlineLimit: 0,
