@@ -94,7 +94,7 @@ function Figure({ label, value, detail }: { label: string; value: string; detail
 function Followers({ of }: { of: System['followers'] }) {
   return (
     <Card title="What follows the log">
-      <Table.ScrollContainer minWidth={560}>
+      <Table.ScrollContainer minWidth={560} type="native" tabIndex={0} role="region" aria-label="What follows the log">
         <Table withRowBorders={false}>
           <Table.Thead>
             <Table.Tr>
@@ -160,7 +160,7 @@ function Circuits({ of }: { of: System['openCircuits'] }) {
         </Text>
       )}
       {of.length > 0 && (
-        <Table.ScrollContainer minWidth={640}>
+        <Table.ScrollContainer minWidth={640} type="native" tabIndex={0} role="region" aria-label="Open circuits">
           <Table withRowBorders={false}>
             <Table.Tbody>
               {of.map(({ circuit, provider }) => (

@@ -30,7 +30,7 @@ export default function Settings() {
       {!data && !error && <PageLoading />}
       {settings && (
         <Card p={0}>
-          <Table.ScrollContainer minWidth={720}>
+          <Table.ScrollContainer minWidth={720} type="native" tabIndex={0} role="region" aria-label="Settings">
             <Table>
               <Table.Thead>
                 <Table.Tr>

@@ -9,8 +9,10 @@ import { Page } from '../../ui/Page';
 import { PageLoading } from '../../ui/PageLoading';
 import { providers as names } from '../../ui/ProviderName';
 import { useSearch } from '../../url';
+import { webhooksHref } from '../webhooks/filter';
 import { PeriodChoice } from './PeriodChoice';
 import { usePeriod } from './period';
+import { Rankings } from './Rankings';
 import { AnalyticsFragment, Series, TotalsFragment } from './Series';
 
 const Query = graphql(
@@ -35,11 +37,8 @@ export default function Analytics() {
   const { before, from, to, grain, step } = chosen.period;
   const [{ data, error, fetching }, again] = useQuery({ query: Query, variables: { slug, before, from, to, grain, provider: provider ?? null } });
   const organization = data?.organization;
-  const pick = (start: number) => {
-    const span = new URLSearchParams({ from: new Date(start).toISOString(), to: new Date(start + step).toISOString() });
-    if (provider) span.set('provider', provider);
-    go(`${base}/webhooks?${span}`);
-  };
+  const pick = (start: number) =>
+    go(webhooksHref(base, { from: new Date(start).toISOString(), to: new Date(start + step).toISOString(), provider }));
   return (
     <Page
       title="Analytics"
@@ -65,6 +64,7 @@ export default function Analytics() {
     >
       {error && !fetching && !data && <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} />}
       {organization && <Series current={organization.current} previous={organization.previous} period={chosen.period} onZoom={chosen.zoom} onPick={pick} />}
+      {organization && <Rankings period={chosen.period} provider={provider} />}
       {!organization && !error && <PageLoading />}
     </Page>
   );

@@ -13,16 +13,13 @@ export const CountsFragment = graphql(`
     succeeded
     failed
     deadLettered
+    retries
+    successRate
     latency { p50 p95 p99 }
   }
 `);
 
 export type Counts = ResultOf<typeof CountsFragment>;
-
-/** Of the attempts that ended, how many succeeded; null where none did. */
-export function successRate({ succeeded, failed }: Counts): number | null {
-  return succeeded + failed === 0 ? null : succeeded / (succeeded + failed);
-}
 
 type Figure = {
   label: string;
@@ -35,11 +32,11 @@ type Figure = {
 
 const figures: readonly Figure[] = [
   { label: 'Received', means: 'Webhooks accepted, duplicates apart', value: (c) => c.received, format: compact },
-  { label: 'Success rate', means: 'Of the attempts that ended, those that succeeded', value: successRate, format: percent, better: 'more' },
+  { label: 'Success rate', means: 'Of the attempts that ended, those that succeeded', value: (c) => c.successRate, format: percent, better: 'more' },
   { label: 'Failed attempts', means: 'Attempts that failed; most are retried', value: (c) => c.failed, format: compact, better: 'less' },
+  { label: 'Retries', means: 'Attempts that were not the first at their webhook', value: (c) => c.retries, format: compact, better: 'less' },
   { label: 'Dead letters', means: 'Webhooks given up, to wait for a person', value: (c) => c.deadLettered, format: compact, better: 'less' },
   { label: 'Rejected', means: 'Requests refused at the door', value: (c) => c.rejected, format: compact, better: 'less' },
-  { label: 'Duplicates', means: 'Further deliveries of events that were there already', value: (c) => c.duplicates, format: compact },
   { label: 'Median latency', means: 'From being received to being processed', value: (c) => c.latency.p50, format: duration, better: 'less' },
   { label: '99th percentile', means: 'Of the same', value: (c) => c.latency.p99, format: duration, better: 'less' },
 ];

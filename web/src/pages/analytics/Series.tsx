@@ -7,7 +7,7 @@ import { count, duration, percent } from '../../format';
 import { Card } from '../../ui/Card';
 import { Legend } from '../../ui/Legend';
 import { TimeChart } from '../../ui/TimeChart';
-import { CountsFragment, Figures, successRate } from './Figures';
+import { CountsFragment, Figures } from './Figures';
 import type { Period } from './period';
 
 export const AnalyticsFragment = graphql(
@@ -54,7 +54,7 @@ export function Series({ current, previous, period, onZoom, onPick }: Props) {
         { label: 'Failed', color: 'var(--failed)', values: of((c) => c.failed) },
         { label: 'Dead letters', color: 'var(--dead)', values: of((c) => c.deadLettered) },
       ],
-      [{ label: 'Success rate', color: 'var(--success)', values: of(successRate) }],
+      [{ label: 'Success rate', color: 'var(--success)', values: of((c) => c.successRate) }],
       [
         { label: 'p50', color: 'var(--success)', values: of((c) => c.latency.p50) },
         { label: 'p95', color: 'var(--pending)', values: of((c) => c.latency.p95) },
@@ -75,7 +75,7 @@ export function Series({ current, previous, period, onZoom, onPick }: Props) {
           <TimeChart {...shared} kind="bars" series={outcomes} format={count} summary={`Succeeded ${count(totals.succeeded)}, failed ${count(totals.failed)}, dead letters ${count(totals.deadLettered)}`} />
         </Card>
         <Card title="Success rate">
-          <TimeChart {...shared} kind="lines" series={rate} format={percent} summary={`Success rate ${told(successRate(totals), percent)}`} />
+          <TimeChart {...shared} kind="lines" series={rate} format={percent} summary={`Success rate ${told(totals.successRate, percent)}`} />
         </Card>
         <Card title="Latency" actions={<Legend of={latency} />}>
           <TimeChart {...shared} kind="lines" series={latency} format={duration} summary={`Latency: median ${duration(totals.latency.p50)}, 99th percentile ${duration(totals.latency.p99)}`} />

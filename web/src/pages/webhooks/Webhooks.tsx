@@ -245,7 +245,7 @@ const keyOf = (row: WebhookRow) => row.webhookId;
 function choice(choose: (row: WebhookRow, range: boolean) => void): Column<WebhookRow> {
   return {
     key: 'choice',
-    label: <span aria-label="Chosen" />,
+    label: <span role="img" aria-label="Chosen" />,
     width: '20px',
     render: (row, chosen) => (
       // The label makes the place that one can hit larger than the box.
