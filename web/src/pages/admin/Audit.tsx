@@ -1,5 +1,18 @@
 import { Page } from '../../ui/Page';
+import { useList } from '../../ui/useList';
+import { AuditTrail } from '../audit/AuditTrail';
+import { SystemAuditQuery } from '../audit/entries';
+import { Filters } from '../audit/Filters';
+import { useAuditFilter } from '../audit/useAuditFilter';
 
-export default function Audit() {
-  return <Page title="Audit">…</Page>;
+/** Every organization's trail, and the platform's own. */
+export default function SystemAudit() {
+  const filter = useAuditFilter();
+  const list = useList(SystemAuditQuery, { filter: filter.server }, (data) => data.auditLog);
+  return (
+    <Page title="System audit" lead="Who did what in every organization, newest first. Export one's trail from its own page">
+      <Filters of={filter} />
+      <AuditTrail list={list} filter={filter} withOrganization />
+    </Page>
+  );
 }

@@ -1,5 +1,20 @@
+import { useOrganization } from '../../session/viewer';
 import { Page } from '../../ui/Page';
+import { useList } from '../../ui/useList';
+import { AuditTrail } from './AuditTrail';
+import { AuditQuery } from './entries';
+import { Export } from './Export';
+import { Filters } from './Filters';
+import { useAuditFilter } from './useAuditFilter';
 
 export default function Audit() {
-  return <Page title="Audit">…</Page>;
+  const { slug } = useOrganization();
+  const filter = useAuditFilter();
+  const list = useList(AuditQuery, { slug, filter: filter.server }, (data) => data.organization?.auditLog);
+  return (
+    <Page title="Audit trail" lead="Who did what, newest first; nobody can change it" actions={<Export slug={slug} query={filter.query} />}>
+      <Filters of={filter} slug={slug} />
+      <AuditTrail list={list} filter={filter} />
+    </Page>
+  );
 }

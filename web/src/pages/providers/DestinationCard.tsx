@@ -1,11 +1,11 @@
-import { ActionIcon, Anchor, Button, Group, Modal, NumberInput, Stack, Switch, Text, TextInput } from '@mantine/core';
+import { Button, Group, Modal, Stack, Switch, Text, TextInput } from '@mantine/core';
 import { useDisclosure } from '@mantine/hooks';
-import { IconPlus, IconTrash } from '@tabler/icons-react';
 import { type FormEvent, useState } from 'react';
 
 import { plural } from '../../format';
 import { Card } from '../../ui/Card';
 import { Confirm } from '../../ui/Confirm';
+import { HeaderRows, type HeaderRow } from '../../ui/HeaderRows';
 import { useAct } from '../../ui/useAct';
 import { Circuit } from './Circuit';
 import { OnceShown } from './OnceShown';
@@ -95,15 +95,13 @@ export function DestinationCard({ provider, may }: { provider: Provider; may: bo
   );
 }
 
-type Header = { name: string; value: string };
-
 function DestinationForm({ provider, close, done }: { provider: Provider; close: () => void; done: (signingSecret: string | null) => void }) {
   const { destination } = provider;
   const names = destination?.headerNames ?? [];
   const [url, setUrl] = useState(destination?.url ?? '');
   const [timeout, setTimeout] = useState<number | string>(destination?.timeoutSeconds ?? '');
   const [concurrency, setConcurrency] = useState<number | string>(destination?.concurrency ?? 16);
-  const [headers, setHeaders] = useState<readonly Header[] | undefined>(names.length > 0 ? undefined : []);
+  const [headers, setHeaders] = useState<readonly HeaderRow[] | undefined>(names.length > 0 ? undefined : []);
   const set = useAct(SetDestination, { quiet: true });
   const submit = (event: FormEvent) => {
     event.preventDefault();
@@ -119,7 +117,6 @@ function DestinationForm({ provider, close, done }: { provider: Provider; close:
       if (answer) done(answer.setProviderDestination.signingSecret);
     });
   };
-  const put = (index: number, change: Partial<Header>) => setHeaders(headers?.map((header, at) => (at === index ? { ...header, ...change } : header)));
   return (
     <form onSubmit={submit}>
       <Stack gap="sm">
@@ -135,8 +132,8 @@ function DestinationForm({ provider, close, done }: { provider: Provider; close:
           onChange={(event) => setUrl(event.currentTarget.value)}
         />
         <Group grow align="flex-start">
-          <NumberInput label="Timeout in seconds" description="Empty: the deployment's own" min={1} max={120} allowDecimal={false} value={timeout} onChange={setTimeout} />
-          <NumberInput label="Deliveries at once" description="Per node" min={1} max={256} allowDecimal={false} value={concurrency} onChange={setConcurrency} />
+          <TextInput type="number" label="Timeout in seconds" description="Empty: the deployment's own" min={1} max={120} step={1} value={timeout} onChange={(event) => setTimeout(event.currentTarget.value)} />
+          <TextInput type="number" label="Deliveries at once" description="Per node" min={1} max={256} step={1} value={concurrency} onChange={(event) => setConcurrency(event.currentTarget.value)} />
         </Group>
         {names.length > 0 && (
           <Switch
@@ -146,23 +143,7 @@ function DestinationForm({ provider, close, done }: { provider: Provider; close:
             onChange={(event) => setHeaders(event.currentTarget.checked ? names.map((name) => ({ name, value: '' })) : undefined)}
           />
         )}
-        {headers?.map(({ name, value }, index) => (
-          // A row has no name of its own while it is typed.
-          <Group key={index} gap="xs" wrap="nowrap">
-            <TextInput flex={2} aria-label={`Name of header ${index + 1}`} placeholder="x-api-key" value={name} onChange={(event) => put(index, { name: event.currentTarget.value.trim() })} />
-            <TextInput flex={3} aria-label={`Value of header ${index + 1}`} placeholder="value" autoComplete="off" value={value} onChange={(event) => put(index, { value: event.currentTarget.value })} />
-            <ActionIcon variant="subtle" color="gray" aria-label={`Remove header ${index + 1}`} onClick={() => setHeaders(headers.filter((_, at) => at !== index))}>
-              <IconTrash size={16} />
-            </ActionIcon>
-          </Group>
-        ))}
-        {headers && headers.length < 20 && (
-          <Anchor component="button" type="button" size="sm" onClick={() => setHeaders([...headers, { name: '', value: '' }])}>
-            <Group gap={4}>
-              <IconPlus size={14} aria-hidden /> Send a header with each delivery
-            </Group>
-          </Anchor>
-        )}
+        {headers && <HeaderRows of={headers} onChange={setHeaders} most={20} add="Send a header with each delivery" />}
         {set.error && (
           <Text size="sm" c="var(--failed)" role="alert">
             {set.error}

@@ -28,8 +28,8 @@ export function FirstWebhook({ provider, back }: { provider: Provider; back: () 
   const ownTest = rows.find(({ webhookId }) => tests.has(webhookId));
   const send = () =>
     void test.act({ input: { providerId: provider.id } }).then((done) => {
-      if (!done) return;
-      const { webhook } = done.sendTestWebhook;
+      const webhook = done?.sendTestWebhook.webhook;
+      if (!webhook) return;
       change({ tests: [webhook.webhookId, ...tests].slice(0, 5).join(',') }, { replace: true });
       put(webhook);
     });

@@ -1,5 +1,147 @@
+import { Alert, Badge, Group, Progress, SimpleGrid, Stack, Table, Text } from '@mantine/core';
+import { Fragment } from 'react';
+import { useQuery } from 'urql';
+
+import { graphql, type ResultOf } from '../../api/graphql';
+import { count } from '../../format';
+import { useOrganization } from '../../session/viewer';
+import { useNow, When } from '../../time';
+import { Card } from '../../ui/Card';
+import { ErrorCard } from '../../ui/ErrorCard';
 import { Page } from '../../ui/Page';
+import { PageLoading } from '../../ui/PageLoading';
+import { limitWord, type Plan, plans } from '../admin/plans';
+import classes from './Usage.module.css';
+
+const Query = graphql(`
+  query Usage($slug: String!) {
+    organization(slug: $slug) {
+      id
+      usage { plan webhookLimit month used remaining percentUsed warning resetsAt pastMonths { month used } }
+    }
+  }
+`);
+
+type Of = NonNullable<ResultOf<typeof Query>['organization']>['usage'];
+
+const warnings = {
+  NONE: undefined,
+  APPROACHING: { title: 'Four fifths of the limit are used', text: 'Once all of it is used, webhooks are refused with 429 until the month ends.', color: 'yellow' },
+  REACHED: { title: 'The limit is used up', text: 'Webhooks are refused with 429, monthly_limit_reached. Some services send them again for days, others never do.', color: 'red' },
+} as const;
 
 export default function Usage() {
-  return <Page title="Usage">…</Page>;
+  const { slug } = useOrganization();
+  const [{ data, error, fetching }, again] = useQuery({ query: Query, variables: { slug } });
+  const usage = data?.organization?.usage;
+  if (!usage) return error && !fetching ? <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} /> : <PageLoading />;
+  const warning = warnings[usage.warning];
+  return (
+    <Page title="Usage and billing">
+      <Stack gap="md">
+        {warning && (
+          <Alert variant="light" color={warning.color} title={warning.title} styles={{ title: { color: warning.color === 'red' ? 'var(--failed)' : 'var(--pending)' } }}>
+            {warning.text} A higher limit is asked of the operator of this platform.
+          </Alert>
+        )}
+        <SimpleGrid cols={{ base: 1, md: 2 }} spacing="md">
+          <ThisMonth usage={usage} />
+          <Months usage={usage} />
+        </SimpleGrid>
+        <Plans current={usage.plan} />
+      </Stack>
+    </Page>
+  );
+}
+
+function ThisMonth({ usage }: { usage: Of }) {
+  const { used, webhookLimit, percentUsed, remaining, warning, resetsAt, month } = usage;
+  const color = warning === 'REACHED' ? 'red' : warning === 'APPROACHING' ? 'yellow' : undefined;
+  return (
+    <Card title="This month" actions={<Badge variant="light" tt="none">{plans[usage.plan].word}</Badge>}>
+      <Group gap={8} align="baseline">
+        <Text fz={30} fw={600} lh={1.2}>
+          {count(used)}
+        </Text>
+        <Text size="sm" className="quiet">
+          {webhookLimit === null ? 'webhooks accepted; this plan has no limit' : `of ${count(webhookLimit)} webhooks`}
+        </Text>
+      </Group>
+      {percentUsed !== null && (
+        <>
+          <div className={classes.track}>
+            <Progress value={Math.min(percentUsed, 100)} color={color} size="lg" my={8} aria-label={`${Math.floor(percentUsed)} % of the limit are used`} />
+            <span className={classes.mark} title="80 %" />
+          </div>
+          <Text size="sm">
+            {Math.floor(percentUsed)} % used, {count(remaining ?? 0)} left
+          </Text>
+        </>
+      )}
+      <Pace used={used} limit={webhookLimit} month={month} resetsAt={resetsAt} />
+      <Text size="sm" className="quiet" mt={4}>
+        Counts begin anew <When at={resetsAt} exact />. Accepted webhooks count, once each; duplicates, rejected ones and retries do not.
+      </Text>
+    </Card>
+  );
+}
+
+/** Where the month would end, were it to go on like this; not in its first day. */
+function Pace({ used, limit, month, resetsAt }: { used: number; limit: number | null; month: string; resetsAt: string }) {
+  const now = useNow();
+  const [begin, end] = [Date.parse(`${month}-01T00:00:00Z`), Date.parse(resetsAt)];
+  if (now - begin < 86_400_000 || used === 0) return null;
+  const expected = Math.round((used * (end - begin)) / (now - begin));
+  return (
+    <Text size="sm" mt={4} c={limit !== null && expected > limit ? 'var(--pending)' : undefined}>
+      At this pace, about {count(expected)} by the end of the month{limit !== null && expected > limit && used < limit ? ', more than the limit' : ''}.
+    </Text>
+  );
+}
+
+function Months({ usage: { month, used, pastMonths } }: { usage: Of }) {
+  const all = [{ month, used, now: true }, ...pastMonths.slice(0, 11).map((each) => ({ ...each, now: false }))];
+  const most = Math.max(1, ...all.map((each) => each.used));
+  return (
+    <Card title="By month">
+      <div className={classes.months}>
+        {all.map((each) => (
+          <Fragment key={each.month}>
+            <span className="quiet">{each.month}</span>
+            <div className={classes.bar} data-now={each.now || undefined} style={{ width: `${(each.used / most) * 100}%` }} aria-hidden />
+            <span className={classes.count}>
+              {count(each.used)}
+              {each.now && <span className="quiet"> so far</span>}
+            </span>
+          </Fragment>
+        ))}
+      </div>
+      {pastMonths.length === 0 && (
+        <Text size="sm" className="quiet" mt="sm">
+          No earlier month had webhooks.
+        </Text>
+      )}
+    </Card>
+  );
+}
+
+function Plans({ current }: { current: Plan }) {
+  return (
+    <Card title="Plans">
+      <Table withRowBorders={false}>
+        <Table.Tbody>
+          {(Object.keys(plans) as Plan[]).map((plan) => (
+            <Table.Tr key={plan} fw={plan === current ? 600 : undefined}>
+              <Table.Td w={120}>{plans[plan].word}</Table.Td>
+              <Table.Td>{limitWord(plans[plan].limit)}</Table.Td>
+              <Table.Td>{plan === current && 'This is yours'}</Table.Td>
+            </Table.Tr>
+          ))}
+        </Table.Tbody>
+      </Table>
+      <Text size="sm" className="quiet" mt="xs">
+        All plans have every function. Another plan, or another limit, is asked of the operator of this platform: nothing is paid or changed here.
+      </Text>
+    </Card>
+  );
 }

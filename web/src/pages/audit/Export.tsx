@@ -1,0 +1,46 @@
+import { Button } from '@mantine/core';
+import { notifications } from '@mantine/notifications';
+import { IconDownload } from '@tabler/icons-react';
+import { useState } from 'react';
+
+import { token } from '../../session/session';
+import { download } from '../../ui/download';
+
+/** The trail as a file: all that matches, however much it is. That it was taken is in the trail, too. */
+export function Export({ slug, query }: { slug: string; query: string }) {
+  const [busy, setBusy] = useState<'csv' | 'json'>();
+  const get = async (format: 'csv' | 'json') => {
+    setBusy(format);
+    const error = await save(slug, format, query);
+    setBusy(undefined);
+    if (error) notifications.show({ color: 'red', title: 'The export did not work', message: error });
+  };
+  return (['csv', 'json'] as const).map((format) => (
+    <Button
+      key={format}
+      size="xs"
+      variant="default"
+      leftSection={<IconDownload size={14} aria-hidden />}
+      loading={busy === format}
+      disabled={busy !== undefined && busy !== format}
+      onClick={() => void get(format)}
+    >
+      Export {format.toUpperCase()}
+    </Button>
+  ));
+}
+
+/** Answers what went wrong, if anything. A file that broke off is not kept. */
+async function save(slug: string, format: 'csv' | 'json', query: string): Promise<string | undefined> {
+  try {
+    const response = await fetch(`/api/organizations/${slug}/audit.${format}${query && `?${query}`}`, { headers: { authorization: `Bearer ${token() ?? ''}` } });
+    if (!response.ok) {
+      const answer = (await response.json().catch(() => ({}))) as { error?: string };
+      return answer.error ?? `The server answered ${response.status}`;
+    }
+    download(`audit-${slug}.${format}`, await response.blob(), response.headers.get('content-type') ?? '');
+    return undefined;
+  } catch {
+    return 'The answer broke off. Check the connection and try again.';
+  }
+}

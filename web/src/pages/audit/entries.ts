@@ -1,0 +1,80 @@
+// What the audit trail is asked for, and how its words are told.
+import { graphql, type ResultOf, type VariablesOf } from '../../api/graphql';
+
+export const EntryFragment = graphql(`
+  fragment AuditRow on AuditEntry @_unmask {
+    position at action resourceType resourceId userId sessionId client userAgent changes
+    user { id email }
+  }
+`);
+
+export const AuditQuery = graphql(
+  `
+    query AuditTrail($slug: String!, $filter: AuditFilter, $after: String) {
+      organization(slug: $slug) {
+        id
+        auditLog(first: 50, filter: $filter, after: $after) {
+          nodes { ...AuditRow }
+          pageInfo { hasNextPage endCursor }
+        }
+      }
+    }
+  `,
+  [EntryFragment],
+);
+
+export const SystemAuditQuery = graphql(
+  `
+    query SystemAuditTrail($filter: AuditFilter, $after: String) {
+      auditLog(first: 50, filter: $filter, after: $after) {
+        nodes { ...AuditRow organization { id slug name } }
+        pageInfo { hasNextPage endCursor }
+      }
+    }
+  `,
+  [EntryFragment],
+);
+
+export type Entry = ResultOf<typeof EntryFragment> & { organization?: { id: string; slug: string; name: string } | null };
+export type ServerFilter = NonNullable<VariablesOf<typeof AuditQuery>['filter']>;
+
+/** Everything that an entry may tell, by the kind of thing that it is about. */
+export const actions = {
+  organization: ['created', 'updated', 'activated', 'deactivated'],
+  user: ['created', 'invited', 'joined', 'signed_in', 'role_changed', 'activated', 'deactivated', 'session_ended', 'sessions_ended', 'sign_in_refused', 'action_refused', 'refusals_suppressed'],
+  provider: ['created', 'secret_rotated', 'activated', 'deactivated', 'deleted', 'destination_set', 'destination_removed', 'outgoing_secret_set'],
+  webhook: ['retry_requested'],
+  usage: ['limit_warned'],
+  audit_log: ['exported'],
+} as const;
+
+export const resourceTypes = Object.keys(actions);
+export const allActions = [...new Set<string>(Object.values(actions).flat())].sort();
+
+/** `signed_in` as `signed in`. */
+export const told = (word: string): string => word.replaceAll('_', ' ');
+
+/** Who did it, where they are no user of the organization. */
+export function actor({ user, userId, action }: Entry): string {
+  if (user) return user.email ?? 'an erased user';
+  if (userId) return 'a super admin';
+  return action === 'sign_in_refused' ? 'somebody not signed in' : 'the system';
+}
+
+export type Change = { field: string; old?: string; new?: string };
+
+/** The changed fields, one by one. Values are whatever the log holds: text, whatever they are. */
+export function changesOf(changes: unknown): Change[] {
+  if (typeof changes !== 'object' || changes === null) return [];
+  const { old: before, new: after } = changes as { old?: unknown; new?: unknown };
+  const [was, is] = [new Map(leaves(before)), new Map(leaves(after))];
+  return [...new Set([...is.keys(), ...was.keys()])].map((field) => ({ field, old: was.get(field), new: is.get(field) }));
+}
+
+/** `destination.url` and its like: each value by its path, as text. */
+function leaves(value: unknown, path: readonly string[] = []): [string, string][] {
+  if (typeof value === 'object' && value !== null && !Array.isArray(value) && path.length < 4) {
+    return Object.entries(value).flatMap(([key, inner]) => leaves(inner, [...path, key]));
+  }
+  return path.length === 0 ? [] : [[path.join('.'), typeof value === 'string' ? value : JSON.stringify(value)]];
+}

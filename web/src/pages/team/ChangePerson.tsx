@@ -1,0 +1,50 @@
+import { Confirm } from '../../ui/Confirm';
+import { useAct } from '../../ui/useAct';
+import { EndSessions, type Person, SetActive, SetRole } from './queries';
+
+export type Change = 'role' | 'active' | 'sessions';
+
+type Props = { person: Person; change: Change; isMe: boolean; close: () => void; done: () => void };
+
+/** Asks before somebody's role, state or sessions change. What the server refuses, like the last admin, is said here. */
+export function ChangePerson({ person, change, isMe, close, done }: Props) {
+  const setRole = useAct(SetRole, { quiet: true });
+  const setActive = useAct(SetActive, { quiet: true });
+  const endSessions = useAct(EndSessions, { quiet: true });
+  const { id, email, role, isActive } = person;
+  const toAdmin = role !== 'ADMIN';
+  const run = async () => {
+    const answer =
+      change === 'role'
+        ? await setRole.act({ id, role: toAdmin ? 'ADMIN' : 'MEMBER' }, `${email} is ${toAdmin ? 'an admin' : 'a member'} now`)
+        : change === 'active'
+          ? await setActive.act({ id, isActive: !isActive }, `${email} is ${isActive ? 'deactivated' : 'active again'}`)
+          : await endSessions.act({ id }, `${email} is signed out everywhere`);
+    if (answer) done();
+  };
+  const [title, label, what] =
+    change === 'role'
+      ? toAdmin
+        ? ['Make them an admin', 'Make admin', 'can change providers, secrets and destinations, invite and deactivate people, and see usage and the audit trail.']
+        : ['Make them a member', 'Make member', 'sees webhooks and analytics and retries, and cannot change settings or people any more.']
+      : change === 'active'
+        ? isActive
+          ? ['Deactivate this user', 'Deactivate', 'is signed out everywhere at once, and cannot sign in any more. What they did stays in the audit trail.']
+          : ['Reactivate this user', 'Reactivate', 'can sign in again, with the role they had.']
+        : ['End all sessions', 'End sessions', 'is signed out everywhere at once, and can sign in again.'];
+  return (
+    <Confirm
+      opened
+      close={close}
+      title={title}
+      label={label}
+      danger={change === 'active' && isActive}
+      busy={setRole.busy || setActive.busy || endSessions.busy}
+      error={setRole.error ?? setActive.error ?? endSessions.error}
+      run={() => void run()}
+    >
+      <b className="foreign">{email ?? 'This user'}</b> {what}
+      {isMe && <b> That is you.</b>}
+    </Confirm>
+  );
+}
