@@ -10,7 +10,7 @@ import { ErrorCard } from '../../ui/ErrorCard';
 import { Legend } from '../../ui/Legend';
 import { providers as services } from '../../ui/ProviderName';
 import { TimeChart } from '../../ui/TimeChart';
-import { successRate } from '../analytics/Figures';
+
 import type { Provider } from './queries';
 import { useHealth } from './useHealth';
 
@@ -32,7 +32,7 @@ export function HealthCard({ provider }: { provider: Provider }) {
     const span = new URLSearchParams({ provider: services[provider.providerName].slug, from: new Date(start).toISOString(), to: new Date(start + step).toISOString() });
     go(`${base}/webhooks?${span}`);
   };
-  const rate = analytics && successRate(analytics.totals);
+  const rate = analytics && analytics.totals.successRate;
   return (
     <Card title="Last 24 hours" actions={<Legend of={series} />}>
       {error && <ErrorCard error={error} again={again} />}

@@ -8,7 +8,7 @@ import { useNow, When } from '../../time';
 import { Active } from '../../ui/Active';
 import { ProviderName, providers as services } from '../../ui/ProviderName';
 import { Sparkline } from '../../ui/Sparkline';
-import { successRate } from '../analytics/Figures';
+
 import { Circuit } from './Circuit';
 import classes from './ProviderCard.module.css';
 import type { Provider } from './queries';
@@ -79,7 +79,7 @@ function Health({ provider }: { provider: Provider }) {
   }
   if (!analytics) return <Skeleton height={76} aria-label="Loading" />;
   const { totals, buckets } = analytics;
-  const rate = successRate(totals);
+  const rate = totals.successRate;
   return (
     <div className={classes.health}>
       <Group gap="md" wrap="nowrap" justify="space-between">
