@@ -45,6 +45,12 @@ async fn every_page_shows_itself_to_each_role_and_nothing_is_wrong_on_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_customer_goes_from_the_first_sign_in_to_a_dead_letter_that_arrives() {
+    let result = walk("journey.mjs").await;
+    assert_eq!(result["problems"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_long_list_scrolls_smoothly() {
     let result = walk("scroll.mjs").await;
     assert_eq!(result["problems"], 0);

@@ -13,9 +13,10 @@ const sink = await destination();
 const platform = await person();
 const admin = await signIn(platform, 'admin@localhost');
 await admin.getByRole('button', { name: 'New organization' }).first().click();
-await admin.getByLabel('Name').fill(`Acme & Söhne ${hostile}`);
-await admin.getByLabel('Slug').fill(slug);
-await admin.getByRole('button', { name: 'Create' }).click();
+const making = admin.getByRole('dialog');
+await making.getByLabel('Name').fill(`Acme & Söhne ${hostile}`);
+await making.getByLabel('Slug').fill(slug);
+await making.getByRole('button', { name: 'Create' }).click();
 await admin.waitForURL(`**/admin/organizations/${slug}`);
 await admin.goto(`${base}${dashboard}/team`);
 await invite(admin, `ada@${slug}.example`, 'Admin');
@@ -24,9 +25,10 @@ async function invite(page, email, role) {
   await page.getByRole('button', { name: 'Invite', exact: false }).first().click();
   const dialog = page.getByRole('dialog');
   await dialog.getByLabel('E-mail address').fill(email);
-  await dialog.getByRole('radio', { name: role }).check({ force: true });
+  await dialog.getByRole('combobox', { name: 'Role' }).click();
+  await page.getByRole('option', { name: role }).click();
   await dialog.getByRole('button', { name: /Invite|Send/ }).click();
-  await page.getByText(email).first().waitFor();
+  await page.getByRole('row').filter({ hasText: email }).first().waitFor();
 }
 
 /** Joins by the link of the invitation. */
@@ -114,8 +116,9 @@ await row(max, 'push').waitFor();
 const bea = await join(`bea@${slug}.example`);
 await ada.reload();
 const her = row(ada, `bea@${slug}.example`);
-await her.getByRole('button', { name: /member/i }).click();
-await ada.getByRole('dialog').getByRole('button', { name: /member/i }).click();
+await her.getByRole('button', { name: /^Change/ }).click();
+await ada.getByRole('menuitem', { name: 'Make them a member' }).click();
+await ada.getByRole('dialog').getByRole('button', { name: 'Make member' }).click();
 await her.filter({ hasText: 'Member' }).waitFor();
 await bea.goto(`${base}${dashboard}/team`);
 await bea.getByRole('heading', { name: /There is no such/ }).waitFor();
