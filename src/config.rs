@@ -133,6 +133,11 @@ pub struct ServeSettings {
     #[arg(long, env = "HOOKLEDGER_GRAPHQL_GET", default_value = "false", action = clap::ArgAction::Set, value_name = "BOOL")]
     pub graphql_get: bool,
 
+    /// Whether there is a public demo: an organization `demo` that anybody may send signed samples to,
+    /// within limits.
+    #[arg(long, env = "HOOKLEDGER_DEMO", default_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub demo: bool,
+
     /// How many threads serve requests; one per core when left out.
     #[arg(long, env = "HOOKLEDGER_THREADS", value_name = "N")]
     pub threads: Option<usize>,

@@ -30,6 +30,7 @@ use crate::log::{Commands, FreshBodies, Heads, Log, Reader, Writer};
 use crate::mail::{MailQueue, Transport, TransportError};
 use crate::receive::paypal::{self, CertificateStore, Fetch, FetchFromPaypal, Verifier};
 use crate::receive::{BodyBudget, Limits as MonthlyLimits, Parts, Receiver, RejectionCounter, Rejections};
+use crate::sandbox::Sandbox;
 use crate::secrets::vault::{Vault, VaultError};
 use crate::settings;
 use crate::store::{Store, StoreError, Tenants, Use};
@@ -293,6 +294,7 @@ pub async fn serve_fetching(
     );
     core.tasks.spawn(courier.run(core.stop.clone()));
 
+    let sandbox = Sandbox::new(core.commands.clone(), core.reader.clone(), core.vault.clone(), directory.clone());
     let app = App {
         tenants: core.tenants.clone(),
         commands: core.commands.clone(),
@@ -311,6 +313,7 @@ pub async fn serve_fetching(
         errands,
         limits: Arc::new(Limits::default()),
         platform: Platform { started_at: chrono::Utc::now(), settings: Arc::new(settings::of(settings)) },
+        sandbox: settings.demo.then(|| Arc::new(sandbox)),
     };
     let services = Services {
         receiver,

@@ -80,6 +80,7 @@ fn told(settings: &ServeSettings, name: &str) -> Told {
         "HOOKLEDGER_MAIL_FROM" => Some(settings.mail_from.to_string()),
         "HOOKLEDGER_MAIL_DIR" => path(&settings.mail_dir),
         "HOOKLEDGER_GRAPHQL_GET" => Some(settings.graphql_get.to_string()),
+        "HOOKLEDGER_DEMO" => Some(settings.demo.to_string()),
         "HOOKLEDGER_THREADS" => settings.threads.map(|threads| threads.to_string()),
         "DATABASE_URL" => return Told::Secret(store.database_url.is_some()),
         "HOOKLEDGER_MASTER_KEYS" => return Told::Secret(store.master_keys.is_some()),

@@ -19,6 +19,7 @@ use crate::follow::Checkpoints;
 use crate::identity::{Accounts, Client, Errands, Limits, Refusals, Sessions};
 use crate::log::{Commands, Log, LogPosition};
 use crate::receive::Receiver;
+use crate::sandbox::Sandbox;
 use crate::secrets::vault::Vault;
 use crate::store::{Tenant, Tenants};
 
@@ -48,6 +49,8 @@ pub struct App {
     pub errands: Errands,
     pub limits: Arc<Limits>,
     pub platform: Platform,
+    /// For the public demo, where there is one.
+    pub sandbox: Option<Arc<Sandbox>>,
 }
 
 impl App {

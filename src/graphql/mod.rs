@@ -4,6 +4,7 @@
 mod analytics;
 mod audit;
 mod context;
+mod demo;
 mod destination;
 mod errors;
 mod ids;
@@ -20,6 +21,7 @@ mod retries;
 mod rows;
 mod subscriptions;
 mod system;
+mod tester;
 mod usage;
 mod user;
 mod webhook;
@@ -27,6 +29,7 @@ mod webhook;
 use async_graphql::{MergedObject, SDLExportOptions};
 
 pub use context::{App, Viewer};
+pub use demo::{Guest, is_for_guests, with_guest};
 pub(crate) use errors::only_error;
 pub use errors::{Code, was_refused, with_codes};
 pub use request::Parameters;
@@ -43,10 +46,16 @@ pub struct Mutation(
     people::PeopleMutation,
     destination::DestinationMutation,
     retries::RetryMutation,
+    tester::TesterMutation,
+    demo::DemoMutation,
 );
 
+/// What is read, by subject.
+#[derive(Default, MergedObject)]
+pub struct Query(query::PeopleQuery, tester::TesterQuery, demo::DemoQuery);
+
 /// The schema with its resolvers.
-pub type Schema = async_graphql::Schema<query::Query, Mutation, subscriptions::Subscription>;
+pub type Schema = async_graphql::Schema<Query, Mutation, subscriptions::Subscription>;
 
 /// The schema for a running server.
 #[must_use]
@@ -65,6 +74,6 @@ pub fn sdl() -> String {
     builder().finish().sdl_with_options(options)
 }
 
-fn builder() -> async_graphql::SchemaBuilder<query::Query, Mutation, subscriptions::Subscription> {
-    Schema::build(query::Query, Mutation::default(), subscriptions::Subscription).limit_depth(MAX_DEPTH)
+fn builder() -> async_graphql::SchemaBuilder<Query, Mutation, subscriptions::Subscription> {
+    Schema::build(Query::default(), Mutation::default(), subscriptions::Subscription).limit_depth(MAX_DEPTH)
 }

@@ -59,10 +59,12 @@ impl Viewer {
     }
 }
 
-pub struct Query;
+/// What is there, as people know it.
+#[derive(Default)]
+pub struct PeopleQuery;
 
 #[Object]
-impl Query {
+impl PeopleQuery {
     /// Who is signed in.
     async fn viewer(&self, context: &Context<'_>) -> Result<Viewer, Error> {
         Caller::of(context).map(|_| Viewer)

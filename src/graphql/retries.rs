@@ -1,23 +1,18 @@
-//! What people ask to be done again, and what they try: retries of one webhook or of many, and test
-//! webhooks.
+//! What people ask to be done again: retries of one webhook or of many.
 
 use async_graphql::{Context, Error, ID, InputObject, Object, SimpleObject};
-use chrono::Utc;
 use hookledger_aggregates::event::Stored as _;
-use hookledger_aggregates::signature::sample::{Sample, sign};
 use hookledger_aggregates::webhook::{Webhook as Aggregate, WebhookCommand, WebhookError, WebhookEvent};
-use hookledger_aggregates::{Event, Label, Metadata, OrganizationId, ProviderName, WebhookId};
+use hookledger_aggregates::{Event, Label, OrganizationId, WebhookId};
 use hookledger_projections::webhook_logs;
-use uuid::Uuid;
 
 use super::context::{App, Viewer, tenant};
 use super::errors::{Code, command, internal, not_found};
 use super::ids::NodeId;
-use super::mutations::{existing_provider, organization_id, provider_id};
+use super::mutations::organization_id;
 use super::query::existing_organization;
 use super::webhook::{Webhook, WebhookFilter};
 use crate::log::{self, AppendError, NewEvent, Sequence, Unit};
-use crate::receive::{HeldBody, Request};
 
 const WEBHOOK_MODELS: &[&str] = &["webhook_logs", "audit_logs"];
 /// Webhooks that are retried by one mutation at most.
@@ -26,8 +21,6 @@ pub(super) const MAX_TOGETHER: i64 = 10_000;
 const PORTION: usize = 500;
 /// Characters of a reason.
 const MAX_REASON: usize = 500;
-/// Bytes of a test webhook's body.
-const MAX_SAMPLE: usize = 256 << 10;
 
 #[derive(InputObject)]
 struct RetryWebhookInput {
@@ -58,22 +51,6 @@ struct RetryWebhooksPayload {
     retried_count: i32,
     /// Those that somebody else retried a moment before.
     skipped_count: i32,
-}
-
-#[derive(InputObject)]
-struct SendTestWebhookInput {
-    provider_id: ID,
-    /// Left out: `test`.
-    event_type: Option<String>,
-    /// Left out: a small JSON object.
-    body: Option<String>,
-}
-
-#[derive(SimpleObject)]
-struct SendTestWebhookPayload {
-    webhook: Webhook,
-    /// The event was received before, by its id.
-    duplicate: bool,
 }
 
 #[derive(Default)]
@@ -161,33 +138,6 @@ impl RetryMutation {
         tracing::info!(user.id = %viewer.user.id, webhooks.retried = retried, "webhooks were retried by a person");
         Ok(RetryWebhooksPayload { retried_count: count(retried), skipped_count: count(skipped) })
     }
-
-    /// Sends a webhook as its provider would, signed with the provider's own secret, through the door
-    /// that everybody's come in by.
-    async fn send_test_webhook(
-        &self,
-        context: &Context<'_>,
-        input: SendTestWebhookInput,
-    ) -> Result<SendTestWebhookPayload, Error> {
-        let (app, viewer) = (App::of(context)?, Viewer::of(context)?);
-        let (organization, id) = provider_id(&input.provider_id)?;
-        if !viewer.sees(organization) {
-            return Err(not_found());
-        }
-        let provider: ProviderName =
-            existing_provider(context, organization, id).await?.provider_name.parse().map_err(internal)?;
-        let slug = existing_organization(context, organization).await?.slug;
-        let endpoint = app.receiver.endpoint(&slug, provider.as_str()).ok_or_else(not_found)?;
-        let request = sample(&endpoint, provider, input.event_type, input.body, viewer.metadata())?;
-        let accepted = app.receiver.receive(&endpoint, request).await.map_err(refused)?;
-        let mut tenant = tenant(context, organization).await?;
-        let place = log::end_of_stream(&mut *tenant, organization, WebhookEvent::AGGREGATE, accepted.webhook.uuid());
-        let place = place.await.map_err(internal)?;
-        drop(tenant);
-        app.models_caught_up(&["webhook_logs"], place).await?;
-        let webhook = webhook(context, organization, accepted.webhook).await?;
-        Ok(SendTestWebhookPayload { webhook, duplicate: accepted.duplicate })
-    }
 }
 
 async fn webhook(context: &Context<'_>, organization: OrganizationId, id: WebhookId) -> Result<Webhook, Error> {
@@ -246,43 +196,4 @@ const EVENTS_EACH: i64 = 200;
 fn unavailable(error: AppendError) -> Error {
     tracing::warn!(%error, "retries could not be appended");
     Code::Unavailable.error("the log takes no more for now; some may be retried already: look again")
-}
-
-fn refused(error: crate::receive::ReceiveError) -> Error {
-    use crate::receive::ReceiveError;
-    let code = match &error {
-        ReceiveError::ProviderDisabled | ReceiveError::OrganizationDisabled | ReceiveError::LimitReached { .. } => {
-            Code::Conflict
-        }
-        ReceiveError::Refused(_) => Code::BadUserInput,
-        ReceiveError::RateLimited { .. } | ReceiveError::Unavailable => Code::Unavailable,
-    };
-    code.error(error.to_string())
-}
-
-fn sample(
-    endpoint: &crate::directory::Endpoint,
-    provider: ProviderName,
-    event_type: Option<String>,
-    body: Option<String>,
-    by: Metadata,
-) -> Result<Request, Error> {
-    let bad = |reason: String| Code::BadUserInput.error(reason);
-    let (event_id, event_type) =
-        (format!("test_{}", Uuid::now_v7().simple()), event_type.unwrap_or_else(|| "test".into()));
-    let body = body.unwrap_or_else(|| {
-        serde_json::json!({"id": event_id, "type": event_type, "test": true, "at": Utc::now()}).to_string()
-    });
-    if body.len() > MAX_SAMPLE {
-        return Err(bad(format!("the body of a test webhook has at most {} KiB", MAX_SAMPLE >> 10)));
-    }
-    let now = Utc::now();
-    let secrets = endpoint.provider.secrets.as_deref().unwrap_or_default();
-    let active = secrets.iter().find(|secret| secret.expires_at.is_none_or(|at| at > now));
-    let secret = active.ok_or_else(|| Code::Unavailable.error("the provider's secret cannot be opened"))?;
-    let sample = Sample { event_id: &event_id, event_type: &event_type, body: body.as_bytes(), at: now };
-    let mut headers = sign(provider, secret, sample).map_err(|error| bad(error.to_string()))?;
-    headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
-    headers.insert(http::header::USER_AGENT, http::HeaderValue::from_static("Hookledger test"));
-    Ok(Request { headers, body: HeldBody::unbounded(body.into()), by })
 }

@@ -161,6 +161,12 @@ pub struct Header {
     value: String,
 }
 
+impl Header {
+    pub(super) fn new(name: &str, value: &str) -> Self {
+        Self { name: name.to_owned(), value: value.to_owned() }
+    }
+}
+
 /// One try at processing.
 #[derive(Clone, SimpleObject)]
 #[graphql(complex)]

@@ -1,12 +1,11 @@
 //! Answers: JSON bodies, and the one form that errors have. Errors map to HTTP here.
 
-use chrono::{DateTime, Utc};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use warp::Reply;
 use warp::reply::Response;
 
-use crate::receive::{BodyError, ReceiveError};
+use crate::receive::{BodyError, ReceiveError, WebhookAnswer};
 
 /// `{"error": "<sentence>", "code": "<snake_case>"}`.
 #[derive(Debug, Serialize)]
@@ -15,13 +14,11 @@ pub(super) struct ErrorBody {
     code: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    resets_at: Option<DateTime<Utc>>,
 }
 
 impl ErrorBody {
     pub(super) fn new(code: &'static str, sentence: impl Into<String>) -> Self {
-        Self { error: sentence.into(), code, limit: None, resets_at: None }
+        Self { error: sentence.into(), code, limit: None }
     }
 }
 
@@ -93,27 +90,16 @@ impl Reply for Answer {
     }
 }
 
+impl From<WebhookAnswer> for Answer {
+    fn from(answer: WebhookAnswer) -> Self {
+        let WebhookAnswer { status, body, retry_after } = answer;
+        Self { status, body: body.into(), retry_after, allow: None, content_type: "application/json" }
+    }
+}
+
 impl From<ReceiveError> for Answer {
     fn from(error: ReceiveError) -> Self {
-        let sentence = error.to_string();
-        let answer = |status, code| Self::error(status, ErrorBody::new(code, sentence.as_str()));
-        match error {
-            ReceiveError::Refused(refusal) => answer(StatusCode::UNAUTHORIZED, refusal.reason.as_str()),
-            ReceiveError::ProviderDisabled => answer(StatusCode::FORBIDDEN, "provider_disabled"),
-            ReceiveError::OrganizationDisabled => answer(StatusCode::FORBIDDEN, "organization_disabled"),
-            ReceiveError::LimitReached { limit, resets_at } => {
-                let body = ErrorBody {
-                    limit: usize::try_from(limit).ok(),
-                    resets_at: Some(resets_at),
-                    ..ErrorBody::new("monthly_limit_reached", sentence.as_str())
-                };
-                Self::error(StatusCode::TOO_MANY_REQUESTS, body)
-            }
-            ReceiveError::RateLimited { retry_after } => {
-                answer(StatusCode::TOO_MANY_REQUESTS, "rate_limited").retry_after(retry_after)
-            }
-            ReceiveError::Unavailable => answer(StatusCode::SERVICE_UNAVAILABLE, "unavailable").retry_after(1),
-        }
+        WebhookAnswer::from(&error).into()
     }
 }
 

@@ -17,12 +17,16 @@ use warp::{Filter, Reply as _};
 
 use super::session::{NoViewer, viewer_of};
 use super::{Answer, Services, person, with};
-use crate::graphql::{Code, Parameters, Viewer, only_error, was_refused, with_codes, with_viewer};
+use crate::graphql::{
+    Code, Guest, Parameters, Viewer, is_for_guests, only_error, was_refused, with_codes, with_guest, with_viewer,
+};
 use crate::identity::Client;
 use crate::receive::read_body;
 
 /// Bytes of a request: the query and its variables.
 const MAX_BODY: usize = 1 << 20;
+/// The same of who is not signed in: a body of the demo, and a query around it.
+const MAX_GUEST_BODY: usize = 160 << 10;
 const RESPONSE_JSON: &str = "application/graphql-response+json";
 const RESPONSE_JSON_UTF8: &str = "application/graphql-response+json; charset=utf-8";
 const JSON_UTF8: &str = "application/json; charset=utf-8";
@@ -61,6 +65,7 @@ struct Refusal {
     status: StatusCode,
     response: GraphqlResponse,
     allow: Option<&'static str>,
+    retry_after: Option<u64>,
 }
 
 impl Refusal {
@@ -69,7 +74,7 @@ impl Refusal {
     }
 
     fn new(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
-        Self { status, response: only_error(code, message), allow: None }
+        Self { status, response: only_error(code, message), allow: None, retry_after: None }
     }
 }
 
@@ -91,15 +96,20 @@ impl Call {
                 let refused = was_refused(&response);
                 let response = with_codes(response, id);
                 if !refused {
-                    return Answer::json(StatusCode::OK, &response).with_type(media_type);
+                    let answer = Answer::json(StatusCode::OK, &response).with_type(media_type);
+                    return match retry_after(&response) {
+                        Some(seconds) => answer.retry_after(seconds),
+                        None => answer,
+                    };
                 }
                 let older = media_type == JSON_UTF8;
                 errors_only(if older { StatusCode::OK } else { StatusCode::BAD_REQUEST }, &response)
                     .with_type(media_type)
             }
-            Err(Refusal { status, response, allow }) => {
+            Err(Refusal { status, response, allow, retry_after }) => {
                 let answer = errors_only(status, &response).with_type(media_type);
-                if let Some(allow) = allow { answer.with_allow(allow) } else { answer }
+                let answer = if let Some(allow) = allow { answer.with_allow(allow) } else { answer };
+                if let Some(seconds) = retry_after { answer.retry_after(seconds) } else { answer }
             }
         }
     }
@@ -116,7 +126,10 @@ impl Call {
                 Refusal::new(StatusCode::METHOD_NOT_ALLOWED, Code::BadUserInput, format!("send queries by {allow}"));
             return Err(Refusal { allow: Some(allow), ..refusal });
         }
-        let viewer = self.viewer(services).await?;
+        let viewer = match self.viewer(services).await {
+            Ok(viewer) => viewer,
+            Err(refusal) => return self.as_guest(services, body, refusal).await,
+        };
         let parameters = if by_get { self.from_query()? } else { self.from_body(services, body).await? };
         let mut request = match parameters.request() {
             Ok(request) => request,
@@ -128,7 +141,36 @@ impl Call {
         Ok(services.schema.execute(with_viewer(request, &services.app, &viewer)).await)
     }
 
-    /// Nobody asks anything without a session.
+    /// Who shows no token may use the public demo, where there is one. All else is refused as if there
+    /// were none.
+    async fn as_guest<B: Buf>(
+        self,
+        services: &Services,
+        body: impl Stream<Item = Result<B, warp::Error>>,
+        refusal: Refusal,
+    ) -> Result<GraphqlResponse, Refusal> {
+        let shows_token = self.headers.contains_key(header::AUTHORIZATION);
+        let Some(sandbox) = services.app.sandbox.as_deref() else { return Err(refusal) };
+        if shows_token || self.method != Method::POST || !is_json(&self.headers) {
+            return Err(refusal);
+        }
+        let declared = self.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let Ok(body) = read_body(body, declared, MAX_GUEST_BODY, &services.bodies).await else { return Err(refusal) };
+        let request = Parameters::from_json(&body.bytes).ok().and_then(|parameters| parameters.request().ok());
+        let Some(mut request) = request else { return Err(refusal) };
+        if !request.parsed_query().is_ok_and(is_for_guests) {
+            return Err(refusal);
+        }
+        let guest = Guest { address: self.client.address };
+        if let Err(too_often) = sandbox.admit_request(&guest.address) {
+            let message = format!("the demo was asked too often; try again in {} s", too_often.retry_after);
+            let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, Code::RateLimited, message);
+            return Err(Refusal { retry_after: Some(too_often.retry_after), ..refusal });
+        }
+        Ok(services.schema.execute(with_guest(request, guest)).await)
+    }
+
+    /// Nobody asks anything else without a session.
     async fn viewer(&self, services: &Services) -> Result<Viewer, Refusal> {
         viewer_of(services, &self.headers, self.client.clone()).await.map_err(|none| match none {
             NoViewer::Refused => {
@@ -175,6 +217,16 @@ impl Call {
             .map_err(|error| Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, Code::BadUserInput, error.to_string()))?;
         Parameters::from_json(&body.bytes).map_err(Refusal::bad_request)
     }
+}
+
+/// When to come again, where an error says so.
+fn retry_after(response: &GraphqlResponse) -> Option<u64> {
+    let told = response.errors.iter().filter_map(|error| error.extensions.as_ref()?.get("retryAfter"));
+    told.filter_map(|seconds| match seconds {
+        async_graphql::Value::Number(seconds) => seconds.as_u64(),
+        _ => None,
+    })
+    .max()
 }
 
 /// A request that was not executed has no `data`, not even null.

@@ -6,21 +6,12 @@ use std::time::Instant;
 use bytes::Buf;
 use futures::Stream;
 use hookledger_aggregates::Metadata;
-use hookledger_aggregates::webhook::Phase;
 use http::{HeaderMap, Method, StatusCode};
-use serde::Serialize;
 use warp::reply::Response;
 use warp::{Filter, Reply as _};
 
 use super::{Answer, Services, client, error, with};
-use crate::receive::{Accepted, Request, drain_body, read_body};
-
-#[derive(Serialize)]
-struct AcceptedBody {
-    webhook_id: uuid::Uuid,
-    status: &'static str,
-    duplicate: bool,
-}
+use crate::receive::{Accepted, Request, WebhookAnswer, drain_body, read_body};
 
 pub(super) fn route(services: Arc<Services>) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
     warp::path!("webhooks" / String / String)
@@ -50,11 +41,7 @@ async fn answer<B: Buf>(
     }
     let started = Instant::now();
     let (answer, webhook) = match receive(&slug, &provider, headers, client, &services, body.as_mut()).await {
-        Ok(accepted) => {
-            let status = status(accepted.phase);
-            let body = AcceptedBody { webhook_id: accepted.webhook.uuid(), status, duplicate: accepted.duplicate };
-            (Answer::json(StatusCode::OK, &body), Some(accepted.webhook))
-        }
+        Ok(accepted) => (Answer::from(WebhookAnswer::from(&accepted)), Some(accepted.webhook)),
         Err(answer) => {
             drain_body(body).await;
             (answer, None)
@@ -70,16 +57,6 @@ async fn answer<B: Buf>(
         "webhook answered"
     );
     answer
-}
-
-/// The status in the read model of webhooks.
-fn status(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Unknown | Phase::Received | Phase::Unverified | Phase::Pending | Phase::Merged => "pending",
-        Phase::Processing => "processing",
-        Phase::Succeeded => "success",
-        Phase::AwaitingRetry | Phase::DeadLettered | Phase::Rejected => "failed",
-    }
 }
 
 async fn receive<B: Buf>(

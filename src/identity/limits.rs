@@ -85,25 +85,26 @@ impl Limits {
 }
 
 /// Whoever has one IPv6 address has the 2⁶⁴ of its network.
-fn network(client: &str) -> String {
+pub(crate) fn network(client: &str) -> String {
     match client.parse() {
         Ok(IpAddr::V6(address)) => format!("{:x}", address.to_bits() >> 64),
         _ => client.to_owned(),
     }
 }
 
-struct Buckets {
+/// How often each of any number of keys may, in bounded memory.
+pub(crate) struct Buckets {
     limiter: DefaultKeyedRateLimiter<u64>,
     hasher: RandomState,
 }
 
 impl Buckets {
-    fn new(burst: NonZeroU32, every: Duration) -> Self {
+    pub(crate) fn new(burst: NonZeroU32, every: Duration) -> Self {
         let quota = Quota::with_period(every).unwrap_or(Quota::per_minute(NonZeroU32::MIN)).allow_burst(burst);
         Self { limiter: RateLimiter::keyed(quota), hasher: RandomState::new() }
     }
 
-    fn check(&self, key: &impl Hash) -> Result<(), TooOften> {
+    pub(crate) fn check(&self, key: &impl Hash) -> Result<(), TooOften> {
         let bucket = self.hasher.hash_one(key) % BUCKETS;
         self.limiter.check_key(&bucket).map_err(|not_until| TooOften {
             retry_after: not_until.wait_time_from(DefaultClock::default().now()).as_secs().max(1),

@@ -22,6 +22,7 @@ pub use accounts::{Accounts, Authority, Invited};
 pub use client::Client;
 pub use courier::{Courier, Errands, Overloaded};
 pub use error::IdentityError;
+pub(crate) use limits::{Buckets, network};
 pub use limits::{Limits, TooOften};
 pub use links::{Links, Redeemed, SignInLink};
 pub use refusals::{RefusalRecorder, Refusals};

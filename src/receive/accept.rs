@@ -78,6 +78,7 @@ impl Receiver {
         claims: Claims,
         sha256: String,
         verified: Verified,
+        refused: &mut Option<WebhookId>,
     ) -> Result<Accepted, ReceiveError> {
         let delivery = Delivery {
             endpoint,
@@ -96,7 +97,7 @@ impl Receiver {
                     ReceiveError::Refused(refusal) => refusal.clone(),
                     _ => refusal(RejectionReason::MonthlyLimitReached, &answer),
                 };
-                let _ = self.reject(endpoint, request, &claims, sha256, refusal).await;
+                *refused = self.reject(endpoint, request, &claims, sha256, refusal).await.unwrap_or_default();
                 Err(answer)
             }
             other => other,

@@ -4,6 +4,7 @@
 //! before it appends, and nothing calls the network.
 
 mod accept;
+mod answer;
 mod body;
 mod limits;
 pub mod paypal;
@@ -28,6 +29,7 @@ use paypal::CertificateStore;
 use units::{UnitError, unit};
 use unverified::WaitingRoom;
 
+pub use answer::WebhookAnswer;
 pub use body::{BodyBudget, BodyError, HeldBody, drain_body, read_body};
 pub use limits::{LimitWarner, Limits};
 pub use rejections::{RejectionCounter, Rejections};
@@ -133,6 +135,19 @@ impl Receiver {
     /// # Errors
     /// [`ReceiveError`]; a refusal is in the log as well, or counted.
     pub async fn receive(&self, endpoint: &Endpoint, request: Request) -> Result<Accepted, ReceiveError> {
+        self.receive_noting(endpoint, request, &mut None).await
+    }
+
+    /// As [`Receiver::receive`]; and notes under which id a refusal is in the log, where it is.
+    ///
+    /// # Errors
+    /// [`ReceiveError`].
+    pub(crate) async fn receive_noting(
+        &self,
+        endpoint: &Endpoint,
+        request: Request,
+        refused: &mut Option<WebhookId>,
+    ) -> Result<Accepted, ReceiveError> {
         // The body may have been long in coming.
         self.admit(endpoint)?;
         // Hashing 25 MiB twice takes tens of milliseconds, in which others would wait.
@@ -150,7 +165,7 @@ impl Receiver {
         };
         let Judged { claims, sha256, verdict } = judged;
         match verdict {
-            Ok(Verdict::Verified(verified)) => self.accept(endpoint, request, claims, sha256, verified).await,
+            Ok(Verdict::Verified(verified)) => self.accept(endpoint, request, claims, sha256, verified, refused).await,
             Ok(Verdict::NeedsCertificate(url)) => self.accept_unverified(endpoint, request, claims, sha256, url).await,
             Err(answer) => {
                 let refusal = match &answer {
@@ -163,7 +178,7 @@ impl Receiver {
                         return Err(answer);
                     }
                 };
-                self.reject(endpoint, request, &claims, sha256, refusal).await?;
+                *refused = self.reject(endpoint, request, &claims, sha256, refusal).await?;
                 Err(answer)
             }
         }
@@ -189,7 +204,8 @@ impl Receiver {
     }
 
     /// Logs what was wrong under a fresh id, so that a forger cannot make the genuine one look like
-    /// a duplicate. Beyond the endpoint's rate, or where the log does not take it, it is counted.
+    /// a duplicate, and tells that id. Beyond the endpoint's rate, or where the log does not take it,
+    /// it is counted.
     async fn reject(
         &self,
         endpoint: &Endpoint,
@@ -197,7 +213,7 @@ impl Receiver {
         claims: &Claims,
         sha256: String,
         refusal: Refusal,
-    ) -> Result<(), ReceiveError> {
+    ) -> Result<Option<WebhookId>, ReceiveError> {
         if let Err(retry_after) = self.rejections.admit(endpoint.organization, endpoint.provider.id) {
             return Err(ReceiveError::RateLimited { retry_after });
         }
@@ -214,8 +230,9 @@ impl Receiver {
         }
         if self.log.append(unit).await.is_err() {
             self.rejections.count(endpoint.organization, endpoint.provider.id);
+            return Ok(None);
         }
-        Ok(())
+        Ok(Some(webhook))
     }
 }
 

@@ -127,6 +127,7 @@ pub fn settings(url: Option<&str>) -> ServeSettings {
         mail_from: "hookledger@localhost".parse().unwrap(),
         mail_dir: None,
         graphql_get: false,
+        demo: true,
         threads: None,
     }
 }

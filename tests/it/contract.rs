@@ -19,11 +19,13 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use uuid::Uuid;
 
 use crate::app::{Actor, GITHUB_SECRET, TestApp};
-use Allowed::{Admins, Anybody, Members, SuperAdmins};
+use Allowed::{Admins, Anybody, Guests, Members, SuperAdmins};
 
 /// Who may: section 2 of the specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Allowed {
+    /// Whoever comes, without a session too: the public demo.
+    Guests,
     /// Everybody who is signed in, about themselves.
     Anybody,
     /// Whoever is of the organization, and super admins.
@@ -45,7 +47,8 @@ const PATHS: &[(&str, &str)] = &[
 
 /// Fields by type, with arguments where they need some.
 const FIELDS: &[(&str, Allowed, &str)] = &[
-    ("Query", Anybody, "viewer"),
+    ("Query", Anybody, "viewer sampleWebhooks(providerName: GITHUB)"),
+    ("Query", Guests, "demo"),
     ("Query", Members, "node(id: $webhook) organization(slug: $slug)"),
     (
         "Query",
@@ -87,6 +90,8 @@ const FIELDS: &[(&str, Allowed, &str)] = &[
 
 /// Types that are seen only as parts of the above, where everybody sees all of them who sees those.
 const PARTS: &[(&str, &str)] = &[
+    // What is not of the sandbox is null to everybody, as `demo` tests.
+    ("Query", "demoWebhook"),
     ("Analytics", "buckets totals"),
     ("AnalyticsBucket", "start counts"),
     ("AnalyticsCounts", "received duplicates rejected succeeded failed deadLettered retries successRate latency"),
@@ -102,6 +107,22 @@ const PARTS: &[(&str, &str)] = &[
     ),
     ("AuditEntryConnection", "edges nodes pageInfo"),
     ("AuditEntryEdge", "cursor node"),
+    ("Demo", "providers samples"),
+    (
+        "DemoProvider",
+        "providerName webhookUrl canSign signatureHeader signedContent algorithm toleranceSeconds eventIdPlace",
+    ),
+    (
+        "DemoWebhook",
+        "webhookId eventType providerEventId status signatureValid rejection errorMessage receivedAt processedAt
+         bodySha256 bodySize duplicateCount bodyDiffers attempts events",
+    ),
+    ("DemoAttempt", "attemptNumber attemptedAt endedAt succeeded durationMs errorDetails"),
+    ("DemoEvent", "position sequence eventType payload recordedAt offsetMs"),
+    ("SendDemoWebhookPayload", "request answer webhookId duplicate eventId"),
+    ("Sample", "name title eventType body headers"),
+    ("TestRequest", "method url headers body"),
+    ("TestAnswer", "status body retryAfter"),
     ("DeadLetterGroup", "provider errorMessage count oldest newest"),
     ("DeadLetterGroups", "groups total truncated"),
     ("Header", "name value"),
@@ -147,7 +168,7 @@ const PARTS: &[(&str, &str)] = &[
     ("Circuit", "node state failures openedAt probeAt changedAt"),
     ("RetryWebhookPayload", "webhook"),
     ("RetryWebhooksPayload", "retriedCount skippedCount"),
-    ("SendTestWebhookPayload", "webhook duplicate"),
+    ("SendTestWebhookPayload", "request answer webhook duplicate"),
     ("RotateProviderSecretPayload", "provider"),
     ("SetProviderActivePayload", "provider"),
     ("DeleteProviderPayload", "provider"),
@@ -165,6 +186,7 @@ const MUTATIONS: &[(Allowed, &str)] = &[
     (SuperAdmins, "setOrganizationActive(input: {id: $organization, isActive: true}) { organization { id } }"),
     (Admins, "rotateProviderSecret(input: {providerId: $provider, secret: \"x\"}) { provider { id } }"),
     (Admins, "setProviderActive(input: {id: $provider, isActive: true}) { provider { id } }"),
+    (Guests, "sendDemoWebhook(input: {providerName: GITHUB, sample: \"push\"}) { answer { status } }"),
     (Members, "sendTestWebhook(input: {providerId: $provider}) { webhook { id } }"),
     (
         Admins,
@@ -417,8 +439,8 @@ impl<'a> World<'a> {
     /// Everybody who has something to do with our organization, and whether they may.
     fn insiders(&self, allowed: Allowed) -> [(&'static str, &Actor<'a>, &Ids, bool); 3] {
         [
-            ("member", &self.member.0, &self.member.1, matches!(allowed, Anybody | Members)),
-            ("admin", &self.admin.0, &self.admin.1, matches!(allowed, Anybody | Members | Admins)),
+            ("member", &self.member.0, &self.member.1, matches!(allowed, Guests | Anybody | Members)),
+            ("admin", &self.admin.0, &self.admin.1, matches!(allowed, Guests | Anybody | Members | Admins)),
             ("super admin", &self.super_admin.0, &self.super_admin.1, true),
         ]
     }
@@ -429,12 +451,17 @@ impl<'a> World<'a> {
         let ours = &self.member.1;
         let stranger = self.app.client.post(format!("{}/graphql", self.app.url)).json(&json!({ "query": query(ours) }));
         let stranger = stranger.send().await.unwrap();
-        assert_eq!(stranger.status(), StatusCode::UNAUTHORIZED, "{template}");
-        assert_eq!(code(&stranger.json().await.unwrap()), Some("UNAUTHENTICATED"), "{template}");
+        if allowed == Guests {
+            assert_eq!(stranger.status(), StatusCode::OK, "{template}");
+            assert_eq!(code(&stranger.json().await.unwrap()), None, "{template}");
+        } else {
+            assert_eq!(stranger.status(), StatusCode::UNAUTHORIZED, "{template}");
+            assert_eq!(code(&stranger.json().await.unwrap()), Some("UNAUTHENTICATED"), "{template}");
+        }
 
         // Who is of another organization learns as much from our ids as from ids that nobody has.
         let about_ours = self.foreign.ask(&query(ours), json!({})).await;
-        if allowed == Anybody {
+        if matches!(allowed, Guests | Anybody) {
             assert_eq!(code(&about_ours), None, "{template}: {about_ours:#}");
         } else {
             let random = Ids { connectable: ours.connectable, fresh: ours.fresh.clone(), ..Ids::random() };

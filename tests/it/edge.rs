@@ -162,7 +162,7 @@ async fn who_would_wait_too_long_is_refused_at_once_and_github_last() {
 async fn slow(address: String, in_body: bool) -> Duration {
     let started = Instant::now();
     let mut stream = TcpStream::connect(&address).await.unwrap();
-    let head = "POST /webhooks/demo/github HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n";
+    let head = "POST /webhooks/acme/github HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     if in_body {
         stream.write_all(b"\r\n").await.unwrap();
@@ -192,7 +192,7 @@ async fn hostile_slow_and_endless_clients_hold_up_nobody() {
     let mut process = Process::new();
     process.serve().await;
     process.run(&["seed-demo"]);
-    let url = format!("{}/webhooks/demo/github", process.url());
+    let url = format!("{}/webhooks/acme/github", process.url());
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let good = async |n: usize| {
         let started = Instant::now();
@@ -246,7 +246,7 @@ async fn hostile_numbers_are_refused_early_and_nothing_answered_is_lost() {
     let mut process = Process::new();
     process.serve().await;
     process.run(&["seed-demo"]);
-    let url = format!("{}/webhooks/demo/github", process.url());
+    let url = format!("{}/webhooks/acme/github", process.url());
     let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(SENDERS).build().unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);
     while signed(&client, &url, "first", "{}".to_owned()).send().await.unwrap().status() != 200 {

@@ -2,7 +2,7 @@
 import { graphql } from './api.mjs';
 import { base, end, hold, linkFor, look, person, problems, settled, signIn } from './browser.mjs';
 
-const slug = 'demo';
+const slug = 'acme';
 const dashboard = `/dashboard/${slug}`;
 
 const superAdmin = await person();

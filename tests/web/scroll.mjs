@@ -9,14 +9,14 @@ let left = rows;
 await Promise.all(
   Array.from({ length: 32 }, async () => {
     while (left-- > 0) {
-      const { status } = await sendGithub('demo', secret, ['push', 'issues', 'ping'][left % 3], { left });
+      const { status } = await sendGithub('acme', secret, ['push', 'issues', 'ping'][left % 3], { left });
       if (status !== 200) throw new Error(`a webhook was answered ${status}`);
     }
   }),
 );
 
 const page = await signIn(await person(), 'admin@localhost');
-await page.goto(`${base}/dashboard/demo/webhooks`);
+await page.goto(`${base}/dashboard/acme/webhooks`);
 await settled(page);
 const list = page.locator('[role=region]:has([role=table])');
 await list.waitFor();

@@ -1,0 +1,123 @@
+//! The tester: what is sent, what is answered, and the row that it makes.
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::app::{Actor, GITHUB_SECRET, TestApp};
+
+const STANDARD_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const SEND: &str = "mutation($input: SendTestWebhookInput!) { sendTestWebhook(input: $input) {
+    request { method url headers { name value } body } answer { status body retryAfter } duplicate
+    webhook { webhookId signatureValid status rejection eventType providerEventId bodyDiffers } } }";
+
+async fn send(actor: &Actor<'_>, provider: &str, more: Value) -> Value {
+    let mut input = json!({ "providerId": provider });
+    input.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let mut data = actor.data(SEND, json!({ "input": input })).await;
+    data["sendTestWebhook"].take()
+}
+
+fn answered(sent: &Value) -> (u64, Value) {
+    let body = serde_json::from_str(sent["answer"]["body"].as_str().unwrap()).unwrap();
+    (sent["answer"]["status"].as_u64().unwrap(), body)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_test_webhook_shows_what_was_sent_what_was_answered_and_its_row() {
+    let app = TestApp::start().await;
+    let admin = app.super_admin().await;
+    let id = app.organization(&admin, "acme", &[]).await;
+    let github = admin.connect(&id, "GITHUB", GITHUB_SECRET).await;
+    let stripe = admin.connect(&id, "STRIPE", "whsec_verysecret").await;
+    let standard = admin.connect(&id, "STANDARD", STANDARD_SECRET).await;
+    let paypal = admin.connect(&id, "PAYPAL", "WH-1").await;
+
+    for provider in [&github, &stripe, &standard] {
+        let sent = send(&admin, provider, json!({ "eventType": "thing.made" })).await;
+        let (status, body) = answered(&sent);
+        assert_eq!((status, &body["duplicate"]), (200, &json!(false)), "{sent:#}");
+        assert_eq!(body["webhook_id"], sent["webhook"]["webhookId"]);
+        assert_eq!(sent["webhook"]["signatureValid"], true);
+
+        let forged = send(&admin, provider, json!({ "fault": "BAD_SIGNATURE", "body": "{\"a\":1}" })).await;
+        let (status, body) = answered(&forged);
+        assert_eq!((status, &body["code"]), (401, &json!("signature_invalid")), "{forged:#}");
+        assert_eq!(forged["webhook"]["signatureValid"], false);
+        assert_eq!(forged["webhook"]["rejection"], "signature_invalid");
+
+        // What was forged is nobody's last.
+        let again = send(&admin, provider, json!({ "fault": "DUPLICATE_OF_LAST" })).await;
+        assert_eq!(again["duplicate"], true, "{again:#}");
+        assert_eq!(again["webhook"]["webhookId"], sent["webhook"]["webhookId"]);
+
+        let text = format!("{sent}{forged}{again}");
+        assert!(!text.contains("verysecret") && !text.contains(STANDARD_SECRET) && !text.contains(GITHUB_SECRET));
+    }
+    for provider in [&stripe, &standard] {
+        let (status, body) = answered(&send(&admin, provider, json!({ "fault": "STALE_TIMESTAMP" })).await);
+        assert_eq!((status, &body["code"]), (401, &json!("timestamp_out_of_tolerance")));
+    }
+
+    // Headers replace ours, and an empty one is left out.
+    let bare =
+        json!({ "headers": [{ "name": "X-Hub-Signature-256", "value": "" }, { "name": "x-more", "value": "1" }] });
+    let (status, body) = answered(&send(&admin, &github, bare).await);
+    assert_eq!((status, &body["code"]), (401, &json!("signature_missing")));
+
+    // An id that is repeated with another body.
+    let repeat = |body: &str| json!({ "eventId": "e-1", "body": body });
+    send(&admin, &github, repeat("{\"a\":1}")).await;
+    let again = send(&admin, &github, repeat("{\"a\":2}")).await;
+    assert_eq!((&again["duplicate"], &again["webhook"]["bodyDiffers"]), (&json!(true), &json!(true)), "{again:#}");
+
+    // What was shown is what was sent: over HTTP it is the same event.
+    let sent = send(&admin, &github, json!({})).await;
+    let url = sent["request"]["url"].as_str().unwrap().replace("http://localhost:8080", &app.url);
+    let mut request = app.client.post(url).body(sent["request"]["body"].as_str().unwrap().to_owned());
+    for header in sent["request"]["headers"].as_array().unwrap() {
+        request = request.header(header["name"].as_str().unwrap(), header["value"].as_str().unwrap());
+    }
+    let response = request.send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let body: Value = response.json().await.unwrap();
+    assert_eq!((&body["duplicate"], &body["webhook_id"]), (&json!(true), &sent["webhook"]["webhookId"]));
+
+    for (provider, more) in [
+        (&github, json!({ "fault": "STALE_TIMESTAMP" })),
+        (&paypal, json!({})),
+        (&github, json!({ "headers": [{ "name": "a b", "value": "1" }] })),
+        (&github, json!({ "eventId": "a b" })),
+        (&github, json!({ "body": "x".repeat((256 << 10) + 1) })),
+    ] {
+        let mut input = json!({ "providerId": provider });
+        input.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        assert_eq!(admin.code(SEND, json!({ "input": input })).await, "BAD_USER_INPUT", "{more}");
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_sample_that_can_be_signed_is_accepted() {
+    let app = TestApp::start().await;
+    let admin = app.super_admin().await;
+    let id = app.organization(&admin, "acme", &[]).await;
+    let query = "query($of: ProviderName!) { sampleWebhooks(providerName: $of)
+                 { name title eventType body headers { name value } } }";
+    for (name, secret) in [("GITHUB", "s"), ("STRIPE", "whsec_x"), ("SHOPIFY", "hush"), ("STANDARD", STANDARD_SECRET)] {
+        let provider = admin.connect(&id, name, secret).await;
+        let data = admin.data(query, json!({ "of": name })).await;
+        let samples = data["sampleWebhooks"].as_array().unwrap();
+        assert!(samples.len() >= 3, "{name}");
+        for sample in samples {
+            let more =
+                json!({ "eventType": sample["eventType"], "body": sample["body"], "headers": sample["headers"] });
+            let sent = send(&admin, &provider, more).await;
+            assert_eq!(answered(&sent).0, 200, "{sent:#}");
+            // Stripe's and PayPal's types stand in the body, the others' in a header.
+            if name != "STANDARD" {
+                assert_eq!(sent["webhook"]["eventType"], sample["eventType"], "{name}");
+            }
+        }
+    }
+    app.stop().await;
+}
