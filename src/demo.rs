@@ -254,8 +254,8 @@ async fn attempt(
     let policy = RetryPolicy::default();
     let most = u32::try_from(policy.delays.len()).unwrap_or(u32::MAX) + 1;
     // Most succeed at once, some at a retry, some wait for one, and some were given up.
-    let (failures, then_succeeds) = match n % 15 {
-        3 | 8 => (most, false),
+    let (failures, then_succeeds) = match n % 20 {
+        3 => (most, false),
         5 => (1, true),
         11 => (2, true),
         13 => (1, false),
@@ -264,7 +264,7 @@ async fn attempt(
     let mut commands = Vec::new();
     for attempt in 1..=failures {
         // A destination fails in its own way.
-        let (status_code, error, duration_ms) = ERRORS[(n / 15) % ERRORS.len()];
+        let (status_code, error, duration_ms) = ERRORS[(n / 20) % ERRORS.len()];
         let outcome = Outcome { status_code, duration_ms, error: Some(Label::new(error)), ..Outcome::default() };
         let retry_at = RetryAt::after(&policy, attempt, Utc::now(), 50, None);
         commands.push(WebhookCommand::StartAttempt { attempt });
