@@ -10,6 +10,7 @@ import { Copy } from '../../ui/CopyText';
 import { Empty } from '../../ui/Empty';
 import { ListEnd } from '../../ui/ListEnd';
 import type { List } from '../../ui/useList';
+import { useRowKeys } from '../../ui/useRowKeys';
 import { device } from '../account/device';
 import classes from './AuditTrail.module.css';
 import { actor, changesOf, type Entry, told } from './entries';
@@ -24,6 +25,7 @@ type Props = {
 
 export function AuditTrail({ list, filter, withOrganization = false }: Props) {
   const { search, change, isFiltered } = filter;
+  const rows = useRowKeys<HTMLTableSectionElement>('button[aria-expanded]');
   const columns = withOrganization ? 6 : 5;
   if (!list.isFirst && !list.error && list.rows.length === 0) {
     return (
@@ -34,7 +36,7 @@ export function AuditTrail({ list, filter, withOrganization = false }: Props) {
   }
   return (
     <Card p={0}>
-      <Table.ScrollContainer minWidth={780}>
+      <Table.ScrollContainer minWidth={860}>
         <Table highlightOnHover>
           <Table.Thead>
             <Table.Tr>
@@ -46,7 +48,7 @@ export function AuditTrail({ list, filter, withOrganization = false }: Props) {
               <Table.Th>From</Table.Th>
             </Table.Tr>
           </Table.Thead>
-          <Table.Tbody>
+          <Table.Tbody ref={rows}>
             {list.rows.map((entry) => {
               const opened = search.open === entry.position;
               const toggle = () => change({ open: opened ? undefined : entry.position }, { replace: true });
@@ -57,7 +59,9 @@ export function AuditTrail({ list, filter, withOrganization = false }: Props) {
                     <Table.Td style={{ whiteSpace: 'nowrap' }}>
                       <When at={entry.at} />
                     </Table.Td>
-                    <Table.Td className={entry.user ? 'foreign' : 'quiet'}>{actor(entry)}</Table.Td>
+                    <Table.Td className={`${classes.who} ${entry.user ? '' : 'quiet'}`} title={actor(entry)}>
+                      <bdi>{actor(entry)}</bdi>
+                    </Table.Td>
                     {withOrganization && (
                       <Table.Td>
                         {entry.organization ? (

@@ -29,7 +29,7 @@ export function Recent({ rows, isFirst, tests, empty }: Props) {
   }
   if (rows.length === 0) return <Text size="sm" className="quiet">{empty}</Text>;
   return (
-    <Table.ScrollContainer minWidth={420}>
+    <Table.ScrollContainer minWidth={320}>
       <Table verticalSpacing={6} highlightOnHover>
         <Table.Thead>
           <Table.Tr>
@@ -41,7 +41,7 @@ export function Recent({ rows, isFirst, tests, empty }: Props) {
         <Table.Tbody>
           {rows.map((row) => (
             <Table.Tr key={row.id}>
-              <Table.Td w={140}>
+              <Table.Td w={120}>
                 <Status value={standing(row)} />
               </Table.Td>
               <Table.Td>
@@ -61,7 +61,7 @@ export function Recent({ rows, isFirst, tests, empty }: Props) {
                   </Text>
                 )}
               </Table.Td>
-              <Table.Td w={110}>
+              <Table.Td w={96}>
                 <When at={row.receivedAt} />
               </Table.Td>
             </Table.Tr>

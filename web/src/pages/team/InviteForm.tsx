@@ -1,4 +1,4 @@
-import { Button, Group, Select, Stack, Text, TextInput } from '@mantine/core';
+import { Button, Group, Input, SegmentedControl, Stack, Text, TextInput } from '@mantine/core';
 import { notifications } from '@mantine/notifications';
 import { useState } from 'react';
 
@@ -9,11 +9,11 @@ import { Invite } from './queries';
 type Role = 'ADMIN' | 'MEMBER';
 
 export const roles: Record<Role, { word: string; means: string }> = {
-  ADMIN: { word: 'Admin', means: 'also connects providers, invites people, sees usage and the audit trail' },
-  MEMBER: { word: 'Member', means: 'sees webhooks and analytics, retries, sends tests' },
+  ADMIN: { word: 'Admin', means: 'Also connects providers, invites people, sees usage and the audit trail' },
+  MEMBER: { word: 'Member', means: 'Sees webhooks and analytics, retries, sends tests' },
 };
 
-export const roleChoices = (Object.keys(roles) as Role[]).map((value) => ({ value, label: roles[value].word }));
+const roleChoices = (['MEMBER', 'ADMIN'] as const).map((value) => ({ value, label: roles[value].word }));
 
 /** The answer is the same whoever the address belongs to. */
 export function InviteForm({ close, done }: { close: () => void; done: () => void }) {
@@ -44,7 +44,9 @@ export function InviteForm({ close, done }: { close: () => void; done: () => voi
           error={invite.error}
           onChange={(event) => setEmail(event.currentTarget.value)}
         />
-        <Select label="Role" description={roles[role].means} allowDeselect={false} data={roleChoices} value={role} onChange={(next) => setRole((next as Role | null) ?? 'MEMBER')} />
+        <Input.Wrapper label="Role" description={roles[role].means} inputWrapperOrder={['label', 'input', 'description']}>
+          <SegmentedControl fullWidth aria-label="Role" data={roleChoices} value={role} onChange={(next) => setRole(next as Role)} />
+        </Input.Wrapper>
         <Text size="xs" className="quiet">
           They get a mail with a link, and join by following it. An address belongs to one organization only; should this one belong to another, just its owner is told so.
         </Text>

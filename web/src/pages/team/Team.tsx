@@ -14,6 +14,7 @@ import { Page } from '../../ui/Page';
 import { SearchBox } from '../../ui/SearchBox';
 import { useAct } from '../../ui/useAct';
 import { useList } from '../../ui/useList';
+import { useRowKeys } from '../../ui/useRowKeys';
 import { useSearch } from '../../url';
 import { Sessions } from '../account/Sessions';
 import { ChangePerson, type Change } from './ChangePerson';
@@ -29,6 +30,7 @@ export default function Team() {
   const [asked, setAsked] = useState<{ person: Person; change: Change }>();
   const again = useAct(Invite);
   useOffer([{ label: 'Invite somebody', run: open }]);
+  const rows = useRowKeys<HTMLTableSectionElement>('button[aria-haspopup]');
   const looked = list.rows.find((person) => person.id === sessions);
   const invite = (
     <Button size="xs" leftSection={<IconPlus size={14} aria-hidden />} onClick={open}>
@@ -65,7 +67,7 @@ export default function Team() {
                   <Table.Th w={48} aria-label="Actions" />
                 </Table.Tr>
               </Table.Thead>
-              <Table.Tbody>
+              <Table.Tbody ref={rows}>
                 {list.rows.map((person) => (
                   <Table.Tr key={person.id}>
                     <Table.Td>
@@ -74,7 +76,16 @@ export default function Team() {
                         {person.id === me.id && <span className="quiet"> (you)</span>}
                       </Text>
                     </Table.Td>
-                    <Table.Td>{person.role ? roles[person.role].word : 'Super admin'}</Table.Td>
+                    <Table.Td>
+                      <Group gap="xs" wrap="nowrap">
+                        <Text size="sm" w={64}>
+                          {person.role ? roles[person.role].word : 'Super admin'}
+                        </Text>
+                        <Button size="compact-xs" variant="default" onClick={() => setAsked({ person, change: 'role' })}>
+                          {person.role === 'ADMIN' ? 'Make member' : 'Make admin'}
+                        </Button>
+                      </Group>
+                    </Table.Td>
                     <Table.Td>{person.isActive && !person.joinedAt ? <Text size="sm" c="var(--pending)">Invited</Text> : <Active is={person.isActive} />}</Table.Td>
                     <Table.Td>
                       <When at={person.lastLoginAt} />
@@ -159,7 +170,6 @@ function Actions({ person, ask, inviteAgain }: { person: Person; ask: (change: C
       </Menu.Target>
       <Menu.Dropdown>
         {person.isActive && !person.joinedAt && <Menu.Item onClick={inviteAgain}>Send the invitation again</Menu.Item>}
-        <Menu.Item onClick={() => ask('role')}>{person.role === 'ADMIN' ? 'Make them a member' : 'Make them an admin'}</Menu.Item>
         {person.sessions.length > 0 && <Menu.Item onClick={() => ask('sessions')}>End all sessions</Menu.Item>}
         <Menu.Item c={person.isActive ? 'var(--failed)' : undefined} onClick={() => ask('active')}>
           {person.isActive ? 'Deactivate' : 'Reactivate'}

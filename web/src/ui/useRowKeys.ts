@@ -1,0 +1,19 @@
+// `j` and `k` go through the rows of a list, whose buttons and links Enter then opens.
+import { useRef } from 'react';
+
+import { useOffer } from './commands';
+
+/** The list gets the reference; `selector` finds what in each row takes the focus. */
+export function useRowKeys<E extends HTMLElement>(selector: string) {
+  const list = useRef<E>(null);
+  const go = (by: 1 | -1) => {
+    const all = [...(list.current?.querySelectorAll<HTMLElement>(selector) ?? [])];
+    const at = all.findIndex((each) => each === document.activeElement);
+    all[Math.min(Math.max(at + by, 0), all.length - 1)]?.focus();
+  };
+  useOffer([
+    { label: 'The next row', hotkey: 'j', run: () => go(1) },
+    { label: 'The row before', hotkey: 'k', run: () => go(-1) },
+  ]);
+  return list;
+}
