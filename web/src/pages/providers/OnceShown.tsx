@@ -6,7 +6,7 @@ import { Copy } from '../../ui/CopyText';
 /** A secret that the server tells once and never again. */
 export function OnceShown({ secret }: { secret: string }) {
   return (
-    <Alert color="yellow" variant="light" icon={<IconKey aria-hidden />} title="Copy this signing secret now" styles={{ title: { color: 'var(--pending)' } }}>
+    <Alert color="yellow" variant="light" icon={<IconKey aria-hidden />} title="Copy this signing secret now">
       <Group gap={6} wrap="nowrap">
         <Code className="foreign" fz="sm" data-testid="signing-secret">
           {secret}

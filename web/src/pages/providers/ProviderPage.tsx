@@ -78,7 +78,7 @@ function Settings({ provider }: { provider: Provider }) {
         </Alert>
       )}
       {!isDeleted && !provider.isActive && (
-        <Alert variant="light" color="yellow" mb="md" title="This provider is deactivated" styles={{ title: { color: 'var(--pending)' } }}>
+        <Alert variant="light" color="yellow" mb="md" title="This provider is deactivated">
           Its webhooks are refused with 403, and the service may give up sending them. What had been accepted is still processed.
         </Alert>
       )}

@@ -1,4 +1,4 @@
-import { Button, Group, Input, SegmentedControl, Stack, Text, TextInput } from '@mantine/core';
+import { Button, Group, Radio, Stack, Text, TextInput } from '@mantine/core';
 import { notifications } from '@mantine/notifications';
 import { useState } from 'react';
 
@@ -12,8 +12,6 @@ export const roles: Record<Role, { word: string; means: string }> = {
   ADMIN: { word: 'Admin', means: 'Also connects providers, invites people, sees usage and the audit trail' },
   MEMBER: { word: 'Member', means: 'Sees webhooks and analytics, retries, sends tests' },
 };
-
-const roleChoices = (['MEMBER', 'ADMIN'] as const).map((value) => ({ value, label: roles[value].word }));
 
 /** The answer is the same whoever the address belongs to. */
 export function InviteForm({ close, done }: { close: () => void; done: () => void }) {
@@ -44,9 +42,13 @@ export function InviteForm({ close, done }: { close: () => void; done: () => voi
           error={invite.error}
           onChange={(event) => setEmail(event.currentTarget.value)}
         />
-        <Input.Wrapper label="Role" description={roles[role].means} inputWrapperOrder={['label', 'input', 'description']}>
-          <SegmentedControl fullWidth aria-label="Role" data={roleChoices} value={role} onChange={(next) => setRole(next as Role)} />
-        </Input.Wrapper>
+        <Radio.Group label="Role" value={role} onChange={(next) => setRole(next as Role)}>
+          <Stack gap={6} mt={6}>
+            {(['MEMBER', 'ADMIN'] as const).map((each) => (
+              <Radio key={each} value={each} label={roles[each].word} description={roles[each].means} />
+            ))}
+          </Stack>
+        </Radio.Group>
         <Text size="xs" className="quiet">
           They get a mail with a link, and join by following it. An address belongs to one organization only; should this one belong to another, just its owner is told so.
         </Text>

@@ -3,6 +3,7 @@ import { useDisclosure } from '@mantine/hooks';
 import { IconDots, IconPlus, IconUsers } from '@tabler/icons-react';
 import { useState } from 'react';
 
+import { plural } from '../../format';
 import { useOrganization, useViewer } from '../../session/viewer';
 import { When } from '../../time';
 import { Active } from '../../ui/Active';
@@ -92,7 +93,7 @@ export default function Team() {
                     </Table.Td>
                     <Table.Td>
                       {person.sessions.length > 0 ? (
-                        <Button size="compact-xs" variant="default" aria-label={`Sessions of ${person.email}`} onClick={() => change({ sessions: person.id })}>
+                        <Button size="compact-xs" variant="default" aria-label={`${plural(person.sessions.length, 'session')} of ${person.email}`} onClick={() => change({ sessions: person.id })}>
                           {person.sessions.length}
                         </Button>
                       ) : (

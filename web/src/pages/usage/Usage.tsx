@@ -40,7 +40,7 @@ export default function Usage() {
     <Page title="Usage and billing">
       <Stack gap="md">
         {warning && (
-          <Alert variant="light" color={warning.color} title={warning.title} styles={{ title: { color: warning.color === 'red' ? 'var(--failed)' : 'var(--pending)' } }}>
+          <Alert variant="light" color={warning.color} title={warning.title}>
             {warning.text} A higher limit is asked of the operator of this platform.
           </Alert>
         )}
