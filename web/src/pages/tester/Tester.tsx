@@ -1,5 +1,107 @@
+// Sends a webhook as its service would, with what one wants to be wrong about it, and shows what became of it.
+import { Alert, Anchor, Button, Select, SimpleGrid, Skeleton, Stack, Text } from '@mantine/core';
+import { IconTestPipe } from '@tabler/icons-react';
+import { useState } from 'react';
+import { useQuery } from 'urql';
+import { Link } from 'wouter';
+
+import { useOrganization } from '../../session/viewer';
+import { Card } from '../../ui/Card';
+import { Empty } from '../../ui/Empty';
+import { ErrorCard } from '../../ui/ErrorCard';
 import { Page } from '../../ui/Page';
+import { PageLoading } from '../../ui/PageLoading';
+import { type ProviderKind, providers as services } from '../../ui/ProviderName';
+import { useSearch } from '../../url';
+import { Draft } from './Draft';
+import { Outcome } from './Outcome';
+import { SamplesQuery, type Sent, TesterQuery } from './queries';
 
 export default function Tester() {
-  return <Page title="Tester">…</Page>;
+  const { slug, base, canManage } = useOrganization();
+  const [search, change] = useSearch();
+  const [{ data, error, fetching }, again] = useQuery({ query: TesterQuery, variables: { slug } });
+  const connected = data?.organization?.providers.filter(({ deletedAt }) => !deletedAt);
+  if (!connected) return error && !fetching ? <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} /> : <PageLoading />;
+  const provider = connected.find(({ providerName }) => services[providerName].slug === search.provider) ?? connected[0];
+  if (!provider) {
+    return (
+      <Page title="Tester">
+        <Empty icon={IconTestPipe} title="Nothing to test yet" action={canManage && <Button component={Link} href={`${base}/providers/new`}>Connect a provider</Button>}>
+          Once a provider is connected, you can send webhooks here as it would, signed with its secret, and see what becomes of them.
+        </Empty>
+      </Page>
+    );
+  }
+  return (
+    <Page
+      title="Tester"
+      lead="Sends a webhook as the service would: through the same door, signed with the secret that is stored here"
+      actions={
+        <Select
+          size="xs"
+          w={200}
+          aria-label="Provider"
+          allowDeselect={false}
+          value={provider.id}
+          data={connected.map(({ id, providerName }) => ({ value: id, label: services[providerName].word }))}
+          onChange={(id) => {
+            const next = connected.find((each) => each.id === id);
+            if (next) change({ provider: services[next.providerName].slug, sample: undefined, fault: undefined });
+          }}
+        />
+      }
+    >
+      {!provider.isActive && (
+        <Alert variant="light" color="yellow" mb="md" title={`${services[provider.providerName].word} is deactivated`}>
+          Whatever is sent is refused with 403. <Anchor component={Link} size="sm" href={`${base}/providers/${services[provider.providerName].slug}`}>Its settings</Anchor>
+        </Alert>
+      )}
+      {provider.providerName === 'PAYPAL' ? (
+        <Alert variant="light" color="gray" title="PayPal's webhooks cannot be made here">
+          PayPal signs with a private key that only PayPal has: a test is a payment in its sandbox. The other providers' webhooks can be tried.
+        </Alert>
+      ) : (
+        <WithSamples key={provider.id} providerId={provider.id} kind={provider.providerName} />
+      )}
+    </Page>
+  );
+}
+
+function WithSamples({ providerId, kind }: { providerId: string; kind: ProviderKind }) {
+  const [{ sample: name }, change] = useSearch();
+  // Each time they are asked for they have other ids and the present time.
+  const [{ data, error, fetching }, again] = useQuery({ query: SamplesQuery, variables: { provider: kind }, requestPolicy: 'network-only' });
+  const [sent, setSent] = useState<Sent>();
+  const fresh = () => again({ requestPolicy: 'network-only' });
+  const samples = data?.sampleWebhooks;
+  if (!samples) return error && !fetching ? <ErrorCard error={error} again={fresh} /> : <Skeleton height={520} aria-label="Loading" />;
+  const sample = samples.find((each) => each.name === name) ?? samples[0];
+  return (
+    <SimpleGrid cols={{ base: 1, md: 2 }} spacing="md">
+      <Card title="What is sent">
+        <Stack gap="sm">
+          <Select
+            label="Sample"
+            allowDeselect={false}
+            value={sample?.name ?? null}
+            data={samples.map(({ name, title, eventType }) => ({ value: name, label: `${title} (${eventType})` }))}
+            onChange={(next) => change({ sample: next ?? undefined })}
+          />
+          {sample && <Draft key={`${sample.name} ${sample.body}`} providerId={providerId} kind={kind} sample={sample} fresh={fresh} sent={setSent} />}
+        </Stack>
+      </Card>
+      <Card title="What became of it">
+        <div aria-live="polite">
+          {sent ? (
+            <Outcome of={sent} />
+          ) : (
+            <Text size="sm" className="quiet">
+              Nothing is sent yet. The answer is here then, with the request as it was made, and a link to its row.
+            </Text>
+          )}
+        </div>
+      </Card>
+    </SimpleGrid>
+  );
 }
