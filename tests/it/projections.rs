@@ -17,10 +17,12 @@ async fn rows(pool: &PgPool) -> Vec<(String, Vec<String>)> {
     all
 }
 
+/// Followers have dealt with everything, and so has the worker: with what the feeder left to it because a duplicate
+/// came in between.
 async fn caught_up(pool: &PgPool) {
     for _ in 0..500 {
         let behind: i64 = sqlx::query_scalar(
-            "select count(*) from follower_checkpoints c
+            "select count(*) + (select count(*) from webhook_due) from follower_checkpoints c
              where c.name = 'webhook_logs'
                and c.position < (select position from log_heads h where h.partition = c.partition)
                 or c.name = 'processing' and c.position < (
