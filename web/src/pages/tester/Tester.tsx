@@ -73,8 +73,15 @@ function WithSamples({ providerId, kind }: { providerId: string; kind: ProviderK
   // Each time they are asked for they have other ids and the present time.
   const [{ data, error, fetching }, again] = useQuery({ query: SamplesQuery, variables: { provider: kind }, requestPolicy: 'network-only' });
   const [sent, setSent] = useState<Sent>();
-  const fresh = () => again({ requestPolicy: 'network-only' });
-  const samples = data?.sampleWebhooks;
+  // They are read again after each send; what somebody writes is kept until they ask for the sample anew.
+  const [wanted, setWanted] = useState(0);
+  const [kept, setKept] = useState<{ data: typeof data; round: number }>({ data: undefined, round: -1 });
+  if (data && kept.round !== wanted && data !== kept.data) setKept({ data, round: wanted });
+  const fresh = () => {
+    setWanted(wanted + 1);
+    again({ requestPolicy: 'network-only' });
+  };
+  const samples = kept.data?.sampleWebhooks;
   if (!samples) return error && !fetching ? <ErrorCard error={error} again={fresh} /> : <Skeleton height={520} aria-label="Loading" />;
   const sample = samples.find((each) => each.name === name) ?? samples[0];
   return (
@@ -88,7 +95,7 @@ function WithSamples({ providerId, kind }: { providerId: string; kind: ProviderK
             data={samples.map(({ name, title, eventType }) => ({ value: name, label: `${title} (${eventType})` }))}
             onChange={(next) => change({ sample: next ?? undefined })}
           />
-          {sample && <Draft key={`${sample.name} ${sample.body}`} providerId={providerId} kind={kind} sample={sample} fresh={fresh} sent={setSent} />}
+          {sample && <Draft key={`${sample.name} ${kept.round}`} providerId={providerId} kind={kind} sample={sample} fresh={fresh} sent={setSent} />}
         </Stack>
       </Card>
       <Card title="What became of it">
