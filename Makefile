@@ -28,9 +28,9 @@ test: ## Installs what is missing and runs every test and lint
 	@scripts/setup test
 	@scripts/web
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	cargo clippy --workspace --all-targets --all-features --quiet -- -D warnings
 	scripts/test-postgres stop
-	HOOKLEDGER_TEST_POSTGRES=$$(scripts/test-postgres start) cargo nextest run --workspace; \
+	HOOKLEDGER_TEST_POSTGRES=$$(scripts/test-postgres start) cargo nextest run --workspace --all-features; \
 	    result=$$?; scripts/test-postgres stop; exit $$result
 
 .PHONY: bench

@@ -129,6 +129,11 @@ pub struct ServeSettings {
     #[arg(long, env = "HOOKLEDGER_MAIL_DIR", value_name = "DIR")]
     pub mail_dir: Option<PathBuf>,
 
+    /// EventStoreDB that the log is mirrored into, `esdb://…`, one stream per partition. Only where the
+    /// binary was built with the feature `eventstore`.
+    #[arg(long, env = "HOOKLEDGER_EVENTSTORE_URL", hide_env_values = true, value_name = "URL")]
+    pub eventstore_url: Option<SecretString>,
+
     /// Whether GraphQL queries may come by GET.
     #[arg(long, env = "HOOKLEDGER_GRAPHQL_GET", default_value = "false", action = clap::ArgAction::Set, value_name = "BOOL")]
     pub graphql_get: bool,

@@ -17,6 +17,7 @@ pub mod log;
 pub mod mail;
 pub mod node;
 pub mod receive;
+pub mod relay;
 pub mod samples;
 pub mod sandbox;
 pub mod search;

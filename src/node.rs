@@ -8,6 +8,7 @@ use hookledger_aggregates::user::Role;
 use hookledger_aggregates::webhook::RetryPolicy;
 use hookledger_aggregates::{Metadata, OrganizationId};
 use hookledger_projections::users;
+use secrecy::SecretString;
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,6 +31,9 @@ use crate::log::{Commands, FreshBodies, Heads, Log, Reader, Writer};
 use crate::mail::{MailQueue, Transport, TransportError};
 use crate::receive::paypal::{self, CertificateStore, Fetch, FetchFromPaypal, Verifier};
 use crate::receive::{BodyBudget, Limits as MonthlyLimits, Parts, Receiver, RejectionCounter, Rejections};
+use crate::relay::RelayError;
+#[cfg(feature = "eventstore")]
+use crate::relay::{Relay, Target};
 use crate::sandbox::Sandbox;
 use crate::secrets::vault::{Vault, VaultError};
 use crate::settings;
@@ -53,6 +57,8 @@ pub enum NodeError {
     Egress(#[from] StartError),
     #[error(transparent)]
     Database(#[from] sqlx::Error),
+    #[error(transparent)]
+    Relay(#[from] RelayError),
     #[error("a thread could not be started: {0}")]
     Thread(#[source] std::io::Error),
     #[error("certificates of PayPal: {0}")]
@@ -136,6 +142,24 @@ impl Core {
     fn follow(&self, handler: Box<dyn Handler>) {
         let follower = Follower::new(handler, self.followers.clone(), self.heads.clone(), self.node);
         self.tasks.spawn_on(follower.run(self.stop.clone()), self.follow_lane.handle());
+    }
+
+    /// Mirrors the log into an EventStoreDB where one is configured, on a thread of its own that ends
+    /// with what is returned.
+    #[cfg(feature = "eventstore")]
+    async fn relay(&self, store: &Store, url: Option<&SecretString>) -> Result<Option<Lane>, NodeError> {
+        let Some(url) = url else { return Ok(None) };
+        let target = Target::new(url).await?;
+        let lane = Lane::start("relay", Niceness::Background).map_err(NodeError::Thread)?;
+        let pool = pool_of(&lane, store, Use::Follow).await?;
+        let relay = Relay { target, pool, heads: self.heads.clone(), node: self.node };
+        self.tasks.spawn_on(relay.run(self.stop.clone()), lane.handle());
+        Ok(Some(lane))
+    }
+
+    #[cfg(not(feature = "eventstore"))]
+    async fn relay(&self, _: &Store, url: Option<&SecretString>) -> Result<Option<Lane>, NodeError> {
+        url.map_or(Ok(None), |_| Err(RelayError::NotBuilt.into()))
     }
 
     /// The first start creates the super admin. Of several first starts at once, one does.
@@ -241,6 +265,7 @@ pub async fn serve_fetching(
     let transport = transport(settings)?;
     let core = Core::start(store, &settings.store).await?;
 
+    let _relay = core.relay(store, settings.eventstore_url.as_ref()).await?;
     let directory = Directory::default();
     let mut follower =
         DirectoryFollower::new(directory.clone(), core.reader.clone(), core.heads.clone(), core.vault.clone());

@@ -86,6 +86,7 @@ fn told(settings: &ServeSettings, name: &str) -> Told {
         "HOOKLEDGER_MASTER_KEYS" => return Told::Secret(store.master_keys.is_some()),
         "HOOKLEDGER_JWT_KEYS" => return Told::Secret(store.jwt_keys.is_some()),
         "HOOKLEDGER_SMTP_URL" => return Told::Secret(settings.smtp_url.is_some()),
+        "HOOKLEDGER_EVENTSTORE_URL" => return Told::Secret(settings.eventstore_url.is_some()),
         _ => return Told::Secret(false),
     })
 }
@@ -129,7 +130,13 @@ mod tests {
         assert_eq!((keys.is_secret, keys.is_set, &keys.value), (true, true, &None));
         let secrets = settings.iter().filter(|setting| setting.is_secret).map(|setting| setting.name.as_str());
         // Whoever adds a setting says here whether it is a secret, or above what is told of it.
-        let known = ["DATABASE_URL", "HOOKLEDGER_MASTER_KEYS", "HOOKLEDGER_JWT_KEYS", "HOOKLEDGER_SMTP_URL"];
+        let known = [
+            "DATABASE_URL",
+            "HOOKLEDGER_MASTER_KEYS",
+            "HOOKLEDGER_JWT_KEYS",
+            "HOOKLEDGER_SMTP_URL",
+            "HOOKLEDGER_EVENTSTORE_URL",
+        ];
         assert_eq!(secrets.collect::<Vec<_>>(), known);
     }
 }

@@ -28,21 +28,21 @@ pub const VERSION: u8 = 1;
 
 /// An event exactly as the columns of the log hold it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct StoredEvent {
+pub struct StoredEvent<T = String> {
     pub organization: Uuid,
     pub partition: i32,
     pub position: i64,
     pub sequence: i64,
     /// Microseconds since 1970.
     pub recorded_at: i64,
-    pub aggregate_type: String,
-    pub aggregate_id: String,
-    pub event_type: String,
-    pub event_version: String,
+    pub aggregate_type: T,
+    pub aggregate_id: T,
+    pub event_type: T,
+    pub event_version: T,
     /// JSON text.
-    pub payload: String,
+    pub payload: T,
     /// JSON text.
-    pub metadata: String,
+    pub metadata: T,
 }
 
 /// Bytes that are not a leaf.
@@ -56,7 +56,7 @@ pub enum LeafError {
     Text,
 }
 
-impl StoredEvent {
+impl<T: AsRef<str>> StoredEvent<T> {
     /// The leaf's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -80,6 +80,31 @@ impl StoredEvent {
         }
     }
 
+    /// The hash of the leaf, as RFC 6962 has it.
+    #[must_use]
+    pub fn leaf_hash(&self) -> Hash {
+        record_hash(&self.encode())
+    }
+
+    /// Bytes of the leaf.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        1 + 16 + 4 + 3 * 8 + self.texts().iter().map(|text| 4 + text.len()).sum::<usize>()
+    }
+
+    fn texts(&self) -> [&str; 6] {
+        [
+            self.aggregate_type.as_ref(),
+            self.aggregate_id.as_ref(),
+            self.event_type.as_ref(),
+            self.event_version.as_ref(),
+            self.payload.as_ref(),
+            self.metadata.as_ref(),
+        ]
+    }
+}
+
+impl StoredEvent {
     /// Reads a leaf.
     ///
     /// # Errors
@@ -105,21 +130,25 @@ impl StoredEvent {
         };
         if rest.0.is_empty() { Ok(event) } else { Err(LeafError::Length) }
     }
+}
 
-    /// The hash of the leaf, as RFC 6962 has it.
+impl StoredEvent<&str> {
+    /// With texts of its own.
     #[must_use]
-    pub fn leaf_hash(&self) -> Hash {
-        record_hash(&self.encode())
-    }
-
-    /// Bytes of the leaf.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        1 + 16 + 4 + 3 * 8 + self.texts().iter().map(|text| 4 + text.len()).sum::<usize>()
-    }
-
-    fn texts(&self) -> [&str; 6] {
-        [&self.aggregate_type, &self.aggregate_id, &self.event_type, &self.event_version, &self.payload, &self.metadata]
+    pub fn to_owned(&self) -> StoredEvent {
+        StoredEvent {
+            organization: self.organization,
+            partition: self.partition,
+            position: self.position,
+            sequence: self.sequence,
+            recorded_at: self.recorded_at,
+            aggregate_type: self.aggregate_type.to_owned(),
+            aggregate_id: self.aggregate_id.to_owned(),
+            event_type: self.event_type.to_owned(),
+            event_version: self.event_version.to_owned(),
+            payload: self.payload.to_owned(),
+            metadata: self.metadata.to_owned(),
+        }
     }
 }
 

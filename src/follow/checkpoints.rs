@@ -42,7 +42,7 @@ impl Checkpoints {
     }
 
     /// The checkpoints of a follower, made at 0 where there are none.
-    pub(super) async fn load(&self, name: &str) -> Result<Vec<LogPosition>, sqlx::Error> {
+    pub(crate) async fn load(&self, name: &str) -> Result<Vec<LogPosition>, sqlx::Error> {
         sqlx::query(
             "insert into follower_checkpoints (name, partition, position)
              select $1, partition, 0 from log_heads on conflict do nothing",
@@ -110,6 +110,35 @@ impl Checkpoints {
         .bind(partition.number())
         .bind(reason)
         .bind(epoch)
+        .execute(&self.pool)
+        .await
+        .map(drop)
+    }
+
+    /// Notes for people how far a follower has come whose true place is kept elsewhere, and why it does
+    /// not go on where it does not.
+    #[cfg(feature = "eventstore")]
+    pub(crate) async fn note(
+        &self,
+        name: &str,
+        epoch: i64,
+        places: &[LogPosition],
+        stopped_by: &[Option<String>],
+    ) -> Result<(), sqlx::Error> {
+        let (partitions, positions): (Vec<i32>, Vec<i64>) =
+            places.iter().map(|place| (place.partition.number(), place.position)).unzip();
+        sqlx::query(
+            "update follower_checkpoints c set position = n.position, stopped_by = n.stopped_by
+             from unnest($3::int[], $4::bigint[], $5::text[]) as n (partition, position, stopped_by)
+             where c.name = $1 and c.partition = n.partition
+               and (c.position, c.stopped_by) is distinct from (n.position, n.stopped_by)
+               and exists (select from followers f where f.name = $1 and f.epoch = $2)",
+        )
+        .bind(name)
+        .bind(epoch)
+        .bind(partitions)
+        .bind(positions)
+        .bind(stopped_by)
         .execute(&self.pool)
         .await
         .map(drop)

@@ -12,16 +12,16 @@ const RENEW_AFTER: Duration = Duration::from_secs(1);
 
 /// The right to follow under a name.
 #[derive(Debug)]
-pub(super) struct Lease {
+pub(crate) struct Lease {
     name: &'static str,
     node: Uuid,
-    pub(super) epoch: i64,
+    pub(crate) epoch: i64,
     renewed: Instant,
 }
 
 impl Lease {
     /// Takes the lease if nobody holds it.
-    pub(super) async fn acquire(pool: &PgPool, name: &'static str, node: Uuid) -> Result<Option<Self>, sqlx::Error> {
+    pub(crate) async fn acquire(pool: &PgPool, name: &'static str, node: Uuid) -> Result<Option<Self>, sqlx::Error> {
         let epoch: Option<i64> = sqlx::query_scalar(
             "insert into followers as f (name, epoch, owner, lease_until)
              values ($1, 1, $2, now() + $3 * interval '1 second')
@@ -39,7 +39,7 @@ impl Lease {
     }
 
     /// Keeps the lease; false when another node took it over.
-    pub(super) async fn renew(&mut self, pool: &PgPool) -> Result<bool, sqlx::Error> {
+    pub(crate) async fn renew(&mut self, pool: &PgPool) -> Result<bool, sqlx::Error> {
         if self.renewed.elapsed() < RENEW_AFTER {
             return Ok(true);
         }
@@ -58,7 +58,7 @@ impl Lease {
     }
 
     /// Lets the next node go on at once.
-    pub(super) async fn release(self, pool: &PgPool) -> Result<(), sqlx::Error> {
+    pub(crate) async fn release(self, pool: &PgPool) -> Result<(), sqlx::Error> {
         sqlx::query("update followers set lease_until = '-infinity' where name = $1 and owner = $2 and epoch = $3")
             .bind(self.name)
             .bind(self.node)

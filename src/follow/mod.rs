@@ -10,4 +10,6 @@ mod projector;
 
 pub use checkpoints::{Checkpoints, Lag, Standing};
 pub use follower::{Follower, Handler, HandlerError, Step};
+#[cfg(feature = "eventstore")]
+pub(crate) use lease::Lease;
 pub use projector::Projector;

@@ -53,6 +53,8 @@ async fn readiness(services: &Services) -> Answer {
             // What concerns only people is not held up by webhooks that it passes over.
             let behind = |name: &str, events| name == "webhook_logs" && events > READY_LAG;
             lags.into_iter()
+                // Whoever reads the mirror waits for it; nobody who asks this node does.
+                .filter(|lag| lag.name != crate::relay::NAME)
                 .filter(|lag| lag.stopped_by.is_some() || behind(&lag.name, lag.events))
                 .map(|lag| match lag.stopped_by {
                     Some(_) => format!("{} stopped at an event that it cannot apply; see the server's log", lag.name),

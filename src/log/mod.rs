@@ -10,6 +10,7 @@ mod heads;
 mod limits;
 mod pressure;
 mod read;
+mod stored;
 mod unit;
 mod writer;
 
@@ -20,5 +21,6 @@ pub use read::{
     Batch, Broken, LogSpan, RawRequest, ReadError, Reader, Scope, Touched, bodies_containing, bodies_of,
     destination_changes, end_of_stream, events_of, headers_of, streams_of,
 };
+pub use stored::{oldest_after_checkpoint, stored_at};
 pub use unit::{Appended, Body, LogPosition, MonthlyLimit, NewEvent, Sequence, Unit, UsedMonth};
 pub use writer::{AppendError, Log, Priority, Writer};

@@ -35,9 +35,9 @@ pub enum Scope {
 }
 
 /// Events after some cursors, in order within each partition.
-#[derive(Debug, Default)]
-pub struct Batch {
-    pub events: Vec<RecordedEvent>,
+#[derive(Debug)]
+pub struct Batch<E = RecordedEvent> {
+    pub events: Vec<E>,
     /// Partitions in which an event cannot be understood. What follows it is not in the batch.
     pub broken: Vec<Broken>,
 }
@@ -61,7 +61,7 @@ pub struct Touched {
 /// Reads the log.
 #[derive(Clone, Debug)]
 pub struct Reader {
-    pool: PgPool,
+    pub(super) pool: PgPool,
 }
 
 const COLUMNS: &str = "e.partition, e.position, e.aggregate_type, e.aggregate_id, e.sequence, e.event_type, \

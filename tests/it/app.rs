@@ -126,6 +126,7 @@ pub fn settings(url: Option<&str>) -> ServeSettings {
         smtp_url: None,
         mail_from: "hookledger@localhost".parse().unwrap(),
         mail_dir: None,
+        eventstore_url: None,
         graphql_get: false,
         demo: true,
         threads: None,

@@ -18,6 +18,8 @@ mod contract;
 mod deliveries;
 mod demo;
 mod edge;
+#[cfg(feature = "eventstore")]
+mod eventstore;
 mod fuzz;
 mod graphql;
 mod insight;
@@ -33,6 +35,8 @@ mod process;
 mod projections;
 mod reading;
 mod receiving;
+#[cfg(feature = "eventstore")]
+mod relay;
 mod senders;
 mod sessions;
 mod signatures;

@@ -1,0 +1,369 @@
+//! The loop of the relay: ask the server how far the mirror goes, append what follows.
+
+use std::time::Duration;
+
+use hookledger_aggregates::Partition;
+use hookledger_aggregates::ids::PARTITIONS;
+use sqlx::PgPool;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::NAME;
+use super::event::{event_id, is_same, proposed, stream_name};
+use super::session::{CallError, Session, Target};
+use crate::follow::{Checkpoints, Lease};
+use crate::log::{Heads, LogPosition, ReadError, Reader, Scope, stored_at};
+
+/// Events of one append, and their bytes: a server takes 1 MiB at once, unless it is set to less.
+const BATCH: i64 = 500;
+const BATCH_BYTES: usize = 512 << 10;
+/// Without a wake-up the heads are looked at this often.
+const IDLE: Duration = Duration::from_millis(250);
+/// Between rounds while acknowledgements need the machine.
+const REST_UNDER_PRESSURE: Duration = Duration::from_millis(200);
+/// After a failure, doubled with every further one in a row.
+const SHORTEST_BACKOFF: Duration = Duration::from_millis(250);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
+/// A partition whose stream is not the mirror of it is looked at again this often: somebody may have
+/// mended it.
+const RETRY_STOPPED: Duration = Duration::from_secs(30);
+/// How often the lease is renewed, and sought where another node holds it.
+const LEASE_PACE: Duration = Duration::from_secs(1);
+/// How often people are told how far it is.
+const NOTE_PACE: Duration = Duration::from_secs(1);
+
+#[derive(Debug, thiserror::Error)]
+enum MirrorError {
+    #[error("EventStoreDB: {0}")]
+    Call(#[from] CallError),
+    #[error("the log cannot be read: {0}")]
+    Read(#[from] ReadError),
+    /// The stream is not the mirror of its partition: nothing is appended to it.
+    #[error("{0}")]
+    Mismatch(String),
+}
+
+impl From<sqlx::Error> for MirrorError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Read(error.into())
+    }
+}
+
+/// Mirrors the log, on one node at a time.
+pub struct Relay {
+    pub target: Target,
+    pub pool: PgPool,
+    pub heads: Heads,
+    pub node: Uuid,
+}
+
+/// What is known of the mirror of a partition.
+struct Mirrored {
+    partition: Partition,
+    /// So many events are there. Certain where `verified`, otherwise what was known last.
+    position: i64,
+    /// The server's last event was compared with the log by this session, or written by it.
+    verified: bool,
+    stopped: Option<Stopped>,
+}
+
+struct Stopped {
+    until: Instant,
+    reason: String,
+}
+
+impl Mirrored {
+    fn waits(&self) -> bool {
+        self.stopped.as_ref().is_some_and(|stopped| Instant::now() < stopped.until)
+    }
+}
+
+/// What a node knows while it holds the lease.
+struct Progress {
+    epoch: i64,
+    mirrored: Vec<Mirrored>,
+    session: Option<Session>,
+    /// The partition that the next round begins with: one that fails does not keep others from theirs.
+    first: usize,
+    noted_at: Option<Instant>,
+}
+
+impl Relay {
+    /// Mirrors until stopped, whenever the lease can be had.
+    pub async fn run(self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            match Lease::acquire(&self.pool, NAME, self.node).await {
+                Ok(Some(mut lease)) => {
+                    let epoch = lease.epoch;
+                    // Whatever is given up in the midst of: the server knows how far it came.
+                    tokio::select! {
+                        () = stop.cancelled() => {}
+                        () = self.keep(&mut lease) => {}
+                        error = self.mirror(epoch) => {
+                            tracing::warn!(%error, "the relay begins again");
+                        }
+                    }
+                    metrics::gauge!("hookledger_relay_lag_events").set(0);
+                    if let Err(error) = lease.release(&self.pool).await {
+                        tracing::debug!(%error, "the relay's lease could not be released; it runs out");
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "the relay's lease cannot be read; trying again"),
+            }
+            let _ = stop.run_until_cancelled(tokio::time::sleep(LEASE_PACE)).await;
+        }
+    }
+
+    /// Ends when the lease is lost.
+    async fn keep(&self, lease: &mut Lease) {
+        loop {
+            tokio::time::sleep(LEASE_PACE).await;
+            match lease.renew(&self.pool).await {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "the relay's lease cannot be renewed");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Mirrors for ever, or until PostgreSQL fails at the beginning.
+    async fn mirror(&self, epoch: i64) -> sqlx::Error {
+        let mut progress = match self.start(epoch).await {
+            Ok(progress) => progress,
+            Err(error) => return error,
+        };
+        let mut wake = self.heads.wake(Scope::All);
+        let mut failures = 0;
+        loop {
+            let round = self.round(&mut progress).await;
+            self.tell(&mut progress).await;
+            match round {
+                Ok(0) => wake.wait(IDLE).await,
+                Ok(_) => {
+                    failures = 0;
+                    if self.heads.pressure.is_high() {
+                        tokio::time::sleep(REST_UNDER_PRESSURE).await;
+                    }
+                }
+                Err((copied, error)) => {
+                    // What its client will do now is not known: the next one is new, and asks again.
+                    progress.session = None;
+                    for mirrored in &mut progress.mirrored {
+                        mirrored.verified = false;
+                    }
+                    failures = if copied == 0 { failures + 1 } else { 1 };
+                    let pause = backoff(failures);
+                    metrics::counter!("hookledger_relay_failures_total").increment(1);
+                    tracing::warn!(
+                        %error, relay.again_in_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+                        "the relay failed; it tries again"
+                    );
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        }
+    }
+
+    async fn start(&self, epoch: i64) -> Result<Progress, sqlx::Error> {
+        let checkpoints = Checkpoints::new(self.pool.clone()).load(NAME).await?;
+        self.heads.refresh(&self.pool).await?;
+        let known = |partition| checkpoints.iter().find(|place| place.partition == partition);
+        let mirrored = Partition::all()
+            .map(|partition| Mirrored {
+                partition,
+                position: known(partition).map_or(0, |place| place.position),
+                verified: false,
+                stopped: None,
+            })
+            .collect();
+        Ok(Progress { epoch, mirrored, session: None, first: 0, noted_at: None })
+    }
+
+    /// Copies a batch of every partition that has something new. Answers how many events it copied,
+    /// also where it failed then.
+    async fn round(&self, progress: &mut Progress) -> Result<usize, (usize, MirrorError)> {
+        let heads = self.heads.now();
+        let (first, mut copied) = (progress.first, 0);
+        for offset in 0..usize::from(PARTITIONS) {
+            let index = (first + offset) % usize::from(PARTITIONS);
+            let mirrored = &mut progress.mirrored[index];
+            let is_behind = !mirrored.verified || heads[mirrored.partition.index()] > mirrored.position;
+            if !is_behind || mirrored.waits() {
+                continue;
+            }
+            let done = match &progress.session {
+                Some(session) => self.copy(session, mirrored).await,
+                None => match Session::open(&self.target).await {
+                    Ok(session) => self.copy(progress.session.insert(session), mirrored).await,
+                    Err(error) => Err(error.into()),
+                },
+            };
+            match done {
+                Ok(count) => {
+                    mirrored.stopped = None;
+                    copied += count;
+                    metrics::counter!("hookledger_relay_events_total").increment(count as u64);
+                }
+                Err(MirrorError::Mismatch(reason)) => stop(mirrored, reason),
+                Err(error) => {
+                    progress.first = (index + 1) % usize::from(PARTITIONS);
+                    return Err((copied, error));
+                }
+            }
+        }
+        Ok(copied)
+    }
+
+    /// Appends what follows the mirror of a partition, up to a batch.
+    async fn copy(&self, session: &Session, mirrored: &mut Mirrored) -> Result<usize, MirrorError> {
+        let partition = mirrored.partition;
+        if !mirrored.verified {
+            mirrored.position = self.verify(session, partition).await?;
+            mirrored.verified = true;
+        }
+        let position = mirrored.position;
+        let events = self.next(LogPosition { partition, position }).await?;
+        let Some(count) = i64::try_from(events.len()).ok().filter(|count| *count > 0) else { return Ok(0) };
+        // Until the answer says so, nothing is certain.
+        mirrored.verified = false;
+        match session.append(stream_name(partition), revision(position), events).await {
+            Ok(last) if Some(last) == revision(position + count) => {
+                mirrored.position += count;
+                mirrored.verified = true;
+                Ok(usize::try_from(count).unwrap_or_default())
+            }
+            Ok(last) => Err(MirrorError::Mismatch(format!(
+                "the events that belong at revision {position} and after were taken at another: the last is {last}"
+            ))),
+            // Where an append that was given up on came through after all, the stream has grown.
+            Err(CallError::Refused(refusal)) => match self.verify(session, partition).await? {
+                there if there == position => Err(MirrorError::Mismatch(format!(
+                    "the server takes no event at position {}, which is the next: {refusal}",
+                    position + 1
+                ))),
+                there => {
+                    mirrored.position = there;
+                    mirrored.verified = true;
+                    Ok(0)
+                }
+            },
+            Err(CallError::Deleted) => Err(deleted()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// How many events the stream has, after its last one was compared with the log.
+    async fn verify(&self, session: &Session, partition: Partition) -> Result<i64, MirrorError> {
+        let last = match session.last(stream_name(partition)).await {
+            Ok(Some(last)) => last,
+            Ok(None) => return Ok(0),
+            Err(CallError::Deleted) => return Err(deleted()),
+            Err(error) => return Err(error.into()),
+        };
+        let position = i64::try_from(last.revision).unwrap_or(i64::MAX).saturating_add(1);
+        let ours = stored_at(&self.pool, None, partition, &[position]).await?;
+        let Some(ours) = ours.first() else {
+            return Err(MirrorError::Mismatch(format!(
+                "the stream goes up to revision {}, and the log has no event at position {position}: the log was \
+                 restored to an earlier state, or the stream belongs to another log",
+                last.revision
+            )));
+        };
+        if is_same(partition, ours, &last) {
+            return Ok(position);
+        }
+        Err(MirrorError::Mismatch(format!(
+            "the last event of the stream, revision {} with id {}, is not the event at position {position} of the log, \
+             which has id {}",
+            last.revision,
+            last.id,
+            event_id(partition, position)
+        )))
+    }
+
+    /// The events after a place in the log, as the server takes them at once.
+    async fn next(&self, after: LogPosition) -> Result<Vec<eventstore::EventData>, MirrorError> {
+        let partition = after.partition;
+        let reader = Reader::new(self.pool.clone());
+        let read = reader.stored_after(&[after], BATCH, |_, event| proposed(partition, &event)).await?;
+        let (mut events, mut bytes) = (Vec::with_capacity(read.events.len()), 0);
+        for event in read.events {
+            let (event, size) = event.map_err(|error| {
+                let position = after.position + 1;
+                MirrorError::Mismatch(format!("an event at position {position} or after is not JSON: {error}"))
+            })?;
+            bytes += size;
+            if bytes > BATCH_BYTES && !events.is_empty() {
+                break;
+            }
+            events.push(event);
+        }
+        Ok(events)
+    }
+
+    /// Metrics, and the rows that people's pages read.
+    async fn tell(&self, progress: &mut Progress) {
+        let heads = self.heads.now();
+        let lag: i64 = progress.mirrored.iter().map(|m| (heads[m.partition.index()] - m.position).max(0)).sum();
+        let stopped = progress.mirrored.iter().filter(|m| m.stopped.is_some()).count();
+        #[expect(clippy::cast_precision_loss, reason = "for a graph")]
+        metrics::gauge!("hookledger_relay_lag_events").set(lag as f64);
+        metrics::gauge!("hookledger_relay_stopped_partitions").set(u32::try_from(stopped).unwrap_or(u32::MAX));
+        if progress.noted_at.is_some_and(|at| at.elapsed() < NOTE_PACE) {
+            return;
+        }
+        progress.noted_at = Some(Instant::now());
+        let places: Vec<LogPosition> =
+            progress.mirrored.iter().map(|m| LogPosition { partition: m.partition, position: m.position }).collect();
+        let reasons: Vec<Option<String>> =
+            progress.mirrored.iter().map(|m| m.stopped.as_ref().map(|stopped| stopped.reason.clone())).collect();
+        let checkpoints = Checkpoints::new(self.pool.clone());
+        if let Err(error) = checkpoints.note(NAME, progress.epoch, &places, &reasons).await {
+            tracing::warn!(%error, "how far the relay is cannot be noted");
+        }
+    }
+}
+
+/// The revision of the event at a position; none before the first.
+fn revision(position: i64) -> Option<u64> {
+    u64::try_from(position).ok()?.checked_sub(1)
+}
+
+fn deleted() -> MirrorError {
+    MirrorError::Mismatch("the stream was deleted for good and takes no more events".to_owned())
+}
+
+fn stop(mirrored: &mut Mirrored, reason: String) {
+    tracing::error!(
+        log.partition = %mirrored.partition, relay.stream = stream_name(mirrored.partition), reason,
+        "the relay stopped at a stream that is not the mirror of its partition; nothing was written to it"
+    );
+    metrics::counter!("hookledger_relay_stops_total").increment(1);
+    mirrored.verified = false;
+    mirrored.stopped = Some(Stopped { until: Instant::now() + RETRY_STOPPED, reason });
+}
+
+fn backoff(failures: u32) -> Duration {
+    (SHORTEST_BACKOFF * 2_u32.saturating_pow(failures.saturating_sub(1).min(10))).min(LONGEST_BACKOFF)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_and_end_at_half_a_minute() {
+        let waits = [1, 2, 3, 9, 1_000].map(|n| backoff(n).as_millis());
+        assert_eq!(waits, [250, 500, 1_000, 30_000, 30_000]);
+    }
+
+    #[test]
+    fn a_position_is_one_more_than_its_revision() {
+        assert_eq!([0, 1, 2].map(revision), [None, Some(0), Some(1)]);
+    }
+}
