@@ -143,9 +143,34 @@ pub struct ServeSettings {
     #[arg(long, env = "HOOKLEDGER_DEMO", default_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
     pub demo: bool,
 
+    /// How often the heads of the ledger's trees are signed that have grown.
+    #[arg(long, env = "HOOKLEDGER_CHECKPOINT_INTERVAL", default_value = "5s", value_name = "TIME")]
+    pub checkpoint_interval: Span,
+
+    /// File to which every checkpoint of the ledger is appended, `checkpoints.jsonl` in the data
+    /// directory when left out; `none` for no file.
+    #[arg(long, env = "HOOKLEDGER_CHECKPOINT_FILE", value_name = "FILE")]
+    pub checkpoint_file: Option<PathBuf>,
+
+    /// URL to which every checkpoint of the ledger is sent, as C2SP tlog-witness's add-checkpoint.
+    #[arg(long, env = "HOOKLEDGER_WITNESS_URL", value_name = "URL")]
+    pub witness_url: Option<String>,
+
     /// How many threads serve requests; one per core when left out.
     #[arg(long, env = "HOOKLEDGER_THREADS", value_name = "N")]
     pub threads: Option<usize>,
+}
+
+impl ServeSettings {
+    /// Where checkpoints are appended, if anywhere.
+    #[must_use]
+    pub fn checkpoint_file(&self) -> Option<PathBuf> {
+        match &self.checkpoint_file {
+            None => Some(self.store.data_dir.join("checkpoints.jsonl")),
+            Some(none) if none.as_os_str() == "none" => None,
+            Some(path) => Some(path.clone()),
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -8,11 +8,14 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use hookledger::audit::LedgerId;
+use hookledger::audit::checkpoint::{LedgerKeys, Origin};
 use hookledger::config::{ServeSettings, StoreSettings, with_file};
 use hookledger::node::Core;
 use hookledger::secrets::master::generate;
 use hookledger::store::Store;
 use hookledger::store::embedded::Embedded;
+use hookledger_aggregates::OrganizationId;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -51,8 +54,19 @@ enum Command {
     SeedDemo(StoreSettings),
     /// Prints a link with which a user signs in.
     SignInLink(SignInLink),
+    /// Prints the public keys that verify the ledger's checkpoints; needs the master keys, and no store.
+    LedgerKey(LedgerKey),
     /// Prints the GraphQL schema.
     Schema,
+}
+
+#[derive(Args)]
+struct LedgerKey {
+    /// Slug of an organization: its key as C2SP signed-note has it, `name+id+base64`. Without it, the
+    /// key that all trees share, base64.
+    organization: Option<String>,
+    #[command(flatten)]
+    store: StoreSettings,
 }
 
 #[derive(Args)]
@@ -94,6 +108,15 @@ fn main() -> anyhow::Result<()> {
             println!("{}", link?.url);
             Ok(())
         }),
+        Command::LedgerKey(LedgerKey { organization, store }) => {
+            let keys = LedgerKeys::derive(&hookledger::keys::master(&store)?).public();
+            let ledger = organization.map(|slug| LedgerId::organization(OrganizationId::from_slug(&slug)));
+            let name = ledger.map(|ledger| Origin::new(&store.base_url.0, ledger).to_string());
+            for key in keys {
+                println!("{}", name.as_ref().map_or_else(|| key.to_string(), |name| key.named(name)));
+            }
+            Ok(())
+        }
         Command::Schema => Ok(std::io::stdout().write_all(hookledger::graphql::sdl().as_bytes())?),
     }
 }

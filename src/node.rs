@@ -14,6 +14,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::audit::checkpoint::LedgerKeys;
+use crate::audit::file::CheckpointFile;
+use crate::audit::{LedgerFollower, Ledgers, Witness, WitnessError};
 use crate::changes::{Changes, Ticks, Watcher};
 use crate::config::{ServeSettings, StoreSettings};
 use crate::deliver::egress::{Egress, StartError};
@@ -56,6 +59,8 @@ pub enum NodeError {
     #[error(transparent)]
     Egress(#[from] StartError),
     #[error(transparent)]
+    Witness(#[from] WitnessError),
+    #[error(transparent)]
     Database(#[from] sqlx::Error),
     #[error(transparent)]
     Relay(#[from] RelayError),
@@ -92,6 +97,7 @@ pub struct Core {
     writer: TaskTracker,
     append_lane: Lane,
     follow_lane: Lane,
+    ledger_lane: Lane,
 }
 
 impl Core {
@@ -103,6 +109,7 @@ impl Core {
         store.migrate().await?;
         let append_lane = Lane::start("append", Niceness::None).map_err(NodeError::Thread)?;
         let follow_lane = Lane::start("follow", Niceness::Background).map_err(NodeError::Thread)?;
+        let ledger_lane = Lane::start("ledger", Niceness::Background).map_err(NodeError::Thread)?;
         let pool = store.pool(Use::Work).await?;
         let followers = pool_of(&follow_lane, store, Use::Follow).await?;
         let vault = Vault::new(pool.clone(), keys::master(settings)?);
@@ -122,6 +129,7 @@ impl Core {
             pool,
             append_lane,
             follow_lane,
+            ledger_lane,
             tenants: store.tenants().await?,
             log,
             heads,
@@ -160,6 +168,18 @@ impl Core {
     #[cfg(not(feature = "eventstore"))]
     async fn relay(&self, _: &Store, url: Option<&SecretString>) -> Result<Option<Lane>, NodeError> {
         url.map_or(Ok(None), |_| Err(RelayError::NotBuilt.into()))
+    }
+
+    /// Adds what is appended to the trees of the ledger. On a thread of its own: it hashes all that
+    /// is appended, and must not be later than seconds whatever projections do.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn follow_ledger(&self, store: &Store) -> Result<(), NodeError> {
+        let pool = pool_of(&self.ledger_lane, store, Use::Follow).await?;
+        let follower = Follower::new(Box::new(LedgerFollower::default()), pool, self.heads.clone(), self.node);
+        self.tasks.spawn_on(follower.run(self.stop.clone()), self.ledger_lane.handle());
+        Ok(())
     }
 
     /// The first start creates the super admin. Of several first starts at once, one does.
@@ -264,6 +284,8 @@ pub async fn serve_fetching(
         Arc::new(Tokens::new(keys::jwt(&settings.store)?, settings.store.base_url.0.clone(), settings.session_ttl.0));
     let transport = transport(settings)?;
     let core = Core::start(store, &settings.store).await?;
+    core.follow_ledger(store).await?;
+    let ledgers = sign_ledger(settings, &core)?;
 
     let _relay = core.relay(store, settings.eventstore_url.as_ref()).await?;
     let directory = Directory::default();
@@ -339,6 +361,7 @@ pub async fn serve_fetching(
         limits: Arc::new(Limits::default()),
         platform: Platform { started_at: chrono::Utc::now(), settings: Arc::new(settings::of(settings)) },
         sandbox: settings.demo.then(|| Arc::new(sandbox)),
+        ledgers,
     };
     let services = Services {
         receiver,
@@ -365,6 +388,22 @@ fn transport(settings: &ServeSettings) -> Result<Transport, TransportError> {
         (None, Some(url)) => Transport::smtp(url),
         (None, None) => Ok(Transport::Log),
     }
+}
+
+/// Starts what signs the heads of the ledger's trees, and what tells a witness of them.
+fn sign_ledger(settings: &ServeSettings, core: &Core) -> Result<Ledgers, NodeError> {
+    let file = settings.checkpoint_file().map(CheckpointFile::new);
+    let (put, witness) =
+        settings.witness_url.as_deref().map(|url| Witness::new(url, file.clone())).transpose()?.unzip();
+    let keys = LedgerKeys::derive(&keys::master(&settings.store)?);
+    let base_url = settings.store.base_url.0.clone();
+    let ledgers = Ledgers::new(core.pool.clone(), core.node, keys, base_url, file, put);
+    if let Some(witness) = witness {
+        core.tasks.spawn(witness.run(ledgers.clone(), core.stop.clone()));
+    }
+    let every = settings.checkpoint_interval.0.to_std().unwrap_or(std::time::Duration::from_secs(5));
+    core.tasks.spawn(ledgers.clone().run(every, core.stop.clone()));
+    Ok(ledgers)
 }
 
 /// Starts what processes webhooks: the queue's feeder, and the worker.

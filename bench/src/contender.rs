@@ -29,9 +29,18 @@ pub trait Contender {
 pub struct Settled {
     /// Nothing for a contender without a read model.
     pub caught_up_after: Option<Duration>,
+    /// How long the oldest event had waited for its leaf in the ledger when the load ended, and when
+    /// the last one had it; likewise.
+    pub ledger: Option<LedgerLag>,
     pub counted: u64,
     /// Whether exactly what was acknowledged is there, organization by organization where they are kept apart.
     pub exact: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct LedgerLag {
+    pub behind: Duration,
+    pub caught_up_after: Duration,
 }
 
 /// A contender's server and cluster. Dropping it stops them, in this order.

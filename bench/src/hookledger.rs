@@ -10,8 +10,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use sqlx::PgConnection;
 
-use crate::contender::{Contender, ORGANIZATIONS, Running, SECRET, Settled, client, free_address};
+use crate::contender::{Contender, LedgerLag, ORGANIZATIONS, Running, SECRET, Settled, client, free_address};
 use crate::postgres::Cluster;
 use crate::process::Process;
 
@@ -151,6 +152,29 @@ impl Hookledger {
         Ok(caught_up)
     }
 
+    /// How long the oldest event has waited that is in no tree of the ledger.
+    async fn ledger_behind(store: &mut PgConnection) -> Result<Duration> {
+        let seconds: Option<f64> = sqlx::query_scalar(
+            "select extract(epoch from clock_timestamp() - min(e.recorded_at))::float8
+             from follower_checkpoints c join events e on e.partition = c.partition and e.position = c.position + 1
+             where c.name = 'ledger'",
+        )
+        .fetch_one(store)
+        .await?;
+        Ok(Duration::from_secs_f64(seconds.unwrap_or_default().max(0.0)))
+    }
+
+    /// How far the ledger is behind now, and until when it has all that is there now.
+    async fn ledger_lag(&self) -> Result<LedgerLag> {
+        let mut store = self.cluster.superuser_of_store().await?;
+        let (started, behind) = (Instant::now(), Self::ledger_behind(&mut store).await?);
+        // What is older than this moment was there at the end of the load.
+        while Self::ledger_behind(&mut store).await? > started.elapsed() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(LedgerLag { behind, caught_up_after: started.elapsed() })
+    }
+
     async fn is_processing(&self, number: usize) -> Result<bool> {
         let query = "query($slug: String!) { organization(slug: $slug) { \
                      webhooks(filter: {status: [PENDING, PROCESSING]}, first: 1) { nodes { webhookId } } } }";
@@ -203,12 +227,14 @@ impl Contender for Hookledger {
         let started = Instant::now();
         let mut counts = vec![0; accepted.len()];
         // The limit spans the questions too: sixteen slow answers in a row must not outlast it.
+        let ledger = self.ledger_lag();
+        let ledger = tokio::time::timeout(CATCH_UP_LIMIT, ledger).await.context("the ledger does not catch up")??;
         let at_rest = tokio::time::timeout(CATCH_UP_LIMIT, self.come_to_rest(accepted, &mut counts)).await;
         let Ok(caught_up) = at_rest else {
             bail!("the read model holds {counts:?} of {accepted:?} acknowledged webhooks after {CATCH_UP_LIMIT:?}");
         };
         let caught_up_after = Some(caught_up?.duration_since(started));
         let exact = counts == accepted;
-        Ok(Settled { caught_up_after, counted: counts.iter().sum(), exact })
+        Ok(Settled { caught_up_after, ledger: Some(ledger), counted: counts.iter().sum(), exact })
     }
 }

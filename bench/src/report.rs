@@ -11,6 +11,9 @@ use crate::load::Load;
 use crate::machine::Machine;
 use crate::options::Options;
 
+/// The ledger may be this late at the end of the load.
+const LEDGER_LIMIT_SECONDS: f64 = 5.0;
+
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Figures {
     pub webhooks_per_second: f64,
@@ -75,6 +78,8 @@ pub struct Results {
     pub failures: BTreeMap<String, u64>,
     /// After the last round; nothing for a contender without a read model.
     pub caught_up_after_seconds: Option<f64>,
+    /// At the end of the last round's load; likewise.
+    pub ledger_behind_seconds: Option<f64>,
     pub counted: Option<u64>,
     pub exact: Option<bool>,
 }
@@ -82,12 +87,24 @@ pub struct Results {
 impl Results {
     pub fn of(name: &'static str, rounds: Vec<Figures>, accepted: u64, failures: BTreeMap<String, u64>) -> Self {
         let median = Figures::median(&rounds);
-        Self { name, rounds, median, accepted, failures, caught_up_after_seconds: None, counted: None, exact: None }
+        Self {
+            name,
+            rounds,
+            median,
+            accepted,
+            failures,
+            caught_up_after_seconds: None,
+            ledger_behind_seconds: None,
+            counted: None,
+            exact: None,
+        }
     }
 
     pub fn settled(mut self, settled: Option<Settled>) -> Self {
         self.caught_up_after_seconds =
             settled.and_then(|settled| settled.caught_up_after).map(|after| after.as_secs_f64());
+        self.ledger_behind_seconds =
+            settled.and_then(|settled| settled.ledger).map(|ledger| ledger.behind.as_secs_f64());
         self.counted = settled.map(|settled| settled.counted);
         self.exact = settled.map(|settled| settled.exact);
         self
@@ -150,6 +167,9 @@ impl Report {
         for results in self.contenders() {
             for (what, count) in &results.failures {
                 complaints.push(format!("{}: {count} requests failed: {what}", results.name));
+            }
+            if results.ledger_behind_seconds.is_some_and(|behind| behind > LEDGER_LIMIT_SECONDS) {
+                complaints.push(format!("{}: the ledger was more than {LEDGER_LIMIT_SECONDS} s behind", results.name));
             }
             if results.exact == Some(false) {
                 complaints.push(format!("{}: what was accepted is not what was kept", results.name));

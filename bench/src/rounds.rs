@@ -99,6 +99,10 @@ impl<C: Contender> Course<C> {
         if let Some(after) = settled.caught_up_after {
             println!("{:<11} {round:>7} read model caught up after {:.2} s", C::NAME, after.as_secs_f64());
         }
+        if let Some(ledger) = settled.ledger {
+            let (behind, after) = (ledger.behind.as_secs_f64(), ledger.caught_up_after.as_secs_f64());
+            println!("{:<11} {round:>7} ledger was {behind:.2} s behind, and caught up after {after:.2} s", C::NAME);
+        }
         self.settled = Some(settled);
         Ok(())
     }

@@ -53,20 +53,21 @@ impl LedgerId {
         Partition::all().find(|partition| Self::strays(*partition) == self).unwrap_or_else(|| self.owner().partition())
     }
 
-    /// Whether it is an organization's own, rather than the platform's.
+    /// Those that are no organization's.
+    pub fn of_the_platform() -> impl Iterator<Item = Self> {
+        std::iter::once(Self::organization(OrganizationId::PLATFORM)).chain(Partition::all().map(Self::strays))
+    }
+
+    /// Whether it has events of many organizations.
     #[must_use]
-    pub fn is_organizations(self) -> bool {
-        self.owner() != OrganizationId::PLATFORM
+    pub fn is_of_many(self) -> bool {
+        Partition::all().any(|partition| Self::strays(partition) == self)
     }
 
     /// Whose it is.
     #[must_use]
     pub fn owner(self) -> OrganizationId {
-        if Partition::all().any(|partition| Self::strays(partition) == self) {
-            OrganizationId::PLATFORM
-        } else {
-            OrganizationId::new(self.0)
-        }
+        if self.is_of_many() { OrganizationId::PLATFORM } else { OrganizationId::new(self.0) }
     }
 }
 
@@ -93,8 +94,9 @@ mod tests {
             assert_eq!((strays.partition(), strays.owner()), (partition, OrganizationId::PLATFORM));
         }
         assert_eq!(LedgerId::organization(acme).partition(), home);
-        assert!(LedgerId::organization(acme).is_organizations());
-        assert!(!LedgerId::organization(OrganizationId::PLATFORM).is_organizations());
+        assert!(!LedgerId::organization(acme).is_of_many());
+        assert!(LedgerId::strays(home).is_of_many());
+        assert_eq!(LedgerId::of_the_platform().count(), 17);
     }
 
     #[test]

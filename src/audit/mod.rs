@@ -3,13 +3,26 @@
 //! Each event of the log is a leaf of exactly one Merkle tree (RFC 6962), that of its [`LedgerId`].
 //! [`leaf`] says which bytes a leaf is made of, [`tree`] how trees grow and what proofs are,
 //! [`checkpoint`] how the head of a tree is signed. Those three are pure; a verifier needs no more.
+//! [`LedgerFollower`] makes the trees, as a follower of the log; [`store`] and [`lookup`] have their tables.
+//! [`Ledgers`] signs and proves; [`file`] and [`Witness`] take what was signed out of the database.
 //!
 //! What deliberately does not live here: SQL on `events` (that is `log`), and who may see what
 //! (`graphql`, `http`).
 
 pub mod checkpoint;
+pub mod file;
+mod follower;
+mod growing;
 pub mod leaf;
 mod ledger_id;
+mod ledgers;
+pub mod lookup;
+mod positions;
+pub mod store;
 pub mod tree;
+mod witness;
 
+pub use follower::{FOLLOWER, Leaf, LedgerFollower};
 pub use ledger_id::LedgerId;
+pub use ledgers::{Consistency, Inclusion, LedgerError, Ledgers};
+pub use witness::{Witness, WitnessError};

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use hookledger_aggregates::RecordedEvent;
 use sqlx::{PgConnection, PgPool};
@@ -10,7 +11,7 @@ use uuid::Uuid;
 
 use super::checkpoints::Checkpoints;
 use super::lease::Lease;
-use crate::log::{Heads, LogPosition, ReadError, Reader, Scope};
+use crate::log::{Batch, Heads, LogPosition, ReadError, Reader, Scope};
 
 /// Events of one partition that are handed on at once.
 const BATCH: i64 = 1_000;
@@ -20,12 +21,7 @@ const BATCH: i64 = 1_000;
 const GATHER: Duration = Duration::from_millis(100);
 /// So many events at once mean that the follower is behind, and goes on without a pause.
 const FULL_BATCH: usize = 2_000;
-/// While acknowledgements need the machine, a follower takes smaller batches and then rests for
-/// some times as long as it worked, but not when what it applies is older than it may be.
-const BATCH_UNDER_PRESSURE: i64 = 100;
-const REST_UNDER_PRESSURE: u32 = 8;
 const LONGEST_REST: Duration = Duration::from_secs(2);
-const OLDEST_UNDER_PRESSURE: chrono::Duration = chrono::Duration::seconds(10);
 /// Without a wake-up the log is looked at this often, and the lease is kept.
 const IDLE: Duration = Duration::from_millis(250);
 const BACKOFF: Duration = Duration::from_secs(1);
@@ -42,8 +38,70 @@ pub enum HandlerError {
     Unappliable(String),
 }
 
+/// What the data itself cannot satisfy will not get better by waiting: classes 22 (data exception)
+/// and 23 (constraint). Everything else, a lost connection or a deadlock, may.
+impl From<sqlx::Error> for HandlerError {
+    fn from(error: sqlx::Error) -> Self {
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+        match code.as_deref().map(|code| &code[..2.min(code.len())]) {
+            Some("22" | "23") => Self::Unappliable(error.to_string()),
+            _ => Self::Transient(error.to_string()),
+        }
+    }
+}
+
+/// How a follower steps back while acknowledgements need the machine.
+#[derive(Clone, Copy, Debug)]
+pub struct UnderPressure {
+    /// Events of one partition that are handed on at once.
+    pub batch: i64,
+    /// It then rests so many times as long as it worked.
+    pub rest: u32,
+    /// But not when what it applies is older than this.
+    pub oldest: chrono::Duration,
+}
+
+impl Default for UnderPressure {
+    fn default() -> Self {
+        Self { batch: 100, rest: 8, oldest: chrono::Duration::seconds(10) }
+    }
+}
+
+/// What a follower has to know of an event, and how it gets it.
+pub trait Followed: Sized + Send + Sync + 'static {
+    fn at(&self) -> LogPosition;
+    fn recorded_at(&self) -> DateTime<Utc>;
+
+    /// Up to `limit` events of each partition after its cursor.
+    fn read<'a>(
+        reader: &'a Reader,
+        cursors: &'a [LogPosition],
+        scope: Scope,
+        limit: i64,
+    ) -> BoxFuture<'a, Result<Batch<Self>, ReadError>>;
+}
+
+impl Followed for RecordedEvent {
+    fn at(&self) -> LogPosition {
+        LogPosition { partition: self.partition, position: self.position }
+    }
+
+    fn recorded_at(&self) -> DateTime<Utc> {
+        self.recorded_at
+    }
+
+    fn read<'a>(
+        reader: &'a Reader,
+        cursors: &'a [LogPosition],
+        scope: Scope,
+        limit: i64,
+    ) -> BoxFuture<'a, Result<Batch<Self>, ReadError>> {
+        Box::pin(reader.after(cursors, scope, limit))
+    }
+}
+
 /// What follows the log under a name.
-pub trait Handler: Send + Sync + 'static {
+pub trait Handler<E: Followed = RecordedEvent>: Send + Sync + 'static {
     /// Under this name lease and checkpoints are kept.
     fn name(&self) -> &'static str;
 
@@ -55,9 +113,24 @@ pub trait Handler: Send + Sync + 'static {
         GATHER
     }
 
+    /// How it steps back while acknowledgements need the machine.
+    fn under_pressure(&self) -> UnderPressure {
+        UnderPressure::default()
+    }
+
+    /// Up to `limit` events of each partition after its cursor, from wherever they can be had.
+    fn read<'a>(
+        &'a self,
+        reader: &'a Reader,
+        cursors: &'a [LogPosition],
+        limit: i64,
+    ) -> BoxFuture<'a, Result<Batch<E>, ReadError>> {
+        E::read(reader, cursors, self.scope(), limit)
+    }
+
     /// Does what the events ask for, outside any transaction. It may be asked again for the same
     /// events, so it must do nothing twice.
-    fn react<'a>(&'a self, _events: &'a [RecordedEvent]) -> BoxFuture<'a, Result<(), HandlerError>> {
+    fn react<'a>(&'a self, _events: &'a [E]) -> BoxFuture<'a, Result<(), HandlerError>> {
         Box::pin(std::future::ready(Ok(())))
     }
 
@@ -65,7 +138,7 @@ pub trait Handler: Send + Sync + 'static {
     fn apply<'a>(
         &'a self,
         _connection: &'a mut PgConnection,
-        _events: &'a [RecordedEvent],
+        _events: &'a [E],
     ) -> BoxFuture<'a, Result<(), HandlerError>> {
         Box::pin(std::future::ready(Ok(())))
     }
@@ -96,8 +169,8 @@ enum Handed {
 }
 
 /// Runs a handler along the log.
-pub struct Follower {
-    handler: Box<dyn Handler>,
+pub struct Follower<E: Followed = RecordedEvent> {
+    handler: Box<dyn Handler<E>>,
     pool: PgPool,
     reader: Reader,
     heads: Heads,
@@ -115,12 +188,12 @@ struct Progress {
     stopped: Vec<bool>,
     retry_stopped_at: tokio::time::Instant,
     /// When the last event that was dealt with had been recorded.
-    applied_at: Option<chrono::DateTime<chrono::Utc>>,
+    applied_at: Option<DateTime<Utc>>,
 }
 
-impl Follower {
+impl<E: Followed> Follower<E> {
     #[must_use]
-    pub fn new(handler: Box<dyn Handler>, pool: PgPool, heads: Heads, node: Uuid) -> Self {
+    pub fn new(handler: Box<dyn Handler<E>>, pool: PgPool, heads: Heads, node: Uuid) -> Self {
         let (reader, checkpoints) = (Reader::new(pool.clone()), Checkpoints::new(pool.clone()));
         Self { handler, pool, reader, heads, checkpoints, node }
     }
@@ -148,7 +221,7 @@ impl Follower {
             let started = tokio::time::Instant::now();
             let pause = match self.step(&mut progress).await {
                 Ok(Step::Applied(_)) if self.yields(&progress) => {
-                    (started.elapsed() * REST_UNDER_PRESSURE).clamp(self.handler.gather(), LONGEST_REST)
+                    (started.elapsed() * self.handler.under_pressure().rest).clamp(self.handler.gather(), LONGEST_REST)
                 }
                 Ok(Step::Applied(count)) if count >= FULL_BATCH => continue,
                 Ok(Step::Applied(_)) => self.handler.gather(),
@@ -169,7 +242,8 @@ impl Follower {
 
     /// Whether acknowledgements come first now.
     fn yields(&self, progress: &Progress) -> bool {
-        let oldest = progress.applied_at.is_none_or(|at| chrono::Utc::now() - at < OLDEST_UNDER_PRESSURE);
+        let oldest = self.handler.under_pressure().oldest;
+        let oldest = progress.applied_at.is_none_or(|at| Utc::now() - at < oldest);
         oldest && self.heads.pressure.is_high()
     }
 
@@ -208,9 +282,9 @@ impl Follower {
         if cursors.is_empty() {
             return Ok(Step::Idle);
         }
-        let limit = if self.yields(progress) { BATCH_UNDER_PRESSURE } else { BATCH };
-        let batch = self.reader.after(&cursors, self.handler.scope(), limit).await?;
-        progress.applied_at = batch.events.iter().map(|event| event.recorded_at).min();
+        let limit = if self.yields(progress) { self.handler.under_pressure().batch } else { BATCH };
+        let batch = self.handler.read(&self.reader, &cursors, limit).await?;
+        progress.applied_at = batch.events.iter().map(E::recorded_at).min();
         for broken in &batch.broken {
             self.stop_partition(progress, broken.at, &broken.reason).await?;
         }
@@ -225,20 +299,13 @@ impl Follower {
     }
 
     /// Where a partition gave less than a full batch, everything up to the known head was seen.
-    fn note_seen(
-        &self,
-        progress: &mut Progress,
-        cursors: &[LogPosition],
-        events: &[RecordedEvent],
-        heads: &[i64],
-        limit: i64,
-    ) {
+    fn note_seen(&self, progress: &mut Progress, cursors: &[LogPosition], events: &[E], heads: &[i64], limit: i64) {
         for cursor in cursors {
             let index = cursor.partition.index();
             if progress.stopped[index] {
                 continue;
             }
-            let count = events.iter().filter(|event| event.partition == cursor.partition).count();
+            let count = events.iter().filter(|event| event.at().partition == cursor.partition).count();
             let applied = progress.stored[index].position;
             let all = i64::try_from(count).is_ok_and(|count| count < limit);
             progress.seen[index] = match self.handler.scope() {
@@ -250,7 +317,7 @@ impl Follower {
         }
     }
 
-    async fn hand_on(&self, progress: &mut Progress, events: &[RecordedEvent]) -> Result<Handed, ReadError> {
+    async fn hand_on(&self, progress: &mut Progress, events: &[E]) -> Result<Handed, ReadError> {
         if events.is_empty() {
             return Ok(Handed::On);
         }
@@ -266,15 +333,14 @@ impl Follower {
         }
         // Somewhere in this batch is an event that cannot be applied. Its partition stops right
         // before it, the others go on.
-        for of_partition in events.chunk_by(|a, b| a.partition == b.partition) {
+        for of_partition in events.chunk_by(same_partition) {
             for event in of_partition.chunks(1) {
                 match self.try_hand_on(progress, event).await? {
                     Ok(true) => {}
                     Ok(false) => return Ok(Handed::Lost),
                     Err(HandlerError::Transient(_)) => return Ok(Handed::Back),
                     Err(error @ HandlerError::Unappliable(_)) => {
-                        let at = LogPosition { partition: event[0].partition, position: event[0].position };
-                        self.stop_partition(progress, at, &error.to_string()).await?;
+                        self.stop_partition(progress, event[0].at(), &error.to_string()).await?;
                         break;
                     }
                 }
@@ -286,14 +352,14 @@ impl Follower {
     async fn try_hand_on(
         &self,
         progress: &mut Progress,
-        events: &[RecordedEvent],
+        events: &[E],
     ) -> Result<Result<bool, HandlerError>, ReadError> {
         if let Err(error) = self.handler.react(events).await {
             return Ok(Err(error));
         }
         let moves: Vec<(LogPosition, i64)> = events
-            .chunk_by(|a, b| a.partition == b.partition)
-            .filter_map(|of_partition| of_partition.last())
+            .chunk_by(same_partition)
+            .filter_map(|of_partition| of_partition.last().map(E::at))
             .map(|last| (progress.stored[last.partition.index()], last.position))
             .collect();
         let mut transaction = self.pool.begin().await?;
@@ -325,4 +391,8 @@ impl Follower {
         self.checkpoints.stop(name, progress.lease.epoch, at.partition, &told).await?;
         Ok(())
     }
+}
+
+fn same_partition<E: Followed>(a: &E, b: &E) -> bool {
+    a.at().partition == b.at().partition
 }

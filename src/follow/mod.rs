@@ -9,7 +9,7 @@ mod lease;
 mod projector;
 
 pub use checkpoints::{Checkpoints, Lag, Standing};
-pub use follower::{Follower, Handler, HandlerError, Step};
+pub use follower::{Followed, Follower, Handler, HandlerError, Step, UnderPressure};
 #[cfg(feature = "eventstore")]
 pub(crate) use lease::Lease;
 pub use projector::Projector;

@@ -28,22 +28,13 @@ impl Handler for Projector {
         connection: &'a mut PgConnection,
         events: &'a [RecordedEvent],
     ) -> BoxFuture<'a, Result<(), HandlerError>> {
-        Box::pin(async move { self.0.apply(connection, events).await.map_err(|error| classify(&error)) })
+        Box::pin(async move { self.0.apply(connection, events).await.map_err(classify) })
     }
 }
 
-/// What the data itself cannot satisfy will not get better by waiting: classes 22 (data exception)
-/// and 23 (constraint). Everything else, a lost connection or a deadlock, may.
-fn classify(error: &ProjectionError) -> HandlerError {
-    let told = error.to_string();
+fn classify(error: ProjectionError) -> HandlerError {
     match error {
-        ProjectionError::Corrupt { .. } => HandlerError::Unappliable(told),
-        ProjectionError::Database(error) => {
-            let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-            match code.as_deref().map(|code| &code[..2.min(code.len())]) {
-                Some("22" | "23") => HandlerError::Unappliable(told),
-                _ => HandlerError::Transient(told),
-            }
-        }
+        ProjectionError::Corrupt { .. } => HandlerError::Unappliable(error.to_string()),
+        ProjectionError::Database(error) => error.into(),
     }
 }

@@ -12,6 +12,7 @@ use hookledger_projections::users;
 
 use super::errors::{Code, internal, not_found};
 use super::system::Platform;
+use crate::audit::Ledgers;
 use crate::changes::{Changes, Ticks};
 use crate::deliver::egress::Egress;
 use crate::directory::Directory;
@@ -51,6 +52,7 @@ pub struct App {
     pub platform: Platform,
     /// For the public demo, where there is one.
     pub sandbox: Option<Arc<Sandbox>>,
+    pub ledgers: Ledgers,
 }
 
 impl App {

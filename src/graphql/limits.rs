@@ -29,6 +29,7 @@ const LISTS: &[(&str, usize)] = &[
     ("groups", 50),
     ("names", 10),
     ("pastMonths", 24),
+    ("platformLedgers", 17),
     ("providers", 5),
     ("secrets", 5),
     ("sessions", 10),

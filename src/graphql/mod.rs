@@ -9,6 +9,7 @@ mod destination;
 mod errors;
 mod ids;
 mod insight;
+mod ledger;
 mod limits;
 mod mutations;
 mod organization;

@@ -18,6 +18,7 @@ use super::context::{Viewer, tenant};
 use super::errors::{Code, internal, unread};
 use super::ids::{List, NodeId, decode_cursor, encode_cursor};
 use super::insight::{DeadLetterGroups, Histogram, Ranking};
+use super::ledger::{self, Ledger};
 use super::paging::{Cursor, Window, connection};
 use super::provider::WebhookProvider;
 use super::retries::MAX_TOGETHER;
@@ -260,6 +261,12 @@ impl Organization {
             connection.edges.push(Edge::with_additional_fields(cursor, event, EmptyFields));
         }
         Ok(connection)
+    }
+
+    /// What proves that nothing of this organization's log was altered, removed or reordered. For
+    /// admins.
+    async fn ledger(&self, context: &Context<'_>) -> Result<Ledger, Error> {
+        ledger::of(context, self.0.organization_id())
     }
 
     /// The plan, and what was used of it. For admins.

@@ -14,6 +14,7 @@ use super::audit::{self, AuditEntry, AuditFilter};
 use super::context::{Viewer as Caller, everybody, tenant};
 use super::errors::{internal, not_found};
 use super::ids::{List, NodeId, decode_cursor, encode_cursor};
+use super::ledger::{self, Ledger};
 use super::organization::Organization;
 use super::paging::{Cursor, Window, connection};
 use super::provider::{ProviderName, WebhookProvider};
@@ -202,6 +203,12 @@ impl PeopleQuery {
         after: Option<String>,
     ) -> Result<Connection<Cursor, AuditEntry>, Error> {
         audit::list(context, None, filter, Window::forward(first, after)).await
+    }
+
+    /// The ledgers of what is no organization's: the platform's own events, and the claims on e-mail
+    /// addresses by the partition of the log that they are in. For super admins.
+    async fn platform_ledgers(&self, context: &Context<'_>) -> Result<Vec<Ledger>, Error> {
+        ledger::of_the_platform(context)
     }
 }
 

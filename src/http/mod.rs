@@ -7,6 +7,7 @@ mod clients;
 mod connection;
 mod framing;
 mod graphql;
+mod ledger;
 mod operations;
 mod server;
 mod session;
@@ -56,6 +57,7 @@ pub fn routes(services: Arc<Services>) -> impl Filter<Extract = (Response,), Err
     let auth = auth::route(Arc::clone(&services)).boxed();
     let pages = web::route().boxed();
     let export = audit_export::route(Arc::clone(&services)).boxed();
+    let ledger = ledger::route(Arc::clone(&services)).boxed();
     let operations = operations::route(services).boxed();
     webhooks
         .or(graphql)
@@ -65,6 +67,8 @@ pub fn routes(services: Arc<Services>) -> impl Filter<Extract = (Response,), Err
         .or(pages)
         .unify()
         .or(export)
+        .unify()
+        .or(ledger)
         .unify()
         .or(operations)
         .unify()

@@ -129,6 +129,9 @@ pub fn settings(url: Option<&str>) -> ServeSettings {
         eventstore_url: None,
         graphql_get: false,
         demo: true,
+        checkpoint_interval: Span(chrono::Duration::seconds(1)),
+        checkpoint_file: Some("none".into()),
+        witness_url: None,
         threads: None,
     }
 }

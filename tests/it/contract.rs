@@ -42,6 +42,7 @@ const PATHS: &[(&str, &str)] = &[
     ("WebhookProvider", "node(id: $provider) { ... on WebhookProvider { @ } }"),
     ("Webhook", "node(id: $webhook) { ... on Webhook { @ } }"),
     ("Viewer", "viewer { @ }"),
+    ("Ledger", "organization(slug: $slug) { ledger { @ } }"),
     ("User", "node(id: $user) { ... on User { @ } }"),
 ];
 
@@ -54,7 +55,7 @@ const FIELDS: &[(&str, Allowed, &str)] = &[
         "Query",
         SuperAdmins,
         "organizations(first: 5) users(first: 5) providers(first: 5) system auditLog(first: 5) \
-         analytics(from: $from, to: $to, grain: HOUR)",
+         analytics(from: $from, to: $to, grain: HOUR) platformLedgers",
     ),
     ("Viewer", Anybody, "user isSuperAdmin organization sessions"),
     (
@@ -65,7 +66,12 @@ const FIELDS: &[(&str, Allowed, &str)] = &[
          histogram(from: $from, to: $to, buckets: 10) deadLetterGroups topEventTypes(from: $from, to: $to)
          topErrors(from: $from, to: $to) eventTypes",
     ),
-    ("Organization", Admins, "plan webhookLimit usage users(first: 5) auditLog(first: 5) events(first: 5)"),
+    ("Organization", Admins, "plan webhookLimit usage users(first: 5) auditLog(first: 5) events(first: 5) ledger"),
+    (
+        "Ledger",
+        Admins,
+        "ledgerId origin publicKey publicKeys checkpoint inclusionProof(position: $position) consistencyProof(from: 0)",
+    ),
     // The user here is the member: others of the organization do not see them, but admins do.
     (
         "User",
@@ -128,6 +134,9 @@ const PARTS: &[(&str, &str)] = &[
     ("Header", "name value"),
     ("Histogram", "buckets total truncated countedFrom"),
     ("HistogramBucket", "start end pending processing success failed deadLettered rejected total"),
+    ("InclusionProof", "checkpoint leafIndex leaf leafHash hashes"),
+    ("ConsistencyProof", "from checkpoint hashes"),
+    ("LedgerCheckpoint", "size rootHash signedAt lastPosition note"),
     ("Latency", "p50 p95 p99"),
     ("OrganizationConnection", "edges nodes pageInfo"),
     ("OrganizationEdge", "cursor node"),
@@ -237,6 +246,8 @@ struct Ids {
     /// The member, and a session of theirs.
     user: String,
     session: String,
+    /// Where the log has an event of theirs that is in a signed tree.
+    position: String,
     /// A slug that nobody has, and a provider that is not connected.
     fresh: String,
     connectable: &'static str,
@@ -257,6 +268,7 @@ impl Ids {
             webhook_id: webhook.to_string(),
             user: node(b'u', Uuid::new_v4()),
             session: node(b's', Uuid::new_v4()),
+            position: format!("{}:1", organization.partition()),
             fresh: format!("fresh-{}", Uuid::new_v4()),
             connectable,
         }
@@ -275,6 +287,7 @@ impl Ids {
             ("$provider", quoted(&self.provider)),
             ("$webhookId", quoted(&self.webhook_id)),
             ("$webhook", quoted(&self.webhook)),
+            ("$position", quoted(&self.position)),
             ("$user", quoted(&self.user)),
             ("$session", quoted(&self.session)),
             ("$fresh", quoted(&self.fresh)),
@@ -385,6 +398,20 @@ fn comparable(mut answer: Value) -> Value {
     answer
 }
 
+/// The position of an event that is in an organization's signed tree, as soon as there is one.
+async fn signed_position(admin: &Actor<'_>, slug: &str) -> String {
+    let query = "query($slug: String!) { organization(slug: $slug) { ledger { checkpoint { lastPosition } } } }";
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        let data = admin.data(query, json!({ "slug": slug })).await;
+        if let Some(position) = data["organization"]["ledger"]["checkpoint"]["lastPosition"].as_str() {
+            return position.to_owned();
+        }
+        assert!(std::time::Instant::now() < deadline, "nothing is signed");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 struct World<'a> {
     app: &'a TestApp,
     schema: Schema,
@@ -420,9 +447,11 @@ impl<'a> World<'a> {
         let sessions = data["viewer"]["sessions"].as_array().unwrap();
         let session = sessions.iter().find(|session| session["isCurrent"] == true).unwrap();
         let (user, session) = (text(&data["viewer"]["user"]["id"]), text(&session["id"]));
+        let position = signed_position(&super_admin, "ours").await;
         let ids = |provider, connectable| Ids {
             user: user.clone(),
             session: session.clone(),
+            position: position.clone(),
             ..Ids::of("ours", webhook, provider, connectable)
         };
         let foreign = app.user("theirs", "eve@example.org", Role::Admin).await;

@@ -24,6 +24,7 @@ mod fuzz;
 mod graphql;
 mod insight;
 mod kill;
+mod ledger;
 mod limits;
 mod log;
 mod mail;

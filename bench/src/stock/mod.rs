@@ -47,6 +47,6 @@ impl Contender for Stock {
         let mut connection = PgConnection::connect(&self.cluster.url()).await?;
         let counted: i64 = sqlx::query_scalar("select count(*) from events").fetch_one(&mut connection).await?;
         let counted = u64::try_from(counted)?;
-        Ok(Settled { caught_up_after: None, counted, exact: counted == accepted.iter().sum::<u64>() })
+        Ok(Settled { caught_up_after: None, ledger: None, counted, exact: counted == accepted.iter().sum::<u64>() })
     }
 }

@@ -1,0 +1,161 @@
+//! The ledger as a follower of the log: each event becomes a leaf of its tree.
+//!
+//! What is full is written once; of the rest, a batch writes a row or two for each tree that it
+//! touches, never one for each event. Trees that grow are in memory, and read again wherever that
+//! could be out of date.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use futures::future::BoxFuture;
+use hookledger_aggregates::OrganizationId;
+use sqlx::PgConnection;
+
+use super::growing::{Changes, Growing};
+use super::leaf::StoredEvent;
+use super::tree::Hash;
+use super::{LedgerId, store};
+use crate::follow::{Followed, Handler, HandlerError, UnderPressure};
+use crate::log::{Batch, LogPosition, ReadError, Reader, Scope};
+
+/// Under this name are its lease and checkpoints.
+pub const FOLLOWER: &str = "ledger";
+/// Trees that are kept in memory; about 10 KiB each. Beyond that all are read again as they grow.
+const KEPT: usize = 2_000;
+/// How long more is let come after a batch.
+const GATHER: Duration = Duration::from_millis(200);
+
+/// An event as a leaf.
+#[derive(Clone, Copy, Debug)]
+pub struct Leaf {
+    pub ledger: LedgerId,
+    pub at: LogPosition,
+    pub recorded_at: DateTime<Utc>,
+    pub hash: Hash,
+}
+
+impl Leaf {
+    /// Of an event at that place.
+    pub(crate) fn new<T: AsRef<str>>(at: LogPosition, event: &StoredEvent<T>) -> Self {
+        Self {
+            ledger: LedgerId::of(OrganizationId::new(event.organization), at.partition),
+            at,
+            // Only for pace and metrics; what is no time for us is old.
+            recorded_at: DateTime::from_timestamp_micros(event.recorded_at).unwrap_or_default(),
+            hash: event.leaf_hash(),
+        }
+    }
+}
+
+impl Followed for Leaf {
+    fn at(&self) -> LogPosition {
+        self.at
+    }
+
+    fn recorded_at(&self) -> DateTime<Utc> {
+        self.recorded_at
+    }
+
+    fn read<'a>(
+        reader: &'a Reader,
+        cursors: &'a [LogPosition],
+        _scope: Scope,
+        limit: i64,
+    ) -> BoxFuture<'a, Result<Batch<Self>, ReadError>> {
+        Box::pin(reader.stored_after(cursors, limit, |at, event| Self::new(at, &event)))
+    }
+}
+
+/// Adds leaves to trees.
+#[derive(Debug, Default)]
+pub struct LedgerFollower {
+    trees: Mutex<HashMap<LedgerId, Growing>>,
+    /// Those that the last batch changed, until that is committed.
+    grown: Mutex<BTreeMap<LedgerId, Growing>>,
+}
+
+impl LedgerFollower {
+    /// The trees of a batch, from memory or from the tables. They are not in memory until the batch
+    /// is committed: where it fails, they are read again.
+    async fn take(
+        &self,
+        connection: &mut PgConnection,
+        ledgers: impl Iterator<Item = LedgerId>,
+    ) -> Result<BTreeMap<LedgerId, Growing>, HandlerError> {
+        lock(&self.grown).clear();
+        let (mut trees, mut missing) = (BTreeMap::new(), Vec::new());
+        {
+            let mut kept = lock(&self.trees);
+            for ledger in ledgers {
+                match kept.remove(&ledger) {
+                    Some(tree) => drop(trees.insert(ledger, tree)),
+                    None => missing.push(ledger),
+                }
+            }
+        }
+        if !missing.is_empty() {
+            trees.extend(store::load(connection, &missing).await?);
+        }
+        Ok(trees)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Handler<Leaf> for LedgerFollower {
+    fn name(&self) -> &'static str {
+        FOLLOWER
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::All
+    }
+
+    fn gather(&self) -> Duration {
+        GATHER
+    }
+
+    /// A large batch costs little more than a small one, so it takes few, and is never late by more
+    /// than this.
+    fn under_pressure(&self) -> UnderPressure {
+        UnderPressure { batch: 2_000, rest: 8, oldest: chrono::Duration::milliseconds(2_500) }
+    }
+
+    fn apply<'a>(
+        &'a self,
+        connection: &'a mut PgConnection,
+        leaves: &'a [Leaf],
+    ) -> BoxFuture<'a, Result<(), HandlerError>> {
+        Box::pin(async move {
+            let mut by_ledger: BTreeMap<LedgerId, Vec<(i64, Hash)>> = BTreeMap::new();
+            for leaf in leaves {
+                by_ledger.entry(leaf.ledger).or_default().push((leaf.at.position, leaf.hash));
+            }
+            let mut trees = self.take(connection, by_ledger.keys().copied()).await?;
+            let mut changes = Changes::default();
+            for (ledger, leaves) in by_ledger {
+                if !trees.entry(ledger).or_default().add(ledger, leaves, &mut changes) {
+                    let told = format!("the tree {ledger} has leaves from beyond the checkpoint already");
+                    return Err(HandlerError::Unappliable(told));
+                }
+            }
+            if !store::write(connection, &changes).await? {
+                return Err(HandlerError::Transient("another node added leaves; the trees are read again".to_owned()));
+            }
+            *lock(&self.grown) = trees;
+            Ok(())
+        })
+    }
+
+    fn committed(&self) {
+        let (mut kept, grown) = (lock(&self.trees), std::mem::take(&mut *lock(&self.grown)));
+        if kept.len() + grown.len() > KEPT {
+            kept.clear();
+        }
+        kept.extend(grown);
+    }
+}

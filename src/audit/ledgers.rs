@@ -1,0 +1,276 @@
+//! Signing heads and proving things about trees: what the server offers of the ledger.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, SubsecRound as _, Utc};
+use sqlx::{PgConnection, PgPool};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::checkpoint::{Checkpoint, CheckpointError, LedgerKeys, Origin, PublicKey};
+use super::file::CheckpointFile;
+use super::lookup::{self, Place, Signed};
+use super::store::{self, Head, StoreError};
+use super::tree::{Hash, ProofError, Statement, prove, tiles_to_prove};
+use super::{FOLLOWER, LedgerId};
+use crate::follow::Checkpoints;
+
+/// Heads that are signed together.
+const PORTION: i64 = 200;
+/// At most so many portions in a round; the next round goes on.
+const PORTIONS: usize = 20;
+/// On demand, the head of a tree is signed this often at most.
+const DEMAND: chrono::Duration = chrono::Duration::seconds(1);
+
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Proof(#[from] ProofError),
+    #[error("no checkpoint of this tree has {0} leaves")]
+    NoCheckpoint(u64),
+    /// It may be a moment later.
+    #[error("the event is not in a signed tree yet")]
+    NotYet,
+    #[error("this tree has no event at that position")]
+    NoEvent,
+}
+
+impl From<sqlx::Error> for LedgerError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// That an event is in the tree of a checkpoint.
+#[derive(Clone, Debug)]
+pub struct Inclusion {
+    pub checkpoint: Signed,
+    pub place: Place,
+    pub proof: Vec<Hash>,
+}
+
+/// That the tree of one checkpoint is the beginning of another's.
+#[derive(Clone, Debug)]
+pub struct Consistency {
+    pub from: u64,
+    pub checkpoint: Signed,
+    pub proof: Vec<Hash>,
+}
+
+/// Signs, keeps and proves. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Ledgers(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    pool: PgPool,
+    checkpoints: Checkpoints,
+    node: Uuid,
+    keys: LedgerKeys,
+    base_url: String,
+    file: Option<CheckpointFile>,
+    witness: Option<mpsc::Sender<Signed>>,
+}
+
+impl Ledgers {
+    /// `pool` acts as `hookledger_worker`; `node` is that of the ledger's follower.
+    #[must_use]
+    pub fn new(
+        pool: PgPool,
+        node: Uuid,
+        keys: LedgerKeys,
+        base_url: String,
+        file: Option<CheckpointFile>,
+        witness: Option<mpsc::Sender<Signed>>,
+    ) -> Self {
+        let checkpoints = Checkpoints::new(pool.clone());
+        Self(Arc::new(Inner { pool, checkpoints, node, keys, base_url, file, witness }))
+    }
+
+    /// The first line of a tree's checkpoints.
+    #[must_use]
+    pub fn origin(&self, ledger: LedgerId) -> Origin {
+        Origin::new(&self.0.base_url, ledger)
+    }
+
+    /// What verifies checkpoints, the key that signs first.
+    #[must_use]
+    pub fn public_keys(&self) -> Vec<PublicKey> {
+        self.0.keys.public()
+    }
+
+    /// Signs, every so often, the heads of those trees that have grown, until stopped. Of several
+    /// nodes the one does that also makes the trees.
+    pub async fn run(self, every: Duration, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(every);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            if let Err(error) = self.sign_grown().await {
+                metrics::counter!("hookledger_ledger_errors_total").increment(1);
+                tracing::error!(%error, "checkpoints could not be signed; trying again");
+            }
+            if let Err(error) = self.measure().await {
+                tracing::warn!(%error, "how far the ledger is behind cannot be told");
+            }
+        }
+    }
+
+    /// Signs the heads of all trees that have grown.
+    ///
+    /// # Errors
+    /// When they cannot be read, signed or kept.
+    pub async fn sign_grown(&self) -> Result<(), LedgerError> {
+        for _ in 0..PORTIONS {
+            let heads = store::unsigned(&self.0.pool, FOLLOWER, self.0.node, PORTION).await?;
+            let all = i64::try_from(heads.len()).is_ok_and(|count| count < PORTION);
+            self.sign(&heads).await?;
+            if all {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn sign(&self, heads: &[Head]) -> Result<(), LedgerError> {
+        if heads.is_empty() {
+            return Ok(());
+        }
+        let signed_at: DateTime<Utc> = Utc::now().trunc_subsecs(6);
+        let mut signed = Vec::with_capacity(heads.len());
+        for Head { ledger, size, last, root } in heads.iter().copied() {
+            let checkpoint = Checkpoint { origin: self.origin(ledger), size, root, signed_at, last };
+            let note = checkpoint.sign(&self.0.keys)?;
+            signed.push(Signed { ledger, size, root, last, signed_at, note });
+        }
+        // First to where the database's owner does not reach. A disk that is full holds up no proof.
+        if let Some(file) = &self.0.file
+            && let Err(error) = file.append(signed.iter().map(|signed| signed.note.clone()).collect()).await
+        {
+            metrics::counter!("hookledger_checkpoint_file_errors_total").increment(1);
+            tracing::error!(path = %file.path().display(), %error, "checkpoints could not be appended to their file");
+        }
+        store::keep(&self.0.pool, &signed).await?;
+        metrics::counter!("hookledger_checkpoints_signed_total").increment(signed.len() as u64);
+        if let Some(witness) = &self.0.witness {
+            for signed in signed {
+                // A witness that is too slow gets a later one instead.
+                let _ = witness.try_send(signed);
+            }
+        }
+        Ok(())
+    }
+
+    /// The latest checkpoint of a tree; signed now, if it has grown since. Nothing where it is empty.
+    ///
+    /// # Errors
+    /// When it cannot be read or signed.
+    pub async fn fresh_checkpoint(&self, ledger: LedgerId) -> Result<Option<Signed>, LedgerError> {
+        let latest = lookup::checkpoint(&self.0.pool, ledger, None).await?;
+        if latest.as_ref().is_some_and(|latest| Utc::now() - latest.signed_at < DEMAND) {
+            return Ok(latest);
+        }
+        let Some(head) = store::head_of(&self.0.pool, ledger).await? else { return Ok(None) };
+        if latest.as_ref().is_some_and(|latest| latest.size == head.size) {
+            return Ok(latest);
+        }
+        self.sign(&[head]).await?;
+        Ok(lookup::checkpoint(&self.0.pool, ledger, None).await?)
+    }
+
+    /// Proves that the event at a position is in the tree of the latest checkpoint, or of the one of
+    /// that size.
+    ///
+    /// # Errors
+    /// [`LedgerError::NoEvent`] and [`LedgerError::NotYet`], apart from what cannot be read.
+    pub async fn inclusion(
+        &self,
+        connection: &mut PgConnection,
+        ledger: LedgerId,
+        position: i64,
+        size: Option<u64>,
+    ) -> Result<Inclusion, LedgerError> {
+        let Some(place) = lookup::leaf_at(&mut *connection, ledger, position).await? else {
+            let grown_to = store::head_of(&mut *connection, ledger).await?.map_or(0, |head| head.last);
+            return Err(if position > grown_to { LedgerError::NotYet } else { LedgerError::NoEvent });
+        };
+        let mut checkpoint = self.checkpoint(connection, ledger, size).await?;
+        if checkpoint.size <= place.index && size.is_none() {
+            checkpoint = self.fresh_checkpoint(ledger).await?.ok_or(LedgerError::NotYet)?;
+        }
+        if checkpoint.size <= place.index {
+            return Err(LedgerError::NotYet);
+        }
+        let statement = Statement::Inclusion { index: place.index };
+        let proof = Self::prove(connection, &checkpoint, statement).await?;
+        Ok(Inclusion { checkpoint, place, proof })
+    }
+
+    /// Proves that the tree of the first so many leaves is the beginning of a checkpoint's: of the
+    /// latest, or of the one of that size.
+    ///
+    /// # Errors
+    /// [`ProofError::NotLater`], [`LedgerError::NoCheckpoint`], apart from what cannot be read.
+    pub async fn consistency(
+        &self,
+        connection: &mut PgConnection,
+        ledger: LedgerId,
+        from: u64,
+        to: Option<u64>,
+    ) -> Result<Consistency, LedgerError> {
+        let checkpoint = self.checkpoint(connection, ledger, to).await?;
+        let proof = Self::prove(connection, &checkpoint, Statement::Consistency { from }).await?;
+        Ok(Consistency { from, checkpoint, proof })
+    }
+
+    async fn checkpoint(
+        &self,
+        connection: &mut PgConnection,
+        ledger: LedgerId,
+        size: Option<u64>,
+    ) -> Result<Signed, LedgerError> {
+        if let Some(found) = lookup::checkpoint(connection, ledger, size).await? {
+            return Ok(found);
+        }
+        match size {
+            Some(size) => Err(LedgerError::NoCheckpoint(size)),
+            None => self.fresh_checkpoint(ledger).await?.ok_or(LedgerError::NotYet),
+        }
+    }
+
+    async fn prove(
+        connection: &mut PgConnection,
+        checkpoint: &Signed,
+        statement: Statement,
+    ) -> Result<Vec<Hash>, LedgerError> {
+        let wanted = tiles_to_prove(statement, checkpoint.size)?;
+        let tiles = lookup::tiles(connection, checkpoint.ledger, &wanted).await?;
+        Ok(prove(statement, checkpoint.size, checkpoint.root, &tiles)?)
+    }
+
+    /// The same for whoever has no connection at hand.
+    pub(super) async fn prove_consistency(&self, checkpoint: &Signed, from: u64) -> Result<Vec<Hash>, LedgerError> {
+        let mut connection = self.0.pool.acquire().await?;
+        Self::prove(&mut connection, checkpoint, Statement::Consistency { from }).await
+    }
+
+    /// How far the trees are behind the log.
+    async fn measure(&self) -> Result<(), LedgerError> {
+        let behind = store::behind(&self.0.pool, FOLLOWER).await?;
+        metrics::gauge!("hookledger_ledger_lag_seconds").set(behind.map_or(0.0, |behind| behind.max(0.0)));
+        Ok(())
+    }
+
+    /// Waits until everything up to a place is in its tree; false when the limit came first.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn wait_for(&self, place: crate::log::LogPosition, limit: Duration) -> Result<bool, sqlx::Error> {
+        self.0.checkpoints.wait_for(&[FOLLOWER], place, limit).await
+    }
+}

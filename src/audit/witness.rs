@@ -1,0 +1,197 @@
+//! Telling a witness: each new head of a tree is sent to a URL, as C2SP tlog-witness says
+//! (`add-checkpoint`), so that somebody else knows of it.
+//!
+//! In a task of its own with a bounded queue: a witness that is slow or gone holds up nothing, and
+//! gets a later head instead. The URL is the operator's, so it may be anywhere.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use signed_note::Note;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::LedgerId;
+use super::file::CheckpointFile;
+use super::ledgers::Ledgers;
+use super::lookup::Signed;
+use crate::deliver::egress::{AllowList, Egress, Outgoing, StartError, Target, TargetError};
+
+/// Heads that wait; of each tree only the newest is sent.
+const QUEUE: usize = 1_024;
+/// How long the witness may take over one.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Waits before it is tried again.
+const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
+/// Trees of which it is remembered how far the witness knows them.
+const REMEMBERED: usize = 100_000;
+
+#[derive(Debug, thiserror::Error)]
+pub enum WitnessError {
+    #[error("HOOKLEDGER_WITNESS_URL: {0}")]
+    Url(#[from] TargetError),
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+/// What became of a head that was sent.
+#[derive(Debug, PartialEq, Eq)]
+enum Sent {
+    /// The witness took it, and gave these signatures.
+    Taken(String),
+    /// It knows a tree of another size.
+    Knows(u64),
+    /// Nothing that trying again would mend.
+    Refused(String),
+    Failed(String),
+}
+
+/// Sends what is in the queue.
+pub struct Witness {
+    egress: Egress,
+    target: Target,
+    queue: mpsc::Receiver<Signed>,
+    file: Option<CheckpointFile>,
+    known: HashMap<LedgerId, u64>,
+}
+
+impl Witness {
+    /// The task, and where heads are put for it.
+    ///
+    /// # Errors
+    /// When the URL is none.
+    pub fn new(url: &str, file: Option<CheckpointFile>) -> Result<(mpsc::Sender<Signed>, Self), WitnessError> {
+        let everywhere: AllowList = "0.0.0.0/0,::/0".parse().unwrap_or_default();
+        let target = Target::parse(url, &everywhere)?;
+        let (put, queue) = mpsc::channel(QUEUE);
+        Ok((put, Self { egress: Egress::new(everywhere)?, target, queue, file, known: HashMap::new() }))
+    }
+
+    /// Sends until stopped.
+    pub async fn run(mut self, ledgers: Ledgers, stop: CancellationToken) {
+        while let Some(Some(first)) = stop.run_until_cancelled(self.queue.recv()).await {
+            let mut newest = HashMap::from([(first.ledger, first)]);
+            while let Ok(signed) = self.queue.try_recv() {
+                match newest.entry(signed.ledger) {
+                    Entry::Occupied(entry) if entry.get().size > signed.size => {}
+                    Entry::Occupied(mut entry) => drop(entry.insert(signed)),
+                    Entry::Vacant(entry) => drop(entry.insert(signed)),
+                }
+            }
+            for signed in newest.into_values() {
+                if stop.run_until_cancelled(self.tell(&ledgers, &signed)).await.is_none() {
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn tell(&mut self, ledgers: &Ledgers, signed: &Signed) {
+        let mut pauses = PAUSES.iter();
+        let mut corrected = false;
+        let outcome = loop {
+            match self.send(ledgers, signed).await {
+                Sent::Taken(signatures) => {
+                    self.remember(signed.ledger, signed.size);
+                    self.keep(signed, &signatures).await;
+                    break "taken";
+                }
+                Sent::Knows(size) if size >= signed.size => {
+                    self.remember(signed.ledger, size);
+                    break "known";
+                }
+                // At most once: a witness must not keep this going.
+                Sent::Knows(size) if !corrected => {
+                    self.remember(signed.ledger, size);
+                    corrected = true;
+                }
+                Sent::Knows(_) => break "refused",
+                Sent::Refused(reason) => {
+                    tracing::error!(ledger = %signed.ledger, size = signed.size, reason, "the witness refuses a checkpoint");
+                    break "refused";
+                }
+                Sent::Failed(reason) => {
+                    let Some(pause) = pauses.next() else {
+                        tracing::warn!(ledger = %signed.ledger, size = signed.size, reason, "the witness was not reached");
+                        break "failed";
+                    };
+                    tokio::time::sleep(*pause).await;
+                }
+            }
+        };
+        metrics::counter!("hookledger_witness_total", "outcome" => outcome).increment(1);
+    }
+
+    fn remember(&mut self, ledger: LedgerId, size: u64) {
+        if self.known.len() >= REMEMBERED {
+            self.known.clear();
+        }
+        self.known.insert(ledger, size);
+    }
+
+    async fn send(&self, ledgers: &Ledgers, signed: &Signed) -> Sent {
+        let from = self.known.get(&signed.ledger).copied().unwrap_or_default();
+        let proof = match ledgers.prove_consistency(signed, from).await {
+            Ok(proof) => proof,
+            Err(error) => return Sent::Refused(format!("what it knows cannot be proved to be the beginning: {error}")),
+        };
+        let lines: Vec<_> = proof.iter().map(|hash| format!("{hash}\n")).collect();
+        let body = format!("old {from}\n{}\n{}", lines.concat(), signed.note);
+        let headers = HeaderMap::from_iter([
+            (header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
+            (header::USER_AGENT, HeaderValue::from_static("hookledger")),
+        ]);
+        let outgoing = Outgoing { headers, body: body.into(), timeout: TIMEOUT };
+        match self.egress.send(&self.target, outgoing).await {
+            Ok(answer) => understood(answer.status, &String::from_utf8_lossy(&answer.excerpt), &signed.note),
+            Err(error) => Sent::Failed(error.to_string()),
+        }
+    }
+
+    /// What a witness signed is worth keeping where nobody changes it.
+    async fn keep(&self, signed: &Signed, signatures: &str) {
+        let Some(file) = self.file.as_ref().filter(|_| !signatures.is_empty()) else { return };
+        if let Err(error) = file.append(vec![format!("{}{signatures}", signed.note)]).await {
+            tracing::error!(path = %file.path().display(), %error, "a witness's signature could not be kept");
+        }
+    }
+}
+
+fn understood(status: StatusCode, body: &str, note: &str) -> Sent {
+    match status {
+        StatusCode::CONFLICT => match body.trim().parse() {
+            Ok(size) => Sent::Knows(size),
+            Err(_) => Sent::Refused("409, without the size that it knows".to_owned()),
+        },
+        status if status.is_success() => {
+            // Who only collects answers nothing, or something that is no signature.
+            let cosigned = body.starts_with("— ") && Note::from_bytes(format!("{note}{body}").as_bytes()).is_ok();
+            Sent::Taken(if cosigned { body.to_owned() } else { String::new() })
+        }
+        status if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => {
+            Sent::Refused(format!("it answers {status}"))
+        }
+        status => Sent::Failed(format!("it answers {status}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_witness_is_understood() {
+        let note = "a\n1\nb\n\n— a AAAAAAAA\n";
+        let is = |status: u16, body: &str| understood(StatusCode::from_u16(status).unwrap(), body, note);
+        assert_eq!(is(200, "— w BBBBBBBB\n"), Sent::Taken("— w BBBBBBBB\n".to_owned()));
+        assert_eq!(is(200, "thanks"), Sent::Taken(String::new()));
+        assert_eq!(is(204, ""), Sent::Taken(String::new()));
+        assert_eq!(is(409, "17\n"), Sent::Knows(17));
+        assert!(matches!(is(409, "no"), Sent::Refused(_)));
+        assert!(matches!(is(404, ""), Sent::Refused(_)));
+        assert!(matches!(is(429, ""), Sent::Failed(_)));
+        assert!(matches!(is(500, ""), Sent::Failed(_)));
+    }
+}
