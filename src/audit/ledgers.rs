@@ -76,6 +76,8 @@ struct Inner {
     base_url: String,
     file: Option<CheckpointFile>,
     witness: Option<mpsc::Sender<Signed>>,
+    /// One head at a time is signed on demand, so that a crowd that asks at once has one signed.
+    demand: tokio::sync::Mutex<()>,
 }
 
 impl Ledgers {
@@ -90,7 +92,8 @@ impl Ledgers {
         witness: Option<mpsc::Sender<Signed>>,
     ) -> Self {
         let checkpoints = Checkpoints::new(pool.clone());
-        Self(Arc::new(Inner { pool, checkpoints, node, keys, base_url, file, witness }))
+        let demand = tokio::sync::Mutex::default();
+        Self(Arc::new(Inner { pool, checkpoints, node, keys, base_url, file, witness, demand }))
     }
 
     /// The first line of a tree's checkpoints.
@@ -171,6 +174,7 @@ impl Ledgers {
     /// # Errors
     /// When it cannot be read or signed.
     pub async fn fresh_checkpoint(&self, ledger: LedgerId) -> Result<Option<Signed>, LedgerError> {
+        let _one = self.0.demand.lock().await;
         let latest = lookup::checkpoint(&self.0.pool, ledger, None).await?;
         if latest.as_ref().is_some_and(|latest| Utc::now() - latest.signed_at < DEMAND) {
             return Ok(latest);
