@@ -6,12 +6,17 @@ use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
 
 /// No note is longer, nor is any line that is read.
 const LONGEST_LINE: u64 = 1 << 20;
+
+/// How long a disk may take.
+const LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Serialize, Deserialize)]
 struct Line<N> {
@@ -26,13 +31,13 @@ pub struct CheckpointFile(Arc<Opened>);
 struct Opened {
     path: PathBuf,
     /// Opened when it is first needed, and again after an error.
-    file: Mutex<Option<File>>,
+    file: Arc<Mutex<Option<File>>>,
 }
 
 impl CheckpointFile {
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
-        Self(Arc::new(Opened { path, file: Mutex::default() }))
+        Self(Arc::new(Opened { path, file: Arc::default() }))
     }
 
     #[must_use]
@@ -40,32 +45,37 @@ impl CheckpointFile {
         &self.0.path
     }
 
-    /// Appends notes, and returns when the disk has them.
+    /// Appends notes, and returns when the disk has them. Where a disk hangs, at most one thread does.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When it cannot be written, or not in time.
     pub async fn append(&self, notes: Vec<String>) -> io::Result<()> {
-        let this = self.clone();
-        tokio::task::spawn_blocking(move || this.append_now(&notes)).await.map_err(io::Error::other)?
-    }
-
-    fn append_now(&self, notes: &[String]) -> io::Result<()> {
-        let mut lines = Vec::new();
-        for note in notes {
-            serde_json::to_writer(&mut lines, &Line { note })?;
-            lines.push(b'\n');
-        }
-        let mut file = self.0.file.lock().unwrap_or_else(PoisonError::into_inner);
-        // Taken out, so that after an error it is opened and looked at anew.
-        let mut opened = match file.take() {
-            Some(opened) => opened,
-            None => open(&self.0.path)?,
+        let appending = async {
+            let mut file = Arc::clone(&self.0.file).lock_owned().await;
+            let path = self.0.path.clone();
+            let appended = tokio::task::spawn_blocking(move || append(&path, &mut file, &notes)).await;
+            appended.map_err(io::Error::other)?
         };
-        opened.write_all(&lines)?;
-        opened.sync_data()?;
-        *file = Some(opened);
-        Ok(())
+        let too_late = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "the disk does not answer in time"));
+        tokio::time::timeout(LIMIT, appending).await.unwrap_or_else(too_late)
     }
+}
+
+fn append(path: &Path, file: &mut Option<File>, notes: &[String]) -> io::Result<()> {
+    let mut lines = Vec::new();
+    for note in notes {
+        serde_json::to_writer(&mut lines, &Line { note })?;
+        lines.push(b'\n');
+    }
+    // Taken out, so that after an error it is opened and looked at anew.
+    let mut opened = match file.take() {
+        Some(opened) => opened,
+        None => open(path)?,
+    };
+    opened.write_all(&lines)?;
+    opened.sync_data()?;
+    *file = Some(opened);
+    Ok(())
 }
 
 fn open(path: &Path) -> io::Result<File> {
