@@ -1,15 +1,24 @@
 // What narrows the list. All of it stands in the address.
 import { Button, Checkbox, CloseButton, Group, Menu, Popover, Select, Stack, Text, TextInput } from '@mantine/core';
-import { DateTimeField } from '../../ui/DateTimeField';
 import { IconChevronDown, IconSearch } from '@tabler/icons-react';
-import { useEffect, useRef, useState } from 'react';
+import { type Ref, useEffect, useState } from 'react';
 
+import { useAsk } from '../../api/ask';
+import { graphql } from '../../api/graphql';
+import { useOrganization } from '../../session/viewer';
 import { absolute, useZone } from '../../time';
+import { DateTimeField } from '../../ui/DateTimeField';
 import { providerKinds, providers as services } from '../../ui/ProviderName';
 import { type Standing, standings } from '../../ui/Status';
 import type { Search } from '../../url';
 import classes from './Filters.module.css';
 import { type Filter, filterNames, type FilterParameters, type KnownProvider, spans, toggled } from './filter';
+
+const TypesQuery = graphql(`
+  query EventTypes($slug: String!) {
+    organization(slug: $slug) { id eventTypes }
+  }
+`);
 
 type Change = (change: FilterParameters, options?: { replace?: boolean }) => void;
 
@@ -24,7 +33,7 @@ export function Filters({ search, filter, change, providers, searchRef }: {
   filter: Filter;
   change: Change;
   providers: readonly KnownProvider[];
-  searchRef: React.Ref<HTMLInputElement>;
+  searchRef: Ref<HTMLInputElement>;
 }) {
   const kinds = providerKinds.filter((kind) => providers.some((each) => each.providerName === kind));
   return (
@@ -47,7 +56,7 @@ export function Filters({ search, filter, change, providers, searchRef }: {
   );
 }
 
-function TextFilter({ value, change, inputRef }: { value: string; change: Change; inputRef: React.Ref<HTMLInputElement> }) {
+function TextFilter({ value, change, inputRef }: { value: string; change: Change; inputRef: Ref<HTMLInputElement> }) {
   const [text, setText] = useState(value);
   return (
     <form
@@ -164,14 +173,16 @@ function timeWord(search: Search, filter: Filter, zone: 'utc' | 'local'): string
 }
 
 function MoreFilters({ search, filter, change }: { search: Search; filter: Filter; change: Change }) {
+  const { slug } = useOrganization();
+  const [opened, setOpened] = useState(false);
+  const types = useAsk(TypesQuery, opened ? { slug } : null).data?.organization?.eventTypes ?? [];
   const [type, setType] = useState(search.type ?? '');
   useEffect(() => setType(search.type ?? ''), [search.type]);
   const set = Boolean(filter.type || filter.signature || filter.flag);
-  const first = useRef<HTMLInputElement>(null);
   return (
-    <Popover position="bottom-start" trapFocus withinPortal>
+    <Popover opened={opened} onChange={setOpened} position="bottom-start" trapFocus withinPortal>
       <Popover.Target>
-        <Button size="xs" variant="default" fw={400} rightSection={<IconChevronDown size={14} aria-hidden />} className={classes.button} data-set={set || undefined}>
+        <Button size="xs" variant="default" fw={400} rightSection={<IconChevronDown size={14} aria-hidden />} className={classes.button} data-set={set || undefined} onClick={() => setOpened(!opened)}>
           More
         </Button>
       </Popover.Target>
@@ -184,15 +195,20 @@ function MoreFilters({ search, filter, change }: { search: Search; filter: Filte
             }}
           >
             <TextInput
-              ref={first}
               size="xs"
               label="Event type"
               description="As the provider calls it, all of it"
               placeholder="charge.succeeded"
+              list="event-types"
               value={type}
               onChange={(event) => setType(event.currentTarget.value)}
               onBlur={() => type !== (search.type ?? '') && change({ type })}
             />
+            <datalist id="event-types">
+              {types.map((each) => (
+                <option key={each} value={each} />
+              ))}
+            </datalist>
           </form>
           <Select
             size="xs"
@@ -237,6 +253,7 @@ export function Chips({ search, filter, change }: { search: Search; filter: Filt
   if (filter.type) chips.push(['Type', filter.type, { type: '' }]);
   if (filter.signature) chips.push(['Signature', filter.signature === 'valid' ? 'verified' : 'not verified', { signature: undefined }]);
   if (filter.flag) chips.push(['Suspicious', flagWords[filter.flag], { flag: undefined }]);
+  if (filter.error) chips.push(['Error', filter.error, { error: '' }]);
   if (filter.from !== undefined || filter.to !== undefined) chips.push(['Received', timeWord(search, filter, zone), { since: '', from: '', to: '' }]);
   if (chips.length === 0) return null;
   return (

@@ -1,7 +1,7 @@
 // The log of webhooks: what came, how it stands, live.
 import { Button, Group, Skeleton } from '@mantine/core';
 import { IconDownload, IconRefresh } from '@tabler/icons-react';
-import { useCallback, useMemo, useRef, useState } from 'react';
+import { lazy, Suspense, useCallback, useMemo, useRef, useState } from 'react';
 import { useQuery } from 'urql';
 
 import { count, plural } from '../../format';
@@ -14,7 +14,7 @@ import { type Search, useSearch } from '../../url';
 import { columnsFor, WebhookCard } from './columns';
 import { WebhookDrawer } from './detail/WebhookDrawer';
 import { ExportDialog } from './ExportDialog';
-import { Chips, Filters, nothing } from './Filters';
+import { absoluteTimes, Chips, Filters, nothing } from './Filters';
 import { filterOf, type FilterParameters, isFiltered, serverFilter } from './filter';
 import { LiveToggle } from './LiveToggle';
 import { NoMatch, NoProvider, NoWebhook } from './Nothing';
@@ -25,6 +25,9 @@ import { count as countRows, indexOf, isLoaded, rowAt } from './rows';
 import { useRows } from './useRows';
 import { useSelection } from './useSelection';
 import classes from './Webhooks.module.css';
+
+// The list does not wait for what draws the chart.
+const Histogram = lazy(() => import('./Histogram'));
 
 export default function Webhooks() {
   const { slug } = useOrganization();
@@ -70,7 +73,8 @@ function List({ surroundings, anew }: { surroundings: Surroundings; anew: () => 
   const change = useCallback((to: FilterParameters, options?: { replace?: boolean }) => setSearch(to as Search, options), [setSearch]);
   const reload = () => {
     table.current?.toTop();
-    if (search.since) setReadAt(Date.now());
+    // With a span up to now, reading begins with the new filter.
+    setReadAt(Date.now());
     rows.reload();
   };
   const hrefOf = useCallback((row: WebhookRow) => `${base}/webhooks/${row.webhookId}`, [base]);
@@ -161,6 +165,11 @@ function List({ surroundings, anew }: { surroundings: Surroundings; anew: () => 
           <Filters search={search} filter={filter} change={change} providers={surroundings.providers} searchRef={box} />
           <Chips search={search} filter={filter} change={change} />
         </div>
+        {(surroundings.webhookCount > 0 || size > 0) && (
+          <Suspense fallback={<Skeleton height={142} />}>
+            <Histogram filter={filter} moved={readAt} turn={rows.list} live={live} zoom={(from, to) => change(absoluteTimes(from, to))} />
+          </Suspense>
+        )}
         <ChoiceBar
           chosen={[...selection.chosen.values()]}
           clear={selection.clear}

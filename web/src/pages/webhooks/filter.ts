@@ -18,13 +18,15 @@ export type FilterParameters = {
   type?: string;
   signature?: 'valid' | 'invalid';
   flag?: 'any' | 'body' | 'replay';
+  /** What went wrong last, word for word. */
+  error?: string;
   /** `15m`, `1h`, `24h`, `7d`, `30d`: up to now. Instead of `from` and `to`. */
   since?: string;
   from?: string;
   to?: string;
 };
 
-export const filterNames = ['q', 'status', 'provider', 'type', 'signature', 'flag', 'since', 'from', 'to'] as const;
+export const filterNames = ['q', 'status', 'provider', 'type', 'signature', 'flag', 'error', 'since', 'from', 'to'] as const;
 
 export const spans: Record<string, { word: string; milliseconds: number }> = {
   '15m': { word: 'Last 15 minutes', milliseconds: 15 * 60_000 },
@@ -50,6 +52,7 @@ export type Filter = {
   type: string;
   signature: 'valid' | 'invalid' | undefined;
   flag: 'any' | 'body' | 'replay' | undefined;
+  error: string;
   from: number | undefined;
   to: number | undefined;
 };
@@ -81,6 +84,7 @@ export function filterOf(search: Search, providers: readonly KnownProvider[], no
     type: search.type ?? '',
     signature: search.signature === 'valid' || search.signature === 'invalid' ? search.signature : undefined,
     flag: search.flag === 'any' || search.flag === 'body' || search.flag === 'replay' ? search.flag : undefined,
+    error: search.error ?? '',
     from: span ? now - span.milliseconds : time(search.from),
     to: span ? undefined : time(search.to),
   };
@@ -117,6 +121,7 @@ export function serverFilter(filter: Filter): ServerFilter {
   if (filter.flag === 'any') asked.flagged = true;
   if (filter.flag === 'body') asked.bodyDiffers = true;
   if (filter.flag === 'replay') asked.suspectedReplay = true;
+  if (filter.error) asked.errorMessage = filter.error;
   if (filter.from !== undefined) asked.receivedFrom = new Date(filter.from).toISOString();
   if (filter.to !== undefined) asked.receivedTo = new Date(filter.to).toISOString();
   return asked;
@@ -142,6 +147,7 @@ export function matches(filter: Filter, row: WebhookRow): boolean {
     (filter.flag !== 'any' || row.flagged) &&
     (filter.flag !== 'body' || row.bodyDiffers) &&
     (filter.flag !== 'replay' || row.suspectedReplay) &&
+    (!filter.error || row.errorMessage === filter.error) &&
     (filter.from === undefined || at >= filter.from) &&
     (filter.to === undefined || at < filter.to)
   );

@@ -35,7 +35,6 @@ export function Attempts({ of: webhook }: { of: Webhook }) {
 }
 
 function OneAttempt({ attempt, webhook }: { attempt: Attempt; webhook: Webhook }) {
-  const url = webhook.provider.destination?.url;
   const [Symbol, color, word] =
     attempt.succeeded === null ? [IconLoader2, 'var(--processing)', 'Running'] : attempt.succeeded ? [IconCircleCheckFilled, 'var(--success)', 'Succeeded'] : [IconCircleXFilled, 'var(--failed)', 'Failed'];
   return (
@@ -60,7 +59,13 @@ function OneAttempt({ attempt, webhook }: { attempt: Attempt; webhook: Webhook }
       {attempt.errorDetails && <Foreign>{attempt.errorDetails}</Foreign>}
       <details className={classes.fold}>
         <summary>Request</summary>
-        {url ? <Request attempt={attempt} webhook={webhook} url={url} /> : <Text size="sm" className="quiet">No destination is set: recording it was the processing.</Text>}
+        {attempt.requestUrl ? (
+          <Request attempt={attempt} webhook={webhook} url={attempt.requestUrl} />
+        ) : (
+          <Text size="sm" className="quiet">
+            No destination was set: recording it was the processing.
+          </Text>
+        )}
       </details>
       {attempt.responseExcerpt ? (
         <details className={classes.fold} open={attempt.succeeded === false}>
@@ -79,25 +84,25 @@ function OneAttempt({ attempt, webhook }: { attempt: Attempt; webhook: Webhook }
 }
 
 function Request({ attempt, webhook, url }: { attempt: Attempt; webhook: Webhook; url: string }) {
-  const headers: [string, string][] = [
-    ['content-type', webhook.contentType ?? 'application/octet-stream'],
-    ['webhook-id', webhook.webhookId],
-    ['webhook-timestamp', String(Math.floor(Date.parse(attempt.attemptedAt) / 1000))],
-    ['webhook-signature', '(signed with the secret of the destination; not kept)'],
-    ['hookledger-provider', providers[webhook.provider.providerName].slug],
-    ['hookledger-attempt', String(attempt.attemptNumber)],
-    ...(webhook.provider.destination?.headerNames ?? []).map((name): [string, string] => [name, '(set for the destination; not shown)']),
-  ];
+  // What is known of their values; the others are secrets and signatures, and not kept.
+  const known: Record<string, string> = {
+    'content-type': webhook.contentType ?? 'application/octet-stream',
+    'webhook-id': webhook.webhookId,
+    'webhook-timestamp': String(Math.floor(Date.parse(attempt.attemptedAt) / 1000)),
+    'hookledger-provider': providers[webhook.provider.providerName].slug,
+    'hookledger-attempt': String(attempt.attemptNumber),
+  };
   return (
     <div className={classes.request}>
-      <div>
-        POST {visible(beginning(url, 500))} <span className="quiet">(the destination as it is now)</span>
-      </div>
-      {headers.map(([name, value]) => (
-        <div key={name}>
-          <span className="quiet">{name}:</span> {visible(beginning(value, 300))}
-        </div>
-      ))}
+      <div>POST {visible(beginning(url, 500))}</div>
+      {attempt.requestHeaderNames.map((name) => {
+        const value = known[name.toLowerCase()];
+        return (
+          <div key={name}>
+            <span className="quiet">{visible(beginning(name, 100))}:</span> {value === undefined ? <i className="quiet">not kept</i> : visible(beginning(value, 300))}
+          </div>
+        );
+      })}
       <div className="quiet">The body as received, byte for byte: {bytes(webhook.bodySize)}</div>
     </div>
   );

@@ -14,10 +14,10 @@ import type { Webhook } from './queries';
 import { useBody } from './useWebhook';
 
 const PreviousQuery = graphql(`
-  query PreviousOfType($slug: String!, $filter: WebhookFilter) {
+  query PreviousOfType($slug: String!, $webhookId: UUID!) {
     organization(slug: $slug) {
       id
-      webhooks(filter: $filter, first: 1) { nodes { id webhookId receivedAt } }
+      webhook(webhookId: $webhookId) { id previousOfType { id webhookId receivedAt } }
     }
   }
 `);
@@ -27,9 +27,8 @@ const MOST_BYTES = 8 << 20;
 
 export function Compare({ of: webhook }: { of: Webhook }) {
   const { slug, base } = useOrganization();
-  const filter = { providerId: webhook.provider.id, eventType: webhook.eventType, receivedTo: webhook.receivedAt, signatureValid: true };
-  const { data, error, again } = useAsk(PreviousQuery, webhook.eventType ? { slug, filter } : null);
-  const previous = data?.organization?.webhooks.nodes[0];
+  const { data, error, again } = useAsk(PreviousQuery, webhook.eventType ? { slug, webhookId: webhook.webhookId } : null);
+  const previous = data?.organization?.webhook?.previousOfType;
   const large = webhook.bodySize > MOST_BYTES;
   const mine = useBody(slug, previous && !large ? webhook.webhookId : undefined);
   const other = useBody(slug, previous && !large ? previous.webhookId : undefined);
@@ -42,7 +41,7 @@ export function Compare({ of: webhook }: { of: Webhook }) {
   if (failed) return <ErrorCard error={failed} again={again} />;
   if (large) return <Text size="sm" className="quiet">It is too large to be compared here.</Text>;
   if (!data) return <Skeleton height={160} />;
-  if (!previous) return <Text size="sm" className="quiet">It is the first of its type.</Text>;
+  if (!previous) return <Text size="sm" className="quiet">No webhook of its type came before it, among the last 2,000 of the provider.</Text>;
   return (
     <Stack gap="xs">
       <Text size="sm">

@@ -28,7 +28,8 @@ export function WebhookDrawer({ webhookId, previous, next, close, onRow }: {
     const onKey = (event: KeyboardEvent) => {
       if (event.key !== 'Escape' || event.defaultPrevented) return;
       // Esc closes what lies on top first, and leaves a field before that.
-      if (document.querySelector('.mantine-Modal-content, .mantine-Popover-dropdown, .mantine-Menu-dropdown')) return;
+      const above = document.querySelectorAll('.mantine-Modal-content, .mantine-Popover-dropdown, .mantine-Menu-dropdown');
+      if ([...above].some((each) => each.getClientRects().length > 0)) return;
       if (event.target instanceof HTMLInputElement || event.target instanceof HTMLTextAreaElement) return;
       latest.current();
     };

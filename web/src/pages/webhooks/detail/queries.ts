@@ -13,9 +13,9 @@ export const WebhookQuery = graphql(
         ...WebhookRow
         bodySha256 contentType signatureReceived
         headers { name value }
-        attempts { attemptNumber attemptedAt endedAt succeeded statusCode durationMs errorDetails responseExcerpt }
+        attempts { attemptNumber attemptedAt endedAt succeeded statusCode durationMs errorDetails responseExcerpt requestUrl requestHeaderNames }
         events { position sequence eventType payload actor userId client recordedAt }
-        provider { id webhookUrl destination { url timeoutSeconds headerNames } }
+        provider { id webhookUrl }
       }
     }
   }

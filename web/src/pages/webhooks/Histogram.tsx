@@ -1,0 +1,120 @@
+// How many came when, by where they stand now. Dragging across it chooses a time.
+import { Button, Group, Skeleton, Text } from '@mantine/core';
+import { useEffect, useMemo, useRef, useState } from 'react';
+
+import { useAsk } from '../../api/ask';
+import { sentence } from '../../api/errors';
+import { graphql } from '../../api/graphql';
+import { count } from '../../format';
+import { useOrganization } from '../../session/viewer';
+import { useNow } from '../../time';
+import { Legend } from '../../ui/Legend';
+import { standings } from '../../ui/Status';
+import { TimeChart } from '../../ui/TimeChart';
+import { type Filter, serverFilter } from './filter';
+import { spanOf } from './span';
+import classes from './Webhooks.module.css';
+
+const HistogramQuery = graphql(`
+  query Histogram($slug: String!, $filter: WebhookFilter, $from: DateTime!, $to: DateTime!, $buckets: Int!) {
+    organization(slug: $slug) {
+      id
+      histogram(filter: $filter, from: $from, to: $to, buckets: $buckets) {
+        buckets { start success pending processing failed deadLettered rejected }
+        total truncated
+      }
+    }
+  }
+`);
+
+const HEIGHT = 104;
+/** Where changes come, it is counted anew, at most so often. */
+const AGAIN_MS = 10_000;
+
+/** `turn` is another at every change of the list; `moved` at every reading of it. */
+export default function Histogram({ filter, moved, turn, live, zoom }: { filter: Filter; moved: number; turn: unknown; live: boolean; zoom: (from: number, to: number) => void }) {
+  const { slug } = useOrganization();
+  const minute = Math.ceil(useNow() / 60_000) * 60_000;
+  const span = useMemo(() => spanOf(filter, live ? minute : moved), [filter, live, minute, moved]);
+  const asked = { slug, filter: serverFilter(filter), from: new Date(span.from).toISOString(), to: new Date(span.to).toISOString(), buckets: span.buckets };
+  const { data, error, again } = useAsk(HistogramQuery, filter.unknownProvider ? null : asked);
+  useCountingAgain(turn, live, again);
+
+  // What is shown stays until the new count is there, so that nothing jumps.
+  const found = data?.organization?.histogram;
+  const [kept, setKept] = useState(found);
+  if (found && found !== kept) setKept(found);
+  const shown = found ?? kept;
+  const [starts, series] = useMemo(() => {
+    const buckets = shown?.buckets ?? [];
+    const of = (name: 'success' | 'pending' | 'processing' | 'failed' | 'deadLettered' | 'rejected', standing: keyof typeof standings) => ({
+      label: standings[standing].word,
+      color: standings[standing].color,
+      values: buckets.map((bucket) => bucket[name]),
+    });
+    return [
+      buckets.map(({ start }) => Date.parse(start)),
+      [of('success', 'success'), of('pending', 'pending'), of('processing', 'processing'), of('failed', 'failed'), of('deadLettered', 'dead'), of('rejected', 'rejected')],
+    ];
+  }, [shown]);
+  const first = starts[0] ?? 0;
+  const step = starts.length > 1 ? ((starts[1] ?? 0) - first) : span.step;
+
+  return (
+    <div className={classes.chart}>
+      <Group justify="space-between" gap="xs" mb={2} wrap="nowrap" mih={18}>
+        <Text size="xs" className="quiet cut" aria-live="polite">
+          {shown ? `${shown.truncated ? 'More than ' : ''}${count(shown.total)} ${span.usual ? 'in the last 24 hours' : 'in this time'}` : ' '}
+          {filter.text && ', the text in ids and types alone'}
+        </Text>
+        <Legend of={series.filter(({ values }) => values.some((value) => value > 0))} />
+      </Group>
+      {error && !shown ? (
+        <Group h={HEIGHT} justify="center" gap="xs">
+          <Text size="sm" className="quiet">
+            {sentence(error)}
+          </Text>
+          <Button size="compact-xs" variant="default" onClick={again}>
+            Try again
+          </Button>
+        </Group>
+      ) : shown ? (
+        <TimeChart
+          starts={starts}
+          step={step}
+          series={series}
+          kind="bars"
+          height={HEIGHT}
+          format={count}
+          onZoom={(from, to) => zoom(Math.floor(from / step) * step, Math.ceil(to / step) * step)}
+          onPick={(start) => zoom(start, start + step)}
+          summary={`Webhooks over time: ${series.map(({ label, values }) => `${label} ${count(values.reduce((sum, value) => sum + value, 0))}`).join(', ')}`}
+        />
+      ) : (
+        <Skeleton height={HEIGHT} />
+      )}
+    </div>
+  );
+}
+
+function useCountingAgain(turn: unknown, live: boolean, again: () => void): void {
+  const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
+  const first = useRef(true);
+  useEffect(() => {
+    if (first.current || !live) {
+      first.current = false;
+      return;
+    }
+    timer.current ??= setTimeout(() => {
+      timer.current = undefined;
+      if (document.visibilityState === 'visible') again();
+    }, AGAIN_MS);
+  }, [turn, live, again]);
+  useEffect(
+    () => () => {
+      clearTimeout(timer.current);
+      timer.current = undefined;
+    },
+    [],
+  );
+}
