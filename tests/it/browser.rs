@@ -55,3 +55,10 @@ async fn a_long_list_scrolls_smoothly() {
     let result = walk("scroll.mjs").await;
     assert_eq!(result["problems"], 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_computes_in_the_browser_is_right() {
+    let result = script_of("tests/web", "pure.mjs", Vec::new()).await;
+    eprintln!("pure.mjs: {result}");
+    assert_eq!(result["problems"], 0);
+}

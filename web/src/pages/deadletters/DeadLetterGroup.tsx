@@ -27,6 +27,11 @@ export function DeadLetterGroup({ group, retry }: { group: DeadGroup; retry: (ta
   const isOpen = open.includes(name);
   const toggle = () => setSearch({ open: (isOpen ? open.filter((each) => each !== name) : [...open, name]).join(',') }, { replace: true });
   const { word, slug } = providers[group.provider.providerName];
+  // One by one where all are at hand, so that each shows what becomes of it; otherwise by what they have in common.
+  const all = (): RetryTarget =>
+    group.rows.length >= group.count || group.error === null
+      ? { rows: group.rows }
+      : { filter: { deadLettered: true, providerId: group.provider.id, errorMessage: group.error }, what: `of ${word} with this error` };
   return (
     <Card p={0}>
       <div className={classes.group}>
@@ -49,7 +54,7 @@ export function DeadLetterGroup({ group, retry }: { group: DeadGroup; retry: (ta
           <Text span fw={600} className={classes.count} aria-label={plural(group.count, 'dead letter')}>
             {count(group.count)}
           </Text>
-          <Button size="xs" variant="default" onClick={() => retry({ rows: group.rows })}>
+          <Button size="xs" variant="default" onClick={() => retry(all())}>
             Retry {count(group.count)}…
           </Button>
         </Group>
@@ -72,8 +77,8 @@ export function DeadLetterGroup({ group, retry }: { group: DeadGroup; retry: (ta
               </li>
             ))}
             <li className={classes.all}>
-              <Anchor component={Link} href={webhooksHref(base, { status: 'dead', provider: slug })} size="xs">
-                {group.rows.length > SHOWN ? `The oldest ${SHOWN} are shown; all dead letters of ${word} in the list` : `All dead letters of ${word} in the list`}
+              <Anchor component={Link} href={webhooksHref(base, { status: 'dead', provider: slug, error: group.error ?? undefined })} size="xs">
+                {group.count > SHOWN ? `${SHOWN} are shown; all ${count(group.count)} in the list of webhooks` : 'These in the list of webhooks'}
               </Anchor>
             </li>
           </ul>

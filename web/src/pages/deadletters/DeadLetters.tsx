@@ -1,7 +1,7 @@
 // What waits for a person: by what went wrong and where, to be retried one by one, by group, or all together.
 import { Button, Group, Progress, Skeleton, Stack, Text } from '@mantine/core';
 import { IconMoodCheck, IconRefresh, IconRotateClockwise } from '@tabler/icons-react';
-import { useMemo, useState } from 'react';
+import { useState } from 'react';
 import { Link } from 'wouter';
 
 import { count, plural } from '../../format';
@@ -13,15 +13,14 @@ import { ErrorCard } from '../../ui/ErrorCard';
 import { Page } from '../../ui/Page';
 import { RetryDialog, type RetryTarget } from '../webhooks/RetryDialog';
 import { DeadLetterGroup } from './DeadLetterGroup';
-import { grouped, type Tally, tally, waiting } from './groups';
+import { type Tally, tally } from './groups';
 import { MOST, useDeadLetters } from './useDeadLetters';
 
 export default function DeadLetters() {
   const { slug, id, base } = useOrganization();
   const letters = useDeadLetters(slug, id);
   const [retrying, setRetrying] = useState<RetryTarget | null>(null);
-  const groups = useMemo(() => grouped(waiting(letters.known)), [letters.known]);
-  const number = groups.reduce((sum, group) => sum + group.count, 0);
+  const { groups, total: number } = letters;
   const result = tally(letters.known);
   const retryAll = () => setRetrying({ filter: { deadLettered: true }, what: 'that are dead letters' });
   useOffer([{ label: 'Retry all dead letters', hotkey: 'r', run: () => number > 0 && retryAll() }]);
@@ -29,7 +28,7 @@ export default function DeadLetters() {
   return (
     <Page
       title="Dead letters"
-      lead={!letters.loading && !letters.error && (number === 0 ? 'Webhooks whose attempts all failed come here.' : `${letters.more ? `More than ${count(number)} webhooks` : plural(number, 'webhook')} failed every attempt and ${number === 1 ? 'waits' : 'wait'} for a person.`)}
+      lead={!letters.loading && !letters.error && (number === 0 ? 'Webhooks whose attempts all failed come here.' : `${plural(number, 'webhook')} failed every attempt and ${number === 1 ? 'waits' : 'wait'} for a person.`)}
       actions={
         <>
           <Button size="xs" variant="default" leftSection={<IconRefresh size={14} aria-hidden />} onClick={letters.reload}>
@@ -72,7 +71,7 @@ export default function DeadLetters() {
         )}
         {letters.more && (
           <Text size="xs" className="quiet" ta="center">
-            The newest {count(MOST)} are shown; “Retry all” takes the others too.
+            Of the groups, the newest {count(MOST)} webhooks are at hand; retrying a group or all takes the others too.
           </Text>
         )}
       </Stack>

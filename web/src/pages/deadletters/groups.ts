@@ -35,6 +35,15 @@ export function grouped(rows: readonly WebhookRow[]): Group[] {
     .sort((a, b) => b.count - a.count || (a.oldest < b.oldest ? -1 : 1));
 }
 
+/** What the server counted, where there are more than are at hand; with the rows of it that are. */
+export function joined(counted: readonly Omit<Group, 'key' | 'rows'>[], local: readonly Group[]): Group[] {
+  const rows = new Map(local.map((group) => [group.key, group.rows]));
+  return counted.map((group) => {
+    const key = keyOf(group.provider.id, group.error);
+    return { ...group, key, rows: rows.get(key) ?? [] };
+  });
+}
+
 export type Known = {
   /** Dead letters that were seen here, as they are now. */
   rows: ReadonlyMap<string, WebhookRow>;

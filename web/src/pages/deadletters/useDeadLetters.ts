@@ -6,7 +6,7 @@ import { useAsk } from '../../api/ask';
 import { useConnection } from '../../api/connection';
 import { graphql } from '../../api/graphql';
 import { RowFields, WebhookChangedSubscription, type WebhookRow } from '../webhooks/queries';
-import { changed, type Known, nothing, read } from './groups';
+import { changed, type Group, grouped, joined, type Known, nothing, read, waiting } from './groups';
 
 /** Dead letters that are looked at here; with more, the newest. */
 export const MOST = 1_000;
@@ -27,8 +27,22 @@ const DeadLettersQuery = graphql(
   [RowFields],
 );
 
+const GroupsQuery = graphql(`
+  query DeadLetterGroups($slug: String!) {
+    organization(slug: $slug) {
+      id
+      deadLetterGroups {
+        groups { provider { id providerName } errorMessage count oldest newest }
+        total truncated
+      }
+    }
+  }
+`);
+
 export type DeadLetters = {
   known: Known;
+  groups: readonly Group[];
+  total: number;
   loading: boolean;
   error: Error | undefined;
   /** There are more than are at hand. */
@@ -46,6 +60,17 @@ export function useDeadLetters(slug: string, organizationId: string): DeadLetter
     if (answer) setKnown((before) => read(before, answer.nodes));
   }, [answer]);
 
+  const more = answer?.pageInfo.hasNextPage ?? false;
+  // While all of them are at hand, they are counted here, and so at once.
+  const counted = useAsk(GroupsQuery, more ? { slug } : null);
+  const byServer = counted.data?.organization?.deadLetterGroups;
+  const [groups, total] = useMemo(() => {
+    const local = grouped(waiting(known));
+    if (!more || !byServer) return [local, local.reduce((sum, group) => sum + group.count, 0)];
+    return [joined(byServer.groups.map(({ errorMessage, ...group }) => ({ ...group, error: errorMessage })), local), byServer.total];
+  }, [known, more, byServer]);
+  const countAgain = counted.again;
+
   const queue = useRef(new Map<string, WebhookRow>());
   const missed = useRef(false);
   const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
@@ -55,10 +80,13 @@ export function useDeadLetters(slug: string, organizationId: string): DeadLetter
       const rows = [...queue.current.values()];
       queue.current.clear();
       setKnown((before) => changed(before, rows));
-      if (missed.current) again();
+      if (missed.current) {
+        again();
+        countAgain();
+      }
       missed.current = false;
     }, FLUSH_MS);
-  }, [again]);
+  }, [again, countAgain]);
   useEffect(() => () => clearTimeout(timer.current), []);
 
   const variables = useMemo(() => ({ organizationId, filter: { signatureValid: true } }), [organizationId]);
@@ -80,5 +108,9 @@ export function useDeadLetters(slug: string, organizationId: string): DeadLetter
 
   const replace = useCallback((row: WebhookRow) => setKnown((before) => changed(before, [row])), []);
   const forget = useCallback(() => setKnown((before) => ({ ...before, retried: new Set() })), []);
-  return { known, loading, error, more: answer?.pageInfo.hasNextPage ?? false, reload: again, replace, forget };
+  const reload = useCallback(() => {
+    again();
+    countAgain();
+  }, [again, countAgain]);
+  return { known, groups, total, loading, error, more, reload, replace, forget };
 }

@@ -9,7 +9,7 @@ import { Copy } from '../../../ui/CopyText';
 import { download } from '../../../ui/download';
 import { Empty } from '../../../ui/Empty';
 import { ErrorCard } from '../../../ui/ErrorCard';
-import { Bytes } from '../../../ui/payload/Bytes';
+import { HexView } from '../../../ui/payload/HexView';
 import { parse } from '../../../ui/payload/json';
 import { JsonTree } from '../../../ui/payload/JsonTree';
 import { RawText } from '../../../ui/payload/RawText';
@@ -64,7 +64,7 @@ function Shown({ body, webhook }: { body: Exclude<Body, { kind: 'gone' }>; webho
       </Group>
       {view === 'tree' && json !== undefined && <JsonTree value={json} most={520} />}
       {view === 'raw' && body.kind === 'text' && <RawText text={body.text} label="Payload as it came" most={520} />}
-      {raw && <Bytes bytes={raw} label="Bytes of the payload" most={520} />}
+      {raw && <HexView bytes={raw} label="Bytes of the payload" most={520} />}
     </Stack>
   );
 }

@@ -1,7 +1,7 @@
 // What the page of one webhook asks the server. Its body is asked for when somebody looks at it.
 import { ask } from '../../../api/ask';
 import { graphql, type ResultOf } from '../../../api/graphql';
-import { fromBase64 } from '../../../ui/payload/Bytes';
+import { fromBase64 } from '../../../ui/payload/bytes';
 import { RowFields } from '../queries';
 
 export const WebhookQuery = graphql(

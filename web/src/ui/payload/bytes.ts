@@ -1,9 +1,4 @@
-// Bytes that are no text, sixteen to a line.
-import { VirtualLines } from '../VirtualLines';
-
-export function Bytes({ bytes, label, most }: { bytes: Uint8Array; label: string; most?: number }) {
-  return <VirtualLines count={Math.ceil(bytes.length / 16)} label={label} most={most} line={(index) => dumped(bytes, index * 16)} />;
-}
+// Bytes, as text and from text.
 
 /** `00000010  01 ff …  |..|` */
 export function dumped(bytes: Uint8Array, from: number): string {
