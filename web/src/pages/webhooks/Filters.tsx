@@ -1,5 +1,5 @@
 // What narrows the list. All of it stands in the address.
-import { Button, Checkbox, CloseButton, Group, Menu, Popover, Select, Stack, Text, TextInput } from '@mantine/core';
+import { Button, Checkbox, CloseButton, Group, Popover, Select, Stack, TextInput } from '@mantine/core';
 import { IconChevronDown, IconSearch } from '@tabler/icons-react';
 import { type Ref, useEffect, useState } from 'react';
 
@@ -89,30 +89,35 @@ function TextFilter({ value, change, inputRef }: { value: string; change: Change
 function StatusFilter({ chosen, change }: { chosen: readonly Standing[]; change: Change }) {
   const label = chosen.length === 0 ? 'Any status' : chosen.map((each) => standings[each].word).join(', ');
   return (
-    <Menu closeOnItemClick={false} position="bottom-start">
-      <Menu.Target>
+    <Popover position="bottom-start" trapFocus withinPortal>
+      <Popover.Target>
         <Button size="xs" variant="default" fw={400} rightSection={<IconChevronDown size={14} aria-hidden />} className={classes.button} data-set={chosen.length > 0 || undefined}>
           {label}
         </Button>
-      </Menu.Target>
-      <Menu.Dropdown>
-        {(Object.keys(standings) as Standing[]).map((each) => {
-          const { word, icon: Symbol, color, means } = standings[each];
-          return (
-            <Menu.Item key={each} component="div" role="menuitemcheckbox" aria-checked={chosen.includes(each)} onClick={() => change({ status: toggled(chosen, each).join(',') })}>
-              <Group gap="xs" wrap="nowrap">
-                <Checkbox.Indicator size="xs" checked={chosen.includes(each)} />
-                <Symbol size={16} color={color} aria-hidden />
-                <span>{word}</span>
-                <Text span size="xs" className="quiet" visibleFrom="sm">
-                  {means}
-                </Text>
-              </Group>
-            </Menu.Item>
-          );
-        })}
-      </Menu.Dropdown>
-    </Menu>
+      </Popover.Target>
+      <Popover.Dropdown>
+        <Stack gap={10} role="group" aria-label="Status">
+          {(Object.keys(standings) as Standing[]).map((each) => {
+            const { word, icon: Symbol, color, means } = standings[each];
+            return (
+              <Checkbox
+                key={each}
+                size="xs"
+                checked={chosen.includes(each)}
+                onChange={() => change({ status: toggled(chosen, each).join(',') })}
+                label={
+                  <span className={classes.option}>
+                    <Symbol size={16} color={color} aria-hidden />
+                    {word}
+                  </span>
+                }
+                description={means}
+              />
+            );
+          })}
+        </Stack>
+      </Popover.Dropdown>
+    </Popover>
   );
 }
 

@@ -1,5 +1,5 @@
 // Everything about one webhook: in the drawer over the list, and on a page of its own.
-import { ActionIcon, Button, Group, Skeleton, Stack, Table, Tabs, Text, Title, Tooltip } from '@mantine/core';
+import { ActionIcon, Button, Group, Skeleton, Stack, Table, Tabs, Text, Title, Tooltip, VisuallyHidden } from '@mantine/core';
 import { IconLink, IconRotateClockwise, IconTerminal2 } from '@tabler/icons-react';
 import { type ReactNode, useState } from 'react';
 
@@ -42,14 +42,17 @@ export function Detail({ webhookId, order, actions, onRow }: Props) {
       <Group justify="flex-end" gap={4}>
         {actions}
       </Group>
-      {webhook === null ? <NotFound what="webhook" /> : error ? <ErrorCard error={error} again={again} /> : <Loading />}
+      {webhook === null ? <NotFound what="webhook" /> : error ? <ErrorCard error={error} again={again} /> : <Loading order={order} />}
     </>
   );
 }
 
-function Loading() {
+function Loading({ order }: { order: 1 | 2 }) {
   return (
     <Stack gap="sm" role="status" aria-label="Loading">
+      <VisuallyHidden>
+        <Title order={order}>Webhook</Title>
+      </VisuallyHidden>
       <Skeleton height={28} width={260} />
       <Skeleton height={190} />
       <Skeleton height={34} />
