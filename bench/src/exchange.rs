@@ -9,6 +9,9 @@ use tokio::net::TcpStream;
 /// Far more than any sender waits; only a hung server gets there.
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// In the head of a server's last answer.
+const CLOSE: &[u8] = b"connection: close\r\n";
+
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeError {
     #[error("connection: {0}")]
@@ -27,18 +30,31 @@ pub enum ExchangeError {
 pub struct Connection {
     stream: TcpStream,
     input: Vec<u8>,
+    /// The server closes it, or it broke.
+    is_over: bool,
 }
 
 impl Connection {
     pub async fn open(address: SocketAddr) -> Result<Self, ExchangeError> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, input: Vec::with_capacity(4096) })
+        Ok(Self { stream, input: Vec::with_capacity(4096), is_over: false })
     }
 
     /// Returns once the whole answer is here, and fails unless it is a 200.
     pub async fn send(&mut self, request: &[u8]) -> Result<(), ExchangeError> {
-        tokio::time::timeout(LIMIT, self.exchange(request)).await.map_err(|_elapsed| ExchangeError::TimedOut)?
+        let exchanged = tokio::time::timeout(LIMIT, self.exchange(request)).await;
+        let exchanged = exchanged.unwrap_or(Err(ExchangeError::TimedOut));
+        self.is_over = match &exchanged {
+            Ok(()) | Err(ExchangeError::Refused(_)) => self.input.windows(CLOSE.len()).any(|window| window == CLOSE),
+            Err(_) => true,
+        };
+        exchanged
+    }
+
+    /// Whether the next request needs another connection.
+    pub fn is_over(&self) -> bool {
+        self.is_over
     }
 
     async fn exchange(&mut self, request: &[u8]) -> Result<(), ExchangeError> {

@@ -112,6 +112,13 @@ impl Hookledger {
         Ok(())
     }
 
+    /// Webhooks that were accepted, counted in the log itself.
+    pub async fn webhooks_in_log(&self) -> Result<i64> {
+        let mut store = self.cluster.superuser_of_store().await?;
+        let query = "select count(*) from events where event_type = 'webhook.received'";
+        Ok(sqlx::query_scalar(query).fetch_one(&mut store).await?)
+    }
+
     /// The super admin's token.
     pub fn session(&self) -> Result<&str> {
         self.session.as_deref().context("not signed in")

@@ -14,7 +14,9 @@ mod hookledger;
 mod list;
 mod load;
 mod machine;
+mod offer;
 mod options;
+mod overload;
 mod postgres;
 mod process;
 mod report;
@@ -28,12 +30,13 @@ use anyhow::{Context as _, Result, bail};
 use clap::Parser as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::options::{Options, Role};
+use crate::options::{OfferArguments, Options, Role};
 
 fn main() -> ExitCode {
     let options = Options::parse();
     let outcome = match &options.role {
         Some(Role::Stock(arguments)) => stock::server::run(arguments).map(|()| true),
+        Some(Role::Offer(arguments)) => offer(arguments).map(|()| true),
         None => measure(&options),
     };
     match outcome {
@@ -44,6 +47,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Tells the bench that started this what came of its requests.
+fn offer(arguments: &OfferArguments) -> Result<()> {
+    println!("{}", serde_json::to_string(&offer::run(arguments)?)?);
+    Ok(())
 }
 
 /// Runs on this one thread: the load generator shares the cores with what it measures, and the

@@ -15,7 +15,7 @@ pub struct Options {
     #[arg(long, default_value_t = 10)]
     pub seconds: u64,
     /// Rounds; the contenders take turns, and the medians count.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 3)]
     pub rounds: u16,
     /// Keep-alive connections, each with one request at a time.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
@@ -41,6 +41,16 @@ pub struct Options {
     /// Measures also receiving and delivering together, at so many webhooks a second.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub deliver: Option<u32>,
+    /// Measures also what is answered when so many webhooks a second are offered, on 4,000 connections, and
+    /// when 2,000 and 4,000 connections send again at once.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub overload: Option<u32>,
+    /// Seconds of each overload.
+    #[arg(long, default_value_t = 30)]
+    pub overload_seconds: u64,
+    /// How much less processor time than the server's whoever offers too much asks for, as `nice` counts.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i32).range(0..=19))]
+    pub overload_niceness: i32,
     /// Writes the figures to this file as JSON.
     #[arg(long)]
     pub json: Option<PathBuf>,
@@ -80,6 +90,24 @@ pub enum Role {
     /// Serves as the stock contender; the bench starts itself this way.
     #[command(hide = true)]
     Stock(StockArguments),
+    /// Offers more than can be taken; the bench starts itself this way.
+    #[command(hide = true)]
+    Offer(OfferArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct OfferArguments {
+    #[arg(long)]
+    pub address: SocketAddr,
+    #[arg(long)]
+    pub connections: u16,
+    /// Requests a second; without it each connection sends again at once.
+    #[arg(long)]
+    pub rate: Option<u32>,
+    #[arg(long)]
+    pub seconds: u64,
+    #[arg(long)]
+    pub niceness: i32,
 }
 
 #[derive(Debug, Args)]

@@ -10,6 +10,7 @@ use crate::list::ListFigures;
 use crate::load::Load;
 use crate::machine::Machine;
 use crate::options::Options;
+use crate::overload::OverloadFigures;
 
 /// The ledger may be this late at the end of the load.
 const LEDGER_LIMIT_SECONDS: f64 = 5.0;
@@ -27,10 +28,7 @@ impl Figures {
     pub fn of(load: &Load) -> Self {
         let mut latencies = load.latencies.clone();
         latencies.sort_unstable();
-        let at = |permille: usize| {
-            let rank = (latencies.len() * permille).div_ceil(1000).saturating_sub(1);
-            latencies.get(rank).map_or(0.0, |micros| f64::from(*micros) / 1000.0)
-        };
+        let at = |permille| percentile(&latencies, permille);
         let count = f64::from(u32::try_from(latencies.len()).unwrap_or(u32::MAX));
         Self {
             webhooks_per_second: count / load.elapsed.as_secs_f64(),
@@ -126,6 +124,8 @@ pub struct Report {
     pub list: Option<ListFigures>,
     /// Receiving and delivering together, where that was measured.
     pub deliver: Option<DeliveryFigures>,
+    /// What was answered under overload, where that was measured.
+    pub overload: Vec<OverloadFigures>,
 }
 
 impl Report {
@@ -149,6 +149,7 @@ impl Report {
                 println!("{}: {counted} webhooks counted, {} accepted", results.name, results.accepted);
             }
         }
+        self.overload.iter().for_each(OverloadFigures::print);
         if let Some(deliver) = self.deliver {
             deliver.print();
         }
@@ -175,6 +176,7 @@ impl Report {
                 complaints.push(format!("{}: what was accepted is not what was kept", results.name));
             }
         }
+        complaints.extend(self.overload.iter().flat_map(OverloadFigures::complaints));
         if let Some(required) = options.require_ratio
             && self.ratio.is_none_or(|ratio| ratio < required)
         {
@@ -199,6 +201,12 @@ impl Report {
         }
         complaints
     }
+}
+
+/// Milliseconds that so many of a thousand were within, of sorted microseconds.
+pub fn percentile(sorted: &[u32], permille: usize) -> f64 {
+    let rank = (sorted.len() * permille).div_ceil(1000).saturating_sub(1);
+    sorted.get(rank).map_or(0.0, |micros| f64::from(*micros) / 1000.0)
 }
 
 /// Of an even number, the mean of the middle two.

@@ -16,6 +16,7 @@ use crate::list::ListFigures;
 use crate::load::Load;
 use crate::machine::Machine;
 use crate::options::{Name, Options};
+use crate::overload::OverloadFigures;
 use crate::postgres::SETTINGS;
 use crate::report::{Figures, Report, Results};
 use crate::stock::Stock;
@@ -40,6 +41,13 @@ pub async fn run(options: &Options) -> Result<Report> {
             course.round(round, options).await.context("stock")?;
         }
     }
+    let overload = match (&mut hookledger, options.overload) {
+        (Some(course), Some(rate)) => {
+            let Course { contender, accepted, .. } = course;
+            OverloadFigures::measure(contender, rate, options, accepted).await.context("hookledger")?
+        }
+        _ => Vec::new(),
+    };
     let deliver = match (&mut hookledger, options.deliver) {
         (Some(course), Some(rate)) => {
             Some(DeliveryFigures::measure(&mut course.contender, rate).await.context("hookledger")?)
@@ -65,6 +73,7 @@ pub async fn run(options: &Options) -> Result<Report> {
         stock,
         list,
         deliver,
+        overload,
     })
 }
 
