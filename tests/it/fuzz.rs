@@ -4,6 +4,9 @@
 #[path = "../../fuzz/targets.rs"]
 mod targets;
 
+#[path = "../../fuzz/edge.rs"]
+mod edge;
+
 use std::path::Path;
 
 /// `SplitMix64`: small, and the same on every machine.
@@ -108,7 +111,7 @@ fn no_bytes_make_a_certificate_check_stumble() {
 async fn no_bytes_make_the_edge_of_http_stumble() {
     let (mut accepted, mut refused) = (0, 0);
     for data in inputs("edge", 20_000) {
-        let answer = targets::edge(&data).await;
+        let answer = edge::connection(&data).await;
         accepted += usize::from(answer.starts_with(b"HTTP/1.1 200"));
         refused += usize::from(answer.starts_with(b"HTTP/1.1 4"));
     }
