@@ -1,7 +1,6 @@
 //! The sandbox: an organization for the public demo, whom anybody may send webhooks to. It is made at
 //! first use, has secrets that nobody knows, and limits of its own.
 
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use hookledger_aggregates::organization::{
@@ -15,6 +14,7 @@ use tokio::sync::OnceCell;
 use crate::directory::{Directory, Endpoint};
 use crate::identity::{Buckets, TooOften, network};
 use crate::log::{CommandError, Commands, LogPosition, Reader};
+use crate::rate::Rate;
 use crate::secrets::master::random_bytes;
 use crate::secrets::vault::Vault;
 
@@ -27,16 +27,12 @@ const PROVIDERS: [ProviderName; 4] =
 /// Webhooks of a month, on all nodes.
 const MONTHLY_LIMIT: u32 = 60_000;
 /// Webhooks of one client at once, and how often after that.
-const PER_CLIENT: NonZeroU32 = NonZeroU32::new(10).expect("not zero");
-const CLIENT_EVERY: Duration = Duration::from_secs(6);
+const PER_CLIENT: Rate = Rate::new(10, Duration::from_secs(6));
 /// Webhooks of all clients at once, and how often after that: some 2,000 a day on a node.
-const TOGETHER: NonZeroU32 = NonZeroU32::new(150).expect("not zero");
-const TOGETHER_EVERY: Duration = Duration::from_secs(45);
+const TOGETHER: Rate = Rate::new(150, Duration::from_secs(45));
 /// Requests of one client at once, and how often after that; and of all.
-const READS_PER_CLIENT: NonZeroU32 = NonZeroU32::new(60).expect("not zero");
-const READS_CLIENT_EVERY: Duration = Duration::from_millis(100);
-const READS_TOGETHER: NonZeroU32 = NonZeroU32::new(1_000).expect("not zero");
-const READS_TOGETHER_EVERY: Duration = Duration::from_millis(5);
+const READS_PER_CLIENT: Rate = Rate::new(60, Duration::from_millis(100));
+const READS_TOGETHER: Rate = Rate::new(1_000, Duration::from_millis(5));
 /// How long the directory may take to know of it.
 const READY_LIMIT: Duration = Duration::from_secs(5);
 
@@ -75,10 +71,10 @@ impl Sandbox {
             vault,
             directory,
             made: OnceCell::new(),
-            clients: Buckets::new(PER_CLIENT, CLIENT_EVERY),
-            together: Buckets::new(TOGETHER, TOGETHER_EVERY),
-            readers: Buckets::new(READS_PER_CLIENT, READS_CLIENT_EVERY),
-            reads: Buckets::new(READS_TOGETHER, READS_TOGETHER_EVERY),
+            clients: Buckets::new(PER_CLIENT),
+            together: Buckets::new(TOGETHER),
+            readers: Buckets::new(READS_PER_CLIENT),
+            reads: Buckets::new(READS_TOGETHER),
         }
     }
 

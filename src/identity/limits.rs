@@ -5,28 +5,25 @@
 
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::net::IpAddr;
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::{DefaultKeyedRateLimiter, RateLimiter};
 use hookledger_aggregates::{EmailClaimId, OrganizationId, UserId};
+
+use crate::rate::Rate;
 
 /// Buckets of each kind, at about 100 bytes.
 const BUCKETS: u64 = 1 << 17;
 /// Links for one address at once, and how often after that. Whoever asks in somebody else's name
 /// ends that person's last link: they must not be able to do so all the time.
-const PER_ADDRESS: NonZeroU32 = NonZeroU32::new(5).expect("not zero");
-const ADDRESS_EVERY: Duration = Duration::from_secs(120);
+const PER_ADDRESS: Rate = Rate::new(5, Duration::from_secs(120));
 /// Requests of one client at once, and how often after that. Behind a proxy many share one.
-const PER_CLIENT: NonZeroU32 = NonZeroU32::new(60).expect("not zero");
-const CLIENT_EVERY: Duration = Duration::from_secs(1);
+const PER_CLIENT: Rate = Rate::new(60, Duration::from_secs(1));
 /// Invitations of one admin at once, and how often after that.
-const PER_INVITER: NonZeroU32 = NonZeroU32::new(50).expect("not zero");
-const INVITER_EVERY: Duration = Duration::from_secs(20);
+const PER_INVITER: Rate = Rate::new(50, Duration::from_secs(20));
 /// Exports of one admin at once, and how often after that.
-const PER_EXPORTER: NonZeroU32 = NonZeroU32::new(20).expect("not zero");
-const EXPORTER_EVERY: Duration = Duration::from_secs(10);
+const PER_EXPORTER: Rate = Rate::new(20, Duration::from_secs(10));
 
 /// Asked too often; the seconds after which it may be asked again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,11 +43,11 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            addresses: Buckets::new(PER_ADDRESS, ADDRESS_EVERY),
-            clients: Buckets::new(PER_CLIENT, CLIENT_EVERY),
-            inviters: Buckets::new(PER_INVITER, INVITER_EVERY),
-            invited: Buckets::new(PER_ADDRESS, ADDRESS_EVERY),
-            exporters: Buckets::new(PER_EXPORTER, EXPORTER_EVERY),
+            addresses: Buckets::new(PER_ADDRESS),
+            clients: Buckets::new(PER_CLIENT),
+            inviters: Buckets::new(PER_INVITER),
+            invited: Buckets::new(PER_ADDRESS),
+            exporters: Buckets::new(PER_EXPORTER),
         }
     }
 }
@@ -99,9 +96,8 @@ pub(crate) struct Buckets {
 }
 
 impl Buckets {
-    pub(crate) fn new(burst: NonZeroU32, every: Duration) -> Self {
-        let quota = Quota::with_period(every).unwrap_or(Quota::per_minute(NonZeroU32::MIN)).allow_burst(burst);
-        Self { limiter: RateLimiter::keyed(quota), hasher: RandomState::new() }
+    pub(crate) fn new(rate: Rate) -> Self {
+        Self { limiter: RateLimiter::keyed(rate.quota()), hasher: RandomState::new() }
     }
 
     pub(crate) fn check(&self, key: &impl Hash) -> Result<(), TooOften> {
@@ -141,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_million_addresses_take_no_more_memory_than_the_buckets() {
-        let buckets = Buckets::new(PER_ADDRESS, ADDRESS_EVERY);
+        let buckets = Buckets::new(PER_ADDRESS);
         for n in 0..1_000_000_u64 {
             let _ = buckets.check(&n);
         }

@@ -1,22 +1,21 @@
 //! What people were refused is noted in the log, within a rate per person: a flood is counted.
 
 use std::collections::HashMap;
-use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::{DefaultKeyedRateLimiter, RateLimiter};
 use hookledger_aggregates::access::{AccessEvent, SignInRefusal};
 use hookledger_aggregates::{Label, Metadata, OrganizationId, UserId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::log::{Log, NewEvent, Sequence, Unit};
+use crate::rate::Rate;
 
 /// Refusals of one person that are noted at once, and how often one is after that.
-const BURST: NonZeroU32 = NonZeroU32::new(30).expect("not zero");
-const EVERY: Duration = Duration::from_secs(60);
+const NOTED: Rate = Rate::new(30, Duration::from_secs(60));
 /// Refusals that may wait to be noted; more are counted.
 const QUEUE: usize = 256;
 /// How often counts go to the log.
@@ -47,10 +46,9 @@ impl Refusals {
     /// Something that takes note, and what appends it.
     #[must_use]
     pub fn new(log: Log) -> (Self, RefusalRecorder) {
-        let quota = Quota::with_period(EVERY).unwrap_or(Quota::per_minute(NonZeroU32::MIN)).allow_burst(BURST);
         let (to_queue, queue) = mpsc::channel(QUEUE);
         let refusals =
-            Self { limiter: Arc::new(RateLimiter::keyed(quota)), suppressed: Arc::default(), queue: to_queue };
+            Self { limiter: Arc::new(RateLimiter::keyed(NOTED.quota())), suppressed: Arc::default(), queue: to_queue };
         (refusals.clone(), RefusalRecorder { refusals, queue, log })
     }
 

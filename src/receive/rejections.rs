@@ -1,22 +1,21 @@
 //! A flood of rejections is counted, not logged one by one.
 
 use std::collections::HashMap;
-use std::num::NonZeroU32;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::{DefaultKeyedRateLimiter, RateLimiter};
 use hookledger_aggregates::provider::ProviderEvent;
 use hookledger_aggregates::{Metadata, OrganizationId, ProviderId};
 use tokio_util::sync::CancellationToken;
 
 use crate::log::{Log, NewEvent, Sequence, Unit};
+use crate::rate::Rate;
 
 /// Rejections of one endpoint that are logged at once, and then per second.
-const BURST: NonZeroU32 = NonZeroU32::new(120).expect("not zero");
-const PER_SECOND: NonZeroU32 = NonZeroU32::new(2).expect("not zero");
+const LOGGED: Rate = Rate::new(120, Duration::from_millis(500));
 /// How often counts go to the log.
 const REPORT: Duration = Duration::from_secs(60);
 
@@ -36,8 +35,7 @@ pub struct Rejections {
 
 impl Default for Rejections {
     fn default() -> Self {
-        let quota = Quota::per_second(PER_SECOND).allow_burst(BURST);
-        Self { limiter: RateLimiter::keyed(quota), suppressed: Mutex::default() }
+        Self { limiter: RateLimiter::keyed(LOGGED.quota()), suppressed: Mutex::default() }
     }
 }
 

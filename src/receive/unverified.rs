@@ -1,18 +1,18 @@
 //! What waits for a certificate: how much of it there may be, and what is wanted.
 
 use std::collections::HashSet;
-use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::{DefaultKeyedRateLimiter, RateLimiter};
 use hookledger_aggregates::ProviderId;
 use hookledger_aggregates::signature::CertificateUrl;
 use tokio::sync::Notify;
 
+use crate::rate::Rate;
+
 /// Webhooks of one endpoint that are accepted unverified at once, and then one in each period.
-const BURST: NonZeroU32 = NonZeroU32::new(60).expect("not zero");
-const PERIOD: Duration = Duration::from_secs(5);
+const ADMITTED: Rate = Rate::new(60, Duration::from_secs(5));
 /// Certificates that are wanted at once.
 const WANTED: usize = 64;
 
@@ -26,8 +26,7 @@ pub struct WaitingRoom {
 
 impl Default for WaitingRoom {
     fn default() -> Self {
-        let quota = Quota::with_period(PERIOD).unwrap_or(Quota::per_minute(BURST)).allow_burst(BURST);
-        Self { limiter: RateLimiter::keyed(quota), wanted: Mutex::default(), notify: Notify::new() }
+        Self { limiter: RateLimiter::keyed(ADMITTED.quota()), wanted: Mutex::default(), notify: Notify::new() }
     }
 }
 
