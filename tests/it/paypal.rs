@@ -74,7 +74,6 @@ async fn only_certificates_of_paypal_that_lead_to_a_root_are_believed() {
     }
     for url in [
         paypal_certificate("other-key"),
-        paypal_certificate("missing"),
         paypal_certificate("../roots"),
         paypal_certificate("good").replace("api.", "evil."),
         paypal_certificate("good").replace("https", "http"),
@@ -275,5 +274,56 @@ async fn what_cannot_be_verified_yet_waits_and_is_not_processed_before() {
     assert_eq!(post(&app, signed_by(OTHER_LEAF, "t-6", now, &body), body.clone()).await.0, 401);
     let asked = shelf.asked.lock().unwrap().iter().filter(|name| *name == "CERT-missing").count();
     assert_eq!(asked, 1);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_file_is_verified_when_it_is_there_and_refused_after_three_days() {
+    let directory = tempfile::tempdir().unwrap();
+    let authority = Authority::new("test");
+    let (roots, certificates) = (directory.path().join("roots"), directory.path().to_owned());
+    std::fs::write(&roots, &authority.root_pem).unwrap();
+    let app = TestApp::with(|settings| {
+        settings.paypal_trust_roots = Some(roots);
+        settings.paypal_cert_dir = Some(certificates);
+        settings.paypal_max_age.0 = chrono::Duration::days(30);
+    })
+    .await;
+    let admin = app.super_admin().await;
+    app.organization(&admin, "acme", &[("PAYPAL", PAYPAL_WEBHOOK_ID)]).await;
+    // Sent some days ago, so that it can have been received some days ago, below.
+    let (sent_at, body) = (Utc::now() - chrono::Duration::days(10), event("WH-1"));
+    let send = async |transmission: &str, file: &str, body: &str| {
+        let headers = Sender::Paypal.genuine(transmission, sent_at, body.as_bytes());
+        let (status, answer) = post(&app, with(headers, "paypal-cert-url", &paypal_certificate(file)), body).await;
+        assert_eq!((status, &answer["status"]), (200, &json!("pending")), "{answer}");
+        answer["webhook_id"].clone()
+    };
+    let (first, never) = (send("t-1", "later", &body).await, send("t-2", "never", &event("WH-2")).await);
+    let fields = "webhookId status signatureValid rejection";
+    let of = |nodes: &[Value], id: &Value| nodes.iter().find(|node| node["webhookId"] == *id).cloned();
+    let is = |nodes: &[Value], id: &Value, status: &str| of(nodes, id).is_some_and(|node| node["status"] == status);
+    admin.webhooks_until("acme", fields, |nodes| is(nodes, &first, "PENDING") && is(nodes, &never, "PENDING")).await;
+
+    std::fs::write(directory.path().join("later.pem"), authority.leaf(PAYPAL_LEAF, NAME, -1..30)).unwrap();
+    // What comes next wakes the verifier; otherwise it looks every few seconds.
+    send("t-3", "never", &event("WH-3")).await;
+    let nodes = admin.webhooks_until("acme", fields, |nodes| is(nodes, &first, "SUCCESS")).await;
+    assert_eq!(of(&nodes, &first).unwrap()["signatureValid"], true);
+    assert!(is(&nodes, &never, "PENDING"));
+
+    // Three days later, as the log has it.
+    let superuser = app.database.superuser().await;
+    let mut connection = superuser.acquire().await.unwrap();
+    for sql in [
+        "set session_replication_role = replica",
+        "update events set recorded_at = recorded_at - interval '73 hours' where event_type = 'webhook.received_unverified'",
+    ] {
+        sqlx::query(sql).execute(&mut *connection).await.unwrap();
+    }
+    send("t-4", "never", &event("WH-4")).await;
+    let nodes = admin.webhooks_until("acme", fields, |nodes| is(nodes, &never, "FAILED")).await;
+    let refused = of(&nodes, &never).unwrap();
+    assert_eq!((&refused["signatureValid"], &refused["rejection"]), (&json!(false), &json!("signature_invalid")));
     app.stop().await;
 }

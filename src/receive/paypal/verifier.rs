@@ -31,6 +31,8 @@ const FETCHES: usize = 4;
 /// How long after a failed fetch the same is tried again: twice as long each time, up to a limit.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LAST: Duration = Duration::from_secs(300);
+/// Missing certificates that the operator is told of in that time.
+const TOLD: usize = 16;
 /// What could not be verified for so long is refused: PayPal has given up by then as well.
 const GIVE_UP: chrono::Duration = chrono::Duration::days(3);
 /// How often one webhook is decided again while others append to the same streams.
@@ -120,11 +122,32 @@ impl Verifier {
         let full = i64::try_from(waiting.len()).is_ok_and(|count| count == BATCH);
         let last = waiting.last().map(|last| LogPosition { partition: last.partition, position: last.position });
         self.seen = last.filter(|_| full);
-        let fetched = self.fetch_all(needed).await;
+        let fetched = if self.receiver.certificates.is_offline() {
+            self.tell_missing(needed);
+            false
+        } else {
+            self.fetch_all(needed).await
+        };
         if fetched {
             self.seen = None;
         }
         Ok(fetched || full)
+    }
+
+    /// Tells the operator, whose directory is looked at anew in each round, what is not there.
+    fn tell_missing(&mut self, needed: HashSet<CertificateUrl>) {
+        let now = Instant::now();
+        self.retries.retain(|_, (at, _)| *at > now);
+        for url in needed {
+            if self.retries.len() < TOLD && !self.retries.contains_key(&url) {
+                tracing::warn!(
+                    certificate.url = url.as_str(),
+                    certificate.file = format!("{}.pem", url.name()),
+                    "webhooks wait for a certificate that is not in the directory of certificates"
+                );
+                self.retries.insert(url, (now + RETRY_LAST, RETRY_LAST));
+            }
+        }
     }
 
     /// Fetches what is due; whether anything became known.
@@ -200,7 +223,7 @@ impl Verifier {
         let verdict = verify(receipt.provider, request, secrets, &self.receiver.trust(), at);
         match verdict {
             Ok(Verdict::NeedsCertificate(_)) if Utc::now() - at > GIVE_UP => {
-                let detail = "the certificate could not be fetched in three days";
+                let detail = "its certificate could not be had in three days";
                 self.fail(&waiting, refuse(RejectionReason::SignatureInvalid, detail)).await
             }
             Ok(Verdict::NeedsCertificate(url)) => Ok(Outcome::Needs(url)),
