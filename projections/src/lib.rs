@@ -12,6 +12,7 @@ pub mod histogram;
 pub mod organizations;
 pub mod page;
 pub mod summaries;
+pub mod unfinished;
 pub mod usage;
 pub mod users;
 pub mod webhook_logs;

@@ -22,6 +22,8 @@ use crate::directory::{Destination, Directory};
 use crate::follow::{Handler, HandlerError};
 use crate::log::{AppendError, Log, ReadError, Reader, Scope};
 
+/// Under this name its checkpoints are kept.
+pub(super) const NAME: &str = "processing";
 /// Webhooks whose success is appended together.
 const PORTION: usize = 32;
 /// Processing waits less than projections do: it is what a webhook's pending time is made of.
@@ -153,7 +155,7 @@ fn unread(error: ReadError) -> HandlerError {
 
 impl Handler for Feeder {
     fn name(&self) -> &'static str {
-        "processing"
+        NAME
     }
 
     fn scope(&self) -> Scope {

@@ -16,6 +16,7 @@ mod feeder;
 mod overview;
 mod places;
 mod queue;
+mod sweeper;
 mod worker;
 
 use chrono::{DateTime, Duration, Utc};
@@ -27,6 +28,7 @@ pub use feeder::Feeder;
 pub use overview::{Backlog, OpenCircuit, backlog, open_circuits};
 pub use places::Places;
 pub use queue::{CircuitNote, CircuitState, Queue, circuits_of, responses_of, waiting_of};
+pub use sweeper::Sweeper;
 pub use worker::{Parts, Settings, Worker};
 
 /// How a failed attempt is recorded: with its retry, where one is left.

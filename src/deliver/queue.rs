@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::{OrganizationId, ProviderId, WebhookId};
+use hookledger_projections::unfinished::Unfinished;
 use sqlx::{FromRow, PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
@@ -140,6 +141,29 @@ impl Queue {
         .execute(connection)
         .await
         .map(drop)
+    }
+
+    /// Puts back what is missing, in doubt; answers how many were.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn restore(&self, unfinished: &[Unfinished]) -> Result<u64, sqlx::Error> {
+        let (organizations, webhooks) = keys(unfinished.iter().map(|one| (one.organization, one.webhook)));
+        let providers: Vec<Uuid> = unfinished.iter().map(|one| one.provider.uuid()).collect();
+        let result = sqlx::query(
+            "insert into webhook_due (organization_id, webhook_id, provider_id, attempt, sequence, requested, due_at,
+                                      holder)
+             select organization_id, webhook_id, provider_id, 1, 0, false, now(), $4
+             from unnest($1::uuid[], $2::uuid[], $3::uuid[]) as n (organization_id, webhook_id, provider_id)
+             on conflict do nothing",
+        )
+        .bind(organizations)
+        .bind(webhooks)
+        .bind(providers)
+        .bind(self.node)
+        .execute(&self.pool)
+        .await?;
+        Ok(result.rows_affected())
     }
 
     /// Takes what is due, the oldest of each destination first, as far as there is room; `full` are

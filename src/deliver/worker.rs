@@ -131,14 +131,17 @@ impl Worker {
     pub async fn run(self, stop: CancellationToken) {
         let Self { shared, mut handed, settlements } = self;
         let queue = shared.queue.clone();
-        let settling = tokio::spawn(settle(queue.clone(), settlements));
-        let beating = tokio::spawn(beat(Arc::clone(&shared), stop.clone()));
+        let mut settling = tokio::spawn(settle(queue.clone(), settlements));
+        let mut beating = tokio::spawn(beat(Arc::clone(&shared), stop.clone()));
         let mut poll = tokio::time::interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut batch = Vec::with_capacity(BATCH);
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
+                // Neither ends before the stop, but by a panic: the worker is of no use without.
+                _ = &mut settling => return,
+                _ = &mut beating => return,
                 count = handed.recv_many(&mut batch, BATCH) => {
                     if count == 0 {
                         break;

@@ -365,3 +365,34 @@ async fn a_test_webhook_goes_the_way_of_all_webhooks() {
     sink.until("/ok", 1).await;
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_missing_in_the_queue_is_put_back() {
+    let app = TestApp::with(|settings| {
+        quick(settings);
+        settings.pending_timeout = Span(chrono::Duration::seconds(1));
+    })
+    .await;
+    let (admin, sink) = (app.super_admin().await, Sink::start().await);
+    forwarding(&admin, "acme", &sink.url("/switch")).await;
+    post(&app, "acme", "d1", "{}").await;
+    let superuser = app.database.superuser().await;
+    let delete = async || {
+        let sql = "delete from webhook_due where holder is null";
+        sqlx::query(sql).execute(&superuser).await.unwrap().rows_affected()
+    };
+    // It waits for its retry, and is forgotten.
+    let deadline = Instant::now() + Duration::from_secs(15);
+    while delete().await == 0 {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    sink.repaired.store(true, Ordering::SeqCst);
+    let succeeded = |nodes: &[Value]| nodes.iter().any(|node| node["status"] == "SUCCESS");
+    admin.webhooks_until("acme", FIELDS, succeeded).await;
+    assert_eq!(
+        sink.at("/switch").iter().map(|delivery| delivery.header("hookledger-attempt")).collect::<Vec<_>>(),
+        ["1", "2"]
+    );
+    app.stop().await;
+}

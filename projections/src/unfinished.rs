@@ -1,0 +1,121 @@
+//! What the read model says is not finished: webhooks that wait for an attempt, or are in one.
+//!
+//! For whoever makes sure that each of them is in the queue. It looks over all organizations, a page
+//! at a time.
+
+use chrono::{DateTime, Utc};
+use hookledger_aggregates::{OrganizationId, ProviderId, WebhookId};
+use sqlx::{FromRow, PgExecutor};
+use uuid::Uuid;
+
+use crate::webhook_logs::WebhookKey;
+
+/// A genuine webhook that is not finished.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    pub organization: OrganizationId,
+    pub webhook: WebhookId,
+    pub provider: ProviderId,
+    /// Where it became pending, where it is: who puts webhooks into the queue may not be there yet.
+    pub pending_at: Option<i64>,
+}
+
+/// Where a page ended among those that are pending or in an attempt.
+pub type OpenKey = (Uuid, WebhookKey);
+/// Where a page ended among those that wait for a retry.
+pub type WaitingKey = (DateTime<Utc>, Uuid);
+
+/// One page, and after what the next one begins; nothing when this was the last.
+#[derive(Clone, Debug)]
+pub struct Looked<K> {
+    pub unfinished: Vec<Unfinished>,
+    pub next: Option<K>,
+}
+
+#[derive(FromRow)]
+struct Row {
+    organization_id: Uuid,
+    webhook_id: Uuid,
+    provider_id: Uuid,
+    /// What the page is ordered by.
+    at: DateTime<Utc>,
+    position: i64,
+    pending_at: Option<i64>,
+    /// Nothing has happened to it for a while.
+    is_still: bool,
+}
+
+impl Row {
+    fn unfinished(&self) -> Unfinished {
+        Unfinished {
+            organization: OrganizationId::new(self.organization_id),
+            webhook: WebhookId::new(self.webhook_id),
+            provider: ProviderId::new(self.provider_id),
+            pending_at: self.pending_at,
+        }
+    }
+}
+
+fn looked<K>(rows: &[Row], limit: i64, key: impl Fn(&Row) -> K) -> Looked<K> {
+    let is_full = i64::try_from(rows.len()).is_ok_and(|count| count == limit);
+    let unfinished = rows.iter().filter(|row| row.is_still).map(Row::unfinished).collect();
+    Looked { unfinished, next: rows.last().filter(|_| is_full).map(key) }
+}
+
+/// Webhooks that are pending or in an attempt, of those as they have been since before a time. What
+/// waits to be verified is not among them.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn open(
+    executor: impl PgExecutor<'_>,
+    since_before: DateTime<Utc>,
+    after: Option<OpenKey>,
+    limit: i64,
+) -> Result<Looked<OpenKey>, sqlx::Error> {
+    let (organization, (received_at, position)) = after.unwrap_or((Uuid::nil(), (DateTime::UNIX_EPOCH, 0)));
+    let rows: Vec<Row> = sqlx::query_as(
+        "select organization_id, l.webhook_id, l.provider_id, received_at as at, position,
+                case when l.status = 'pending' then l.applied_position end as pending_at,
+                l.signature_valid and l.updated_at < $4 as is_still
+         from (select * from webhook_open where (organization_id, received_at, position) > ($1, $2, $3)
+               order by organization_id, received_at, position limit $5) o
+         join webhook_logs l using (organization_id, received_at, position)
+         order by organization_id, received_at, position",
+    )
+    .bind(organization)
+    .bind(received_at)
+    .bind(position)
+    .bind(since_before)
+    .bind(limit)
+    .fetch_all(executor)
+    .await?;
+    Ok(looked(&rows, limit, |row| (row.organization_id, (row.at, row.position))))
+}
+
+/// Webhooks whose retry was due before a time.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn overdue(
+    executor: impl PgExecutor<'_>,
+    due_before: DateTime<Utc>,
+    after: Option<WaitingKey>,
+    limit: i64,
+) -> Result<Looked<WaitingKey>, sqlx::Error> {
+    let (due_at, webhook) = after.unwrap_or((DateTime::UNIX_EPOCH, Uuid::nil()));
+    let rows: Vec<Row> = sqlx::query_as(
+        "select organization_id, webhook_id, provider_id, next_retry_at as at, position,
+                null::bigint as pending_at, true as is_still
+         from webhook_logs
+         where next_retry_at is not null and next_retry_at < $3 and (next_retry_at, webhook_id) > ($1, $2)
+         order by next_retry_at, webhook_id limit $4",
+    )
+    .bind(due_at)
+    .bind(webhook)
+    .bind(due_before)
+    .bind(limit)
+    .fetch_all(executor)
+    .await?;
+    Ok(looked(&rows, limit, |row| (row.at, row.webhook_id)))
+}
