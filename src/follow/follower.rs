@@ -1,5 +1,6 @@
 //! The loop of a follower: read after the checkpoint, react, apply, move the checkpoint.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -12,6 +13,8 @@ use uuid::Uuid;
 use super::checkpoints::Checkpoints;
 use super::lease::Lease;
 use crate::log::{Batch, Heads, LogPosition, ReadError, Reader, Scope};
+use crate::log::{Heads, LogPosition, ReadError, Reader, Scope};
+use crate::vitals::Vitals;
 
 /// Events of one partition that are handed on at once.
 const BATCH: i64 = 1_000;
@@ -176,6 +179,9 @@ pub struct Follower<E: Followed = RecordedEvent> {
     heads: Heads,
     checkpoints: Checkpoints,
     node: Uuid,
+    vitals: Vitals,
+    /// It panicked, and has done nothing since.
+    ails: AtomicBool,
 }
 
 /// A follower's own knowledge while it holds the lease.
@@ -195,16 +201,32 @@ impl<E: Followed> Follower<E> {
     #[must_use]
     pub fn new(handler: Box<dyn Handler<E>>, pool: PgPool, heads: Heads, node: Uuid) -> Self {
         let (reader, checkpoints) = (Reader::new(pool.clone()), Checkpoints::new(pool.clone()));
-        Self { handler, pool, reader, heads, checkpoints, node }
+        Self {
+            handler,
+            pool,
+            reader,
+            heads,
+            checkpoints,
+            node,
+            vitals: Vitals::default(),
+            ails: AtomicBool::new(false),
+        }
+    }
+
+    /// Told there when the handler panics, and when it works again.
+    #[must_use]
+    pub fn watched(self, vitals: Vitals) -> Self {
+        Self { vitals, ..self }
     }
 
     /// Follows until stopped, whenever the lease can be had.
     pub async fn run(self, stop: CancellationToken) {
         let name = self.handler.name();
         while !stop.is_cancelled() {
-            match self.follow(&stop).await {
-                Ok(()) => {}
-                Err(error) => tracing::error!(follower.name = name, %error, "a follower failed; it tries again"),
+            match self.vitals.go(name, self.follow(&stop)).await {
+                Some(Ok(())) => {}
+                None => self.ails.store(true, Ordering::Relaxed),
+                Some(Err(error)) => tracing::error!(follower.name = name, %error, "a follower failed; it tries again"),
             }
             let _ = stop.run_until_cancelled(tokio::time::sleep(BACKOFF / 2)).await;
         }
@@ -219,7 +241,11 @@ impl<E: Followed> Follower<E> {
                 break Ok(());
             }
             let started = tokio::time::Instant::now();
-            let pause = match self.step(&mut progress).await {
+            let step = self.step(&mut progress).await;
+            if step.is_ok() && self.ails.swap(false, Ordering::Relaxed) {
+                self.vitals.recovered(self.handler.name());
+            }
+            let pause = match step {
                 Ok(Step::Applied(_)) if self.yields(&progress) => {
                     (started.elapsed() * self.handler.under_pressure().rest).clamp(self.handler.gather(), LONGEST_REST)
                 }

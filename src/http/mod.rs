@@ -29,6 +29,7 @@ use crate::follow::Checkpoints;
 use crate::graphql::{App, Schema};
 use crate::identity::{Client, Links};
 use crate::receive::{BodyBudget, Receiver};
+use crate::vitals::Vitals;
 use answers::{Answer, ErrorBody};
 
 /// Everything that handlers need.
@@ -40,6 +41,7 @@ pub struct Services {
     pub sockets: Sockets,
     pub links: Links,
     pub checkpoints: Checkpoints,
+    pub vitals: Vitals,
     pub metrics: metrics_exporter_prometheus::PrometheusHandle,
     /// Largest body of a webhook, in bytes.
     pub max_body: usize,

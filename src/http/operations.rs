@@ -23,9 +23,12 @@ struct Health {
 }
 
 pub(super) fn route(services: Arc<Services>) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
-    let alive = warp::path!("healthz")
-        .and(warp::get())
-        .map(|| Answer::json(StatusCode::OK, &Health { status: "ok", reasons: vec![] }).into_response());
+    let alive =
+        warp::path!("healthz").and(warp::get()).and(with(Arc::clone(&services))).map(|services: Arc<Services>| {
+            // Only what a restart would mend.
+            let vitals = &services.vitals;
+            health(if vitals.is_past_help() { vitals.reasons() } else { vec![] }).into_response()
+        });
     let ready = warp::path!("readyz")
         .and(warp::get())
         .and(with(Arc::clone(&services)))
@@ -38,7 +41,7 @@ pub(super) fn route(services: Arc<Services>) -> impl Filter<Extract = (Response,
 }
 
 async fn readiness(services: &Services) -> Answer {
-    let reasons = match tokio::time::timeout(STORE_LIMIT, services.checkpoints.lag()).await {
+    let mut reasons = match tokio::time::timeout(STORE_LIMIT, services.checkpoints.lag()).await {
         Err(_) => vec!["the store does not answer in time".to_owned()],
         Ok(Err(error)) => {
             tracing::error!(%error, "the store does not answer");
@@ -63,6 +66,11 @@ async fn readiness(services: &Services) -> Answer {
                 .collect()
         }
     };
+    reasons.extend(services.vitals.reasons());
+    health(reasons)
+}
+
+fn health(reasons: Vec<String>) -> Answer {
     if reasons.is_empty() {
         return Answer::json(StatusCode::OK, &Health { status: "ok", reasons });
     }

@@ -15,7 +15,10 @@ use super::heads::Heads;
 use super::limits;
 use super::pressure::Pressure;
 use super::unit::{Appended, Unit, UsedMonth};
+use crate::vitals::Vitals;
 
+/// Under this name it is missed.
+const NAME: &str = "writer";
 /// Units of one flush that somebody waits for.
 const FOREGROUND_UNITS: usize = 512;
 /// Units of one flush that workers append beside them at least; as many as the others when there
@@ -138,7 +141,8 @@ impl Writer {
     }
 
     /// Flushes until stopped, then flushes what is still queued.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub async fn run(mut self, vitals: Vitals, stop: CancellationToken) {
+        let mut ails = false;
         loop {
             let first = tokio::select! {
                 biased;
@@ -147,7 +151,19 @@ impl Writer {
                 () = stop.cancelled() => break,
                 else => break,
             };
-            self.flush_from(Some(first)).await;
+            match vitals.go(NAME, self.flush_from(Some(first))).await {
+                Some(()) if ails => {
+                    ails = false;
+                    vitals.recovered(NAME);
+                }
+                Some(()) => {}
+                // Who waited for that flush is told that it failed. The connection may be in any state.
+                None => {
+                    ails = true;
+                    self.heads.pressure.note_end(0);
+                    self.abandon_connection();
+                }
+            }
         }
         self.foreground.close();
         self.background.close();
@@ -200,11 +216,15 @@ impl Writer {
             Err(_) => tracing::error!(log.units = units.len(), "the log did not commit in time"),
         }
         metrics::counter!("hookledger_append_failures_total").increment(1);
-        // The connection may be in any state; it is closed, not given back.
+        self.abandon_connection();
+        None
+    }
+
+    /// The connection may be in any state; it is closed, not given back.
+    fn abandon_connection(&mut self) {
         if let Some(connection) = self.connection.take() {
             drop(connection.leak());
         }
-        None
     }
 
     async fn try_flush(&mut self, units: &[Unit]) -> Result<Verdicts, sqlx::Error> {

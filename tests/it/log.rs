@@ -6,6 +6,7 @@ use hookledger::log::{
     AppendError, Body, Commands, Heads, Log, LogPosition, NewEvent, Reader, Scope, Sequence, Unit, Writer,
 };
 use hookledger::store::Use;
+use hookledger::vitals::Vitals;
 use hookledger_aggregates::organization::{Organization, OrganizationCommand, Plan};
 use hookledger_aggregates::provider::ProviderEvent;
 use hookledger_aggregates::webhook::WebhookEvent;
@@ -32,7 +33,7 @@ impl TestLog {
         let pool = database.store().pool(Use::Append).await.unwrap();
         let (log, writer) = Writer::new(pool.clone(), Heads::default());
         let stop = CancellationToken::new();
-        tokio::spawn(writer.run(stop.clone()));
+        tokio::spawn(writer.run(Vitals::default(), stop.clone()));
         Self { database, log, reader: Reader::new(pool), stop }
     }
 

@@ -1,9 +1,19 @@
 //! Projections: replay is harmless, a rebuild equals what grew, and what cannot be applied stops.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
+use hookledger::follow::{Follower, Handler, HandlerError};
+use hookledger::log::{Heads, Scope};
+use hookledger::store::Use;
+use hookledger::vitals::Vitals;
+use hookledger_aggregates::RecordedEvent;
 use serde_json::json;
 use sqlx::{Executor as _, PgPool};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::app::{GITHUB_SECRET, TestApp};
 
@@ -159,4 +169,46 @@ async fn another_node_goes_on_when_one_is_gone() {
         .webhooks_until("acme", "status", |nodes| nodes.len() == 2 && nodes.iter().all(|n| n["status"] == "SUCCESS"))
         .await;
     other.stop().await;
+}
+
+/// Panics the first time that it is handed something, as a defect would.
+struct Clumsy {
+    handed: Arc<AtomicUsize>,
+}
+
+impl Handler for Clumsy {
+    fn name(&self) -> &'static str {
+        "clumsy"
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::All
+    }
+
+    fn react<'a>(&'a self, _: &'a [RecordedEvent]) -> BoxFuture<'a, Result<(), HandlerError>> {
+        assert!(self.handed.fetch_add(1, Ordering::SeqCst) > 0, "as a defect would");
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_panics_is_missed_and_goes_on() {
+    let app = TestApp::start().await;
+    let (pool, vitals, stop) =
+        (app.database.store().pool(Use::Follow).await.unwrap(), Vitals::default(), CancellationToken::new());
+    let handed = Arc::default();
+    let handler = Box::new(Clumsy { handed: Arc::clone(&handed) });
+    let follower = Follower::new(handler, pool.clone(), Heads::default(), Uuid::new_v4()).watched(vitals.clone());
+    let running = tokio::spawn(follower.run(stop.clone()));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut missed = false;
+    while handed.load(Ordering::SeqCst) < 2 || !vitals.reasons().is_empty() {
+        missed |= !vitals.reasons().is_empty();
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(missed && !vitals.is_past_help());
+    stop.cancel();
+    running.await.unwrap();
+    app.stop().await;
 }
