@@ -21,7 +21,7 @@ use crate::identity::Authority;
 use crate::log::{CommandError, LogPosition};
 use crate::node::{Core, NodeError};
 use crate::receive::paypal::CertificateStore;
-use crate::receive::{Limits, Parts, Receiver, Rejections};
+use crate::receive::{Admission, Limits, Parts, Receiver, Rejections};
 use crate::samples;
 use crate::secrets::master::random_bytes;
 use crate::tester::{Draft, Fault, make, send};
@@ -182,6 +182,7 @@ async fn fill(core: &Core, organization: OrganizationId) -> Result<Option<LogPos
         certificates: Arc::new(CertificateStore::new(None, None).map_err(refused)?),
         paypal_max_age: chrono::Duration::zero(),
         fresh: Arc::default(),
+        admission: Admission::default(),
     });
     let all = PROVIDERS
         .iter()

@@ -10,6 +10,7 @@ use hookledger_aggregates::{Metadata, OrganizationId};
 use hookledger_projections::users;
 use secrecy::SecretString;
 use sqlx::PgPool;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -20,7 +21,7 @@ use crate::audit::{LedgerFollower, Ledgers, Witness, WitnessError};
 use crate::changes::{Changes, Ticks, Watcher};
 use crate::config::{ServeSettings, StoreSettings};
 use crate::deliver::egress::{Egress, StartError};
-use crate::deliver::{self, Feeder, Places, Queue, Worker};
+use crate::deliver::{self, Feeder, Places, Queue, Sweeper, Worker};
 use crate::directory::{Directory, DirectoryError, DirectoryFollower};
 use crate::follow::{Checkpoints, Follower, Handler, Projector};
 use crate::graphql::{App, Platform, schema};
@@ -33,14 +34,19 @@ use crate::lane::{Lane, Niceness};
 use crate::log::{Commands, FreshBodies, Heads, Log, Reader, Writer};
 use crate::mail::{MailQueue, Transport, TransportError};
 use crate::receive::paypal::{self, CertificateStore, Fetch, FetchFromPaypal, Verifier};
+<<<<<<< HEAD
 use crate::receive::{BodyBudget, Limits as MonthlyLimits, Parts, Receiver, RejectionCounter, Rejections};
 use crate::relay::RelayError;
 #[cfg(feature = "eventstore")]
 use crate::relay::{Relay, Target};
+=======
+use crate::receive::{Admission, BodyBudget, Limits as MonthlyLimits, Parts, Receiver, RejectionCounter, Rejections};
+>>>>>>> 16108e9 (receive: bursts are borne, overloads are not)
 use crate::sandbox::Sandbox;
 use crate::secrets::vault::{Vault, VaultError};
 use crate::settings;
 use crate::store::{Store, StoreError, Tenants, Use};
+use crate::vitals::Vitals;
 
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
@@ -89,6 +95,8 @@ pub struct Core {
     pub commands: Commands,
     pub checkpoints: Checkpoints,
     pub reader: Reader,
+    /// Which of the node's tasks are missed.
+    pub vitals: Vitals,
     node: Uuid,
     followers: PgPool,
     stop: CancellationToken,
@@ -121,6 +129,7 @@ impl Core {
             commands: Commands::new(pool.clone(), log.clone()),
             checkpoints: Checkpoints::new(pool.clone()),
             reader: Reader::new(pool.clone()),
+            vitals: Vitals::default(),
             node: Uuid::new_v4(),
             stop: CancellationToken::new(),
             stop_writer: CancellationToken::new(),
@@ -137,8 +146,10 @@ impl Core {
             accounts,
             followers,
         };
-        core.writer.spawn_on(writer.run(core.stop_writer.clone()), core.append_lane.handle());
-        core.tasks.spawn(core.heads.clone().poll(core.pool.clone(), core.stop.clone()));
+        let writing = writer.run(core.vitals.clone(), core.stop_writer.clone());
+        let writing = core.vitals.watch("writer", core.stop_writer.clone(), writing);
+        core.writer.spawn_on(writing, core.append_lane.handle());
+        core.spawn("heads", core.heads.clone().poll(core.pool.clone(), core.stop.clone()));
         for projection in hookledger_projections::all() {
             core.follow(Box::new(Projector(projection)));
         }
@@ -148,8 +159,16 @@ impl Core {
     }
 
     fn follow(&self, handler: Box<dyn Handler>) {
-        let follower = Follower::new(handler, self.followers.clone(), self.heads.clone(), self.node);
-        self.tasks.spawn_on(follower.run(self.stop.clone()), self.follow_lane.handle());
+        let name = handler.name();
+        let follower =
+            Follower::new(handler, self.followers.clone(), self.heads.clone(), self.node).watched(self.vitals.clone());
+        let following = self.vitals.watch(name, self.stop.clone(), follower.run(self.stop.clone()));
+        self.tasks.spawn_on(following, self.follow_lane.handle());
+    }
+
+    /// Runs what the node cannot do without, until it stops.
+    fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(self.vitals.watch(name, self.stop.clone(), task));
     }
 
     /// Mirrors the log into an EventStoreDB where one is configured, on a thread of its own that ends
@@ -161,7 +180,8 @@ impl Core {
         let lane = Lane::start("relay", Niceness::Background).map_err(NodeError::Thread)?;
         let pool = pool_of(&lane, store, Use::Follow).await?;
         let relay = Relay { target, pool, heads: self.heads.clone(), node: self.node };
-        self.tasks.spawn_on(relay.run(self.stop.clone()), lane.handle());
+        let relaying = self.vitals.watch("relay", self.stop.clone(), relay.run(self.stop.clone()));
+        self.tasks.spawn_on(relaying, lane.handle());
         Ok(Some(lane))
     }
 
@@ -292,15 +312,17 @@ pub async fn serve_fetching(
     let mut follower =
         DirectoryFollower::new(directory.clone(), core.reader.clone(), core.heads.clone(), core.vault.clone());
     follower.load().await?;
-    core.tasks.spawn(follower.run(core.stop.clone()));
+    core.spawn("directory", follower.run(core.stop.clone()));
     let fresh = Arc::new(FreshBodies::default());
     let egress = Egress::new(settings.egress_allow_cidrs.clone())?;
     deliver(store, settings, &core, &directory, Arc::clone(&fresh), egress.clone()).await?;
     let rejections = Arc::new(Rejections::default());
-    core.tasks.spawn(RejectionCounter::new(Arc::clone(&rejections), core.log.clone()).run(core.stop.clone()));
+    let counter = RejectionCounter::new(Arc::clone(&rejections), core.log.clone());
+    core.spawn("rejections", counter.run(core.stop.clone()));
     let (limits, warner) = MonthlyLimits::new(core.commands.clone());
-    core.tasks.spawn(warner.run(core.stop.clone()));
+    core.spawn("warner", warner.run(core.stop.clone()));
     let certificates = CertificateStore::new(settings.paypal_cert_dir.clone(), settings.paypal_trust_roots.as_deref())?;
+    let admission = Admission::default();
     let receiver = Receiver::new(Parts {
         directory: directory.clone(),
         log: core.log.clone(),
@@ -310,9 +332,12 @@ pub async fn serve_fetching(
         certificates: Arc::new(certificates),
         paypal_max_age: settings.paypal_max_age.0,
         fresh,
+        admission: admission.clone(),
     });
+    let measuring = admission.run(Handle::current(), core.stop.clone());
+    core.tasks.spawn_on(core.vitals.watch("admission", core.stop.clone(), measuring), core.append_lane.handle());
     let verifier = Verifier::new(receiver.clone(), fetch);
-    core.tasks.spawn(verifier.run(core.stop.clone()));
+    core.spawn("verifier", verifier.run(core.stop.clone()));
 
     let changes = Changes::default();
     let watcher = Watcher::new(
@@ -322,15 +347,15 @@ pub async fn serve_fetching(
         core.heads.clone(),
         core.tenants.clone(),
     );
-    core.tasks.spawn(watcher.run(core.stop.clone()));
+    core.spawn("watcher", watcher.run(core.stop.clone()));
 
     let links = core.links(&settings.store);
     let sessions = Sessions::new(core.pool.clone(), tokens, Arc::clone(&core.accounts));
-    core.tasks.spawn(sweep(links.clone(), sessions.clone(), core.stop.clone()));
+    core.spawn("expiry", sweep(links.clone(), sessions.clone(), core.stop.clone()));
     let (refusals, recorder) = Refusals::new(core.log.clone());
-    core.tasks.spawn(recorder.run(core.stop.clone()));
+    core.spawn("refusals", recorder.run(core.stop.clone()));
     let (mailer, queue) = MailQueue::new(transport, settings.mail_from.clone());
-    core.tasks.spawn(queue.run(core.stop.clone()));
+    core.spawn("mail", queue.run(core.stop.clone()));
     let (errands, courier) = Courier::new(
         core.pool.clone(),
         Arc::clone(&core.accounts),
@@ -339,7 +364,7 @@ pub async fn serve_fetching(
         mailer,
         settings.store.base_url.0.clone(),
     );
-    core.tasks.spawn(courier.run(core.stop.clone()));
+    core.spawn("courier", courier.run(core.stop.clone()));
 
     let sandbox = Sandbox::new(core.commands.clone(), core.reader.clone(), core.vault.clone(), directory.clone());
     let app = App {
@@ -369,6 +394,7 @@ pub async fn serve_fetching(
         sockets: Sockets::new(stop.clone()),
         links,
         checkpoints: core.checkpoints.clone(),
+        vitals: core.vitals.clone(),
         metrics,
         max_body: settings.max_body.0,
         bodies: BodyBudget::new(settings.body_budget.0.max(settings.max_body.0)),
@@ -418,6 +444,8 @@ async fn deliver(
     // A span of the settings is never negative.
     let attempt_timeout = settings.attempt_timeout.0.to_std().unwrap_or_default();
     let queue = Queue::new(store.pool(Use::Follow).await?, core.node);
+    let sweeper =
+        Sweeper::new(core.pool.clone(), queue.clone(), settings.pending_timeout.0.to_std().unwrap_or_default());
     let places = Arc::new(Places::default());
     let (hand, worker) = Worker::new(deliver::Parts {
         log: core.log.clone(),
@@ -435,7 +463,8 @@ async fn deliver(
     });
     let (log, reader) = (core.log.clone(), core.reader.clone());
     core.follow(Box::new(Feeder::new(log, reader, directory.clone(), queue, places, attempt_timeout, hand)));
-    core.tasks.spawn(worker.run(core.stop.clone()));
+    core.spawn("worker", worker.run(core.stop.clone()));
+    core.spawn("sweeper", sweeper.run(core.stop.clone()));
     Ok(())
 }
 

@@ -26,8 +26,8 @@ const HEADER_LIMIT: Duration = Duration::from_secs(20);
 const MAX_HEAD: usize = 64 << 10;
 /// How long requests in flight may take after a stop was asked for.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
-/// Clients without a place that are told so at once; more are cut off.
-const TURNED_AWAY: usize = 256;
+/// Clients without a place that are told so and waited for; more are told, and cut off.
+const TURNED_AWAY: usize = 512;
 /// How long one of them may take to hear it.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
 const NO_PLACE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
@@ -166,7 +166,13 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
 /// would reset the connection.
 fn turn_away(mut stream: TcpStream, turned_away: &Arc<Semaphore>) {
     metrics::counter!("hookledger_connections_refused_total").increment(1);
-    let Ok(permit) = Arc::clone(turned_away).try_acquire_owned() else { return };
+    let Ok(permit) = Arc::clone(turned_away).try_acquire_owned() else {
+        // Without waiting: most will hear it, and those whose request has come already may not.
+        if let Ok(mut stream) = stream.into_std() {
+            let _ = std::io::Write::write(&mut stream, NO_PLACE);
+        }
+        return;
+    };
     tokio::spawn(async move {
         let farewell = async {
             stream.write_all(NO_PLACE).await?;

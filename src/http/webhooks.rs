@@ -1,7 +1,7 @@
 //! `POST /webhooks/{org_slug}/{provider}`.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Buf;
 use futures::Stream;
@@ -11,7 +11,7 @@ use warp::reply::Response;
 use warp::{Filter, Reply as _};
 
 use super::{Answer, Services, client, error, with};
-use crate::receive::{Accepted, Request, WebhookAnswer, drain_body, read_body};
+use crate::receive::{Accepted, ReceiveError, Request, WebhookAnswer, drain_body, read_body};
 
 pub(super) fn route(services: Arc<Services>) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
     warp::path!("webhooks" / String / String)
@@ -42,7 +42,14 @@ async fn answer<B: Buf>(
     let started = Instant::now();
     let (answer, webhook) = match receive(&slug, &provider, headers, client, &services, body.as_mut()).await {
         Ok(accepted) => (Answer::from(WebhookAnswer::from(&accepted)), Some(accepted.webhook)),
-        Err(answer) => {
+        Err(Refused::ToBeHeldBack(hold_back, answer)) => {
+            drain_body(body).await;
+            tokio::time::sleep(hold_back).await;
+            metrics::counter!("hookledger_received_total", "status" => "503").increment(1);
+            // `Admission` tells of them, many at once.
+            return answer;
+        }
+        Err(Refused::AtOnce(answer)) => {
             drain_body(body).await;
             (answer, None)
         }
@@ -66,12 +73,30 @@ async fn receive<B: Buf>(
     client: String,
     services: &Services,
     body: impl Stream<Item = Result<B, warp::Error>>,
-) -> Result<Accepted, Answer> {
+) -> Result<Accepted, Refused> {
     let endpoint = services.receiver.endpoint(slug, provider).ok_or_else(|| {
-        error(StatusCode::NOT_FOUND, "unknown_endpoint", "There is no such organization, or it has no such provider")
+        let sentence = "There is no such organization, or it has no such provider";
+        Refused::AtOnce(error(StatusCode::NOT_FOUND, "unknown_endpoint", sentence))
     })?;
     let declared = headers.get(http::header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     services.receiver.admit(&endpoint)?;
-    let body = read_body(body, declared, services.max_body, &services.bodies).await?;
+    let body = read_body(body, declared, services.max_body, &services.bodies).await;
+    let body = body.map_err(|error| Refused::AtOnce(error.into()))?;
     Ok(services.receiver.receive(&endpoint, Request { headers, body, by: Metadata::sender(client) }).await?)
+}
+
+/// What is answered to who is not let in.
+enum Refused {
+    AtOnce(Answer),
+    /// So much later.
+    ToBeHeldBack(Duration, Answer),
+}
+
+impl From<ReceiveError> for Refused {
+    fn from(error: ReceiveError) -> Self {
+        match error {
+            ReceiveError::Overloaded { hold_back } => Self::ToBeHeldBack(hold_back, error.into()),
+            other => Self::AtOnce(other.into()),
+        }
+    }
 }

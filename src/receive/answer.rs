@@ -59,7 +59,9 @@ impl From<&ReceiveError> for WebhookAnswer {
             ReceiveError::RateLimited { retry_after } => {
                 (StatusCode::TOO_MANY_REQUESTS, "rate_limited", Some(*retry_after))
             }
-            ReceiveError::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", Some(1)),
+            ReceiveError::Unavailable | ReceiveError::Overloaded { .. } => {
+                (StatusCode::SERVICE_UNAVAILABLE, "unavailable", Some(1))
+            }
         };
         let (limit, resets_at) = match error {
             ReceiveError::LimitReached { limit, resets_at } => (Some(*limit), Some(*resets_at)),

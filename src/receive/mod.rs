@@ -4,6 +4,7 @@
 //! before it appends, and nothing calls the network.
 
 mod accept;
+mod admission;
 mod answer;
 mod body;
 mod limits;
@@ -29,6 +30,7 @@ use paypal::CertificateStore;
 use units::{UnitError, unit};
 use unverified::WaitingRoom;
 
+pub use admission::Admission;
 pub use answer::WebhookAnswer;
 pub use body::{BodyBudget, BodyError, HeldBody, drain_body, read_body};
 pub use limits::{LimitWarner, Limits};
@@ -37,9 +39,6 @@ pub use rejections::{RejectionCounter, Rejections};
 /// Bodies of rejected requests are kept up to this size: enough to see what was wrong with them,
 /// too little to fill a disk with. Digest and size are always kept.
 const REJECTED_BODY_LIMIT: usize = 64 << 10;
-/// How long an append may be expected to wait before webhooks are refused; GitHub's later.
-const PATIENCE: std::time::Duration = std::time::Duration::from_millis(200);
-const PATIENCE_LAST: std::time::Duration = std::time::Duration::from_millis(400);
 /// Bodies above this are hashed off the threads that serve everybody.
 const LARGE_BODY: usize = 256 << 10;
 
@@ -76,6 +75,9 @@ pub enum ReceiveError {
     RateLimited { retry_after: u64 },
     #[error("the log takes no more for now; send it again")]
     Unavailable,
+    /// There is more to do than can be done in time. Whoever hears it so much later sends less.
+    #[error("there is too much to do for now; send it again")]
+    Overloaded { hold_back: std::time::Duration },
 }
 
 /// What a [`Receiver`] is made of.
@@ -89,6 +91,7 @@ pub struct Parts {
     /// How old a transmission of PayPal may be.
     pub paypal_max_age: Duration,
     pub fresh: Arc<FreshBodies>,
+    pub admission: Admission,
 }
 
 /// Receives webhooks. Cheap to clone.
@@ -103,14 +106,16 @@ pub struct Receiver {
     unverified: Arc<WaitingRoom>,
     paypal_max_age: Duration,
     fresh: Arc<FreshBodies>,
+    admission: Admission,
 }
 
 impl Receiver {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { directory, log, reader, rejections, limits, certificates, paypal_max_age, fresh } = parts;
+        let Parts { directory, log, reader, rejections, limits, certificates, paypal_max_age, fresh, admission } =
+            parts;
         let unverified = Arc::default();
-        Self { directory, log, reader, rejections, limits, certificates, unverified, paypal_max_age, fresh }
+        Self { directory, log, reader, rejections, limits, certificates, unverified, paypal_max_age, fresh, admission }
     }
 
     /// The endpoint of that address, if there is one.
@@ -124,10 +129,11 @@ impl Receiver {
     /// verified, so that refusing costs little. GitHub never sends again, so it is refused last.
     ///
     /// # Errors
-    /// [`ReceiveError::Unavailable`].
+    /// [`ReceiveError::Overloaded`].
     pub fn admit(&self, endpoint: &Endpoint) -> Result<(), ReceiveError> {
-        let patience = if endpoint.provider.name == ProviderName::Github { PATIENCE_LAST } else { PATIENCE };
-        if self.log.expected_wait() > patience { Err(ReceiveError::Unavailable) } else { Ok(()) }
+        let is_github = endpoint.provider.name == ProviderName::Github;
+        let is_admitted = self.admission.admits(self.log.expected_wait(), is_github);
+        if is_admitted { Ok(()) } else { Err(ReceiveError::Overloaded { hold_back: self.admission.hold_back() }) }
     }
 
     /// Verifies and appends. When this answers, the webhook is in the log, durably.
@@ -174,6 +180,7 @@ impl Receiver {
                     ReceiveError::OrganizationDisabled => refusal(RejectionReason::OrganizationDisabled, &answer),
                     ReceiveError::LimitReached { .. }
                     | ReceiveError::RateLimited { .. }
+                    | ReceiveError::Overloaded { .. }
                     | ReceiveError::Unavailable => {
                         return Err(answer);
                     }

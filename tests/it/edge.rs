@@ -242,7 +242,7 @@ async fn hostile_slow_and_endless_clients_hold_up_nobody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_numbers_are_refused_early_and_nothing_answered_is_lost() {
-    const SENDERS: usize = 500;
+    const SENDERS: usize = 900;
     let mut process = Process::new();
     process.serve().await;
     process.run(&["seed-demo"]);

@@ -1,0 +1,221 @@
+//! Who is let in: whoever can hope for an answer in time.
+//!
+//! What a webhook waits for is the writer's queue and a thread's time. A burst is borne, since it
+//! passes. When waiting lasts, the load is more than can be taken, and only a short queue is kept:
+//! a longer one would make everybody wait and take in no more. GitHub never sends again, so its
+//! webhooks are refused last.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+/// How long a webhook may be expected to wait, of those who send again and of GitHub.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    most: Duration,
+    github: Duration,
+}
+
+/// In a burst.
+const BURST: Patience = Patience { most: Duration::from_millis(500), github: Duration::from_millis(750) };
+/// In an overload.
+const OVERLOAD: Patience = Patience { most: Duration::from_millis(100), github: Duration::from_millis(250) };
+/// A burst that lasts longer is an overload.
+const LONGEST_BURST: Duration = Duration::from_millis(500);
+/// An overload is over when there is next to nothing to wait for.
+const OVER: Duration = Duration::from_millis(25);
+/// Refusals are answered so many times later than a thread was late, and at most so late: whoever
+/// sends again at once shall not take the time of those who are let in.
+const HOLD_BACK: u32 = 8;
+const LONGEST_HOLD: Duration = Duration::from_secs(1);
+/// How often it is measured how late threads are, and how often refusals are told.
+const PROBE: Duration = Duration::from_millis(10);
+const TELL: Duration = Duration::from_secs(1);
+
+/// Decides who is let in. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    since: Instant,
+    shared: Arc<Shared>,
+}
+
+/// Times are in microseconds after `since`; 0 is never.
+#[derive(Debug, Default)]
+struct Shared {
+    /// How late a thread came to what was ready, lately.
+    late: AtomicU64,
+    /// Since when a thread is being waited for.
+    probing_since: AtomicU64,
+    /// Since when there has always been something to wait for.
+    waiting_since: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        Self { since: Instant::now(), shared: Arc::default() }
+    }
+}
+
+impl Admission {
+    /// Whether one more webhook is let in, which would wait so long for the writer.
+    pub(super) fn admits(&self, for_writer: Duration, is_github: bool) -> bool {
+        let wait = for_writer + self.lateness();
+        let patience = self.patience(wait, self.now());
+        let is_admitted = wait <= if is_github { patience.github } else { patience.most };
+        if !is_admitted {
+            self.shared.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        is_admitted
+    }
+
+    /// How long a refusal is held back.
+    #[must_use]
+    pub fn hold_back(&self) -> Duration {
+        (self.lateness() * HOLD_BACK).min(LONGEST_HOLD)
+    }
+
+    fn patience(&self, wait: Duration, now: u64) -> Patience {
+        let waiting_since = self.shared.waiting_since.load(Ordering::Relaxed);
+        if waiting_since == 0 {
+            if wait > OVERLOAD.most {
+                self.shared.waiting_since.store(now, Ordering::Relaxed);
+            }
+            return BURST;
+        }
+        if wait < OVER {
+            self.shared.waiting_since.store(0, Ordering::Relaxed);
+            return BURST;
+        }
+        if now.saturating_sub(waiting_since) > micros(LONGEST_BURST) { OVERLOAD } else { BURST }
+    }
+
+    /// How late threads come to what is ready.
+    fn lateness(&self) -> Duration {
+        let late = self.shared.late.load(Ordering::Relaxed);
+        let probing = match self.shared.probing_since.load(Ordering::Relaxed) {
+            0 => 0,
+            since => self.now().saturating_sub(since),
+        };
+        Duration::from_micros(late.max(probing))
+    }
+
+    /// Measures how late the threads of `serving` are, from a thread of its own, until stopped: what
+    /// is woken from outside comes last there, as the answers of the writer do.
+    pub async fn run(self, serving: Handle, stop: CancellationToken) {
+        let mut tell_at = Instant::now() + TELL;
+        while !stop.is_cancelled() {
+            let began = self.now();
+            self.shared.probing_since.store(began, Ordering::Relaxed);
+            let clock = self.clone();
+            let Ok(came) = serving.spawn(async move { clock.now() }).await else { break };
+            // The longest of the last moments, which fades.
+            let faded = self.shared.late.load(Ordering::Relaxed) * 7 / 8;
+            self.shared.late.store(faded.max(came.saturating_sub(began)), Ordering::Relaxed);
+            self.shared.probing_since.store(0, Ordering::Relaxed);
+            if Instant::now() >= tell_at {
+                tell_at = Instant::now() + TELL;
+                self.tell();
+            }
+            let _ = stop.run_until_cancelled(tokio::time::sleep(PROBE)).await;
+        }
+    }
+
+    /// One line for many refusals: to write one for each would cost more than to refuse.
+    fn tell(&self) {
+        let late = self.lateness();
+        metrics::gauge!("hookledger_threads_late_seconds").set(late.as_secs_f64());
+        let count = self.shared.refused.swap(0, Ordering::Relaxed);
+        if count > 0 {
+            metrics::counter!("hookledger_overload_refusals_total").increment(count);
+            let late_ms = u64::try_from(late.as_millis()).unwrap_or(u64::MAX);
+            tracing::warn!(webhook.refused = count, late_ms, "overloaded: webhooks are refused");
+        }
+    }
+
+    fn now(&self) -> u64 {
+        micros(self.since.elapsed()).max(1)
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000;
+
+    fn ms(count: u64) -> Duration {
+        Duration::from_millis(count)
+    }
+
+    #[test]
+    fn a_burst_is_borne_and_an_overload_is_not() {
+        let admission = Admission::default();
+        // (at, wait) → patience with most, in milliseconds.
+        for (at, wait, patience) in [
+            (1, 0, 500),
+            (2, 400, 500),
+            (400, 300, 500),
+            // It lasts.
+            (510, 110, 100),
+            (600, 90, 100),
+            (700, 26, 100),
+            // It is over, and what comes next is a burst again.
+            (800, 24, 500),
+            (1_400, 300, 500),
+            (1_500, 300, 500),
+            (1_901, 300, 100),
+        ] {
+            assert_eq!(admission.patience(ms(wait), at * MS).most, ms(patience), "at {at} ms");
+        }
+    }
+
+    #[test]
+    fn github_is_refused_last() {
+        let admission = Admission::default();
+        assert!(admission.admits(ms(499), false) && !admission.admits(ms(501), false));
+        assert!(admission.admits(ms(749), true) && !admission.admits(ms(751), true));
+    }
+
+    #[test]
+    fn threads_that_are_late_count_and_hold_refusals_back() {
+        let admission = Admission::default();
+        admission.shared.late.store(60 * MS, Ordering::Relaxed);
+        assert!(admission.admits(ms(440), false) && !admission.admits(ms(441), false));
+        assert_eq!(admission.hold_back(), ms(480));
+        admission.shared.late.store(600 * MS, Ordering::Relaxed);
+        assert!(!admission.admits(Duration::ZERO, false) && admission.admits(Duration::ZERO, true));
+        assert_eq!(admission.hold_back(), LONGEST_HOLD);
+    }
+
+    #[test]
+    fn a_thread_that_is_busy_is_late() {
+        let serving = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let probing = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (admission, stop) = (Admission::default(), CancellationToken::new());
+        let running = probing.spawn(admission.clone().run(serving.handle().clone(), stop.clone()));
+        let late_within = |wished: &dyn Fn(Duration) -> bool| {
+            probing.block_on(async {
+                let deadline = Instant::now() + Duration::from_secs(20);
+                while !wished(admission.lateness()) {
+                    assert!(Instant::now() < deadline, "{:?}", admission.lateness());
+                    tokio::time::sleep(ms(5)).await;
+                }
+            });
+        };
+        let (begin, begun) = std::sync::mpsc::channel::<()>();
+        serving.spawn(async move { begun.recv().unwrap_err() });
+        late_within(&|late| late > ms(200));
+        drop(begin);
+        late_within(&|late| late < ms(50));
+        stop.cancel();
+        probing.block_on(running).unwrap();
+    }
+}
