@@ -13,7 +13,6 @@ use uuid::Uuid;
 use super::checkpoints::Checkpoints;
 use super::lease::Lease;
 use crate::log::{Batch, Heads, LogPosition, ReadError, Reader, Scope};
-use crate::log::{Heads, LogPosition, ReadError, Reader, Scope};
 use crate::vitals::Vitals;
 
 /// Events of one partition that are handed on at once.
