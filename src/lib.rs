@@ -17,6 +17,8 @@ pub mod log;
 pub mod mail;
 pub mod node;
 pub mod rate;
+pub mod progress;
+pub mod rebuild;
 pub mod receive;
 pub mod relay;
 pub mod samples;

@@ -3,6 +3,8 @@
 
 #![expect(clippy::print_stdout, reason = "what commands print is their result")]
 
+mod commands;
+
 use std::io::Write as _;
 use std::path::PathBuf;
 
@@ -56,6 +58,10 @@ enum Command {
     SignInLink(SignInLink),
     /// Prints the public keys that verify the ledger's checkpoints; needs the master keys, and no store.
     LedgerKey(LedgerKey),
+    /// Read models: how far they are, and building them anew.
+    Projections(commands::projections::Projections),
+    /// Builds the read models as they stood at some time, beside the live ones, and compares them.
+    Replay(commands::replay::ReplayCommand),
     /// Prints the GraphQL schema.
     Schema,
 }
@@ -116,6 +122,11 @@ fn main() -> anyhow::Result<()> {
                 println!("{}", name.as_ref().map_or_else(|| key.to_string(), |name| key.named(name)));
             }
             Ok(())
+        Command::Projections(arguments) => {
+            with_store(&arguments.store, None, async |store| commands::projections::run(&store, &arguments).await)
+        }
+        Command::Replay(arguments) => {
+            with_store(&arguments.store, None, async |store| commands::replay::run(&store, &arguments).await)
         }
         Command::Schema => Ok(std::io::stdout().write_all(hookledger::graphql::sdl().as_bytes())?),
     }

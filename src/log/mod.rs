@@ -16,10 +16,10 @@ mod writer;
 
 pub use commands::{CommandError, Commands};
 pub use fresh::{FreshBodies, FreshBody};
-pub use heads::{Heads, Wake};
+pub use heads::{Heads, Positions, Wake};
 pub use read::{
-    Batch, Broken, LogSpan, RawRequest, ReadError, Reader, Scope, Touched, bodies_containing, bodies_of,
-    destination_changes, end_of_stream, events_of, headers_of, streams_of,
+    Batch, Broken, LogSpan, RawRequest, ReadError, Reader, Scope, Touched, bodies_containing, bodies_of, count_after,
+    destination_changes, end_of_stream, events_of, headers_of, positions_at, recorded_at, streams_of,
 };
 pub use stored::{oldest_after_checkpoint, stored_at};
 pub use unit::{Appended, Body, LogPosition, MonthlyLimit, NewEvent, Sequence, Unit, UsedMonth};

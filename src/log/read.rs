@@ -8,9 +8,10 @@ use hookledger_aggregates::{Event, Metadata, OrganizationId, Partition, Provider
 use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
-use sqlx::{PgExecutor, PgPool, Row as _};
+use sqlx::{PgConnection, PgExecutor, PgPool, Row as _};
 use uuid::Uuid;
 
+use super::heads::Positions;
 use super::unit::LogPosition;
 
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,18 @@ pub enum Scope {
     Administrative,
     /// What makes a webhook pending.
     Pending,
+}
+
+impl Scope {
+    /// On a row `e` of the log.
+    const fn condition(self) -> &'static str {
+        match self {
+            Self::All => "true",
+            // The predicate of the partial index `events_administrative`, word for word.
+            Self::Administrative => "(e.aggregate_type <> 'webhook' or e.event_type = 'webhook.retry_requested')",
+            Self::Pending => "e.event_type in ('webhook.signature_verified', 'webhook.retry_requested')",
+        }
+    }
 }
 
 /// Events after some cursors, in order within each partition.
@@ -78,12 +91,7 @@ impl Reader {
     /// # Errors
     /// When the database does not answer, or (in [`Scope::All`]) a position is missing.
     pub async fn after(&self, cursors: &[LogPosition], scope: Scope, limit: i64) -> Result<Batch, ReadError> {
-        // The predicate of the partial index `events_administrative`, word for word.
-        let wanted = match scope {
-            Scope::All => "true",
-            Scope::Administrative => "(e.aggregate_type <> 'webhook' or e.event_type = 'webhook.retry_requested')",
-            Scope::Pending => "e.event_type in ('webhook.signature_verified', 'webhook.retry_requested')",
-        };
+        let wanted = scope.condition();
         let sql = format!(
             "select e.* from unnest($1::int[], $2::bigint[]) as c (partition, after)
              cross join lateral (
@@ -286,6 +294,62 @@ pub async fn events_of(
         .fetch_all(executor)
         .await?;
     rows.iter().map(|row| event(row, place(row)?)).collect()
+}
+
+/// How many events of that scope each partition has after its cursor; a million at most.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn count_after(
+    connection: &mut PgConnection,
+    cursors: &[LogPosition],
+    scope: Scope,
+) -> Result<Vec<(i32, i64)>, sqlx::Error> {
+    let (partitions, positions): (Vec<i32>, Vec<i64>) =
+        cursors.iter().map(|cursor| (cursor.partition.number(), cursor.position)).unzip();
+    let sql = format!(
+        "select c.partition, (select count(*) from (
+             select from events e
+             where e.partition = c.partition and e.position > c.after and {} limit 1000000) n)
+         from unnest($1::int[], $2::bigint[]) as c (partition, after)",
+        scope.condition()
+    );
+    sqlx::query_as(&sql).bind(partitions).bind(positions).fetch_all(connection).await
+}
+
+/// The last position of each partition that was recorded at some time or before. Time never goes
+/// backwards in a partition, so it is found by halving.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn positions_at(connection: &mut PgConnection, time: DateTime<Utc>) -> Result<Positions, sqlx::Error> {
+    let heads: Vec<(i32, i64)> =
+        sqlx::query_as("select partition, position from log_heads").fetch_all(&mut *connection).await?;
+    let mut found = Positions::default();
+    for (number, head) in heads {
+        let Some(partition) = Partition::new(number) else { continue };
+        // Everything up to `low` was recorded by then, nothing from `high` on.
+        let (mut low, mut high) = (0, head + 1);
+        while low + 1 < high {
+            let middle = low + (high - low) / 2;
+            let at = recorded_at(&mut *connection, LogPosition { partition, position: middle }).await?;
+            if at.is_some_and(|at| at <= time) { low = middle } else { high = middle }
+        }
+        found[partition.index()] = low;
+    }
+    Ok(found)
+}
+
+/// When an event was recorded.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn recorded_at(executor: impl PgExecutor<'_>, at: LogPosition) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
+    sqlx::query_scalar("select recorded_at from events where partition = $1 and position = $2")
+        .bind(at.partition.number())
+        .bind(at.position)
+        .fetch_optional(executor)
+        .await
 }
 
 /// The bodies of webhooks, by the positions of their first events, of those that retention left.

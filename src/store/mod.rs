@@ -95,6 +95,15 @@ impl Store {
         Ok(())
     }
 
+    /// One connection of the owner, for commands that make and move tables. Row-level security holds for
+    /// it too: what it reads of tenants it reads as the worker.
+    ///
+    /// # Errors
+    /// When the server cannot be reached.
+    pub async fn owner(&self) -> Result<PgConnection, StoreError> {
+        connect_patiently(&self.options).await
+    }
+
     /// Where people's reads begin.
     ///
     /// # Errors

@@ -35,6 +35,7 @@ mod people;
 mod process;
 mod projections;
 mod reading;
+mod rebuild;
 mod receiving;
 #[cfg(feature = "eventstore")]
 mod relay;

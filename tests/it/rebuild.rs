@@ -1,0 +1,426 @@
+//! Read models beside the live ones: rebuilt while traffic flows, and replayed as they stood.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+use hookledger::log::LogPosition;
+use hookledger::rebuild::{AsOf, Rebuild, RebuildError, Replay, drop_replay};
+use hookledger_aggregates::OrganizationId;
+use serde_json::{Value, json};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::app::{GITHUB_SECRET, TestApp};
+use crate::kill::{ask, send, token};
+use crate::process::Process;
+use crate::projections::{caught_up, with_history};
+
+const LIST: &str = "{ organization(slug: \"acme\") { webhookCount
+    webhooks(first: 50) { nodes { webhookId status attempts { attemptNumber } provider { isActive } } }
+    users(first: 10) { nodes { email } } auditLog(first: 10) { nodes { action } } } }";
+
+/// What makes a table ours besides its columns: indexes, policies, grants, triggers, storage, comments.
+async fn character(pool: &PgPool, schema: &str, table: &str) -> Vec<String> {
+    sqlx::query_scalar(
+        "with t as (select format('%I.%I', $1::text, $2::text)::regclass as oid)
+         select replace(told, $1 || '.', '') from (
+             select pg_get_indexdef(indexrelid) from pg_index, t where indrelid = t.oid
+             union all select conname || pg_get_constraintdef(c.oid) from pg_constraint c, t where conrelid = t.oid
+             union all select pg_get_triggerdef(g.oid) from pg_trigger g, t where tgrelid = t.oid
+             union all select (policyname, permissive, roles, cmd, qual, with_check)::text from pg_policies
+                       where schemaname = $1 and tablename = $2
+             union all select (a.grantee::regrole, a.privilege_type)::text from pg_class c, t, aclexplode(c.relacl) a
+                       where c.oid = t.oid
+             union all select (reloptions, relrowsecurity, relforcerowsecurity, relowner::regrole,
+                               obj_description(c.oid, 'pg_class'))::text from pg_class c, t where c.oid = t.oid
+             union all select (attname, atttypid::regtype, attnotnull, attcollation, col_description(attrelid, attnum))::text
+                       from pg_attribute, t where attrelid = t.oid and attnum > 0
+         ) as all_ (told) order by 1",
+    )
+    .bind(schema)
+    .bind(table)
+    .fetch_all(pool)
+    .await
+    .unwrap()
+}
+
+/// Rows that are in one table and not in the other.
+async fn differing(pool: &PgPool, table: &str, other: &str) -> i64 {
+    let sql = format!(
+        "select count(*) from ((table {table} except all table {other}) union all (table {other} except all table {table})) d"
+    );
+    sqlx::query_scalar(&sql).fetch_one(pool).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_under_traffic_ends_with_what_grew_and_no_request_fails() {
+    let app = Arc::new(TestApp::start().await);
+    let admin = app.super_admin().await;
+    app.organization(&admin, "acme", &[("GITHUB", GITHUB_SECRET)]).await;
+    let pool = app.database.superuser().await;
+    let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let senders: Vec<_> = (0..8)
+        .map(|sender| {
+            let (app, stop, sent) = (Arc::clone(&app), Arc::clone(&stop), Arc::clone(&sent));
+            tokio::spawn(async move {
+                for n in 0.. {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    // Now and then one that came before.
+                    let delivery = format!("{sender}-{}", if n % 7 == 6 { n - 1 } else { n });
+                    let response = app.github("acme", &delivery, format!("{{\"n\":\"{delivery}\"}}")).send().await;
+                    assert_eq!(response.unwrap().status().as_u16(), 200);
+                    sent.fetch_add(usize::from(n % 7 != 6), Ordering::Relaxed);
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            })
+        })
+        .collect();
+    app.user("acme", "ada@example.org", hookledger_aggregates::user::Role::Admin).await;
+    admin.webhooks_until("acme", "status", |nodes| nodes.len() >= 200).await;
+    let readers: Vec<_> = (0..2)
+        .map(|_| {
+            let (app, stop, token) = (Arc::clone(&app), Arc::clone(&stop), admin.token.clone());
+            tokio::spawn(async move {
+                let reader = crate::app::Actor { app: &app, token };
+                let (mut asked, mut before) = (0, 1);
+                while !stop.load(Ordering::Relaxed) {
+                    let data = reader.data(LIST, json!({})).await;
+                    let organization = &data["organization"];
+                    // What was there stays: nobody ever sees a read model that is half of one.
+                    let count = organization["webhookCount"].as_i64().unwrap();
+                    assert!(count >= before, "{count} after {before}");
+                    assert_eq!(organization["webhooks"]["nodes"].as_array().unwrap().len(), 50);
+                    assert_eq!(organization["users"]["nodes"].as_array().unwrap().len(), 1);
+                    (asked, before) = (asked + 1, count);
+                }
+                asked
+            })
+        })
+        .collect();
+    let store = app.database.store();
+    let began = Instant::now();
+    let names: Vec<&str> = hookledger_projections::all().iter().map(|projection| projection.name()).collect();
+    // The busiest one twice: what was rebuilt can be rebuilt.
+    for (name, version) in names.iter().map(|name| (*name, 2)).chain([("webhook_logs", 3)]) {
+        let mut rebuild = Rebuild::open(&store, name).await.unwrap();
+        rebuild.begin().await.unwrap();
+        rebuild.catch_up(|_| {}).await.unwrap();
+        let comparison = rebuild.compare(|_| {}).await.unwrap();
+        assert!(comparison.is_same(), "{comparison:#?}");
+        assert_eq!(rebuild.switch(|_| {}).await.unwrap(), version, "{name}");
+    }
+    let took = began.elapsed();
+    stop.store(true, Ordering::Relaxed);
+    for sender in senders {
+        sender.await.unwrap();
+    }
+    for reader in readers {
+        assert!(reader.await.unwrap() > 1);
+    }
+    let sent = sent.load(Ordering::Relaxed);
+    eprintln!("{} rebuilds in {took:?}, {sent} webhooks", names.len() + 1);
+    caught_up(&pool).await;
+    let count = admin.data(LIST, json!({})).await["organization"]["webhookCount"].as_u64().unwrap();
+    assert_eq!(usize::try_from(count).unwrap(), sent);
+
+    // What was replaced, brought up to date, is what is live now; and nothing about a table got lost.
+    for projection in hookledger_projections::all() {
+        let name = projection.name();
+        for table in projection.tables() {
+            let of = async |schema: &str| character(&pool, schema, table).await;
+            assert_eq!(of("public").await, of(&format!("previous_{name}")).await, "{table}");
+        }
+        let mut previous = Rebuild::open(&store, name).await.unwrap();
+        previous.take_back().await.unwrap();
+        previous.catch_up(|_| {}).await.unwrap();
+        for table in projection.tables() {
+            let old = format!("rebuild_{name}.{table}");
+            assert_eq!(differing(&pool, &format!("public.{table}"), &old).await, 0, "{table}");
+        }
+        previous.drop_all().await.unwrap();
+    }
+    app.github("acme", "last", "{}").send().await.unwrap();
+    admin.webhooks_until("acme", "status", |nodes| nodes.iter().all(|node| node["status"] == "SUCCESS")).await;
+    Arc::into_inner(app).unwrap().stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_differs_is_named_and_a_rebuild_mends_it() {
+    let app = TestApp::start().await;
+    let admin = app.super_admin().await;
+    app.organization(&admin, "acme", &[("GITHUB", GITHUB_SECRET)]).await;
+    for n in 0..5 {
+        app.github("acme", &format!("d-{n}"), "{}").send().await.unwrap();
+    }
+    admin.webhooks_until("acme", "status", |all| all.len() == 5 && all.iter().all(|n| n["status"] == "SUCCESS")).await;
+    let pool = app.database.superuser().await;
+    caught_up(&pool).await;
+    let (changed, gone): (Uuid, Uuid) = sqlx::query_as(
+        "with changed as (update webhook_logs set status = 'failed', error_message = 'no' where provider_event_id = 'd-1'
+                          returning webhook_id),
+              gone as (delete from webhook_logs where provider_event_id = 'd-2' returning webhook_id)
+         select changed.webhook_id, gone.webhook_id from changed, gone",
+    )
+    .fetch_one(&pool)
+    .await
+    .unwrap();
+    let store = app.database.store();
+    let mut rebuild = Rebuild::open(&store, "webhook_logs").await.unwrap();
+    assert!(matches!(rebuild.compare(|_| {}).await, Err(RebuildError::NoCopy(_))));
+    rebuild.begin().await.unwrap();
+    rebuild.catch_up(|_| {}).await.unwrap();
+    let comparison = rebuild.compare(|_| {}).await.unwrap();
+    let logs = &comparison.tables[0];
+    assert_eq!(
+        (logs.table.as_str(), logs.same, logs.different, logs.only_live, logs.only_copy),
+        ("webhook_logs", 3, 1, 0, 1)
+    );
+    let named = |id: Uuid| {
+        let has = |(column, value): &(String, String)| column == "webhook_id" && *value == id.to_string();
+        logs.examples.iter().find(|example| example.key.iter().any(has)).unwrap()
+    };
+    let columns: BTreeSet<&str> = named(changed).columns.iter().map(|(column, ..)| column.as_str()).collect();
+    assert_eq!(columns, ["error_message", "status"].into());
+    assert!(named(gone).in_copy && !named(gone).in_live);
+    rebuild.switch(|_| {}).await.unwrap();
+    drop(rebuild);
+    let nodes = admin.webhooks("acme", "status").await;
+    assert!(nodes.len() == 5 && nodes.iter().all(|node| node["status"] == "SUCCESS"), "{nodes:?}");
+    assert!(matches!(Rebuild::open(&store, "nothing").await, Err(RebuildError::Unknown(..))));
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_is_killed_leaves_everything_working_and_the_next_one_succeeds() {
+    let mut process = Process::new();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    process.serve().await;
+    let session = token(&process, &client).await;
+    let create = "mutation { createOrganization(input: {name: \"Acme\", slug: \"acme\", plan: PREMIUM}) { organization { id } } }";
+    let data = ask(&process, &client, &session, create, json!({})).await;
+    let connect = "mutation($id: ID!, $secret: String!) { connectProvider(input: {organizationId: $id, providerName: GITHUB, secret: $secret}) { provider { id } } }";
+    let id = data["createOrganization"]["organization"]["id"].clone();
+    ask(&process, &client, &session, connect, json!({ "id": id, "secret": GITHUB_SECRET })).await;
+    let (answered, stop) = (Arc::new(Mutex::new(BTreeSet::new())), Arc::new(AtomicBool::new(false)));
+    let senders: Vec<_> = (0..4)
+        .map(|sender| tokio::spawn(send(process.url(), 0, sender, Arc::clone(&answered), Arc::clone(&stop))))
+        .collect();
+    let count = || answered.lock().unwrap().len();
+    while count() < 500 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Wherever it is when it is killed: connecting, applying, comparing, switching.
+    for (round, wait) in [40, 120, 250, 400, 600, 900].into_iter().enumerate() {
+        let arguments: &[&str] = match round % 2 {
+            0 => &["projections", "rebuild", "webhook_logs"],
+            _ => &["projections", "rebuild", "webhook_logs", "--resume"],
+        };
+        let mut command = process.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        tokio::time::sleep(Duration::from_millis(wait)).await;
+        let _ = command.kill();
+        command.wait().unwrap();
+        let before = count();
+        ask(&process, &client, &session, LIST, json!({})).await;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while count() == before {
+            assert!(Instant::now() < deadline, "nothing is accepted after a killed command");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    let told = process.run(&["projections", "rebuild", "webhook_logs"]);
+    assert!(told.contains("of webhook_logs is live") && told.contains("webhook_counts"), "{told}");
+    stop.store(true, Ordering::Relaxed);
+    for sender in senders {
+        sender.await.unwrap();
+    }
+    let told = process.run(&["projections", "compare", "webhook_logs"]);
+    assert!(told.contains("They are the same"), "{told}");
+    let told = process.run(&["projections", "status"]);
+    assert!(told.contains("previous_webhook_logs") && !told.contains("stopped:"), "{told}");
+    let sent = count();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let data = ask(&process, &client, &session, LIST, json!({})).await;
+        if data["organization"]["webhookCount"] == json!(sent) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{} of {sent}", data["organization"]["webhookCount"]);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let told = process.run(&["projections", "revert", "webhook_logs"]);
+    assert!(told.contains("is live"), "{told}");
+    process.run(&["projections", "drop", "webhook_logs"]);
+    let unknown = process.command(&["projections", "rebuild", "webhooks"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("there is no projection"), "{unknown:?}");
+    process.terminate();
+}
+
+/// An event as the table has it: position, type, aggregate, payload, time.
+type Raw = (i64, String, String, sqlx::types::Json<Value>, DateTime<Utc>);
+
+/// What an organization's events say of it up to a position, folded from their JSON alone.
+#[derive(Default)]
+struct Folded {
+    organization: Option<(String, String, Option<i64>, bool)>,
+    users: BTreeMap<Uuid, (String, bool)>,
+    /// Active, destination, deleted.
+    providers: BTreeMap<Uuid, (bool, Option<String>, bool)>,
+    webhooks: BTreeMap<Uuid, (&'static str, i64)>,
+}
+
+impl Folded {
+    fn note(&mut self, event_type: &str, id: Uuid, payload: &Value) {
+        let text = |name: &str| payload[name].as_str().map(str::to_owned);
+        let organization = &mut self.organization;
+        match event_type {
+            "organization.created" => {
+                let limit = payload["webhookLimit"].as_i64();
+                *organization = Some((text("name").unwrap(), text("plan").unwrap(), limit, true));
+            }
+            "organization.renamed" => organization.as_mut().unwrap().0 = text("name").unwrap(),
+            "organization.plan_changed" => {
+                let organization = organization.as_mut().unwrap();
+                (organization.1, organization.2) = (text("plan").unwrap(), payload["webhookLimit"].as_i64());
+            }
+            "organization.activated" => organization.as_mut().unwrap().3 = true,
+            "organization.deactivated" => organization.as_mut().unwrap().3 = false,
+            "user.invited" | "user.registered" => drop(self.users.insert(id, (text("role").unwrap(), true))),
+            "user.role_changed" => self.users.get_mut(&id).unwrap().0 = text("role").unwrap(),
+            "user.activated" => self.users.get_mut(&id).unwrap().1 = true,
+            "user.deactivated" => self.users.get_mut(&id).unwrap().1 = false,
+            "provider.connected" => drop(self.providers.insert(id, (true, None, false))),
+            "provider.activated" => self.providers.get_mut(&id).unwrap().0 = true,
+            "provider.deactivated" => self.providers.get_mut(&id).unwrap().0 = false,
+            "provider.deleted" => drop(self.providers.insert(id, (false, None, true))),
+            "provider.destination_set" => self.providers.get_mut(&id).unwrap().1 = text("url"),
+            "provider.destination_removed" => self.providers.get_mut(&id).unwrap().1 = None,
+            "webhook.received" => drop(self.webhooks.insert(id, ("pending", 0))),
+            "webhook.rejected" => drop(self.webhooks.insert(id, ("failed", 0))),
+            "webhook.duplicate_received" => self.webhooks.get_mut(&id).unwrap().1 += 1,
+            "webhook.attempt_started" => self.webhooks.get_mut(&id).unwrap().0 = "processing",
+            "webhook.attempt_succeeded" => self.webhooks.get_mut(&id).unwrap().0 = "success",
+            "webhook.attempt_failed" | "webhook.attempt_abandoned" => self.webhooks.get_mut(&id).unwrap().0 = "failed",
+            "webhook.retry_requested" => self.webhooks.get_mut(&id).unwrap().0 = "pending",
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_to_any_position_is_the_fold_of_the_events_up_to_there() {
+    let (app, pool) = with_history().await;
+    let admin = app.super_admin().await;
+    let id = {
+        let data = admin.data("{ organization(slug: \"acme\") { id } }", json!({})).await;
+        data["organization"]["id"].clone()
+    };
+    for mutation in [
+        "mutation($id: ID!) { updateOrganization(input: {id: $id, name: \"Acme Ltd\", plan: STARTER}) { organization { id } } }",
+        "mutation($id: ID!) { inviteUser(input: {organizationId: $id, email: \"ada@example.org\", role: MEMBER}) { user { id } } }",
+        "mutation($id: ID!) { setOrganizationActive(input: {id: $id, isActive: false}) { organization { id } } }",
+        "mutation($id: ID!) { setOrganizationActive(input: {id: $id, isActive: true}) { organization { id } } }",
+    ] {
+        admin.data(mutation, json!({ "id": id })).await;
+    }
+    let user = app.user("acme", "bob@example.org", hookledger_aggregates::user::Role::Admin).await;
+    user.data("{ viewer { isSuperAdmin } }", json!({})).await;
+    // Somebody else in the same partition, who must not show.
+    let ours = OrganizationId::from_slug("acme");
+    let other = (0..10_000)
+        .map(|n| format!("other-{n}"))
+        .find(|slug| OrganizationId::from_slug(slug).partition() == ours.partition());
+    app.organization(&admin, &other.unwrap(), &[("GITHUB", GITHUB_SECRET)]).await;
+    caught_up(&pool).await;
+    let events: Vec<Raw> = sqlx::query_as(
+        "select position, event_type, aggregate_id, payload, recorded_at from events where organization_id = $1 order by position",
+    )
+    .bind(ours.uuid())
+    .fetch_all(&pool)
+    .await
+    .unwrap();
+    let store = app.database.store();
+    let random = usize::from(Uuid::new_v4().as_bytes()[0]);
+    let places = [0, 7, random % events.len(), (random * 37) % events.len(), events.len() / 2, events.len() - 1];
+    for (n, place) in places.into_iter().enumerate() {
+        let (position, time) = (events[place].0, events[place].4);
+        let at = LogPosition { partition: ours.partition(), position };
+        // Once as of a time, which ends with the last event of that time.
+        let as_of = if n == 4 { AsOf::Time(time) } else { AsOf::Position(at) };
+        let mut folded = Folded::default();
+        for (at, event_type, id, payload, recorded_at) in &events {
+            if *at <= position || n == 4 && *recorded_at <= time {
+                folded.note(event_type, id.parse().unwrap(), payload);
+            }
+        }
+        let organization = Some("acme".to_owned());
+        let replay = Replay { as_of, organization, schema: format!("replay_{n}") };
+        let replayed = replay.run(&store, |_, _, _| {}).await.unwrap();
+        let of = |table: &str| format!("from replay_{n}.{table}");
+        let webhooks: Vec<(Uuid, String, i32)> =
+            sqlx::query_as(&format!("select webhook_id, status, duplicate_count {}", of("webhook_logs")))
+                .fetch_all(&pool)
+                .await
+                .unwrap();
+        let expected: BTreeMap<_, _> = folded
+            .webhooks
+            .iter()
+            .map(|(id, (status, count))| (*id, ((*status).to_owned(), i32::try_from(*count).unwrap())))
+            .collect();
+        let found = webhooks.into_iter().map(|(id, status, count)| (id, (status, count))).collect();
+        assert_eq!(expected, found, "as of {as_of}");
+        let users: Vec<(Uuid, String, bool)> =
+            sqlx::query_as(&format!("select id, role, is_active {}", of("users"))).fetch_all(&pool).await.unwrap();
+        assert_eq!(
+            folded.users,
+            users.into_iter().map(|(id, role, active)| (id, (role, active))).collect(),
+            "as of {as_of}"
+        );
+        let providers: Vec<(Uuid, bool, Option<String>, bool)> = sqlx::query_as(&format!(
+            "select id, is_active, destination_url, deleted_at is not null {}",
+            of("webhook_providers")
+        ))
+        .fetch_all(&pool)
+        .await
+        .unwrap();
+        let found = providers.into_iter().map(|(id, active, url, deleted)| (id, (active, url, deleted))).collect();
+        assert_eq!(folded.providers, found, "as of {as_of}");
+        let found: Option<(String, String, Option<i32>, bool)> =
+            sqlx::query_as(&format!("select name, plan, webhook_limit, is_active {}", of("organizations")))
+                .fetch_optional(&pool)
+                .await
+                .unwrap();
+        let found = found.map(|(name, plan, limit, active)| (name, plan, limit.map(i64::from), active));
+        assert_eq!(folded.organization, found, "as of {as_of}");
+        // What was there then and what is there now, told apart.
+        let users = replayed.comparison.tables.iter().find(|table| table.table == "users").unwrap();
+        assert_eq!(usize::try_from(users.same + users.different).unwrap(), folded.users.len());
+        let is_last = place == events.len() - 1;
+        assert_eq!(replayed.comparison.is_same(), is_last, "as of {as_of}: {:#?}", replayed.comparison);
+    }
+    // Everybody, to the end: everything is the same.
+    let head: i64 = sqlx::query_scalar("select position from log_heads where partition = $1")
+        .bind(ours.partition().number())
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    let at = LogPosition { partition: ours.partition(), position: head };
+    let replay = Replay { as_of: AsOf::Time(Utc::now()), organization: None, schema: "replay_0".to_owned() };
+    let replayed = replay.run(&store, |_, _, _| {}).await.unwrap();
+    assert!(replayed.comparison.is_same(), "{:#?}", replayed.comparison);
+    assert_eq!(replayed.positions[ours.partition().index()], head);
+    // Nobody who reads for people sees it, and only what a replay made is replaced or dropped.
+    let mut tenant = store.tenants().await.unwrap().everybody().await.unwrap();
+    let refused = sqlx::query("select from replay_0.users").execute(&mut *tenant).await.unwrap_err();
+    assert!(refused.to_string().contains("permission denied"), "{refused}");
+    let wrong = Replay { as_of: AsOf::Position(at), organization: None, schema: "public".to_owned() };
+    assert!(matches!(wrong.run(&store, |_, _, _| {}).await, Err(RebuildError::NotOurs(_))));
+    assert!(drop_replay(&store, "replay_0").await.unwrap() && !drop_replay(&store, "replay_0").await.unwrap());
+    assert!(matches!(drop_replay(&store, "x; drop schema public").await, Err(RebuildError::SchemaName(_))));
+    app.stop().await;
+}
