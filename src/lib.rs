@@ -4,11 +4,13 @@
 pub mod audit;
 pub mod changes;
 pub mod config;
+pub mod conservation;
 pub mod deliver;
 pub mod demo;
 pub mod directory;
 pub mod follow;
 pub mod graphql;
+pub mod history;
 pub mod http;
 pub mod identity;
 pub mod keys;

@@ -20,6 +20,7 @@ use crate::audit::file::CheckpointFile;
 use crate::audit::{LedgerFollower, Ledgers, Witness, WitnessError};
 use crate::changes::{Changes, Ticks, Watcher};
 use crate::config::{ServeSettings, StoreSettings};
+use crate::conservation::Checker;
 use crate::deliver::egress::{Egress, StartError};
 use crate::deliver::{self, Feeder, Places, Queue, Sweeper, Worker};
 use crate::directory::{Directory, DirectoryError, DirectoryFollower};
@@ -338,6 +339,9 @@ pub async fn serve_fetching(
     core.tasks.spawn_on(core.vitals.watch("admission", core.stop.clone(), measuring), core.append_lane.handle());
     let verifier = Verifier::new(receiver.clone(), fetch);
     core.spawn("verifier", verifier.run(core.stop.clone()));
+
+    let checker = Checker::new(core.followers.clone(), core.heads.clone(), core.node);
+    core.tasks.spawn_on(checker.run(core.stop.clone()), core.follow_lane.handle());
 
     let changes = Changes::default();
     let watcher = Watcher::new(

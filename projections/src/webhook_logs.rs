@@ -473,6 +473,8 @@ impl Projection for WebhookLogs {
     fn tables(&self) -> &'static [&'static str] {
         &[
             "webhook_logs",
+            // Written by triggers on the first.
+            "webhook_balances",
             "webhook_open",
             "webhook_retries",
             "webhook_counts",
@@ -572,6 +574,50 @@ struct Fold<'a> {
     providers: HashMap<Uuid, Uuid>,
     /// Verifications whose receipt came in an earlier batch.
     later: Vec<VerifiedLater>,
+}
+
+/// Where a webhook stood after one of its events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebhookState {
+    pub sequence: i64,
+    pub at: DateTime<Utc>,
+    pub signature_valid: bool,
+    pub status: WebhookStatus,
+    pub retry_count: i32,
+    pub error_message: Option<String>,
+    pub processed_at: Option<DateTime<Utc>>,
+    pub next_retry_at: Option<DateTime<Utc>>,
+    pub dead_lettered_at: Option<DateTime<Utc>>,
+    pub duplicate_count: i32,
+    pub body_differs: bool,
+}
+
+/// Where a webhook stands after these, its own events from the first on: what its row says then.
+/// Nothing where they do not begin with a receipt, or it was merged into another.
+#[must_use]
+pub fn state_after(events: &[RecordedEvent]) -> Option<WebhookState> {
+    let mut fold = Fold::default();
+    for recorded in events {
+        if let Event::Webhook(event) = &recorded.event {
+            fold.note(recorded, event);
+        }
+    }
+    let last = events.last()?;
+    let change = fold.changes.remove(&(last.organization.uuid(), last.aggregate_id))?;
+    let (first, state) = (change.first?, change.state?);
+    (!change.merged).then(|| WebhookState {
+        sequence: last.sequence,
+        at: last.recorded_at,
+        signature_valid: first.valid,
+        status: state.status,
+        retry_count: state.retry_count,
+        error_message: state.error,
+        processed_at: state.processed_at,
+        next_retry_at: state.next_retry_at,
+        dead_lettered_at: state.dead_lettered_at,
+        duplicate_count: count(&change.duplicates),
+        body_differs: change.duplicates.iter().any(|(_, differs)| *differs),
+    })
 }
 
 struct VerifiedLater {

@@ -70,7 +70,7 @@ impl Checkpoints {
     }
 
     /// Moves checkpoints in the caller's transaction; false when this follower is not it any more.
-    pub(super) async fn advance(
+    pub(crate) async fn advance(
         connection: &mut PgConnection,
         name: &str,
         epoch: i64,

@@ -23,8 +23,12 @@ const MAX_SELECTIONS: usize = 5_000;
 const MAX_FIELDS: usize = 50_000;
 /// Lists that are not paged, and about how many rows they have at most.
 const LISTS: &[(&str, usize)] = &[
+    // These two read many events for one answer.
+    ("asOf", 40),
+    ("stateAt", 100),
     ("attempts", 4),
     ("buckets", 100),
+    ("conservation", 100),
     ("events", 10),
     ("groups", 50),
     ("names", 10),
@@ -32,7 +36,9 @@ const LISTS: &[(&str, usize)] = &[
     ("platformLedgers", 17),
     ("providers", 5),
     ("secrets", 5),
+    ("secretVersions", 5),
     ("sessions", 10),
+    ("users", 50),
 ];
 
 /// Whether a query may be parsed at all: one pass over its bytes.

@@ -3,10 +3,12 @@
 
 mod analytics;
 mod audit;
+mod conservation;
 mod context;
 mod demo;
 mod destination;
 mod errors;
+mod history;
 mod ids;
 mod insight;
 mod ledger;

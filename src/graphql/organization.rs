@@ -16,6 +16,7 @@ use super::analytics::{Analytics, Grain};
 use super::audit::{self, AuditEntry, AuditFilter};
 use super::context::{Viewer, tenant};
 use super::errors::{Code, internal, unread};
+use super::history::{self, OrganizationState};
 use super::ids::{List, NodeId, decode_cursor, encode_cursor};
 use super::insight::{DeadLetterGroups, Histogram, Ranking};
 use super::ledger::{self, Ledger};
@@ -267,6 +268,9 @@ impl Organization {
     /// admins.
     async fn ledger(&self, context: &Context<'_>) -> Result<Ledger, Error> {
         ledger::of(context, self.0.organization_id())
+    /// Its settings, users and providers as they stood at a time, by its events up to then. For admins.
+    async fn as_of(&self, context: &Context<'_>, time: DateTime<Utc>) -> Result<OrganizationState, Error> {
+        history::as_of(context, self.0.organization_id(), time).await
     }
 
     /// The plan, and what was used of it. For admins.

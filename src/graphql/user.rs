@@ -34,6 +34,15 @@ impl From<Role> for user::Role {
     }
 }
 
+/// The role within an organization; none for super admins.
+pub(super) fn role(role: user::Role) -> Option<Role> {
+    match role {
+        user::Role::Admin => Some(Role::Admin),
+        user::Role::Member => Some(Role::Member),
+        user::Role::SuperAdmin => None,
+    }
+}
+
 /// A person who signs in.
 pub struct User(pub(super) users::User);
 
@@ -69,11 +78,7 @@ impl User {
     }
     /// None for super admins.
     async fn role(&self) -> Option<Role> {
-        match self.0.role.as_str() {
-            "admin" => Some(Role::Admin),
-            "member" => Some(Role::Member),
-            _ => None,
-        }
+        user::Role::ALL.into_iter().find(|role| role.as_str() == self.0.role).and_then(role)
     }
     /// Whether the user may sign in, as far as it is up to the user's own account.
     async fn is_active(&self) -> bool {

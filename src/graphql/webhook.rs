@@ -21,6 +21,7 @@ use super::rows::{
     AttemptsOf, Bodies, BodyOf, DestinationsOf, EventsOf, HeadersOf, LookBacks, ProviderOf, ResponsesOf, load,
 };
 use crate::deliver;
+use crate::log::streams_of;
 
 /// Bodies above this are parsed off the threads that serve everybody.
 const LARGE_BODY: i64 = 256 << 10;
@@ -295,6 +296,45 @@ impl TryFrom<Recorded> for RecordedEvent {
     }
 }
 
+/// Events of one webhook that are folded at most.
+const MAX_SEQUENCE: i32 = 2_000;
+
+/// Where a webhook stood after one of its events.
+#[derive(SimpleObject)]
+pub struct WebhookState {
+    /// The event's place among the webhook's own.
+    sequence: i64,
+    /// When the event was recorded.
+    at: DateTime<Utc>,
+    signature_valid: bool,
+    status: WebhookStatus,
+    retry_count: i32,
+    error_message: Option<String>,
+    processed_at: Option<DateTime<Utc>>,
+    next_retry_at: Option<DateTime<Utc>>,
+    dead_lettered_at: Option<DateTime<Utc>>,
+    duplicate_count: i32,
+    body_differs: bool,
+}
+
+impl From<webhook_logs::WebhookState> for WebhookState {
+    fn from(state: webhook_logs::WebhookState) -> Self {
+        Self {
+            sequence: state.sequence,
+            at: state.at,
+            signature_valid: state.signature_valid,
+            status: state.status.into(),
+            retry_count: state.retry_count,
+            error_message: state.error_message,
+            processed_at: state.processed_at,
+            next_retry_at: state.next_retry_at,
+            dead_lettered_at: state.dead_lettered_at,
+            duplicate_count: state.duplicate_count,
+            body_differs: state.body_differs,
+        }
+    }
+}
+
 /// One delivery from a provider, accepted or rejected.
 pub struct Webhook(
     pub(super) webhook_logs::WebhookLog,
@@ -482,6 +522,19 @@ impl Webhook {
             summaries::previous_of_type(&mut *tenant, self.organization(), &self.0).await.map_err(unread)
         };
         previous.await.map(|row| row.map(Webhook::of)).transpose()
+    }
+    /// Where it stood right after the event of that sequence among its own, 1 to 2,000; null before its first.
+    async fn state_at(&self, context: &Context<'_>, sequence: i32) -> Option<Result<WebhookState, Error>> {
+        let state = async {
+            if !(0..=MAX_SEQUENCE).contains(&sequence) {
+                return Err(Code::BadUserInput.error(format!("a sequence is 1 to {MAX_SEQUENCE}")));
+            }
+            let (limit, ids) = (i64::from(sequence), [self.id_()]);
+            let mut tenant = tenant(context, self.organization()).await?;
+            let events = streams_of(&mut *tenant, self.organization(), "webhook", &ids, limit, limit).await;
+            Ok(webhook_logs::state_after(&events.map_err(unread)?).map(WebhookState::from))
+        };
+        state.await.transpose()
     }
     /// What the log says of this webhook, in order, from its beginning; at most 1,000 events.
     async fn events(&self, context: &Context<'_>) -> Result<Vec<RecordedEvent>, Error> {

@@ -9,6 +9,7 @@ use warp::reply::Response;
 use warp::{Filter, Reply as _};
 
 use super::{Answer, Services, with};
+use crate::conservation;
 
 /// Events that a projection may be behind while the node counts as ready.
 const READY_LAG: i64 = 100_000;
@@ -20,6 +21,9 @@ struct Health {
     status: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reasons: Vec<String>,
+    /// What somebody should look at although requests are served.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 pub(super) fn route(services: Arc<Services>) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
@@ -29,6 +33,9 @@ pub(super) fn route(services: Arc<Services>) -> impl Filter<Extract = (Response,
             let vitals = &services.vitals;
             health(if vitals.is_past_help() { vitals.reasons() } else { vec![] }).into_response()
         });
+    let alive = warp::path!("healthz").and(warp::get()).map(|| {
+        Answer::json(StatusCode::OK, &Health { status: "ok", reasons: vec![], warnings: vec![] }).into_response()
+    });
     let ready = warp::path!("readyz")
         .and(warp::get())
         .and(with(Arc::clone(&services)))
@@ -72,7 +79,21 @@ async fn readiness(services: &Services) -> Answer {
 
 fn health(reasons: Vec<String>) -> Answer {
     if reasons.is_empty() {
-        return Answer::json(StatusCode::OK, &Health { status: "ok", reasons });
+        let warnings = warnings(services).await;
+        return Answer::json(StatusCode::OK, &Health { status: "ok", reasons, warnings });
     }
-    Answer::json(StatusCode::SERVICE_UNAVAILABLE, &Health { status: "unavailable", reasons })
+    Answer::json(StatusCode::SERVICE_UNAVAILABLE, &Health { status: "unavailable", reasons, warnings: vec![] })
+}
+
+/// Where log and read models do not say the same; see [`crate::conservation`].
+async fn warnings(services: &Services) -> Vec<String> {
+    let count = async { conservation::mismatches(&mut *services.app.tenants.everybody().await?).await };
+    match tokio::time::timeout(STORE_LIMIT, count).await {
+        Ok(Ok(0)) | Err(_) => vec![],
+        Ok(Ok(count)) => vec![format!("the read models of {count} organizations do not say what the log says")],
+        Ok(Err(error)) => {
+            tracing::error!(%error, "conservation cannot be read");
+            vec![]
+        }
+    }
 }

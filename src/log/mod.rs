@@ -3,6 +3,7 @@
 //! What deliberately does not live here: what events mean (crate `hookledger-aggregates`), and what
 //! is derived from them (crate `hookledger-projections`).
 
+mod balance;
 mod batch;
 mod commands;
 mod fresh;
@@ -14,12 +15,13 @@ mod stored;
 mod unit;
 mod writer;
 
+pub use balance::{BalanceChange, Standing, balance_changes, standings_before};
 pub use commands::{CommandError, Commands};
 pub use fresh::{FreshBodies, FreshBody};
 pub use heads::{Heads, Positions, Wake};
 pub use read::{
     Batch, Broken, LogSpan, RawRequest, ReadError, Reader, Scope, Touched, bodies_containing, bodies_of, count_after,
-    destination_changes, end_of_stream, events_of, headers_of, positions_at, recorded_at, streams_of,
+    destination_changes, end_of_stream, events_of, headers_of, positions_at, recorded_at, settings_until, streams_of,
 };
 pub use stored::{oldest_after_checkpoint, stored_at};
 pub use unit::{Appended, Body, LogPosition, MonthlyLimit, NewEvent, Sequence, Unit, UsedMonth};

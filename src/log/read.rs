@@ -296,6 +296,36 @@ pub async fn events_of(
     rows.iter().map(|row| event(row, place(row)?)).collect()
 }
 
+/// What changed an organization's settings, users and providers up to a time, in order, up to `limit`
+/// events. Sign-ins, and what only counts, are left out.
+///
+/// # Errors
+/// When the database does not answer or an event cannot be understood.
+pub async fn settings_until(
+    executor: impl PgExecutor<'_>,
+    organization: OrganizationId,
+    time: DateTime<Utc>,
+    limit: i64,
+) -> Result<Vec<RecordedEvent>, ReadError> {
+    let sql = format!(
+        "select {COLUMNS} from events e
+         where e.organization_id = $1 and e.partition = $2 and {} and e.recorded_at <= $3
+           and e.aggregate_type in ('organization', 'user', 'provider')
+           and e.event_type not in ('user.signed_in', 'user.session_ended', 'user.sessions_ended',
+                                    'provider.rejections_suppressed')
+         order by e.position limit $4",
+        Scope::Administrative.condition()
+    );
+    let rows = sqlx::query(&sql)
+        .bind(organization.uuid())
+        .bind(organization.partition().number())
+        .bind(time)
+        .bind(limit)
+        .fetch_all(executor)
+        .await?;
+    rows.iter().map(|row| event(row, place(row)?)).collect()
+}
+
 /// How many events of that scope each partition has after its cursor; a million at most.
 ///
 /// # Errors

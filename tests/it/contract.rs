@@ -56,6 +56,8 @@ const FIELDS: &[(&str, Allowed, &str)] = &[
         SuperAdmins,
         "organizations(first: 5) users(first: 5) providers(first: 5) system auditLog(first: 5) \
          analytics(from: $from, to: $to, grain: HOUR) platformLedgers",
+        "organizations(first: 5) users(first: 5) providers(first: 5) system conservation auditLog(first: 5) \
+         analytics(from: $from, to: $to, grain: HOUR)",
     ),
     ("Viewer", Anybody, "user isSuperAdmin organization sessions"),
     (
@@ -72,6 +74,8 @@ const FIELDS: &[(&str, Allowed, &str)] = &[
         Admins,
         "ledgerId origin publicKey publicKeys checkpoint inclusionProof(position: $position) consistencyProof(from: 0)",
     ),
+    ("Organization", Admins, "plan webhookLimit usage users(first: 5) auditLog(first: 5) events(first: 5)"),
+    ("Organization", Admins, "asOf(time: \"2100-01-01T00:00:00Z\")"),
     // The user here is the member: others of the organization do not see them, but admins do.
     (
         "User",
@@ -90,7 +94,7 @@ const FIELDS: &[(&str, Allowed, &str)] = &[
         "id webhookId createdAt updatedAt provider providerEventId eventType payload rawBody rawBodyBase64 bodySha256
          bodySize contentType headers signatureReceived signatureValid status retryCount canRetry errorMessage receivedAt
          processedAt nextRetryAt deadLetteredAt duplicateCount bodyDiffers suspectedReplay flagged rejection attempts retries events
-         previousOfType",
+         previousOfType stateAt(sequence: 1)",
     ),
 ];
 
@@ -138,6 +142,20 @@ const PARTS: &[(&str, &str)] = &[
     ("ConsistencyProof", "from checkpoint hashes"),
     ("LedgerCheckpoint", "size rootHash signedAt lastPosition note"),
     ("Latency", "p50 p95 p99"),
+    (
+        "Conservation",
+        "organization received pending processing succeeded failed deadLettered duplicates rejected difference differences
+         webhookIds mismatchSince position checkedAt",
+    ),
+    ("OrganizationState", "time name slug plan webhookLimit isActive users providers"),
+    ("UserState", "userId role isActive hasJoined user"),
+    ("ProviderState", "providerId providerName isActive destinationUrl secretVersions"),
+    ("SecretVersionState", "version setAt expiresAt"),
+    (
+        "WebhookState",
+        "sequence at signatureValid status retryCount errorMessage processedAt nextRetryAt deadLetteredAt duplicateCount
+         bodyDiffers",
+    ),
     ("OrganizationConnection", "edges nodes pageInfo"),
     ("OrganizationEdge", "cursor node"),
     ("PageInfo", "endCursor hasNextPage hasPreviousPage startCursor"),

@@ -14,6 +14,7 @@ mod app;
 mod audit;
 mod browser;
 mod commands;
+mod conservation;
 mod contract;
 mod deliveries;
 mod demo;

@@ -424,3 +424,70 @@ async fn a_replay_to_any_position_is_the_fold_of_the_events_up_to_there() {
     assert!(matches!(drop_replay(&store, "x; drop schema public").await, Err(RebuildError::SchemaName(_))));
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_and_webhooks_are_told_as_they_stood() {
+    let app = TestApp::start().await;
+    let admin = app.super_admin().await;
+    let id = app.organization(&admin, "acme", &[("GITHUB", GITHUB_SECRET)]).await;
+    let member = app.user("acme", "bob@example.org", hookledger_aggregates::user::Role::Member).await;
+    app.github("acme", "d-1", "{}").send().await.unwrap();
+    app.github("acme", "d-1", "{\"a\":1}").send().await.unwrap();
+    let before = Utc::now();
+    let provider = admin.data("{ organization(slug: \"acme\") { providers { id } } }", json!({})).await;
+    let provider = &provider["organization"]["providers"][0]["id"];
+    for mutation in [
+        "mutation($id: ID!, $p: ID!) { updateOrganization(input: {id: $id, name: \"Other\", plan: FREE}) { organization { id } }
+             setProviderDestination(input: {providerId: $p, url: \"https://example.com/\"}) { provider { id } } }",
+        "mutation($id: ID!, $p: ID!) { setOrganizationActive(input: {id: $id, isActive: false}) { organization { id } }
+             rotateProviderSecret(input: {providerId: $p, secret: \"new\", graceSeconds: 0}) { provider { id } } }",
+    ] {
+        admin.data(mutation, json!({ "id": id, "p": provider })).await;
+    }
+    let as_of = "query($time: DateTime!) { organization(slug: \"acme\") { asOf(time: $time) { time name plan webhookLimit isActive
+        users { role isActive hasJoined user { email } }
+        providers { providerName isActive destinationUrl secretVersions { version expiresAt } } } } }";
+    let state = async |time: DateTime<Utc>| {
+        let mut data = admin.data(as_of, json!({ "time": time })).await;
+        data["organization"]["asOf"].take()
+    };
+    let then = state(before).await;
+    assert_eq!((&then["name"], &then["plan"], &then["isActive"]), (&json!("acme"), &json!("PREMIUM"), &json!(true)));
+    assert_eq!(
+        then["users"],
+        json!([{ "role": "MEMBER", "isActive": true, "hasJoined": true, "user": { "email": "bob@example.org" } }])
+    );
+    let github = |url: Value, version: u8| {
+        json!([{ "providerName": "GITHUB", "isActive": true, "destinationUrl": url,
+                 "secretVersions": [{ "version": version, "expiresAt": null }] }])
+    };
+    assert_eq!(then["providers"], github(json!(null), 1));
+    let now = state(Utc::now()).await;
+    assert_eq!((&now["name"], &now["plan"], &now["isActive"]), (&json!("Other"), &json!("FREE"), &json!(false)));
+    // The destination's signing secret is version 2.
+    assert_eq!(now["providers"], github(json!("https://example.com/"), 3));
+    assert_eq!(admin.code(as_of, json!({ "time": "2020-01-01T00:00:00Z" })).await, "NOT_FOUND");
+    drop(member);
+
+    // A webhook: received, verified, then its success and the duplicate in either order.
+    let pool = app.database.superuser().await;
+    caught_up(&pool).await;
+    let query = "{ organization(slug: \"acme\") { webhooks(first: 1) { nodes {
+        events { sequence eventType } status duplicateCount bodyDiffers processedAt
+        before: stateAt(sequence: 0) { status } first: stateAt(sequence: 1) { sequence status duplicateCount }
+        last: stateAt(sequence: 2000) { status duplicateCount bodyDiffers processedAt sequence } } } } }";
+    let mut data = admin.data(query, json!({})).await;
+    let webhook = data["organization"]["webhooks"]["nodes"][0].take();
+    let events = webhook["events"].as_array().unwrap().len();
+    assert!(events >= 4, "{webhook}");
+    assert_eq!(webhook["before"], json!(null));
+    assert_eq!(webhook["first"], json!({ "sequence": 1, "status": "PENDING", "duplicateCount": 0 }));
+    for field in ["status", "duplicateCount", "bodyDiffers", "processedAt"] {
+        assert_eq!(webhook["last"][field], webhook[field], "{field}");
+    }
+    assert_eq!((&webhook["last"]["sequence"], &webhook["duplicateCount"]), (&json!(events), &json!(1)));
+    let far =
+        "{ organization(slug: \"acme\") { webhooks(first: 1) { nodes { stateAt(sequence: 2001) { status } } } } }";
+    assert_eq!(admin.code(far, json!({})).await, "BAD_USER_INPUT");
+    app.stop().await;
+}

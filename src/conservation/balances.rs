@@ -1,0 +1,225 @@
+//! The table `conservation`: each organization's counts by the log, and what the last check found.
+
+use chrono::{DateTime, Utc};
+use hookledger_aggregates::{OrganizationId, Partition};
+use sqlx::{FromRow, PgConnection, PgExecutor};
+use uuid::Uuid;
+
+use crate::log::BalanceChange;
+
+/// Organizations that a list has at most.
+const MAX_LISTED: i64 = 1_000;
+
+/// An organization's webhooks by the log, and whether the read models say the same.
+#[derive(Clone, Debug, FromRow)]
+pub struct Balance {
+    pub organization_id: Uuid,
+    pub partition: i32,
+    pub position: i64,
+    pub received: i64,
+    pub duplicates: i64,
+    pub pending: i64,
+    pub processing: i64,
+    pub succeeded: i64,
+    pub failed: i64,
+    pub dead_lettered: i64,
+    pub rejected: i64,
+    pub difference: i64,
+    pub differences: Vec<String>,
+    pub webhook_ids: Vec<Uuid>,
+    pub checked_at: Option<DateTime<Utc>>,
+    pub mismatch_since: Option<DateTime<Utc>>,
+}
+
+/// Every organization that ever got a webhook, those first of whom something differs, then by their
+/// number of webhooks; 1,000 at most. For super admins.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn list(executor: impl PgExecutor<'_>) -> Result<Vec<Balance>, sqlx::Error> {
+    sqlx::query_as(
+        "select * from conservation order by mismatch_since is null, received desc, organization_id limit $1",
+    )
+    .bind(MAX_LISTED)
+    .fetch_all(executor)
+    .await
+}
+
+/// Of how many organizations something differs.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn mismatches(executor: impl PgExecutor<'_>) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("select count(*) from conservation where mismatch_since is not null").fetch_one(executor).await
+}
+
+/// The organizations of whom something differed at the last check.
+pub(super) async fn known_mismatches(connection: &mut PgConnection) -> Result<Vec<Uuid>, sqlx::Error> {
+    sqlx::query_scalar("select organization_id from conservation where mismatch_since is not null")
+        .fetch_all(connection)
+        .await
+}
+
+/// Adds what a stretch of a partition's log changes, and notes that it was counted up to there.
+pub(super) async fn add(
+    connection: &mut PgConnection,
+    partition: Partition,
+    to: i64,
+    changes: &[BalanceChange],
+) -> Result<(), sqlx::Error> {
+    let column = |of: fn(&BalanceChange) -> i64| changes.iter().map(of).collect::<Vec<_>>();
+    sqlx::query(
+        "insert into conservation as c (organization_id, partition, position, received, duplicates, pending,
+                                        processing, succeeded, failed, dead_lettered, rejected)
+         select n.id, $1, $2, n.received, n.duplicates, n.pending, n.processing, n.succeeded, n.failed,
+                n.dead_lettered, n.rejected
+         from unnest($3::uuid[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[],
+                     $10::bigint[], $11::bigint[])
+              as n (id, received, duplicates, pending, processing, succeeded, failed, dead_lettered, rejected)
+         on conflict (organization_id) do update
+         set position = excluded.position, received = c.received + excluded.received,
+             duplicates = c.duplicates + excluded.duplicates, pending = c.pending + excluded.pending,
+             processing = c.processing + excluded.processing, succeeded = c.succeeded + excluded.succeeded,
+             failed = c.failed + excluded.failed, dead_lettered = c.dead_lettered + excluded.dead_lettered,
+             rejected = c.rejected + excluded.rejected",
+    )
+    .bind(partition.number())
+    .bind(to)
+    .bind(changes.iter().map(|change| change.organization_id).collect::<Vec<_>>())
+    .bind(column(|change| change.received))
+    .bind(column(|change| change.duplicates))
+    .bind(column(|change| change.pending))
+    .bind(column(|change| change.processing))
+    .bind(column(|change| change.succeeded))
+    .bind(column(|change| change.failed))
+    .bind(column(|change| change.dead_lettered))
+    .bind(column(|change| change.rejected))
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// What is not as it should be with an organization.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Mismatch {
+    pub(super) organization: OrganizationId,
+    pub(super) partition: i32,
+    pub(super) difference: i64,
+    pub(super) differences: Vec<String>,
+}
+
+/// Counts by the log and by the read model, in the order of [`NAMES`].
+#[derive(FromRow)]
+struct Compared {
+    organization_id: Uuid,
+    partition: i32,
+    received: i64,
+    log: Vec<i64>,
+    kept: Vec<i64>,
+}
+
+const NAMES: [&str; 6] = ["pending", "processing", "succeeded", "failed", "dead-lettered", "rejected"];
+
+/// The organizations of some partitions of whom something differs, as the caller's snapshot has them.
+pub(super) async fn compare(connection: &mut PgConnection, partitions: &[i32]) -> Result<Vec<Mismatch>, sqlx::Error> {
+    let rows: Vec<Compared> = sqlx::query_as(
+        "select * from (
+             select organization_id, get_byte(uuid_send(organization_id), 15) % 16 as partition,
+                    coalesce(c.received, 0) as received,
+                    array[coalesce(c.pending, 0), coalesce(c.processing, 0), coalesce(c.succeeded, 0),
+                          coalesce(c.failed, 0), coalesce(c.dead_lettered, 0), coalesce(c.rejected, 0)] as log,
+                    array[coalesce(b.pending, 0), coalesce(b.processing, 0), coalesce(b.succeeded, 0),
+                          coalesce(b.failed, 0), coalesce(b.dead_lettered, 0), coalesce(b.rejected, 0)] as kept
+             from conservation c full join webhook_balances b using (organization_id)) n
+         where partition = any ($1)
+           and (log <> kept or received <> log[1] + log[2] + log[3] + log[4] + log[5])",
+    )
+    .bind(partitions)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(mismatch).collect())
+}
+
+fn mismatch(row: Compared) -> Mismatch {
+    let (mut moved, mut differences) = (0, Vec::new());
+    for ((name, log), kept) in NAMES.into_iter().zip(&row.log).zip(&row.kept) {
+        if log != kept {
+            moved += (log - kept).abs();
+            differences.push(format!("{name}: {log} by the log, {kept} in the read model"));
+        }
+    }
+    // A webhook that is in one place instead of another is counted at both.
+    let balance = (row.log.iter().sum::<i64>() - row.kept.iter().sum::<i64>()).abs();
+    let mut difference = (moved + balance) / 2;
+    let standing: i64 = row.log.iter().take(5).sum();
+    if row.received != standing {
+        difference += (row.received - standing).abs();
+        differences.push(format!("{} received by the log, of which {standing} stand somewhere", row.received));
+    }
+    let organization = OrganizationId::new(row.organization_id);
+    Mismatch { organization, partition: row.partition, difference, differences }
+}
+
+/// Notes that the organizations of some partitions were compared, and what differs. Rows of whom
+/// nothing differs are written every 15 seconds.
+pub(super) async fn note(
+    connection: &mut PgConnection,
+    partitions: &[i32],
+    positions: &[i64],
+    mismatches: &[(Mismatch, Vec<Uuid>)],
+) -> Result<(), sqlx::Error> {
+    let ids: Vec<Uuid> = mismatches.iter().map(|(mismatch, _)| mismatch.organization.uuid()).collect();
+    sqlx::query(
+        "update conservation c
+         set position = n.position, checked_at = now(), difference = 0, differences = '{}', webhook_ids = '{}',
+             mismatch_since = null
+         from unnest($1::int[], $2::bigint[]) as n (partition, position)
+         where c.partition = n.partition and c.organization_id <> all ($3)
+           and (c.checked_at is null or c.checked_at < now() - interval '15 seconds' or c.mismatch_since is not null)",
+    )
+    .bind(partitions)
+    .bind(positions)
+    .bind(&ids)
+    .execute(&mut *connection)
+    .await?;
+    for (mismatch, webhooks) in mismatches {
+        let position = partitions.iter().position(|partition| *partition == mismatch.partition);
+        sqlx::query(
+            "insert into conservation as c (organization_id, partition, position, received, duplicates, pending,
+                                            processing, succeeded, failed, dead_lettered, rejected, difference,
+                                            differences, webhook_ids, checked_at, mismatch_since)
+             values ($1, $2, $3, 0, 0, 0, 0, 0, 0, 0, 0, $4, $5, $6, now(), now())
+             on conflict (organization_id) do update
+             set position = $3, difference = $4, differences = $5, webhook_ids = $6, checked_at = now(),
+                 mismatch_since = coalesce(c.mismatch_since, now())",
+        )
+        .bind(mismatch.organization.uuid())
+        .bind(mismatch.partition)
+        .bind(position.and_then(|index| positions.get(index)).copied().unwrap_or_default())
+        .bind(mismatch.difference)
+        .bind(&mismatch.differences)
+        .bind(webhooks)
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Which of some webhooks of an organization have a row, and where it says that they stand.
+pub(super) async fn kept(
+    connection: &mut PgConnection,
+    organization: OrganizationId,
+    webhooks: &[Uuid],
+) -> Result<Vec<(Uuid, String)>, sqlx::Error> {
+    let ids: Vec<_> = webhooks.iter().map(|id| hookledger_aggregates::WebhookId::new(*id)).collect();
+    let rows = hookledger_projections::webhook_logs::find_many(connection, organization, &ids).await?;
+    let place = |row: &hookledger_projections::webhook_logs::WebhookLog| match row.status.as_str() {
+        "success" => "succeeded",
+        "failed" if !row.signature_valid => "rejected",
+        "failed" if row.dead_lettered_at.is_some() => "dead_lettered",
+        "failed" => "failed",
+        "processing" => "processing",
+        _ => "pending",
+    };
+    Ok(rows.iter().map(|row| (row.webhook_id, place(row).to_owned())).collect())
+}

@@ -1,0 +1,184 @@
+//! Where webhooks stand, counted from their events alone: for checking what is derived from them.
+//!
+//! Each event that moves a webhook says by its type where to; where from is said by the one before it in
+//! its stream. So a stretch of the log can be counted without knowing anything of what came before.
+
+use hookledger_aggregates::OrganizationId;
+use sqlx::{FromRow, PgConnection};
+use uuid::Uuid;
+
+use super::unit::LogPosition;
+
+/// Where each event leaves its webhook. A merged one is nowhere: it is a duplicate of another.
+const MOVES: [(&str, &str); 12] = [
+    ("webhook.received", "pending"),
+    ("webhook.received_unverified", "pending"),
+    ("webhook.verification_failed", "rejected"),
+    ("webhook.rejected", "rejected"),
+    ("webhook.merged", "merged"),
+    ("webhook.attempt_started", "processing"),
+    ("webhook.attempt_succeeded", "succeeded"),
+    ("webhook.attempt_failed", "failed"),
+    ("webhook.attempt_abandoned", "failed"),
+    ("webhook.retry_scheduled", "failed"),
+    ("webhook.dead_lettered", "dead_lettered"),
+    ("webhook.retry_requested", "pending"),
+];
+
+/// By how much a stretch of the log changes the counts of an organization.
+#[derive(Clone, Debug, PartialEq, Eq, FromRow)]
+pub struct BalanceChange {
+    pub organization_id: Uuid,
+    pub received: i64,
+    pub duplicates: i64,
+    pub pending: i64,
+    pub processing: i64,
+    pub succeeded: i64,
+    pub failed: i64,
+    pub dead_lettered: i64,
+    pub rejected: i64,
+}
+
+fn moves() -> (Vec<&'static str>, Vec<&'static str>) {
+    MOVES.into_iter().unzip()
+}
+
+/// How the events after a place up to another position of its partition change the counts.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn balance_changes(
+    connection: &mut PgConnection,
+    after: LogPosition,
+    to: i64,
+) -> Result<Vec<BalanceChange>, sqlx::Error> {
+    let (types, places) = moves();
+    sqlx::query_as(
+        "with moves as (select * from unnest($4::text[], $5::text[]) as m (event_type, place)),
+         batch as (
+             select e.organization_id, e.aggregate_id, e.sequence, e.event_type, m.place
+             from events e left join moves m using (event_type)
+             where e.partition = $1 and e.position > $2 and e.position <= $3 and e.aggregate_type = 'webhook'
+               and (m.place is not null or e.event_type = 'webhook.duplicate_received')
+         ),
+         streams as (
+             select organization_id, aggregate_id, min(sequence) as first,
+                    (array_agg(place order by sequence desc))[1] as place
+             from batch where place is not null group by 1, 2
+         ),
+         moved as (
+             select organization_id, place, 1 as n from streams
+             union all
+             select s.organization_id, before.place, -1
+             from streams s
+             cross join lateral (
+                 select m.place from events e join moves m using (event_type)
+                 where e.aggregate_id = s.aggregate_id and e.aggregate_type = 'webhook' and e.sequence < s.first
+                   and e.partition = $1
+                 order by e.sequence desc limit 1) before
+             where s.first > 1
+         ),
+         places as (
+             select organization_id,
+                    coalesce(sum(n) filter (where place = 'pending'), 0)::bigint as pending,
+                    coalesce(sum(n) filter (where place = 'processing'), 0)::bigint as processing,
+                    coalesce(sum(n) filter (where place = 'succeeded'), 0)::bigint as succeeded,
+                    coalesce(sum(n) filter (where place = 'failed'), 0)::bigint as failed,
+                    coalesce(sum(n) filter (where place = 'dead_lettered'), 0)::bigint as dead_lettered,
+                    coalesce(sum(n) filter (where place = 'rejected'), 0)::bigint as rejected
+             from moved group by 1
+         ),
+         receipts as (
+             select organization_id,
+                    count(*) filter (where event_type in ('webhook.received', 'webhook.received_unverified'))
+                        - count(*) filter (where event_type in ('webhook.verification_failed', 'webhook.merged'))
+                        as received,
+                    count(*) filter (where event_type = 'webhook.duplicate_received') as duplicates
+             from batch group by 1
+         )
+         select r.organization_id, r.received, r.duplicates, coalesce(p.pending, 0) as pending,
+                coalesce(p.processing, 0) as processing, coalesce(p.succeeded, 0) as succeeded,
+                coalesce(p.failed, 0) as failed, coalesce(p.dead_lettered, 0) as dead_lettered,
+                coalesce(p.rejected, 0) as rejected
+         from receipts r left join places p using (organization_id)
+         order by r.organization_id",
+    )
+    .bind(after.partition.number())
+    .bind(after.position)
+    .bind(to)
+    .bind(types)
+    .bind(places)
+    .fetch_all(connection)
+    .await
+}
+
+/// A webhook, where its events up to some position leave it, and the position of the first of them.
+#[derive(Clone, Debug, FromRow)]
+pub struct Standing {
+    pub webhook_id: Uuid,
+    pub position: i64,
+    pub place: Option<String>,
+}
+
+/// The newest webhooks of an organization that were received before a position, and where they stood
+/// at another one.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn standings_before(
+    connection: &mut PgConnection,
+    organization: OrganizationId,
+    before: i64,
+    at: i64,
+    limit: i64,
+) -> Result<Vec<Standing>, sqlx::Error> {
+    let (types, places) = moves();
+    sqlx::query_as(
+        "with moves as (select * from unnest($6::text[], $7::text[]) as m (event_type, place))
+         select f.aggregate_id::uuid as webhook_id, f.position, last.place
+         from (
+             select aggregate_id, position from events
+             where partition = $1 and organization_id = $2 and position < $3 and aggregate_type = 'webhook'
+               and event_type in ('webhook.received', 'webhook.received_unverified', 'webhook.rejected')
+             order by position desc limit $5) f
+         left join lateral (
+             select m.place from events e join moves m using (event_type)
+             where e.aggregate_id = f.aggregate_id and e.aggregate_type = 'webhook' and e.partition = $1
+               and e.position <= $4
+             order by e.sequence desc limit 1) last on true
+         order by f.position desc",
+    )
+    .bind(organization.partition().number())
+    .bind(organization.uuid())
+    .bind(before)
+    .bind(at)
+    .bind(limit)
+    .bind(types)
+    .bind(places)
+    .fetch_all(connection)
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use hookledger_aggregates::Event;
+
+    use super::*;
+
+    /// These leave their webhook where it is, or are alone in a stream that holds none.
+    const STAYS: [&str; 4] = [
+        "webhook.signature_verified",
+        "webhook.duplicate_received",
+        "webhook.identified",
+        "webhook.transmission_bound",
+    ];
+
+    #[test]
+    fn every_event_of_a_webhook_moves_it_or_is_known_not_to() {
+        let types: Vec<_> = Event::types().map(|(name, _)| name).filter(|name| name.starts_with("webhook.")).collect();
+        assert_eq!(types.len(), MOVES.len() + STAYS.len());
+        for name in types {
+            assert!(MOVES.iter().any(|(moves, _)| *moves == name) != STAYS.contains(&name), "{name}");
+        }
+    }
+}
