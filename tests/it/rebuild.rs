@@ -433,6 +433,8 @@ async fn settings_and_webhooks_are_told_as_they_stood() {
     let member = app.user("acme", "bob@example.org", hookledger_aggregates::user::Role::Member).await;
     app.github("acme", "d-1", "{}").send().await.unwrap();
     app.github("acme", "d-1", "{\"a\":1}").send().await.unwrap();
+    let done = |nodes: &[Value]| nodes.iter().all(|node| node["status"] == "SUCCESS" && node["duplicateCount"] == 1);
+    admin.webhooks_until("acme", "status duplicateCount", |nodes| nodes.len() == 1 && done(nodes)).await;
     let before = Utc::now();
     let provider = admin.data("{ organization(slug: \"acme\") { providers { id } } }", json!({})).await;
     let provider = &provider["organization"]["providers"][0]["id"];
@@ -470,8 +472,6 @@ async fn settings_and_webhooks_are_told_as_they_stood() {
     drop(member);
 
     // A webhook: received, verified, then its success and the duplicate in either order.
-    let pool = app.database.superuser().await;
-    caught_up(&pool).await;
     let query = "{ organization(slug: \"acme\") { webhooks(first: 1) { nodes {
         events { sequence eventType } status duplicateCount bodyDiffers processedAt
         before: stateAt(sequence: 0) { status } first: stateAt(sequence: 1) { sequence status duplicateCount }
