@@ -150,7 +150,7 @@ fn mismatch(row: Compared) -> Mismatch {
     }
     // A webhook that is in one place instead of another is counted at both.
     let balance = (row.log.iter().sum::<i64>() - row.kept.iter().sum::<i64>()).abs();
-    let mut difference = (moved + balance) / 2;
+    let mut difference = i64::midpoint(moved, balance);
     let standing: i64 = row.log.iter().take(5).sum();
     if row.received != standing {
         difference += (row.received - standing).abs();
