@@ -122,6 +122,7 @@ fn main() -> anyhow::Result<()> {
                 println!("{}", name.as_ref().map_or_else(|| key.to_string(), |name| key.named(name)));
             }
             Ok(())
+        }
         Command::Projections(arguments) => {
             with_store(&arguments.store, None, async |store| commands::projections::run(&store, &arguments).await)
         }

@@ -35,14 +35,10 @@ use crate::lane::{Lane, Niceness};
 use crate::log::{Commands, FreshBodies, Heads, Log, Reader, Writer};
 use crate::mail::{MailQueue, Transport, TransportError};
 use crate::receive::paypal::{self, CertificateStore, Fetch, FetchFromPaypal, Verifier};
-<<<<<<< HEAD
-use crate::receive::{BodyBudget, Limits as MonthlyLimits, Parts, Receiver, RejectionCounter, Rejections};
+use crate::receive::{Admission, BodyBudget, Limits as MonthlyLimits, Parts, Receiver, RejectionCounter, Rejections};
 use crate::relay::RelayError;
 #[cfg(feature = "eventstore")]
 use crate::relay::{Relay, Target};
-=======
-use crate::receive::{Admission, BodyBudget, Limits as MonthlyLimits, Parts, Receiver, RejectionCounter, Rejections};
->>>>>>> 16108e9 (receive: bursts are borne, overloads are not)
 use crate::sandbox::Sandbox;
 use crate::secrets::vault::{Vault, VaultError};
 use crate::settings;

@@ -11,6 +11,5 @@ mod projector;
 pub use checkpoints::{Checkpoints, Lag, Standing};
 pub use follower::{Followed, Follower, Handler, HandlerError, Step, UnderPressure};
 #[cfg(feature = "eventstore")]
-pub use follower::{Follower, Handler, HandlerError, Step};
 pub(crate) use lease::Lease;
 pub use projector::Projector;

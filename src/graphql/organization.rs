@@ -268,6 +268,8 @@ impl Organization {
     /// admins.
     async fn ledger(&self, context: &Context<'_>) -> Result<Ledger, Error> {
         ledger::of(context, self.0.organization_id())
+    }
+
     /// Its settings, users and providers as they stood at a time, by its events up to then. For admins.
     async fn as_of(&self, context: &Context<'_>, time: DateTime<Utc>) -> Result<OrganizationState, Error> {
         history::as_of(context, self.0.organization_id(), time).await

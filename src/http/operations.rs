@@ -31,11 +31,8 @@ pub(super) fn route(services: Arc<Services>) -> impl Filter<Extract = (Response,
         warp::path!("healthz").and(warp::get()).and(with(Arc::clone(&services))).map(|services: Arc<Services>| {
             // Only what a restart would mend.
             let vitals = &services.vitals;
-            health(if vitals.is_past_help() { vitals.reasons() } else { vec![] }).into_response()
+            health(if vitals.is_past_help() { vitals.reasons() } else { vec![] }, vec![]).into_response()
         });
-    let alive = warp::path!("healthz").and(warp::get()).map(|| {
-        Answer::json(StatusCode::OK, &Health { status: "ok", reasons: vec![], warnings: vec![] }).into_response()
-    });
     let ready = warp::path!("readyz")
         .and(warp::get())
         .and(with(Arc::clone(&services)))
@@ -74,15 +71,15 @@ async fn readiness(services: &Services) -> Answer {
         }
     };
     reasons.extend(services.vitals.reasons());
-    health(reasons)
+    let warnings = if reasons.is_empty() { warnings(services).await } else { vec![] };
+    health(reasons, warnings)
 }
 
-fn health(reasons: Vec<String>) -> Answer {
+fn health(reasons: Vec<String>, warnings: Vec<String>) -> Answer {
     if reasons.is_empty() {
-        let warnings = warnings(services).await;
         return Answer::json(StatusCode::OK, &Health { status: "ok", reasons, warnings });
     }
-    Answer::json(StatusCode::SERVICE_UNAVAILABLE, &Health { status: "unavailable", reasons, warnings: vec![] })
+    Answer::json(StatusCode::SERVICE_UNAVAILABLE, &Health { status: "unavailable", reasons, warnings })
 }
 
 /// Where log and read models do not say the same; see [`crate::conservation`].
