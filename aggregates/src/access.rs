@@ -32,6 +32,14 @@ pub enum AccessEvent {
     /// The filter is JSON of ours, as it was asked for.
     #[serde(rename = "access.audit_exported")]
     AuditExported { format: Label, filter: Label },
+    /// The log was checked against its ledger. `finding` says what was wrong first, if anything was.
+    #[serde(rename = "access.ledger_verified")]
+    LedgerVerified {
+        ledgers: u64,
+        events: u64,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        finding: Option<Label>,
+    },
 }
 
 /// Why somebody with an account was not let in.
@@ -49,6 +57,7 @@ aggregate!(Access, "access", AccessCommand, AccessEvent, Infallible, {
     SignInRefused => "access.sign_in_refused" v 1,
     RefusalsSuppressed => "access.refusals_suppressed" v 1,
     AuditExported => "access.audit_exported" v 1,
+    LedgerVerified => "access.ledger_verified" v 1,
 });
 
 impl Access {

@@ -29,6 +29,9 @@ pub struct Receipt {
     pub body_sha256: String,
     /// Bytes.
     pub body_size: u64,
+    /// SHA-256 of the headers that are kept, as they are kept, in hex. Version 1 left it out.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub headers_sha256: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub content_type: Option<Label>,
     /// The signature header as it came, cut to a bound.
@@ -311,14 +314,14 @@ pub enum WebhookEvent {
 }
 
 aggregate!(Webhook, "webhook", WebhookCommand, WebhookEvent, WebhookError, {
-    Received => "webhook.received" v 1,
+    Received => "webhook.received" v 2,
     SignatureVerified => "webhook.signature_verified" v 1,
-    ReceivedUnverified => "webhook.received_unverified" v 1,
+    ReceivedUnverified => "webhook.received_unverified" v 2,
     VerificationFailed => "webhook.verification_failed" v 1,
     Merged => "webhook.merged" v 1,
     Identified => "webhook.identified" v 1,
     TransmissionBound => "webhook.transmission_bound" v 1,
-    Rejected => "webhook.rejected" v 1,
+    Rejected => "webhook.rejected" v 2,
     DuplicateReceived => "webhook.duplicate_received" v 1,
     AttemptStarted => "webhook.attempt_started" v 1,
     AttemptSucceeded => "webhook.attempt_succeeded" v 1,
@@ -538,6 +541,7 @@ mod tests {
             event_type: Some(Label::new("push")),
             body_sha256: "aa".into(),
             body_size: 2,
+            headers_sha256: None,
             content_type: None,
             signature: None,
         }

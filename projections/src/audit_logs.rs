@@ -164,12 +164,13 @@ struct Entry {
 }
 
 /// What happens and leaves no field of its resource with another value.
-const FACTS: [&str; 8] = [
+const FACTS: [&str; 9] = [
     "signed_in",
     "session_ended",
     "sessions_ended",
     "retry_requested",
     "exported",
+    "verified",
     "action_refused",
     "sign_in_refused",
     "refusals_suppressed",
@@ -234,6 +235,9 @@ fn access(event: &AccessEvent) -> (&'static str, (&'static str, Value)) {
         }
         AccessEvent::AuditExported { format, filter } => {
             ("audit_log", ("exported", json!({"format": format, "filter": filter})))
+        }
+        AccessEvent::LedgerVerified { ledgers, events, finding } => {
+            ("audit_log", ("verified", json!({"ledgers": ledgers, "events": events, "finding": finding})))
         }
     }
 }

@@ -39,6 +39,8 @@ struct Delivery<'a> {
     request: &'a Request,
     claims: &'a Claims,
     sha256: &'a str,
+    /// Those that are kept, as they are kept.
+    headers: Vec<u8>,
     webhook: WebhookId,
     transmission: Option<TransmissionId>,
     metadata: Metadata,
@@ -50,7 +52,7 @@ impl Delivery<'_> {
     }
 
     fn receipt(&self) -> Receipt {
-        receipt(self.endpoint, self.request, self.claims, self.sha256.to_owned())
+        receipt(self.endpoint, self.request, self.claims, self.sha256.to_owned(), Some(&self.headers))
     }
 
     /// Binds the transmission, where there is one that is not bound yet.
@@ -64,8 +66,8 @@ impl Delivery<'_> {
     }
 
     fn body(&self, webhook: WebhookId) -> Body {
-        let headers = kept_headers(&self.request.headers);
-        Body { organization: self.organization(), webhook, headers, body: self.request.body.bytes.clone() }
+        let (headers, body) = (self.headers.clone(), self.request.body.bytes.clone());
+        Body { organization: self.organization(), webhook, headers, body }
     }
 }
 
@@ -85,6 +87,7 @@ impl Receiver {
             webhook: WebhookId::derive(endpoint.provider.id, &identity(&claims, &sha256)),
             transmission: verified.transmission().map(|id| TransmissionId::derive(endpoint.provider.id, id)),
             metadata: request.by.clone(),
+            headers: kept_headers(&request.headers),
             request: &request,
             claims: &claims,
             sha256: &sha256,
@@ -216,6 +219,7 @@ impl Receiver {
             webhook,
             transmission: None,
             metadata: request.by.clone(),
+            headers: kept_headers(&request.headers),
             request: &request,
             claims: &claims,
             sha256: &sha256,

@@ -225,16 +225,19 @@ impl Receiver {
             return Err(ReceiveError::RateLimited { retry_after });
         }
         let webhook = WebhookId::new(Uuid::now_v7());
-        let receipt = receipt(endpoint, &request, claims, sha256);
+        // Of a large body neither is kept.
+        let headers = (request.body.bytes.len() <= REJECTED_BODY_LIMIT).then(|| kept_headers(&request.headers));
+        let receipt = receipt(endpoint, &request, claims, sha256, headers.as_deref());
         let Refusal { reason, detail } = refusal;
         let command = WebhookCommand::Reject { receipt, reason, detail };
         let metadata = std::mem::take(&mut request.by);
         let mut unit = unit(endpoint.organization, webhook, Sequence::At(1), &Webhook::default(), command, &metadata)?;
-        if request.body.bytes.len() <= REJECTED_BODY_LIMIT {
-            let headers = kept_headers(&request.headers);
-            unit.body =
-                Some(Body { organization: endpoint.organization, webhook, headers, body: request.body.bytes.clone() });
-        }
+        unit.body = headers.map(|headers| Body {
+            organization: endpoint.organization,
+            webhook,
+            headers,
+            body: request.body.bytes.clone(),
+        });
         if self.log.append(unit).await.is_err() {
             self.rejections.count(endpoint.organization, endpoint.provider.id);
             return Ok(None);
@@ -259,7 +262,14 @@ fn identity(claims: &Claims, sha256: &str) -> Vec<u8> {
     claims.event_id.clone().unwrap_or_else(|| format!("sha256:{sha256}").into_bytes())
 }
 
-fn receipt(endpoint: &Endpoint, request: &Request, claims: &Claims, body_sha256: String) -> Receipt {
+/// `headers` are those that are kept, if they are.
+fn receipt(
+    endpoint: &Endpoint,
+    request: &Request,
+    claims: &Claims,
+    body_sha256: String,
+    headers: Option<&[u8]>,
+) -> Receipt {
     let content_type = request.headers.get(http::header::CONTENT_TYPE);
     Receipt {
         provider_id: endpoint.provider.id,
@@ -268,6 +278,7 @@ fn receipt(endpoint: &Endpoint, request: &Request, claims: &Claims, body_sha256:
         event_type: claims.event_type.clone(),
         body_sha256,
         body_size: request.body.bytes.len() as u64,
+        headers_sha256: headers.map(|headers| hex::encode(Sha256::digest(headers))),
         content_type: content_type.map(|value| Label::from_bytes(value.as_bytes())),
         signature: claims.signature.clone(),
     }
