@@ -165,10 +165,18 @@ impl ServeSettings {
     /// Where checkpoints are appended, if anywhere.
     #[must_use]
     pub fn checkpoint_file(&self) -> Option<PathBuf> {
-        match &self.checkpoint_file {
-            None => Some(self.store.data_dir.join("checkpoints.jsonl")),
+        self.store.checkpoint_file(self.checkpoint_file.as_deref())
+    }
+}
+
+impl StoreSettings {
+    /// Where checkpoints are appended, if anywhere; `set` is what the setting says.
+    #[must_use]
+    pub fn checkpoint_file(&self, set: Option<&Path>) -> Option<PathBuf> {
+        match set {
+            None => Some(self.data_dir.join("checkpoints.jsonl")),
             Some(none) if none.as_os_str() == "none" => None,
-            Some(path) => Some(path.clone()),
+            Some(path) => Some(path.to_owned()),
         }
     }
 }

@@ -7,11 +7,14 @@ mod commands;
 
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use hookledger::audit::LedgerId;
 use hookledger::audit::checkpoint::{LedgerKeys, Origin};
+use hookledger::audit::command::{self, AuditCommand, VerifySettings};
+use hookledger::audit::verify::{Verification, report};
 use hookledger::config::{ServeSettings, StoreSettings, with_file};
 use hookledger::node::Core;
 use hookledger::secrets::master::generate;
@@ -62,6 +65,9 @@ enum Command {
     Projections(commands::projections::Projections),
     /// Builds the read models as they stood at some time, beside the live ones, and compares them.
     Replay(commands::replay::ReplayCommand),
+    /// Exports an organization's ledger, and checks a ledger or an export.
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Prints the GraphQL schema.
     Schema,
 }
@@ -83,7 +89,7 @@ struct SignInLink {
     store: StoreSettings,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let cli = parse()?;
     // Lines are written by a thread of their own, many at once where many come; the guard writes the
     // last ones. A reader of the log who has stopped reading holds up nobody's webhook.
@@ -95,7 +101,7 @@ fn main() -> anyhow::Result<()> {
         .json()
         .flatten_event(true)
         .init();
-    match cli.command {
+    let done = match cli.command {
         Command::Serve(settings) => {
             allow_many_files(settings.max_connections);
             let threads = settings.threads;
@@ -129,7 +135,45 @@ fn main() -> anyhow::Result<()> {
         Command::Replay(arguments) => {
             with_store(&arguments.store, None, async |store| commands::replay::run(&store, &arguments).await)
         }
+        Command::Audit(AuditCommand::Export(settings)) => with_store(&settings.ledger.store, None, async |store| {
+            let (path, exported) = command::export(&store, &settings).await?;
+            let trailer = &exported.trailer;
+            println!(
+                "{}: {} events, {} requests, sha256 {}",
+                path.display(),
+                trailer.events,
+                trailer.requests,
+                trailer.sha256
+            );
+            if exported.left_out > 0 {
+                println!("{} checkpoints are left out: none of the keys at hand signed them", exported.left_out);
+            }
+            Ok(())
+        }),
+        Command::Audit(AuditCommand::Verify(settings)) => return Ok(verify(&settings)),
         Command::Schema => Ok(std::io::stdout().write_all(hookledger::graphql::sdl().as_bytes())?),
+    };
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+/// 0 where nothing is wrong, 1 where something is, 2 where that could not be found out.
+fn verify(settings: &VerifySettings) -> ExitCode {
+    let found: anyhow::Result<Verification> = match &settings.file {
+        Some(file) => command::verify_file(file, settings).map_err(Into::into),
+        None => with_store(&settings.ledger.store, None, async |store| {
+            command::verify_store(&store, settings).await.map_err(Into::into)
+        }),
+    };
+    let reported = found.and_then(|found| command::write_report(&found, settings).map(|()| found).map_err(Into::into));
+    match reported {
+        Ok(found) => {
+            print!("{}", report::text(&found));
+            if found.is_intact() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            println!("NOT CHECKED: {error:#}");
+            ExitCode::from(2)
+        }
     }
 }
 
@@ -170,11 +214,11 @@ fn parse() -> anyhow::Result<Cli> {
 }
 
 /// Runs a command with its store, embedded where no other is named, and stops what it started.
-fn with_store(
+fn with_store<T>(
     settings: &StoreSettings,
     threads: Option<usize>,
-    run: impl AsyncFnOnce(Store) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
+    run: impl AsyncFnOnce(Store) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let embedded = match settings.database_url {
         Some(_) => None,
         None => Some(Embedded::start(&settings.data_dir).context("the embedded store does not start")?),

@@ -113,12 +113,7 @@ impl Checkpoint {
     /// # Errors
     /// When the deployment's name cannot be a key's.
     pub fn sign(&self, keys: &LedgerKeys) -> Result<String, CheckpointError> {
-        let mut note = Note::new(&self.text()?, &[])?;
-        let name = self.origin.to_string();
-        let signers: Vec<_> = keys.0.iter().map(|key| Named { name: &name, key }).collect();
-        let signers: Vec<&dyn Signer> = signers.iter().map(|signer| signer as &dyn Signer).collect();
-        note.add_sigs(&signers)?;
-        String::from_utf8(note.to_bytes()).map_err(|_| CheckpointError::Form("it is not text"))
+        keys.sign_note(&self.origin, &self.text()?)
     }
 
     /// Reads a note that one of these keys signed.
@@ -185,6 +180,17 @@ impl LedgerKeys {
         Self(keys.collect())
     }
 
+    /// A text of some tree, signed with every key. It must not be one that could be taken for a
+    /// checkpoint.
+    pub(super) fn sign_note(&self, origin: &Origin, text: &[u8]) -> Result<String, CheckpointError> {
+        let mut note = Note::new(text, &[])?;
+        let name = origin.to_string();
+        let signers: Vec<_> = self.0.iter().map(|key| Named { name: &name, key }).collect();
+        let signers: Vec<&dyn Signer> = signers.iter().map(|signer| signer as &dyn Signer).collect();
+        note.add_sigs(&signers)?;
+        String::from_utf8(note.to_bytes()).map_err(|_| CheckpointError::Form("it is not text"))
+    }
+
     /// What verifies their signatures, the first one first.
     #[must_use]
     pub fn public(&self) -> Vec<PublicKey> {
@@ -238,6 +244,29 @@ impl FromStr for PublicKey {
         let bytes = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()).ok_or(CheckpointError::Key)?;
         VerifyingKey::from_bytes(&bytes).map(Self).map_err(|_| CheckpointError::Key)
     }
+}
+
+/// The text of a note of some tree, and the keys that signed it. Every signature must be that of a known
+/// key and there once: not a byte may be added.
+pub(super) fn open_note(
+    note: &str,
+    origin: &Origin,
+    keys: &[PublicKey],
+) -> Result<(String, Vec<PublicKey>), CheckpointError> {
+    let lines = note.lines().filter(|line| line.starts_with("— ")).count();
+    let (written, note) = (note, Note::from_bytes(note.as_bytes())?);
+    let name = origin.to_string();
+    let named: Vec<_> = keys.iter().map(|key| (*key, key.named(&name))).collect();
+    let verifiers = named.iter().filter_map(|(_, key)| StandardVerifier::new(key).ok());
+    let (signed, unknown) =
+        note.verify(&VerifierList::new(verifiers.map(|verifier| Box::new(verifier) as Box<dyn Verifier>).collect()))?;
+    if !unknown.is_empty() || signed.len() != lines || note.to_bytes() != written.as_bytes() {
+        return Err(CheckpointError::Form("a signature is of an unknown key, or there twice"));
+    }
+    let id_of = |key: &PublicKey| key_id(&name, &[&[ED25519][..], &key.to_bytes()].concat());
+    let by = keys.iter().copied().filter(|key| signed.iter().any(|signature| signature.id() == id_of(key))).collect();
+    let text = String::from_utf8(note.text().to_vec()).map_err(|_| CheckpointError::Form("it is not text"))?;
+    Ok((text, by))
 }
 
 /// A key under the name of one tree.

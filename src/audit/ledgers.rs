@@ -151,14 +151,15 @@ impl Ledgers {
             let note = checkpoint.sign(&self.0.keys)?;
             signed.push(Signed { ledger, size, root, last, signed_at, note });
         }
-        // First to where the database's owner does not reach. A disk that is full holds up no proof.
+        // Once it is in the file it was in the database: that one is missing there is a finding of `verify`.
+        store::keep(&self.0.pool, &signed).await?;
+        // A disk that is full holds up no proof.
         if let Some(file) = &self.0.file
             && let Err(error) = file.append(signed.iter().map(|signed| signed.note.clone()).collect()).await
         {
             metrics::counter!("hookledger_checkpoint_file_errors_total").increment(1);
             tracing::error!(path = %file.path().display(), %error, "checkpoints could not be appended to their file");
         }
-        store::keep(&self.0.pool, &signed).await?;
         metrics::counter!("hookledger_checkpoints_signed_total").increment(signed.len() as u64);
         if let Some(witness) = &self.0.witness {
             for signed in signed {

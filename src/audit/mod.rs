@@ -5,11 +5,15 @@
 //! [`checkpoint`] how the head of a tree is signed. Those three are pure; a verifier needs no more.
 //! [`LedgerFollower`] makes the trees, as a follower of the log; [`store`] and [`lookup`] have their tables.
 //! [`Ledgers`] signs and proves; [`file`] and [`Witness`] take what was signed out of the database.
+//! [`export`] writes and reads files that prove themselves, [`verify`] checks a store; [`command`] is what the
+//! operator runs.
 //!
 //! What deliberately does not live here: SQL on `events` (that is `log`), and who may see what
 //! (`graphql`, `http`).
 
 pub mod checkpoint;
+pub mod command;
+pub mod export;
 pub mod file;
 mod follower;
 mod growing;
@@ -20,6 +24,7 @@ pub mod lookup;
 mod positions;
 pub mod store;
 pub mod tree;
+pub mod verify;
 mod witness;
 
 pub use follower::{FOLLOWER, Leaf, LedgerFollower};

@@ -13,6 +13,7 @@ mod pressure;
 mod read;
 mod stored;
 mod unit;
+mod walk;
 mod writer;
 
 pub use balance::{BalanceChange, Standing, balance_changes, standings_before};
@@ -25,4 +26,5 @@ pub use read::{
 };
 pub use stored::{oldest_after_checkpoint, stored_at};
 pub use unit::{Appended, Body, LogPosition, MonthlyLimit, NewEvent, Sequence, Unit, UsedMonth};
+pub use walk::{KeptRequest, Row, Walked, begin, ends, kept_requests, stray_request, walk};
 pub use writer::{AppendError, Log, Priority, Writer};

@@ -12,6 +12,7 @@
 
 mod app;
 mod audit;
+mod audit_verify;
 mod browser;
 mod commands;
 mod conservation;

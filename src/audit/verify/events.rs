@@ -1,0 +1,265 @@
+//! What can be said of events one after another: their order, and what is kept of requests beside them.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use hookledger_aggregates::{OrganizationId, Partition, ProviderId, ProviderName};
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use super::finding::{Finding, Findings, Kind};
+use super::tally::Tally;
+use crate::audit::LedgerId;
+use crate::audit::leaf::StoredEvent;
+use crate::log::LogPosition;
+
+/// What is kept of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Whose it is said to be; a file says it by its place.
+    pub webhook: Option<Uuid>,
+    pub headers: &'a [u8],
+    pub body: &'a [u8],
+}
+
+/// What an event says of the request that it is about.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Attested<'a> {
+    #[serde(borrow)]
+    pub(crate) body_sha256: Cow<'a, str>,
+    pub(crate) body_size: u64,
+    #[serde(borrow, default)]
+    pub(crate) headers_sha256: Option<Cow<'a, str>>,
+    pub(crate) provider: ProviderName,
+    pub(crate) provider_id: ProviderId,
+}
+
+/// Digests of a request, however its bytes came.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Digests {
+    pub(crate) body_sha256: String,
+    pub(crate) body_size: u64,
+    pub(crate) headers_sha256: String,
+}
+
+impl Digests {
+    pub(crate) fn of(request: &Request<'_>) -> Self {
+        Self {
+            body_sha256: hex::encode(Sha256::digest(request.body)),
+            body_size: request.body.len() as u64,
+            headers_sha256: hex::encode(Sha256::digest(request.headers)),
+        }
+    }
+}
+
+/// Whether a request belongs to such an event.
+#[must_use]
+pub(crate) fn has_request(event_type: &str) -> bool {
+    matches!(event_type, "webhook.received" | "webhook.received_unverified" | "webhook.rejected")
+}
+
+/// Checks events one after another.
+#[derive(Debug)]
+pub struct EventCheck {
+    partition: Partition,
+    /// Every position is there; otherwise they only grow.
+    contiguous: bool,
+    last: i64,
+    recorded_at: i64,
+    kinds: Vec<String>,
+    /// Last sequence of each stream. About 40 bytes for each, and the one thing that grows with the log.
+    sequences: HashMap<(u16, Uuid), i64>,
+}
+
+impl EventCheck {
+    /// Of a whole partition.
+    #[must_use]
+    pub fn of_partition(partition: Partition) -> Self {
+        Self { contiguous: true, ..Self::of_ledger(partition) }
+    }
+
+    /// Of what one organization has in its partition.
+    #[must_use]
+    pub fn of_ledger(partition: Partition) -> Self {
+        Self {
+            partition,
+            contiguous: false,
+            last: 0,
+            recorded_at: i64::MIN,
+            kinds: Vec::new(),
+            sequences: HashMap::new(),
+        }
+    }
+
+    /// Position of the last event.
+    #[must_use]
+    pub fn last(&self) -> i64 {
+        self.last
+    }
+
+    /// Takes an event's place in the partition.
+    pub fn place<T: AsRef<str>>(&mut self, event: &StoredEvent<T>, findings: &mut Findings) {
+        let (ledger, place) = self.whereabouts(event);
+        let expected = self.last + 1;
+        let at = |position| LogPosition { partition: self.partition, position };
+        if event.position < expected {
+            let text = format!("positions go back, from {} to this one", self.last);
+            findings.add(Finding::at(Kind::Order, place, ledger, text));
+        } else if self.contiguous && event.position > expected {
+            let text = match event.position - expected {
+                1 => "the event is missing: the log has none at this position".to_owned(),
+                count => format!(
+                    "{count} events are missing: the log has none at this position and up to {}",
+                    event.position - 1
+                ),
+            };
+            findings.add(Finding { ledger: None, ..Finding::at(Kind::Missing, at(expected), ledger, text) });
+        }
+        self.last = event.position;
+        if event.recorded_at < self.recorded_at {
+            let text = "the event is recorded earlier than the one before it".to_owned();
+            findings.add(Finding::at(Kind::Order, place, ledger, text));
+        }
+        self.recorded_at = event.recorded_at;
+    }
+
+    /// Takes an event's place in its stream.
+    pub fn stream<T: AsRef<str>>(&mut self, event: &StoredEvent<T>, findings: &mut Findings) {
+        let (ledger, place) = self.whereabouts(event);
+        let (kind, id) = (event.aggregate_type.as_ref(), event.aggregate_id.as_ref());
+        let Ok(id) = id.parse::<Uuid>() else {
+            return findings.add(Finding::at(Kind::Order, place, ledger, "the id of the event's stream is none"));
+        };
+        let known = self.kinds.iter().position(|known| known == kind);
+        let kind = known.unwrap_or_else(|| {
+            // There are fewer than ten; a hostile file gets no memory for more.
+            if self.kinds.len() < 1_000 {
+                self.kinds.push(kind.chars().take(200).collect());
+            }
+            self.kinds.len() - 1
+        });
+        let last = self.sequences.entry((u16::try_from(kind).unwrap_or(u16::MAX), id)).or_default();
+        if event.sequence != *last + 1 {
+            let text = format!(
+                "the event is number {} of its stream {} {id}, and {} should come here",
+                event.sequence,
+                event.aggregate_type.as_ref(),
+                *last + 1
+            );
+            findings.add(Finding::at(Kind::Order, place, ledger, text));
+        }
+        *last = event.sequence;
+    }
+
+    /// Compares what is kept of a request with what its event says of it.
+    pub(crate) fn request<T: AsRef<str>>(
+        &self,
+        event: &StoredEvent<T>,
+        kept: Option<&Digests>,
+        tally: &mut Tally,
+        findings: &mut Findings,
+    ) {
+        if !has_request(event.event_type.as_ref()) {
+            return;
+        }
+        let Some(kept) = kept else {
+            tally.requests.gone += 1;
+            return;
+        };
+        let (ledger, place) = self.whereabouts(event);
+        let mut wrong = |text: &str| findings.add(Finding::at(Kind::Request, place, ledger, text));
+        let Ok(attested) = serde_json::from_str::<Attested<'_>>(event.payload.as_ref()) else {
+            return wrong("the event has no digest that the kept request could be compared with");
+        };
+        if attested.body_sha256 == kept.body_sha256 && attested.body_size == kept.body_size {
+            tally.requests.bodies += 1;
+            tally.requests.bytes += kept.body_size;
+        } else {
+            wrong("the body that is kept was replaced: it is not the one that the event has the SHA-256 of");
+        }
+        match &attested.headers_sha256 {
+            Some(digest) if *digest == kept.headers_sha256 => tally.requests.headers += 1,
+            Some(_) => {
+                wrong("the headers that are kept were replaced: they are not those that the event has the SHA-256 of");
+            }
+            None => tally.requests.headers_unattested += 1,
+        }
+    }
+
+    /// The tree of an event, and its place.
+    pub(crate) fn whereabouts<T>(&self, event: &StoredEvent<T>) -> (LedgerId, LogPosition) {
+        let place = LogPosition { partition: self.partition, position: event.position };
+        (LedgerId::of(OrganizationId::new(event.organization), self.partition), place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn partition() -> Partition {
+        OrganizationId::from_slug("acme").partition()
+    }
+
+    fn event(position: i64, stream: u128, sequence: i64) -> StoredEvent {
+        StoredEvent {
+            organization: OrganizationId::from_slug("acme").uuid(),
+            partition: partition().number(),
+            position,
+            sequence,
+            recorded_at: 1_000 + position,
+            aggregate_type: "webhook".into(),
+            aggregate_id: Uuid::from_u128(stream).to_string(),
+            event_type: "webhook.received".into(),
+            ..StoredEvent::default()
+        }
+    }
+
+    fn found(events: &[StoredEvent]) -> Vec<(Kind, i64)> {
+        let (mut check, mut findings) = (EventCheck::of_partition(partition()), Findings::default());
+        for event in events {
+            check.place(event, &mut findings);
+            check.stream(event, &mut findings);
+        }
+        findings.iter().map(|finding| (finding.kind, finding.place.unwrap().position)).collect()
+    }
+
+    #[test]
+    fn order_is_told_where_it_is_broken() {
+        assert!(found(&[event(1, 7, 1), event(2, 8, 1), event(3, 7, 2)]).is_empty());
+        assert_eq!(found(&[event(1, 7, 1), event(4, 8, 1)]), [(Kind::Missing, 2)]);
+        assert_eq!(found(&[event(1, 7, 1), event(1, 8, 1)]), [(Kind::Order, 1)]);
+        assert_eq!(found(&[event(1, 7, 1), event(2, 7, 3), event(3, 7, 4)]), [(Kind::Order, 2)]);
+        assert_eq!(found(&[event(1, 7, 1), StoredEvent { recorded_at: 5, ..event(2, 8, 1) }]), [(Kind::Order, 2)]);
+    }
+
+    #[test]
+    fn a_request_is_that_of_its_event() {
+        let request = Request { webhook: None, headers: b"a:1\n", body: b"{}" };
+        let digests = Digests::of(&request);
+        let payload = |headers: &str| {
+            format!(
+                "{{\"providerId\":\"{}\",\"provider\":\"github\",\"bodySha256\":\"{}\",\"bodySize\":2{headers}}}",
+                Uuid::nil(),
+                digests.body_sha256
+            )
+        };
+        let found = |payload: String, kept: Option<&Digests>| {
+            let (check, mut tally, mut findings) =
+                (EventCheck::of_ledger(partition()), Tally::default(), Findings::default());
+            check.request(&StoredEvent { payload, ..event(1, 7, 1) }, kept, &mut tally, &mut findings);
+            (tally.requests.bodies, tally.requests.headers, findings.count())
+        };
+        let headers = format!(",\"headersSha256\":\"{}\"", digests.headers_sha256);
+        assert_eq!(found(payload(&headers), Some(&digests)), (1, 1, 0));
+        assert_eq!(found(payload(""), Some(&digests)), (1, 0, 0));
+        assert_eq!(found(payload(&headers), None), (0, 0, 0));
+        assert_eq!(found("{}".into(), Some(&digests)), (0, 0, 1));
+        let other = Digests::of(&Request { body: b"[]", ..request });
+        assert_eq!(found(payload(&headers), Some(&other)), (0, 1, 1));
+        let other = Digests::of(&Request { headers: b"a:2\n", ..request });
+        assert_eq!(found(payload(&headers), Some(&other)), (1, 0, 1));
+    }
+}

@@ -1,0 +1,162 @@
+//! Checking that nothing was altered, removed or reordered: of a store against what was signed
+//! ([`store`]), and of an export with nothing but the file ([`crate::audit::export`]).
+//!
+//! [`TreeCheck`] and [`explain`] decide what is wrong with a tree, [`EventCheck`] what is wrong with the
+//! order of events and with the requests that are kept beside them. They are pure. What was found is a
+//! [`Verification`], which is told as text and as a page that an auditor can file ([`report`]).
+
+mod blame;
+mod events;
+mod finding;
+mod promises;
+pub mod report;
+mod signatures;
+pub mod store;
+mod stored;
+mod tally;
+mod tree;
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
+
+pub use blame::{Suspect, explain};
+pub(crate) use events::{Digests, has_request};
+pub use events::{EventCheck, Request};
+pub use finding::{Finding, Findings, Kind};
+pub use tally::Tally;
+pub use tree::{Promise, StoredTile, TreeCheck};
+
+use hookledger_aggregates::OrganizationId;
+
+use super::LedgerId;
+use super::checkpoint::{Checkpoint, PublicKey};
+use super::leaf::StoredEvent;
+
+/// Heads of trees that are told one by one.
+const HEADS: usize = 100;
+/// Organizations of which the slug is remembered.
+const NAMES: usize = 10_000;
+
+/// What was checked.
+#[derive(Clone, Debug)]
+pub enum Subject {
+    /// A database: every organization, or one.
+    Store { organization: Option<String> },
+    /// An export, and the organization whose it says it is.
+    File { path: String, organization: String },
+}
+
+/// Where the keys came from that checkpoints were verified with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// Somebody who knows them gave them.
+    Given,
+    /// Derived from the master keys of the deployment.
+    Deployment,
+    /// The file names them itself.
+    File,
+}
+
+impl KeySource {
+    /// What a check with such keys proves.
+    #[must_use]
+    pub fn proves(self) -> &'static str {
+        match self {
+            Self::Given => "The key was given by whoever ran the check: what it signed was not changed since.",
+            Self::Deployment => {
+                "The keys come from this deployment's master keys: this proves that nothing was changed by anybody who \
+                 does not have them. Who does not trust the operator gives a public key noted earlier (--public-key)."
+            }
+            Self::File => {
+                "The keys are those that the file itself names: this proves that the file is whole and unchanged since \
+                 somebody with these keys wrote it. Compare them with the keys that the deployment told you earlier, or \
+                 give one (--public-key)."
+            }
+        }
+    }
+}
+
+/// What a check found.
+#[derive(Clone, Debug)]
+pub struct Verification {
+    pub subject: Subject,
+    pub checked_at: DateTime<Utc>,
+    pub keys: Vec<PublicKey>,
+    pub key_source: KeySource,
+    pub tally: Tally,
+    /// Trees that were recomputed.
+    pub ledgers: u64,
+    /// Checkpoints whose signature and root were right.
+    pub checkpoints: u64,
+    /// The last checkpoint of each tree, of the first hundred.
+    pub heads: Vec<Checkpoint>,
+    /// Events after the last checkpoint of their tree.
+    pub unsigned: u64,
+    pub findings: Findings,
+    /// Slugs of organizations, where the log told them.
+    pub names: BTreeMap<Uuid, String>,
+    /// What somebody who reads the result must know besides.
+    pub notes: Vec<String>,
+}
+
+impl Verification {
+    #[must_use]
+    pub fn new(subject: Subject, checked_at: DateTime<Utc>, keys: Vec<PublicKey>, key_source: KeySource) -> Self {
+        Self {
+            subject,
+            checked_at,
+            keys,
+            key_source,
+            tally: Tally::default(),
+            ledgers: 0,
+            checkpoints: 0,
+            heads: Vec::new(),
+            unsigned: 0,
+            findings: Findings::default(),
+            names: BTreeMap::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// Remembers the head of a tree.
+    pub fn note_head(&mut self, head: Checkpoint) {
+        if self.heads.len() < HEADS {
+            self.heads.push(head);
+        }
+    }
+
+    /// Remembers what an organization is called, from the event that made it.
+    pub fn note_name<T: AsRef<str>>(&mut self, event: &StoredEvent<T>) {
+        #[derive(serde::Deserialize)]
+        struct Created {
+            slug: String,
+        }
+        if event.event_type.as_ref() == "organization.created"
+            && self.names.len() < NAMES
+            && let Ok(created) = serde_json::from_str::<Created>(event.payload.as_ref())
+        {
+            self.names.insert(event.organization, created.slug);
+        }
+    }
+
+    /// What a tree is called for people.
+    #[must_use]
+    pub fn name_of(&self, ledger: LedgerId) -> String {
+        match self.names.get(&ledger.uuid()) {
+            Some(slug) => format!("organization {slug}"),
+            None if ledger == LedgerId::organization(OrganizationId::PLATFORM) => {
+                "the platform's own events".to_owned()
+            }
+            None if ledger.is_of_many() => format!("claims on e-mail addresses in partition {}", ledger.partition()),
+            None => format!("organization {ledger}"),
+        }
+    }
+
+    /// Whether nothing was wrong.
+    #[must_use]
+    pub fn is_intact(&self) -> bool {
+        self.findings.is_empty()
+    }
+}

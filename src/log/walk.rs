@@ -1,0 +1,147 @@
+//! The whole log in order, with what is kept of requests, for whoever checks or copies it. Streamed: of
+//! what is read, one event is in memory.
+
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use hookledger_aggregates::{OrganizationId, Partition};
+use sqlx::postgres::PgRow;
+use sqlx::{Executor as _, PgConnection, PgExecutor, Row as _};
+use uuid::Uuid;
+
+use super::stored::stored;
+use super::unit::LogPosition;
+use crate::audit::leaf::StoredEvent;
+
+/// An event, and what is kept of the request that it is about.
+#[derive(Clone, Debug)]
+pub struct Walked<'a> {
+    pub event: StoredEvent<&'a str>,
+    pub kept: Option<KeptRequest<'a>>,
+}
+
+/// A row of `webhook_bodies`.
+#[derive(Clone, Copy, Debug)]
+pub struct KeptRequest<'a> {
+    pub webhook: Uuid,
+    pub headers: &'a [u8],
+    pub body: &'a [u8],
+}
+
+/// A row that [`walk`] gave. It is read where it is needed, since it borrows.
+#[derive(Debug)]
+pub struct Row(PgRow);
+
+impl Row {
+    /// # Errors
+    /// When a column is not of its type.
+    pub fn read(&self) -> Result<Walked<'_>, sqlx::Error> {
+        let webhook: Option<Uuid> = self.0.try_get("kept_webhook_id")?;
+        let kept = match webhook {
+            None => None,
+            Some(webhook) => Some(KeptRequest {
+                webhook,
+                headers: self.0.try_get("kept_headers")?,
+                body: self.0.try_get("kept_body")?,
+            }),
+        };
+        Ok(Walked { event: stored(&self.0)?, kept })
+    }
+}
+
+/// What [`walk`] asks for; the columns are those of `stored`, in its order. What lies outside its
+/// organization's partition is never about a request, and has the position of another event.
+const WALK: &str = "
+    select e.partition, e.position, e.organization_id, e.sequence, e.recorded_at, e.aggregate_type, e.aggregate_id,
+           e.event_type, e.event_version, e.payload, e.metadata,
+           b.webhook_id as kept_webhook_id, b.headers as kept_headers, b.body as kept_body
+    from events e
+    left join webhook_bodies b
+      on b.organization_id = e.organization_id and b.position = e.position and e.aggregate_type = 'webhook'
+    where e.partition = $1 and e.position <= $2 and ($3::uuid is null or e.organization_id = $3)
+    order by e.position";
+
+/// The events of a partition from the first up to one, of all organizations or of one, in order. On a
+/// connection of [`begin`].
+pub fn walk(
+    connection: &mut PgConnection,
+    partition: Partition,
+    organization: Option<OrganizationId>,
+    to: i64,
+) -> BoxStream<'_, Result<Row, sqlx::Error>> {
+    let query = sqlx::query(WALK).bind(partition.number()).bind(to).bind(organization.map(OrganizationId::uuid));
+    query.fetch(connection).map(|row| row.map(Row)).boxed()
+}
+
+/// Begins a transaction that sees one state of the log and only reads: a new one, or that of another
+/// connection. Answers by which name others can see the same.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn begin(connection: &mut PgConnection, same_as: Option<&str>) -> Result<String, sqlx::Error> {
+    connection.execute("begin isolation level repeatable read read only").await?;
+    if let Some(snapshot) = same_as {
+        // Names of snapshots have hexadecimal digits and dashes, and come from PostgreSQL.
+        let name: String = snapshot.chars().filter(|c| c.is_ascii_hexdigit() || *c == '-').collect();
+        connection.execute(format!("set transaction snapshot '{name}'").as_str()).await?;
+    }
+    // A log is longer than any limit for people's questions. In order, row by row: sorting or hashing
+    // it would write it to the disk once more.
+    connection
+        .execute(
+            "set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0;
+             set local enable_hashjoin = off; set local enable_mergejoin = off; set local enable_sort = off;
+             set local enable_bitmapscan = off; set local enable_seqscan = off; set local jit = off",
+        )
+        .await?;
+    sqlx::query_scalar("select pg_export_snapshot()").fetch_one(connection).await
+}
+
+/// How far each partition goes, as its head says, which appending goes on from.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn ends(executor: impl PgExecutor<'_>) -> Result<Vec<LogPosition>, sqlx::Error> {
+    let rows: Vec<(i32, i64)> =
+        sqlx::query_as("select partition, position from log_heads order by partition").fetch_all(executor).await?;
+    let place = |(partition, position)| Some(LogPosition { partition: Partition::new(partition)?, position });
+    Ok(rows.into_iter().filter_map(place).collect())
+}
+
+/// How many requests are kept, of all organizations or of one.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn kept_requests(
+    executor: impl PgExecutor<'_>,
+    organization: Option<OrganizationId>,
+) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("select count(*) from webhook_bodies where $1::uuid is null or organization_id = $1")
+        .bind(organization.map(OrganizationId::uuid))
+        .fetch_one(executor)
+        .await
+}
+
+/// The first request that is kept and belongs to no event that is about one.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn stray_request(
+    executor: impl PgExecutor<'_>,
+    organization: Option<OrganizationId>,
+) -> Result<Option<(OrganizationId, i64)>, sqlx::Error> {
+    let row: Option<(Uuid, i64)> = sqlx::query_as(
+        "select b.organization_id, b.position from webhook_bodies b
+         where ($1::uuid is null or b.organization_id = $1)
+           and not exists (
+               select from events e
+               where e.organization_id = b.organization_id and e.position = b.position
+                 -- As `OrganizationId::partition` says.
+                 and e.partition = get_byte(uuid_send(b.organization_id), 15) % 16
+                 and e.event_type in ('webhook.received', 'webhook.received_unverified', 'webhook.rejected'))
+         order by b.organization_id, b.position limit 1",
+    )
+    .bind(organization.map(OrganizationId::uuid))
+    .fetch_optional(executor)
+    .await?;
+    Ok(row.map(|(organization, position)| (OrganizationId::new(organization), position)))
+}
