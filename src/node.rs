@@ -155,6 +155,29 @@ impl Core {
         Ok(core)
     }
 
+    /// Compares the read models with the log, for as long as the node runs.
+    fn check_conservation(&self) {
+        let checker = Checker::new(self.followers.clone(), self.heads.clone(), self.node);
+        self.tasks.spawn_on(checker.run(self.stop.clone()), self.follow_lane.handle());
+    }
+
+    /// Starts what tells changes to those who watch.
+    fn watch(&self) -> Changes {
+        let changes = Changes::default();
+        let (reader, checkpoints, heads) = (self.reader.clone(), self.checkpoints.clone(), self.heads.clone());
+        let watcher = Watcher::new(changes.clone(), reader, checkpoints, heads, self.tenants.clone());
+        self.spawn("watcher", watcher.run(self.stop.clone()));
+        changes
+    }
+
+    /// Starts what notes how many rejections were not told one by one.
+    fn count_rejections(&self) -> Arc<Rejections> {
+        let rejections = Arc::new(Rejections::default());
+        let counter = RejectionCounter::new(Arc::clone(&rejections), self.log.clone());
+        self.spawn("rejections", counter.run(self.stop.clone()));
+        rejections
+    }
+
     fn follow(&self, handler: Box<dyn Handler>) {
         let name = handler.name();
         let follower =
@@ -313,9 +336,7 @@ pub async fn serve_fetching(
     let fresh = Arc::new(FreshBodies::default());
     let egress = Egress::new(settings.egress_allow_cidrs.clone())?;
     deliver(store, settings, &core, &directory, Arc::clone(&fresh), egress.clone()).await?;
-    let rejections = Arc::new(Rejections::default());
-    let counter = RejectionCounter::new(Arc::clone(&rejections), core.log.clone());
-    core.spawn("rejections", counter.run(core.stop.clone()));
+    let rejections = core.count_rejections();
     let (limits, warner) = MonthlyLimits::new(core.commands.clone());
     core.spawn("warner", warner.run(core.stop.clone()));
     let certificates = CertificateStore::new(settings.paypal_cert_dir.clone(), settings.paypal_trust_roots.as_deref())?;
@@ -336,18 +357,8 @@ pub async fn serve_fetching(
     let verifier = Verifier::new(receiver.clone(), fetch);
     core.spawn("verifier", verifier.run(core.stop.clone()));
 
-    let checker = Checker::new(core.followers.clone(), core.heads.clone(), core.node);
-    core.tasks.spawn_on(checker.run(core.stop.clone()), core.follow_lane.handle());
-
-    let changes = Changes::default();
-    let watcher = Watcher::new(
-        changes.clone(),
-        core.reader.clone(),
-        core.checkpoints.clone(),
-        core.heads.clone(),
-        core.tenants.clone(),
-    );
-    core.spawn("watcher", watcher.run(core.stop.clone()));
+    core.check_conservation();
+    let changes = core.watch();
 
     let links = core.links(&settings.store);
     let sessions = Sessions::new(core.pool.clone(), tokens, Arc::clone(&core.accounts));

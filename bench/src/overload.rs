@@ -98,7 +98,12 @@ impl OverloadFigures {
 }
 
 /// Runs this program again, as the one who offers.
-async fn offer(address: std::net::SocketAddr, connections: u16, rate: Option<u32>, options: &Options) -> Result<Offered> {
+async fn offer(
+    address: std::net::SocketAddr,
+    connections: u16,
+    rate: Option<u32>,
+    options: &Options,
+) -> Result<Offered> {
     let mut command = tokio::process::Command::new(std::env::current_exe()?);
     command.arg("offer").args(["--address", &address.to_string()]);
     command.args(["--connections", &connections.to_string()]);

@@ -240,11 +240,11 @@ impl<E: Followed> Follower<E> {
                 break Ok(());
             }
             let started = tokio::time::Instant::now();
-            let step = self.step(&mut progress).await;
-            if step.is_ok() && self.ails.swap(false, Ordering::Relaxed) {
+            let taken = self.step(&mut progress).await;
+            if taken.is_ok() && self.ails.swap(false, Ordering::Relaxed) {
                 self.vitals.recovered(self.handler.name());
             }
-            let pause = match step {
+            let pause = match taken {
                 Ok(Step::Applied(_)) if self.yields(&progress) => {
                     (started.elapsed() * self.handler.under_pressure().rest).clamp(self.handler.gather(), LONGEST_REST)
                 }

@@ -210,10 +210,10 @@ mod tests {
                 }
             });
         };
-        let (begin, begun) = std::sync::mpsc::channel::<()>();
-        serving.spawn(async move { begun.recv().unwrap_err() });
+        let (hold, released) = std::sync::mpsc::channel::<()>();
+        serving.spawn(async move { released.recv().unwrap_err() });
         late_within(&|late| late > ms(200));
-        drop(begin);
+        drop(hold);
         late_within(&|late| late < ms(50));
         stop.cancel();
         probing.block_on(running).unwrap();

@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hookledger::log::{Heads, NewEvent, Sequence, Unit, Writer};
 use hookledger::store::Use;
+use hookledger::vitals::Vitals;
 use hookledger_aggregates::user::Role;
 use hookledger_aggregates::webhook::WebhookEvent;
 use hookledger_aggregates::{Metadata, OrganizationId};
@@ -167,7 +168,7 @@ async fn all_signed(pool: &PgPool) {
 async fn append(database: &Database, slugs: &[String], each: usize) {
     let (log, writer) = Writer::new(database.store().pool(Use::Append).await.unwrap(), Heads::default());
     let stop = CancellationToken::new();
-    let writing = tokio::spawn(writer.run(stop.clone()));
+    let writing = tokio::spawn(writer.run(Vitals::default(), stop.clone()));
     for n in 0..each {
         let units = slugs.iter().map(|slug| {
             let organization = OrganizationId::from_slug(slug);
