@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use futures::StreamExt as _;
+use hookledger::audit::export::format::{EventLine, Line};
 use hookledger::audit::export::read;
+use hookledger::audit::leaf::StoredEvent;
 use hookledger::audit::verify::Kind;
 use hookledger_aggregates::{OrganizationId, Partition};
 use secrecy::ExposeSecret as _;
@@ -360,7 +362,27 @@ async fn an_export_verifies_alone_and_not_with_any_byte_changed() {
     bytes[place] = if bytes[place] == b'9' { b'8' } else { b'9' };
     assert_eq!(check_bytes(&bytes), Some(Kind::Changed));
 
-    let hostile: [Vec<u8>; 6] = [
+    // Numbers at the end of what numbers can be.
+    let extreme = |number: i64| {
+        let organization = OrganizationId::from_slug("acme");
+        let event = StoredEvent {
+            organization: organization.uuid(),
+            partition: organization.partition().number(),
+            position: number,
+            sequence: number,
+            recorded_at: number,
+            aggregate_type: "webhook",
+            aggregate_id: "00000000-0000-0000-0000-000000000000",
+            event_type: "webhook.received",
+            event_version: "1",
+            payload: "{}",
+            metadata: "{}",
+        };
+        serde_json::to_string(&Line::Event(EventLine::new(&event, event.leaf_hash()).unwrap())).unwrap()
+    };
+    let extremes: Vec<String> = [i64::MAX, i64::MAX, i64::MIN, 0].map(extreme).to_vec();
+    let hostile: [Vec<u8>; 7] = [
+        format!("{}\n{}\n", lines[0], extremes.join("\n")).into_bytes(),
         Vec::new(),
         vec![0; 20 << 20],
         vec![b'['; 20 << 20],

@@ -102,13 +102,13 @@ impl EventCheck {
     /// Takes an event's place in the partition.
     pub fn place<T: AsRef<str>>(&mut self, event: &StoredEvent<T>, findings: &mut Findings) {
         let (ledger, place) = self.whereabouts(event);
-        let expected = self.last + 1;
+        let expected = self.last.saturating_add(1);
         let at = |position| LogPosition { partition: self.partition, position };
         if event.position < expected {
             let text = format!("positions go back, from {} to this one", self.last);
             findings.add(Finding::at(Kind::Order, place, ledger, text));
         } else if self.contiguous && event.position > expected {
-            let text = match event.position - expected {
+            let text = match event.position.saturating_sub(expected) {
                 1 => "the event is missing: the log has none at this position".to_owned(),
                 count => format!(
                     "{count} events are missing: the log has none at this position and up to {}",
@@ -141,12 +141,13 @@ impl EventCheck {
             self.kinds.len() - 1
         });
         let last = self.sequences.entry((u16::try_from(kind).unwrap_or(u16::MAX), id)).or_default();
-        if event.sequence != *last + 1 {
+        let next = last.saturating_add(1);
+        if event.sequence != next {
             let text = format!(
                 "the event is number {} of its stream {} {id}, and {} should come here",
                 event.sequence,
                 event.aggregate_type.as_ref(),
-                *last + 1
+                next
             );
             findings.add(Finding::at(Kind::Order, place, ledger, text));
         }

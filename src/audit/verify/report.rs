@@ -12,8 +12,9 @@ use super::{Finding, Subject, Verification};
 #[must_use]
 pub fn text(found: &Verification) -> String {
     let mut out = String::new();
+    // A file may hold anything: nothing in it moves the cursor of a terminal.
     let mut line = |text: String| {
-        out.push_str(&text);
+        out.extend(text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }));
         out.push('\n');
     };
     for (what, said) in facts(found) {
@@ -247,6 +248,8 @@ mod tests {
             assert!(!page.contains(bad), "{bad}");
         }
         assert!(page.contains("&#39;&quot;&amp;\u{fffd}") && page.contains("Not intact"));
+        found.notes.push("\u{1b}[2J".into());
+        assert!(!text(&found).contains('\u{1b}'));
         assert!(text(&found).contains(&format!("WRONG: position {}:7: the <event>", place.partition)));
     }
 }

@@ -202,10 +202,10 @@ impl TreeCheck {
                 promise.size,
                 self.edge.size()
             );
-            return Verdict::Wrong(Finding::at(Kind::Missing, place(self.last + 1), self.ledger, text));
+            return Verdict::Wrong(Finding::at(Kind::Missing, place(self.last.saturating_add(1)), self.ledger, text));
         }
         let (proved, after) = self.proved;
-        let first = suspects.first().map_or(after + 1, |suspect| suspect.position);
+        let first = suspects.first().map_or(after.saturating_add(1), |suspect| suspect.position);
         let text = format!(
             "the events of this ledger from here on are not those of the checkpoint signed at {when}, whose last is at {}; \
              the {proved} events up to position {after} are. The ledger's tables were changed as well, so that the place \
