@@ -2,6 +2,8 @@
 whose fault it is, which is never ours."""
 
 import schemathesis
+from hypothesis import strategies
+from schemathesis.graphql import nodes
 
 CODES = {
     "FORBIDDEN",
@@ -13,6 +15,14 @@ CODES = {
     "GRAPHQL_PARSE_FAILED",
     "GRAPHQL_VALIDATION_FAILED",
 }
+
+
+schemathesis.graphql.scalar(
+    "LogPosition",
+    strategies.builds(
+        "{}:{}".format, strategies.integers(0, 20), strategies.integers(-1, 2**64)
+    ).map(nodes.String),
+)
 
 
 @schemathesis.check

@@ -101,7 +101,7 @@ export default function OrganizationPage() {
         </Card>
         <Card title="Providers">
           {organization.providers.length === 0 && <Text size="sm" className="quiet">None is connected</Text>}
-          <Table withRowBorders={false}>
+          <Table.ScrollContainer minWidth={440} type="native" tabIndex={0} role="region" aria-label="Providers of it"><Table withRowBorders={false}>
             <Table.Tbody>
               {organization.providers.map((provider) => (
                 <Table.Tr key={provider.id}>
@@ -120,10 +120,10 @@ export default function OrganizationPage() {
                 </Table.Tr>
               ))}
             </Table.Tbody>
-          </Table>
+          </Table></Table.ScrollContainer>
         </Card>
         <Card title="People" actions={<Anchor component={Link} href={`${dashboard}/team`} size="sm">All of them</Anchor>}>
-          <Table withRowBorders={false}>
+          <Table.ScrollContainer minWidth={440} type="native" tabIndex={0} role="region" aria-label="People of it"><Table withRowBorders={false}>
             <Table.Tbody>
               {organization.users.nodes.map((user) => (
                 <Table.Tr key={user.id}>
@@ -138,10 +138,10 @@ export default function OrganizationPage() {
                 </Table.Tr>
               ))}
             </Table.Tbody>
-          </Table>
+          </Table></Table.ScrollContainer>
         </Card>
         <Card title="History" actions={<Anchor component={Link} href={`${dashboard}/audit`} size="sm">The whole audit trail</Anchor>}>
-          <Table withRowBorders={false}>
+          <Table.ScrollContainer minWidth={440} type="native" tabIndex={0} role="region" aria-label="History of it"><Table withRowBorders={false}>
             <Table.Tbody>
               {organization.auditLog.nodes.map((entry) => (
                 <Table.Tr key={entry.position}>
@@ -155,7 +155,7 @@ export default function OrganizationPage() {
                 </Table.Tr>
               ))}
             </Table.Tbody>
-          </Table>
+          </Table></Table.ScrollContainer>
         </Card>
       </SimpleGrid>
       <Modal opened={editing} onClose={close} title="Edit the organization">
