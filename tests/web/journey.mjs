@@ -1,6 +1,6 @@
 // A customer's first days: an organization is made, its admin joins, connects a provider, sees webhooks arrive and
 // fail and succeed, works with a team, and is shut out when the organization is deactivated.
-import { destination, sendGithub } from './api.mjs';
+import { destination, graphql, sendGithub } from './api.mjs';
 import { base, end, linkFor, look, person, problems, signIn, until } from './browser.mjs';
 
 const slug = `acme-${process.pid}`;
@@ -73,12 +73,12 @@ function row(page, text) {
 // A destination that fails makes a dead letter; a person retries it, and it arrives.
 sink.status = 500;
 await sendGithub(slug, secret, 'push', { ref: 'refs/heads/main' });
-await ada.goto(`${base}${dashboard}/dead-letters`);
 await until('a dead letter', async () => {
-  const there = await ada.getByText('500', { exact: false }).count();
-  if (!there) await ada.reload();
-  return there;
-}, 60_000);
+  const { organization } = await graphql(ada, 'query($slug: String!) { organization(slug: $slug) { deadLetters(first: 1) { nodes { id } } } }', { slug });
+  return organization.deadLetters.nodes.length > 0;
+});
+await ada.goto(`${base}${dashboard}/dead-letters`);
+await ada.getByText('500', { exact: false }).first().waitFor();
 await look(ada, 'dead-letters-journey');
 sink.status = 200;
 await ada.getByRole('button', { name: /^Retry/ }).first().click();
