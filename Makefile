@@ -29,6 +29,7 @@ test: ## Installs what is missing and runs every test and lint
 	@scripts/web
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features --quiet -- -D warnings
+	cargo check --quiet
 	scripts/test-postgres stop
 	HOOKLEDGER_TEST_POSTGRES=$$(scripts/test-postgres start) cargo nextest run --workspace --all-features; \
 	    result=$$?; scripts/test-postgres stop; exit $$result

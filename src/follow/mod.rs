@@ -10,6 +10,5 @@ mod projector;
 
 pub use checkpoints::{Checkpoints, Lag, Standing};
 pub use follower::{Followed, Follower, Handler, HandlerError, Step, UnderPressure};
-#[cfg(feature = "eventstore")]
 pub(crate) use lease::Lease;
 pub use projector::Projector;
