@@ -8,7 +8,7 @@ use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT}
 use uuid::Uuid;
 
 use crate::directory::Endpoint;
-use crate::receive::{HeldBody, Receiver, Request, WebhookAnswer};
+use crate::receive::{HeldBody, NotAccepted, Receiver, Request, WebhookAnswer};
 
 /// Headers that somebody adds, and bytes of their names and values.
 const MAX_HEADERS: usize = 30;
@@ -135,14 +135,15 @@ pub struct Sent {
 /// Sends a request in.
 pub async fn send(receiver: &Receiver, endpoint: &Endpoint, made: Made, by: Metadata) -> Sent {
     let request = Request { headers: made.headers, body: HeldBody::unbounded(made.body.into()), by };
-    let mut recorded = None;
-    match receiver.receive_noting(endpoint, request, &mut recorded).await {
+    match receiver.receive(endpoint, request).await {
         Ok(accepted) => Sent {
             answer: WebhookAnswer::from(&accepted),
             webhook: Some(accepted.webhook),
             duplicate: accepted.duplicate,
         },
-        Err(error) => Sent { answer: WebhookAnswer::from(&error), webhook: recorded, duplicate: false },
+        Err(NotAccepted { error, webhook }) => {
+            Sent { answer: WebhookAnswer::from(&error), webhook, duplicate: false }
+        }
     }
 }
 

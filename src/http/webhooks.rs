@@ -11,7 +11,7 @@ use warp::reply::Response;
 use warp::{Filter, Reply as _};
 
 use super::{Answer, Services, client, error, with};
-use crate::receive::{Accepted, ReceiveError, Request, WebhookAnswer, drain_body, read_body};
+use crate::receive::{Accepted, NotAccepted, ReceiveError, Request, WebhookAnswer, drain_body, read_body};
 
 pub(super) fn route(services: Arc<Services>) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
     warp::path!("webhooks" / String / String)
@@ -90,6 +90,12 @@ enum Refused {
     AtOnce(Answer),
     /// So much later.
     ToBeHeldBack(Duration, Answer),
+}
+
+impl From<NotAccepted> for Refused {
+    fn from(refused: NotAccepted) -> Self {
+        refused.error.into()
+    }
 }
 
 impl From<ReceiveError> for Refused {

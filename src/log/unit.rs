@@ -80,7 +80,7 @@ pub struct Body {
     pub organization: OrganizationId,
     pub webhook: WebhookId,
     /// `name:value` lines.
-    pub headers: Vec<u8>,
+    pub headers: Bytes,
     pub body: Bytes,
 }
 

@@ -1,5 +1,6 @@
 //! Accepting: a new webhook, one that came before, or one that cannot be verified yet.
 
+use bytes::Bytes;
 use hookledger_aggregates::event::Stored as _;
 use hookledger_aggregates::signature::{CertificateUrl, Claims, Refusal, Verified};
 use hookledger_aggregates::webhook::{Phase, Receipt, RejectionReason, Webhook, WebhookCommand, WebhookEvent};
@@ -7,7 +8,7 @@ use hookledger_aggregates::{Event, Label, Metadata, OrganizationId, Transmission
 use uuid::Uuid;
 
 use super::units::unit;
-use super::{Accepted, ReceiveError, Receiver, Request, identity, kept_headers, receipt, refusal};
+use super::{Accepted, NotAccepted, ReceiveError, Receiver, Request, identity, kept_headers, receipt, refusal};
 use crate::directory::Endpoint;
 use crate::log::{AppendError, Body, MonthlyLimit, NewEvent, ReadError, Sequence, Unit, UsedMonth};
 
@@ -40,7 +41,7 @@ struct Delivery<'a> {
     claims: &'a Claims,
     sha256: &'a str,
     /// Those that are kept, as they are kept.
-    headers: Vec<u8>,
+    headers: Bytes,
     webhook: WebhookId,
     transmission: Option<TransmissionId>,
     metadata: Metadata,
@@ -80,8 +81,7 @@ impl Receiver {
         claims: Claims,
         sha256: String,
         verified: Verified,
-        refused: &mut Option<WebhookId>,
-    ) -> Result<Accepted, ReceiveError> {
+    ) -> Result<Accepted, NotAccepted> {
         let delivery = Delivery {
             endpoint,
             webhook: WebhookId::derive(endpoint.provider.id, &identity(&claims, &sha256)),
@@ -92,19 +92,18 @@ impl Receiver {
             claims: &claims,
             sha256: &sha256,
         };
-        let result = self.decide(&delivery, verified).await;
-        match result {
-            // Logged or counted, the answer is the same.
-            Err(answer @ (ReceiveError::LimitReached { .. } | ReceiveError::Refused(_))) => {
-                let refusal = match &answer {
-                    ReceiveError::Refused(refusal) => refusal.clone(),
-                    _ => refusal(RejectionReason::MonthlyLimitReached, &answer),
-                };
-                *refused = self.reject(endpoint, request, &claims, sha256, refusal).await.unwrap_or_default();
-                Err(answer)
-            }
-            other => other,
-        }
+        let error = match self.decide(&delivery, verified).await {
+            Ok(accepted) => return Ok(accepted),
+            Err(error) => error,
+        };
+        let refusal = match &error {
+            ReceiveError::Refused(refusal) => refusal.clone(),
+            ReceiveError::LimitReached { .. } => refusal(RejectionReason::MonthlyLimitReached, &error),
+            _ => return Err(error.into()),
+        };
+        // Logged or counted, the answer is the same.
+        let webhook = self.reject(endpoint, request, &claims, sha256, refusal).await.unwrap_or_default();
+        Err(NotAccepted { error, webhook })
     }
 
     async fn decide(&self, delivery: &Delivery<'_>, verified: Verified) -> Result<Accepted, ReceiveError> {

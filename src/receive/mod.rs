@@ -15,6 +15,7 @@ mod unverified;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use chrono::{DateTime, Duration, Utc};
 use hookledger_aggregates::signature::{Claims, Refusal, Trust, Unverified, Verdict, claims, verify};
 use hookledger_aggregates::webhook::{Phase, Receipt, RejectionReason, Webhook, WebhookCommand};
@@ -80,6 +81,20 @@ pub enum ReceiveError {
     Overloaded { hold_back: std::time::Duration },
 }
 
+/// A webhook that is not accepted, and why.
+#[derive(Debug)]
+pub struct NotAccepted {
+    pub error: ReceiveError,
+    /// Under which id the log tells of it; nothing where it was only counted, or nothing tells of it.
+    pub webhook: Option<WebhookId>,
+}
+
+impl From<ReceiveError> for NotAccepted {
+    fn from(error: ReceiveError) -> Self {
+        Self { error, webhook: None }
+    }
+}
+
 /// What a [`Receiver`] is made of.
 pub struct Parts {
     pub directory: Directory,
@@ -139,21 +154,8 @@ impl Receiver {
     /// Verifies and appends. When this answers, the webhook is in the log, durably.
     ///
     /// # Errors
-    /// [`ReceiveError`]; a refusal is in the log as well, or counted.
-    pub async fn receive(&self, endpoint: &Endpoint, request: Request) -> Result<Accepted, ReceiveError> {
-        self.receive_noting(endpoint, request, &mut None).await
-    }
-
-    /// As [`Receiver::receive`]; and notes under which id a refusal is in the log, where it is.
-    ///
-    /// # Errors
-    /// [`ReceiveError`].
-    pub(crate) async fn receive_noting(
-        &self,
-        endpoint: &Endpoint,
-        request: Request,
-        refused: &mut Option<WebhookId>,
-    ) -> Result<Accepted, ReceiveError> {
+    /// [`NotAccepted`]; a refusal is in the log as well, or counted.
+    pub async fn receive(&self, endpoint: &Endpoint, request: Request) -> Result<Accepted, NotAccepted> {
         // The body may have been long in coming.
         self.admit(endpoint)?;
         // Hashing 25 MiB twice takes tens of milliseconds, in which others would wait.
@@ -171,22 +173,24 @@ impl Receiver {
         };
         let Judged { claims, sha256, verdict } = judged;
         match verdict {
-            Ok(Verdict::Verified(verified)) => self.accept(endpoint, request, claims, sha256, verified, refused).await,
-            Ok(Verdict::NeedsCertificate(url)) => self.accept_unverified(endpoint, request, claims, sha256, url).await,
-            Err(answer) => {
-                let refusal = match &answer {
+            Ok(Verdict::Verified(verified)) => self.accept(endpoint, request, claims, sha256, verified).await,
+            Ok(Verdict::NeedsCertificate(url)) => {
+                Ok(self.accept_unverified(endpoint, request, claims, sha256, url).await?)
+            }
+            Err(error) => {
+                let refusal = match &error {
                     ReceiveError::Refused(refusal) => refusal.clone(),
-                    ReceiveError::ProviderDisabled => refusal(RejectionReason::ProviderDisabled, &answer),
-                    ReceiveError::OrganizationDisabled => refusal(RejectionReason::OrganizationDisabled, &answer),
+                    ReceiveError::ProviderDisabled => refusal(RejectionReason::ProviderDisabled, &error),
+                    ReceiveError::OrganizationDisabled => refusal(RejectionReason::OrganizationDisabled, &error),
                     ReceiveError::LimitReached { .. }
                     | ReceiveError::RateLimited { .. }
                     | ReceiveError::Overloaded { .. }
                     | ReceiveError::Unavailable => {
-                        return Err(answer);
+                        return Err(error.into());
                     }
                 };
-                *refused = self.reject(endpoint, request, &claims, sha256, refusal).await?;
-                Err(answer)
+                let webhook = self.reject(endpoint, request, &claims, sha256, refusal).await?;
+                Err(NotAccepted { error, webhook })
             }
         }
     }
@@ -285,7 +289,7 @@ fn receipt(
 }
 
 /// Every header as it came, as `name:value` lines, but those that carry a caller's own credentials.
-fn kept_headers(headers: &HeaderMap) -> Vec<u8> {
+fn kept_headers(headers: &HeaderMap) -> Bytes {
     let mut lines = Vec::with_capacity(headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 2).sum());
     for (name, value) in headers {
         if *name == http::header::AUTHORIZATION || *name == http::header::COOKIE {
@@ -296,7 +300,7 @@ fn kept_headers(headers: &HeaderMap) -> Vec<u8> {
         lines.extend_from_slice(value.as_bytes());
         lines.push(b'\n');
     }
-    lines
+    lines.into()
 }
 
 impl From<AppendError> for ReceiveError {
@@ -337,7 +341,7 @@ mod tests {
         headers.append("x-a", http::HeaderValue::from_bytes(b"\xff").unwrap());
         headers.append("authorization", "Bearer t".parse().unwrap());
         headers.append("cookie", "s=1".parse().unwrap());
-        assert_eq!(kept_headers(&headers), b"x-a:1\nx-a:\xff\n");
+        assert_eq!(&kept_headers(&headers)[..], b"x-a:1\nx-a:\xff\n");
     }
 
     #[test]

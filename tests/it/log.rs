@@ -179,7 +179,7 @@ async fn a_body_is_stored_with_its_unit_or_not_at_all() {
     let organization = OrganizationId::from_slug("a");
     let webhook = WebhookId::new(Uuid::new_v4());
     let with_body = |bytes: &'static [u8]| Unit {
-        body: Some(Body { organization, webhook, headers: b"a:b\n".to_vec(), body: bytes.into() }),
+        body: Some(Body { organization, webhook, headers: b"a:b\n".as_slice().into(), body: bytes.into() }),
         ..unit(organization, webhook.uuid(), 1)
     };
     test.log.append(with_body(b"\0\xff first")).await.unwrap();
