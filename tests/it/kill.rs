@@ -58,17 +58,23 @@ pub async fn send(
     }
 }
 
+/// Signs in the super admin, and makes the organization `acme` with GitHub connected.
+pub async fn with_acme(process: &Process, client: &reqwest::Client, secret: &str) -> String {
+    let session = token(process, client).await;
+    let create = "mutation { createOrganization(input: {name: \"Acme\", slug: \"acme\", plan: PREMIUM}) { organization { id } } }";
+    let data = ask(process, client, &session, create, json!({})).await;
+    let connect = "mutation($id: ID!, $secret: String!) { connectProvider(input: {organizationId: $id, providerName: GITHUB, secret: $secret}) { provider { id } } }";
+    let id = data["createOrganization"]["organization"]["id"].clone();
+    ask(process, client, &session, connect, json!({ "id": id, "secret": secret })).await;
+    session
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_answered_webhook_survives_ten_kills() {
     let mut process = Process::new();
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     process.serve().await;
-    let session = token(&process, &client).await;
-    let create = "mutation { createOrganization(input: {name: \"Acme\", slug: \"acme\", plan: PREMIUM}) { organization { id } } }";
-    let data = ask(&process, &client, &session, create, json!({})).await;
-    let connect = "mutation($id: ID!, $secret: String!) { connectProvider(input: {organizationId: $id, providerName: GITHUB, secret: $secret}) { provider { id } } }";
-    let id = data["createOrganization"]["organization"]["id"].clone();
-    ask(&process, &client, &session, connect, json!({ "id": id, "secret": SECRET })).await;
+    let session = with_acme(&process, &client, SECRET).await;
 
     let answered = Arc::new(Mutex::new(BTreeSet::new()));
     for round in 0..10 {

@@ -15,7 +15,7 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::app::{GITHUB_SECRET, TestApp};
-use crate::kill::{ask, send, token};
+use crate::kill::{ask, send, with_acme};
 use crate::process::Process;
 use crate::projections::{caught_up, with_history};
 
@@ -201,12 +201,7 @@ async fn a_command_that_is_killed_leaves_everything_working_and_the_next_one_suc
     let mut process = Process::new();
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     process.serve().await;
-    let session = token(&process, &client).await;
-    let create = "mutation { createOrganization(input: {name: \"Acme\", slug: \"acme\", plan: PREMIUM}) { organization { id } } }";
-    let data = ask(&process, &client, &session, create, json!({})).await;
-    let connect = "mutation($id: ID!, $secret: String!) { connectProvider(input: {organizationId: $id, providerName: GITHUB, secret: $secret}) { provider { id } } }";
-    let id = data["createOrganization"]["organization"]["id"].clone();
-    ask(&process, &client, &session, connect, json!({ "id": id, "secret": GITHUB_SECRET })).await;
+    let session = with_acme(&process, &client, GITHUB_SECRET).await;
     let (answered, stop) = (Arc::new(Mutex::new(BTreeSet::new())), Arc::new(AtomicBool::new(false)));
     let senders: Vec<_> = (0..4)
         .map(|sender| tokio::spawn(send(process.url(), 0, sender, Arc::clone(&answered), Arc::clone(&stop))))
