@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -63,7 +63,7 @@ impl Latencies {
 pub fn run(arguments: &OfferArguments) -> Result<Offered> {
     be_nice(arguments.niceness);
     allow_many_files();
-    let started = Instant::now();
+    let all_open = Arc::new(Barrier::new(THREADS.into()));
     let threads: Vec<_> = (0..THREADS)
         .map(|number| {
             let part = Part {
@@ -72,6 +72,7 @@ pub fn run(arguments: &OfferArguments) -> Result<Offered> {
                 rate: arguments.rate.map(|rate| share(rate, number)),
                 duration: Duration::from_secs(arguments.seconds),
                 turn: number.into(),
+                all_open: Arc::clone(&all_open),
             };
             std::thread::spawn(move || part.run())
         })
@@ -80,9 +81,8 @@ pub fn run(arguments: &OfferArguments) -> Result<Offered> {
     for thread in threads {
         whole.add(thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??);
     }
-    let elapsed_seconds = started.elapsed().as_secs_f64();
     Ok(Offered {
-        elapsed_seconds,
+        elapsed_seconds: whole.elapsed.as_secs_f64(),
         sent: whole.sent,
         unsent: whole.unsent,
         accepted: whole.accepted.to_vec(),
@@ -104,6 +104,8 @@ struct Part {
     rate: Option<u32>,
     duration: Duration,
     turn: usize,
+    /// Nobody sends before everybody has connected: who came second would connect to a server under load.
+    all_open: Arc<Barrier>,
 }
 
 impl Part {
@@ -114,12 +116,12 @@ impl Part {
 
     async fn offer(self) -> Result<Tally> {
         let templates = Arc::new(Template::all(self.address)?);
-        // Connections are there before the first request is due.
-        let mut open = Vec::new();
-        for _ in 0..self.connections {
-            open.push(Connection::open(self.address).await.context("the first connections")?);
-        }
-        let deadline = Instant::now() + self.duration;
+        let opened = self.open().await;
+        // Also where that failed, since the others wait. It holds up nothing: this thread has no other work.
+        self.all_open.wait();
+        let open = opened?;
+        let started = Instant::now();
+        let deadline = started + self.duration;
         let due = Arc::new(Semaphore::new(0));
         let unsent = Arc::new(AtomicU64::new(0));
         let pacing = self.rate.map(|rate| tokio::spawn(pace(rate, Arc::clone(&due), Arc::clone(&unsent), deadline)));
@@ -142,7 +144,16 @@ impl Part {
             pacing.await?;
         }
         tally.unsent = unsent.load(Ordering::Relaxed);
+        tally.elapsed = started.elapsed();
         Ok(tally)
+    }
+
+    async fn open(&self) -> Result<Vec<Connection>> {
+        let mut open = Vec::new();
+        for _ in 0..self.connections {
+            open.push(Connection::open(self.address).await.context("the first connections")?);
+        }
+        Ok(open)
     }
 }
 
@@ -214,6 +225,8 @@ impl Sender {
 
 #[derive(Default)]
 struct Tally {
+    /// From the first request to the last answer.
+    elapsed: Duration,
     sent: u64,
     unsent: u64,
     accepted: [u64; ORGANIZATIONS],
@@ -229,6 +242,7 @@ impl Tally {
     }
 
     fn add(&mut self, part: Self) {
+        self.elapsed = self.elapsed.max(part.elapsed);
         self.sent += part.sent;
         self.unsent += part.unsent;
         for (sum, count) in self.accepted.iter_mut().zip(part.accepted) {
