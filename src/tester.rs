@@ -141,9 +141,7 @@ pub async fn send(receiver: &Receiver, endpoint: &Endpoint, made: Made, by: Meta
             webhook: Some(accepted.webhook),
             duplicate: accepted.duplicate,
         },
-        Err(NotAccepted { error, webhook }) => {
-            Sent { answer: WebhookAnswer::from(&error), webhook, duplicate: false }
-        }
+        Err(NotAccepted { error, webhook }) => Sent { answer: WebhookAnswer::from(&error), webhook, duplicate: false },
     }
 }
 

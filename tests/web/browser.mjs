@@ -100,6 +100,7 @@ export async function until(what, condition, limit = 30_000) {
 /** Waits until the page has what it asked for. */
 export async function settled(page) {
   await page.waitForFunction(() => !document.querySelector('[role=status][aria-label=Loading], [data-loading]'));
+  await page.waitForFunction(() => [...document.querySelectorAll('[data-chart]')].every((chart) => chart.querySelector('canvas')));
   await page.waitForFunction(() => document.getAnimations().every((animation) => animation.playState !== 'running' || animation.effect?.getTiming().iterations === Infinity));
 }
 

@@ -138,7 +138,7 @@ export function TimeChart(props: TimeChartProps) {
   }, [starts, step, series, kind, height, width, scheme, zone]);
 
   return (
-    <div ref={measure} className={classes.chart} style={{ height }} role="img" aria-label={summary}>
+    <div ref={measure} className={classes.chart} style={{ height }} role="img" aria-label={summary} data-chart={starts.length > 0 || undefined}>
       <div ref={place} />
     </div>
   );

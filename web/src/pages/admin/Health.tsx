@@ -12,6 +12,7 @@ import { ErrorCard } from '../../ui/ErrorCard';
 import { Page } from '../../ui/Page';
 import { PageLoading } from '../../ui/PageLoading';
 import { ProviderName, providers as services } from '../../ui/ProviderName';
+import { Conservation } from './Conservation';
 
 const Query = graphql(`
   query Health {
@@ -66,6 +67,7 @@ export default function Health() {
           </SimpleGrid>
           <Followers of={system.followers} />
           <Circuits of={system.openCircuits} />
+          <Conservation />
           <Text size="xs" className="quiet">
             Version {system.node.version}, started <When at={system.node.startedAt} size="xs" />
           </Text>

@@ -1,15 +1,15 @@
-import { Anchor, Button, Checkbox, Group, Modal, SegmentedControl, Table, Text } from '@mantine/core';
+import { Anchor, Button, Modal, Table, Text } from '@mantine/core';
 import { useDisclosure } from '@mantine/hooks';
 import { IconBuilding, IconPlus } from '@tabler/icons-react';
-import { useState } from 'react';
 import { Link, useLocation } from 'wouter';
 
 import { graphql } from '../../api/graphql';
-import { count, plural } from '../../format';
+import { count } from '../../format';
 import { When } from '../../time';
 import { Active } from '../../ui/Active';
+import { ActiveChoice, activeOf } from '../../ui/ActiveChoice';
 import { Card } from '../../ui/Card';
-import { Confirm } from '../../ui/Confirm';
+import { ChooseAll, ChooseRow } from '../../ui/ChooseRows';
 import { Empty } from '../../ui/Empty';
 import { ListEnd } from '../../ui/ListEnd';
 import { Page } from '../../ui/Page';
@@ -20,6 +20,7 @@ import { useSelection } from '../../ui/useSelection';
 import { useSearch } from '../../url';
 import { OrganizationForm } from './OrganizationForm';
 import { limitWord, plans } from './plans';
+import { SetActive } from './SetActive';
 
 const Query = graphql(`
   query AdminOrganizations($search: String, $isActive: Boolean, $after: String) {
@@ -45,26 +46,12 @@ export const SetOrganizationActive = graphql(`
 export default function Organizations() {
   const [{ q, active }, change] = useSearch();
   const [, go] = useLocation();
-  const variables = { search: q ?? null, isActive: active ? active === 'yes' : null };
+  const variables = { search: q ?? null, isActive: activeOf(active) };
   const list = useList(Query, variables, (data) => data.organizations);
-  const { chosen, toggle, clear, all } = useSelection(list.rows.map(({ id }) => id));
+  const selection = useSelection(list.rows.map(({ id }) => id));
   const [making, { open, close }] = useDisclosure();
   const create = useAct(Create);
   const set = useAct(SetOrganizationActive);
-  const [asked, setAsked] = useState<boolean>();
-  const [done, setDone] = useState<number>();
-
-  const setAll = async (isActive: boolean) => {
-    setDone(0);
-    for (const id of chosen) {
-      if (!(await set.act({ id, isActive }))) break;
-      setDone((before) => (before ?? 0) + 1);
-    }
-    setDone(undefined);
-    setAsked(undefined);
-    clear();
-    list.reload();
-  };
 
   return (
     <Page
@@ -72,37 +59,25 @@ export default function Organizations() {
       actions={
         <>
           <SearchBox label="Name or slug" value={q ?? ''} onChange={(next) => change({ q: next }, { replace: true })} />
-          <SegmentedControl
-            size="xs"
-            aria-label="Which"
-            value={active ?? 'all'}
-            onChange={(next) => change({ active: next === 'all' ? undefined : next })}
-            data={[
-              { value: 'all', label: 'All' },
-              { value: 'yes', label: 'Active' },
-              { value: 'no', label: 'Deactivated' },
-            ]}
-          />
+          <ActiveChoice />
           <Button size="xs" leftSection={<IconPlus size={14} />} onClick={open}>
             New organization
           </Button>
         </>
       }
     >
-      {chosen.size > 0 && (
-        <Group mb="sm" gap="xs" role="status">
-          <Text size="sm">{plural(chosen.size, 'organization')} chosen</Text>
-          <Button size="xs" variant="default" onClick={() => setAsked(true)}>
-            Reactivate
-          </Button>
-          <Button size="xs" variant="default" c="var(--failed)" onClick={() => setAsked(false)}>
-            Deactivate
-          </Button>
-          <Button size="xs" variant="subtle" onClick={clear}>
-            Choose none
-          </Button>
-        </Group>
-      )}
+      <SetActive
+        chosen={selection.chosen}
+        clear={selection.clear}
+        noun="organization"
+        activate="Reactivate"
+        means={{
+          activate: 'Their webhooks are accepted again, and their people can sign in.',
+          deactivate: 'Their webhooks are refused from now on, and the sessions of their people end at once. Nothing is deleted.',
+        }}
+        set={async (id, isActive) => Boolean(await set.act({ id, isActive }))}
+        done={list.reload}
+      />
       {!list.isFirst && list.rows.length === 0 ? (
         <Empty icon={IconBuilding} title={q || active ? 'No organization matches' : 'No organization yet'} action={<Button onClick={open}>New organization</Button>}>
           An organization is a customer: its providers, its webhooks and its people are apart from everybody else's.
@@ -114,13 +89,7 @@ export default function Organizations() {
               <Table.Thead>
                 <Table.Tr>
                   <Table.Th w={36}>
-                    <Checkbox
-                      size="xs"
-                      aria-label="Choose all shown"
-                      checked={chosen.size > 0 && chosen.size === list.rows.length}
-                      indeterminate={chosen.size > 0 && chosen.size < list.rows.length}
-                      onChange={() => (chosen.size > 0 ? clear() : all())}
-                    />
+                    <ChooseAll of={selection} shown={list.rows.length} />
                   </Table.Th>
                   <Table.Th>Name</Table.Th>
                   <Table.Th>State</Table.Th>
@@ -132,14 +101,9 @@ export default function Organizations() {
               </Table.Thead>
               <Table.Tbody>
                 {list.rows.map((row) => (
-                  <Table.Tr key={row.id} bg={chosen.has(row.id) ? 'var(--chosen)' : undefined}>
+                  <Table.Tr key={row.id} bg={selection.chosen.has(row.id) ? 'var(--chosen)' : undefined}>
                     <Table.Td>
-                      <Checkbox
-                        size="xs"
-                        aria-label={`Choose ${row.name}`}
-                        checked={chosen.has(row.id)}
-                        onChange={(event) => toggle(row.id, (event.nativeEvent as MouseEvent).shiftKey)}
-                      />
+                      <ChooseRow of={selection} id={row.id} label={row.name} />
                     </Table.Td>
                     <Table.Td>
                       <Anchor component={Link} href={`/admin/organizations/${row.slug}`} size="sm" fw={500} className="foreign">
@@ -178,19 +142,6 @@ export default function Organizations() {
           }
         />
       </Modal>
-      <Confirm
-        opened={asked !== undefined}
-        close={() => setAsked(undefined)}
-        title={`${asked ? 'Reactivate' : 'Deactivate'} ${plural(chosen.size, 'organization')}`}
-        label={done === undefined ? (asked ? 'Reactivate' : 'Deactivate') : `${done} of ${chosen.size}`}
-        danger={!asked}
-        busy={done !== undefined}
-        run={() => void setAll(asked === true)}
-      >
-        {asked
-          ? 'Their webhooks are accepted again, and their people can sign in.'
-          : 'Their webhooks are refused from now on, and the sessions of their people end at once. Nothing is deleted.'}
-      </Confirm>
     </Page>
   );
 }

@@ -1,14 +1,14 @@
-import { Anchor, Button, Checkbox, Group, SegmentedControl, Select, Table, Text } from '@mantine/core';
+import { Anchor, Select, Table, Text } from '@mantine/core';
 import { IconPlug } from '@tabler/icons-react';
-import { useState } from 'react';
 import { Link } from 'wouter';
 
 import { graphql } from '../../api/graphql';
-import { count, plural } from '../../format';
+import { count } from '../../format';
 import { When } from '../../time';
 import { Active } from '../../ui/Active';
+import { ActiveChoice, activeOf } from '../../ui/ActiveChoice';
 import { Card } from '../../ui/Card';
-import { Confirm } from '../../ui/Confirm';
+import { ChooseAll, ChooseRow } from '../../ui/ChooseRows';
 import { Empty } from '../../ui/Empty';
 import { ListEnd } from '../../ui/ListEnd';
 import { Page } from '../../ui/Page';
@@ -18,6 +18,7 @@ import { useAct } from '../../ui/useAct';
 import { useList } from '../../ui/useList';
 import { useSelection } from '../../ui/useSelection';
 import { useSearch } from '../../url';
+import { SetActive } from './SetActive';
 
 const Query = graphql(`
   query AdminProviders($search: String, $providerName: ProviderName, $isActive: Boolean, $after: String) {
@@ -28,7 +29,7 @@ const Query = graphql(`
   }
 `);
 
-const SetActive = graphql(`
+const SetProviderActive = graphql(`
   mutation AdminSetProviderActive($id: ID!, $isActive: Boolean!) {
     setProviderActive(input: { id: $id, isActive: $isActive }) { provider { id isActive } }
   }
@@ -40,22 +41,9 @@ const circuits = { CLOSED: 'Closed', OPEN: 'Open: nothing is sent', HALF_OPEN: '
 export default function Providers() {
   const [{ q, active, service }, change] = useSearch();
   const kind = providerKinds.find((each) => services[each].slug === service) ?? null;
-  const list = useList(Query, { search: q ?? null, providerName: kind, isActive: active ? active === 'yes' : null }, (data) => data.providers);
-  const { chosen, toggle, clear, all } = useSelection(list.rows.map(({ id }) => id));
-  const set = useAct(SetActive);
-  const [asked, setAsked] = useState<boolean>();
-  const [done, setDone] = useState<number>();
-  const setAll = async (isActive: boolean) => {
-    setDone(0);
-    for (const id of chosen) {
-      if (!(await set.act({ id, isActive }))) break;
-      setDone((before) => (before ?? 0) + 1);
-    }
-    setDone(undefined);
-    setAsked(undefined);
-    clear();
-    list.reload();
-  };
+  const list = useList(Query, { search: q ?? null, providerName: kind, isActive: activeOf(active) }, (data) => data.providers);
+  const selection = useSelection(list.rows.map(({ id }) => id));
+  const set = useAct(SetProviderActive);
   return (
     <Page
       title="All providers"
@@ -72,34 +60,22 @@ export default function Providers() {
             data={providerKinds.map((value) => ({ value, label: services[value].word }))}
             onChange={(next) => change({ service: next ? services[next as ProviderKind].slug : undefined })}
           />
-          <SegmentedControl
-            size="xs"
-            aria-label="Which"
-            value={active ?? 'all'}
-            onChange={(next) => change({ active: next === 'all' ? undefined : next })}
-            data={[
-              { value: 'all', label: 'All' },
-              { value: 'yes', label: 'Active' },
-              { value: 'no', label: 'Deactivated' },
-            ]}
-          />
+          <ActiveChoice />
         </>
       }
     >
-      {chosen.size > 0 && (
-        <Group mb="sm" gap="xs" role="status">
-          <Text size="sm">{plural(chosen.size, 'provider')} chosen</Text>
-          <Button size="xs" variant="default" onClick={() => setAsked(true)}>
-            Activate
-          </Button>
-          <Button size="xs" variant="default" c="var(--failed)" onClick={() => setAsked(false)}>
-            Deactivate
-          </Button>
-          <Button size="xs" variant="subtle" onClick={clear}>
-            Choose none
-          </Button>
-        </Group>
-      )}
+      <SetActive
+        chosen={selection.chosen}
+        clear={selection.clear}
+        noun="provider"
+        activate="Activate"
+        means={{
+          activate: 'Their webhooks are accepted again.',
+          deactivate: 'Their webhooks are refused with 403 from now on. Nothing is deleted.',
+        }}
+        set={async (id, isActive) => Boolean(await set.act({ id, isActive }))}
+        done={list.reload}
+      />
       {!list.isFirst && list.rows.length === 0 ? (
         <Empty icon={IconPlug} title="No provider matches">
           Providers that organizations connect are listed here, the newest first.
@@ -111,13 +87,7 @@ export default function Providers() {
               <Table.Thead>
                 <Table.Tr>
                   <Table.Th w={36}>
-                    <Checkbox
-                      size="xs"
-                      aria-label="Choose all shown"
-                      checked={chosen.size > 0 && chosen.size === list.rows.length}
-                      indeterminate={chosen.size > 0 && chosen.size < list.rows.length}
-                      onChange={() => (chosen.size > 0 ? clear() : all())}
-                    />
+                    <ChooseAll of={selection} shown={list.rows.length} />
                   </Table.Th>
                   <Table.Th>Provider</Table.Th>
                   <Table.Th>Organization</Table.Th>
@@ -130,14 +100,9 @@ export default function Providers() {
               </Table.Thead>
               <Table.Tbody>
                 {list.rows.map((row) => (
-                  <Table.Tr key={row.id} bg={chosen.has(row.id) ? 'var(--chosen)' : undefined}>
+                  <Table.Tr key={row.id} bg={selection.chosen.has(row.id) ? 'var(--chosen)' : undefined}>
                     <Table.Td>
-                      <Checkbox
-                        size="xs"
-                        aria-label={`Choose ${services[row.providerName].word} of ${row.organization.name}`}
-                        checked={chosen.has(row.id)}
-                        onChange={(event) => toggle(row.id, (event.nativeEvent as MouseEvent).shiftKey)}
-                      />
+                      <ChooseRow of={selection} id={row.id} label={`${services[row.providerName].word} of ${row.organization.name}`} />
                     </Table.Td>
                     <Table.Td>
                       <Anchor component={Link} href={`/dashboard/${row.organization.slug}/providers/${services[row.providerName].slug}`} size="sm">
@@ -170,17 +135,6 @@ export default function Providers() {
           <ListEnd of={list} />
         </Card>
       )}
-      <Confirm
-        opened={asked !== undefined}
-        close={() => setAsked(undefined)}
-        title={`${asked ? 'Activate' : 'Deactivate'} ${plural(chosen.size, 'provider')}`}
-        label={done === undefined ? (asked ? 'Activate' : 'Deactivate') : `${done} of ${chosen.size}`}
-        danger={!asked}
-        busy={done !== undefined}
-        run={() => void setAll(asked === true)}
-      >
-        {asked ? 'Their webhooks are accepted again.' : 'Their webhooks are refused with 403 from now on. Nothing is deleted.'}
-      </Confirm>
     </Page>
   );
 }

@@ -1,0 +1,64 @@
+import { Button, Group, Text } from '@mantine/core';
+import { useState } from 'react';
+
+import { plural } from '../../format';
+import { Confirm } from '../../ui/Confirm';
+
+type Props = {
+  chosen: ReadonlySet<string>;
+  /** What they are: `organization`, `provider`. */
+  noun: string;
+  /** What makes one active: `Reactivate`. */
+  activate: string;
+  /** What comes of either, in a sentence. */
+  means: { activate: string; deactivate: string };
+  /** Sets one; false where that failed, and then no more are. */
+  set: (id: string, isActive: boolean) => Promise<boolean>;
+  /** Afterwards, whether all went well or not. */
+  done: () => void;
+  clear: () => void;
+};
+
+/** What can be done with what is chosen of a list: activating and deactivating, one after the other. */
+export function SetActive({ chosen, noun, activate, means, set, done, clear }: Props) {
+  const [asked, setAsked] = useState<boolean>();
+  const [count, setCount] = useState<number>();
+  const label = asked ? activate : 'Deactivate';
+  const run = async (isActive: boolean) => {
+    setCount(0);
+    for (const id of chosen) {
+      if (!(await set(id, isActive))) break;
+      setCount((before) => (before ?? 0) + 1);
+    }
+    setCount(undefined);
+    setAsked(undefined);
+    clear();
+    done();
+  };
+  if (chosen.size === 0) return null;
+  return (
+    <Group mb="sm" gap="xs" role="status">
+      <Text size="sm">{plural(chosen.size, noun)} chosen</Text>
+      <Button size="xs" variant="default" onClick={() => setAsked(true)}>
+        {activate}
+      </Button>
+      <Button size="xs" variant="default" c="var(--failed)" onClick={() => setAsked(false)}>
+        Deactivate
+      </Button>
+      <Button size="xs" variant="subtle" onClick={clear}>
+        Choose none
+      </Button>
+      <Confirm
+        opened={asked !== undefined}
+        close={() => setAsked(undefined)}
+        title={`${label} ${plural(chosen.size, noun)}`}
+        label={count === undefined ? label : `${count} of ${chosen.size}`}
+        danger={!asked}
+        busy={count !== undefined}
+        run={() => void run(asked === true)}
+      >
+        {asked ? means.activate : means.deactivate}
+      </Confirm>
+    </Group>
+  );
+}

@@ -1,0 +1,26 @@
+import { SegmentedControl } from '@mantine/core';
+
+import { useSearch } from '../url';
+
+/** Which of a list, by `active` of the address: all, those that are active (`yes`), or not (`no`). */
+export function ActiveChoice() {
+  const [{ active }, change] = useSearch();
+  return (
+    <SegmentedControl
+      size="xs"
+      aria-label="Which"
+      value={active ?? 'all'}
+      onChange={(next) => change({ active: next === 'all' ? undefined : next })}
+      data={[
+        { value: 'all', label: 'All' },
+        { value: 'yes', label: 'Active' },
+        { value: 'no', label: 'Deactivated' },
+      ]}
+    />
+  );
+}
+
+/** As a filter of the server's. */
+export function activeOf(active: string | undefined): boolean | null {
+  return active ? active === 'yes' : null;
+}

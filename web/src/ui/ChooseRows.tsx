@@ -1,0 +1,25 @@
+import { Checkbox } from '@mantine/core';
+
+import type { useSelection } from './useSelection';
+
+type Selection = ReturnType<typeof useSelection>;
+
+/** Chooses all rows that are shown, or none. */
+export function ChooseAll({ of: { chosen, clear, all }, shown }: { of: Selection; shown: number }) {
+  return (
+    <Checkbox
+      size="xs"
+      aria-label="Choose all shown"
+      checked={chosen.size > 0 && chosen.size === shown}
+      indeterminate={chosen.size > 0 && chosen.size < shown}
+      onChange={() => (chosen.size > 0 ? clear() : all())}
+    />
+  );
+}
+
+/** Chooses a row; with shift, all since the last one. */
+export function ChooseRow({ of: { chosen, toggle }, id, label }: { of: Selection; id: string; label: string }) {
+  return (
+    <Checkbox size="xs" aria-label={`Choose ${label}`} checked={chosen.has(id)} onChange={(event) => toggle(id, (event.nativeEvent as MouseEvent).shiftKey)} />
+  );
+}
