@@ -101,6 +101,11 @@ pub struct ServeSettings {
     #[arg(long, env = "HOOKLEDGER_ATTEMPT_TIMEOUT", default_value = "30s", value_name = "TIME")]
     pub attempt_timeout: Span,
 
+    /// How long bodies, headers and destinations' answers are kept. The events about them stay. A webhook
+    /// that is not finished keeps its body.
+    #[arg(long, env = "HOOKLEDGER_RETENTION_BODIES", default_value = "90d", value_name = "TIME")]
+    pub retention_bodies: Span,
+
     /// Ranges that destinations may be in although they are not public, comma separated; towards
     /// these, http and any port are allowed too.
     #[arg(

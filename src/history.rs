@@ -61,7 +61,12 @@ impl Settings {
                 Event::Provider(event) => {
                     settings.note_provider(ProviderId::new(recorded.aggregate_id), event, recorded.recorded_at);
                 }
-                Event::EmailClaim(_) | Event::Team(_) | Event::Access(_) | Event::Webhook(_) | Event::Usage(_) => {}
+                Event::EmailClaim(_)
+                | Event::Team(_)
+                | Event::Access(_)
+                | Event::Webhook(_)
+                | Event::Usage(_)
+                | Event::Retention(_) => {}
             }
         }
         settings
@@ -104,7 +109,8 @@ impl Settings {
             | UserEvent::Invited { .. }
             | UserEvent::SignedIn { .. }
             | UserEvent::SessionEnded { .. }
-            | UserEvent::SessionsEnded {} => {}
+            | UserEvent::SessionsEnded {}
+            | UserEvent::Erased {} => {}
         }
     }
 

@@ -23,6 +23,7 @@ pub mod rate;
 pub mod rebuild;
 pub mod receive;
 pub mod relay;
+pub mod retention;
 pub mod samples;
 pub mod sandbox;
 pub mod search;

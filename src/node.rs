@@ -39,6 +39,7 @@ use crate::receive::{Admission, BodyBudget, Limits as MonthlyLimits, Parts, Rece
 use crate::relay::RelayError;
 #[cfg(feature = "eventstore")]
 use crate::relay::{Relay, Target};
+use crate::retention::{Eraser, Sweep};
 use crate::sandbox::Sandbox;
 use crate::secrets::vault::{Vault, VaultError};
 use crate::settings;
@@ -155,10 +156,23 @@ impl Core {
         Ok(core)
     }
 
+    /// Starts what nobody waits for: read models are compared with the log, and bodies go that are older
+    /// than that, and what people ask to have erased.
+    fn keep_house(&self, retention: chrono::Duration) {
+        self.check_conservation();
+        self.remove_what_is_old(retention);
+    }
+
     /// Compares the read models with the log, for as long as the node runs.
     fn check_conservation(&self) {
         let checker = Checker::new(self.followers.clone(), self.heads.clone(), self.node);
         self.tasks.spawn_on(checker.run(self.stop.clone()), self.follow_lane.handle());
+    }
+
+    fn remove_what_is_old(&self, period: chrono::Duration) {
+        self.follow(Box::new(Eraser));
+        let sweep = Sweep::new(self.pool.clone(), self.log.clone(), self.heads.clone(), self.node, period);
+        self.spawn("retention", sweep.run(self.stop.clone()));
     }
 
     /// Starts what tells changes to those who watch.
@@ -357,7 +371,7 @@ pub async fn serve_fetching(
     let verifier = Verifier::new(receiver.clone(), fetch);
     core.spawn("verifier", verifier.run(core.stop.clone()));
 
-    core.check_conservation();
+    core.keep_house(settings.retention_bodies.0);
     let changes = core.watch();
 
     let links = core.links(&settings.store);

@@ -73,6 +73,7 @@ fn told(settings: &ServeSettings, name: &str) -> Told {
         "HOOKLEDGER_RETRY_DELAYS" => list(settings.retry_delays.0.iter().map(|delay| span(Span(*delay))).collect()),
         "HOOKLEDGER_PENDING_TIMEOUT" => Some(span(settings.pending_timeout)),
         "HOOKLEDGER_ATTEMPT_TIMEOUT" => Some(span(settings.attempt_timeout)),
+        "HOOKLEDGER_RETENTION_BODIES" => Some(span(settings.retention_bodies)),
         "HOOKLEDGER_EGRESS_ALLOW_CIDRS" => {
             Some(settings.egress_allow_cidrs.to_string()).filter(|ranges| !ranges.is_empty())
         }

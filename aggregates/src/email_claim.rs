@@ -23,17 +23,26 @@ pub struct EmailClaim {
 
 #[derive(Clone, Debug)]
 pub enum EmailClaimCommand {
-    Take { user: UserId },
+    Take {
+        user: UserId,
+    },
+    /// The holder was erased: whoever has the address may be invited anew.
+    Release {
+        user: UserId,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EmailClaimEvent {
     #[serde(rename = "email_claim.taken", rename_all = "camelCase")]
     Taken { user_id: UserId },
+    #[serde(rename = "email_claim.released", rename_all = "camelCase")]
+    Released { user_id: UserId },
 }
 
 aggregate!(EmailClaim, "email_claim", EmailClaimCommand, EmailClaimEvent, EmailClaimError, {
     Taken => "email_claim.taken" v 1,
+    Released => "email_claim.released" v 1,
 });
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,11 +61,16 @@ impl EmailClaim {
     /// # Errors
     /// [`EmailClaimError::Taken`] when somebody else holds the address.
     pub fn decide(&self, command: EmailClaimCommand) -> Result<Vec<EmailClaimEvent>, EmailClaimError> {
-        let EmailClaimCommand::Take { user } = command;
-        match self.holder {
-            None => Ok(vec![EmailClaimEvent::Taken { user_id: user }]),
-            Some(holder) if holder == user => Ok(vec![]),
-            Some(_) => Err(EmailClaimError::Taken),
+        match command {
+            EmailClaimCommand::Take { user } => match self.holder {
+                None => Ok(vec![EmailClaimEvent::Taken { user_id: user }]),
+                Some(holder) if holder == user => Ok(vec![]),
+                Some(_) => Err(EmailClaimError::Taken),
+            },
+            EmailClaimCommand::Release { user } => {
+                let is_held = self.holder == Some(user);
+                Ok(is_held.then_some(EmailClaimEvent::Released { user_id: user }).into_iter().collect())
+            }
         }
     }
 
@@ -64,6 +78,7 @@ impl EmailClaim {
     pub fn evolve(&mut self, event: &EmailClaimEvent) {
         match event {
             EmailClaimEvent::Taken { user_id } => self.holder = Some(*user_id),
+            EmailClaimEvent::Released { user_id: _ } => self.holder = None,
         }
     }
 }
@@ -81,5 +96,13 @@ mod tests {
         }
         assert_eq!(claim.decide(EmailClaimCommand::Take { user: first }), Ok(vec![]));
         assert_eq!(claim.decide(EmailClaimCommand::Take { user: second }), Err(EmailClaimError::Taken));
+        assert_eq!(claim.decide(EmailClaimCommand::Release { user: second }), Ok(vec![]));
+        for event in claim.decide(EmailClaimCommand::Release { user: first }).unwrap() {
+            claim.evolve(&event);
+        }
+        assert_eq!(
+            claim.decide(EmailClaimCommand::Take { user: second }),
+            Ok(vec![EmailClaimEvent::Taken { user_id: second }])
+        );
     }
 }

@@ -16,6 +16,7 @@ use crate::access::AccessEvent;
 use crate::email_claim::EmailClaimEvent;
 use crate::organization::OrganizationEvent;
 use crate::provider::ProviderEvent;
+use crate::retention::RetentionEvent;
 use crate::team::TeamEvent;
 use crate::upcast::upcast;
 use crate::usage::UsageEvent;
@@ -133,6 +134,7 @@ pub enum Event {
     Provider(ProviderEvent),
     Webhook(WebhookEvent),
     Usage(UsageEvent),
+    Retention(RetentionEvent),
 }
 
 impl Event {
@@ -147,6 +149,7 @@ impl Event {
             ProviderEvent::TYPES,
             WebhookEvent::TYPES,
             UsageEvent::TYPES,
+            RetentionEvent::TYPES,
         ]
         .into_iter()
         .flatten()
@@ -170,6 +173,7 @@ impl Event {
             Self::Provider(event) => of(event),
             Self::Webhook(event) => of(event),
             Self::Usage(event) => of(event),
+            Self::Retention(event) => of(event),
         }
     }
 
@@ -192,6 +196,7 @@ impl Event {
             TeamEvent::AGGREGATE => decode(event_type, version, payload).map(Self::Team),
             AccessEvent::AGGREGATE => decode(event_type, version, payload).map(Self::Access),
             UsageEvent::AGGREGATE => decode(event_type, version, payload).map(Self::Usage),
+            RetentionEvent::AGGREGATE => decode(event_type, version, payload).map(Self::Retention),
             other => Err(DecodeError::UnknownAggregate(other.to_owned())),
         }
     }

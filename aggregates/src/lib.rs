@@ -17,6 +17,7 @@ pub mod organization;
 pub mod outgoing;
 pub mod provider;
 pub mod provider_name;
+pub mod retention;
 pub mod signature;
 pub mod team;
 pub mod upcast;

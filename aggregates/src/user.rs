@@ -41,6 +41,7 @@ pub struct User {
     joined: bool,
     active: bool,
     sessions: BTreeSet<SessionId>,
+    erased: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -64,6 +65,9 @@ pub enum UserCommand {
         session: SessionId,
     },
     EndSessions,
+    /// What is known of the person beside the log goes. They have to be deactivated first, so that whoever
+    /// asks for it was told by then if the organization would be left without an admin.
+    Erase,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +92,9 @@ pub enum UserEvent {
     /// All that began before.
     #[serde(rename = "user.sessions_ended")]
     SessionsEnded {},
+    /// Their address and what their sessions told of them are not kept any more. It is never taken back.
+    #[serde(rename = "user.erased")]
+    Erased {},
 }
 
 aggregate!(User, "user", UserCommand, UserEvent, UserError, {
@@ -100,6 +107,7 @@ aggregate!(User, "user", UserCommand, UserEvent, UserError, {
     Deactivated => "user.deactivated" v 1,
     SessionEnded => "user.session_ended" v 1,
     SessionsEnded => "user.sessions_ended" v 1,
+    Erased => "user.erased" v 1,
 });
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -112,6 +120,10 @@ pub enum UserError {
     Deactivated,
     #[error("super admins are made and unmade by the operator, and have no other role")]
     SuperAdmin,
+    #[error("this user is active: deactivate them first")]
+    Active,
+    #[error("this user was erased, which is not taken back: invite the person again")]
+    Erased,
 }
 
 impl User {
@@ -131,6 +143,12 @@ impl User {
     #[must_use]
     pub fn is_active(&self) -> bool {
         self.active
+    }
+
+    /// Whether nothing is known of the person any more.
+    #[must_use]
+    pub fn is_erased(&self) -> bool {
+        self.erased
     }
 
     /// What the user may do; nothing for one who is not registered.
@@ -161,10 +179,16 @@ impl User {
                 | UserCommand::SetRole(_)
                 | UserCommand::SetActive(_)
                 | UserCommand::EndSession { .. }
-                | UserCommand::EndSessions => Err(UserError::NotRegistered),
+                | UserCommand::EndSessions
+                | UserCommand::Erase => Err(UserError::NotRegistered),
             };
         };
         match command {
+            // What ended already stays ended.
+            UserCommand::Erase | UserCommand::EndSession { .. } | UserCommand::EndSessions if self.erased => Ok(vec![]),
+            _ if self.erased => Err(UserError::Erased),
+            UserCommand::Erase if self.active => Err(UserError::Active),
+            UserCommand::Erase => Ok(vec![UserEvent::Erased {}]),
             UserCommand::Register { .. } | UserCommand::Invite { .. } => Err(UserError::AlreadyRegistered),
             UserCommand::SignIn { .. } if !self.active => Err(UserError::Deactivated),
             UserCommand::SignIn { session } => {
@@ -183,7 +207,6 @@ impl User {
                 Ok(vec![UserEvent::SessionEnded { session_id: session }])
             }
             UserCommand::EndSessions if !self.sessions.is_empty() => Ok(vec![UserEvent::SessionsEnded {}]),
-            // What ended already stays ended.
             UserCommand::EndSession { .. } | UserCommand::EndSessions => Ok(vec![]),
         }
     }
@@ -207,6 +230,7 @@ impl User {
             }
             UserEvent::SessionEnded { session_id } => drop(self.sessions.remove(session_id)),
             UserEvent::SessionsEnded {} => self.sessions.clear(),
+            UserEvent::Erased {} => self.erased = true,
         }
     }
 }
@@ -260,6 +284,25 @@ mod tests {
         assert_eq!(user.decide(UserCommand::EndSession { session: session(1) }), Ok(vec![]));
         assert_eq!(user.decide(off), Ok(vec![]));
         assert!(!user.administers());
+    }
+
+    #[test]
+    fn who_was_erased_is_and_stays_gone() {
+        let off = UserCommand::SetActive(false);
+        let invitation = invited(Role::Member);
+        assert_eq!(User::default().decide(UserCommand::Erase), Err(UserError::NotRegistered));
+        assert_eq!(given(std::slice::from_ref(&invitation)).decide(UserCommand::Erase), Err(UserError::Active));
+        let user = given(&[invitation, off, UserCommand::Erase]);
+        assert!(user.is_erased());
+        assert_eq!(user.decide(UserCommand::Erase), Ok(vec![]));
+        assert_eq!(user.decide(UserCommand::EndSessions), Ok(vec![]));
+        for command in [
+            UserCommand::SetActive(true),
+            UserCommand::SetRole(Role::Admin),
+            UserCommand::SignIn { session: session(1) },
+        ] {
+            assert_eq!(user.decide(command), Err(UserError::Erased));
+        }
     }
 
     #[test]

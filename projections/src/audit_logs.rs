@@ -5,6 +5,7 @@ use futures::future::BoxFuture;
 use hookledger_aggregates::access::AccessEvent;
 use hookledger_aggregates::organization::OrganizationEvent;
 use hookledger_aggregates::provider::{Destination, ProviderEvent};
+use hookledger_aggregates::retention::RetentionEvent;
 use hookledger_aggregates::usage::UsageEvent;
 use hookledger_aggregates::user::UserEvent;
 use hookledger_aggregates::webhook::WebhookEvent;
@@ -164,7 +165,7 @@ struct Entry {
 }
 
 /// What happens and leaves no field of its resource with another value.
-const FACTS: [&str; 9] = [
+const FACTS: [&str; 12] = [
     "signed_in",
     "session_ended",
     "sessions_ended",
@@ -174,6 +175,9 @@ const FACTS: [&str; 9] = [
     "action_refused",
     "sign_in_refused",
     "refusals_suppressed",
+    "erased",
+    "body_erased",
+    "bodies_removed",
 ];
 
 impl Entry {
@@ -191,6 +195,7 @@ fn entry(event: &Event) -> Option<Entry> {
         Event::Webhook(event) => ("webhook", webhook(event)?),
         Event::Usage(event) => ("usage", usage(event)),
         Event::Access(event) => access(event),
+        Event::Retention(event) => retention(event),
         // The user's own events tell it.
         Event::EmailClaim(_) | Event::Team(_) => return None,
     };
@@ -223,6 +228,23 @@ fn user(event: &UserEvent) -> (&'static str, Value) {
         UserEvent::Deactivated {} => ("deactivated", json!({"isActive": false})),
         UserEvent::SessionEnded { session_id } => ("session_ended", json!({"sessionId": session_id})),
         UserEvent::SessionsEnded {} => ("sessions_ended", json!({})),
+        UserEvent::Erased {} => ("erased", json!({})),
+    }
+}
+
+fn retention(event: &RetentionEvent) -> (&'static str, (&'static str, Value)) {
+    match event {
+        RetentionEvent::BodiesRemoved { after_position, to_position, count, received_before } => (
+            "organization",
+            (
+                "bodies_removed",
+                json!({"count": count, "afterPosition": after_position, "toPosition": to_position,
+                       "receivedBefore": received_before}),
+            ),
+        ),
+        RetentionEvent::BodyErased { position, reason } => {
+            ("webhook", ("body_erased", json!({"position": position, "reason": reason})))
+        }
     }
 }
 

@@ -87,6 +87,23 @@ pub async fn list(
     Ok(Page::from_overfull(rows, &page))
 }
 
+/// Every organization's id, in their order after one.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn ids_after(
+    executor: impl PgExecutor<'_>,
+    after: Uuid,
+    limit: i64,
+) -> Result<Vec<OrganizationId>, sqlx::Error> {
+    let ids: Vec<Uuid> = sqlx::query_scalar("select id from organizations where id > $1 order by id limit $2")
+        .bind(after)
+        .bind(limit)
+        .fetch_all(executor)
+        .await?;
+    Ok(ids.into_iter().map(OrganizationId::new).collect())
+}
+
 /// Keeps `organizations`.
 #[derive(Debug)]
 pub struct Organizations;
@@ -116,6 +133,7 @@ impl Projection for Organizations {
                     Event::User(_)
                     | Event::EmailClaim(_)
                     | Event::Team(_)
+                    | Event::Retention(_)
                     | Event::Access(_)
                     | Event::Provider(_)
                     | Event::Webhook(_)

@@ -3,6 +3,8 @@
 //! For whoever makes sure that each of them is in the queue. It looks over all organizations, a page
 //! at a time.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::{OrganizationId, ProviderId, WebhookId};
 use sqlx::{FromRow, PgExecutor};
@@ -118,4 +120,22 @@ pub async fn overdue(
     .fetch_all(executor)
     .await?;
     Ok(looked(&rows, limit, |row| (row.at, row.webhook_id)))
+}
+
+/// Where each organization's oldest webhook was received that is not finished: it is pending, in an
+/// attempt, waits for a retry, or to be verified.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn oldest(executor: impl PgExecutor<'_>) -> Result<HashMap<OrganizationId, i64>, sqlx::Error> {
+    let rows: Vec<(Uuid, i64)> = sqlx::query_as(
+        "select organization_id, min(position) from (
+             select organization_id, position from webhook_open
+             union all
+             select organization_id, position from webhook_logs where next_retry_at is not null) unfinished
+         group by 1",
+    )
+    .fetch_all(executor)
+    .await?;
+    Ok(rows.into_iter().map(|(organization, position)| (OrganizationId::new(organization), position)).collect())
 }

@@ -221,6 +221,7 @@ impl Projection for Users {
                     Event::Organization(_)
                     | Event::EmailClaim(_)
                     | Event::Team(_)
+                    | Event::Retention(_)
                     | Event::Access(_)
                     | Event::Provider(_)
                     | Event::Webhook(_)
@@ -249,6 +250,7 @@ async fn apply_one(
         UserEvent::RoleChanged { role } => ("role = $5", Some(role.as_str())),
         UserEvent::Activated {} => ("is_active = true", None),
         UserEvent::Deactivated {} => ("is_active = false, deactivated_at = $4", None),
+        UserEvent::Erased {} => ("email_claim_id = null", None),
         // Sessions are not this table's.
         UserEvent::SessionEnded { .. } | UserEvent::SessionsEnded {} => return Ok(()),
     };

@@ -498,6 +498,7 @@ impl Projection for WebhookLogs {
                     | Event::User(_)
                     | Event::EmailClaim(_)
                     | Event::Team(_)
+                    | Event::Retention(_)
                     | Event::Access(_)
                     | Event::Usage(_) => {}
                 }

@@ -191,6 +191,7 @@ impl Projection for WebhookProviders {
                     | Event::User(_)
                     | Event::EmailClaim(_)
                     | Event::Team(_)
+                    | Event::Retention(_)
                     | Event::Access(_)
                     | Event::Webhook(_)
                     | Event::Usage(_) => {}

@@ -164,24 +164,30 @@ async fn export_from(core: &Core, store: &Store, settings: &ExportSettings) -> R
     {
         return Err(AuditError::NotSigned);
     }
-    // The head is signed once a second at most.
-    while ledgers.fresh_checkpoint(ledger).await?.is_none_or(|signed| signed.last < position) {
+    let path = settings.out.clone().unwrap_or_else(|| format!("hookledger-{slug}.jsonl").into());
+    loop {
+        // The head is signed once a second at most.
+        let is_signed = ledgers.fresh_checkpoint(ledger).await?.is_some_and(|signed| signed.last >= position);
+        if is_signed {
+            let mut progress = bar("exporting", "events");
+            let export = Export {
+                pool: core.pool.clone(),
+                keys: &signing,
+                origin: ledgers.origin(ledger),
+                slug,
+                progress: &mut progress,
+            };
+            match export.run(&path, Utc::now()).await {
+                // Until that is signed too.
+                Err(ExportError::Removing) => {}
+                exported => return Ok((path, exported?)),
+            }
+        }
         if begun.elapsed() > SIGNED_LIMIT {
             return Err(AuditError::NotSigned);
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let path = settings.out.clone().unwrap_or_else(|| format!("hookledger-{slug}.jsonl").into());
-    let mut progress = bar("exporting", "events");
-    let export = Export {
-        pool: core.pool.clone(),
-        keys: &signing,
-        origin: ledgers.origin(ledger),
-        slug,
-        progress: &mut progress,
-    };
-    let exported = export.run(&path, Utc::now()).await?;
-    Ok((path, exported))
 }
 
 /// Checks the store, and notes in the log that it was checked.

@@ -76,6 +76,7 @@ impl Feeder {
             | Event::User(_)
             | Event::EmailClaim(_)
             | Event::Team(_)
+            | Event::Retention(_)
             | Event::Access(_)
             | Event::Usage(_)
             | Event::Provider(_) => return Ok(None),

@@ -115,6 +115,7 @@ impl DirectoryFollower {
             Event::User(_)
             | Event::EmailClaim(_)
             | Event::Team(_)
+            | Event::Retention(_)
             | Event::Access(_)
             | Event::Webhook(_)
             | Event::Usage(_) => {}

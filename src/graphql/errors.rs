@@ -91,7 +91,9 @@ pub(super) fn identity(error: IdentityError) -> Error {
         IdentityError::NoSuchUser | IdentityError::User(UserError::NotRegistered) => return not_found(),
         IdentityError::AddressTaken
         | IdentityError::AlreadyHere
-        | IdentityError::User(UserError::AlreadyRegistered | UserError::Deactivated)
+        | IdentityError::User(
+            UserError::AlreadyRegistered | UserError::Deactivated | UserError::Active | UserError::Erased,
+        )
         | IdentityError::Team(TeamError::LastAdmin)
         | IdentityError::Busy => Code::Conflict,
         IdentityError::Append(AppendError::Overloaded | AppendError::OverLimit(_)) => Code::Unavailable,

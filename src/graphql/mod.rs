@@ -20,6 +20,7 @@ mod people;
 mod provider;
 mod query;
 mod request;
+mod retention;
 mod retries;
 mod rows;
 mod subscriptions;
@@ -49,6 +50,7 @@ pub struct Mutation(
     people::PeopleMutation,
     destination::DestinationMutation,
     retries::RetryMutation,
+    retention::RetentionMutation,
     tester::TesterMutation,
     demo::DemoMutation,
 );

@@ -99,7 +99,7 @@ impl PeopleMutation {
     /// For admins of the organization. Its last active admin stays one, unless a super admin says
     /// otherwise.
     async fn set_user_role(&self, context: &Context<'_>, input: SetUserRoleInput) -> Result<SetUserRolePayload, Error> {
-        let user = change_user(context, &input.id, UserCommand::SetRole(input.role.into())).await?;
+        let user = change_user(context, &input.id, UserCommand::SetRole(input.role.into()), USER_MODELS).await?;
         Ok(SetUserRolePayload { user })
     }
 
@@ -110,7 +110,7 @@ impl PeopleMutation {
         context: &Context<'_>,
         input: SetActiveInput,
     ) -> Result<SetUserActivePayload, Error> {
-        let user = change_user(context, &input.id, UserCommand::SetActive(input.is_active)).await?;
+        let user = change_user(context, &input.id, UserCommand::SetActive(input.is_active), USER_MODELS).await?;
         Ok(SetUserActivePayload { user })
     }
 
@@ -162,14 +162,21 @@ async fn first_event(
     Ok(first.first().map(|event| LogPosition { partition: event.partition, position: event.position }))
 }
 
-async fn change_user(context: &Context<'_>, id: &ID, change: UserCommand) -> Result<User, Error> {
+/// Changes a user, and answers them as these read models then have them.
+pub(super) async fn change_user(
+    context: &Context<'_>,
+    id: &ID,
+    change: UserCommand,
+    models: &[&str],
+) -> Result<User, Error> {
     let (app, viewer) = (App::of(context)?, Viewer::of(context)?);
     let (organization, id) = user_id(id)?;
     viewer.must_manage(organization)?;
     existing_user(context, organization, id).await?;
     let authority = if viewer.is_super_admin() { Authority::Platform } else { Authority::Organization };
     let place = app.accounts.change(organization, id, change, authority, &viewer.metadata()).await.map_err(identity)?;
-    user_after(context, organization, id, place).await
+    app.caught_up(models, place).await?;
+    existing_user(context, organization, id).await.map(User)
 }
 
 async fn existing_user(context: &Context<'_>, organization: OrganizationId, id: UserId) -> Result<users::User, Error> {

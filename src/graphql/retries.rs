@@ -140,13 +140,17 @@ impl RetryMutation {
     }
 }
 
-async fn webhook(context: &Context<'_>, organization: OrganizationId, id: WebhookId) -> Result<Webhook, Error> {
+pub(super) async fn webhook(
+    context: &Context<'_>,
+    organization: OrganizationId,
+    id: WebhookId,
+) -> Result<Webhook, Error> {
     let mut tenant = tenant(context, organization).await?;
     let row = webhook_logs::find(&mut *tenant, organization, id).await.map_err(internal)?;
     row.map(Webhook::of).ok_or_else(not_found)
 }
 
-fn checked_reason(reason: Option<String>) -> Result<Option<Label>, Error> {
+pub(super) fn checked_reason(reason: Option<String>) -> Result<Option<Label>, Error> {
     match reason {
         Some(reason) if reason.chars().count() > MAX_REASON => {
             Err(Code::BadUserInput.error(format!("a reason has at most {MAX_REASON} characters")))

@@ -26,7 +26,7 @@ use crate::store::{Tenant, Tenants};
 const MAX_BODY_BYTES: i64 = 64 << 20;
 /// Events of one webhook that are shown.
 const MAX_EVENTS: i64 = 1_000;
-/// Webhooks of one answer that look for the one before them.
+/// Webhooks of one answer that look for the one before them, or for why they have no body.
 const MAX_LOOK_BACKS: i64 = 20;
 /// Events of all webhooks of one answer.
 const MAX_EVENTS_TOGETHER: usize = 20_000;
@@ -69,7 +69,7 @@ impl LookBacks {
         if self.0.fetch_sub(1, Ordering::Relaxed) > 0 {
             return Ok(());
         }
-        let sentence = format!("previousOfType is told of at most {MAX_LOOK_BACKS} webhooks at once");
+        let sentence = format!("previousOfType and bodyRemoval are told of at most {MAX_LOOK_BACKS} webhooks at once");
         Err(Code::LimitExceeded.error(sentence))
     }
 }

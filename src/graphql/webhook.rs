@@ -17,11 +17,12 @@ use super::context::tenant;
 use super::errors::{Code, internal, unread};
 use super::ids::NodeId;
 use super::provider::WebhookProvider;
+use super::retention::BodyRemoval;
 use super::rows::{
     AttemptsOf, Bodies, BodyOf, DestinationsOf, EventsOf, HeadersOf, LookBacks, ProviderOf, ResponsesOf, load,
 };
 use crate::deliver;
-use crate::log::streams_of;
+use crate::log::{self, streams_of};
 
 /// Bodies above this are parsed off the threads that serve everybody.
 const LARGE_BODY: i64 = 256 << 10;
@@ -441,6 +442,17 @@ impl Webhook {
     async fn headers(&self, context: &Context<'_>) -> Result<Vec<Header>, Error> {
         let pairs = load(context, HeadersOf(self.organization(), self.0.position)).await?.unwrap_or_default();
         Ok(pairs.into_iter().map(|(name, value)| Header { name, value }).collect())
+    }
+    /// Why body and headers are not kept any more; null while they are. For at most 20 webhooks at once.
+    async fn body_removal(&self, context: &Context<'_>) -> Option<Result<BodyRemoval, Error>> {
+        let removal = async {
+            LookBacks::of(context)?.take()?;
+            let organization = self.organization();
+            let place = log::LogPosition { partition: organization.partition(), position: self.0.position };
+            let mut tenant = tenant(context, organization).await?;
+            log::removal_of(&mut *tenant, organization, self.id_(), place).await.map_err(internal)
+        };
+        removal.await.map(|removal| removal.map(BodyRemoval::from)).transpose()
     }
     async fn signature_received(&self) -> Option<&str> {
         self.0.signature_received.as_deref()

@@ -184,6 +184,12 @@ impl Accounts {
             if let Some(claim) = after.email_claim().filter(|_| after.has_joined() && !before.has_joined()) {
                 self.take(claim, claim.partition(), &changing, &mut unit).await?;
             }
+            if let Some(claim) = after.email_claim().filter(|_| after.is_erased() && !before.is_erased()) {
+                let release = EmailClaimCommand::Release { user };
+                let here = claim.within(organization);
+                self.change_claim(claim, claim.partition(), release.clone(), &changing, &mut unit).await?;
+                self.change_claim(here, organization.partition(), release, &changing, &mut unit).await?;
+            }
             if before.administers() != after.administers() {
                 let change = if after.administers() {
                     TeamCommand::Add { admin: user }
@@ -219,12 +225,23 @@ impl Accounts {
         &self,
         claim: EmailClaimId,
         partition: Partition,
-        Registering { organization, user, metadata }: &Registering<'_>,
+        taking: &Registering<'_>,
+        unit: &mut Vec<NewEvent>,
+    ) -> Result<(), IdentityError> {
+        self.change_claim(claim, partition, EmailClaimCommand::Take { user: taking.user }, taking, unit).await
+    }
+
+    async fn change_claim(
+        &self,
+        claim: EmailClaimId,
+        partition: Partition,
+        command: EmailClaimCommand,
+        Registering { organization, metadata, .. }: &Registering<'_>,
         unit: &mut Vec<NewEvent>,
     ) -> Result<(), IdentityError> {
         let (claimed, last) =
             self.commands.load_with_sequence::<EmailClaim>(*organization, claim.uuid()).await.map_err(unread)?;
-        let events = claimed.decide(EmailClaimCommand::Take { user: *user })?;
+        let events = claimed.decide(command)?;
         let first = unit.len();
         push_all(unit, *organization, claim.uuid(), last, &events, metadata)?;
         unit[first..].iter_mut().for_each(|event| event.partition = partition);

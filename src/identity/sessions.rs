@@ -246,6 +246,7 @@ impl Handler for SessionKeeper {
                     | Event::EmailClaim(_)
                     | Event::Usage(_)
                     | Event::Team(_)
+                    | Event::Retention(_)
                     | Event::Access(_)
                     | Event::Provider(_)
                     | Event::Webhook(_) => continue,

@@ -5,25 +5,29 @@
 
 mod balance;
 mod batch;
+mod bodies;
 mod commands;
 mod fresh;
 mod heads;
 mod limits;
 mod pressure;
 mod read;
+mod removal;
 mod stored;
 mod unit;
 mod walk;
 mod writer;
 
 pub use balance::{BalanceChange, Standing, balance_changes, standings_before};
+pub use bodies::{RawRequest, bodies_containing, bodies_of, headers_of};
 pub use commands::{CommandError, Commands};
 pub use fresh::{FreshBodies, FreshBody};
 pub use heads::{Heads, Positions, Wake};
 pub use read::{
-    Batch, Broken, LogSpan, RawRequest, ReadError, Reader, Scope, Touched, bodies_containing, bodies_of, count_after,
-    destination_changes, end_of_stream, events_of, headers_of, positions_at, recorded_at, settings_until, streams_of,
+    Batch, Broken, LogSpan, ReadError, Reader, Scope, Touched, count_after, destination_changes, end_of_stream,
+    events_of, positions_at, recorded_at, settings_until, streams_of,
 };
+pub use removal::{Removable, Removal, removable, removal_of, remove_bodies, remove_body, removed_after};
 pub use stored::{oldest_after_checkpoint, stored_at};
 pub use unit::{Appended, Body, LogPosition, MonthlyLimit, NewEvent, Sequence, Unit, UsedMonth};
 pub use walk::{KeptRequest, Row, Walked, begin, ends, kept_requests, stray_request, walk};

@@ -203,53 +203,6 @@ impl Reader {
         let rows = sqlx::query(&sql).bind(partition).bind(position).bind(limit).fetch_all(&self.pool).await?;
         rows.iter().map(|row| event(row, place(row)?)).collect()
     }
-
-    /// Bytes of a webhook's body, unless retention removed it.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn body_size(
-        &self,
-        organization: OrganizationId,
-        webhook: hookledger_aggregates::WebhookId,
-    ) -> Result<Option<usize>, ReadError> {
-        let size: Option<i32> = sqlx::query_scalar(
-            "select octet_length(b.body)
-             from events e join webhook_bodies b on b.organization_id = e.organization_id and b.position = e.position
-             where e.organization_id = $1 and e.aggregate_type = 'webhook' and e.aggregate_id = $2
-               and e.partition = $3 and e.sequence = 1",
-        )
-        .bind(organization.uuid())
-        .bind(webhook.to_string())
-        .bind(organization.partition().number())
-        .fetch_optional(&self.pool)
-        .await?;
-        Ok(size.and_then(|size| usize::try_from(size).ok()))
-    }
-
-    /// The raw headers and body of a webhook, unless retention removed them.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn body(
-        &self,
-        organization: OrganizationId,
-        webhook: WebhookId,
-    ) -> Result<Option<RawRequest>, ReadError> {
-        let row: Option<(Vec<u8>, Vec<u8>)> =
-            sqlx::query_as(
-                "select b.headers, b.body
-                 from events e join webhook_bodies b on b.organization_id = e.organization_id and b.position = e.position
-                 where e.organization_id = $1 and e.aggregate_type = 'webhook' and e.aggregate_id = $2
-                   and e.partition = $3 and e.sequence = 1",
-            )
-            .bind(organization.uuid())
-            .bind(webhook.to_string())
-            .bind(organization.partition().number())
-            .fetch_optional(&self.pool)
-            .await?;
-        Ok(row.map(|(headers, body)| RawRequest { headers, body }))
-    }
 }
 
 /// Which events of an organization a person asks for; what is `None` does not matter.
@@ -382,62 +335,6 @@ pub async fn recorded_at(executor: impl PgExecutor<'_>, at: LogPosition) -> Resu
         .await
 }
 
-/// The bodies of webhooks, by the positions of their first events, of those that retention left.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn bodies_of(
-    executor: impl PgExecutor<'_>,
-    organization: OrganizationId,
-    positions: &[i64],
-) -> Result<Vec<(i64, Vec<u8>)>, sqlx::Error> {
-    sqlx::query_as("select position, body from webhook_bodies where organization_id = $1 and position = any ($2)")
-        .bind(organization.uuid())
-        .bind(positions)
-        .fetch_all(executor)
-        .await
-}
-
-/// Those of some webhooks in whose body a text is, byte for byte; by position likewise.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn bodies_containing(
-    executor: impl PgExecutor<'_>,
-    organization: OrganizationId,
-    positions: &[i64],
-    text: &str,
-) -> Result<Vec<i64>, sqlx::Error> {
-    sqlx::query_scalar(
-        "select position from webhook_bodies
-         where organization_id = $1 and position = any ($2) and position($3 in body) > 0",
-    )
-    .bind(organization.uuid())
-    .bind(positions)
-    .bind(text.as_bytes())
-    .fetch_all(executor)
-    .await
-}
-
-/// The headers of webhooks, by position likewise, of those that retention left.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn headers_of(
-    executor: impl PgExecutor<'_>,
-    organization: OrganizationId,
-    positions: &[i64],
-) -> Result<Vec<(i64, Vec<(String, String)>)>, sqlx::Error> {
-    let rows: Vec<(i64, Vec<u8>)> = sqlx::query_as(
-        "select position, headers from webhook_bodies where organization_id = $1 and position = any ($2)",
-    )
-    .bind(organization.uuid())
-    .bind(positions)
-    .fetch_all(executor)
-    .await?;
-    Ok(rows.into_iter().map(|(position, headers)| (position, header_pairs(&headers))).collect())
-}
-
 /// When providers' destinations were set or removed, in order; so many of each at most, the last ones.
 ///
 /// # Errors
@@ -523,36 +420,6 @@ pub async fn streams_of(
         .fetch_all(executor)
         .await?;
     rows.iter().map(|row| event(row, place(row)?)).collect()
-}
-
-/// A request as it was received.
-#[derive(Clone, Debug)]
-pub struct RawRequest {
-    /// `name:value` lines.
-    pub headers: Vec<u8>,
-    pub body: Vec<u8>,
-}
-
-fn header_pairs(headers: &[u8]) -> Vec<(String, String)> {
-    headers
-        .split(|byte| *byte == b'\n')
-        .filter_map(|line| {
-            let colon = line.iter().position(|byte| *byte == b':')?;
-            let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-            Some((text(&line[..colon]), text(&line[colon + 1..])))
-        })
-        .collect()
-}
-
-impl RawRequest {
-    /// The first header of that name, in lower case, as it came.
-    #[must_use]
-    pub fn header(&self, name: &str) -> Option<&[u8]> {
-        self.headers.split(|byte| *byte == b'\n').find_map(|line| {
-            let colon = line.iter().position(|byte| *byte == b':')?;
-            (&line[..colon] == name.as_bytes()).then(|| &line[colon + 1..])
-        })
-    }
 }
 
 fn column_error(column: &'static str, value: &str) -> sqlx::Error {

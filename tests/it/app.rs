@@ -121,6 +121,7 @@ pub fn settings(url: Option<&str>) -> ServeSettings {
         retry_delays: Delays([1, 5, 15].map(chrono::Duration::minutes).to_vec()),
         pending_timeout: Span(chrono::Duration::seconds(30)),
         attempt_timeout: Span(chrono::Duration::seconds(30)),
+        retention_bodies: Span(chrono::Duration::days(90)),
         egress_allow_cidrs: AllowList::default(),
         session_ttl: Span(chrono::Duration::hours(1)),
         smtp_url: None,

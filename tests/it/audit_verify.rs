@@ -22,11 +22,11 @@ use crate::process::BINARY;
 const WEBHOOKS: usize = 160;
 
 /// A store with some history that is all signed, and nobody serving.
-struct Audited {
-    database: Database,
+pub struct Audited {
+    pub database: Database,
     master_keys: String,
     directory: tempfile::TempDir,
-    partition: Partition,
+    pub partition: Partition,
 }
 
 impl Audited {
@@ -46,6 +46,12 @@ impl Audited {
         let done =
             |nodes: &[serde_json::Value]| nodes.iter().filter(|node| node["status"] == "SUCCESS").count() == WEBHOOKS;
         admin.webhooks_until("acme", "status", done).await;
+        drop(admin);
+        Self::of(app, directory).await
+    }
+
+    /// Waits until all that a node recorded is signed, and stops it.
+    pub async fn of(app: TestApp, directory: tempfile::TempDir) -> Self {
         let pool = app.database.superuser().await;
         let signed = "select not exists (
              select from log_heads h left join follower_checkpoints c on c.name = 'ledger' and c.partition = h.partition
@@ -69,7 +75,7 @@ impl Audited {
         self.directory.path().join("checkpoints.jsonl")
     }
 
-    fn audit(&self, url: &str, arguments: &[&str]) -> Output {
+    pub fn audit(&self, url: &str, arguments: &[&str]) -> Output {
         let mut command = Command::new(BINARY);
         command.arg("audit").args(arguments).current_dir(self.directory.path()).env_clear();
         command.env("PATH", std::env::var("PATH").unwrap()).env("DATABASE_URL", url).env("RUST_LOG", "error");
@@ -78,7 +84,7 @@ impl Audited {
     }
 
     /// A copy of the database.
-    async fn copy(&self) -> String {
+    pub async fn copy(&self) -> String {
         let (server, name) = self.database.url.rsplit_once('/').unwrap();
         let copy = format!("test_{}", uuid::Uuid::new_v4().simple());
         let mut admin = PgConnection::connect(&format!("{server}/postgres")).await.unwrap();
@@ -103,7 +109,7 @@ impl Audited {
     }
 }
 
-fn told(output: &Output) -> String {
+pub fn told(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 

@@ -89,7 +89,7 @@ const FIELDS: &[(&str, Allowed, &str)] = &[
         "Webhook",
         Members,
         "id webhookId createdAt updatedAt provider providerEventId eventType payload rawBody rawBodyBase64 bodySha256
-         bodySize contentType headers signatureReceived signatureValid status retryCount canRetry errorMessage receivedAt
+         bodySize contentType headers bodyRemoval signatureReceived signatureValid status retryCount canRetry errorMessage receivedAt
          processedAt nextRetryAt deadLetteredAt duplicateCount bodyDiffers suspectedReplay flagged rejection attempts retries events
          previousOfType stateAt(sequence: 1)",
     ),
@@ -132,6 +132,7 @@ const PARTS: &[(&str, &str)] = &[
     ("TestAnswer", "status body retryAfter"),
     ("DeadLetterGroup", "provider errorMessage count oldest newest"),
     ("DeadLetterGroups", "groups total truncated"),
+    ("BodyRemoval", "at kind reason position"),
     ("Header", "name value"),
     ("Histogram", "buckets total truncated countedFrom"),
     ("HistogramBucket", "start end pending processing success failed deadLettered rejected total"),
@@ -201,6 +202,8 @@ const PARTS: &[(&str, &str)] = &[
     ("SetUserActivePayload", "user"),
     ("EndSessionPayload", "session"),
     ("EndUserSessionsPayload", "user"),
+    ("EraseWebhookBodyPayload", "webhook remains"),
+    ("EraseUserPayload", "user remains"),
 ];
 
 /// Every mutation. `$provider` and the like are others for each who may.
@@ -235,6 +238,8 @@ const MUTATIONS: &[(Allowed, &str)] = &[
     ),
     (Admins, "setUserRole(input: {id: $user, role: MEMBER}) { user { id } }"),
     (Admins, "setUserActive(input: {id: $user, isActive: true}) { user { id } }"),
+    (Admins, "eraseUser(input: {id: $user}) { user { id } }"),
+    (Admins, "eraseWebhookBody(input: {webhookId: $webhook}) { webhook { id } }"),
     (Members, "endSession(input: {id: $session}) { session { id } }"),
     // The member's own: after this nobody asks as the member.
     (Members, "endUserSessions(input: {userId: $user}) { user { id } }"),
@@ -516,8 +521,9 @@ impl<'a> World<'a> {
         }
         for (name, actor, ids, may) in self.insiders(allowed) {
             let answer = actor.ask(&query(ids), json!({})).await;
-            // Whoever may is told where the webhook stands, which is not where it can be retried.
-            if may && template.contains("retryWebhook(") {
+            // Whoever may is told where the webhook stands, which is not where it can be retried; and that the
+            // user is still active.
+            if may && (template.contains("retryWebhook(") || template.contains("eraseUser(")) {
                 assert_eq!(code(&answer), Some("CONFLICT"), "{name}: {answer:#}");
             } else if may {
                 assert_eq!(code(&answer), None, "{name}: {template}: {answer:#}");

@@ -24,7 +24,7 @@ pub fn quick(settings: &mut ServeSettings) {
 }
 
 /// An organization whose GitHub webhooks go there; answers its node id and the secret of deliveries.
-async fn forwarding(admin: &Actor<'_>, slug: &str, url: &str) -> (String, String) {
+pub async fn forwarding(admin: &Actor<'_>, slug: &str, url: &str) -> (String, String) {
     let id = admin.app.organization(admin, slug, &[]).await;
     let data = admin
         .data(

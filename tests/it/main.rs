@@ -41,6 +41,7 @@ mod rebuild;
 mod receiving;
 #[cfg(feature = "eventstore")]
 mod relay;
+mod retention;
 mod senders;
 mod sessions;
 mod signatures;

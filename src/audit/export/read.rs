@@ -224,6 +224,9 @@ impl Reading {
         }
         self.order.place(&event, &mut found.findings);
         self.order.stream(&event, &mut found.findings);
+        if !has_request(&event.event_type) {
+            self.order.request(&event, None, &mut found.tally, &mut found.findings);
+        }
         found.tally.count(&event);
         self.edge.push(hash, &mut Vec::new());
         self.last = event.position;
@@ -315,6 +318,7 @@ impl Reading {
                 "the file is not the one that was signed: a byte of it was changed, taken out or put in".to_owned()
             );
         }
+        self.order.removed(&mut found.findings);
         if self.covered != self.events {
             return Err(format!(
                 "the last checkpoint covers {} events, and the file has {}",

@@ -41,6 +41,9 @@ pub enum ExportError {
     TooLong(i64),
     #[error("the ledger of {0} has no checkpoint yet")]
     NoCheckpoint(String),
+    /// The file would have neither the requests nor the events that say that they were removed.
+    #[error("requests were removed since the last checkpoint was signed")]
+    Removing,
     #[error(
         "the log is not what was signed of it, so it is not exported: the checkpoint of {0} leaves has another root. \
          `hookledger audit verify` names the place"
@@ -93,6 +96,9 @@ impl Export<'_> {
         let ledger = LedgerId::organization(OrganizationId::from_slug(self.slug));
         let newest = lookup::checkpoint(&mut lookups, ledger, None).await?;
         let newest = newest.ok_or_else(|| ExportError::NoCheckpoint(self.slug.to_owned()))?;
+        if log::removed_after(&mut lookups, ledger.owner(), newest.last).await? {
+            return Err(ExportError::Removing);
+        }
         let public_keys = self.keys.public();
         out.line(&Line::Export(Header {
             version: VERSION,

@@ -182,6 +182,7 @@ impl Walk<'_> {
             }
         }
         drop(events);
+        order.removed(&mut self.found.findings);
         self.end(order.last(), end);
         let of_partition = self.ledgers.iter().copied().filter(|ledger| ledger.partition() == partition);
         let absent: Vec<_> = of_partition

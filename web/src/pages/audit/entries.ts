@@ -40,12 +40,12 @@ export type ServerFilter = NonNullable<VariablesOf<typeof AuditQuery>['filter']>
 
 /** Everything that an entry may tell, by the kind of thing that it is about. */
 export const actions = {
-  organization: ['created', 'updated', 'activated', 'deactivated'],
-  user: ['created', 'invited', 'joined', 'signed_in', 'role_changed', 'activated', 'deactivated', 'session_ended', 'sessions_ended', 'sign_in_refused', 'action_refused', 'refusals_suppressed'],
+  organization: ['created', 'updated', 'activated', 'deactivated', 'bodies_removed'],
+  user: ['created', 'invited', 'joined', 'signed_in', 'role_changed', 'activated', 'deactivated', 'session_ended', 'sessions_ended', 'sign_in_refused', 'action_refused', 'refusals_suppressed', 'erased'],
   provider: ['created', 'secret_rotated', 'activated', 'deactivated', 'deleted', 'destination_set', 'destination_removed', 'outgoing_secret_set'],
-  webhook: ['retry_requested'],
+  webhook: ['retry_requested', 'body_erased'],
   usage: ['limit_warned'],
-  audit_log: ['exported'],
+  audit_log: ['exported', 'verified'],
 } as const;
 
 export const resourceTypes = Object.keys(actions);

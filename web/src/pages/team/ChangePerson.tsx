@@ -1,8 +1,11 @@
+import { useState } from 'react';
+
 import { Confirm } from '../../ui/Confirm';
 import { useAct } from '../../ui/useAct';
-import { EndSessions, type Person, SetActive, SetRole } from './queries';
+import { Remains } from '../../ui/Remains';
+import { EndSessions, Erase, type Person, SetActive, SetRole } from './queries';
 
-export type Change = 'role' | 'active' | 'sessions';
+export type Change = 'role' | 'active' | 'sessions' | 'erase';
 
 type Props = { person: Person; change: Change; isMe: boolean; close: () => void; done: () => void };
 
@@ -11,9 +14,15 @@ export function ChangePerson({ person, change, isMe, close, done }: Props) {
   const setRole = useAct(SetRole, { quiet: true });
   const setActive = useAct(SetActive, { quiet: true });
   const endSessions = useAct(EndSessions, { quiet: true });
+  const erase = useAct(Erase, { quiet: true });
+  const [remains, setRemains] = useState<readonly string[]>();
   const { id, email, role, isActive } = person;
   const toAdmin = role !== 'ADMIN';
   const run = async () => {
+    if (change === 'erase') {
+      setRemains((await erase.act({ id }))?.eraseUser.remains);
+      return;
+    }
     const answer =
       change === 'role'
         ? await setRole.act({ id, role: toAdmin ? 'ADMIN' : 'MEMBER' }, `${email} is ${toAdmin ? 'an admin' : 'a member'} now`)
@@ -31,16 +40,26 @@ export function ChangePerson({ person, change, isMe, close, done }: Props) {
         ? isActive
           ? ['Deactivate this user', 'Deactivate', 'is signed out everywhere at once, and cannot sign in any more. What they did stays in the audit trail.']
           : ['Reactivate this user', 'Reactivate', 'can sign in again, with the role they had.']
-        : ['End all sessions', 'End sessions', 'is signed out everywhere at once, and can sign in again.'];
+        : change === 'erase'
+          ? ['Erase personal data', 'Erase', 'is known by a random number from now on: the address and sessions are removed, and the address may be invited again. This cannot be taken back.']
+          : ['End all sessions', 'End sessions', 'is signed out everywhere at once, and can sign in again.'];
+  if (remains) {
+    return (
+      <Confirm opened close={done} title="Their personal data was erased" label="Done" run={done}>
+        <Remains of={remains} />
+      </Confirm>
+    );
+  }
   return (
     <Confirm
       opened
       close={close}
       title={title}
       label={label}
-      danger={change === 'active' && isActive}
-      busy={setRole.busy || setActive.busy || endSessions.busy}
-      error={setRole.error ?? setActive.error ?? endSessions.error}
+      danger={change === 'erase' || (change === 'active' && isActive)}
+      typed={change === 'erase' ? (email ?? undefined) : undefined}
+      busy={setRole.busy || setActive.busy || endSessions.busy || erase.busy}
+      error={setRole.error ?? setActive.error ?? endSessions.error ?? erase.error}
       run={() => void run()}
     >
       <b className="foreign">{email ?? 'This user'}</b> {what}

@@ -82,9 +82,11 @@ export default function Team() {
                         <Text size="sm" w={64}>
                           {person.role ? roles[person.role].word : 'Super admin'}
                         </Text>
-                        <Button size="compact-xs" variant="default" onClick={() => setAsked({ person, change: 'role' })}>
-                          {person.role === 'ADMIN' ? 'Make member' : 'Make admin'}
-                        </Button>
+                        {person.email !== null && (
+                          <Button size="compact-xs" variant="default" onClick={() => setAsked({ person, change: 'role' })}>
+                            {person.role === 'ADMIN' ? 'Make member' : 'Make admin'}
+                          </Button>
+                        )}
                       </Group>
                     </Table.Td>
                     <Table.Td>{person.isActive && !person.joinedAt ? <Text size="sm" c="var(--pending)">Invited</Text> : <Active is={person.isActive} />}</Table.Td>
@@ -104,13 +106,15 @@ export default function Team() {
                       <When at={person.createdAt} />
                     </Table.Td>
                     <Table.Td>
-                      <Actions
-                        person={person}
-                        ask={(what) => setAsked({ person, change: what })}
-                        inviteAgain={() =>
-                          void again.act({ input: { organizationId: id, email: person.email ?? '', role: person.role ?? 'MEMBER' } }, `Another mail is on its way to ${person.email}`)
-                        }
-                      />
+                      {person.email !== null && (
+                        <Actions
+                          person={person}
+                          ask={(what) => setAsked({ person, change: what })}
+                          inviteAgain={() =>
+                            void again.act({ input: { organizationId: id, email: person.email ?? '', role: person.role ?? 'MEMBER' } }, `Another mail is on its way to ${person.email}`)
+                          }
+                        />
+                      )}
                     </Table.Td>
                   </Table.Tr>
                 ))}
@@ -175,6 +179,11 @@ function Actions({ person, ask, inviteAgain }: { person: Person; ask: (change: C
         <Menu.Item c={person.isActive ? 'var(--failed)' : undefined} onClick={() => ask('active')}>
           {person.isActive ? 'Deactivate' : 'Reactivate'}
         </Menu.Item>
+        {!person.isActive && (
+          <Menu.Item c="var(--failed)" onClick={() => ask('erase')}>
+            Erase personal data
+          </Menu.Item>
+        )}
       </Menu.Dropdown>
     </Menu>
   );

@@ -37,6 +37,12 @@ export const SetActive = graphql(`
   }
 `);
 
+export const Erase = graphql(`
+  mutation EraseUser($id: ID!) {
+    eraseUser(input: { id: $id }) { user { id } remains }
+  }
+`);
+
 export const EndSessions = graphql(`
   mutation EndUserSessions($id: ID!) {
     endUserSessions(input: { userId: $id }) { user { id } }

@@ -1,6 +1,6 @@
 // Everything about one webhook: in the drawer over the list, and on a page of its own.
 import { ActionIcon, Button, Group, Skeleton, Stack, Table, Tabs, Text, Title, Tooltip, VisuallyHidden } from '@mantine/core';
-import { IconLink, IconRotateClockwise, IconTerminal2 } from '@tabler/icons-react';
+import { IconEraser, IconLink, IconRotateClockwise, IconTerminal2 } from '@tabler/icons-react';
 import { type ReactNode, useState } from 'react';
 
 import { useOrganization } from '../../../session/viewer';
@@ -17,6 +17,7 @@ import { Attempts } from './Attempts';
 import { Compare } from './Compare';
 import { CurlDialog } from './CurlDialog';
 import classes from './detail.module.css';
+import { EraseBody } from './EraseBody';
 import { Payload } from './Payload';
 import type { Webhook } from './queries';
 import { Summary } from './Summary';
@@ -64,12 +65,13 @@ function Loading({ order }: { order: 1 | 2 }) {
 const tabs = ['payload', 'headers', 'attempts', 'timeline', 'compare'] as const;
 
 function Known({ webhook, order, actions, again, onRow }: Omit<Props, 'webhookId'> & { webhook: Webhook; again: () => void }) {
-  const { base } = useOrganization();
+  const { base, canManage } = useOrganization();
   const [search, setSearch] = useSearch();
   const [asking, setAsking] = useState(false);
   const [copying, setCopying] = useState(false);
+  const [erasing, setErasing] = useState(false);
   const tab = tabs.find((each) => each === search.tab) ?? 'payload';
-  const able = retryable(webhook);
+  const able = retryable(webhook) && !webhook.bodyRemoval;
   const link = `${location.origin}${base}/webhooks/${webhook.webhookId}`;
   useOffer([
     { label: 'Retry this webhook', hotkey: 'r', run: () => able && setAsking(true) },
@@ -100,6 +102,13 @@ function Known({ webhook, order, actions, again, onRow }: Omit<Props, 'webhookId
           Copy as curl…
         </Button>
         <CopyLink value={link} />
+        {canManage && !webhook.bodyRemoval && (
+          <Tooltip label="Erase the body">
+            <ActionIcon variant="default" size={30} aria-label="Erase the body" onClick={() => setErasing(true)}>
+              <IconEraser size={14} />
+            </ActionIcon>
+          </Tooltip>
+        )}
       </Group>
       <Summary of={webhook} />
       <Tabs value={tab} onChange={(next) => setSearch({ tab: next === 'payload' || !next ? '' : next }, { replace: true })} keepMounted={false}>
@@ -127,6 +136,7 @@ function Known({ webhook, order, actions, again, onRow }: Omit<Props, 'webhookId
         </Tabs.Panel>
       </Tabs>
       <RetryDialog target={asking ? { rows: [webhook] } : null} close={() => setAsking(false)} done={again} onRow={onRow} />
+      <EraseBody opened={erasing} close={() => setErasing(false)} of={webhook} done={again} />
       <CurlDialog opened={copying} close={() => setCopying(false)} of={webhook} />
     </Stack>
   );

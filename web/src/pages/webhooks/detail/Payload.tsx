@@ -5,6 +5,7 @@ import { useMemo } from 'react';
 
 import { bytes } from '../../../format';
 import { useOrganization } from '../../../session/viewer';
+import { When } from '../../../time';
 import { Copy } from '../../../ui/CopyText';
 import { download } from '../../../ui/download';
 import { Empty } from '../../../ui/Empty';
@@ -13,6 +14,7 @@ import { HexView } from '../../../ui/payload/HexView';
 import { parse } from '../../../ui/payload/json';
 import { JsonTree } from '../../../ui/payload/JsonTree';
 import { RawText } from '../../../ui/payload/RawText';
+import { beginning, visible } from '../../../ui/payload/visible';
 import { useSearch } from '../../../url';
 import { type Body, bytesOf, type Webhook } from './queries';
 import { useBody } from './useWebhook';
@@ -24,13 +26,24 @@ export function Payload({ of: webhook }: { of: Webhook }) {
   if (!body) return <Skeleton height={300} role="status" aria-label="Loading the payload" />;
   if (body.kind === 'gone') {
     return (
-      <Empty icon={IconFileOff} title="The body is no longer kept">
-        Bodies are removed after some time; the log keeps that it had {bytes(webhook.bodySize)} and its SHA-256.
+      <Empty icon={IconFileOff} title={webhook.bodyRemoval?.kind === 'ERASURE' ? 'The body was erased' : 'The body is no longer kept'}>
+        {webhook.bodyRemoval ? <Why of={webhook.bodyRemoval} /> : 'Of what was refused a large body is not kept. '}
+        The log keeps that it had {bytes(webhook.bodySize)}, and its SHA-256.
       </Empty>
     );
   }
   if (webhook.bodySize === 0) return <Text size="sm" className="quiet">The body is empty.</Text>;
   return <Shown key={webhook.webhookId} body={body} webhook={webhook} />;
+}
+
+function Why({ of: { at, kind, reason } }: { of: NonNullable<Webhook['bodyRemoval']> }) {
+  return (
+    <>
+      {kind === 'ERASURE' ? 'Somebody asked for it ' : 'It was older than bodies are kept, and was removed '}
+      <When at={at} size="inherit" />
+      {reason && <span className="foreign">: {visible(beginning(reason, 500))}</span>}.{' '}
+    </>
+  );
 }
 
 function Shown({ body, webhook }: { body: Exclude<Body, { kind: 'gone' }>; webhook: Webhook }) {

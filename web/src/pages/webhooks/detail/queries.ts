@@ -12,6 +12,7 @@ export const WebhookQuery = graphql(
       webhook(webhookId: $webhookId) {
         ...WebhookRow
         bodySha256 contentType signatureReceived
+        bodyRemoval { at kind reason }
         headers { name value }
         attempts { attemptNumber attemptedAt endedAt succeeded statusCode durationMs errorDetails responseExcerpt requestUrl requestHeaderNames }
         events { position sequence eventType payload actor userId client recordedAt }
@@ -39,7 +40,7 @@ const BytesQuery = graphql(`
   }
 `);
 
-/** `gone`: retention removed it; what it was stays known by its SHA-256. */
+/** `gone`: it was too old or erased; what it was stays known by its SHA-256. */
 export type Body = { kind: 'text'; text: string } | { kind: 'bytes'; bytes: Uint8Array<ArrayBuffer> } | { kind: 'gone' };
 
 export async function readBody(slug: string, webhookId: string): Promise<Body> {

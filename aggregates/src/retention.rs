@@ -1,0 +1,121 @@
+//! Which requests are not kept any more: those that became too old, and those that a person asked to
+//! have erased. The events about them stay, with size and SHA-256 of what is gone.
+//!
+//! There are two kinds of streams. One has the organization's id: it says up to which position the
+//! requests of all webhooks were removed. The others have the id of a webhook whose request was erased.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::Label;
+use crate::decision::aggregate;
+
+/// State. What is removed never comes back, so a stream's last event says all.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Retention {
+    removed_to: i64,
+    erased: bool,
+}
+
+#[derive(Clone, Debug)]
+pub enum RetentionCommand {
+    /// The organization's requests after one position and up to another were received before a time.
+    RemoveBodies { after_position: i64, to_position: i64, count: u64, received_before: DateTime<Utc> },
+    /// The webhook's request, which was received at that position.
+    EraseBody { position: i64, reason: Option<Label> },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RetentionEvent {
+    /// None is kept any more that was received at `toPosition` or before. `count` of them were until now.
+    #[serde(rename = "retention.bodies_removed", rename_all = "camelCase")]
+    BodiesRemoved { after_position: i64, to_position: i64, count: u64, received_before: DateTime<Utc> },
+    #[serde(rename = "retention.body_erased")]
+    BodyErased {
+        position: i64,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        reason: Option<Label>,
+    },
+}
+
+aggregate!(Retention, "retention", RetentionCommand, RetentionEvent, RetentionError, {
+    BodiesRemoved => "retention.bodies_removed" v 1,
+    BodyErased => "retention.body_erased" v 1,
+});
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RetentionError {
+    #[error("requests up to position {0} are removed already")]
+    Removed(i64),
+}
+
+impl Retention {
+    /// An organization's, of which requests up to there were removed: what its last event says.
+    #[must_use]
+    pub fn of_organization(removed_to: i64) -> Self {
+        Self { removed_to, erased: false }
+    }
+
+    /// The position up to which the organization's requests are removed; 0 where none is.
+    #[must_use]
+    pub fn removed_to(&self) -> i64 {
+        self.removed_to
+    }
+
+    /// # Errors
+    /// [`RetentionError::Removed`] when others removed requests after the same position.
+    pub fn decide(&self, command: RetentionCommand) -> Result<Vec<RetentionEvent>, RetentionError> {
+        match command {
+            RetentionCommand::RemoveBodies { after_position, .. } if after_position != self.removed_to => {
+                Err(RetentionError::Removed(self.removed_to))
+            }
+            RetentionCommand::RemoveBodies { to_position, .. } if to_position <= self.removed_to => Ok(vec![]),
+            RetentionCommand::RemoveBodies { after_position, to_position, count, received_before } => {
+                Ok(vec![RetentionEvent::BodiesRemoved { after_position, to_position, count, received_before }])
+            }
+            RetentionCommand::EraseBody { .. } if self.erased => Ok(vec![]),
+            RetentionCommand::EraseBody { position, reason } => {
+                Ok(vec![RetentionEvent::BodyErased { position, reason }])
+            }
+        }
+    }
+
+    /// Takes an event in.
+    pub fn evolve(&mut self, event: &RetentionEvent) {
+        match event {
+            RetentionEvent::BodiesRemoved { to_position, .. } => self.removed_to = *to_position,
+            RetentionEvent::BodyErased { .. } => self.erased = true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn remove(after_position: i64, to_position: i64) -> RetentionCommand {
+        RetentionCommand::RemoveBodies { after_position, to_position, count: 1, received_before: DateTime::UNIX_EPOCH }
+    }
+
+    #[test]
+    fn requests_are_removed_from_where_they_were_removed_to() {
+        let mut retention = Retention::default();
+        for event in retention.decide(remove(0, 7)).unwrap() {
+            retention.evolve(&event);
+        }
+        assert_eq!(retention.removed_to(), 7);
+        assert_eq!(retention.decide(remove(0, 9)), Err(RetentionError::Removed(7)));
+        assert_eq!(retention.decide(remove(7, 7)), Ok(vec![]));
+        assert_eq!(retention.decide(remove(7, 9)).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_request_is_erased_once() {
+        let erase = RetentionCommand::EraseBody { position: 3, reason: None };
+        let mut retention = Retention::default();
+        let events = retention.decide(erase.clone()).unwrap();
+        assert_eq!(events, [RetentionEvent::BodyErased { position: 3, reason: None }]);
+        retention.evolve(&events[0]);
+        assert_eq!(retention.decide(erase), Ok(vec![]));
+    }
+}

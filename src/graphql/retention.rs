@@ -1,0 +1,126 @@
+//! What is not kept: why a webhook's request is gone, and erasing on request.
+
+use async_graphql::{Context, Enum, Error, ID, InputObject, Object, SimpleObject};
+use chrono::{DateTime, Utc};
+use hookledger_aggregates::retention::{Retention, RetentionCommand, RetentionError};
+use hookledger_aggregates::user::UserCommand;
+
+use super::context::{App, Viewer};
+use super::errors::{Code, command, not_found};
+use super::ids::NodeId;
+use super::people::change_user;
+use super::retries::{checked_reason, webhook};
+use super::user::User;
+use super::webhook::{LogPosition, Webhook};
+use crate::identity::REMAINS;
+use crate::log::Removal;
+use crate::retention::FOLLOWER;
+
+/// What remains of a request that was erased.
+const REMAINS_OF_BODY: &[&str] = &[
+    "its SHA-256 and size, and the SHA-256 of its headers",
+    "the provider's id of the event and its type, the signature, and the sender's address",
+    "its attempts: when, with which status, how long they took, and the SHA-256 of what was answered",
+    "what destinations were sent, and copies of exports and backups made before",
+];
+
+/// Why a request is not kept any more.
+#[derive(Clone, Copy, PartialEq, Eq, Enum)]
+pub enum RemovalKind {
+    /// It was older than bodies are kept.
+    Retention,
+    /// Somebody asked for it.
+    Erasure,
+}
+
+/// What the log says of a request that is not kept any more.
+#[derive(SimpleObject)]
+pub struct BodyRemoval {
+    at: DateTime<Utc>,
+    kind: RemovalKind,
+    reason: Option<String>,
+    /// The event that says it.
+    position: LogPosition,
+}
+
+impl From<Removal> for BodyRemoval {
+    fn from(removal: Removal) -> Self {
+        Self {
+            at: removal.at,
+            kind: if removal.erased { RemovalKind::Erasure } else { RemovalKind::Retention },
+            reason: removal.reason,
+            position: LogPosition { partition: removal.partition, position: removal.position },
+        }
+    }
+}
+
+#[derive(InputObject)]
+struct EraseWebhookBodyInput {
+    webhook_id: ID,
+    /// Why; it stands in the log.
+    reason: Option<String>,
+}
+
+#[derive(SimpleObject)]
+struct EraseWebhookBodyPayload {
+    webhook: Webhook,
+    /// What is kept of it all the same, in plain words.
+    remains: Vec<String>,
+}
+
+#[derive(InputObject)]
+struct EraseUserInput {
+    id: ID,
+}
+
+#[derive(SimpleObject)]
+struct EraseUserPayload {
+    user: User,
+    /// What is kept of them all the same, in plain words.
+    remains: Vec<String>,
+}
+
+#[derive(Default)]
+pub struct RetentionMutation;
+
+#[Object]
+impl RetentionMutation {
+    /// For admins of the organization. Body, headers and destinations' answers of a webhook are not kept
+    /// any more, and it cannot be delivered again. Its events stay, and the ledger's proofs hold.
+    async fn erase_webhook_body(
+        &self,
+        context: &Context<'_>,
+        input: EraseWebhookBodyInput,
+    ) -> Result<EraseWebhookBodyPayload, Error> {
+        let (app, viewer) = (App::of(context)?, Viewer::of(context)?);
+        let Some(NodeId::Webhook(organization, id)) = NodeId::decode(&input.webhook_id) else {
+            return Err(not_found());
+        };
+        viewer.must_manage(organization)?;
+        let known = webhook(context, organization, id).await?;
+        let erase = RetentionCommand::EraseBody { position: known.0.position, reason: checked_reason(input.reason)? };
+        let place = app.commands.execute::<Retention>(organization, id.uuid(), erase, &viewer.metadata()).await;
+        let place = place.map_err(|error| {
+            command(error, |refused| match refused {
+                RetentionError::Removed(_) => Code::Conflict,
+            })
+        })?;
+        app.models_caught_up(&[FOLLOWER, "audit_logs"], place).await?;
+        tracing::info!(user.id = %viewer.user.id, webhook.id = %id, "a person had a body erased");
+        Ok(EraseWebhookBodyPayload {
+            webhook: webhook(context, organization, id).await?,
+            remains: words(REMAINS_OF_BODY),
+        })
+    }
+
+    /// For admins of the organization. The address and the sessions of a user who is deactivated are not
+    /// kept any more, and the address is free to be invited again. It is never taken back.
+    async fn erase_user(&self, context: &Context<'_>, input: EraseUserInput) -> Result<EraseUserPayload, Error> {
+        let user = change_user(context, &input.id, UserCommand::Erase, &["users", FOLLOWER, "audit_logs"]).await?;
+        Ok(EraseUserPayload { user, remains: words(REMAINS) })
+    }
+}
+
+fn words(sentences: &[&str]) -> Vec<String> {
+    sentences.iter().map(ToString::to_string).collect()
+}

@@ -1,0 +1,47 @@
+import { useState } from 'react';
+
+import { graphql } from '../../../api/graphql';
+import { Confirm } from '../../../ui/Confirm';
+import { Remains } from '../../../ui/Remains';
+import { useAct } from '../../../ui/useAct';
+import type { Webhook } from './queries';
+
+const Erase = graphql(`
+  mutation EraseWebhookBody($id: ID!, $reason: String) {
+    eraseWebhookBody(input: { webhookId: $id, reason: $reason }) { webhook { id } remains }
+  }
+`);
+
+/** Erases what a webhook came with, and then says what remains. */
+export function EraseBody({ of: { id, webhookId }, opened, close, done }: { of: Webhook; opened: boolean; close: () => void; done: () => void }) {
+  const erase = useAct(Erase, { quiet: true });
+  const [remains, setRemains] = useState<readonly string[]>();
+  const leave = () => {
+    close();
+    if (remains) done();
+  };
+  const run = async (reason: string | undefined) => {
+    const answer = await erase.act({ id, reason: reason ?? null });
+    setRemains(answer?.eraseWebhookBody.remains);
+  };
+  return remains ? (
+    <Confirm opened={opened} close={leave} title="The body was erased" label="Done" run={() => leave()}>
+      <Remains of={remains} />
+    </Confirm>
+  ) : (
+    <Confirm
+      opened={opened}
+      close={close}
+      title="Erase the body"
+      label="Erase"
+      danger
+      withReason
+      typed={webhookId.slice(-6)}
+      busy={erase.busy}
+      error={erase.error}
+      run={(reason) => void run(reason)}
+    >
+      Body, headers and what destinations answered are removed, and the webhook cannot be delivered again. This cannot be taken back. Its events stay.
+    </Confirm>
+  );
+}
