@@ -1,0 +1,237 @@
+//! A batch of events as one change for each webhook. Pure.
+
+use std::collections::{BTreeMap, HashMap};
+
+use chrono::{DateTime, Utc};
+use hookledger_aggregates::webhook::{Receipt, RejectionReason, WebhookEvent};
+use hookledger_aggregates::{Event, Label, RecordedEvent};
+use uuid::Uuid;
+
+use super::{MAX_RETRIES, WebhookStatus};
+use crate::analytics::Tally;
+use crate::webhook_retries::{Attempts, WORKER_LOST};
+
+/// What a batch says of one webhook.
+pub(super) struct Change<'a> {
+    /// Set where the batch holds the webhook's first event: the row is made from it.
+    pub(super) first: Option<First<'a>>,
+    pub(super) last_position: i64,
+    pub(super) last_at: DateTime<Utc>,
+    pub(super) state: Option<State>,
+    /// Set where it turned out to be another delivery of a known webhook: the row goes.
+    pub(super) merged: bool,
+    /// Positions of its duplicates, and whether each had another body.
+    pub(super) duplicates: Vec<(i64, bool)>,
+}
+
+pub(super) struct First<'a> {
+    pub(super) receipt: &'a Receipt,
+    pub(super) position: i64,
+    pub(super) at: DateTime<Utc>,
+    pub(super) valid: bool,
+    pub(super) rejection: Option<RejectionReason>,
+}
+
+/// The columns that say where a webhook stands; each event that moves it sets all of them.
+#[derive(Clone)]
+pub(super) struct State {
+    pub(super) status: WebhookStatus,
+    pub(super) retry_count: i32,
+    pub(super) error: Option<String>,
+    pub(super) rejection: Option<RejectionReason>,
+    /// The failure was told by an earlier batch, and stays.
+    pub(super) keeps_error: bool,
+    pub(super) processed_at: Option<DateTime<Utc>>,
+    pub(super) next_retry_at: Option<DateTime<Utc>>,
+    pub(super) dead_lettered_at: Option<DateTime<Utc>>,
+}
+
+impl State {
+    pub(super) fn at(status: WebhookStatus, attempt: u32) -> Self {
+        let retry_count = i32::try_from(attempt.saturating_sub(1)).unwrap_or(MAX_RETRIES).min(MAX_RETRIES);
+        Self {
+            status,
+            retry_count,
+            error: None,
+            rejection: None,
+            keeps_error: false,
+            processed_at: None,
+            next_retry_at: None,
+            dead_lettered_at: None,
+        }
+    }
+
+    /// Failed at that attempt, as an earlier batch said.
+    pub(super) fn failed_before(attempt: u32) -> Self {
+        Self { keeps_error: true, ..Self::at(WebhookStatus::Failed, attempt) }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Fold<'a> {
+    pub(super) changes: HashMap<(Uuid, Uuid), Change<'a>>,
+    pub(super) attempts: Attempts,
+    pub(super) tally: Tally,
+    /// Last use of each secret version: (organization, provider, version).
+    pub(super) uses: BTreeMap<(Uuid, Uuid, u32), DateTime<Utc>>,
+    pub(super) providers: HashMap<Uuid, Uuid>,
+    /// Verifications whose receipt came in an earlier batch.
+    pub(super) later: Vec<VerifiedLater>,
+}
+
+/// Where a webhook stood after one of its events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebhookState {
+    pub sequence: i64,
+    pub at: DateTime<Utc>,
+    pub signature_valid: bool,
+    pub status: WebhookStatus,
+    pub retry_count: i32,
+    pub error_message: Option<String>,
+    pub processed_at: Option<DateTime<Utc>>,
+    pub next_retry_at: Option<DateTime<Utc>>,
+    pub dead_lettered_at: Option<DateTime<Utc>>,
+    pub duplicate_count: i32,
+    pub body_differs: bool,
+}
+
+/// Where a webhook stands after these, its own events from the first on: what its row says then.
+/// Nothing where they do not begin with a receipt, or it was merged into another.
+#[must_use]
+pub fn state_after(events: &[RecordedEvent]) -> Option<WebhookState> {
+    let mut fold = Fold::default();
+    for recorded in events {
+        if let Event::Webhook(event) = &recorded.event {
+            fold.note(recorded, event);
+        }
+    }
+    let last = events.last()?;
+    let change = fold.changes.remove(&(last.organization.uuid(), last.aggregate_id))?;
+    let (first, state) = (change.first?, change.state?);
+    (!change.merged).then(|| WebhookState {
+        sequence: last.sequence,
+        at: last.recorded_at,
+        signature_valid: first.valid,
+        status: state.status,
+        retry_count: state.retry_count,
+        error_message: state.error,
+        processed_at: state.processed_at,
+        next_retry_at: state.next_retry_at,
+        dead_lettered_at: state.dead_lettered_at,
+        duplicate_count: count(&change.duplicates),
+        body_differs: change.duplicates.iter().any(|(_, differs)| *differs),
+    })
+}
+
+pub(super) struct VerifiedLater {
+    pub(super) organization: Uuid,
+    pub(super) webhook: Uuid,
+    pub(super) position: i64,
+    pub(super) secret_version: u32,
+    pub(super) at: DateTime<Utc>,
+}
+
+impl<'a> Fold<'a> {
+    pub(super) fn note(&mut self, recorded: &'a RecordedEvent, event: &'a WebhookEvent) {
+        self.attempts.note(recorded, event);
+        self.tally.note(recorded, event);
+        let key = (recorded.organization.uuid(), recorded.aggregate_id);
+        // Streams of these two hold no webhook.
+        if matches!(event, WebhookEvent::Identified { .. } | WebhookEvent::TransmissionBound { .. }) {
+            return;
+        }
+        let change = self.changes.entry(key).or_insert_with(|| Change {
+            first: None,
+            last_position: 0,
+            last_at: recorded.recorded_at,
+            state: None,
+            merged: false,
+            duplicates: Vec::new(),
+        });
+        change.last_position = recorded.position;
+        change.last_at = recorded.recorded_at;
+        let first = |receipt, valid, rejection| {
+            Some(First { receipt, position: recorded.position, at: recorded.recorded_at, valid, rejection })
+        };
+        match event {
+            WebhookEvent::Received(receipt) => {
+                change.first = first(receipt, true, None);
+                change.state = Some(State::at(WebhookStatus::Pending, 0));
+                self.providers.insert(recorded.aggregate_id, receipt.provider_id.uuid());
+            }
+            WebhookEvent::SignatureVerified(matched) => {
+                let (version, at) = (matched.secret_version, recorded.recorded_at);
+                match self.providers.get(&recorded.aggregate_id) {
+                    Some(provider) => drop(self.uses.insert((key.0, *provider, version), at)),
+                    None => self.later.push(VerifiedLater {
+                        organization: key.0,
+                        webhook: key.1,
+                        position: recorded.position,
+                        secret_version: version,
+                        at,
+                    }),
+                }
+                if let Some(first) = &mut change.first {
+                    first.valid = true;
+                }
+            }
+            WebhookEvent::ReceivedUnverified { receipt, event_webhook_id: _ } => {
+                change.first = first(receipt, false, None);
+                change.state = Some(State::at(WebhookStatus::Pending, 0));
+                self.providers.insert(recorded.aggregate_id, receipt.provider_id.uuid());
+            }
+            WebhookEvent::VerificationFailed { reason, detail } => {
+                let error = Some(rejection(*reason, detail));
+                change.state = Some(State { error, rejection: Some(*reason), ..State::at(WebhookStatus::Failed, 0) });
+                if let Some(first) = &mut change.first {
+                    first.rejection = Some(*reason);
+                }
+            }
+            WebhookEvent::Merged { into: _ } => change.merged = true,
+            WebhookEvent::Identified { .. } | WebhookEvent::TransmissionBound { .. } => {}
+            WebhookEvent::Rejected { receipt, reason, detail } => {
+                change.first = first(receipt, false, Some(*reason));
+                let error = Some(rejection(*reason, detail));
+                change.state = Some(State { error, ..State::at(WebhookStatus::Failed, 0) });
+            }
+            WebhookEvent::DuplicateReceived { body_differs, .. } => {
+                change.duplicates.push((recorded.position, *body_differs));
+            }
+            WebhookEvent::AttemptStarted { attempt } => {
+                change.state = Some(State::at(WebhookStatus::Processing, *attempt));
+            }
+            WebhookEvent::AttemptSucceeded { attempt, .. } => {
+                let processed_at = Some(recorded.recorded_at);
+                change.state = Some(State { processed_at, ..State::at(WebhookStatus::Success, *attempt) });
+            }
+            WebhookEvent::AttemptFailed { attempt, outcome } => {
+                let error = outcome.error.as_ref().map(|error| error.as_str().to_owned());
+                change.state = Some(State { error, ..State::at(WebhookStatus::Failed, *attempt) });
+            }
+            WebhookEvent::AttemptAbandoned { attempt } => {
+                let error = Some(WORKER_LOST.to_owned());
+                change.state = Some(State { error, ..State::at(WebhookStatus::Failed, *attempt) });
+            }
+            // These two follow a failure in the same unit and keep what it said.
+            WebhookEvent::RetryScheduled { attempt, retry_at } => {
+                let failed = change.state.take().unwrap_or_else(|| State::failed_before(attempt.saturating_sub(1)));
+                change.state = Some(State { next_retry_at: Some(*retry_at), ..failed });
+            }
+            WebhookEvent::DeadLettered { attempts } => {
+                let failed = change.state.take().unwrap_or_else(|| State::failed_before(*attempts));
+                change.state = Some(State { dead_lettered_at: Some(recorded.recorded_at), ..failed });
+            }
+            WebhookEvent::RetryRequested { attempt, .. } => {
+                change.state = Some(State::at(WebhookStatus::Pending, *attempt));
+            }
+        }
+    }
+}
+
+pub(super) fn rejection(reason: RejectionReason, detail: &Label) -> String {
+    format!("{}: {}", reason.as_str(), detail.as_str())
+}
+
+pub(super) fn count(duplicates: &[(i64, bool)]) -> i32 {
+    i32::try_from(duplicates.len()).unwrap_or(i32::MAX)
+}

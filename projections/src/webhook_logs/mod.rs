@@ -1,0 +1,376 @@
+//! `webhook_logs`: one row per webhook, accepted or rejected; with it the open ones, the attempts,
+//! the monthly counts, the analytics and the last use of each secret.
+//!
+//! A batch is folded in memory to one change per webhook, and written in a handful of statements
+//! however many events it has.
+
+mod conditions;
+mod fold;
+mod write;
+
+use chrono::{DateTime, Utc};
+use futures::future::BoxFuture;
+use hookledger_aggregates::webhook::RejectionReason;
+use hookledger_aggregates::{Event, OrganizationId, ProviderId, RecordedEvent, WebhookId};
+use sqlx::{FromRow, PgConnection, PgExecutor};
+use uuid::Uuid;
+
+pub(crate) use conditions::{Conditions, Value};
+pub use fold::{WebhookState, state_after};
+
+use self::fold::Fold;
+use crate::{Interest, Page, PageRequest, Projection, ProjectionError};
+
+/// Automatic retries of one webhook at most, as people see them.
+pub const MAX_RETRIES: i32 = 3;
+
+/// Where a webhook stands, as people see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WebhookStatus {
+    Pending,
+    Processing,
+    Success,
+    Failed,
+}
+
+impl WebhookStatus {
+    pub const ALL: [Self; 4] = [Self::Pending, Self::Processing, Self::Success, Self::Failed];
+
+    /// The name in the table.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Processing => "processing",
+            Self::Success => "success",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A row of `webhook_logs`.
+#[derive(Clone, Debug, FromRow)]
+pub struct WebhookLog {
+    pub organization_id: Uuid,
+    pub webhook_id: Uuid,
+    pub position: i64,
+    pub provider_id: Uuid,
+    pub provider_event_id: Option<String>,
+    pub event_type: Option<String>,
+    pub body_sha256: String,
+    pub body_size: i64,
+    pub content_type: Option<String>,
+    pub signature_received: Option<String>,
+    pub signature_valid: bool,
+    pub status: String,
+    pub retry_count: i32,
+    pub error_message: Option<String>,
+    pub received_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+    pub processed_at: Option<DateTime<Utc>>,
+    pub next_retry_at: Option<DateTime<Utc>>,
+    pub dead_lettered_at: Option<DateTime<Utc>>,
+    pub duplicate_count: i32,
+    pub body_differs: bool,
+    pub suspected_replay: bool,
+    /// The code of why it was refused; nothing where it was accepted.
+    pub rejection: Option<String>,
+}
+
+impl WebhookLog {
+    /// Whether anything about it is suspicious: a replay, or an id that came with several bodies.
+    #[must_use]
+    pub fn is_flagged(&self) -> bool {
+        self.body_differs
+            || self.suspected_replay
+            || self.rejection.as_deref() == Some(RejectionReason::TransmissionReplayed.as_str())
+    }
+
+    /// # Errors
+    /// When the table holds a status that does not exist.
+    pub fn status(&self) -> Result<WebhookStatus, ProjectionError> {
+        WebhookStatus::ALL.into_iter().find(|status| status.as_str() == self.status).ok_or_else(|| {
+            ProjectionError::Corrupt { table: "webhook_logs", column: "status", value: self.status.clone() }
+        })
+    }
+}
+
+/// Which webhooks of an organization are asked for; what is `None` does not matter.
+#[derive(Clone, Debug, Default)]
+pub struct WebhookFilter {
+    pub provider: Option<ProviderId>,
+    /// Any of these.
+    pub providers: Option<Vec<ProviderId>>,
+    pub status: Option<Vec<WebhookStatus>>,
+    pub event_type: Option<String>,
+    /// Any of these.
+    pub event_types: Option<Vec<String>>,
+    /// What went wrong last, word for word.
+    pub error_message: Option<String>,
+    pub signature_valid: Option<bool>,
+    pub dead_lettered: Option<bool>,
+    /// A duplicate came with another body.
+    pub body_differs: Option<bool>,
+    /// Its body came before, under another id.
+    pub suspected_replay: Option<bool>,
+    /// Anything about it is suspicious; see [`WebhookLog::is_flagged`].
+    pub flagged: Option<bool>,
+    pub received_from: Option<DateTime<Utc>>,
+    pub received_to: Option<DateTime<Utc>>,
+    /// A webhook id, a provider's event id, or the beginning of either or of an event type.
+    pub text: Option<String>,
+}
+
+impl WebhookFilter {
+    /// Whether nothing but pending and processing webhooks can match.
+    pub(crate) fn asks_for_open(&self) -> bool {
+        let open = |status: &WebhookStatus| matches!(status, WebhookStatus::Pending | WebhookStatus::Processing);
+        self.status.as_ref().is_some_and(|all| all.iter().all(open))
+    }
+
+    /// Whether a row is one of those asked for, but for the text, which is looked for in bodies too.
+    #[must_use]
+    pub fn matches(&self, row: &WebhookLog) -> bool {
+        let is = |wanted: Option<bool>, found| wanted.is_none_or(|wanted| wanted == found);
+        self.provider.is_none_or(|provider| provider.uuid() == row.provider_id)
+            && self.status.as_ref().is_none_or(|all| all.iter().any(|status| status.as_str() == row.status))
+            && self.providers.as_ref().is_none_or(|all| all.iter().any(|one| one.uuid() == row.provider_id))
+            && self.event_type.as_ref().is_none_or(|wanted| Some(wanted) == row.event_type.as_ref())
+            && self.event_types.as_ref().is_none_or(|all| all.iter().any(|one| Some(one) == row.event_type.as_ref()))
+            && self.error_message.as_ref().is_none_or(|wanted| Some(wanted) == row.error_message.as_ref())
+            && is(self.signature_valid, row.signature_valid)
+            && is(self.dead_lettered, row.dead_lettered_at.is_some())
+            && is(self.body_differs, row.body_differs)
+            && is(self.suspected_replay, row.suspected_replay)
+            && is(self.flagged, row.is_flagged())
+            && self.received_from.is_none_or(|from| row.received_at >= from)
+            && self.received_to.is_none_or(|to| row.received_at < to)
+    }
+}
+
+/// Place of a webhook in its organization's list, newest first.
+pub type WebhookKey = (DateTime<Utc>, i64);
+
+pub(crate) const COLUMNS: &str = "organization_id, webhook_id, position, provider_id, provider_event_id, event_type, \
+     body_sha256, body_size, content_type, signature_received, signature_valid, status, retry_count, error_message, \
+     received_at, updated_at, processed_at, next_retry_at, dead_lettered_at, duplicate_count, body_differs, \
+     suspected_replay, rejection";
+
+/// A webhook of an organization.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn find(
+    executor: impl PgExecutor<'_>,
+    organization: OrganizationId,
+    webhook: WebhookId,
+) -> Result<Option<WebhookLog>, sqlx::Error> {
+    sqlx::query_as(&format!("select {COLUMNS} from webhook_logs where organization_id = $1 and webhook_id = $2"))
+        .bind(organization.uuid())
+        .bind(webhook.uuid())
+        .fetch_optional(executor)
+        .await
+}
+
+/// Failed webhooks of an organization that match, of those that may be retried; a text is looked for
+/// in ids and event types alone. The oldest first, so that they are retried in that order.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn retryable(
+    executor: impl PgExecutor<'_>,
+    organization: OrganizationId,
+    filter: &WebhookFilter,
+    limit: i64,
+) -> Result<Vec<WebhookId>, sqlx::Error> {
+    let filter = WebhookFilter { signature_valid: Some(true), ..filter.clone() };
+    let mut conditions = Conditions::default();
+    let organization = conditions.bind(Value::Id(organization.uuid()));
+    conditions.all.push(format!("organization_id = {organization}"));
+    conditions.all.push(FAILED.to_owned());
+    conditions.of_filter(&filter);
+    let limit = conditions.bind(Value::Number(limit));
+    let sql = format!(
+        "select webhook_id from webhook_logs where {} order by received_at, position limit {limit}",
+        conditions.all.join(" and ")
+    );
+    let rows: Vec<(Uuid,)> = conditions.bind_to(sqlx::query_as(&sql)).fetch_all(executor).await?;
+    Ok(rows.into_iter().map(|(id,)| WebhookId::new(id)).collect())
+}
+
+/// The condition of the index `webhook_logs_failed`, word for word.
+pub(crate) const FAILED: &str =
+    "status = 'failed' and (dead_lettered_at is not null or next_retry_at is not null or not signature_valid)";
+
+/// Webhooks of an organization by id, in no order.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn find_many(
+    executor: impl PgExecutor<'_>,
+    organization: OrganizationId,
+    webhooks: &[WebhookId],
+) -> Result<Vec<WebhookLog>, sqlx::Error> {
+    let ids: Vec<Uuid> = webhooks.iter().map(|id| id.uuid()).collect();
+    sqlx::query_as(&format!("select {COLUMNS} from webhook_logs where organization_id = $1 and webhook_id = any ($2)"))
+        .bind(organization.uuid())
+        .bind(ids)
+        .fetch_all(executor)
+        .await
+}
+
+/// The webhooks of an organization that match, newest first.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn list(
+    executor: impl PgExecutor<'_>,
+    organization: OrganizationId,
+    filter: &WebhookFilter,
+    page: PageRequest<WebhookKey>,
+) -> Result<Page<WebhookLog>, sqlx::Error> {
+    let mut conditions = Conditions::default();
+    let order = conditions.of_page(organization, filter, page);
+    let limit = conditions.bind(Value::Number(page.limit + 1));
+    // Open webhooks are few among many, and listed in a table of their own.
+    let rows = if filter.asks_for_open() {
+        "webhook_open join webhook_logs using (organization_id, received_at, position)"
+    } else {
+        "webhook_logs"
+    };
+    let sql =
+        format!("select {COLUMNS} from {rows} where {} order by {order} limit {limit}", conditions.all.join(" and "));
+    let rows = conditions.bind_to(sqlx::query_as(&sql)).fetch_all(executor).await?;
+    Ok(Page::from_overfull(rows, &page))
+}
+
+/// The position of the last webhook that was received before a time.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn position_before(
+    executor: impl PgExecutor<'_>,
+    organization: OrganizationId,
+    time: DateTime<Utc>,
+) -> Result<Option<i64>, sqlx::Error> {
+    sqlx::query_scalar(
+        "select position from webhook_logs where organization_id = $1 and received_at < $2
+         order by received_at desc, position desc limit 1",
+    )
+    .bind(organization.uuid())
+    .bind(time)
+    .fetch_optional(executor)
+    .await
+}
+
+/// What a search for text needs to know of a webhook.
+#[derive(Clone, Debug, FromRow)]
+pub struct Candidate {
+    pub webhook_id: Uuid,
+    pub received_at: DateTime<Utc>,
+    pub position: i64,
+    pub body_size: i64,
+    /// Its event's id or type begins with the text.
+    pub named: bool,
+}
+
+/// The webhooks that a search looks at: those that match the filter, whose own text is ignored, from
+/// the page's place on, up to `limit`.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn candidates(
+    executor: impl PgExecutor<'_>,
+    organization: OrganizationId,
+    filter: &WebhookFilter,
+    text: &str,
+    page: PageRequest<WebhookKey>,
+    limit: i64,
+) -> Result<Vec<Candidate>, sqlx::Error> {
+    let mut conditions = Conditions::default();
+    let order = conditions.of_page(organization, &WebhookFilter { text: None, ..filter.clone() }, page);
+    let (text, limit) = (conditions.bind(Value::Text(text.to_owned())), conditions.bind(Value::Number(limit)));
+    let sql = format!(
+        "select webhook_id, received_at, position, body_size,
+                coalesce(starts_with(provider_event_id, {text}), false)
+                    or coalesce(starts_with(event_type, {text}), false) as named
+         from webhook_logs where {} order by {order} limit {limit}",
+        conditions.all.join(" and ")
+    );
+    conditions.bind_to(sqlx::query_as(&sql)).fetch_all(executor).await
+}
+
+/// The webhooks that an id names: our own, or a provider's of an event.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn by_identity(
+    executor: impl PgExecutor<'_>,
+    organization: OrganizationId,
+    text: &str,
+) -> Result<Vec<WebhookLog>, sqlx::Error> {
+    // A union, so that each part has its index.
+    sqlx::query_as(&format!(
+        "select {COLUMNS} from webhook_logs where organization_id = $1 and webhook_id = $2
+         union
+         (select {COLUMNS} from webhook_logs where organization_id = $1 and provider_event_id = $3 limit 1000)"
+    ))
+    .bind(organization.uuid())
+    .bind(text.parse::<Uuid>().ok())
+    .bind(text)
+    .fetch_all(executor)
+    .await
+}
+
+/// Keeps `webhook_logs`, `webhook_open`, `webhook_retries`, `webhook_counts`, `webhook_analytics` and
+/// `provider_secret_uses`.
+#[derive(Debug)]
+pub struct WebhookLogs;
+
+impl Projection for WebhookLogs {
+    fn name(&self) -> &'static str {
+        "webhook_logs"
+    }
+
+    fn interest(&self) -> Interest {
+        Interest::All
+    }
+
+    fn tables(&self) -> &'static [&'static str] {
+        &[
+            "webhook_logs",
+            // Written by triggers on the first.
+            "webhook_balances",
+            "webhook_open",
+            "webhook_retries",
+            "webhook_counts",
+            "webhook_analytics",
+            "provider_secret_uses",
+        ]
+    }
+
+    fn apply<'a>(
+        &'a self,
+        connection: &'a mut PgConnection,
+        events: &'a [RecordedEvent],
+    ) -> BoxFuture<'a, Result<(), ProjectionError>> {
+        Box::pin(async move {
+            let mut fold = Fold::default();
+            for recorded in events {
+                match &recorded.event {
+                    Event::Webhook(event) => fold.note(recorded, event),
+                    Event::Provider(event) => fold.tally.note_provider(recorded, event),
+                    Event::Organization(_)
+                    | Event::User(_)
+                    | Event::EmailClaim(_)
+                    | Event::Team(_)
+                    | Event::Retention(_)
+                    | Event::Access(_)
+                    | Event::Usage(_) => {}
+                }
+            }
+            fold.write(connection).await?;
+            Ok(())
+        })
+    }
+}
