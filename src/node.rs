@@ -156,8 +156,8 @@ impl Core {
         Ok(core)
     }
 
-    /// Starts what nobody waits for: read models are compared with the log, and bodies go that are older
-    /// than that, and what people ask to have erased.
+    /// Starts what compares the read models with the log, and what removes bodies that are older than
+    /// `retention` and whatever people ask to have erased.
     fn keep_house(&self, retention: chrono::Duration) {
         self.check_conservation();
         self.remove_what_is_old(retention);
@@ -170,7 +170,7 @@ impl Core {
     }
 
     fn remove_what_is_old(&self, period: chrono::Duration) {
-        self.follow(Box::new(Eraser));
+        self.follow(Box::new(Eraser::new(self.followers.clone())));
         let sweep = Sweep::new(self.pool.clone(), self.log.clone(), self.heads.clone(), self.node, period);
         self.spawn("retention", sweep.run(self.stop.clone()));
     }

@@ -155,10 +155,8 @@ async fn list_where(
 /// # Errors
 /// When the database does not answer.
 pub async fn find_by_claim(executor: impl PgExecutor<'_>, claim: EmailClaimId) -> Result<Option<User>, sqlx::Error> {
-    sqlx::query_as(&format!("{SELECT} where u.email_claim_id = $1 and u.joined_at is not null"))
-        .bind(claim.uuid())
-        .fetch_optional(executor)
-        .await
+    let holder = "where u.email_claim_id = $1 and u.joined_at is not null order by u.joined_at desc limit 1";
+    sqlx::query_as(&format!("{SELECT} {holder}")).bind(claim.uuid()).fetch_optional(executor).await
 }
 
 /// Open invitations of an address, in whichever organization, newest first: for mail to its owner

@@ -179,7 +179,7 @@ async fn export_from(core: &Core, store: &Store, settings: &ExportSettings) -> R
             };
             match export.run(&path, Utc::now()).await {
                 // Until that is signed too.
-                Err(ExportError::Removing) => {}
+                Err(ExportError::Removing) if begun.elapsed() <= SIGNED_LIMIT => {}
                 exported => return Ok((path, exported?)),
             }
         }

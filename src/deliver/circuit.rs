@@ -22,6 +22,8 @@ pub enum Health {
     Bad,
     /// It did not answer.
     Silent,
+    /// It was sent nothing, for a reason of ours.
+    Untried,
 }
 
 /// Where a circuit stands.
@@ -83,6 +85,8 @@ impl Circuit {
     /// An attempt ended; true where that moves the circuit.
     pub fn note(&mut self, health: Health, now: DateTime<Utc>) -> bool {
         match health {
+            // Where one attempt decides, the next one does.
+            Health::Untried => return false,
             Health::Good => {
                 let moved = self.state != State::Closed;
                 *self = Self::default();
@@ -150,6 +154,15 @@ mod tests {
         assert_eq!(circuit.admits(9, 0, true, at(1)), 1);
         assert!(circuit.begin());
         assert_eq!(circuit.admits(9, 1, true, at(1)), 0);
+    }
+
+    #[test]
+    fn what_was_not_sent_decides_nothing() {
+        let mut circuit = opened();
+        assert!(circuit.begin());
+        assert!(!circuit.note(Health::Untried, at(6)));
+        assert_eq!(circuit.state(), State::HalfOpen { since: at(0) });
+        assert_eq!(circuit.admits(9, 0, false, at(6)), 1);
     }
 
     #[test]

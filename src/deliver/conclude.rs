@@ -100,7 +100,8 @@ impl Shared {
 
     /// The body, from memory where it was received a moment ago, with room for it where it is read.
     async fn body(&self, due: &Due) -> Result<Option<(FreshBody, Option<BodyRoom>)>, ReadError> {
-        if let Some(fresh) = self.fresh.take(due.webhook) {
+        // A moment only: later the body may have been erased.
+        if let Some(fresh) = self.fresh.take(due.webhook).filter(|_| due.attempt == 1) {
             return Ok(Some((fresh, None)));
         }
         let Some(size) = self.reader.body_size(due.organization, due.webhook).await? else { return Ok(None) };
@@ -243,6 +244,6 @@ fn failed_before_sending(reason: &str) -> Verdict {
         outcome: Outcome { error: Some(Label::cut(reason, 500)), ..Outcome::default() },
         retry_after: None,
         excerpt: None,
-        health: Health::Bad,
+        health: Health::Untried,
     }
 }

@@ -473,7 +473,8 @@ async fn keep_responses(connection: &mut PgConnection, settlements: &[Settlement
     }
     sqlx::query(
         "insert into attempt_responses (organization_id, webhook_id, attempt_number, excerpt)
-         select * from unnest($1::uuid[], $2::uuid[], $3::int[], $4::bytea[]) on conflict do nothing",
+         select * from unnest($1::uuid[], $2::uuid[], $3::int[], $4::bytea[]) as n (organization, webhook, attempt, excerpt)
+         where not body_is_erased(organization, webhook) on conflict do nothing",
     )
     .bind(organizations)
     .bind(webhooks)

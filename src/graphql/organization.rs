@@ -22,7 +22,7 @@ use super::insight::{DeadLetterGroups, Histogram, Ranking};
 use super::ledger::{self, Ledger};
 use super::paging::{Cursor, Window, connection};
 use super::provider::WebhookProvider;
-use super::retries::MAX_TOGETHER;
+use super::retries::retryable;
 use super::usage::{self, Usage};
 use super::user::{self, User};
 use super::webhook::{LogPosition, RecordedEvent, Webhook, WebhookFilter, provider_of};
@@ -117,9 +117,7 @@ impl Organization {
     async fn retryable_count(&self, context: &Context<'_>, filter: Option<WebhookFilter>) -> Result<i32, Error> {
         let organization = self.0.organization_id();
         let filter = filter.unwrap_or_default().checked(organization)?;
-        let mut tenant = tenant(context, organization).await?;
-        let found = webhook_logs::retryable(&mut *tenant, organization, &filter, MAX_TOGETHER + 1).await;
-        Ok(i32::try_from(found.map_err(internal)?.len()).unwrap_or(i32::MAX))
+        Ok(i32::try_from(retryable(context, organization, &filter).await?.len()).unwrap_or(i32::MAX))
     }
 
     /// One webhook by the id that its sender was answered.

@@ -12,7 +12,7 @@ use super::mutations::{SetActiveInput, organization_id};
 use super::query::existing_organization;
 use super::user::{Role, Session, User};
 use crate::identity::Authority;
-use crate::log::{LogPosition, LogSpan, events_of};
+use crate::log::{LogPosition, LogSpan, end_of_stream, events_of};
 
 const USER_MODELS: &[&str] = &["users", "audit_logs"];
 
@@ -175,6 +175,13 @@ pub(super) async fn change_user(
     existing_user(context, organization, id).await?;
     let authority = if viewer.is_super_admin() { Authority::Platform } else { Authority::Organization };
     let place = app.accounts.change(organization, id, change, authority, &viewer.metadata()).await.map_err(identity)?;
+    let place = match place {
+        Some(place) => Some(place),
+        // What somebody else changed a moment before is in the answer, too.
+        None => end_of_stream(&mut *tenant(context, organization).await?, organization, "user", id.uuid())
+            .await
+            .map_err(internal)?,
+    };
     app.caught_up(models, place).await?;
     existing_user(context, organization, id).await.map(User)
 }

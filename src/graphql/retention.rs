@@ -5,22 +5,23 @@ use chrono::{DateTime, Utc};
 use hookledger_aggregates::retention::{Retention, RetentionCommand, RetentionError};
 use hookledger_aggregates::user::UserCommand;
 
-use super::context::{App, Viewer};
-use super::errors::{Code, command, not_found};
+use super::context::{App, Viewer, tenant};
+use super::errors::{Code, command, internal, not_found};
 use super::ids::NodeId;
 use super::people::change_user;
 use super::retries::{checked_reason, webhook};
 use super::user::User;
 use super::webhook::{LogPosition, Webhook};
 use crate::identity::REMAINS;
-use crate::log::Removal;
+use crate::log::{Removal, end_of_stream};
 use crate::retention::FOLLOWER;
 
 /// What remains of a request that was erased.
 const REMAINS_OF_BODY: &[&str] = &[
     "its SHA-256 and size, and the SHA-256 of its headers",
-    "the provider's id of the event and its type, the signature, and the sender's address",
-    "its attempts: when, with which status, how long they took, and the SHA-256 of what was answered",
+    "the provider's id of the event, its type and content type, the signature, and the sender's address",
+    "its attempts: when, with which status or error, how long they took, and the SHA-256 of what was answered",
+    "that it was erased, by whom, when, and the reason that was given",
     "what destinations were sent, and copies of exports and backups made before",
 ];
 
@@ -105,6 +106,13 @@ impl RetentionMutation {
                 RetentionError::Removed(_) => Code::Conflict,
             })
         })?;
+        // Also where somebody else had asked a moment before: what is told as gone is gone.
+        let place = match place {
+            Some(place) => Some(place),
+            None => end_of_stream(&mut *tenant(context, organization).await?, organization, "retention", id.uuid())
+                .await
+                .map_err(internal)?,
+        };
         app.models_caught_up(&[FOLLOWER, "audit_logs"], place).await?;
         tracing::info!(user.id = %viewer.user.id, webhook.id = %id, "a person had a body erased");
         Ok(EraseWebhookBodyPayload {

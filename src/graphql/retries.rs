@@ -12,11 +12,11 @@ use super::ids::NodeId;
 use super::mutations::organization_id;
 use super::query::existing_organization;
 use super::webhook::{Webhook, WebhookFilter};
-use crate::log::{self, AppendError, NewEvent, Sequence, Unit};
+use crate::log::{self, AppendError, NewEvent, Sequence, Unit, with_bodies};
 
 const WEBHOOK_MODELS: &[&str] = &["webhook_logs", "audit_logs"];
 /// Webhooks that are retried by one mutation at most.
-pub(super) const MAX_TOGETHER: i64 = 10_000;
+const MAX_TOGETHER: i64 = 10_000;
 /// Webhooks whose streams are read at once.
 const PORTION: usize = 500;
 /// Characters of a reason.
@@ -72,6 +72,15 @@ impl RetryMutation {
             return Err(not_found());
         }
         webhook(context, organization, id).await?;
+        if with_bodies(&mut *tenant(context, organization).await?, organization, &[id])
+            .await
+            .map_err(internal)?
+            .is_empty()
+        {
+            return Err(
+                Code::Conflict.error("the body of this webhook is not kept any more: it cannot be delivered again")
+            );
+        }
         let request = WebhookCommand::RequestRetry { reason: checked_reason(input.reason)? };
         let place = app.commands.execute::<Aggregate>(organization, id.uuid(), request, &viewer.metadata()).await;
         let place = place.map_err(|error| {
@@ -99,11 +108,7 @@ impl RetryMutation {
         existing_organization(context, organization).await?;
         let reason = checked_reason(input.reason)?;
         let filter = input.filter.unwrap_or_default().checked(organization)?;
-        let ids = {
-            let mut tenant = tenant(context, organization).await?;
-            let found = webhook_logs::retryable(&mut *tenant, organization, &filter, MAX_TOGETHER + 1).await;
-            found.map_err(internal)?
-        };
+        let ids = retryable(context, organization, &filter).await?;
         if ids.len() > usize::try_from(MAX_TOGETHER).unwrap_or(usize::MAX) {
             return Err(Code::BadUserInput
                 .error(format!("more than {MAX_TOGETHER} webhooks match: narrow the filter, by time for example")));
@@ -138,6 +143,21 @@ impl RetryMutation {
         tracing::info!(user.id = %viewer.user.id, webhooks.retried = retried, "webhooks were retried by a person");
         Ok(RetryWebhooksPayload { retried_count: count(retried), skipped_count: count(skipped) })
     }
+}
+
+/// Failed webhooks that match and can be delivered again, the oldest first; 10,001 at most.
+pub(super) async fn retryable(
+    context: &Context<'_>,
+    organization: OrganizationId,
+    filter: &webhook_logs::WebhookFilter,
+) -> Result<Vec<WebhookId>, Error> {
+    let mut tenant = tenant(context, organization).await?;
+    let found =
+        webhook_logs::retryable(&mut *tenant, organization, filter, MAX_TOGETHER + 1).await.map_err(internal)?;
+    if i64::try_from(found.len()).is_ok_and(|count| count > MAX_TOGETHER) {
+        return Ok(found);
+    }
+    with_bodies(&mut *tenant, organization, &found).await.map_err(internal)
 }
 
 pub(super) async fn webhook(

@@ -6,7 +6,7 @@ use hookledger_aggregates::email_claim::{EmailClaim, EmailClaimCommand};
 use hookledger_aggregates::event::Stored;
 use hookledger_aggregates::team::{Team, TeamCommand};
 use hookledger_aggregates::user::{Role, User, UserCommand};
-use hookledger_aggregates::{EmailClaimId, Metadata, OrganizationId, Partition, UserId};
+use hookledger_aggregates::{EmailClaimId, Metadata, OrganizationId, UserId};
 use hookledger_projections::users;
 use lettre::Address;
 use secrecy::{ExposeSecret as _, SecretSlice};
@@ -86,8 +86,8 @@ impl Accounts {
         let registering = Registering { organization, user, metadata };
         for _ in 0..TRIES {
             let mut unit = Vec::new();
-            self.take(claim, claim.partition(), &registering, &mut unit).await?;
-            self.take(claim.within(organization), organization.partition(), &registering, &mut unit).await?;
+            self.take(claim, None, &registering, &mut unit).await?;
+            self.take(claim.within(organization), Some(organization), &registering, &mut unit).await?;
             let mut registered = User::default();
             for event in registered.decide(UserCommand::Register { role, email_claim: claim })? {
                 registered.evolve(&event);
@@ -125,7 +125,7 @@ impl Accounts {
                 return self.invite_again(organization, known, role, metadata).await;
             }
             let mut unit = Vec::new();
-            match self.take(here, organization.partition(), &inviting, &mut unit).await {
+            match self.take(here, Some(organization), &inviting, &mut unit).await {
                 // Somebody else invited them between the two looks.
                 Err(IdentityError::AddressTaken) => continue,
                 taken => taken?,
@@ -182,13 +182,13 @@ impl Accounts {
             events.iter().for_each(|event| after.evolve(event));
             let mut unit = Vec::new();
             if let Some(claim) = after.email_claim().filter(|_| after.has_joined() && !before.has_joined()) {
-                self.take(claim, claim.partition(), &changing, &mut unit).await?;
+                self.take(claim, None, &changing, &mut unit).await?;
             }
             if let Some(claim) = after.email_claim().filter(|_| after.is_erased() && !before.is_erased()) {
                 let release = EmailClaimCommand::Release { user };
                 let here = claim.within(organization);
-                self.change_claim(claim, claim.partition(), release.clone(), &changing, &mut unit).await?;
-                self.change_claim(here, organization.partition(), release, &changing, &mut unit).await?;
+                self.change_claim(claim, None, release.clone(), &changing, &mut unit).await?;
+                self.change_claim(here, Some(organization), release, &changing, &mut unit).await?;
             }
             if before.administers() != after.administers() {
                 let change = if after.administers() {
@@ -219,22 +219,24 @@ impl Accounts {
         user.filter(users::User::may_sign_in).ok_or(IdentityError::NoSuchUser)
     }
 
-    /// Adds the taking of a claim to a unit: the address's own, which lies in a partition of its own
-    /// since any organization may ask for it, or the one within an organization.
+    /// Adds the taking of a claim to a unit.
     async fn take(
         &self,
         claim: EmailClaimId,
-        partition: Partition,
+        within: Option<OrganizationId>,
         taking: &Registering<'_>,
         unit: &mut Vec<NewEvent>,
     ) -> Result<(), IdentityError> {
-        self.change_claim(claim, partition, EmailClaimCommand::Take { user: taking.user }, taking, unit).await
+        self.change_claim(claim, within, EmailClaimCommand::Take { user: taking.user }, taking, unit).await
     }
 
+    /// Adds to a unit what becomes of a claim: one within an organization, or the address's own. That one
+    /// is the platform's, in a partition of its own, since any organization may ask for it, and none may
+    /// learn from its stream who had it before.
     async fn change_claim(
         &self,
         claim: EmailClaimId,
-        partition: Partition,
+        within: Option<OrganizationId>,
         command: EmailClaimCommand,
         Registering { organization, metadata, .. }: &Registering<'_>,
         unit: &mut Vec<NewEvent>,
@@ -243,7 +245,8 @@ impl Accounts {
             self.commands.load_with_sequence::<EmailClaim>(*organization, claim.uuid()).await.map_err(unread)?;
         let events = claimed.decide(command)?;
         let first = unit.len();
-        push_all(unit, *organization, claim.uuid(), last, &events, metadata)?;
+        push_all(unit, within.unwrap_or(OrganizationId::PLATFORM), claim.uuid(), last, &events, metadata)?;
+        let partition = within.map_or(claim.partition(), OrganizationId::partition);
         unit[first..].iter_mut().for_each(|event| event.partition = partition);
         Ok(())
     }
@@ -278,14 +281,15 @@ impl Accounts {
         .await?;
         match self.log.append(Unit::new(unit)).await {
             Ok(appended) => Ok(Some(appended.last)),
-            Err(AppendError::Conflict) => {
-                // Somebody else was faster by a moment: what was stored for this user is nobody's.
+            Err(error @ (AppendError::Conflict | AppendError::Overloaded)) => {
+                // Nothing was appended: what was stored for this user is nobody's.
                 sqlx::query("delete from user_emails where organization_id = $1 and user_id = $2")
                     .bind(organization.uuid())
                     .bind(user.uuid())
                     .execute(&self.pool)
                     .await?;
-                Ok(None)
+                // Somebody else was faster by a moment, or nobody can come now.
+                if matches!(error, AppendError::Conflict) { Ok(None) } else { Err(error.into()) }
             }
             Err(error) => Err(error.into()),
         }

@@ -1,7 +1,11 @@
 //! Erasing what is known of a person.
 
+use chrono::{DateTime, Utc};
 use hookledger_aggregates::{OrganizationId, UserId};
 use sqlx::PgConnection;
+
+/// Milliseconds by which the clocks of nodes and database may differ.
+const CLOCKS: u64 = 60_000;
 
 /// What remains of a user who was erased, in plain words. The log is never rewritten, or it would prove
 /// nothing.
@@ -9,10 +13,11 @@ pub const REMAINS: &[&str] = &[
     "the user's random id, and what it did: roles, sign-ins, changes, each with its time",
     "the address of the client and the name of its program with each of these, as the log has them",
     "a keyed hash of the e-mail address, which tells nothing without this deployment's key",
-    "mails that were sent, and copies of exports and backups made before",
+    "mails that were sent, lines of the server's own log, and copies of exports and backups made before",
 ];
 
-/// Removes what is kept of a user beside the log: the address, sign-in links, and sessions.
+/// Removes what is kept of a user beside the log: the address, sign-in links, and sessions. Also where the
+/// same address was stored for an invitation that then came to nothing.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -20,14 +25,23 @@ pub async fn forget(
     connection: &mut PgConnection,
     organization: OrganizationId,
     user: UserId,
+    erased_at: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
+    // Ids of users begin with the time. Whoever is invited from now on keeps the address.
+    let millis = u64::try_from(erased_at.timestamp_millis()).unwrap_or_default();
+    let until = uuid::Builder::from_unix_timestamp_millis(millis.saturating_sub(CLOCKS), &[0; 10]).into_uuid();
     sqlx::query(
-        "with address as (delete from user_emails where organization_id = $1 and user_id = $2),
+        "with address as (
+                  delete from user_emails e where organization_id = $1 and (user_id = $2
+                      or user_id < $3 and lower(email) = (
+                          select lower(email) from user_emails where organization_id = $1 and user_id = $2)
+                         and not exists (select from users u where u.organization_id = $1 and u.id = e.user_id))),
               links as (delete from magic_links where organization_id = $1 and user_id = $2)
          delete from sessions where organization_id = $1 and user_id = $2",
     )
     .bind(organization.uuid())
     .bind(user.uuid())
+    .bind(until)
     .execute(connection)
     .await
     .map(drop)

@@ -27,7 +27,9 @@ pub use read::{
     Batch, Broken, LogSpan, ReadError, Reader, Scope, Touched, count_after, destination_changes, end_of_stream,
     events_of, positions_at, recorded_at, settings_until, streams_of,
 };
-pub use removal::{Removable, Removal, removable, removal_of, remove_bodies, remove_body, removed_after};
+pub use removal::{
+    Removable, Removal, removable, removal_of, remove_bodies, remove_body, removed_after, retried_after, with_bodies,
+};
 pub use stored::{oldest_after_checkpoint, stored_at};
 pub use unit::{Appended, Body, LogPosition, MonthlyLimit, NewEvent, Sequence, Unit, UsedMonth};
 pub use walk::{KeptRequest, Row, Walked, begin, ends, kept_requests, stray_request, walk};

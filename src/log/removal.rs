@@ -8,6 +8,10 @@ use uuid::Uuid;
 
 use super::unit::LogPosition;
 
+/// Requests that go in one statement, and about how many bytes: each statement has a time limit.
+const PORTION: i64 = 500;
+const PORTION_BYTES: i64 = 256 << 20;
+
 /// Requests of an organization that may go.
 #[derive(Clone, Copy, Debug)]
 pub struct Removable {
@@ -21,7 +25,7 @@ pub struct Removable {
 }
 
 /// The oldest requests of organizations that were received up to a position of theirs and are still
-/// kept; of each up to `limit`.
+/// kept; of each up to `limit`. Fewer than that wait until the last time is so long ago.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -29,6 +33,7 @@ pub async fn removable(
     executor: impl PgExecutor<'_>,
     until: &[(OrganizationId, i64)],
     limit: i64,
+    rest: chrono::Duration,
 ) -> Result<Vec<Removable>, sqlx::Error> {
     let ids: Vec<Uuid> = until.iter().map(|(organization, _)| organization.uuid()).collect();
     let partitions: Vec<i32> = until.iter().map(|(organization, _)| organization.partition().number()).collect();
@@ -37,7 +42,7 @@ pub async fn removable(
         "select o.id, coalesce(r.sequence, 0), coalesce(r.removed_to, 0), n.last, n.count
          from unnest($1::uuid[], $2::int[], $3::bigint[]) as o (id, partition, until)
          left join lateral (
-             select e.sequence, (e.payload ->> 'toPosition')::bigint as removed_to from events e
+             select e.sequence, (e.payload ->> 'toPosition')::bigint as removed_to, e.recorded_at from events e
              where e.aggregate_id = o.id::text and e.aggregate_type = 'retention' and e.partition = o.partition
                and e.organization_id = o.id
              order by e.sequence desc limit 1) r on true
@@ -46,12 +51,13 @@ pub async fn removable(
                  select b.position from webhook_bodies b
                  where b.organization_id = o.id and b.position > coalesce(r.removed_to, 0) and b.position <= o.until
                  order by b.position limit $4) b) n
-         where n.count > 0",
+         where n.count >= $4 or n.count > 0 and (r.recorded_at is null or r.recorded_at < now() - $5)",
     )
     .bind(ids)
     .bind(partitions)
     .bind(positions)
     .bind(limit)
+    .bind(rest)
     .fetch_all(executor)
     .await?;
     let removable = rows.into_iter().map(|(organization, sequence, after, to, count)| Removable {
@@ -64,35 +70,43 @@ pub async fn removable(
     Ok(removable.collect())
 }
 
-/// Removes an organization's requests after one position and up to another, with what destinations
-/// answered to them: up to `limit`. Answers how many went.
+/// Removes a portion of an organization's requests after one position and up to another, the first ones,
+/// with what destinations answered to them. True where there may be more.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database does not answer, or lets none go.
 pub async fn remove_bodies(
     connection: &mut PgConnection,
     organization: OrganizationId,
     after: i64,
     to: i64,
-    limit: i64,
-) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar(
-        "with gone as (
-             delete from webhook_bodies where organization_id = $1 and position in (
-                 select position from webhook_bodies
-                 where organization_id = $1 and position > $2 and position <= $3
-                 order by position limit $4)
+) -> Result<bool, sqlx::Error> {
+    // Sizes are known without reading what is large.
+    let (found, gone): (i64, i64) = sqlx::query_as(
+        "with found as (
+             select position, sum(octet_length(body)) over (order by position) - octet_length(body) as before
+             from (select position, body from webhook_bodies
+                   where organization_id = $1 and position > $2 and position <= $3
+                   order by position limit $4) b),
+         gone as (
+             delete from webhook_bodies
+             where organization_id = $1 and position in (select position from found where before < $5)
              returning webhook_id),
          answers as (
              delete from attempt_responses where organization_id = $1 and webhook_id in (select webhook_id from gone))
-         select count(*) from gone",
+         select (select count(*) from found), (select count(*) from gone)",
     )
     .bind(organization.uuid())
     .bind(after)
     .bind(to)
-    .bind(limit)
+    .bind(PORTION)
+    .bind(PORTION_BYTES)
     .fetch_one(connection)
-    .await
+    .await?;
+    if found > 0 && gone == 0 {
+        return Err(sqlx::Error::Protocol(format!("bodies of {organization} that should go are kept by a policy")));
+    }
+    Ok(gone < found || found == PORTION)
 }
 
 /// Removes the request of one webhook, with what its destination answered.
@@ -116,6 +130,59 @@ pub async fn remove_body(
     .execute(connection)
     .await
     .map(drop)
+}
+
+/// Those of some webhooks whose request is kept, in their order.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn with_bodies(
+    executor: impl PgExecutor<'_>,
+    organization: OrganizationId,
+    webhooks: &[WebhookId],
+) -> Result<Vec<WebhookId>, sqlx::Error> {
+    let ids: Vec<Uuid> = webhooks.iter().map(|id| id.uuid()).collect();
+    let kept: Vec<Uuid> = sqlx::query_scalar(
+        "select w.id from unnest($2::uuid[]) with ordinality as w (id, n)
+         join events e on e.aggregate_id = w.id::text and e.aggregate_type = 'webhook' and e.sequence = 1
+                      and e.partition = $3 and e.organization_id = $1
+         join webhook_bodies b on b.organization_id = e.organization_id and b.position = e.position
+         order by w.n",
+    )
+    .bind(organization.uuid())
+    .bind(ids)
+    .bind(organization.partition().number())
+    .fetch_all(executor)
+    .await?;
+    Ok(kept.into_iter().map(WebhookId::new).collect())
+}
+
+/// Of each organization, where the oldest webhook was received for which a person asked for a retry after
+/// these places.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn retried_after(
+    executor: impl PgExecutor<'_>,
+    places: &[LogPosition],
+) -> Result<Vec<(OrganizationId, i64)>, sqlx::Error> {
+    let (partitions, positions): (Vec<i32>, Vec<i64>) =
+        places.iter().map(|place| (place.partition.number(), place.position)).unzip();
+    let rows: Vec<(Uuid, i64)> = sqlx::query_as(
+        "select f.organization_id, min(f.position)
+         from unnest($1::int[], $2::bigint[]) as c (partition, position)
+         join events e on e.partition = c.partition and e.position > c.position
+                      and (e.aggregate_type <> 'webhook' or e.event_type = 'webhook.retry_requested')
+                      and e.event_type = 'webhook.retry_requested'
+         join events f on f.aggregate_id = e.aggregate_id and f.aggregate_type = 'webhook' and f.sequence = 1
+                      and f.partition = e.partition
+         group by 1",
+    )
+    .bind(partitions)
+    .bind(positions)
+    .fetch_all(executor)
+    .await?;
+    Ok(rows.into_iter().map(|(organization, position)| (OrganizationId::new(organization), position)).collect())
 }
 
 /// Whether an organization's requests were removed by events after a place in the log.
@@ -159,13 +226,21 @@ pub async fn removal_of(
     webhook: WebhookId,
     received: LogPosition,
 ) -> Result<Option<Removal>, sqlx::Error> {
+    // Each stream by its key, in its order. What was refused with a large body was never kept.
     sqlx::query_as(
         "select e.recorded_at as at, e.event_type = 'retention.body_erased' as erased, e.payload ->> 'reason' as reason,
                 e.partition, e.position
-         from events e
-         where e.organization_id = $1 and e.aggregate_type = 'retention' and e.partition = $3
-           and (e.aggregate_id = $2 or e.aggregate_id = $1::text and (e.payload ->> 'toPosition')::bigint >= $4)
-           and not exists (select from webhook_bodies b where b.organization_id = $1 and b.position = $4)
+         from (values (1, $2), (2, $1::text)) as s (rank, id)
+         cross join lateral (
+             select * from events e
+             where e.aggregate_id = s.id and e.aggregate_type = 'retention' and e.partition = $3
+               and e.organization_id = $1 and (s.rank = 1 or (e.payload ->> 'toPosition')::bigint >= $4)
+             order by e.sequence limit 1) e
+         where not exists (select from webhook_bodies b where b.organization_id = $1 and b.position = $4)
+           and not exists (
+               select from events r
+               where r.partition = $3 and r.position = $4 and r.event_type = 'webhook.rejected'
+                 and r.event_version <> '1' and r.payload -> 'headersSha256' is null)
          order by e.position limit 1",
     )
     .bind(organization.uuid())

@@ -12,7 +12,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::follow::{Checkpoints, Lease};
-use crate::log::{AppendError, Heads, Log, NewEvent, Positions, Removable, Sequence, Unit, positions_at, removable};
+use crate::log::{
+    AppendError, Heads, Log, NewEvent, Positions, Removable, Sequence, Unit, positions_at, removable, retried_after,
+};
 use crate::sandbox;
 
 /// Under this name the lease is kept.
@@ -24,11 +26,13 @@ const BATCH: i64 = 5_000;
 /// Organizations that are looked at together.
 const PAGE: i64 = 500;
 /// How often it is looked, at most and at least.
-const EVERY: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(600);
+const EVERY: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3_600);
+/// An organization has an event a day, and more only where a batch is full.
+const LONGEST_REST: chrono::Duration = chrono::Duration::days(1);
 /// Of what the public demo is sent nothing is kept for longer.
 const SANDBOX_PERIOD: chrono::Duration = chrono::Duration::days(1);
 /// While acknowledgements press, it rests so long between batches.
-const REST: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
 enum SweepError {
@@ -50,10 +54,12 @@ pub struct Sweep {
     period: chrono::Duration,
 }
 
-/// How far each partition had come some time ago.
-struct Cutoffs {
+/// What is too old.
+struct Cutoff {
     before: DateTime<Utc>,
+    /// How far each partition had come then.
     positions: Positions,
+    rest: chrono::Duration,
 }
 
 impl Sweep {
@@ -65,7 +71,7 @@ impl Sweep {
 
     /// Sweeps until stopped.
     pub async fn run(self, stop: CancellationToken) {
-        let often = self.period.to_std().unwrap_or_default() / 24;
+        let often = Self::rest(self.period.min(SANDBOX_PERIOD)).to_std().unwrap_or_default();
         let mut interval = tokio::time::interval(often.clamp(*EVERY.start(), *EVERY.end()));
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(interval.tick()).await.is_some() {
@@ -74,6 +80,11 @@ impl Sweep {
                 tracing::warn!(%error, "old bodies cannot be removed; trying again later");
             }
         }
+    }
+
+    /// How long an organization whose bodies are kept so long rests between batches that are not full.
+    fn rest(period: chrono::Duration) -> chrono::Duration {
+        chrono::Duration::seconds((period / 24).num_seconds()).min(LONGEST_REST)
     }
 
     async fn sweep_once(&self) -> Result<(), SweepError> {
@@ -86,14 +97,8 @@ impl Sweep {
 
     async fn sweep(&self, lease: &mut Lease) -> Result<(), SweepError> {
         let now = Utc::now();
-        let old = self.cutoffs(now - self.period).await?;
-        let old_of_sandbox = self.cutoffs(now - self.period.min(SANDBOX_PERIOD)).await?;
-        // What is not finished is delivered again, so its body stays.
-        let unfinished = unfinished::oldest(&self.pool).await?;
-        let until = |organization: OrganizationId, cutoffs: &Cutoffs| {
-            let position = cutoffs.positions[organization.partition().index()];
-            unfinished.get(&organization).map_or(position, |oldest| position.min(oldest - 1))
-        };
+        let old = self.cutoff(now, self.period).await?;
+        let old_of_sandbox = self.cutoff(now, self.period.min(SANDBOX_PERIOD)).await?;
         let mut after = Uuid::nil();
         loop {
             let page = organizations::ids_after(&self.pool, after, PAGE).await?;
@@ -101,50 +106,65 @@ impl Sweep {
             after = last.uuid();
             let (sandbox, others): (Vec<OrganizationId>, Vec<_>) =
                 page.into_iter().partition(|id| *id == OrganizationId::from_slug(sandbox::SLUG));
-            for (organizations, cutoffs) in [(others, &old), (sandbox, &old_of_sandbox)] {
-                let until: Vec<_> = organizations.into_iter().map(|id| (id, until(id, cutoffs))).collect();
-                self.remove(&until, cutoffs, lease).await?;
+            for (organizations, cutoff) in [(others, &old), (sandbox, &old_of_sandbox)] {
+                while !organizations.is_empty() && self.remove(&organizations, cutoff, lease).await? {}
             }
         }
     }
 
-    /// How far each partition had come at some time, as far as the read model has come too.
-    async fn cutoffs(&self, time: DateTime<Utc>) -> Result<Cutoffs, SweepError> {
-        let before = time.trunc_subsecs(6);
-        let mut positions = positions_at(&mut *self.pool.acquire().await?, before).await?;
-        let known = self.checkpoints.of(READ_MODEL).await?;
-        for (index, position) in positions.iter_mut().enumerate() {
-            let known = known.iter().find(|known| known.partition.index() == index);
-            *position = known.map_or(0, |known| known.position.min(*position));
-        }
-        Ok(Cutoffs { before, positions })
+    async fn cutoff(&self, now: DateTime<Utc>, period: chrono::Duration) -> Result<Cutoff, SweepError> {
+        let before = (now - period).trunc_subsecs(6);
+        let positions = positions_at(&mut *self.pool.acquire().await?, before).await?;
+        Ok(Cutoff { before, positions, rest: Self::rest(period) })
     }
 
-    /// Batch after batch, until nothing of these organizations is too old.
+    /// A batch of each of these organizations that have something too old; true where there may be more.
     async fn remove(
         &self,
-        until: &[(OrganizationId, i64)],
-        cutoffs: &Cutoffs,
+        organizations: &[OrganizationId],
+        cutoff: &Cutoff,
         lease: &mut Lease,
-    ) -> Result<(), SweepError> {
-        loop {
-            let found = removable(&self.pool, until, BATCH).await?;
-            if found.is_empty() || !lease.renew(&self.pool).await? {
-                return Ok(());
-            }
-            let units = found.iter().map(|found| unit(found, cutoffs.before)).collect::<Result<Vec<_>, _>>()?;
-            let bodies: u64 = found.iter().map(|found| found.count).sum();
-            let verdicts = self.log.append_all(units).await?;
-            if verdicts.iter().any(Result::is_err) {
-                // Another node does the same at this moment, or the log takes nothing now.
-                return Ok(());
-            }
-            metrics::counter!("hookledger_bodies_removed_total").increment(bodies);
-            tracing::info!(bodies.removed = bodies, organizations.count = found.len(), "bodies were too old");
-            if self.heads.pressure.is_high() {
-                tokio::time::sleep(REST).await;
-            }
+    ) -> Result<bool, SweepError> {
+        if !lease.renew(&self.pool).await? {
+            return Ok(false);
         }
+        let until = self.until(organizations, cutoff).await?;
+        let found = removable(&self.pool, &until, BATCH, cutoff.rest).await?;
+        if found.is_empty() {
+            return Ok(false);
+        }
+        let units = found.iter().map(|found| unit(found, cutoff.before)).collect::<Result<Vec<_>, _>>()?;
+        let verdicts = self.log.append_all(units).await?;
+        // What is refused another node does at this moment, or the log takes nothing now.
+        let told = found.iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_ok());
+        let bodies: u64 = told.map(|(found, _)| found.count).sum();
+        metrics::counter!("hookledger_bodies_removed_total").increment(bodies);
+        tracing::info!(bodies.removed = bodies, organizations.count = found.len(), "bodies were too old");
+        if self.heads.pressure.is_high() {
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(verdicts.iter().all(Result::is_ok))
+    }
+
+    /// Up to where each organization's bodies may go now. What is not finished is delivered again, so its
+    /// body stays; also where the read model has not heard yet that a person asked for that.
+    async fn until(
+        &self,
+        organizations: &[OrganizationId],
+        cutoff: &Cutoff,
+    ) -> Result<Vec<(OrganizationId, i64)>, SweepError> {
+        let known = self.checkpoints.of(READ_MODEL).await?;
+        let mut unfinished = unfinished::oldest(&self.pool).await?;
+        for (organization, position) in retried_after(&self.pool, &known).await? {
+            unfinished.entry(organization).and_modify(|oldest| *oldest = position.min(*oldest)).or_insert(position);
+        }
+        let until = |organization: OrganizationId| {
+            let partition = organization.partition();
+            let known = known.iter().find(|known| known.partition == partition).map_or(0, |known| known.position);
+            let old = cutoff.positions[partition.index()].min(known);
+            unfinished.get(&organization).map_or(old, |oldest| old.min(oldest - 1))
+        };
+        Ok(organizations.iter().map(|id| (*id, until(*id))).collect())
     }
 }
 

@@ -76,8 +76,12 @@ impl Audited {
     }
 
     pub fn audit(&self, url: &str, arguments: &[&str]) -> Output {
+        self.run(url, &[&["audit"], arguments].concat())
+    }
+
+    pub fn run(&self, url: &str, arguments: &[&str]) -> Output {
         let mut command = Command::new(BINARY);
-        command.arg("audit").args(arguments).current_dir(self.directory.path()).env_clear();
+        command.args(arguments).current_dir(self.directory.path()).env_clear();
         command.env("PATH", std::env::var("PATH").unwrap()).env("DATABASE_URL", url).env("RUST_LOG", "error");
         command.env("HOOKLEDGER_MASTER_KEYS", &self.master_keys);
         command.env("HOOKLEDGER_CHECKPOINT_FILE", self.checkpoint_file()).output().unwrap()

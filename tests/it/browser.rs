@@ -51,6 +51,12 @@ async fn a_customer_goes_from_the_first_sign_in_to_a_dead_letter_that_arrives() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_now_and_then_works_in_the_pages() {
+    let result = walk("upkeep.mjs").await;
+    assert_eq!(result["problems"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_long_list_scrolls_smoothly() {
     let result = walk("scroll.mjs").await;
     assert_eq!(result["problems"], 0);

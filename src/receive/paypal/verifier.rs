@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use futures::StreamExt as _;
+use hookledger_aggregates::retention::RetentionEvent;
 use hookledger_aggregates::signature::{CertificateUrl, Refusal, Unverified, Verdict, verify};
 use hookledger_aggregates::webhook::{
     Receipt, RejectionReason, SignatureMatch, Webhook, WebhookCommand, WebhookError, WebhookEvent,
@@ -282,6 +283,11 @@ impl Verifier {
             for event in waiting.state.decide(WebhookCommand::Merge { into: webhook })? {
                 events.push(NewEvent::of(organization, waiting.webhook.uuid(), at(2), &event, &system)?);
             }
+            // What is kept of a duplicate is that it came, never its body: nobody would find it to erase it.
+            let position = waiting.recorded.position;
+            let gone =
+                RetentionEvent::BodyErased { position, reason: Some(Label::new("another delivery of a webhook")) };
+            events.push(NewEvent::of(organization, waiting.webhook.uuid(), at(1), &gone, &system)?);
         } else {
             for event in waiting.state.decide(WebhookCommand::Verify { verified })? {
                 events.push(NewEvent::of(organization, waiting.webhook.uuid(), at(2), &event, &system)?);

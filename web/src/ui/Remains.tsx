@@ -1,17 +1,20 @@
-import { List, Text } from '@mantine/core';
+import { Button, Group, List, Modal, Text } from '@mantine/core';
 
-/** What is kept of something that was erased. */
-export function Remains({ of: remains }: { of: readonly string[] }) {
+/** Says what is kept of something that was erased. */
+export function Remains({ of: remains, title, close }: { of: readonly string[] | undefined; title: string; close: () => void }) {
   return (
-    <>
+    <Modal opened={Boolean(remains)} onClose={close} title={title} centered>
       <Text size="sm" mb="xs">
         What remains, since the log is never rewritten:
       </Text>
       <List size="sm">
-        {remains.map((what) => (
+        {remains?.map((what) => (
           <List.Item key={what}>{what}</List.Item>
         ))}
       </List>
-    </>
+      <Group justify="flex-end" mt="md">
+        <Button onClick={close}>Done</Button>
+      </Group>
+    </Modal>
   );
 }

@@ -1,8 +1,8 @@
 import { useState } from 'react';
 
 import { Confirm } from '../../ui/Confirm';
-import { useAct } from '../../ui/useAct';
 import { Remains } from '../../ui/Remains';
+import { useAct } from '../../ui/useAct';
 import { EndSessions, Erase, type Person, SetActive, SetRole } from './queries';
 
 export type Change = 'role' | 'active' | 'sessions' | 'erase';
@@ -43,13 +43,7 @@ export function ChangePerson({ person, change, isMe, close, done }: Props) {
         : change === 'erase'
           ? ['Erase personal data', 'Erase', 'is known by a random number from now on: the address and sessions are removed, and the address may be invited again. This cannot be taken back.']
           : ['End all sessions', 'End sessions', 'is signed out everywhere at once, and can sign in again.'];
-  if (remains) {
-    return (
-      <Confirm opened close={done} title="Their personal data was erased" label="Done" run={done}>
-        <Remains of={remains} />
-      </Confirm>
-    );
-  }
+  if (remains) return <Remains of={remains} title="Their personal data was erased" close={done} />;
   return (
     <Confirm
       opened

@@ -16,32 +16,30 @@ const Erase = graphql(`
 export function EraseBody({ of: { id, webhookId }, opened, close, done }: { of: Webhook; opened: boolean; close: () => void; done: () => void }) {
   const erase = useAct(Erase, { quiet: true });
   const [remains, setRemains] = useState<readonly string[]>();
-  const leave = () => {
-    close();
-    if (remains) done();
-  };
   const run = async (reason: string | undefined) => {
     const answer = await erase.act({ id, reason: reason ?? null });
-    setRemains(answer?.eraseWebhookBody.remains);
+    if (!answer) return;
+    setRemains(answer.eraseWebhookBody.remains);
+    close();
+    done();
   };
-  return remains ? (
-    <Confirm opened={opened} close={leave} title="The body was erased" label="Done" run={() => leave()}>
-      <Remains of={remains} />
-    </Confirm>
-  ) : (
-    <Confirm
-      opened={opened}
-      close={close}
-      title="Erase the body"
-      label="Erase"
-      danger
-      withReason
-      typed={webhookId.slice(-6)}
-      busy={erase.busy}
-      error={erase.error}
-      run={(reason) => void run(reason)}
-    >
-      Body, headers and what destinations answered are removed, and the webhook cannot be delivered again. This cannot be taken back. Its events stay.
-    </Confirm>
+  return (
+    <>
+      <Confirm
+        opened={opened}
+        close={close}
+        title="Erase the body"
+        label="Erase"
+        danger
+        withReason
+        typed={webhookId.slice(-6)}
+        busy={erase.busy}
+        error={erase.error}
+        run={(reason) => void run(reason)}
+      >
+        Body, headers and what destinations answered are removed, and the webhook cannot be delivered again. This cannot be taken back. Its events stay.
+      </Confirm>
+      <Remains of={remains} title="The body was erased" close={() => setRemains(undefined)} />
+    </>
   );
 }

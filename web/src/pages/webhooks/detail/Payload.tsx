@@ -21,19 +21,22 @@ import { useBody } from './useWebhook';
 
 export function Payload({ of: webhook }: { of: Webhook }) {
   const { slug } = useOrganization();
-  const { body, error, again } = useBody(slug, webhook.webhookId);
+  // What is gone is not asked for, nor shown from before.
+  const { body, error, again } = useBody(slug, webhook.bodyRemoval ? undefined : webhook.webhookId);
   if (error) return <ErrorCard error={error} again={again} />;
+  if (webhook.bodyRemoval || body?.kind === 'gone') return <Gone of={webhook} />;
   if (!body) return <Skeleton height={300} role="status" aria-label="Loading the payload" />;
-  if (body.kind === 'gone') {
-    return (
-      <Empty icon={IconFileOff} title={webhook.bodyRemoval?.kind === 'ERASURE' ? 'The body was erased' : 'The body is no longer kept'}>
-        {webhook.bodyRemoval ? <Why of={webhook.bodyRemoval} /> : 'Of what was refused a large body is not kept. '}
-        The log keeps that it had {bytes(webhook.bodySize)}, and its SHA-256.
-      </Empty>
-    );
-  }
   if (webhook.bodySize === 0) return <Text size="sm" className="quiet">The body is empty.</Text>;
   return <Shown key={webhook.webhookId} body={body} webhook={webhook} />;
+}
+
+function Gone({ of: { bodyRemoval: removal, bodySize, rejection } }: { of: Webhook }) {
+  return (
+    <Empty icon={IconFileOff} title={removal?.kind === 'ERASURE' ? 'The body was erased' : 'The body is no longer kept'}>
+      {removal ? <Why of={removal} /> : rejection && 'Of what was refused a large body is not kept. '}
+      The log keeps that it had {bytes(bodySize)}, and its SHA-256.
+    </Empty>
+  );
 }
 
 function Why({ of: { at, kind, reason } }: { of: NonNullable<Webhook['bodyRemoval']> }) {
