@@ -9,6 +9,7 @@
 pub mod analytics;
 pub mod audit_logs;
 pub mod histogram;
+pub mod order;
 pub mod organizations;
 pub mod page;
 pub mod summaries;
@@ -23,6 +24,7 @@ use futures::future::BoxFuture;
 use hookledger_aggregates::RecordedEvent;
 use sqlx::PgConnection;
 
+pub use order::{Order, Place, Sorted};
 pub use page::{Page, PageRequest};
 
 /// Which events a projection is handed.

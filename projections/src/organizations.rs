@@ -4,10 +4,11 @@ use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use hookledger_aggregates::organization::OrganizationEvent;
 use hookledger_aggregates::{Event, OrganizationId, RecordedEvent};
-use sqlx::{FromRow, PgConnection, PgExecutor};
+use sqlx::{FromRow, PgConnection, PgExecutor, QueryBuilder};
 use uuid::Uuid;
 
-use crate::{Interest, Page, PageRequest, Projection, ProjectionError};
+use crate::order::{self, Column, Field, Kind};
+use crate::{Interest, Order, Page, PageRequest, Place, Projection, ProjectionError, Sorted};
 
 /// A row of `organizations`, with what is computed.
 #[derive(Clone, Debug, FromRow)]
@@ -39,8 +40,23 @@ pub struct OrganizationFilter {
     pub is_active: Option<bool>,
 }
 
-/// Place of an organization in the list, newest first.
-pub type OrganizationKey = (DateTime<Utc>, Uuid);
+/// What organizations may be sorted by. Not the number of their webhooks, which is a sum over months that no
+/// index has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OrganizationField {
+    #[default]
+    CreatedAt,
+    Name,
+}
+
+impl Field for OrganizationField {
+    fn column(self) -> Column {
+        match self {
+            Self::CreatedAt => Column { tag: b'c', kind: Kind::Time, value: "o.created_at", present: None },
+            Self::Name => Column { tag: b'n', kind: Kind::Text, value: "o.name_key", present: None },
+        }
+    }
+}
 
 const COLUMNS: &str = "o.id, o.name, o.slug, o.plan, o.webhook_limit, o.is_active, o.created_at, o.updated_at, \
      (select coalesce(sum(c.accepted), 0)::bigint from webhook_counts c where c.organization_id = o.id) as webhook_count";
@@ -64,27 +80,24 @@ pub async fn find(
 /// # Errors
 /// When the database does not answer.
 pub async fn list(
-    executor: impl PgExecutor<'_>,
+    connection: &mut PgConnection,
     filter: &OrganizationFilter,
-    page: PageRequest<OrganizationKey>,
-) -> Result<Page<Organization>, sqlx::Error> {
-    let (compare, order) = if page.backward { (">", "asc") } else { ("<", "desc") };
-    let sql = format!(
-        "select {COLUMNS} from organizations o
-         where ($1::text is null or position(lower($1) in lower(o.name)) > 0 or position(lower($1) in o.slug) > 0)
-           and ($2::bool is null or o.is_active = $2)
-           and ($3::timestamptz is null or (o.created_at, o.id) {compare} ($3, $4))
-         order by o.created_at {order}, o.id {order} limit $5"
-    );
-    let rows = sqlx::query_as(&sql)
-        .bind(filter.search.as_deref())
-        .bind(filter.is_active)
-        .bind(page.from.map(|key| key.0))
-        .bind(page.from.map(|key| key.1))
-        .bind(page.limit + 1)
-        .fetch_all(executor)
-        .await?;
-    Ok(Page::from_overfull(rows, &page))
+    order: Order<OrganizationField>,
+    page: &PageRequest<Place>,
+) -> Result<Page<Sorted<Organization>>, sqlx::Error> {
+    order::read(connection, order, page, "o.id", |value, _| {
+        let mut query =
+            QueryBuilder::new(format!("select {COLUMNS}, {value} as sorted_by from organizations o where true"));
+        if let Some(search) = &filter.search {
+            query.push(" and (position(lower(").push_bind(search).push(") in o.name_key) > 0");
+            query.push(" or position(lower(").push_bind(search).push(") in o.slug) > 0)");
+        }
+        if let Some(is_active) = filter.is_active {
+            query.push(" and o.is_active = ").push_bind(is_active);
+        }
+        query
+    })
+    .await
 }
 
 /// Every organization's id, in their order after one.

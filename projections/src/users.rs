@@ -4,10 +4,11 @@ use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use hookledger_aggregates::user::{Role, UserEvent};
 use hookledger_aggregates::{EmailClaimId, Event, OrganizationId, RecordedEvent, SessionId, UserId};
-use sqlx::{FromRow, PgConnection, PgExecutor};
+use sqlx::{FromRow, PgConnection, PgExecutor, QueryBuilder};
 use uuid::Uuid;
 
-use crate::{Interest, Page, PageRequest, Projection, ProjectionError};
+use crate::order::{self, Column, Field, Kind};
+use crate::{Interest, Order, Page, PageRequest, Place, Projection, ProjectionError, Sorted};
 
 /// A row of `users`, with the address while it is not erased.
 #[derive(Clone, Debug, FromRow)]
@@ -34,12 +35,47 @@ impl User {
     }
 }
 
-/// Place of a user in a list, newest first.
-pub type UserKey = (DateTime<Utc>, Uuid);
+/// Which users are asked for.
+#[derive(Clone, Debug, Default)]
+pub struct UserFilter {
+    /// Part of the address.
+    pub search: Option<String>,
+    pub is_active: Option<bool>,
+}
 
-const SELECT: &str = "select u.organization_id, u.id, e.email, u.role, u.is_active, \
-     coalesce(o.is_active, true) as organization_is_active, u.joined_at, u.last_login_at, u.created_at, u.updated_at \
-     from users u left join user_emails e on e.organization_id = u.organization_id and e.user_id = u.id \
+/// What users may be sorted by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UserField {
+    #[default]
+    CreatedAt,
+    /// Whose address is erased has none.
+    Email,
+    /// Who never signed in has none.
+    LastLoginAt,
+}
+
+impl Field for UserField {
+    fn column(self) -> Column {
+        match self {
+            Self::CreatedAt => Column { tag: b'c', kind: Kind::Time, value: "u.created_at", present: None },
+            Self::Email => Column { tag: b'e', kind: Kind::Text, value: "e.email_key", present: Some("e.user_id") },
+            Self::LastLoginAt => {
+                Column { tag: b'l', kind: Kind::Time, value: "u.last_login_at", present: Some("u.last_login_at") }
+            }
+        }
+    }
+}
+
+const COLUMNS: &str = "u.organization_id, u.id, e.email, u.role, u.is_active, \
+     coalesce(o.is_active, true) as organization_is_active, u.joined_at, u.last_login_at, u.created_at, u.updated_at";
+
+const TABLES: &str = "users u left join user_emails e on e.organization_id = u.organization_id and e.user_id = u.id \
+     left join organizations o on o.id = u.organization_id";
+
+/// The same from the addresses on, of those who have one. Of a plain join by two columns the planner expects next to
+/// no rows, and joins and sorts them all; the limit makes it go by the index on addresses, and stop.
+const TABLES_BY_EMAIL: &str = "user_emails e cross join lateral (select * from users u \
+     where u.organization_id = e.organization_id and u.id = e.user_id limit 1) u \
      left join organizations o on o.id = u.organization_id";
 
 /// A user of an organization (super admins: of the platform).
@@ -51,7 +87,7 @@ pub async fn find(
     organization: OrganizationId,
     user: UserId,
 ) -> Result<Option<User>, sqlx::Error> {
-    sqlx::query_as(&format!("{SELECT} where u.organization_id = $1 and u.id = $2"))
+    sqlx::query_as(&format!("select {COLUMNS} from {TABLES} where u.organization_id = $1 and u.id = $2"))
         .bind(organization.uuid())
         .bind(user.uuid())
         .fetch_optional(executor)
@@ -68,7 +104,7 @@ pub async fn find_many(
     users: &[UserId],
 ) -> Result<Vec<User>, sqlx::Error> {
     let ids: Vec<Uuid> = users.iter().map(|user| user.uuid()).collect();
-    sqlx::query_as(&format!("{SELECT} where u.organization_id = $1 and u.id = any ($2)"))
+    sqlx::query_as(&format!("select {COLUMNS} from {TABLES} where u.organization_id = $1 and u.id = any ($2)"))
         .bind(organization.uuid())
         .bind(ids)
         .fetch_all(executor)
@@ -87,7 +123,8 @@ pub async fn find_in_session(
     session: SessionId,
 ) -> Result<Option<User>, sqlx::Error> {
     sqlx::query_as(&format!(
-        "{SELECT} join sessions s on s.organization_id = u.organization_id and s.session_id = $3 and s.user_id = u.id
+        "select {COLUMNS} from {TABLES}
+         join sessions s on s.organization_id = u.organization_id and s.session_id = $3 and s.user_id = u.id
          where u.organization_id = $1 and u.id = $2 and {IN_FORCE}"
     ))
     .bind(organization.uuid())
@@ -101,17 +138,18 @@ pub async fn find_in_session(
 pub const IN_FORCE: &str = "s.ended_at is null and s.expires_at > now() and u.is_active and coalesce(o.is_active, true) \
      and s.started_at > coalesce(greatest(u.deactivated_at, o.deactivated_at), '-infinity')";
 
-/// The users of an organization whose address has this in it, newest first.
+/// The users of an organization.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn list(
-    executor: impl PgExecutor<'_>,
+    connection: &mut PgConnection,
     organization: OrganizationId,
-    search: Option<&str>,
-    page: PageRequest<UserKey>,
-) -> Result<Page<User>, sqlx::Error> {
-    list_where(executor, Some(organization), search, page).await
+    filter: &UserFilter,
+    order: Order<UserField>,
+    page: &PageRequest<Place>,
+) -> Result<Page<Sorted<User>>, sqlx::Error> {
+    list_where(connection, Some(organization), filter, order, page).await
 }
 
 /// Every organization's users: for super admins only.
@@ -119,35 +157,36 @@ pub async fn list(
 /// # Errors
 /// When the database does not answer.
 pub async fn list_everywhere(
-    executor: impl PgExecutor<'_>,
-    search: Option<&str>,
-    page: PageRequest<UserKey>,
-) -> Result<Page<User>, sqlx::Error> {
-    list_where(executor, None, search, page).await
+    connection: &mut PgConnection,
+    filter: &UserFilter,
+    order: Order<UserField>,
+    page: &PageRequest<Place>,
+) -> Result<Page<Sorted<User>>, sqlx::Error> {
+    list_where(connection, None, filter, order, page).await
 }
 
 async fn list_where(
-    executor: impl PgExecutor<'_>,
+    connection: &mut PgConnection,
     organization: Option<OrganizationId>,
-    search: Option<&str>,
-    page: PageRequest<UserKey>,
-) -> Result<Page<User>, sqlx::Error> {
-    let (compare, order) = if page.backward { (">", "asc") } else { ("<", "desc") };
-    let tenant = if organization.is_some() { "u.organization_id = $1" } else { "$1::uuid is null" };
-    let sql = format!(
-        "{SELECT} where {tenant} and ($2::text is null or position(lower($2) in lower(e.email)) > 0)
-           and ($3::timestamptz is null or (u.created_at, u.id) {compare} ($3, $4))
-         order by u.created_at {order}, u.id {order} limit $5"
-    );
-    let rows = sqlx::query_as(&sql)
-        .bind(organization.map(OrganizationId::uuid))
-        .bind(search)
-        .bind(page.from.map(|key| key.0))
-        .bind(page.from.map(|key| key.1))
-        .bind(page.limit + 1)
-        .fetch_all(executor)
-        .await?;
-    Ok(Page::from_overfull(rows, &page))
+    filter: &UserFilter,
+    order: Order<UserField>,
+    page: &PageRequest<Place>,
+) -> Result<Page<Sorted<User>>, sqlx::Error> {
+    order::read(connection, order, page, "u.id", |value, has_value| {
+        let tables = if has_value && order.field == UserField::Email { TABLES_BY_EMAIL } else { TABLES };
+        let mut query = QueryBuilder::new(format!("select {COLUMNS}, {value} as sorted_by from {tables} where true"));
+        if let Some(organization) = organization {
+            query.push(" and u.organization_id = ").push_bind(organization.uuid());
+        }
+        if let Some(search) = &filter.search {
+            query.push(" and position(lower(").push_bind(search).push(") in e.email_key) > 0");
+        }
+        if let Some(is_active) = filter.is_active {
+            query.push(" and u.is_active = ").push_bind(is_active);
+        }
+        query
+    })
+    .await
 }
 
 /// Who holds an address, in whichever organization: for signing in only.
@@ -155,8 +194,11 @@ async fn list_where(
 /// # Errors
 /// When the database does not answer.
 pub async fn find_by_claim(executor: impl PgExecutor<'_>, claim: EmailClaimId) -> Result<Option<User>, sqlx::Error> {
-    let holder = "where u.email_claim_id = $1 and u.joined_at is not null order by u.joined_at desc limit 1";
-    sqlx::query_as(&format!("{SELECT} {holder}")).bind(claim.uuid()).fetch_optional(executor).await
+    let holder = "u.email_claim_id = $1 and u.joined_at is not null order by u.joined_at desc limit 1";
+    sqlx::query_as(&format!("select {COLUMNS} from {TABLES} where {holder}"))
+        .bind(claim.uuid())
+        .fetch_optional(executor)
+        .await
 }
 
 /// Open invitations of an address, in whichever organization, newest first: for mail to its owner
@@ -170,7 +212,8 @@ pub async fn invitations(
     limit: i64,
 ) -> Result<Vec<User>, sqlx::Error> {
     sqlx::query_as(&format!(
-        "{SELECT} where u.email_claim_id = $1 and u.joined_at is null and u.is_active and coalesce(o.is_active, true)
+        "select {COLUMNS} from {TABLES}
+         where u.email_claim_id = $1 and u.joined_at is null and u.is_active and coalesce(o.is_active, true)
          order by u.created_at desc limit $2"
     ))
     .bind(claim.uuid())

@@ -6,10 +6,11 @@ use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use hookledger_aggregates::provider::{Destination, ProviderEvent};
 use hookledger_aggregates::{Event, OrganizationId, ProviderId, RecordedEvent};
-use sqlx::{FromRow, PgConnection, PgExecutor};
+use sqlx::{FromRow, PgConnection, PgExecutor, QueryBuilder};
 use uuid::Uuid;
 
-use crate::{Interest, Page, PageRequest, Projection, ProjectionError};
+use crate::order::{self, Column, Field, Kind};
+use crate::{Interest, Order, Page, PageRequest, Place, Projection, ProjectionError, Sorted};
 
 /// A row of `webhook_providers`.
 #[derive(Clone, Debug, FromRow)]
@@ -47,13 +48,35 @@ pub struct ProviderFilter {
     pub is_active: Option<bool>,
 }
 
-const COLUMNS: &str = "organization_id, id, provider_name, is_active, created_at, updated_at, deleted_at, \
-                       destination_url, destination_timeout_seconds, destination_concurrency, destination_headers, \
-                       destination_set_at";
+/// What providers of all organizations may be sorted by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProviderField {
+    #[default]
+    CreatedAt,
+    ProviderName,
+    /// One whose organization is not read yet has none: the two read models follow the log on their own.
+    OrganizationName,
+}
+
+impl Field for ProviderField {
+    fn column(self) -> Column {
+        match self {
+            Self::CreatedAt => Column { tag: b'c', kind: Kind::Time, value: "p.created_at", present: None },
+            Self::ProviderName => Column { tag: b'p', kind: Kind::Text, value: "p.provider_name", present: None },
+            Self::OrganizationName => {
+                Column { tag: b'o', kind: Kind::Text, value: "o.name_key", present: Some("o.id") }
+            }
+        }
+    }
+}
+
+const COLUMNS: &str = "p.organization_id, p.id, p.provider_name, p.is_active, p.created_at, p.updated_at, \
+                       p.deleted_at, p.destination_url, p.destination_timeout_seconds, p.destination_concurrency, \
+                       p.destination_headers, p.destination_set_at";
 
 /// The providers of one organization.
 static SELECT: LazyLock<String> =
-    LazyLock::new(|| format!("select {COLUMNS} from webhook_providers where organization_id = $1"));
+    LazyLock::new(|| format!("select {COLUMNS} from webhook_providers p where p.organization_id = $1"));
 
 /// The connected providers of an organization, newest first.
 ///
@@ -69,35 +92,36 @@ pub async fn list(
         .await
 }
 
-/// Connected providers of every tenant, newest first: for super admins only.
+/// Connected providers of every tenant: for super admins only.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn list_everywhere(
-    executor: impl PgExecutor<'_>,
+    connection: &mut PgConnection,
     filter: &ProviderFilter,
-    page: PageRequest<(DateTime<Utc>, Uuid)>,
-) -> Result<Page<WebhookProvider>, sqlx::Error> {
-    let (compare, order) = if page.backward { (">", "asc") } else { ("<", "desc") };
-    let sql = format!(
-        "select {COLUMNS} from webhook_providers p
-         where deleted_at is null and ($1::text is null or provider_name = $1) and ($2::bool is null or is_active = $2)
-           and ($3::text is null or position(lower($3) in lower(destination_url)) > 0
-                or exists (select from organizations o where o.id = p.organization_id
-                             and (position(lower($3) in lower(o.name)) > 0 or position(lower($3) in o.slug) > 0)))
-           and ($4::timestamptz is null or (created_at, id) {compare} ($4, $5))
-         order by created_at {order}, id {order} limit $6"
-    );
-    let rows = sqlx::query_as(&sql)
-        .bind(filter.provider_name)
-        .bind(filter.is_active)
-        .bind(filter.search.as_deref())
-        .bind(page.from.map(|key| key.0))
-        .bind(page.from.map(|key| key.1))
-        .bind(page.limit + 1)
-        .fetch_all(executor)
-        .await?;
-    Ok(Page::from_overfull(rows, &page))
+    order: Order<ProviderField>,
+    page: &PageRequest<Place>,
+) -> Result<Page<Sorted<WebhookProvider>>, sqlx::Error> {
+    order::read(connection, order, page, "p.id", |value, _| {
+        let mut query = QueryBuilder::new(format!(
+            "select {COLUMNS}, {value} as sorted_by
+             from webhook_providers p left join organizations o on o.id = p.organization_id
+             where p.deleted_at is null"
+        ));
+        if let Some(name) = filter.provider_name {
+            query.push(" and p.provider_name = ").push_bind(name);
+        }
+        if let Some(is_active) = filter.is_active {
+            query.push(" and p.is_active = ").push_bind(is_active);
+        }
+        if let Some(search) = &filter.search {
+            query.push(" and (position(lower(").push_bind(search).push(") in lower(p.destination_url)) > 0");
+            query.push(" or position(lower(").push_bind(search).push(") in o.name_key) > 0");
+            query.push(" or position(lower(").push_bind(search).push(") in o.slug) > 0)");
+        }
+        query
+    })
+    .await
 }
 
 /// Providers by id, deleted ones among them: a webhook still tells where it came from.

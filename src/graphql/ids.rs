@@ -1,14 +1,20 @@
 //! Opaque ids and cursors. A node id carries its kind and its organization, so that every lookup
-//! has the organization first; a cursor is bound to the list that it is from, and to its organization.
+//! has the organization first; a cursor is bound to the list that it is from, to its organization, and to how the
+//! list was sorted.
 
 use async_graphql::{Error, ID};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::{OrganizationId, ProviderId, SessionId, UserId, WebhookId};
+use hookledger_projections::order::{Direction, Field, Kind, Value};
+use hookledger_projections::{Order, Place};
 use uuid::Uuid;
 
 use super::errors::Code;
+
+/// Bytes of a text in a cursor: as many as 255 characters have at most, which is how long names may be.
+const MAX_TEXT: usize = 4 * 255;
 
 /// What a node id names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,18 +93,86 @@ pub(super) fn decode_cursor<const N: usize>(
     organization: OrganizationId,
     cursor: &str,
 ) -> Result<(DateTime<Utc>, [u8; N]), Error> {
-    let bad = || Code::BadUserInput.error("this cursor is not from this list");
-    let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| bad())?;
+    let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| foreign())?;
     if bytes.len() != 25 + N || bytes[0] != list.tag() || bytes[1..17] != *organization.uuid().as_bytes() {
-        return Err(bad());
+        return Err(foreign());
     }
-    let micros: [u8; 8] = bytes[17..25].try_into().map_err(|_| bad())?;
-    let time = DateTime::from_timestamp_micros(i64::from_be_bytes(micros)).ok_or_else(bad)?;
-    Ok((time, bytes[25..].try_into().map_err(|_| bad())?))
+    let time = time_of(&bytes[17..25]).ok_or_else(foreign)?;
+    Ok((time, bytes[25..].try_into().map_err(|_| foreign())?))
+}
+
+/// A place in a list that people sort.
+pub(super) fn encode_place<F: Field>(
+    list: List,
+    organization: OrganizationId,
+    order: Order<F>,
+    place: &Place,
+) -> String {
+    let mut bytes = beginning(list, organization, order);
+    bytes.extend_from_slice(place.id.as_bytes());
+    match &place.value {
+        None => {}
+        Some(Value::Time(time)) => {
+            bytes.push(b'=');
+            bytes.extend_from_slice(&time.timestamp_micros().to_be_bytes());
+        }
+        Some(Value::Text(text)) => {
+            bytes.push(b'=');
+            bytes.extend_from_slice(text.as_bytes());
+        }
+    }
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// The place of a cursor of that organization's list, sorted in that way.
+pub(super) fn decode_place<F: Field>(
+    list: List,
+    organization: OrganizationId,
+    order: Order<F>,
+    cursor: &str,
+) -> Result<Place, Error> {
+    let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| foreign())?;
+    let place = bytes.strip_prefix(beginning(list, organization, order).as_slice()).ok_or_else(foreign)?;
+    let (id, value) = place.split_first_chunk().ok_or_else(foreign)?;
+    let value = match (value, order.field.column().kind) {
+        ([], _) => None,
+        ([b'=', time @ ..], Kind::Time) => Some(Value::Time(time_of(time).ok_or_else(foreign)?)),
+        ([b'=', text @ ..], Kind::Text) => Some(Value::Text(text_of(text).ok_or_else(foreign)?)),
+        _ => return Err(foreign()),
+    };
+    Ok(Place { value, id: Uuid::from_bytes(*id) })
+}
+
+/// What the cursors of a list that is sorted in one way have in common, and share with no other list or way.
+fn beginning<F: Field>(list: List, organization: OrganizationId, order: Order<F>) -> Vec<u8> {
+    let direction = match order.direction {
+        Direction::Ascending => b'a',
+        Direction::Descending => b'd',
+    };
+    let mut bytes = vec![list.tag()];
+    bytes.extend_from_slice(organization.uuid().as_bytes());
+    bytes.extend_from_slice(&[order.field.column().tag, direction]);
+    bytes
+}
+
+fn time_of(bytes: &[u8]) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp_micros(i64::from_be_bytes(bytes.try_into().ok()?))
+}
+
+/// PostgreSQL has no text with a NUL in it.
+fn text_of(bytes: &[u8]) -> Option<String> {
+    let good = bytes.len() <= MAX_TEXT && !bytes.contains(&0);
+    good.then(|| String::from_utf8(bytes.to_vec()).ok()).flatten()
+}
+
+fn foreign() -> Error {
+    Code::BadUserInput.error("this cursor is not from this list, or from another order of it")
 }
 
 #[cfg(test)]
 mod tests {
+    use hookledger_projections::users::UserField;
+
     use super::*;
 
     #[test]
@@ -119,5 +193,36 @@ mod tests {
         assert!(decode_cursor::<8>(List::Webhooks, ours, &cursor).is_err());
         assert!(decode_cursor::<8>(List::AuditLog, theirs, &cursor).is_err());
         assert_eq!(decode_cursor::<8>(List::Webhooks, theirs, &cursor).unwrap(), (at, 7_i64.to_be_bytes()));
+    }
+
+    #[test]
+    fn a_cursor_of_a_sorted_list_is_bound_to_its_order() {
+        let here = OrganizationId::PLATFORM;
+        let order = |field, direction| Order { field, direction };
+        let by_email = order(UserField::Email, Direction::Ascending);
+        let place = |value| Place { value, id: Uuid::from_u128(7) };
+        let at = DateTime::from_timestamp_micros(1_234_567).unwrap();
+        for (order, value) in [
+            (by_email, Some(Value::Text("é@example.org".to_owned()))),
+            (by_email, Some(Value::Text(String::new()))),
+            (by_email, None),
+            (order(UserField::LastLoginAt, Direction::Descending), Some(Value::Time(at))),
+        ] {
+            let cursor = encode_place(List::Users, here, order, &place(value.clone()));
+            assert_eq!(decode_place(List::Users, here, order, &cursor).unwrap(), place(value));
+        }
+        let cursor =
+            |value: &str| encode_place(List::Users, here, by_email, &place(Some(Value::Text(value.to_owned()))));
+        let refused = |list, organization, order, cursor: &str| {
+            assert!(decode_place(list, organization, order, cursor).is_err());
+        };
+        refused(List::Users, here, order(UserField::Email, Direction::Descending), &cursor("a"));
+        refused(List::Users, here, order(UserField::CreatedAt, Direction::Ascending), &cursor("a"));
+        refused(List::Users, OrganizationId::from_slug("a"), by_email, &cursor("a"));
+        refused(List::Organizations, here, by_email, &cursor("a"));
+        refused(List::Users, here, by_email, &cursor("a\0"));
+        refused(List::Users, here, by_email, &cursor(&"a".repeat(MAX_TEXT + 1)));
+        refused(List::Users, here, by_email, &cursor("a")[..20]);
+        assert!(decode_place(List::Users, here, by_email, &cursor(&"a".repeat(MAX_TEXT))).is_ok());
     }
 }

@@ -14,6 +14,7 @@ mod insight;
 mod ledger;
 mod limits;
 mod mutations;
+mod order;
 mod organization;
 mod paging;
 mod people;

@@ -9,7 +9,8 @@ use chrono::{DateTime, Utc};
 use hookledger_aggregates::organization;
 use hookledger_aggregates::{OrganizationId, ProviderId, WebhookId};
 use hookledger_projections::summaries::{self, Ranked};
-use hookledger_projections::{Page, organizations, webhook_logs, webhook_providers};
+use hookledger_projections::users::UserFilter;
+use hookledger_projections::{Order, Page, organizations, webhook_logs, webhook_providers};
 use uuid::Uuid;
 
 use super::analytics::{Analytics, Grain};
@@ -210,7 +211,8 @@ impl Organization {
     ) -> Result<Connection<Cursor, User>, Error> {
         let organization = self.0.organization_id();
         Viewer::of(context)?.must_manage(organization)?;
-        user::list(context, Some(organization), search, Window::forward(first, after)).await
+        let filter = UserFilter { search, is_active: None };
+        user::list(context, Some(organization), filter, Order::default(), Window::forward(first, after)).await
     }
 
     /// Who did what, newest first. For admins.

@@ -5,17 +5,18 @@ use async_graphql::{Context, Error, ID, Interface, Object};
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::{OrganizationId, UserId};
 use hookledger_projections::organizations::{self, OrganizationFilter};
+use hookledger_projections::users::{self, UserFilter};
 use hookledger_projections::webhook_providers::{self, ProviderFilter};
-use hookledger_projections::{users, webhook_logs};
-use uuid::Uuid;
+use hookledger_projections::{Sorted, webhook_logs};
 
 use super::analytics::{Analytics, Grain};
 use super::audit::{self, AuditEntry, AuditFilter};
 use super::conservation::{self, Conservation};
 use super::context::{Viewer as Caller, everybody, tenant};
 use super::errors::{internal, not_found};
-use super::ids::{List, NodeId, decode_cursor, encode_cursor};
+use super::ids::{List, NodeId, decode_place, encode_place};
 use super::ledger::{self, Ledger};
+use super::order::{OrderBy, OrganizationOrderField, ProviderOrderField, UserOrderField};
 use super::organization::Organization;
 use super::paging::{Cursor, Window, connection};
 use super::provider::{ProviderName, WebhookProvider};
@@ -130,53 +131,48 @@ impl PeopleQuery {
         Analytics::read(&mut tenants, None, None, from, to, grain).await
     }
 
-    /// Every organization, newest first. For super admins.
+    /// Every organization, newest first unless ordered otherwise. For super admins.
     async fn organizations(
         &self,
         context: &Context<'_>,
         search: Option<String>,
         is_active: Option<bool>,
+        order_by: Option<OrderBy<OrganizationOrderField>>,
         first: Option<i32>,
         after: Option<String>,
     ) -> Result<Connection<Cursor, Organization>, Error> {
         let mut tenants = everybody(context).await?;
-        let everywhere = OrganizationId::PLATFORM;
-        let page = Window::forward(first, after).request(|cursor| {
-            let (time, id) = decode_cursor::<16>(List::Organizations, everywhere, cursor)?;
-            Ok((time, Uuid::from_bytes(id)))
-        })?;
+        let (everywhere, order) = (OrganizationId::PLATFORM, OrderBy::or_newest(order_by));
+        let page = Window::forward(first, after)
+            .request(|cursor| decode_place(List::Organizations, everywhere, order, cursor))?;
         let filter = OrganizationFilter { search, is_active };
-        let rows = organizations::list(&mut *tenants, &filter, page).await.map_err(internal)?;
-        let cursor = |row: &organizations::Organization| {
-            encode_cursor(List::Organizations, everywhere, row.created_at, row.id.as_bytes())
-        };
-        Ok(connection(rows, &page, cursor, Organization, EmptyFields))
+        let rows = organizations::list(&mut tenants, &filter, order, &page).await.map_err(internal)?;
+        let cursor = |row: &Sorted<_>| encode_place(List::Organizations, everywhere, order, &row.place);
+        Ok(connection(rows, &page, cursor, |row| Organization(row.row), EmptyFields))
     }
 
-    /// Every organization's connected providers, newest first. For super admins. The search is for a part of
-    /// the organization's name or slug, or of the destination's URL.
+    /// Every organization's connected providers, newest first unless ordered otherwise. For super admins. The
+    /// search is for a part of the organization's name or slug, or of the destination's URL.
+    #[expect(clippy::too_many_arguments, reason = "the field has as many")]
     async fn providers(
         &self,
         context: &Context<'_>,
         search: Option<String>,
         provider_name: Option<ProviderName>,
         is_active: Option<bool>,
+        order_by: Option<OrderBy<ProviderOrderField>>,
         first: Option<i32>,
         after: Option<String>,
     ) -> Result<Connection<Cursor, WebhookProvider>, Error> {
         let mut tenants = everybody(context).await?;
-        let everywhere = OrganizationId::PLATFORM;
-        let page = Window::forward(first, after).request(|cursor| {
-            let (time, id) = decode_cursor::<16>(List::Providers, everywhere, cursor)?;
-            Ok((time, Uuid::from_bytes(id)))
-        })?;
+        let (everywhere, order) = (OrganizationId::PLATFORM, OrderBy::or_newest(order_by));
+        let page =
+            Window::forward(first, after).request(|cursor| decode_place(List::Providers, everywhere, order, cursor))?;
         let provider_name = provider_name.map(|name| hookledger_aggregates::ProviderName::from(name).as_str());
         let filter = ProviderFilter { search, provider_name, is_active };
-        let rows = webhook_providers::list_everywhere(&mut *tenants, &filter, page).await.map_err(internal)?;
-        let cursor = |row: &webhook_providers::WebhookProvider| {
-            encode_cursor(List::Providers, everywhere, row.created_at, row.id.as_bytes())
-        };
-        Ok(connection(rows, &page, cursor, WebhookProvider, EmptyFields))
+        let rows = webhook_providers::list_everywhere(&mut tenants, &filter, order, &page).await.map_err(internal)?;
+        let cursor = |row: &Sorted<_>| encode_place(List::Providers, everywhere, order, &row.place);
+        Ok(connection(rows, &page, cursor, |row| WebhookProvider(row.row), EmptyFields))
     }
 
     /// The platform as it is now. For super admins.
@@ -184,15 +180,18 @@ impl PeopleQuery {
         System::of(context)
     }
 
-    /// Every organization's users and the super admins, newest first. For super admins.
+    /// Every organization's users and the super admins, newest first unless ordered otherwise. For super admins.
     async fn users(
         &self,
         context: &Context<'_>,
         search: Option<String>,
+        is_active: Option<bool>,
+        order_by: Option<OrderBy<UserOrderField>>,
         first: Option<i32>,
         after: Option<String>,
     ) -> Result<Connection<Cursor, User>, Error> {
-        user::list(context, None, search, Window::forward(first, after)).await
+        let filter = UserFilter { search, is_active };
+        user::list(context, None, filter, OrderBy::or_newest(order_by), Window::forward(first, after)).await
     }
 
     /// Whether every webhook that was received stands somewhere, in the log and in the read models, by

@@ -4,12 +4,13 @@ use async_graphql::connection::{Connection, EmptyFields};
 use async_graphql::{Context, Enum, Error, ID, Object};
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::{OrganizationId, SessionId, UserId, user};
-use hookledger_projections::users;
+use hookledger_projections::users::{self, UserField, UserFilter};
+use hookledger_projections::{Order, Sorted};
 use uuid::Uuid;
 
 use super::context::{Viewer, everybody, tenant};
 use super::errors::{Code, internal};
-use super::ids::{List, NodeId, decode_cursor, encode_cursor};
+use super::ids::{List, NodeId, decode_place, encode_place};
 use super::organization::Organization;
 use super::paging::{Cursor, Window, connection};
 use super::rows::{OrganizationOf, SessionsOf, load};
@@ -158,24 +159,22 @@ pub(super) async fn sessions(
 pub(super) async fn list(
     context: &Context<'_>,
     organization: Option<OrganizationId>,
-    search: Option<String>,
+    filter: UserFilter,
+    order: Order<UserField>,
     window: Window,
 ) -> Result<Connection<Cursor, User>, Error> {
-    if search.as_ref().is_some_and(|text| text.len() > MAX_SEARCH || text.contains('\0')) {
+    if filter.search.as_ref().is_some_and(|text| text.len() > MAX_SEARCH || text.contains('\0')) {
         return Err(Code::BadUserInput.error(format!("search for up to {MAX_SEARCH} characters of an address")));
     }
     let list = organization.unwrap_or(OrganizationId::PLATFORM);
-    let page = window.request(|cursor| {
-        let (time, id) = decode_cursor::<16>(List::Users, list, cursor)?;
-        Ok((time, Uuid::from_bytes(id)))
-    })?;
+    let page = window.request(|cursor| decode_place(List::Users, list, order, cursor))?;
     let rows = match organization {
         Some(organization) => {
             let mut tenant = tenant(context, organization).await?;
-            users::list(&mut *tenant, organization, search.as_deref(), page).await
+            users::list(&mut tenant, organization, &filter, order, &page).await
         }
-        None => users::list_everywhere(&mut *everybody(context).await?, search.as_deref(), page).await,
+        None => users::list_everywhere(&mut *everybody(context).await?, &filter, order, &page).await,
     };
-    let cursor = |row: &users::User| encode_cursor(List::Users, list, row.created_at, row.id.as_bytes());
-    Ok(connection(rows.map_err(internal)?, &page, cursor, User, EmptyFields))
+    let cursor = |row: &Sorted<users::User>| encode_place(List::Users, list, order, &row.place);
+    Ok(connection(rows.map_err(internal)?, &page, cursor, |row| User(row.row), EmptyFields))
 }

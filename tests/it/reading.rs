@@ -1,8 +1,16 @@
 //! Looking into what was received: text, the log itself, and figures.
 
+use std::collections::BTreeSet;
+
+use hookledger_aggregates::user::Role;
+use hookledger_projections::order::Direction;
+use hookledger_projections::organizations::{self, OrganizationField, OrganizationFilter};
+use hookledger_projections::users::{self, UserField, UserFilter};
+use hookledger_projections::webhook_providers::{self, ProviderField, ProviderFilter};
+use hookledger_projections::{Order, Page, PageRequest, Place, Sorted};
 use serde_json::{Value, json};
 
-use crate::app::{GITHUB_SECRET, TestApp};
+use crate::app::{Actor, GITHUB_SECRET, TestApp};
 
 fn texts(nodes: &Value, field: &str) -> Vec<String> {
     nodes.as_array().unwrap().iter().map(|node| node[field].as_str().unwrap().to_owned()).collect()
@@ -168,4 +176,166 @@ async fn analytics_count_what_happened() {
         assert_eq!(admin.code(&query, json!({ "from": from, "to": to, "grain": "MINUTE" })).await, "BAD_USER_INPUT");
     }
     app.stop().await;
+}
+
+/// Lists of super admins: the type of their order, what they can be sorted by, and where rows have it.
+const ORDERS: [(&str, &str, &str, &str); 8] = [
+    ("organizations", "OrganizationOrder", "CREATED_AT", "createdAt"),
+    ("organizations", "OrganizationOrder", "NAME", "name"),
+    ("users", "UserOrder", "CREATED_AT", "createdAt"),
+    ("users", "UserOrder", "EMAIL", "email"),
+    ("users", "UserOrder", "LAST_LOGIN_AT", "lastLoginAt"),
+    ("providers", "ProviderOrder", "CREATED_AT", "createdAt"),
+    ("providers", "ProviderOrder", "PROVIDER_NAME", "providerName"),
+    ("providers", "ProviderOrder", "ORGANIZATION_NAME", "organization { name }"),
+];
+
+/// Organizations, two of the same name, with providers; people, two without an address and two who never signed in.
+async fn a_crowd(app: &TestApp, admin: &Actor<'_>) {
+    let providers = [("GITHUB", GITHUB_SECRET), ("STRIPE", "x")];
+    for (slug, name) in [("a", "Zeta"), ("b", "acme"), ("c", "Acme"), ("d", "beta")] {
+        let id = app.organization(admin, slug, &providers).await;
+        let rename = "mutation($id: ID!, $name: String!) { updateOrganization(input: {id: $id, name: $name}) \
+                      { organization { id } } }";
+        admin.data(rename, json!({ "id": id, "name": name })).await;
+    }
+    for email in ["Bob@example.org", "ada@example.org", "gone-1@example.org", "gone-2@example.org"] {
+        app.user("a", email, Role::Member).await;
+    }
+    // Invitations come last, since they wait until the read model knows of the sign-ins.
+    for slug in ["d", "a"] {
+        let invite = "mutation($id: ID!, $email: String!) { inviteUser(input: {organizationId: $id, email: $email, \
+                      role: MEMBER}) { user { id } } }";
+        let id =
+            admin.data("query($slug: String!) { organization(slug: $slug) { id } }", json!({ "slug": slug })).await;
+        let email = format!("Invited-{slug}@example.org");
+        admin.data(invite, json!({ "id": id["organization"]["id"], "email": email })).await;
+    }
+    let erase = "delete from user_emails where email like 'gone-%'";
+    sqlx::query(erase).execute(&app.database.superuser().await).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn super_admins_page_through_their_lists_in_every_order() {
+    let app = TestApp::start().await;
+    let admin = app.super_admin().await;
+    a_crowd(&app, &admin).await;
+    let mut ends = Vec::new();
+    for (list, order_type, field, key) in ORDERS {
+        let query = format!(
+            "query($order: {order_type}, $first: Int!, $after: String) {{ {list}(first: $first, orderBy: $order, \
+             after: $after) {{ pageInfo {{ hasNextPage endCursor }} nodes {{ id {key} }} }} }}"
+        );
+        let key_of = |node: &Value| {
+            let key = node.as_object().unwrap().iter().find(|(name, _)| *name != "id").unwrap().1;
+            key.get("name").unwrap_or(key).as_str().map(str::to_lowercase)
+        };
+        let mut newest_first = admin.data(&query, json!({ "first": 100 })).await;
+        let all = newest_first[list]["nodes"].take().as_array().unwrap().clone();
+        for direction in ["ASC", "DESC"] {
+            let order = json!({ "field": field, "direction": direction });
+            let (mut rows, mut after) = (Vec::new(), Value::Null);
+            loop {
+                let mut data = admin.data(&query, json!({ "order": order, "first": 2, "after": after })).await;
+                let page = data[list].take();
+                rows.extend(page["nodes"].as_array().unwrap().clone());
+                if page["pageInfo"]["hasNextPage"] == false {
+                    break;
+                }
+                after = page["pageInfo"]["endCursor"].clone();
+            }
+            let mut keys: Vec<_> = all.iter().filter_map(key_of).collect();
+            keys.sort_unstable();
+            if direction == "DESC" {
+                keys.reverse();
+            }
+            let mut expected: Vec<_> = keys.into_iter().map(Some).collect();
+            expected.resize(all.len(), None);
+            assert_eq!(rows.iter().map(key_of).collect::<Vec<_>>(), expected, "{list} {field} {direction}");
+            let ids = |rows: &[Value]| rows.iter().map(|row| row["id"].to_string()).collect::<BTreeSet<_>>();
+            assert_eq!(ids(&rows), ids(&all));
+            assert!(field != "CREATED_AT" || direction != "DESC" || rows == all, "{list} is newest first");
+            ends.push((query.clone(), order, after));
+        }
+    }
+    for (at, (query, order, _)) in ends.iter().enumerate() {
+        for (from, (_, _, cursor)) in ends.iter().enumerate() {
+            let variables = json!({ "order": order, "first": 2, "after": cursor });
+            if at == from {
+                admin.data(query, variables).await;
+            } else {
+                assert_eq!(admin.code(query, variables).await, "BAD_USER_INPUT", "{order} took the cursor of {from}");
+            }
+        }
+    }
+    let deactivate = "mutation($id: ID!) { setUserActive(input: {id: $id, isActive: false}) { user { id } } }";
+    let users =
+        "query($active: Boolean, $search: String) { users(isActive: $active, search: $search) { nodes { id } } }";
+    let bob = admin.data(users, json!({ "search": "BOB@" })).await["users"]["nodes"].take();
+    admin.data(deactivate, json!({ "id": bob[0]["id"] })).await;
+    assert_eq!(admin.data(users, json!({ "active": false })).await["users"]["nodes"], bob);
+    assert_eq!(admin.data(users, json!({ "active": true, "search": "bob@" })).await["users"]["nodes"], json!([]));
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sorted_list_is_the_same_from_its_end() {
+    let app = TestApp::start().await;
+    let admin = app.super_admin().await;
+    a_crowd(&app, &admin).await;
+    let database = app.database.superuser().await;
+    for direction in [Direction::Ascending, Direction::Descending] {
+        for field in [OrganizationField::CreatedAt, OrganizationField::Name] {
+            from_both_ends(async |page| {
+                let filter = OrganizationFilter::default();
+                let mut connection = database.acquire().await.unwrap();
+                organizations::list(&mut connection, &filter, Order { field, direction }, page).await.unwrap()
+            })
+            .await;
+        }
+        for field in [UserField::CreatedAt, UserField::Email, UserField::LastLoginAt] {
+            from_both_ends(async |page| {
+                let filter = UserFilter::default();
+                let mut connection = database.acquire().await.unwrap();
+                users::list_everywhere(&mut connection, &filter, Order { field, direction }, page).await.unwrap()
+            })
+            .await;
+        }
+        for field in [ProviderField::CreatedAt, ProviderField::ProviderName, ProviderField::OrganizationName] {
+            from_both_ends(async |page| {
+                let filter = ProviderFilter::default();
+                let mut connection = database.acquire().await.unwrap();
+                let order = Order { field, direction };
+                webhook_providers::list_everywhere(&mut connection, &filter, order, page).await.unwrap()
+            })
+            .await;
+        }
+    }
+    app.stop().await;
+}
+
+/// Reads a list from its beginning and from its end, by pages of each size.
+async fn from_both_ends<T>(read: impl AsyncFn(&PageRequest<Place>) -> Page<Sorted<T>>) {
+    let whole = read(&PageRequest::first(100)).await.rows;
+    let whole: Vec<_> = whole.into_iter().map(|row| row.place).collect();
+    assert!(whole.len() >= 4, "{whole:?}");
+    for (limit, backward) in [(1, false), (2, false), (3, true), (2, true), (1, true)] {
+        let (mut places, mut from) = (Vec::new(), None);
+        loop {
+            let page = read(&PageRequest { from, limit, backward }).await;
+            let mut seen: Vec<_> = page.rows.into_iter().map(|row| row.place).collect();
+            if backward {
+                seen.reverse();
+            }
+            places.append(&mut seen);
+            from = places.last().cloned();
+            if !page.has_more {
+                break;
+            }
+        }
+        if backward {
+            places.reverse();
+        }
+        assert_eq!(places, whole, "{limit} rows at a time, backward: {backward}");
+    }
 }

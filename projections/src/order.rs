@@ -1,0 +1,156 @@
+//! Lists that people sort: keyset pagination by whatever they chose.
+//!
+//! What a list may be sorted by stands with its rows, as a [`Field`].
+
+use chrono::{DateTime, Utc};
+use sqlx::postgres::PgRow;
+use sqlx::{FromRow, PgConnection, Postgres, QueryBuilder, Row as _};
+use uuid::Uuid;
+
+use crate::{Page, PageRequest};
+
+/// Which way a list goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Direction {
+    Ascending,
+    #[default]
+    Descending,
+}
+
+/// How a list is sorted. The default of every list is newest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Order<F> {
+    pub field: F,
+    pub direction: Direction,
+}
+
+/// What a list may be sorted by.
+pub trait Field: Copy + Default {
+    fn column(self) -> Column;
+}
+
+/// What the values of a column are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Time,
+    Text,
+}
+
+/// A column, in SQL. Its comparisons must be leakproof, or no index serves them.
+#[derive(Clone, Copy, Debug)]
+pub struct Column {
+    /// Tells the column from the others of its list.
+    pub tag: u8,
+    pub kind: Kind,
+    pub(crate) value: &'static str,
+    /// What is null exactly where a row has no value; nothing where every row has one.
+    pub(crate) present: Option<&'static str>,
+}
+
+/// What a row is sorted by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    Time(DateTime<Utc>),
+    Text(String),
+}
+
+/// Place of a row in a sorted list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Rows without a value come last, whichever way the list goes.
+    pub value: Option<Value>,
+    /// Decides between rows with the same value.
+    pub id: Uuid,
+}
+
+/// A row, and where it stands.
+#[derive(Clone, Debug)]
+pub struct Sorted<T> {
+    pub row: T,
+    pub place: Place,
+}
+
+/// A page of a list. `begin` begins the query, up to some condition: it is told the column, which it selects as
+/// `sorted_by`, and whether this is about rows that have a value in it. It selects the rows' `id` as well.
+///
+/// Rows with and without a value are read one after the other, so that each part is in the order of an index. One
+/// query for both would sort them all.
+pub(crate) async fn read<'a, T, F>(
+    connection: &mut PgConnection,
+    order: Order<F>,
+    page: &PageRequest<Place>,
+    id: &str,
+    begin: impl Fn(&str, bool) -> QueryBuilder<'a, Postgres>,
+) -> Result<Page<Sorted<T>>, sqlx::Error>
+where
+    T: for<'r> FromRow<'r, PgRow>,
+    F: Field,
+{
+    let column = order.field.column();
+    let ascending = (order.direction == Direction::Ascending) != page.backward;
+    let (compare, way) = if ascending { (">", "asc") } else { ("<", "desc") };
+    let mut rows = Vec::new();
+    let mut missing = page.limit + 1;
+    for has_value in parts(column, page) {
+        let mut query = begin(column.value, has_value);
+        if let Some(present) = column.present {
+            query.push(format!(" and {present} is {}", if has_value { "not null" } else { "null" }));
+        }
+        if let Some(place) = page.from.as_ref().filter(|place| place.value.is_some() == has_value) {
+            begin_after(&mut query, (column.value, id), compare, place);
+        }
+        // Also where every value is null: the index goes by it first.
+        query.push(format!(" order by {} {way}, {id} {way} limit ", column.value)).push_bind(missing);
+        for row in query.build().fetch_all(&mut *connection).await? {
+            let place = Place { value: value_of(&row, column.kind)?, id: row.try_get("id")? };
+            rows.push(Sorted { row: T::from_row(&row)?, place });
+            missing -= 1;
+        }
+        if missing == 0 {
+            break;
+        }
+    }
+    Ok(Page::from_overfull(rows, page))
+}
+
+/// The parts of a list that a page may have rows of, in the order in which they are read: whether theirs have a
+/// value.
+fn parts(column: Column, page: &PageRequest<Place>) -> Vec<bool> {
+    let mut parts = if column.present.is_some() { vec![true, false] } else { vec![true] };
+    if page.backward {
+        parts.reverse();
+    }
+    if let Some(place) = &page.from {
+        let behind = parts.iter().take_while(|has_value| **has_value != place.value.is_some()).count();
+        parts.drain(..behind);
+    }
+    parts
+}
+
+/// Where the value is another table's than the id, only the first condition on it chooses an index.
+fn begin_after(query: &mut QueryBuilder<'_, Postgres>, (value, id): (&str, &str), compare: &str, place: &Place) {
+    match &place.value {
+        Some(key) => {
+            bind(query.push(format!(" and {value} {compare}= ")), key);
+            bind(query.push(format!(" and ({value}, {id}) {compare} (")), key);
+            query.push(", ").push_bind(place.id).push(")");
+        }
+        None => {
+            query.push(format!(" and {id} {compare} ")).push_bind(place.id);
+        }
+    }
+}
+
+fn bind(query: &mut QueryBuilder<'_, Postgres>, value: &Value) {
+    match value {
+        Value::Time(time) => query.push_bind(*time),
+        Value::Text(text) => query.push_bind(text.clone()),
+    };
+}
+
+fn value_of(row: &PgRow, kind: Kind) -> Result<Option<Value>, sqlx::Error> {
+    Ok(match kind {
+        Kind::Time => row.try_get::<Option<_>, _>("sorted_by")?.map(Value::Time),
+        Kind::Text => row.try_get::<Option<_>, _>("sorted_by")?.map(Value::Text),
+    })
+}
