@@ -102,6 +102,24 @@ for (const link of ['Team', 'Audit trail', 'Organizations']) {
   if (await page.getByRole('link', { name: link, exact: true }).count()) problems.push(`a member is offered ${link}`);
 }
 
+// A click on a column's head sorts a list, another one turns it round, and "back" undoes that.
+const sorter = await person();
+await hold(sorter, tokens['super-admin']);
+const users = await sorter.newPage();
+await users.goto(`${base}/admin/users`);
+const head = users.getByRole('columnheader', { name: 'E-mail address' });
+for (const [sort, way] of [['email', 'ascending'], ['-email', 'descending']]) {
+  await head.getByRole('button').click();
+  await users.waitForURL(`**/admin/users?sort=${sort}`);
+  await settled(users);
+  if ((await head.getAttribute('aria-sort')) !== way) problems.push(`sorted by ${sort}, the column does not say ${way}`);
+  const shown = (await users.locator('tbody tr td:nth-child(2)').allInnerTexts()).map((email) => email.toLowerCase());
+  const sorted = way === 'ascending' ? shown.toSorted() : shown.toSorted().reverse();
+  if (shown.length < 3 || shown.join() !== sorted.join()) problems.push(`sorted by ${sort}: ${shown}`);
+}
+await users.goBack();
+await users.waitForURL('**/admin/users?sort=email');
+
 // From nothing to something that answers, on a warm server: well under a second.
 const times = [];
 for (let round = 0; round < 5; round += 1) {

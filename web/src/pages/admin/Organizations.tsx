@@ -14,6 +14,7 @@ import { Empty } from '../../ui/Empty';
 import { ListEnd } from '../../ui/ListEnd';
 import { Page } from '../../ui/Page';
 import { SearchBox } from '../../ui/SearchBox';
+import { orderOf, SortBy } from '../../ui/SortBy';
 import { useAct } from '../../ui/useAct';
 import { useList } from '../../ui/useList';
 import { useSelection } from '../../ui/useSelection';
@@ -23,8 +24,8 @@ import { limitWord, plans } from './plans';
 import { SetActive } from './SetActive';
 
 const Query = graphql(`
-  query AdminOrganizations($search: String, $isActive: Boolean, $after: String) {
-    organizations(first: 50, search: $search, isActive: $isActive, after: $after) {
+  query AdminOrganizations($search: String, $isActive: Boolean, $orderBy: OrganizationOrder, $after: String) {
+    organizations(first: 50, search: $search, isActive: $isActive, orderBy: $orderBy, after: $after) {
       nodes { id slug name plan webhookLimit isActive webhookCount createdAt }
       pageInfo { hasNextPage endCursor }
     }
@@ -44,9 +45,9 @@ export const SetOrganizationActive = graphql(`
 `);
 
 export default function Organizations() {
-  const [{ q, active }, change] = useSearch();
+  const [{ q, active, sort }, change] = useSearch();
   const [, go] = useLocation();
-  const variables = { search: q ?? null, isActive: activeOf(active) };
+  const variables = { search: q ?? null, isActive: activeOf(active), orderBy: orderOf(sort, ['CREATED_AT', 'NAME']) };
   const list = useList(Query, variables, (data) => data.organizations);
   const selection = useSelection(list.rows.map(({ id }) => id));
   const [making, { open, close }] = useDisclosure();
@@ -91,12 +92,12 @@ export default function Organizations() {
                   <Table.Th w={36}>
                     <ChooseAll of={selection} shown={list.rows.length} />
                   </Table.Th>
-                  <Table.Th>Name</Table.Th>
+                  <SortBy field="NAME">Name</SortBy>
                   <Table.Th>State</Table.Th>
                   <Table.Th>Plan</Table.Th>
                   <Table.Th>Limit</Table.Th>
                   <Table.Th ta="right">Webhooks</Table.Th>
-                  <Table.Th>Created</Table.Th>
+                  <SortBy field="CREATED_AT">Created</SortBy>
                 </Table.Tr>
               </Table.Thead>
               <Table.Tbody>

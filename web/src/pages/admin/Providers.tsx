@@ -14,6 +14,7 @@ import { ListEnd } from '../../ui/ListEnd';
 import { Page } from '../../ui/Page';
 import { type ProviderKind, ProviderName, providerKinds, providers as services } from '../../ui/ProviderName';
 import { SearchBox } from '../../ui/SearchBox';
+import { orderOf, SortBy } from '../../ui/SortBy';
 import { useAct } from '../../ui/useAct';
 import { useList } from '../../ui/useList';
 import { useSelection } from '../../ui/useSelection';
@@ -21,8 +22,8 @@ import { useSearch } from '../../url';
 import { SetActive } from './SetActive';
 
 const Query = graphql(`
-  query AdminProviders($search: String, $providerName: ProviderName, $isActive: Boolean, $after: String) {
-    providers(first: 50, search: $search, providerName: $providerName, isActive: $isActive, after: $after) {
+  query AdminProviders($search: String, $providerName: ProviderName, $isActive: Boolean, $orderBy: ProviderOrder, $after: String) {
+    providers(first: 50, search: $search, providerName: $providerName, isActive: $isActive, orderBy: $orderBy, after: $after) {
       nodes { id providerName isActive hasSecret createdAt organization { id slug name } destination { url circuit waiting } }
       pageInfo { hasNextPage endCursor }
     }
@@ -39,9 +40,10 @@ const circuits = { CLOSED: 'Closed', OPEN: 'Open: nothing is sent', HALF_OPEN: '
 
 /** The connected providers of every organization. */
 export default function Providers() {
-  const [{ q, active, service }, change] = useSearch();
+  const [{ q, active, service, sort }, change] = useSearch();
   const kind = providerKinds.find((each) => services[each].slug === service) ?? null;
-  const list = useList(Query, { search: q ?? null, providerName: kind, isActive: activeOf(active) }, (data) => data.providers);
+  const orderBy = orderOf(sort, ['CREATED_AT', 'PROVIDER_NAME', 'ORGANIZATION_NAME']);
+  const list = useList(Query, { search: q ?? null, providerName: kind, isActive: activeOf(active), orderBy }, (data) => data.providers);
   const selection = useSelection(list.rows.map(({ id }) => id));
   const set = useAct(SetProviderActive);
   return (
@@ -78,7 +80,7 @@ export default function Providers() {
       />
       {!list.isFirst && list.rows.length === 0 ? (
         <Empty icon={IconPlug} title="No provider matches">
-          Providers that organizations connect are listed here, the newest first.
+          Providers that organizations connect are listed here.
         </Empty>
       ) : (
         <Card p={0}>
@@ -89,13 +91,13 @@ export default function Providers() {
                   <Table.Th w={36}>
                     <ChooseAll of={selection} shown={list.rows.length} />
                   </Table.Th>
-                  <Table.Th>Provider</Table.Th>
-                  <Table.Th>Organization</Table.Th>
+                  <SortBy field="PROVIDER_NAME">Provider</SortBy>
+                  <SortBy field="ORGANIZATION_NAME">Organization</SortBy>
                   <Table.Th>State</Table.Th>
                   <Table.Th>Destination</Table.Th>
                   <Table.Th>Circuit</Table.Th>
                   <Table.Th ta="right">Waiting</Table.Th>
-                  <Table.Th>Connected</Table.Th>
+                  <SortBy field="CREATED_AT">Connected</SortBy>
                 </Table.Tr>
               </Table.Thead>
               <Table.Tbody>

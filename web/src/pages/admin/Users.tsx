@@ -7,26 +7,31 @@ import { graphql, type ResultOf } from '../../api/graphql';
 import { useViewer } from '../../session/viewer';
 import { When } from '../../time';
 import { Active } from '../../ui/Active';
+import { ActiveChoice, activeOf } from '../../ui/ActiveChoice';
 import { Card } from '../../ui/Card';
+import { ChooseAll, ChooseRow } from '../../ui/ChooseRows';
 import { Confirm } from '../../ui/Confirm';
 import { Empty } from '../../ui/Empty';
 import { ListEnd } from '../../ui/ListEnd';
 import { Page } from '../../ui/Page';
 import { SearchBox } from '../../ui/SearchBox';
+import { orderOf, SortBy } from '../../ui/SortBy';
 import { useAct } from '../../ui/useAct';
 import { useList } from '../../ui/useList';
+import { useSelection } from '../../ui/useSelection';
 import { useSearch } from '../../url';
+import { SetActive } from './SetActive';
 
 const Query = graphql(`
-  query AdminUsers($search: String, $after: String) {
-    users(first: 50, search: $search, after: $after) {
+  query AdminUsers($search: String, $isActive: Boolean, $orderBy: UserOrder, $after: String) {
+    users(first: 50, search: $search, isActive: $isActive, orderBy: $orderBy, after: $after) {
       nodes { id email role isActive joinedAt lastLoginAt createdAt organization { id slug name } }
       pageInfo { hasNextPage endCursor }
     }
   }
 `);
 
-const SetActive = graphql(`
+const SetUserActive = graphql(`
   mutation AdminSetUserActive($id: ID!, $isActive: Boolean!) {
     setUserActive(input: { id: $id, isActive: $isActive }) { user { id isActive } }
   }
@@ -42,10 +47,15 @@ type Row = ResultOf<typeof Query>['users']['nodes'][number];
 type Asked = { row: Row; what: 'sessions' | 'active' };
 
 export default function Users() {
-  const [{ q }, change] = useSearch();
+  const [{ q, active, sort }, change] = useSearch();
   const { user: me } = useViewer();
-  const list = useList(Query, { search: q ?? null }, (data) => data.users);
-  const setActive = useAct(SetActive);
+  const variables = { search: q ?? null, isActive: activeOf(active), orderBy: orderOf(sort, ['CREATED_AT', 'EMAIL', 'LAST_LOGIN_AT']) };
+  const list = useList(Query, variables, (data) => data.users);
+  // Nobody shuts themselves out, and who was erased stays gone.
+  const canChange = ({ id, email }: Row) => id !== me.id && email !== null;
+  const changeable = list.rows.filter(canChange).map(({ id }) => id);
+  const selection = useSelection(changeable);
+  const setActive = useAct(SetUserActive);
   const endSessions = useAct(EndSessions);
   const [asked, setAsked] = useState<Asked>();
   const run = async ({ row, what }: Asked) => {
@@ -54,29 +64,54 @@ export default function Users() {
     if (done) list.reload();
   };
   return (
-    <Page title="Users" actions={<SearchBox label="E-mail address" value={q ?? ''} onChange={(next) => change({ q: next }, { replace: true })} />}>
+    <Page
+      title="Users"
+      actions={
+        <>
+          <SearchBox label="E-mail address" value={q ?? ''} onChange={(next) => change({ q: next }, { replace: true })} />
+          <ActiveChoice />
+        </>
+      }
+    >
+      <SetActive
+        chosen={selection.chosen}
+        clear={selection.clear}
+        noun="user"
+        activate="Reactivate"
+        means={{
+          activate: 'They can sign in again.',
+          deactivate: 'They are signed out everywhere, at once, and cannot sign in any more. Nothing is deleted.',
+        }}
+        set={async (id, isActive) => Boolean(await setActive.act({ id, isActive }))}
+        done={list.reload}
+      />
       {!list.isFirst && list.rows.length === 0 ? (
         <Empty icon={IconUsersGroup} title="No user matches">
           An address is found by any part of it.
         </Empty>
       ) : (
         <Card p={0}>
-          <Table.ScrollContainer minWidth={820}>
+          <Table.ScrollContainer minWidth={960}>
             <Table highlightOnHover>
               <Table.Thead>
                 <Table.Tr>
-                  <Table.Th>E-mail address</Table.Th>
+                  <Table.Th w={36}>
+                    <ChooseAll of={selection} shown={changeable.length} />
+                  </Table.Th>
+                  <SortBy field="EMAIL">E-mail address</SortBy>
                   <Table.Th>Organization</Table.Th>
                   <Table.Th>Role</Table.Th>
                   <Table.Th>State</Table.Th>
                   <Table.Th>Joined</Table.Th>
-                  <Table.Th>Last sign-in</Table.Th>
+                  <SortBy field="LAST_LOGIN_AT">Last sign-in</SortBy>
+                  <SortBy field="CREATED_AT">Created</SortBy>
                   <Table.Th />
                 </Table.Tr>
               </Table.Thead>
               <Table.Tbody>
                 {list.rows.map((row) => (
-                  <Table.Tr key={row.id}>
+                  <Table.Tr key={row.id} bg={selection.chosen.has(row.id) ? 'var(--chosen)' : undefined}>
+                    <Table.Td>{canChange(row) && <ChooseRow of={selection} id={row.id} label={row.email ?? ''} />}</Table.Td>
                     <Table.Td>
                       <Text size="sm" className="foreign">
                         {row.email ?? 'erased'}
@@ -100,11 +135,14 @@ export default function Users() {
                       <When at={row.lastLoginAt} />
                     </Table.Td>
                     <Table.Td>
+                      <When at={row.createdAt} />
+                    </Table.Td>
+                    <Table.Td>
                       <Group gap="xs" justify="flex-end" wrap="nowrap">
                         <Button size="compact-xs" variant="default" onClick={() => setAsked({ row, what: 'sessions' })}>
                           End sessions
                         </Button>
-                        {row.id !== me.id && (
+                        {canChange(row) && (
                           <Button size="compact-xs" variant="default" onClick={() => setAsked({ row, what: 'active' })}>
                             {row.isActive ? 'Deactivate' : 'Reactivate'}
                           </Button>
