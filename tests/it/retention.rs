@@ -15,7 +15,7 @@ use crate::audit_verify::{Audited, told as told_by};
 use crate::deliveries::forwarding;
 use crate::sink::Sink;
 
-const KEPT: &str = "select count(*) from webhook_bodies";
+pub const KEPT: &str = "select count(*) from webhook_bodies";
 
 /// A node that signs into a file of its own, as an auditor's needs it.
 async fn audited(retention: chrono::Duration) -> (TestApp, tempfile::TempDir) {
@@ -35,7 +35,7 @@ async fn post(app: &TestApp, delivery: &str) {
     assert_eq!(sent.status(), StatusCode::OK);
 }
 
-async fn until(pool: &PgPool, sql: &str, wanted: i64) {
+pub async fn until(pool: &PgPool, sql: &str, wanted: i64) {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         let found: i64 = sqlx::query_scalar(sql).fetch_one(pool).await.unwrap();
