@@ -36,14 +36,13 @@ impl Reader {
              cross join lateral (
                  select * from events e
                  where e.partition = c.partition and e.position > c.after
-                 order by e.position limit $3) e
-             order by e.partition, e.position"
+                 order by e.position limit $3) e"
         );
         let (partitions, positions): (Vec<i32>, Vec<i64>) =
             cursors.iter().map(|cursor| (cursor.partition.number(), cursor.position)).unzip();
         let mut reached: HashMap<i32, LogPosition> = cursors.iter().map(|c| (c.partition.number(), *c)).collect();
         let mut rows = sqlx::query(&sql).bind(partitions).bind(positions).bind(limit).fetch(&self.pool);
-        let mut batch = Batch { events: Vec::new(), broken: Vec::<Broken>::new() };
+        let mut gathered = Vec::new();
         while let Some(row) = rows.try_next().await? {
             let event = stored(&row)?;
             let Some(last) = reached.get_mut(&event.partition) else { continue };
@@ -52,9 +51,11 @@ impl Reader {
                 return Err(ReadError::Gap { partition, expected, found: event.position });
             }
             last.position = event.position;
-            batch.events.push(make(*last, event));
+            gathered.push((event.partition, make(*last, event)));
         }
-        Ok(batch)
+        // So they come, which SQL does not promise.
+        gathered.sort_by_key(|(partition, _)| *partition);
+        Ok(Batch { events: gathered.into_iter().map(|(_, event)| event).collect(), broken: Vec::<Broken>::new() })
     }
 }
 

@@ -160,12 +160,14 @@ impl Use {
         match self {
             Self::Append => &[("statement_timeout", "10s"), ("synchronous_commit", "on")],
             // A batch is looked up by its keys. Where statistics are stale, as they are on tables that
-            // grow by thousands of rows a second, the planner scanned the whole table instead.
+            // grow by thousands of rows a second, the planner scanned the whole table instead; and to read
+            // the next thousand events, all that came after them.
             Self::Follow => &[
                 ("statement_timeout", "60s"),
                 ("synchronous_commit", "off"),
                 ("enable_hashjoin", "off"),
                 ("enable_mergejoin", "off"),
+                ("enable_bitmapscan", "off"),
             ],
             Self::Work | Self::Query => &[("statement_timeout", "10s"), ("synchronous_commit", "on")],
         }
