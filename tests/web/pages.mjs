@@ -1,6 +1,6 @@
 // Every page, as each role, in both themes and on a small screen: it shows something, and nothing is wrong on it.
 import { graphql } from './api.mjs';
-import { base, end, hold, linkFor, look, person, problems, settled, signIn } from './browser.mjs';
+import { base, end, hold, linkFor, look, person, problems, settled, signIn, until } from './browser.mjs';
 
 const slug = 'acme';
 const dashboard = `/dashboard/${slug}`;
@@ -126,11 +126,15 @@ for (let round = 0; round < 5; round += 1) {
   const context = await person();
   await hold(context, tokens.admin);
   const fresh = await context.newPage();
-  const began = Date.now();
+  // The page looks at each frame whether it shows rows: whoever asks it from outside asks twice a second.
+  await fresh.addInitScript(() => {
+    const look = () => (document.querySelectorAll('[role=row]').length > 3 ? (window.shownAt = performance.now()) : requestAnimationFrame(look));
+    requestAnimationFrame(look);
+  });
   await fresh.goto(`${base}${dashboard}/webhooks`, { waitUntil: 'commit' });
-  await fresh.getByRole('heading', { level: 1, name: 'Webhooks' }).waitFor();
-  times.push(Date.now() - began);
+  times.push(Math.round(await until('rows', () => fresh.evaluate(() => window.shownAt))));
   await context.close();
 }
 times.sort((a, b) => a - b);
+if (times[2] > 1000) problems.push(`the list is there after ${times[2]} ms`);
 await end({ interactiveMs: times[2] });

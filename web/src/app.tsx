@@ -1,53 +1,70 @@
 // Which address shows which page. Pages come when they are first asked for.
-import { type ComponentType, lazy, Suspense } from 'react';
 import { Redirect, Route, Switch } from 'wouter';
 
 import { useToken } from './session/session';
 import { OrganizationProvider, useOrganization, useViewer, ViewerProvider } from './session/viewer';
+import { type Later, later } from './ui/later';
 import { NotFound } from './ui/NotFound';
-import { PageLoading } from './ui/PageLoading';
 import { Shell } from './ui/Shell';
 
-const page = (load: () => Promise<{ default: ComponentType }>) => lazy(load);
+type Pages = readonly (readonly [path: string, page: Later, forWhom?: 'managers'])[];
 
-const SignIn = page(() => import('./pages/signin/SignIn'));
-const Verify = page(() => import('./pages/signin/Verify'));
-const Demo = page(() => import('./pages/demo/Demo'));
+const open: Pages = [
+  ['/login', later(() => import('./pages/signin/SignIn'))],
+  ['/auth/verify', later(() => import('./pages/signin/Verify'))],
+  ['/demo', later(() => import('./pages/demo/Demo'))],
+];
 
-const Webhooks = page(() => import('./pages/webhooks/Webhooks'));
-const Webhook = page(() => import('./pages/webhooks/WebhookPage'));
-const DeadLetters = page(() => import('./pages/deadletters/DeadLetters'));
-const Analytics = page(() => import('./pages/analytics/Analytics'));
-const Providers = page(() => import('./pages/providers/Providers'));
-const ConnectProvider = page(() => import('./pages/providers/ConnectProvider'));
-const Provider = page(() => import('./pages/providers/ProviderPage'));
-const Tester = page(() => import('./pages/tester/Tester'));
-const Team = page(() => import('./pages/team/Team'));
-const Usage = page(() => import('./pages/usage/Usage'));
-const Audit = page(() => import('./pages/audit/Audit'));
-const Account = page(() => import('./pages/account/Account'));
+/** Behind `/dashboard/{slug}`. */
+const dashboard: Pages = [
+  ['/webhooks', later(() => import('./pages/webhooks/Webhooks'))],
+  ['/webhooks/:webhookId', later(() => import('./pages/webhooks/WebhookPage'))],
+  ['/dead-letters', later(() => import('./pages/deadletters/DeadLetters'))],
+  ['/analytics', later(() => import('./pages/analytics/Analytics'))],
+  ['/providers', later(() => import('./pages/providers/Providers'))],
+  ['/providers/new', later(() => import('./pages/providers/ConnectProvider')), 'managers'],
+  ['/providers/:name', later(() => import('./pages/providers/ProviderPage'))],
+  ['/tester', later(() => import('./pages/tester/Tester'))],
+  ['/team', later(() => import('./pages/team/Team')), 'managers'],
+  ['/usage', later(() => import('./pages/usage/Usage')), 'managers'],
+  ['/audit', later(() => import('./pages/audit/Audit')), 'managers'],
+];
 
-const AdminOrganizations = page(() => import('./pages/admin/Organizations'));
-const AdminOrganization = page(() => import('./pages/admin/OrganizationPage'));
-const AdminUsers = page(() => import('./pages/admin/Users'));
-const AdminProviders = page(() => import('./pages/admin/Providers'));
-const AdminAnalytics = page(() => import('./pages/admin/Analytics'));
-const AdminAudit = page(() => import('./pages/admin/Audit'));
-const AdminHealth = page(() => import('./pages/admin/Health'));
-const AdminSettings = page(() => import('./pages/admin/Settings'));
+const admin: Pages = [
+  ['/admin/organizations', later(() => import('./pages/admin/Organizations'))],
+  ['/admin/organizations/:slug', later(() => import('./pages/admin/OrganizationPage'))],
+  ['/admin/users', later(() => import('./pages/admin/Users'))],
+  ['/admin/providers', later(() => import('./pages/admin/Providers'))],
+  ['/admin/analytics', later(() => import('./pages/admin/Analytics'))],
+  ['/admin/audit', later(() => import('./pages/admin/Audit'))],
+  ['/admin/health', later(() => import('./pages/admin/Health'))],
+  ['/admin/settings', later(() => import('./pages/admin/Settings'))],
+];
+
+const Account = later(() => import('./pages/account/Account'));
+
+/** Lets the code of an address come while it is still asked who is there. */
+export function begin(path: string) {
+  const inside = path.replace(/^\/dashboard\/[^/]+/, '');
+  const fits = (pattern: string) => {
+    const [parts, given] = [pattern.split('/'), inside.split('/')];
+    return parts.length === given.length && parts.every((part, index) => part.startsWith(':') || part === given[index]);
+  };
+  const found = [...open, ...dashboard, ...admin].find(([pattern]) => fits(pattern));
+  // What fails is told where the page is shown.
+  found?.[1].begin().catch(() => undefined);
+}
 
 export function App() {
   return (
-    <Suspense fallback={<PageLoading />}>
-      <Switch>
-        <Route path="/login" component={SignIn} />
-        <Route path="/auth/verify" component={Verify} />
-        <Route path="/demo" component={Demo} />
-        <Route>
-          <SignedIn />
-        </Route>
-      </Switch>
-    </Suspense>
+    <Switch>
+      {open.map(([path, Page]) => (
+        <Route key={path} path={path} component={Page} />
+      ))}
+      <Route>
+        <SignedIn />
+      </Route>
+    </Switch>
   );
 }
 
@@ -63,7 +80,7 @@ function SignedIn() {
         <Route path="/" component={Home} />
         <Route path="/account">
           <Shell>
-            <Suspended of={Account} />
+            <Account />
           </Shell>
         </Route>
         <Route path="/admin/*?" component={Admin} />
@@ -92,29 +109,20 @@ function Home() {
 
 function Dashboard() {
   const { base, canManage } = useOrganization();
-  const managed = (of: ComponentType) => (canManage ? of : NotForMembers);
   return (
-    <Suspense fallback={<PageLoading />}>
-      <Switch>
-        <Route path={base}>
-          <Redirect to={`${base}/webhooks`} replace />
+    <Switch>
+      <Route path={base}>
+        <Redirect to={`${base}/webhooks`} replace />
+      </Route>
+      {dashboard.map(([path, Page, forWhom]) => (
+        <Route key={path} path={base + path}>
+          {forWhom && !canManage ? <NotFound /> : <Page />}
         </Route>
-        <Route path={`${base}/webhooks`} component={Webhooks} />
-        <Route path={`${base}/webhooks/:webhookId`} component={Webhook} />
-        <Route path={`${base}/dead-letters`} component={DeadLetters} />
-        <Route path={`${base}/analytics`} component={Analytics} />
-        <Route path={`${base}/providers`} component={Providers} />
-        <Route path={`${base}/providers/new`} component={managed(ConnectProvider)} />
-        <Route path={`${base}/providers/:name`} component={Provider} />
-        <Route path={`${base}/tester`} component={Tester} />
-        <Route path={`${base}/team`} component={managed(Team)} />
-        <Route path={`${base}/usage`} component={managed(Usage)} />
-        <Route path={`${base}/audit`} component={managed(Audit)} />
-        <Route>
-          <NotFound />
-        </Route>
-      </Switch>
-    </Suspense>
+      ))}
+      <Route>
+        <NotFound />
+      </Route>
+    </Switch>
   );
 }
 
@@ -123,36 +131,17 @@ function Admin() {
   if (!isSuperAdmin) return <NotFound />;
   return (
     <Shell>
-      <Suspense fallback={<PageLoading />}>
-        <Switch>
-          <Route path="/admin">
-            <Redirect to="/admin/organizations" replace />
-          </Route>
-          <Route path="/admin/organizations" component={AdminOrganizations} />
-          <Route path="/admin/organizations/:slug" component={AdminOrganization} />
-          <Route path="/admin/users" component={AdminUsers} />
-          <Route path="/admin/providers" component={AdminProviders} />
-          <Route path="/admin/analytics" component={AdminAnalytics} />
-          <Route path="/admin/audit" component={AdminAudit} />
-          <Route path="/admin/health" component={AdminHealth} />
-          <Route path="/admin/settings" component={AdminSettings} />
-          <Route>
-            <NotFound />
-          </Route>
-        </Switch>
-      </Suspense>
+      <Switch>
+        <Route path="/admin">
+          <Redirect to="/admin/organizations" replace />
+        </Route>
+        {admin.map(([path, Page]) => (
+          <Route key={path} path={path} component={Page} />
+        ))}
+        <Route>
+          <NotFound />
+        </Route>
+      </Switch>
     </Shell>
   );
-}
-
-function Suspended({ of: Content }: { of: ComponentType }) {
-  return (
-    <Suspense fallback={<PageLoading />}>
-      <Content />
-    </Suspense>
-  );
-}
-
-function NotForMembers() {
-  return <NotFound />;
 }

@@ -10,13 +10,14 @@ import { createRoot } from 'react-dom/client';
 import { Provider } from 'urql';
 
 import { makeClient } from './api/client';
-import { App } from './app';
+import { App, begin } from './app';
 import { theme } from './theme';
 
 // The policy of the page lets in only styles with the nonce of this answer.
 const nonce = document.querySelector<HTMLMetaElement>('meta[property="csp-nonce"]')?.nonce ?? '';
 setNonce(nonce);
 
+begin(location.pathname);
 const client = makeClient();
 const root = document.getElementById('root');
 if (!root) throw new Error('the page has no #root');
