@@ -161,15 +161,20 @@ impl Use {
             Self::Append => &[("statement_timeout", "10s"), ("synchronous_commit", "on")],
             // A batch is looked up by its keys. Where statistics are stale, as they are on tables that
             // grow by thousands of rows a second, the planner scanned the whole table instead; and to read
-            // the next thousand events, all that came after them.
+            // the next thousand events, all that came after them. A plan that was made while a table was
+            // nearly empty would be kept for as long as the connection: a new one costs less than it may.
             Self::Follow => &[
                 ("statement_timeout", "60s"),
                 ("synchronous_commit", "off"),
                 ("enable_hashjoin", "off"),
                 ("enable_mergejoin", "off"),
                 ("enable_bitmapscan", "off"),
+                ("enable_seqscan", "off"),
+                ("plan_cache_mode", "force_custom_plan"),
             ],
-            Self::Work | Self::Query => &[("statement_timeout", "10s"), ("synchronous_commit", "on")],
+            // The directory reads the log here.
+            Self::Work => &[("statement_timeout", "10s"), ("synchronous_commit", "on"), ("enable_bitmapscan", "off")],
+            Self::Query => &[("statement_timeout", "10s"), ("synchronous_commit", "on")],
         }
     }
 }
