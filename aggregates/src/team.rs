@@ -44,7 +44,7 @@ aggregate!(Team, "team", TeamCommand, TeamEvent, TeamError, {
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TeamError {
-    #[error("an organization keeps at least one active admin, and this is the last one")]
+    #[error("at least one active admin has to stay, and this is the last one")]
     LastAdmin,
 }
 

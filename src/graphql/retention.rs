@@ -13,7 +13,7 @@ use super::retries::{checked_reason, webhook};
 use super::user::User;
 use super::webhook::{LogPosition, Webhook};
 use crate::identity::REMAINS;
-use crate::log::{Removal, end_of_stream};
+use crate::log::{self, Removal, end_of_stream, removal_of};
 use crate::retention::FOLLOWER;
 
 /// What remains of a request that was erased.
@@ -99,6 +99,13 @@ impl RetentionMutation {
         };
         viewer.must_manage(organization)?;
         let known = webhook(context, organization, id).await?;
+        let received = log::LogPosition { partition: organization.partition(), position: known.0.position };
+        let removal = removal_of(&mut *tenant(context, organization).await?, organization, id, received).await;
+        if removal.map_err(internal)?.is_some_and(|removal| !removal.erased) {
+            return Err(
+                Code::Conflict.error("this body was too old and is not kept any more: there is nothing to erase")
+            );
+        }
         let erase = RetentionCommand::EraseBody { position: known.0.position, reason: checked_reason(input.reason)? };
         let place = app.commands.execute::<Retention>(organization, id.uuid(), erase, &viewer.metadata()).await;
         let place = place.map_err(|error| {

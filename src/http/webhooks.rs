@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Buf;
-use futures::Stream;
+use futures::{FutureExt as _, Stream};
 use hookledger_aggregates::Metadata;
 use http::{HeaderMap, Method, StatusCode};
 use warp::reply::Response;
@@ -20,8 +20,9 @@ pub(super) fn route(services: Arc<Services>) -> impl Filter<Extract = (Response,
         .and(client())
         .and(with(services))
         .and(warp::body::stream())
-        .then(|slug, provider, method, headers, client, services, body| async move {
-            answer(slug, provider, method, headers, client, services, body).await.into_response()
+        .then(|slug, provider, method, headers, client, services, body| {
+            // Warp moves it from state to state, and it is kilobytes: once to where it stays.
+            async move { answer(slug, provider, method, headers, client, services, body).await.into_response() }.boxed()
         })
 }
 

@@ -90,7 +90,7 @@ async fn what_is_too_old_goes_in_batches_and_nothing_that_is_still_needed() {
     tokio::time::sleep(Duration::from_secs(4)).await;
     until(&pool, KEPT, 2).await;
 
-    let fields = "providerEventId payload rawBody bodySize bodySha256 headers { name } bodyRemoval { kind reason } \
+    let fields = "id providerEventId payload rawBody bodySize bodySha256 headers { name } bodyRemoval { kind reason } \
                   signatureValid events { eventType }";
     let query = format!("{{ organization(slug: \"acme\") {{ webhooks(last: 3) {{ nodes {{ {fields} }} }} }} }}");
     let nodes = admin.data(&query, json!({})).await["organization"]["webhooks"]["nodes"].take();
@@ -100,6 +100,8 @@ async fn what_is_too_old_goes_in_batches_and_nothing_that_is_still_needed() {
     assert_eq!(oldest["bodyRemoval"], json!({ "kind": "RETENTION", "reason": null }));
     assert_eq!(oldest["bodySha256"].as_str().unwrap().len(), 64);
     assert!(oldest["bodySize"].as_i64().unwrap() > 0 && oldest["events"].as_array().unwrap().len() >= 4);
+    let erase = "mutation($id: ID!) { eraseWebhookBody(input: {webhookId: $id}) { webhook { id } } }";
+    assert_eq!(admin.code(erase, json!({ "id": oldest["id"] })).await, "CONFLICT");
     let removals = trail(&admin, "bodies_removed").await;
     let counted: u64 = removals.iter().map(|entry| entry["changes"]["new"]["count"].as_u64().unwrap()).sum();
     assert_eq!(counted, 31, "{removals:#?}");

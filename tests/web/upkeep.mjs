@@ -122,7 +122,7 @@ await forgetting.getByLabel(/to confirm/).fill(email);
 await forgetting.getByRole('button', { name: 'Erase' }).click();
 await admin.getByText('What remains', { exact: false }).waitFor();
 await admin.getByRole('button', { name: 'Done' }).click();
-await row(admin, 'erased').waitFor();
+await row(admin, 'Erased').waitFor();
 if ((await admin.getByRole('main').textContent()).includes(email)) problems.push('the team still shows who was erased');
 await look(admin, 'person-erased');
 

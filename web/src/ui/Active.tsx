@@ -1,9 +1,10 @@
 import { Badge } from '@mantine/core';
 
-export function Active({ is }: { is: boolean }) {
+/** `erased` are people of whom nothing is known any more. */
+export function Active({ is, erased = false }: { is: boolean; erased?: boolean }) {
   return (
-    <Badge variant={is ? 'light' : 'outline'} color={is ? 'teal' : 'gray'} tt="none" c={is ? 'var(--success)' : 'var(--quiet)'}>
-      {is ? 'Active' : 'Deactivated'}
+    <Badge miw="fit-content" variant={is ? 'light' : 'outline'} color={is ? 'teal' : 'gray'} tt="none" c={is ? 'var(--success)' : 'var(--quiet)'}>
+      {is ? 'Active' : erased ? 'Erased' : 'Deactivated'}
     </Badge>
   );
 }

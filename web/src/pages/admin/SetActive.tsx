@@ -54,6 +54,7 @@ export function SetActive({ chosen, noun, activate, means, set, done, clear }: P
         title={`${label} ${plural(chosen.size, noun)}`}
         label={count === undefined ? label : `${count} of ${chosen.size}`}
         danger={!asked}
+        typed={asked || chosen.size === 1 ? undefined : String(chosen.size)}
         busy={count !== undefined}
         run={() => void run(asked === true)}
       >

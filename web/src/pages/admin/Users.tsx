@@ -25,7 +25,7 @@ import { SetActive } from './SetActive';
 const Query = graphql(`
   query AdminUsers($search: String, $isActive: Boolean, $orderBy: UserOrder, $after: String) {
     users(first: 50, search: $search, isActive: $isActive, orderBy: $orderBy, after: $after) {
-      nodes { id email role isActive joinedAt lastLoginAt createdAt organization { id slug name } }
+      nodes { id userId email role isActive joinedAt lastLoginAt createdAt organization { id slug name } }
       pageInfo { hasNextPage endCursor }
     }
   }
@@ -80,7 +80,7 @@ export default function Users() {
         activate="Reactivate"
         means={{
           activate: 'They can sign in again.',
-          deactivate: 'They are signed out everywhere, at once, and cannot sign in any more. Nothing is deleted.',
+          deactivate: 'They are signed out everywhere, at once, and cannot sign in any more; also where an organization is then left without an admin. Nothing is deleted.',
         }}
         set={async (id, isActive) => Boolean(await setActive.act({ id, isActive }))}
         done={list.reload}
@@ -113,8 +113,8 @@ export default function Users() {
                   <Table.Tr key={row.id} bg={selection.chosen.has(row.id) ? 'var(--chosen)' : undefined}>
                     <Table.Td>{canChange(row) && <ChooseRow of={selection} id={row.id} label={row.email ?? ''} />}</Table.Td>
                     <Table.Td>
-                      <Text size="sm" className="foreign">
-                        {row.email ?? 'erased'}
+                      <Text size="sm" className="foreign" miw={200}>
+                        {row.email ?? `user ${row.userId.slice(0, 8)}`}
                       </Text>
                     </Table.Td>
                     <Table.Td>
@@ -128,7 +128,7 @@ export default function Users() {
                     </Table.Td>
                     <Table.Td>{row.role === null ? 'Super admin' : row.role === 'ADMIN' ? 'Admin' : 'Member'}</Table.Td>
                     <Table.Td>
-                      <Active is={row.isActive} />
+                      <Active is={row.isActive} erased={row.email === null} />
                     </Table.Td>
                     <Table.Td>{row.joinedAt ? <When at={row.joinedAt} /> : <Text size="sm" className="quiet">invited</Text>}</Table.Td>
                     <Table.Td>
@@ -139,9 +139,11 @@ export default function Users() {
                     </Table.Td>
                     <Table.Td>
                       <Group gap="xs" justify="flex-end" wrap="nowrap">
-                        <Button size="compact-xs" variant="default" onClick={() => setAsked({ row, what: 'sessions' })}>
-                          End sessions
-                        </Button>
+                        {row.email !== null && (
+                          <Button size="compact-xs" variant="default" onClick={() => setAsked({ row, what: 'sessions' })}>
+                            End sessions
+                          </Button>
+                        )}
                         {canChange(row) && (
                           <Button size="compact-xs" variant="default" onClick={() => setAsked({ row, what: 'active' })}>
                             {row.isActive ? 'Deactivate' : 'Reactivate'}

@@ -73,7 +73,7 @@ export default function Team() {
                   <Table.Tr key={person.id}>
                     <Table.Td>
                       <Text size="sm" className="foreign">
-                        {person.email ?? 'erased'}
+                        {person.email ?? `user ${person.userId.slice(0, 8)}`}
                         {person.id === me.id && <span className="quiet"> (you)</span>}
                       </Text>
                     </Table.Td>
@@ -89,7 +89,7 @@ export default function Team() {
                         )}
                       </Group>
                     </Table.Td>
-                    <Table.Td>{person.isActive && !person.joinedAt ? <Text size="sm" c="var(--pending)">Invited</Text> : <Active is={person.isActive} />}</Table.Td>
+                    <Table.Td>{person.isActive && !person.joinedAt ? <Text size="sm" c="var(--pending)">Invited</Text> : <Active is={person.isActive} erased={person.email === null} />}</Table.Td>
                     <Table.Td>
                       <When at={person.lastLoginAt} />
                     </Table.Td>

@@ -8,7 +8,7 @@ export const TeamQuery = graphql(
       organization(slug: $slug) {
         id
         users(first: 50, search: $search, after: $after) {
-          nodes { id email role isActive joinedAt lastLoginAt createdAt sessions { ...SessionFields } }
+          nodes { id userId email role isActive joinedAt lastLoginAt createdAt sessions { ...SessionFields } }
           pageInfo { hasNextPage endCursor }
         }
       }

@@ -59,7 +59,7 @@ function Matching({ filter, what = 'that match the filter', close, done }: Props
       {number !== undefined && number > MOST && (
         <Alert color="yellow">More than {count(MOST)} webhooks match. Narrow the filter, by time for example, and retry them part by part.</Alert>
       )}
-      {number === 0 && <Text size="sm">Rejected webhooks are never processed, and those that succeeded need no retry.</Text>}
+      {number === 0 && <Text size="sm">Rejected webhooks are never processed, those that succeeded need no retry, and one whose body is not kept any more cannot be delivered.</Text>}
       <Reason value={reason} set={setReason} />
       {(error ?? refused) && (
         <Alert color="red" role="alert">

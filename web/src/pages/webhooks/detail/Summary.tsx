@@ -66,7 +66,7 @@ export function Summary({ of: webhook }: { of: Webhook }) {
             '–'
           )}
         </Fact>
-        <Fact name="Deliveries">{webhook.duplicateCount === 0 ? 'one' : `${webhook.duplicateCount + 1}: one processed, ${webhook.duplicateCount} recognized as the same`}</Fact>
+        <Fact name="Deliveries">{webhook.duplicateCount === 0 ? 'one' : `${webhook.duplicateCount + 1}: one accepted, ${webhook.duplicateCount} recognized as the same`}</Fact>
         <Fact name="Body">
           {bytes(webhook.bodySize)} <bdi className="quiet">{visible(beginning(webhook.contentType ?? 'no content type', 100))}</bdi>
         </Fact>
