@@ -108,6 +108,8 @@ const max = await (await person()).newPage();
 await max.goto(await linkFor(email));
 await max.getByRole('button', { name: 'Sign in' }).click();
 await max.waitForURL('**/webhooks');
+// His page asks once more when he is shut out, and is refused.
+max.expectsErrors = true;
 const choose = async (item) => {
   await his.getByRole('button', { name: `Change ${email}` }).click();
   await admin.getByRole('menuitem', { name: item }).click();
