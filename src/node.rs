@@ -331,7 +331,7 @@ pub async fn serve_fetching(
     let listening = |source| NodeError::Listen { address: settings.listen, source };
     let clients =
         Clients::new(settings.max_connections, settings.max_connections_per_client, settings.trusted_proxies.clone());
-    let server = Server::bind(settings.listen, clients).await.map_err(listening)?;
+    let server = Server::bind(settings.listen, clients).map_err(listening)?;
     let address = server.address().map_err(listening)?;
     let metrics = metrics();
     let tokens =

@@ -52,6 +52,11 @@ impl Connection {
         exchanged
     }
 
+    /// Whether the server closed it while nothing was sent, as servers do with what is idle.
+    pub fn was_left(&self) -> bool {
+        matches!(self.stream.try_read(&mut [0; 1]), Ok(0))
+    }
+
     /// Whether the next request needs another connection.
     pub fn is_over(&self) -> bool {
         self.is_over

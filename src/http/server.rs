@@ -8,7 +8,7 @@ use http::{HeaderValue, StatusCode, header};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,6 +20,8 @@ use super::clients::Clients;
 use super::connection::{Ambiguous, Guarded};
 use super::error;
 
+/// Connections that wait to be accepted; more find that connecting takes a second.
+const BACKLOG: u32 = 4_096;
 /// How long a client may take over its headers, and may stay idle between requests.
 const HEADER_LIMIT: Duration = Duration::from_secs(20);
 /// Bytes of a request's head.
@@ -47,8 +49,12 @@ pub struct Server {
 impl Server {
     /// # Errors
     /// When the address cannot be listened on.
-    pub async fn bind(address: SocketAddr, clients: Clients) -> std::io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(address).await?, clients })
+    pub fn bind(address: SocketAddr, clients: Clients) -> std::io::Result<Self> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // An address that was served on a moment ago is free.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(Self { listener: socket.listen(BACKLOG)?, clients })
     }
 
     /// # Errors

@@ -313,6 +313,18 @@ async fn every_checkpoint_is_in_a_file_that_only_grows() {
     for round in 1..=3 {
         append(&app.database, &slugs(2), 5).await;
         all_signed(&pool).await;
+        // The database has them a moment before the file.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let kept: Vec<String> =
+                sqlx::query_scalar("select note from ledger_checkpoints").fetch_all(&pool).await.unwrap();
+            let in_file = if path.exists() { notes(&path) } else { Vec::new() };
+            if kept.iter().all(|note| in_file.contains(note)) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{kept:?} of {in_file:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         let now = std::fs::read(&path).unwrap();
         assert!(now.starts_with(&before) && now.len() > before.len());
         before = now;
