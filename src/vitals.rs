@@ -1,18 +1,32 @@
 //! Tasks that a node cannot do without, and what is known of them.
 //!
 //! Each runs until the node stops. One that ends before, by a panic most likely, would be missed
-//! only by what it does not do any more: so `/readyz` and `/healthz` say it.
+//! only by what it does not do any more: so `/readyz` and `/healthz` say it. One that lives on may be
+//! in trouble for a while, or hang: it says so itself, or is missed by the age of its last good look.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::FutureExt as _;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// What is wrong with a node's tasks. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Vitals(Arc<Mutex<BTreeMap<&'static str, Ailment>>>);
+pub struct Vitals(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    ailments: BTreeMap<&'static str, Ailment>,
+    /// What is wrong and mends itself, by the part of the node that says so.
+    troubles: BTreeMap<Cow<'static, str>, String>,
+    /// What somebody should look at although the node serves.
+    warnings: BTreeMap<Cow<'static, str>, String>,
+    looks: BTreeMap<Cow<'static, str>, Look>,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ailment {
@@ -20,6 +34,13 @@ enum Ailment {
     Ended,
     /// It is tried again.
     Panicked,
+}
+
+/// When a task last saw what it watches.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    at: Instant,
+    limit: Duration,
 }
 
 impl Vitals {
@@ -63,30 +84,86 @@ impl Vitals {
         self.set(name, None);
     }
 
-    /// What is wrong, in sentences.
+    /// Something is wrong that mends itself. `/readyz` shows the sentence, and is 503 until [`Self::fine`].
+    pub fn trouble(&self, name: impl Into<Cow<'static, str>>, sentence: impl Into<String>) {
+        let (name, sentence) = (name.into(), sentence.into());
+        let mut state = self.state();
+        if state.troubles.get(&name) != Some(&sentence) {
+            state.troubles.insert(name, sentence);
+        }
+    }
+
+    /// The trouble of that name is over.
+    pub fn fine(&self, name: &str) {
+        self.state().troubles.remove(name);
+    }
+
+    /// Somebody should know this although the node serves: `/readyz` shows it and stays 200.
+    pub fn warn(&self, name: impl Into<Cow<'static, str>>, sentence: impl Into<String>) {
+        self.state().warnings.insert(name.into(), sentence.into());
+    }
+
+    /// The warning of that name is over.
+    pub fn unwarn(&self, name: &str) {
+        self.state().warnings.remove(name);
+    }
+
+    /// Expects a periodic task to call [`Self::seen`] at least this often. Registering counts as a look.
+    pub fn expect_looks(&self, name: impl Into<Cow<'static, str>>, limit: Duration) {
+        self.state().looks.insert(name.into(), Look { at: Instant::now(), limit });
+    }
+
+    /// A registered task saw what it watches, just now. To have found nothing to do is a good look.
+    pub fn seen(&self, name: &str) {
+        if let Some(look) = self.state().looks.get_mut(name) {
+            look.at = Instant::now();
+        }
+    }
+
+    /// Expects no more looks of that name: the task has stopped on purpose.
+    pub fn expect_no_looks(&self, name: &str) {
+        self.state().looks.remove(name);
+    }
+
+    /// What is wrong, in sentences: the node is not ready.
     #[must_use]
     pub fn reasons(&self) -> Vec<String> {
-        let ailments = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let sentence = |(name, ailment): (&&str, &Ailment)| match ailment {
+        let state = self.state();
+        let ailment = |(name, ailment): (&&str, &Ailment)| match ailment {
             Ailment::Ended => format!("the task {name} ended by itself; restart this node"),
             Ailment::Panicked => format!("the task {name} fails and is tried again; see the server's log"),
         };
-        ailments.iter().map(sentence).collect()
+        let stale = |(name, look): (&Cow<'static, str>, &Look)| {
+            let age = look.at.elapsed();
+            let sentence = || format!("the last good look of {name} was {} s ago", age.as_secs());
+            (age > look.limit).then(sentence)
+        };
+        let ailments = state.ailments.iter().map(ailment);
+        ailments.chain(state.troubles.values().cloned()).chain(state.looks.iter().filter_map(stale)).collect()
+    }
+
+    /// What somebody should look at although the node is ready, in sentences.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        self.state().warnings.values().cloned().collect()
     }
 
     /// Whether only a restart helps.
     #[must_use]
     pub fn is_past_help(&self) -> bool {
-        let ailments = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        ailments.values().any(|ailment| *ailment == Ailment::Ended)
+        self.state().ailments.values().any(|ailment| *ailment == Ailment::Ended)
     }
 
     fn set(&self, name: &'static str, ailment: Option<Ailment>) {
-        let mut ailments = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let ailments = &mut self.state().ailments;
         match ailment {
             Some(ailment) => drop(ailments.insert(name, ailment)),
             None => drop(ailments.remove(name)),
         }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -119,5 +196,37 @@ mod tests {
         assert_eq!((vitals.reasons().len(), vitals.is_past_help()), (1, false));
         vitals.recovered("follower");
         assert!(vitals.reasons().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trouble_lasts_until_it_is_fine_and_a_look_until_its_limit() {
+        let vitals = Vitals::default();
+        vitals.trouble("writer", "the last 2 flushes failed");
+        assert_eq!(vitals.reasons(), ["the last 2 flushes failed"]);
+        vitals.fine("writer");
+        assert!(vitals.reasons().is_empty() && !vitals.is_past_help());
+
+        vitals.expect_looks("heads", Duration::from_secs(10));
+        tokio::time::advance(Duration::from_secs(8)).await;
+        vitals.seen("heads");
+        tokio::time::advance(Duration::from_secs(9)).await;
+        assert!(vitals.reasons().is_empty());
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert_eq!(vitals.reasons(), ["the last good look of heads was 12 s ago"]);
+        vitals.seen("heads");
+        assert!(vitals.reasons().is_empty());
+        tokio::time::advance(Duration::from_secs(60)).await;
+        vitals.expect_no_looks("heads");
+        vitals.seen("heads");
+        assert!(vitals.reasons().is_empty());
+    }
+
+    #[test]
+    fn a_warning_is_no_reason() {
+        let vitals = Vitals::default();
+        vitals.warn("clock", "the clocks differ by 3 s");
+        assert_eq!((vitals.reasons().len(), vitals.warnings()), (0, vec!["the clocks differ by 3 s".to_owned()]));
+        vitals.unwarn("clock");
+        assert!(vitals.warnings().is_empty());
     }
 }

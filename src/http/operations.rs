@@ -71,7 +71,8 @@ async fn readiness(services: &Services) -> Answer {
         }
     };
     reasons.extend(services.vitals.reasons());
-    let warnings = if reasons.is_empty() { warnings(services).await } else { vec![] };
+    let mut warnings = if reasons.is_empty() { warnings(services).await } else { vec![] };
+    warnings.extend(services.vitals.warnings());
     health(reasons, warnings)
 }
 
