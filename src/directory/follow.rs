@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::DateTime;
+use hookledger_aggregates::ids::PARTITIONS;
 use hookledger_aggregates::organization::OrganizationEvent;
 use hookledger_aggregates::provider::{self, Provider, ProviderEvent, SecretRef, SecretState};
 use hookledger_aggregates::signature::SigningSecret;
@@ -14,7 +15,7 @@ use secrecy::{ExposeSecret as _, SecretSlice};
 use tokio_util::sync::CancellationToken;
 
 use super::{Destination, Directory, ProviderEntry};
-use crate::log::{Heads, LogPosition, MonthlyLimit, ReadError, Reader, Scope};
+use crate::log::{Heads, LogPosition, MonthlyLimit, Positions, ReadError, Reader, Scope};
 use crate::secrets::vault::{Vault, VaultError};
 
 const BATCH: i64 = 2_000;
@@ -39,6 +40,8 @@ pub struct DirectoryFollower {
     heads: Heads,
     vault: Vault,
     cursors: Vec<LogPosition>,
+    /// Providers that changed and are not in the directory yet.
+    unpublished: HashSet<ProviderId>,
     slugs: HashMap<OrganizationId, String>,
     providers: HashMap<ProviderId, (ProviderName, OrganizationId, Provider)>,
 }
@@ -47,7 +50,16 @@ impl DirectoryFollower {
     #[must_use]
     pub fn new(directory: Directory, reader: Reader, heads: Heads, vault: Vault) -> Self {
         let cursors = Partition::all().map(|partition| LogPosition { partition, position: 0 }).collect();
-        Self { directory, reader, heads, vault, cursors, slugs: HashMap::new(), providers: HashMap::new() }
+        Self {
+            directory,
+            reader,
+            heads,
+            vault,
+            cursors,
+            unpublished: HashSet::new(),
+            slugs: HashMap::new(),
+            providers: HashMap::new(),
+        }
     }
 
     /// Reads everything there is, once, and opens every secret.
@@ -63,9 +75,19 @@ impl DirectoryFollower {
     /// Follows until stopped.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut wake = self.heads.wake(Scope::Administrative);
+        let mut wanted = self.directory.wanted.subscribe();
         while !stop.is_cancelled() {
+            wanted.mark_unchanged();
             match self.step(OnUnopened::Disable).await {
-                Ok(0) => drop(stop.run_until_cancelled(wake.wait(POLL)).await),
+                Ok(0) => {
+                    let sleep = async {
+                        tokio::select! {
+                            () = wake.wait(POLL) => {}
+                            _ = wanted.changed() => {}
+                        }
+                    };
+                    let _ = stop.run_until_cancelled(sleep).await;
+                }
                 Ok(_) => {}
                 Err(error) => {
                     tracing::error!(%error, "the directory cannot follow the log; trying again");
@@ -76,25 +98,42 @@ impl DirectoryFollower {
     }
 
     async fn step(&mut self, on_unopened: OnUnopened) -> Result<usize, DirectoryError> {
+        // In the log before it is read, so what is read holds everything up to there.
+        let there = self.there();
         let batch = self.reader.after(&self.cursors, Scope::Administrative, BATCH).await?;
-        let mut changed = HashSet::new();
+        let mut counts = [0; PARTITIONS as usize];
         for recorded in &batch.events {
-            self.fold(recorded, &mut changed);
-        }
-        for provider in changed {
-            self.publish(provider, on_unopened).await?;
-        }
-        for recorded in &batch.events {
+            self.fold(recorded);
             self.cursors[recorded.partition.index()].position = recorded.position;
+            counts[recorded.partition.index()] += 1;
         }
+        while let Some(provider) = self.unpublished.iter().next().copied() {
+            self.publish(provider, on_unopened).await?;
+            self.unpublished.remove(&provider);
+        }
+        for (cursor, (there, count)) in self.cursors.iter_mut().zip(there.iter().zip(counts)) {
+            let is_broken = batch.broken.iter().any(|broken| broken.at.partition == cursor.partition);
+            if count < BATCH && !is_broken {
+                cursor.position = cursor.position.max(*there);
+            }
+        }
+        let cursors = &self.cursors;
+        self.directory.looked.send_modify(|looked| {
+            cursors.iter().for_each(|cursor| looked[cursor.partition.index()] = cursor.position);
+        });
         if let Some(broken) = batch.broken.first() {
             return Err(DirectoryError::Unknown(broken.at.partition, broken.at.position, broken.reason.clone()));
         }
-        self.directory.reached.send_replace(self.cursors.clone());
         Ok(batch.events.len())
     }
 
-    fn fold(&mut self, recorded: &RecordedEvent, changed: &mut HashSet<ProviderId>) {
+    /// How far the log goes, as far as anybody on this node knows.
+    fn there(&self) -> Positions {
+        let (heads, wanted) = (self.heads.now(), *self.directory.wanted.borrow());
+        std::array::from_fn(|index| heads[index].max(wanted[index]))
+    }
+
+    fn fold(&mut self, recorded: &RecordedEvent) {
         match &recorded.event {
             Event::Organization(event) => self.fold_organization(recorded, event),
             Event::Provider(event) => {
@@ -109,7 +148,7 @@ impl DirectoryFollower {
                 }
                 if let Some((_, _, provider)) = self.providers.get_mut(&id) {
                     provider.evolve(event);
-                    changed.insert(id);
+                    self.unpublished.insert(id);
                 }
             }
             Event::User(_)

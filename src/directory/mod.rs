@@ -10,12 +10,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use hookledger_aggregates::ids::PARTITIONS;
 use hookledger_aggregates::provider::Provider;
 use hookledger_aggregates::signature::SigningSecret;
-use hookledger_aggregates::{OrganizationId, ProviderId, ProviderName};
+use hookledger_aggregates::{OrganizationId, Partition, ProviderId, ProviderName};
 use tokio::sync::watch;
 
-use crate::log::{LogPosition, MonthlyLimit};
+use crate::log::{LogPosition, MonthlyLimit, Positions};
 
 pub use follow::{DirectoryError, DirectoryFollower};
 
@@ -74,12 +75,16 @@ pub struct Directory {
     organizations: Arc<RwLock<HashMap<String, OrganizationEntry>>>,
     /// Destinations by their providers, for those who know a webhook and not its URL.
     destinations: Arc<RwLock<Destinations>>,
-    reached: watch::Sender<Vec<LogPosition>>,
+    /// Up to where each partition was looked through.
+    looked: watch::Sender<Positions>,
+    /// Places of the log that somebody waits for.
+    wanted: watch::Sender<Positions>,
 }
 
 impl Default for Directory {
     fn default() -> Self {
-        Self { organizations: Arc::default(), destinations: Arc::default(), reached: watch::Sender::new(Vec::new()) }
+        let start = || watch::Sender::new([0; PARTITIONS as usize]);
+        Self { organizations: Arc::default(), destinations: Arc::default(), looked: start(), wanted: start() }
     }
 }
 
@@ -123,14 +128,27 @@ impl Directory {
         destinations.get(&provider).map(|(name, _)| *name)
     }
 
-    /// Waits until this node knows everything up to `place`; the caller sets the limit.
+    /// How far this node has looked: the directory holds every change up to that position of the partition.
+    #[must_use]
+    pub fn looked_to(&self, partition: Partition) -> i64 {
+        self.looked.borrow()[partition.index()]
+    }
+
+    /// Waits until this node has looked up to `place`, which is in the log; the caller sets the limit.
     pub async fn wait_for(&self, place: LogPosition) {
-        let mut reached = self.reached.subscribe();
-        let there = |known: &Vec<LogPosition>| {
-            known.iter().any(|known| known.partition == place.partition && known.position >= place.position)
-        };
+        let index = place.partition.index();
+        let mut looked = self.looked.subscribe();
+        if looked.borrow_and_update()[index] >= place.position {
+            return;
+        }
+        // The next look comes at once.
+        self.wanted.send_if_modified(|wanted| {
+            let is_new = wanted[index] < place.position;
+            wanted[index] = wanted[index].max(place.position);
+            is_new
+        });
         // The sender lives as long as the directory.
-        let _ = reached.wait_for(there).await;
+        let _ = looked.wait_for(|looked| looked[index] >= place.position).await;
     }
 
     fn change(&self, slug: &str, change: impl FnOnce(&mut OrganizationEntry)) {

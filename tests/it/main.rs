@@ -19,6 +19,7 @@ mod conservation;
 mod contract;
 mod deliveries;
 mod demo;
+mod directory;
 mod edge;
 #[cfg(feature = "eventstore")]
 mod eventstore;
