@@ -1,5 +1,6 @@
 //! `TestApp`: a node in this process on a database of its own, and actors who use it over HTTP.
 
+use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +22,12 @@ use sqlx::{Connection as _, Executor as _, PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::patience::PATIENCE;
+
 pub const GITHUB_SECRET: &str = "It's a Secret to Everybody";
+/// How long a webhook is sent again, and how often.
+const RESENDING: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A fresh database, migrated, and its URL.
 pub struct Database {
@@ -152,8 +158,57 @@ pub struct TestApp {
     pub client: reqwest::Client,
     pub database: Database,
     pub settings: ServeSettings,
+    node: Node,
+}
+
+/// The thread of a node, with a runtime of its own as in a process of its own. It ends before the test does,
+/// also when that fails.
+struct Node {
     stop: CancellationToken,
-    running: tokio::task::JoinHandle<()>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Node {
+    /// Starts a node, and answers it with its address.
+    async fn start(store: Store, settings: ServeSettings, fetch: Arc<dyn Fetch>) -> (Self, SocketAddr) {
+        let stop = CancellationToken::new();
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let stopping = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let ready = |address| tell.send(address).unwrap();
+                hookledger::node::serve_fetching(&store, &settings, stopping, ready, fetch).await.unwrap();
+            });
+        });
+        let address = told.await.expect("the node starts");
+        (Self { stop, thread: Some(thread) }, address)
+    }
+
+    /// Waits until it has stopped, within a limit; its failure is the test's.
+    fn join(&mut self) {
+        self.stop.cancel();
+        let Some(thread) = self.thread.take() else { return };
+        let deadline = Instant::now() + PATIENCE;
+        while !thread.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let has_ended = thread.is_finished();
+        let failure = if has_ended { thread.join().err() } else { None };
+        if std::thread::panicking() {
+            return;
+        }
+        assert!(has_ended, "a node did not stop");
+        if let Some(failure) = failure {
+            std::panic::resume_unwind(failure);
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.join();
+    }
 }
 
 impl TestApp {
@@ -181,19 +236,9 @@ impl TestApp {
     }
 
     async fn run(database: Database, settings: ServeSettings, fetch: Arc<dyn Fetch>) -> Self {
-        let (store, stop, at) = (database.store(), CancellationToken::new(), settings.clone());
-        let (tell, told) = tokio::sync::oneshot::channel();
-        let stopping = stop.clone();
-        let handle = tokio::runtime::Handle::current();
-        let running = tokio::task::spawn_blocking(move || {
-            handle.block_on(async {
-                let ready = |address| tell.send(address).unwrap();
-                hookledger::node::serve_fetching(&store, &at, stopping, ready, fetch).await.unwrap();
-            });
-        });
-        let address = told.await.expect("the node starts");
-        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
-        Self { url: format!("http://{address}"), client, database, settings, stop, running }
+        let (node, address) = Node::start(database.store(), settings.clone(), fetch).await;
+        let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+        Self { url: format!("http://{address}"), client, database, settings, node }
     }
 
     /// Another node on the same database, as another machine would be.
@@ -201,9 +246,8 @@ impl TestApp {
         Self::on(Database { url: self.database.url.clone() }, self.settings.clone()).await
     }
 
-    pub async fn stop(self) {
-        self.stop.cancel();
-        self.running.await.unwrap();
+    pub async fn stop(mut self) {
+        tokio::task::spawn_blocking(move || self.node.join()).await.unwrap();
     }
 
     /// Signs the super admin in through the doors that people use.
@@ -220,7 +264,7 @@ impl TestApp {
         let organization = hookledger_aggregates::OrganizationId::from_slug(slug);
         let metadata = hookledger_aggregates::Metadata::default();
         let (_, place) = core.accounts.register(organization, email, role, &metadata).await.unwrap();
-        assert!(core.checkpoints.wait_for(&["users"], place, Duration::from_secs(10)).await.unwrap());
+        assert!(core.checkpoints.wait_for(&["users"], place, PATIENCE).await.unwrap());
         let link = core.sign_in_link(&self.settings.store, email).await.unwrap();
         core.stop().await;
         self.sign_in(&link.url).await
@@ -269,15 +313,55 @@ impl TestApp {
     }
 
     /// A GitHub delivery, signed with [`GITHUB_SECRET`].
-    pub fn github(&self, slug: &str, delivery: &str, body: impl Into<Vec<u8>>) -> reqwest::RequestBuilder {
+    pub fn github(&self, slug: &str, delivery: &str, body: impl Into<Vec<u8>>) -> Post {
         let body = body.into();
-        self.client
+        let post = self
+            .client
             .post(self.webhooks(slug, "github"))
             .header("content-type", "application/json")
             .header("x-github-event", "push")
             .header("x-github-delivery", delivery)
             .header("x-hub-signature-256", format!("sha256={}", hmac_hex(GITHUB_SECRET, &body)))
-            .body(body)
+            .body(body);
+        Post(post)
+    }
+}
+
+/// A webhook that is about to be sent.
+pub struct Post(pub reqwest::RequestBuilder);
+
+impl Post {
+    pub fn header(self, name: &str, value: &str) -> Self {
+        Self(self.0.header(name, value))
+    }
+
+    pub fn body(self, body: impl Into<reqwest::Body>) -> Self {
+        Self(self.0.body(body))
+    }
+
+    pub fn build(self) -> reqwest::Result<reqwest::Request> {
+        self.0.build()
+    }
+
+    /// Sends it as a provider does: again for some time where the node is too busy for it, which a slow machine
+    /// makes it soon.
+    pub async fn send(self) -> reqwest::Result<reqwest::Response> {
+        let deadline = Instant::now() + RESENDING;
+        while let Some(again) = self.0.try_clone()
+            && Instant::now() < deadline
+        {
+            let response = again.send().await?;
+            if response.status() != StatusCode::SERVICE_UNAVAILABLE {
+                return Ok(response);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        self.once().await
+    }
+
+    /// Sends it once, whatever the answer is.
+    pub async fn once(self) -> reqwest::Result<reqwest::Response> {
+        self.0.send().await
     }
 }
 
@@ -342,7 +426,7 @@ impl Actor<'_> {
 
     /// Waits until the webhooks of an organization are as wished.
     pub async fn webhooks_until(&self, slug: &str, fields: &str, wished: impl Fn(&[Value]) -> bool) -> Vec<Value> {
-        let deadline = Instant::now() + Duration::from_secs(15);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let nodes = self.webhooks(slug, fields).await;
             if wished(&nodes) {

@@ -7,6 +7,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::app::{Actor, TestApp};
+use crate::patience::PATIENCE;
 
 const TRAIL: &str = "query($slug: String!, $filter: AuditFilter) { organization(slug: $slug) { \
     auditLog(first: 1000, filter: $filter) { nodes { \
@@ -19,7 +20,7 @@ async fn trail(actor: &Actor<'_>, slug: &str, filter: Value) -> Vec<Value> {
 
 /// Waits until so many entries match.
 async fn trail_until(actor: &Actor<'_>, slug: &str, filter: Value, count: usize) -> Vec<Value> {
-    let deadline = Instant::now() + Duration::from_secs(15);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let entries = trail(actor, slug, filter.clone()).await;
         if entries.len() >= count {

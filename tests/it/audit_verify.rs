@@ -17,6 +17,7 @@ use secrecy::ExposeSecret as _;
 use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
 
 use crate::app::{Database, GITHUB_SECRET, TestApp};
+use crate::patience::PATIENCE;
 use crate::process::BINARY;
 
 const WEBHOOKS: usize = 160;
@@ -58,7 +59,7 @@ impl Audited {
              where coalesce(c.position, 0) < h.position)
              and not exists (select from ledger_trees t where not exists (
                  select from ledger_checkpoints c where c.ledger_id = t.ledger_id and c.size = t.size))";
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + PATIENCE;
         while !sqlx::query_scalar::<_, bool>(signed).fetch_one(&pool).await.unwrap() {
             assert!(Instant::now() < deadline, "the ledger does not catch up");
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -94,7 +95,7 @@ impl Audited {
         let mut admin = PgConnection::connect(&format!("{server}/postgres")).await.unwrap();
         let sql = format!("create database {copy} template {name}");
         // Backends of those who were here need a moment to go.
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + PATIENCE;
         while let Err(error) = admin.execute(sql.as_str()).await {
             assert!(Instant::now() < deadline, "{error}");
             tokio::time::sleep(Duration::from_millis(50)).await;

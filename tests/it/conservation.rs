@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::app::{Actor, GITHUB_SECRET, TestApp};
 use crate::deliveries::quick;
+use crate::patience::PATIENCE;
 use crate::sink::Sink;
 
 const QUERY: &str = "{ conservation { organization { slug } received pending processing succeeded failed deadLettered
@@ -13,7 +14,7 @@ const QUERY: &str = "{ conservation { organization { slug } received pending pro
 
 /// Waits until the check of an organization is as wished.
 async fn checked_until(admin: &Actor<'_>, slug: &str, wished: impl Fn(&Value) -> bool) -> Value {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let data = admin.data(QUERY, json!({})).await;
         let all = data["conservation"].as_array().unwrap();

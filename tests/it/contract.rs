@@ -19,6 +19,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use uuid::Uuid;
 
 use crate::app::{Actor, GITHUB_SECRET, TestApp};
+use crate::patience::PATIENCE;
 use Allowed::{Admins, Anybody, Guests, Members, SuperAdmins};
 
 /// Who may: section 2 of the specification.
@@ -421,7 +422,7 @@ fn comparable(mut answer: Value) -> Value {
 /// The position of an event that is in an organization's signed tree, as soon as there is one.
 async fn signed_position(admin: &Actor<'_>, slug: &str) -> String {
     let query = "query($slug: String!) { organization(slug: $slug) { ledger { checkpoint { lastPosition } } } }";
-    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    let deadline = std::time::Instant::now() + PATIENCE;
     loop {
         let data = admin.data(query, json!({ "slug": slug })).await;
         if let Some(position) = data["organization"]["ledger"]["checkpoint"]["lastPosition"].as_str() {
@@ -659,7 +660,7 @@ impl<'a> World<'a> {
         assert_eq!(code(&self.subscribe(Some(&self.super_admin.0.token), everything).await), None);
     }
 
-    /// The first answer of a subscription, nothing where it just runs, or that the socket was closed.
+    /// The first answer of a subscription, or that the socket was closed.
     async fn subscribe(&self, token: Option<&String>, query: &str) -> Value {
         let mut request = format!("{}/graphql", self.app.url.replace("http", "ws")).into_client_request().unwrap();
         request.headers_mut().insert("sec-websocket-protocol", "graphql-transport-ws".parse().unwrap());
@@ -684,8 +685,20 @@ impl<'a> World<'a> {
                 }
             }
         };
-        // A refusal comes at once; what is allowed just runs.
-        tokio::time::timeout(Duration::from_millis(700), answer).await.unwrap_or_else(|_| json!({}))
+        // What is allowed runs, and tells of each webhook that comes.
+        let sending = async {
+            loop {
+                self.app.github("ours", &Uuid::new_v4().to_string(), "{}").send().await.unwrap();
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+        };
+        let answered = async {
+            tokio::select! {
+                answer = answer => answer,
+                () = sending => unreachable!(),
+            }
+        };
+        tokio::time::timeout(PATIENCE, answered).await.expect("a subscription tells something")
     }
 }
 

@@ -7,6 +7,7 @@ use reqwest::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use crate::app::{GITHUB_SECRET, TestApp};
+use crate::patience::PATIENCE;
 
 const SEND: &str = "mutation($input: SendDemoWebhookInput!) { sendDemoWebhook(input: $input) {
     request { url headers { name value } body } answer { status body } webhookId duplicate eventId } }";
@@ -30,7 +31,7 @@ async fn send(app: &TestApp, input: Value) -> Value {
 
 /// The webhook as soon as it is as wished.
 async fn look_until(app: &TestApp, id: &Value, wished: impl Fn(&Value) -> bool) -> Value {
-    let deadline = Instant::now() + Duration::from_secs(15);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let answer = ask(app, LOOK, json!({ "id": id })).await;
         assert!(answer.get("errors").is_none(), "{answer:#}");

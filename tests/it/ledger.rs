@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::app::{Actor, Database, GITHUB_SECRET, TestApp};
+use crate::patience::PATIENCE;
 
 type Hash = [u8; 32];
 
@@ -138,11 +139,8 @@ async fn kept(pool: &PgPool) -> BTreeMap<Uuid, (i64, Vec<u8>)> {
 
 /// Waits until a question to the database is answered with true.
 async fn until(pool: &PgPool, question: &str) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !sqlx::query_scalar::<_, bool>(question).fetch_one(pool).await.unwrap() {
-        assert!(Instant::now() < deadline, "not in time: {question}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    crate::patience::until(question, async || sqlx::query_scalar::<_, bool>(question).fetch_one(pool).await.unwrap())
+        .await;
 }
 
 async fn caught_up(pool: &PgPool) {
@@ -314,7 +312,7 @@ async fn every_checkpoint_is_in_a_file_that_only_grows() {
         append(&app.database, &slugs(2), 5).await;
         all_signed(&pool).await;
         // The database has them a moment before the file.
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let kept: Vec<String> =
                 sqlx::query_scalar("select note from ledger_checkpoints").fetch_all(&pool).await.unwrap();
@@ -603,7 +601,7 @@ async fn a_witness_is_told_and_what_it_signs_is_kept() {
         append(&app.database, &slugs(3), 100).await;
         all_signed(&pool).await;
         let expected = roots(&leaves(&pool).await);
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let known = witness.0.lock().unwrap().clone();
             let known: BTreeMap<Uuid, (i64, Vec<u8>)> = known

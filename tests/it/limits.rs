@@ -16,7 +16,7 @@ fn chain(spreads: usize, levels: usize) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bombs_are_answered_at_once() {
+async fn bombs_cost_no_more_than_what_is_allowed() {
     let app = TestApp::start().await;
     let admin = app.super_admin().await;
     let aliases: String = (0..20_000).map(|n| format!("a{n}: __typename ")).collect();
@@ -56,18 +56,24 @@ async fn bombs_are_answered_at_once() {
         (node.to_owned(), json!({ "id": "{".repeat(300_000) }), ""),
         (node.to_owned(), json!({ "id": vec![0; 100_000] }), "GRAPHQL_VALIDATION_FAILED"),
     ];
-    for (query, variables, expected) in bombs {
-        let shown: String = query.chars().take(80).collect();
-        // The machine may be busy: the best of a few tries is what it takes.
+    // The machine may be busy: the best of a few tries is what a query takes.
+    let best_of = async |query: &str, variables: &Value, expected: &str| {
         let mut best = Duration::MAX;
         for _ in 0..5 {
             let started = Instant::now();
-            let answer = admin.ask(&query, variables.clone()).await;
+            let answer = admin.ask(query, variables.clone()).await;
             best = best.min(started.elapsed());
             let code = answer["errors"][0]["extensions"]["code"].as_str().unwrap_or_default();
-            assert_eq!(code, expected, "{shown}: {answer}");
+            assert_eq!(code, expected, "{}: {answer}", query.chars().take(80).collect::<String>());
         }
-        assert!(best.as_millis() < 100, "{shown}: {best:?}");
+        best
+    };
+    let allowed = format!("{{ {} }}", "__typename ".repeat(2_500));
+    let usual = best_of(&allowed, &empty, "").await;
+    for (query, variables, expected) in bombs {
+        let best = best_of(&query, &variables, expected).await;
+        let shown: String = query.chars().take(80).collect();
+        assert!(best < usual * 20, "{shown}: {best:?}, where {usual:?} are usual");
     }
     app.stop().await;
 }

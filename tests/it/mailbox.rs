@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use crate::patience::PATIENCE;
+
 /// A directory of mails.
 pub struct Mailbox(tempfile::TempDir);
 
@@ -28,7 +30,7 @@ impl Mailbox {
 
     /// Waits for so many mails to an address, and answers them.
     pub async fn to(&self, address: &str, count: usize) -> Vec<String> {
-        let deadline = Instant::now() + Duration::from_secs(15);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let to = format!("To: {address}");
             let mails: Vec<String> =

@@ -34,6 +34,7 @@ mod mail;
 mod mailbox;
 mod monthly_limit;
 mod outages;
+mod patience;
 mod paypal;
 mod people;
 mod process;

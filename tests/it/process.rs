@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::patience::PATIENCE;
+
 pub const BINARY: &str = env!("CARGO_BIN_EXE_hookledger");
 
 /// A server in a process of its own, in a directory of its own.
@@ -65,7 +67,7 @@ impl Process {
     pub async fn serve(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(self.directory.path().join("log")).unwrap();
         self.server = Some(self.command(&["serve"]).stdout(Stdio::null()).stderr(log).spawn().unwrap());
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + PATIENCE;
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         while !client.get(format!("{}/readyz", self.url())).send().await.is_ok_and(|ready| ready.status().is_success())
         {
@@ -110,7 +112,7 @@ impl Drop for Process {
         }
         // The embedded PostgreSQL ends with its parent; its directory goes when it is done.
         let pid_file = self.data().join("postgres/postmaster.pid");
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while Path::new(&pid_file).exists() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::app::{GITHUB_SECRET, TestApp};
+use crate::patience::PATIENCE;
 
 /// Those that may read everything once more. The ledger and the balances add up what they see: over what is there they
 /// refuse to, or would count twice.
@@ -34,7 +35,7 @@ async fn rows(pool: &PgPool) -> Vec<(String, Vec<String>)> {
 /// Followers have dealt with everything, and so has the worker: with what the feeder left to it because a duplicate
 /// came in between.
 pub async fn caught_up(pool: &PgPool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         let behind: i64 = sqlx::query_scalar(
             "select count(*) + (select count(*) from webhook_due) from follower_checkpoints c
@@ -213,7 +214,7 @@ async fn a_follower_that_panics_is_missed_and_goes_on() {
     let handler = Box::new(Clumsy { handed: Arc::clone(&handed) });
     let follower = Follower::new(handler, pool.clone(), Heads::default(), Uuid::new_v4()).watched(vitals.clone());
     let running = tokio::spawn(follower.run(stop.clone()));
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + PATIENCE;
     let mut missed = false;
     while handed.load(Ordering::SeqCst) < 2 || !vitals.reasons().is_empty() {
         missed |= !vitals.reasons().is_empty();

@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::app::{GITHUB_SECRET, TestApp};
 use crate::kill::{ask, send, with_acme};
+use crate::patience::PATIENCE;
 use crate::process::Process;
 use crate::projections::{caught_up, with_history};
 
@@ -222,7 +223,7 @@ async fn a_command_that_is_killed_leaves_everything_working_and_the_next_one_suc
         command.wait().unwrap();
         let before = count();
         ask(&process, &client, &session, LIST, json!({})).await;
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + PATIENCE;
         while count() == before {
             assert!(Instant::now() < deadline, "nothing is accepted after a killed command");
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -239,7 +240,7 @@ async fn a_command_that_is_killed_leaves_everything_working_and_the_next_one_suc
     let told = process.run(&["projections", "status"]);
     assert!(told.contains("previous_webhook_logs") && !told.contains("stopped:"), "{told}");
     let sent = count();
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let data = ask(&process, &client, &session, LIST, json!({})).await;
         if data["organization"]["webhookCount"] == json!(sent) {

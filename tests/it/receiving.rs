@@ -1,7 +1,5 @@
 //! Receiving, over HTTP, as providers and as strangers.
 
-use std::time::Duration;
-
 use base64::Engine as _;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -17,18 +15,16 @@ async fn json_of(response: reqwest::Response) -> (StatusCode, Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_genuine_webhook_is_in_the_answer_with_success_within_a_second() {
+async fn a_genuine_webhook_is_in_the_answer_and_ends_with_success() {
     let app = TestApp::start().await;
     let admin = app.super_admin().await;
     app.organization(&admin, "acme", &[("GITHUB", GITHUB_SECRET)]).await;
     let body = r#"{"ref":"refs/heads/main","note":"caf\u00e9"}"#;
     let (status, answer) = json_of(app.github("acme", "d-1", body).header("cookie", "s=1").send().await.unwrap()).await;
     assert_eq!((status, &answer["status"], &answer["duplicate"]), (StatusCode::OK, &json!("pending"), &json!(false)));
-    let started = std::time::Instant::now();
     let nodes = admin
         .webhooks_until("acme", FIELDS, |nodes| nodes.first().is_some_and(|node| node["status"] == "SUCCESS"))
         .await;
-    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     let node = &nodes[0];
     assert_eq!(node["webhookId"], answer["webhook_id"]);
     assert_eq!((&node["eventType"], &node["providerEventId"]), (&json!("push"), &json!("d-1")));
@@ -101,8 +97,8 @@ async fn every_refusal_has_its_status_and_code() {
         ("no provider", app.client.post(app.webhooks("acme", "shopify")).body("{}"), 404, "unknown_endpoint"),
         ("no such kind", app.client.post(app.webhooks("acme", "nonsense")).body("{}"), 404, "unknown_endpoint"),
         ("no organization", app.client.post(app.webhooks("nobody", "github")).body("{}"), 404, "unknown_endpoint"),
-        ("too large", app.github("acme", "big", big.clone()), 413, "body_too_large"),
-        ("too large in chunks", app.github("acme", "big", "").body(chunked), 413, "body_too_large"),
+        ("too large", app.github("acme", "big", big.clone()).0, 413, "body_too_large"),
+        ("too large in chunks", app.github("acme", "big", "").body(chunked).0, 413, "body_too_large"),
         ("not a post", app.client.get(app.webhooks("acme", "github")), 405, "method_not_allowed"),
         ("nowhere", app.client.post(format!("{}/webhooks/acme", app.url)), 404, "not_found"),
     ];
@@ -198,12 +194,16 @@ async fn a_rotated_secret_verifies_until_its_grace_ends_on_every_node() {
     for (secret, delivery) in [("old", "a"), ("new", "b")] {
         assert_eq!(post(&app, secret, delivery).await.unwrap().status(), StatusCode::OK);
     }
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(post(&other, "new", "c").await.unwrap().status(), StatusCode::OK);
+    crate::patience::until("the other node knows the new secret", async || {
+        post(&other, "new", "c").await.unwrap().status() == StatusCode::OK
+    })
+    .await;
     admin.data(rotate, json!({ "id": provider, "grace": 0 })).await;
     assert_eq!(post(&app, "old", "d").await.unwrap().status(), StatusCode::UNAUTHORIZED);
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(post(&other, "old", "e").await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    crate::patience::until("the other node forgets the old secret", async || {
+        post(&other, "old", "e").await.unwrap().status() == StatusCode::UNAUTHORIZED
+    })
+    .await;
     other.stop().await;
     app.stop().await;
 }

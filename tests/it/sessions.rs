@@ -296,7 +296,7 @@ async fn an_end_that_only_the_log_knows_of_comes_into_force() {
     let user = UserId::new(id("sub"));
     let changed = core.accounts.change(OrganizationId::PLATFORM, user, end, Authority::Organization, &metadata).await;
     let place = changed.unwrap().unwrap();
-    assert!(core.checkpoints.wait_for(&["sessions"], place, std::time::Duration::from_secs(10)).await.unwrap());
+    assert!(core.checkpoints.wait_for(&["sessions"], place, crate::patience::PATIENCE).await.unwrap());
     assert_eq!(status(&app, &admin.token).await, StatusCode::UNAUTHORIZED);
     core.stop().await;
     app.stop().await;

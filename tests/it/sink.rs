@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::patience::PATIENCE;
+
 /// One delivery as it came.
 #[derive(Clone, Debug)]
 pub struct Delivery {
@@ -64,7 +66,7 @@ impl Sink {
 
     /// Waits until so many deliveries came to a path.
     pub async fn until(&self, path: &str, count: usize) -> Vec<Delivery> {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             let deliveries = self.at(path);
             if deliveries.len() >= count {

@@ -90,9 +90,10 @@ async fn a_query_that_forgets_its_organization_sees_one() {
     let (store, superuser) = (app.database.store(), app.database.superuser().await);
     // What is made of them a moment later is there too.
     let counted = "select count(*) from conservation";
-    while sqlx::query_scalar::<_, i64>(counted).fetch_one(&superuser).await.unwrap() < 2 {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    crate::patience::until(counted, async || {
+        sqlx::query_scalar::<_, i64>(counted).fetch_one(&superuser).await.unwrap() >= 2
+    })
+    .await;
     let (tenants, without) = (store.tenants().await.unwrap(), store.pool(Use::Query).await.unwrap());
     for (table, column) in tables_of_tenants(&superuser).await {
         let readable: bool = sqlx::query_scalar("select has_table_privilege('hookledger_runtime', $1, 'select')")

@@ -14,7 +14,7 @@ await run(async () => {
       ...init,
       headers: { ...init.headers, authorization },
       redirect: 'manual',
-      signal: AbortSignal.timeout(30_000),
+      signal: AbortSignal.timeout(300_000),
     });
   const audits = serverAudits({ url: env('GRAPHQL_URL'), fetchFn });
   const results = await forEach(audits, CONCURRENCY, ({ fn }) => fn());

@@ -5,7 +5,10 @@ import { createHash } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 
 export const CONCURRENCY = 8;
-const TIMEOUT_MS = 30_000;
+const TIMEOUT_MS = 300_000;
+/** How long a provider sends again what the server is too busy for, and how often. */
+const RESENDING_MS = 60_000;
+const PAUSE_MS = 100;
 const FAILURES_SHOWN = 10;
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
@@ -18,6 +21,15 @@ export function env(name) {
 
 /** POSTs exactly these bytes. A redirect is an answer like any other, not to be followed. */
 export async function post(url, headers, body) {
+  const end = Date.now() + RESENDING_MS;
+  for (;;) {
+    const answer = await postOnce(url, headers, body);
+    if (answer.status !== 503 || Date.now() > end) return answer;
+    await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+  }
+}
+
+async function postOnce(url, headers, body) {
   const response = await fetch(url, {
     method: 'POST',
     headers,

@@ -5,11 +5,12 @@
 import { createHmac, randomUUID } from 'node:crypto';
 import { createClient } from 'graphql-ws';
 import WebSocket from 'ws';
-import { env, run } from './send.mjs';
+import { env, post, run } from './send.mjs';
 
 const TOKEN = env('TOKEN');
 const PROTOCOL = 'graphql-transport-ws';
-const LIMIT = 20_000;
+// How long anything may take; it says nothing about how fast a machine is.
+const LIMIT = 300_000;
 const url = (name) => env(name).replace(/^http/, 'ws');
 const CHANGED = `subscription($id: ID!, $filter: WebhookFilter) {
   webhookChanged(organizationId: $id, filter: $filter) { kind webhook { providerEventId status provider { providerName } } }
@@ -25,17 +26,14 @@ const within = (promise, what, limit = LIMIT) =>
 
 async function deliver(body = '{}') {
   const delivery = randomUUID();
-  const response = await fetch(env('WEBHOOK_URL'), {
-    method: 'POST',
-    headers: {
-      'content-type': 'application/json',
-      'x-github-event': 'push',
-      'x-github-delivery': delivery,
-      'x-hub-signature-256': `sha256=${createHmac('sha256', env('SECRET')).update(body).digest('hex')}`,
-    },
-    body,
-  });
-  if (response.status !== 200) throw new Error(`a delivery was answered ${response.status}`);
+  const headers = {
+    'content-type': 'application/json',
+    'x-github-event': 'push',
+    'x-github-delivery': delivery,
+    'x-hub-signature-256': `sha256=${createHmac('sha256', env('SECRET')).update(body).digest('hex')}`,
+  };
+  const { status } = await post(env('WEBHOOK_URL'), headers, body);
+  if (status !== 200) throw new Error(`a delivery was answered ${status}`);
   return delivery;
 }
 
@@ -73,19 +71,18 @@ const client = (where, options = {}) =>
     ...options,
   });
 
-const of = (delivery) => (result) => result.data?.webhookChanged.webhook?.providerEventId === delivery;
+const idOf = (result) => result.data?.webhookChanged.webhook?.providerEventId;
+const of = (delivery) => (result) => idOf(result) === delivery;
 
 /** Delivers until a watcher hears of one: it begins to watch a moment after it asked to. */
 async function heard(watcher) {
-  for (let attempt = 0; attempt < 20; attempt += 1) {
-    const delivery = await deliver();
-    const found = await Promise.race([
-      watcher.until(of(delivery), 'a change').catch(() => null),
-      new Promise((resolve) => setTimeout(resolve, 1000, null)),
-    ]);
-    if (found) return { delivery, found };
+  const sent = new Set();
+  const hearing = watcher.until((result) => sent.has(idOf(result)), 'a change');
+  for (;;) {
+    sent.add(await deliver());
+    const found = await Promise.race([hearing, new Promise((resolve) => setTimeout(resolve, 1000, null))]);
+    if (found) return { delivery: idOf(found), found };
   }
-  throw new Error('no change was heard of');
 }
 
 /** A bare socket: says these messages, and tells how it was closed. */
@@ -229,8 +226,6 @@ await run(async () => {
   result.codes = await closeCodes();
 
   // The organization is switched off: whoever is of it is out, sockets too.
-  const began = Date.now();
-  let after;
   const ended = await converse([init(), subscribe('1')], {
     onMessage: async (_, message) => {
       if (message.type !== 'connection_ack') return;
@@ -240,9 +235,8 @@ await run(async () => {
         headers: { 'content-type': 'application/json', authorization: `Bearer ${env('ADMIN_TOKEN')}` },
         body: json({ query, variables }),
       });
-      after = Date.now();
     },
   });
-  result.ended = { code: ended.code, quickly: Date.now() - (after ?? began) < 5_000 };
+  result.ended = ended.code;
   return result;
 });

@@ -1,0 +1,25 @@
+//! Waiting for conditions. No test says how fast a machine is: it waits until something is so, and fails
+//! where that takes longer than on the slowest machine that works.
+
+use std::time::{Duration, Instant};
+
+/// The limit of every wait.
+pub const PATIENCE: Duration = Duration::from_secs(300);
+const STEP: Duration = Duration::from_millis(20);
+
+/// Waits until there is something, and answers it.
+pub async fn found<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "in vain waited for this: {what}");
+        tokio::time::sleep(STEP).await;
+    }
+}
+
+/// Waits until something is so.
+pub async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    found(what, async || is_so().await.then_some(())).await;
+}
