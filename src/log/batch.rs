@@ -1,16 +1,18 @@
-//! One flush: many units, turned into arrays for one call of one SQL function.
+//! One flush: many units, turned into arrays for one call of one SQL function, which is a transaction of
+//! its own. No lock is ever held while this node has to do something: it may be paused at any time.
 
-use std::collections::HashMap;
-
+use chrono::{DateTime, Utc};
 use hookledger_aggregates::Partition;
 use hookledger_aggregates::ids::PARTITIONS;
 use sqlx::encode::{Encode, IsNull};
 use sqlx::error::BoxDynError;
 use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgHasArrayType, PgTypeInfo};
-use sqlx::{PgConnection, Postgres, Row as _, Type};
+use sqlx::{PgConnection, Postgres, Type};
 use uuid::Uuid;
 
+use super::limits::Asked;
+use super::record::Record;
 use super::unit::{Appended, LogPosition, Unit, UsedMonth};
 
 /// What became of a unit of a batch.
@@ -104,12 +106,9 @@ impl<'a> Columns<'a> {
         }
     }
 
-    /// The first 18 parameters of the functions that append without looking.
-    pub(super) fn bind_optimistic<'q>(&'q self, query: Query<'q>) -> Query<'q> {
-        let (partitions, counts) = self.touched();
+    /// As `append_batch` takes them.
+    fn bind<'q>(&'q self, query: Query<'q>) -> Query<'q> {
         query
-            .bind(partitions)
-            .bind(counts)
             .bind(&self.partition)
             .bind(&self.offset)
             .bind(&self.aggregate_type)
@@ -128,10 +127,9 @@ impl<'a> Columns<'a> {
             .bind(&self.body)
     }
 
-    /// The first 16 parameters of the functions that look first.
-    pub(super) fn bind_checked<'q>(&'q self, query: Query<'q>) -> Query<'q> {
+    /// As `append_batch_checked` takes them.
+    fn bind_checked<'q>(&'q self, query: Query<'q>) -> Query<'q> {
         query
-            .bind(self.touched().0)
             .bind(&self.unit)
             .bind(&self.partition)
             .bind(&self.aggregate_type)
@@ -149,34 +147,19 @@ impl<'a> Columns<'a> {
             .bind(&self.body)
     }
 
-    /// What says which streams and sequences are asked for: the first 5 parameters of `over_limits`.
-    pub(super) fn bind_streams<'q>(&'q self, query: Query<'q>) -> Query<'q> {
-        query
-            .bind(self.touched().0)
-            .bind(&self.unit)
-            .bind(&self.aggregate_type)
-            .bind(&self.aggregate_id)
-            .bind(&self.sequence)
-    }
-
     /// Where each unit's last event went, given what each partition held before.
-    pub(super) fn places(
-        &self,
-        units: &[Unit],
-        bases: &HashMap<i32, i64>,
-    ) -> impl Iterator<Item = Option<LogPosition>> {
+    fn places(&self, units: &[Unit], heads: &[Option<i64>]) -> impl Iterator<Item = Option<LogPosition>> {
         let mut ends = self.offset.iter();
         units.iter().map(move |unit| {
             let offset = ends.by_ref().take(unit.events.len()).last()?;
-            let base = bases.get(&unit.events.last()?.partition.number())?;
-            unit.place(base + offset)
+            let head = (*heads.get(unit.events.last()?.partition.index())?)?;
+            unit.place(head + offset)
         })
     }
 
-    /// The partitions that the batch has events in, and how many.
-    pub(super) fn touched(&self) -> (Vec<i32>, Vec<i64>) {
-        let touched = Partition::all().map(|p| (p.number(), self.counts[p.index()]));
-        touched.filter(|(_, count)| *count > 0).unzip()
+    /// The partitions that the batch has events in, in ascending order.
+    fn touched(&self) -> Vec<i32> {
+        Partition::all().filter(|p| self.counts[p.index()] > 0).map(Partition::number).collect()
     }
 }
 
@@ -201,35 +184,61 @@ impl Encode<'_, Postgres> for JsonText<'_> {
     }
 }
 
-/// Appends without looking: the first conflict fails the whole call with 23505.
-pub(super) async fn append_optimistically(
-    connection: &mut PgConnection,
-    units: &[Unit],
-) -> Result<Verdicts, sqlx::Error> {
-    let columns = Columns::of(units);
-    let query = sqlx::query(
-        "select base_partition, base_position
-         from append_events($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
-    );
-    let rows = columns.bind_optimistic(query).fetch_all(connection).await?;
-    let bases = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, sqlx::Error>>()?;
-    Ok(columns.places(units, &bases).map(|last| appended(last, None)).collect())
+/// What a flush is, beside its units; the same for all its tries.
+#[derive(Debug)]
+pub(super) struct Flush {
+    pub(super) id: Uuid,
+    /// What the node knows of time.
+    pub(super) clocks: Vec<DateTime<Utc>>,
 }
 
-/// Appends what is not in conflict, and says which units are.
-pub(super) async fn append_carefully(connection: &mut PgConnection, units: &[Unit]) -> Result<Verdicts, sqlx::Error> {
-    let columns = Columns::of(units);
+/// Appends without looking: the first conflict fails the whole call with 23505, and a limit that not
+/// all of it fits in with [`super::limits::REACHED`].
+pub(super) async fn append(
+    connection: &mut PgConnection,
+    flush: &Flush,
+    units: &[Unit],
+) -> Result<(DateTime<Utc>, Verdicts), sqlx::Error> {
+    let (columns, asked) = (Columns::of(units), Asked::by_organization(units));
     let query = sqlx::query(
-        "select appended_unit, appended_position
-         from append_events_checked($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+        "select recorded_at, is_checked, positions, over_limit, organizations, months, used
+         from append_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
+                           $20, $21, $22, $23, $24)",
     );
-    let rows = columns.bind_checked(query).fetch_all(connection).await?;
-    let positions: HashMap<i32, i64> =
-        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, sqlx::Error>>()?;
-    Ok((0..)
-        .zip(units)
-        .map(|(number, unit)| appended(positions.get(&number).and_then(|position| unit.place(*position)), None))
-        .collect())
+    let query = query.bind(flush.id).bind(&flush.clocks).bind(columns.touched());
+    let query = columns.bind(query).bind(&asked.partition).bind(&asked.organization).bind(&asked.count);
+    let row = query.bind(&asked.allowed).bind(&asked.since).fetch_one(connection).await?;
+    Ok(verdicts(&Record::of(&row)?, &columns, units))
+}
+
+/// Appends what is neither in conflict nor over a limit, and says which units are.
+pub(super) async fn append_checked(
+    connection: &mut PgConnection,
+    flush: &Flush,
+    units: &[Unit],
+) -> Result<(DateTime<Utc>, Verdicts), sqlx::Error> {
+    let (columns, asked) = (Columns::of(units), Asked::by_unit(units));
+    let query = sqlx::query(
+        "select recorded_at, is_checked, positions, over_limit, organizations, months, used
+         from append_batch_checked($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+                                   $19, $20, $21, $22, $23, $24)",
+    );
+    let count = i32::try_from(units.len()).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let query = query.bind(flush.id).bind(&flush.clocks).bind(columns.touched()).bind(count);
+    let query = columns.bind_checked(query).bind(&asked.unit).bind(&asked.partition).bind(&asked.organization);
+    let row = query.bind(&asked.allowed).bind(&asked.since).fetch_one(connection).await?;
+    Ok(verdicts(&Record::of(&row)?, &columns, units))
+}
+
+/// What became of the units; an earlier try may have been the other kind of call.
+fn verdicts(record: &Record, columns: &Columns<'_>, units: &[Unit]) -> (DateTime<Utc>, Verdicts) {
+    let verdicts: Verdicts = if record.is_checked {
+        (0..).zip(units).map(|(number, unit)| record.verdict(number, unit)).collect()
+    } else {
+        let places = columns.places(units, &record.positions).zip(units);
+        places.map(|(last, unit)| appended(last, record.used_by(unit))).collect()
+    };
+    (record.recorded_at, verdicts)
 }
 
 /// The verdict on a unit that went there, or is in conflict.

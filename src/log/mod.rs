@@ -7,11 +7,13 @@ mod balance;
 mod batch;
 mod bodies;
 mod commands;
+mod flusher;
 mod fresh;
 mod heads;
 mod limits;
 mod pressure;
 mod read;
+mod record;
 mod removal;
 mod stored;
 mod unit;
@@ -27,6 +29,7 @@ pub use read::{
     Batch, Broken, LogSpan, ReadError, Reader, Scope, Touched, count_after, destination_changes, end_of_stream,
     events_of, positions_at, recorded_at, settings_until, streams_of,
 };
+pub use record::remove_old_flushes;
 pub use removal::{
     Removable, Removal, removable, removal_of, remove_bodies, remove_body, removed_after, retried_after, with_bodies,
 };

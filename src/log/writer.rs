@@ -3,17 +3,18 @@
 //! A flush is one round trip and one fsync for up to 512 units. What people and providers wait for
 //! comes first; what workers append fills up the rest. A full queue refuses at once.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use sqlx::pool::PoolConnection;
-use sqlx::{PgPool, Postgres};
+use chrono::Utc;
+use sqlx::PgPool;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{Verdict, Verdicts, append_carefully, append_optimistically};
+use super::batch::{Verdict, Verdicts};
+use super::flusher::{Flushed, Flusher, Now};
 use super::heads::Heads;
-use super::limits;
 use super::pressure::Pressure;
+use super::record;
 use super::unit::{Appended, Unit, UsedMonth};
 use crate::vitals::Vitals;
 
@@ -33,10 +34,11 @@ const BACKGROUND_QUEUE: usize = 64;
 /// How long somebody waits for an append: Shopify gives up after 5 s. Whether it was committed is
 /// then unknown; sent again, it is new or a duplicate.
 const APPEND_LIMIT: Duration = Duration::from_secs(4);
-/// How long one flush may take; the connection's statement timeout is shorter.
+/// How long a flush is tried again at most: workers wait longer than people do.
 const FLUSH_LIMIT: Duration = Duration::from_secs(15);
-/// Flushes that are done carefully after one met a conflict: conflicts come in bursts.
-const CAREFUL_FLUSHES: u32 = 4;
+/// How often a log that could not commit is asked whether it can again: nobody sends to a node that
+/// is not ready.
+const PROBE: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub enum AppendError {
@@ -125,8 +127,7 @@ pub struct Writer {
     heads: Heads,
     foreground: mpsc::Receiver<Request>,
     background: mpsc::Receiver<Request>,
-    connection: Option<PoolConnection<Postgres>>,
-    careful: u32,
+    now: Now,
 }
 
 impl Writer {
@@ -137,21 +138,36 @@ impl Writer {
         let (to_background, background) = mpsc::channel(BACKGROUND_QUEUE);
         let pressure = heads.pressure.clone();
         let log = Log { foreground: to_foreground, background: to_background, pressure };
-        (log, Self { pool, heads, foreground, background, connection: None, careful: 0 })
+        (log, Self { pool, heads, foreground, background, now: Utc::now })
+    }
+
+    /// A writer on a node whose clock says something else.
+    #[must_use]
+    pub fn with_clock(self, now: Now) -> Self {
+        Self { now, ..self }
     }
 
     /// Flushes until stopped, then flushes what is still queued.
     pub async fn run(mut self, vitals: Vitals, stop: CancellationToken) {
+        let mut flusher = Flusher::new(self.pool.clone(), vitals.clone(), self.now);
+        let sweeper = tokio::spawn(record::sweep(self.pool.clone(), stop.clone()));
         let mut ails = false;
         loop {
             let first = tokio::select! {
                 biased;
-                Some(request) = self.foreground.recv() => (Priority::Foreground, request),
-                Some(request) = self.background.recv() => (Priority::Background, request),
+                Some(request) = self.foreground.recv() => Some((Priority::Foreground, request)),
+                Some(request) = self.background.recv() => Some((Priority::Background, request)),
                 () = stop.cancelled() => break,
+                () = tokio::time::sleep(PROBE), if flusher.ails() => None,
                 else => break,
             };
-            match vitals.go(NAME, self.flush_from(Some(first))).await {
+            let go = async {
+                match first {
+                    None => flusher.probe().await,
+                    first => self.flush_from(&mut flusher, first, &stop).await,
+                }
+            };
+            match vitals.go(NAME, go).await {
                 Some(()) if ails => {
                     ails = false;
                     vitals.recovered(NAME);
@@ -161,18 +177,29 @@ impl Writer {
                 None => {
                     ails = true;
                     self.heads.pressure.note_end(0);
-                    self.abandon_connection();
+                    flusher.abandon_connection();
                 }
             }
         }
         self.foreground.close();
         self.background.close();
-        while !(self.foreground.is_empty() && self.background.is_empty()) {
-            self.flush_from(None).await;
+        let rest = async {
+            while !(self.foreground.is_empty() && self.background.is_empty()) {
+                self.flush_from(&mut flusher, None, &stop).await;
+            }
+        };
+        if tokio::time::timeout(APPEND_LIMIT, rest).await.is_err() {
+            tracing::error!("the log does not commit; who still waits is told that it failed");
         }
+        sweeper.abort();
     }
 
-    async fn flush_from(&mut self, first: Option<(Priority, Request)>) {
+    async fn flush_from(
+        &mut self,
+        flusher: &mut Flusher,
+        first: Option<(Priority, Request)>,
+        stop: &CancellationToken,
+    ) {
         let mut gathered = Gathered::default();
         let (mut foreground, mut background) = (0, 0);
         if let Some((priority, request)) = first {
@@ -193,72 +220,26 @@ impl Writer {
             background += request.units.len();
             gathered.take(request);
         }
+        if gathered.units.is_empty() {
+            return gathered.answer(Ok(Verdicts::new()));
+        }
         self.heads.pressure.note_begin();
-        let verdicts = self.flush(&gathered.units).await;
-        self.heads.pressure.note_end(foreground);
+        let started = Instant::now();
+        let is_worth_while = || {
+            let limit = if stop.is_cancelled() { APPEND_LIMIT } else { FLUSH_LIMIT };
+            gathered.is_waited_for() && started.elapsed() < limit
+        };
+        let Flushed { verdicts, is_unusual } = flusher.flush(&gathered.units, is_worth_while).await;
+        metrics::histogram!("hookledger_append_flush_seconds").record(started.elapsed());
+        #[expect(clippy::cast_precision_loss, reason = "at most some hundreds")]
+        metrics::histogram!("hookledger_append_flush_units").record(gathered.units.len() as f64);
+        self.heads.pressure.note_end(if is_unusual { 0 } else { foreground });
         self.heads.advance(verdicts.iter().flatten().filter_map(Verdict::place));
         if gathered.units.iter().any(Unit::is_administrative) {
             self.heads.advance_administrative();
         }
         gathered.answer(verdicts);
     }
-
-    /// The verdicts, or nothing when the flush failed.
-    async fn flush(&mut self, units: &[Unit]) -> Option<Verdicts> {
-        let started = std::time::Instant::now();
-        let result = tokio::time::timeout(FLUSH_LIMIT, self.try_flush(units)).await;
-        metrics::histogram!("hookledger_append_flush_seconds").record(started.elapsed());
-        #[expect(clippy::cast_precision_loss, reason = "at most some hundreds")]
-        metrics::histogram!("hookledger_append_flush_units").record(units.len() as f64);
-        match result {
-            Ok(Ok(verdicts)) => return Some(verdicts),
-            Ok(Err(error)) => tracing::error!(%error, log.units = units.len(), "the log could not commit"),
-            Err(_) => tracing::error!(log.units = units.len(), "the log did not commit in time"),
-        }
-        metrics::counter!("hookledger_append_failures_total").increment(1);
-        self.abandon_connection();
-        None
-    }
-
-    /// The connection may be in any state; it is closed, not given back.
-    fn abandon_connection(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            drop(connection.leak());
-        }
-    }
-
-    async fn try_flush(&mut self, units: &[Unit]) -> Result<Verdicts, sqlx::Error> {
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
-            none => none.insert(self.pool.acquire().await?),
-        };
-        // Only batches in which somebody has a limit pay for counting.
-        let limited = units.iter().any(|unit| unit.limit.is_some());
-        if self.careful == 0 && !units.iter().any(Unit::needs_placing) {
-            let result = if limited {
-                limits::append_optimistically(connection, units).await
-            } else {
-                append_optimistically(connection, units).await
-            };
-            match result {
-                Err(error) if needs_care(&error) => self.careful = CAREFUL_FLUSHES,
-                other => return other,
-            }
-        }
-        self.careful = self.careful.saturating_sub(1);
-        if limited {
-            limits::append_carefully(connection, units).await
-        } else {
-            append_carefully(connection, units).await
-        }
-    }
-}
-
-/// A conflict (23505, `unique_violation`) or a limit that not all of the batch fits in.
-fn needs_care(error: &sqlx::Error) -> bool {
-    error
-        .as_database_error()
-        .is_some_and(|error| error.is_unique_violation() || error.code().is_some_and(|code| code == limits::REACHED))
 }
 
 /// The units of a flush, and who waits for how many of them.
@@ -280,12 +261,16 @@ impl Gathered {
         self.units.extend(request.units);
     }
 
-    fn answer(self, verdicts: Option<Verdicts>) {
+    fn is_waited_for(&self) -> bool {
+        self.waiting.iter().any(|(_, waiting)| !waiting.is_closed())
+    }
+
+    fn answer(self, verdicts: Result<Verdicts, AppendError>) {
         let mut verdicts = verdicts.map(Vec::into_iter);
         for (count, waiting) in self.waiting {
             let next = || match &mut verdicts {
-                Some(verdicts) => verdicts.next().unwrap_or(Verdict::Conflict).into(),
-                None => Err(AppendError::Failed),
+                Ok(verdicts) => verdicts.next().unwrap_or(Verdict::Conflict).into(),
+                Err(error) => Err(*error),
             };
             let answer = std::iter::repeat_with(next).take(count).collect();
             // Whoever went away does not need the answer; the events are in the log all the same.

@@ -122,7 +122,7 @@ async fn who_would_wait_too_long_is_refused_at_once_and_github_last() {
     assert_eq!(shopify("before").await.unwrap().status(), 200);
     // Somebody holds the heads of the log, as a disk that hangs would.
     let mut holder = app.database.superuser().await.begin().await.unwrap();
-    sqlx::query("select from log_heads for update").execute(&mut *holder).await.unwrap();
+    sqlx::query("select lock_heads(array(select generate_series(0, 15)))").execute(&mut *holder).await.unwrap();
     let waiting = tokio::spawn(shopify("waiting"));
     // Others that join in time wait too, each while the next one asks.
     let is_refused = async |late: JoinHandle<reqwest::Result<reqwest::Response>>| {

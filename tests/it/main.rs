@@ -11,9 +11,11 @@
 )]
 
 mod app;
+mod appending;
 mod audit;
 mod audit_verify;
 mod browser;
+mod cluster;
 mod commands;
 mod conservation;
 mod contract;

@@ -141,9 +141,9 @@ async fn an_unknown_event_stops_its_partition_and_no_other() {
     }
     let pool = app.database.superuser().await;
     sqlx::query(
-        "with head as (update log_heads set position = position + 1 where partition = $1 returning position)
-         insert into events select $1, position, 'webhook', gen_random_uuid()::text, 1, 'webhook.from_the_future', '7',
-                                   '{}', '{}', $2, now() from head",
+        "insert into events select partition, position + 1, 'webhook', gen_random_uuid()::text, 1,
+                                   'webhook.from_the_future', '7', '{}', '{}', $2, now()
+         from log_heads where partition = $1",
     )
     .bind(partition(a).number())
     .bind(hookledger_aggregates::OrganizationId::from_slug(a).uuid())

@@ -55,14 +55,12 @@ async fn target(url: &str) -> Result<Target, RelayError> {
 /// Events in every partition, as writers would have appended them.
 async fn fill(pool: &PgPool, each: i64) {
     sqlx::query(
-        "with heads as (select partition, position from log_heads), filled as (
-             insert into events
+        "insert into events
              select h.partition, h.position + n, 'webhook', gen_random_uuid()::text, 1, 'webhook.test', '1',
                     json_build_object('n', n, 'text', repeat('x', 200), 'odd', 'é\"'), '{\"actor\":\"sender\"}',
                     ('00000000-0000-0000-0000-' || lpad(h.partition::text, 12, '0'))::uuid,
                     now() + n * interval '1 microsecond'
-             from heads h cross join generate_series(1, $1) n)
-         update log_heads set position = position + $1",
+             from log_heads h cross join generate_series(1, $1) n",
     )
     .bind(each)
     .execute(pool)
