@@ -4,10 +4,20 @@ import { createServer } from 'node:http';
 
 import { base } from './browser.mjs';
 
+const RESENDING_MS = 60_000;
+const PAUSE_MS = 100;
 let serial = 0;
 
 /** Sends a webhook as GitHub does. */
 export async function sendGithub(slug, secret, event, body, { delivery = `walk-${process.pid}-${++serial}`, signature } = {}) {
+  // As a provider does, it sends again what the server is too busy for.
+  for (const end = Date.now() + RESENDING_MS; ; await new Promise((resolve) => setTimeout(resolve, PAUSE_MS))) {
+    const answer = await sendOnce(slug, secret, event, body, delivery, signature);
+    if (answer.status !== 503 || Date.now() > end) return answer;
+  }
+}
+
+async function sendOnce(slug, secret, event, body, delivery, signature) {
   const bytes = typeof body === 'string' || body instanceof Uint8Array ? body : JSON.stringify(body);
   const mac = signature ?? createHmac('sha256', secret).update(bytes).digest('hex');
   const response = await fetch(`${base}/webhooks/${slug}/github`, {

@@ -14,15 +14,18 @@ if (shots) mkdirSync(shots, { recursive: true });
 const executablePath = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find(existsSync);
 if (!executablePath) throw new Error('chromium is missing: run `make setup`');
 
+/** How long anything may take; it says nothing about how fast a machine is. */
+const PATIENCE = 300_000;
+
 /** Everything that was wrong on any page. */
 export const problems = [];
 
-export const browser = await chromium.launch({ executablePath, args: ['--no-sandbox', '--disable-dev-shm-usage'] });
+export const browser = await chromium.launch({ executablePath, timeout: PATIENCE, args: ['--no-sandbox', '--disable-dev-shm-usage'] });
 
 /** A person's browser: a context of its own, watched. */
 export async function person({ scheme = 'light', width = 1440, height = 900 } = {}) {
   const context = await browser.newContext({ viewport: { width, height }, colorScheme: scheme });
-  context.setDefaultTimeout(20_000);
+  context.setDefaultTimeout(PATIENCE);
   await context.addInitScript(() => {
     document.addEventListener('securitypolicyviolation', (event) => {
       console.error(`the policy stopped ${event.violatedDirective} ${event.blockedURI} ${event.sourceFile}:${event.lineNumber}`);
@@ -87,7 +90,7 @@ export async function linkFor(email, since = 0) {
 }
 
 /** Waits for a condition; never for a time. */
-export async function until(what, condition, limit = 30_000) {
+export async function until(what, condition, limit = PATIENCE) {
   const end = Date.now() + limit;
   for (;;) {
     const value = await condition();
@@ -104,12 +107,23 @@ export async function settled(page) {
   await page.waitForFunction(() => document.getAnimations().every((animation) => animation.playState !== 'running' || animation.effect?.getTiming().iterations === Infinity));
 }
 
-/** A picture of the page, kept with the test's results, and axe-core's judgement of it. */
-export async function look(page, name, { axe = true } = {}) {
+/** Lets a page that is open have another theme and size. */
+export async function change(page, { scheme = 'light', width = 1440, height = 900 } = {}) {
+  await page.emulateMedia({ colorScheme: scheme });
+  await page.setViewportSize({ width, height });
+  await page.waitForFunction((wished) => (document.documentElement.dataset.mantineColorScheme ?? wished) === wished, scheme);
+}
+
+/** A picture of the page, kept with the test's results, and axe-core's judgement of it: all of it, of colours alone, or none. */
+export async function look(page, name, { axe = 'all' } = {}) {
   await settled(page);
   if (shots) await page.screenshot({ path: join(shots, `${name}.png`) });
-  if (!axe) return;
-  const { violations } = await new AxeBuilder({ page }).withTags(['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']).analyze();
+  if (axe === 'none') return;
+  // There are no frames; to look for some takes as long as all the rest.
+  const builder = new AxeBuilder({ page }).setLegacyMode();
+  if (axe === 'colours') builder.withRules(['color-contrast']);
+  else builder.withTags(['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']);
+  const { violations } = await builder.analyze();
   for (const { id, impact, help, nodes } of violations) {
     if (impact !== 'serious' && impact !== 'critical') continue;
     problems.push(`${name}: axe: ${id}: ${help}: ${nodes.slice(0, 3).map(({ html, failureSummary }) => `${html.slice(0, 160)} (${failureSummary?.split('\n')[1]?.trim()})`).join(' | ')}`);

@@ -97,13 +97,13 @@ const strange = [
 for (const [event, body] of strange) {
   const { status, body: answer } = await sendGithub(slug, secret, event.replace(/[^\x20-\x7e]/g, ''), body);
   if (status !== 200) problems.push(`${event} was answered ${status}`);
-  const began = Date.now();
   await ada.goto(`${base}${dashboard}/webhooks/${answer.webhook_id}`);
   await ada.getByRole('heading', { level: 1 }).waitFor();
   await ada.getByText(answer.webhook_id).first().waitFor();
   await look(ada, `webhook-${strange.findIndex(([each]) => each === event)}`);
   if (await ada.evaluate(() => window.pwned)) problems.push(`${event}: something of a stranger's ran`);
-  if (Date.now() - began > 15_000) problems.push(`${event} took ${Date.now() - began} ms to show`);
+  const elements = await ada.evaluate(() => document.querySelectorAll('*').length);
+  if (elements > 3_000) problems.push(`${event}: the page has ${elements} elements`);
 }
 
 // A team: a member who may look and retry, an admin who is one no longer.
@@ -118,7 +118,7 @@ const her = row(ada, `bea@${slug}.example`);
 
 await her.getByRole('button', { name: 'Make member' }).click();
 await ada.getByRole('dialog').getByRole('button', { name: 'Make member' }).click();
-await her.filter({ hasText: 'Member' }).waitFor();
+await her.getByRole('button', { name: 'Make admin' }).waitFor();
 await bea.goto(`${base}${dashboard}/team`);
 await bea.getByRole('heading', { name: /There is no such/ }).waitFor();
 await ada.goto(`${base}${dashboard}/audit`);
@@ -133,7 +133,7 @@ await question.getByLabel(/to confirm/).fill(slug);
 await question.getByRole('button', { name: 'Deactivate' }).click();
 await admin.getByText('Deactivated').first().waitFor();
 max.expectsErrors = true;
-await max.waitForURL('**/login**', { timeout: 20_000 });
+await max.waitForURL('**/login**');
 const refused = await sendGithub(slug, secret, 'ping', {});
 if (refused.status !== 403) problems.push(`a deactivated organization answered ${refused.status}`);
 

@@ -1,6 +1,6 @@
 // Every page, as each role, in both themes and on a small screen: it shows something, and nothing is wrong on it.
 import { graphql } from './api.mjs';
-import { base, end, hold, linkFor, look, person, problems, settled, signIn, until } from './browser.mjs';
+import { base, change, end, hold, linkFor, look, person, problems, settled, signIn, until } from './browser.mjs';
 
 const slug = 'acme';
 const dashboard = `/dashboard/${slug}`;
@@ -63,30 +63,41 @@ const platform = {
 };
 const open = { login: '/login', demo: '/demo' };
 
-async function walk(name, token, pages, look_, at) {
-  const context = await person(look_);
+/** Opens each page once, and looks at it in these ways. */
+async function walk(name, token, pages, ways) {
+  const context = await person(ways[0]);
   if (token) await hold(context, token);
   for (const [page_, path] of Object.entries(pages)) {
     const page = await context.newPage();
     await page.goto(base + path);
     const heading = page_ === 'graphiql' ? page.locator('.graphiql-container') : page.getByRole('heading', { level: 1 });
     await heading.first().waitFor();
-    // GraphiQL's own pages are not ours to judge.
-    await look(page, `${page_}-${name}-${at}`, { axe: page_ !== 'graphiql' });
+    for (const way of ways) {
+      if (way !== ways[0]) await change(page, way);
+      // GraphiQL's own pages are not ours to judge.
+      await look(page, `${page_}-${name}-${way.at}`, { axe: page_ === 'graphiql' ? 'none' : way.axe });
+    }
     await page.close();
   }
   await context.close();
 }
 
-const small = { width: 390, height: 844 };
-for (const scheme of ['light', 'dark']) {
-  await walk('anybody', null, open, { scheme }, scheme);
-  await walk('admin', tokens.admin, { ...everybody, ...admins }, { scheme }, scheme);
-  await walk('super-admin', tokens['super-admin'], platform, { scheme }, scheme);
-}
-await walk('anybody', null, open, { ...small }, 'small');
-await walk('member', tokens.member, everybody, { ...small }, 'small');
-await walk('super-admin', tokens['super-admin'], { ...admins, ...platform }, { ...small, scheme: 'dark' }, 'small');
+// Another theme changes colours, another width changes everything.
+const light = { at: 'light', scheme: 'light' };
+const dark = { at: 'dark', scheme: 'dark' };
+const small = { at: 'small', width: 390, height: 844 };
+const colours = { axe: 'colours' };
+await Promise.all([
+  walk('admin', tokens.admin, everybody, [light, { ...dark, ...colours }]),
+  (async () => {
+    await walk('super-admin', tokens['super-admin'], platform, [dark, { ...light, ...colours }, { ...small, scheme: 'dark' }]);
+    await walk('admin', tokens.admin, admins, [light, { ...dark, ...colours }, { ...small, scheme: 'dark' }]);
+  })(),
+  (async () => {
+    await walk('anybody', null, open, [light, { ...dark, ...colours }, small]);
+    await walk('member', tokens.member, everybody, [small]);
+  })(),
+]);
 
 // A member is shown nothing that is not theirs, and no hint that there is something.
 const member = await person();
@@ -120,21 +131,29 @@ for (const [sort, way] of [['email', 'ascending'], ['-email', 'descending']]) {
 await users.goBack();
 await users.waitForURL('**/admin/users?sort=email');
 
-// From nothing to something that answers, on a warm server: well under a second.
-const times = [];
-for (let round = 0; round < 5; round += 1) {
-  const context = await person();
-  await hold(context, tokens.admin);
-  const fresh = await context.newPage();
-  // The page looks at each frame whether it shows rows: whoever asks it from outside asks twice a second.
-  await fresh.addInitScript(() => {
-    const look = () => (document.querySelectorAll('[role=row]').length > 3 ? (window.shownAt = performance.now()) : requestAnimationFrame(look));
-    requestAnimationFrame(look);
-  });
-  await fresh.goto(`${base}${dashboard}/webhooks`, { waitUntil: 'commit' });
-  times.push(Math.round(await until('rows', () => fresh.evaluate(() => window.shownAt))));
-  await context.close();
+// From nothing to the list: what that may cost, on any machine. How long it takes is told, and judged by nobody here.
+const BUDGET = { requests: 85, questions: 5, bytes: 450_000, elements: 2_000 };
+const nobody = await person();
+await hold(nobody, tokens.admin);
+const fresh = await nobody.newPage();
+const network = await nobody.newCDPSession(fresh);
+await network.send('Network.enable');
+const cost = { requests: 0, questions: 0, bytes: 0, elements: 0 };
+network.on('Network.requestWillBeSent', ({ request }) => {
+  cost.requests += 1;
+  if (new URL(request.url).pathname === '/graphql') cost.questions += 1;
+});
+network.on('Network.loadingFinished', ({ encodedDataLength }) => (cost.bytes += encodedDataLength));
+// The page looks at each frame whether it shows rows: whoever asks it from outside asks twice a second.
+await fresh.addInitScript(() => {
+  const look = () => (document.querySelectorAll('[role=row]').length > 3 ? (window.shownAt = performance.now()) : requestAnimationFrame(look));
+  requestAnimationFrame(look);
+});
+await fresh.goto(`${base}${dashboard}/webhooks`, { waitUntil: 'commit' });
+const shownAt = await until('rows', () => fresh.evaluate(() => window.shownAt));
+await settled(fresh);
+cost.elements = await fresh.evaluate(() => document.querySelectorAll('*').length);
+for (const [what, most] of Object.entries(BUDGET)) {
+  if (cost[what] > most) problems.push(`the list costs ${cost[what]} ${what}; ${most} are its budget`);
 }
-times.sort((a, b) => a - b);
-if (times[2] > 1000) problems.push(`the list is there after ${times[2]} ms`);
-await end({ interactiveMs: times[2] });
+await end({ shownAfterMs: Math.round(shownAt), ...cost });
