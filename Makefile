@@ -34,6 +34,12 @@ test: ## Installs what is missing and runs every test and lint
 	HOOKLEDGER_TEST_POSTGRES=$$(scripts/test-postgres start) cargo nextest run --workspace --all-features; \
 	    result=$$?; scripts/test-postgres stop; exit $$result
 
+.PHONY: test-slow
+test-slow: ## Runs every test on one core beside a process that burns both (TIMES=3)
+	@scripts/setup test
+	@scripts/web
+	scripts/test-slow $(or $(TIMES),1)
+
 .PHONY: bench
 bench: ## Measures durable webhooks/s against a stock cqrs-es server, in one run
 	@scripts/setup run
