@@ -133,13 +133,13 @@ impl Vitals {
             Ailment::Ended => format!("the task {name} ended by itself; restart this node"),
             Ailment::Panicked => format!("the task {name} fails and is tried again; see the server's log"),
         };
-        let stale = |(name, look): (&Cow<'static, str>, &Look)| {
+        let outdated = |(name, look): (&Cow<'static, str>, &Look)| {
             let age = look.at.elapsed();
             let sentence = || format!("the last good look of {name} was {} s ago", age.as_secs());
             (age > look.limit).then(sentence)
         };
         let ailments = state.ailments.iter().map(ailment);
-        ailments.chain(state.troubles.values().cloned()).chain(state.looks.iter().filter_map(stale)).collect()
+        ailments.chain(state.troubles.values().cloned()).chain(state.looks.iter().filter_map(outdated)).collect()
     }
 
     /// What somebody should look at although the node is ready, in sentences.
