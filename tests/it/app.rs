@@ -125,7 +125,7 @@ pub fn settings(url: Option<&str>) -> ServeSettings {
         paypal_trust_roots: None,
         paypal_max_age: Span(chrono::Duration::days(3)),
         retry_delays: Delays([1, 5, 15].map(chrono::Duration::minutes).to_vec()),
-        pending_timeout: Span(chrono::Duration::seconds(30)),
+        pending_timeout: Span(chrono::Duration::minutes(10)),
         attempt_timeout: Span(chrono::Duration::seconds(30)),
         retention_bodies: Span(chrono::Duration::days(90)),
         egress_allow_cidrs: AllowList::default(),

@@ -31,7 +31,7 @@ async fn a_directory_says_how_far_it_has_looked() {
     core.heads.advance([LogPosition { partition, position: position().await }]);
     let stop = CancellationToken::new();
     let running = tokio::spawn(follower.run(stop.clone()));
-    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    let deadline = std::time::Instant::now() + crate::patience::PATIENCE;
     while directory.looked_to(partition) < position().await {
         assert!(std::time::Instant::now() < deadline, "it stays at {}", directory.looked_to(partition));
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -40,7 +40,7 @@ async fn a_directory_says_how_far_it_has_looked() {
     // Who waits for a place need not wait until this node's heads know of it.
     app.github("acme", "d-2", "{}").send().await.unwrap();
     let place = LogPosition { partition, position: position().await };
-    tokio::time::timeout(Duration::from_secs(30), directory.wait_for(place)).await.unwrap();
+    tokio::time::timeout(crate::patience::PATIENCE, directory.wait_for(place)).await.unwrap();
     assert!(directory.looked_to(partition) >= place.position);
     stop.cancel();
     running.await.unwrap();

@@ -129,9 +129,8 @@ async fn every_delivery_survives_twenty_kills() {
     let mut process = Process::new();
     process.environment = vec![
         ("HOOKLEDGER_EGRESS_ALLOW_CIDRS", "127.0.0.0/8".to_owned()),
-        ("HOOKLEDGER_RETRY_DELAYS", "1s,1s,1s,1s,1s,1s".to_owned()),
-        ("HOOKLEDGER_ATTEMPT_TIMEOUT", "2s".to_owned()),
-        ("HOOKLEDGER_PENDING_TIMEOUT", "10m".to_owned()),
+        ("HOOKLEDGER_RETRY_DELAYS", "1s,1s,1s,1s,1s,1s,1s,1s,1s,1s".to_owned()),
+        ("HOOKLEDGER_ATTEMPT_TIMEOUT", "5s".to_owned()),
     ];
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     process.serve().await;

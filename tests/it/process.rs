@@ -40,6 +40,8 @@ impl Process {
         command.env("PATH", std::env::var("PATH").unwrap());
         command.env("HOOKLEDGER_DATA_DIR", self.data());
         command.env("HOOKLEDGER_BASE_URL", self.url());
+        // A slow machine is no reason to give an attempt up.
+        command.env("HOOKLEDGER_PENDING_TIMEOUT", "10m");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if arguments.first() == Some(&"serve") {
             command.env("HOOKLEDGER_LISTEN", format!("127.0.0.1:{}", self.port));
