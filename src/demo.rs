@@ -177,6 +177,8 @@ async fn fill(core: &Core, organization: OrganizationId) -> Result<Option<LogPos
         log: core.log.clone(),
         reader: core.reader.clone(),
         rejections: Arc::new(Rejections::default()),
+        // Each sample comes at most twice, so all of them are logged.
+        duplicates: Arc::default(),
         // The sample organization has no limit, and none of its senders needs a certificate.
         limits: Limits::new(core.commands.clone()).0,
         certificates: Arc::new(CertificateStore::new(None, None).map_err(refused)?),

@@ -35,7 +35,10 @@ use crate::lane::{Lane, Niceness};
 use crate::log::{Commands, FreshBodies, Heads, Log, Reader, Writer};
 use crate::mail::{MailQueue, Transport, TransportError};
 use crate::receive::paypal::{self, CertificateStore, Fetch, FetchFromPaypal, Verifier};
-use crate::receive::{Admission, BodyBudget, Limits as MonthlyLimits, Parts, Receiver, RejectionCounter, Rejections};
+use crate::receive::{
+    Admission, BodyBudget, DuplicateCounter, Duplicates, Limits as MonthlyLimits, Parts, Receiver, RejectionCounter,
+    Rejections,
+};
 use crate::relay::RelayError;
 #[cfg(feature = "eventstore")]
 use crate::relay::{Relay, Target};
@@ -190,6 +193,14 @@ impl Core {
         let counter = RejectionCounter::new(Arc::clone(&rejections), self.log.clone());
         self.spawn("rejections", counter.run(self.stop.clone()));
         rejections
+    }
+
+    /// Starts what notes how many duplicates were not told one by one.
+    fn count_duplicates(&self) -> Arc<Duplicates> {
+        let duplicates = Arc::new(Duplicates::default());
+        let counter = DuplicateCounter::new(Arc::clone(&duplicates), self.log.clone());
+        self.spawn("duplicates", counter.run(self.stop.clone()));
+        duplicates
     }
 
     fn follow(&self, handler: Box<dyn Handler>) {
@@ -350,7 +361,6 @@ pub async fn serve_fetching(
     let fresh = Arc::new(FreshBodies::default());
     let egress = Egress::new(settings.egress_allow_cidrs.clone())?;
     deliver(store, settings, &core, &directory, Arc::clone(&fresh), egress.clone()).await?;
-    let rejections = core.count_rejections();
     let (limits, warner) = MonthlyLimits::new(core.commands.clone());
     core.spawn("warner", warner.run(core.stop.clone()));
     let certificates = CertificateStore::new(settings.paypal_cert_dir.clone(), settings.paypal_trust_roots.as_deref())?;
@@ -359,7 +369,8 @@ pub async fn serve_fetching(
         directory: directory.clone(),
         log: core.log.clone(),
         reader: core.reader.clone(),
-        rejections,
+        rejections: core.count_rejections(),
+        duplicates: core.count_duplicates(),
         limits,
         certificates: Arc::new(certificates),
         paypal_max_age: settings.paypal_max_age.0,

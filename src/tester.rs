@@ -150,7 +150,7 @@ mod tests {
     use std::sync::Arc;
 
     use hookledger_aggregates::signature::SigningSecret;
-    use hookledger_aggregates::{OrganizationId, ProviderId};
+    use hookledger_aggregates::{ConnectionId, OrganizationId, ProviderId};
 
     use super::*;
     use crate::directory::ProviderEntry;
@@ -159,7 +159,9 @@ mod tests {
         let organization = OrganizationId::from_slug("a");
         let secret = SigningSecret { version: 1, value: b"whsec_MfKQ".to_vec().into(), expires_at: None };
         let id = ProviderId::derive(organization, name);
-        let provider = ProviderEntry { id, name, is_active: true, secrets: Some(vec![secret]), destination: None };
+        let connection = ConnectionId::new(id, 1);
+        let provider =
+            ProviderEntry { id, connection, name, is_active: true, secrets: Some(vec![secret]), destination: None };
         Endpoint { organization, organization_is_active: true, limit: None, provider: Arc::new(provider) }
     }
 

@@ -1,5 +1,5 @@
-//! What a person tried and was refused, and what they took out: facts for auditors that depend on
-//! no state and change none. The stream's id is the person's; it is apart from their own, which is
+//! What a person tried and was refused, what they took out, and what they had delivered after all: facts
+//! for auditors that depend on no state and change none. The stream's id is the person's; it is apart from their own, which is
 //! read for every decision and must not grow with what others try.
 
 use std::convert::Infallible;
@@ -7,8 +7,8 @@ use std::convert::Infallible;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::Label;
 use crate::decision::aggregate;
+use crate::{Label, WebhookId};
 
 /// There is nothing to know before a fact is noted.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -32,6 +32,15 @@ pub enum AccessEvent {
     /// The filter is JSON of ours, as it was asked for.
     #[serde(rename = "access.audit_exported")]
     AuditExported { format: Label, filter: Label },
+    /// The body of one of the webhook's duplicates became a webhook of its own. The stream's id is the
+    /// first one's.
+    #[serde(rename = "access.duplicate_delivered", rename_all = "camelCase")]
+    DuplicateDelivered {
+        body_sha256: String,
+        delivered_as: WebhookId,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        reason: Option<Label>,
+    },
     /// The log was checked against its ledger. `finding` says what was wrong first, if anything was.
     #[serde(rename = "access.ledger_verified")]
     LedgerVerified {
@@ -57,6 +66,7 @@ aggregate!(Access, "access", AccessCommand, AccessEvent, Infallible, {
     SignInRefused => "access.sign_in_refused" v 1,
     RefusalsSuppressed => "access.refusals_suppressed" v 1,
     AuditExported => "access.audit_exported" v 1,
+    DuplicateDelivered => "access.duplicate_delivered" v 1,
     LedgerVerified => "access.ledger_verified" v 1,
 });
 

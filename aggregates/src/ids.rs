@@ -60,10 +60,13 @@ ids! {
     UserId,
     /// One organization's connection to one third-party service.
     ProviderId,
-    /// One delivery from a provider. Derived from the provider's own event id; random if rejected.
+    /// One delivery from a provider. Derived from the connection and the provider's own event id; random
+    /// if rejected.
     WebhookId,
     /// One transmission of a provider that signs little more than its id. Derived from both.
     TransmissionId,
+    /// The stream of the bodies that a webhook's duplicates had and it had not. Derived from its id.
+    DuplicateBodiesId,
     /// One version of a provider's signing secret.
     SecretId,
     /// One signed-in session of a user.
@@ -108,13 +111,55 @@ impl ProviderId {
     }
 }
 
-impl WebhookId {
-    /// The one id that a provider's event can have, for ever and on any node.
-    ///
-    /// `identity` is the provider's own event id, or a digest of the body where it sent none.
+/// A provider as one sender. Deleted and connected anew, with other secrets, it is another one, whose
+/// event ids are its own. A rotation of secrets changes nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ConnectionId {
+    provider: ProviderId,
+    generation: u32,
+}
+
+impl ConnectionId {
+    /// `generation` counts the provider's connects, from 1.
     #[must_use]
-    pub fn derive(provider: ProviderId, identity: &[u8]) -> Self {
-        Self(derive(b"webhook", &[provider.0.as_bytes(), identity]))
+    pub const fn new(provider: ProviderId, generation: u32) -> Self {
+        Self { provider, generation }
+    }
+}
+
+/// What makes two deliveries of one sender the same event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventIdentity {
+    /// The sender's own id of the event, or a digest of the body where it sent none.
+    pub event: Vec<u8>,
+    /// Which of the sender's subscriptions it is for, where they share event ids.
+    pub subscription: Option<Vec<u8>>,
+}
+
+impl WebhookId {
+    /// The one id that a sender's event can have, for ever and on any node.
+    #[must_use]
+    pub fn derive(connection: ConnectionId, identity: &EventIdentity) -> Self {
+        let generation = connection.generation.to_be_bytes();
+        let parts = [connection.provider.0.as_bytes(), &generation[..], &identity.event];
+        let subscription = identity.subscription.as_deref();
+        Self(derive(b"webhook", &parts.into_iter().chain(subscription).collect::<Vec<_>>()))
+    }
+}
+
+impl WebhookId {
+    /// The one id that a webhook can have which a person had delivered from a duplicate's body.
+    #[must_use]
+    pub fn of_duplicate(original: Self, body_sha256: &str) -> Self {
+        Self(derive(b"delivered_duplicate", &[original.0.as_bytes(), body_sha256.as_bytes()]))
+    }
+}
+
+impl DuplicateBodiesId {
+    /// The one id that the stream of a webhook's can have.
+    #[must_use]
+    pub fn of(webhook: WebhookId) -> Self {
+        Self(derive(b"duplicate_bodies", &[webhook.0.as_bytes()]))
     }
 }
 
@@ -216,10 +261,16 @@ mod tests {
     fn derived_ids_never_change() {
         let organization = OrganizationId::from_slug("acme");
         let provider = ProviderId::derive(organization, ProviderName::Github);
-        let webhook = WebhookId::derive(provider, b"72d3162e-cc78-11e3-81ab-4c9367dc0958");
+        let event = b"72d3162e-cc78-11e3-81ab-4c9367dc0958";
+        let webhook = |generation, hook: Option<&[u8]>| {
+            let identity = EventIdentity { event: event.to_vec(), subscription: hook.map(<[u8]>::to_vec) };
+            WebhookId::derive(ConnectionId::new(provider, generation), &identity).to_string()
+        };
         assert_eq!(organization.to_string(), "c5f5a3e7-dd99-5b32-9cad-e28dcaba9836");
         assert_eq!(provider.to_string(), "acec9064-1d88-53de-a4b7-d0c1d398a766");
-        assert_eq!(webhook.to_string(), "317811c3-b1c9-5350-84da-62084679b326");
+        assert_eq!(webhook(1, None), "4c4e2536-d163-5c3d-b691-d3b17463b848");
+        assert_eq!(webhook(2, None), "911c353f-1e91-51c9-9b63-27894d29456f");
+        assert_eq!(webhook(1, Some(b"292430182")), "937c8d46-8cfd-597e-bd52-5b1b7a1398a4");
     }
 
     #[test]

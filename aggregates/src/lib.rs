@@ -27,8 +27,8 @@ pub mod webhook;
 
 pub use event::{Actor, Event, Metadata, RecordedEvent};
 pub use ids::{
-    EmailClaimId, OrganizationId, Partition, ProviderId, SecretId, SessionId, TransmissionId, UsageId, UserId,
-    WebhookId,
+    ConnectionId, DuplicateBodiesId, EmailClaimId, EventIdentity, OrganizationId, Partition, ProviderId, SecretId,
+    SessionId, TransmissionId, UsageId, UserId, WebhookId,
 };
 pub use label::Label;
 pub use provider_name::ProviderName;

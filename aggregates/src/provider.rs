@@ -29,6 +29,9 @@ pub const MAX_TIMEOUT_SECONDS: u32 = 120;
 pub struct Provider {
     connected: bool,
     active: bool,
+    /// How often it was connected.
+    #[serde(default)]
+    generation: u32,
     last_version: u32,
     secrets: BTreeMap<u32, SecretState>,
     #[serde(default)]
@@ -241,6 +244,7 @@ impl Provider {
             ProviderEvent::Connected { secret_id, secret_version, provider_name: _ } => {
                 self.connected = true;
                 self.active = true;
+                self.generation += 1;
                 self.last_version = *secret_version;
                 self.secrets = BTreeMap::from([(*secret_version, SecretState { id: *secret_id, expires_at: None })]);
             }
@@ -281,6 +285,12 @@ impl Provider {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.connected
+    }
+
+    /// How often it was connected: each time it is another sender, with event ids of its own.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.generation
     }
 
     /// Whether it accepts webhooks.
@@ -356,6 +366,19 @@ mod tests {
         };
         assert_eq!(given(&[connected(1)]).decide(again(2)), Err(ProviderError::AlreadyConnected));
         assert_eq!(given(&[connected(1), ProviderEvent::Deleted {}]).decide(again(2)), Ok(vec![connected(2)]));
+    }
+
+    #[test]
+    fn only_a_connect_makes_another_sender_of_it() {
+        let rotated = ProviderEvent::SecretRotated {
+            secret_id: SecretId::default(),
+            secret_version: 2,
+            previous_expire_at: at(0),
+        };
+        let changed = [connected(1), rotated, ProviderEvent::Deactivated {}, ProviderEvent::Activated {}];
+        assert_eq!(given(&changed).generation(), 1);
+        assert_eq!(given(&[connected(1), ProviderEvent::Deleted {}]).generation(), 1);
+        assert_eq!(given(&[connected(1), ProviderEvent::Deleted {}, connected(2)]).generation(), 2);
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! Which requests are not kept any more: those that became too old, and those that a person asked to
 //! have erased. The events about them stay, with size and SHA-256 of what is gone.
 //!
-//! There are two kinds of streams. One has the organization's id: it says up to which position the
-//! requests of all webhooks were removed. The others have the id of a webhook whose request was erased.
+//! There are three kinds of streams. One has the organization's id: it says up to which position the
+//! requests of all webhooks were removed. The others have the id of a webhook whose request was erased, or
+//! that of the bodies of its duplicates.
+
+use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -14,15 +17,16 @@ use crate::decision::aggregate;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Retention {
     removed_to: i64,
-    erased: bool,
+    #[serde(default)]
+    erased: BTreeSet<i64>,
 }
 
 #[derive(Clone, Debug)]
 pub enum RetentionCommand {
     /// The organization's requests after one position and up to another were received before a time.
     RemoveBodies { after_position: i64, to_position: i64, count: u64, received_before: DateTime<Utc> },
-    /// The webhook's request, which was received at that position.
-    EraseBody { position: i64, reason: Option<Label> },
+    /// The webhook's request, which was received at that position; of its duplicates, those at these.
+    EraseBodies { positions: Vec<i64>, reason: Option<Label> },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,7 +57,7 @@ impl Retention {
     /// An organization's, of which requests up to there were removed: what its last event says.
     #[must_use]
     pub fn of_organization(removed_to: i64) -> Self {
-        Self { removed_to, erased: false }
+        Self { removed_to, erased: BTreeSet::new() }
     }
 
     /// The position up to which the organization's requests are removed; 0 where none is.
@@ -73,9 +77,9 @@ impl Retention {
             RetentionCommand::RemoveBodies { after_position, to_position, count, received_before } => {
                 Ok(vec![RetentionEvent::BodiesRemoved { after_position, to_position, count, received_before }])
             }
-            RetentionCommand::EraseBody { .. } if self.erased => Ok(vec![]),
-            RetentionCommand::EraseBody { position, reason } => {
-                Ok(vec![RetentionEvent::BodyErased { position, reason }])
+            RetentionCommand::EraseBodies { positions, reason } => {
+                let new = positions.into_iter().filter(|position| !self.erased.contains(position));
+                Ok(new.map(|position| RetentionEvent::BodyErased { position, reason: reason.clone() }).collect())
             }
         }
     }
@@ -84,7 +88,7 @@ impl Retention {
     pub fn evolve(&mut self, event: &RetentionEvent) {
         match event {
             RetentionEvent::BodiesRemoved { to_position, .. } => self.removed_to = *to_position,
-            RetentionEvent::BodyErased { .. } => self.erased = true,
+            RetentionEvent::BodyErased { position, .. } => drop(self.erased.insert(*position)),
         }
     }
 }
@@ -111,11 +115,13 @@ mod tests {
 
     #[test]
     fn a_request_is_erased_once() {
-        let erase = RetentionCommand::EraseBody { position: 3, reason: None };
+        let erase = RetentionCommand::EraseBodies { positions: vec![3], reason: None };
         let mut retention = Retention::default();
         let events = retention.decide(erase.clone()).unwrap();
         assert_eq!(events, [RetentionEvent::BodyErased { position: 3, reason: None }]);
         retention.evolve(&events[0]);
         assert_eq!(retention.decide(erase), Ok(vec![]));
+        let more = RetentionCommand::EraseBodies { positions: vec![3, 5], reason: None };
+        assert_eq!(retention.decide(more), Ok(vec![RetentionEvent::BodyErased { position: 5, reason: None }]));
     }
 }

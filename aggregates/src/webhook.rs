@@ -37,6 +37,9 @@ pub struct Receipt {
     /// The signature header as it came, cut to a bound.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub signature: Option<Label>,
+    /// The webhook whose duplicate had this body, where a person had that delivered.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub duplicate_of: Option<WebhookId>,
 }
 
 /// Which secret verified a webhook, and how.
@@ -109,6 +112,9 @@ pub struct Outcome {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub response_sha256: Option<String>,
 }
+
+/// How many bodies of a webhook's duplicates are kept that differ from its own and from each other.
+pub const MAX_DUPLICATE_BODIES: usize = 16;
 
 /// What is said of an attempt that no worker took in time.
 pub const PENDING_TIMEOUT: &str = "pending timeout";
@@ -282,6 +288,18 @@ pub enum WebhookEvent {
     },
     #[serde(rename = "webhook.duplicate_received", rename_all = "camelCase")]
     DuplicateReceived { body_sha256: String, body_size: u64, body_differs: bool },
+    /// Duplicates beyond a rate, counted instead of logged one by one; of these so many had another body.
+    #[serde(rename = "webhook.duplicates_counted", rename_all = "camelCase")]
+    DuplicatesCounted { count: u64, differing: u64, since: DateTime<Utc> },
+    /// The body of a duplicate that differed from all before, which lies beside the log as each. In a
+    /// stream of such bodies alone, so that none comes in twice and there are at most [`MAX_DUPLICATE_BODIES`].
+    #[serde(rename = "webhook.duplicate_body_kept", rename_all = "camelCase")]
+    DuplicateBodyKept {
+        #[serde(flatten)]
+        receipt: Receipt,
+        webhook_id: WebhookId,
+        verified: SignatureMatch,
+    },
     #[serde(rename = "webhook.attempt_started", rename_all = "camelCase")]
     AttemptStarted { attempt: u32 },
     #[serde(rename = "webhook.attempt_succeeded", rename_all = "camelCase")]
@@ -323,6 +341,8 @@ aggregate!(Webhook, "webhook", WebhookCommand, WebhookEvent, WebhookError, {
     TransmissionBound => "webhook.transmission_bound" v 1,
     Rejected => "webhook.rejected" v 2,
     DuplicateReceived => "webhook.duplicate_received" v 1,
+    DuplicatesCounted => "webhook.duplicates_counted" v 1,
+    DuplicateBodyKept => "webhook.duplicate_body_kept" v 1,
     AttemptStarted => "webhook.attempt_started" v 1,
     AttemptSucceeded => "webhook.attempt_succeeded" v 1,
     AttemptFailed => "webhook.attempt_failed" v 1,
@@ -456,12 +476,14 @@ impl Webhook {
             WebhookEvent::VerificationFailed { .. } => self.phase = Phase::Rejected,
             WebhookEvent::Merged { .. } => self.phase = Phase::Merged,
             // Streams of these hold no webhook.
-            WebhookEvent::Identified { .. } | WebhookEvent::TransmissionBound { .. } => {}
+            WebhookEvent::Identified { .. }
+            | WebhookEvent::TransmissionBound { .. }
+            | WebhookEvent::DuplicateBodyKept { .. } => {}
             WebhookEvent::Rejected { receipt, .. } => {
                 self.phase = Phase::Rejected;
                 self.body_sha256.clone_from(&receipt.body_sha256);
             }
-            WebhookEvent::DuplicateReceived { .. } => {}
+            WebhookEvent::DuplicateReceived { .. } | WebhookEvent::DuplicatesCounted { .. } => {}
             WebhookEvent::AttemptStarted { attempt } => {
                 self.phase = Phase::Processing;
                 self.attempt = *attempt;
@@ -504,6 +526,12 @@ impl Webhook {
         self.provider
     }
 
+    /// SHA-256 of its body, in hex.
+    #[must_use]
+    pub fn body_sha256(&self) -> &str {
+        &self.body_sha256
+    }
+
     /// Whether a person asked for the coming attempt, or the one that runs.
     #[must_use]
     pub fn is_requested(&self) -> bool {
@@ -544,6 +572,7 @@ mod tests {
             headers_sha256: None,
             content_type: None,
             signature: None,
+            duplicate_of: None,
         }
     }
 

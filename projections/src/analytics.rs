@@ -271,7 +271,7 @@ struct Counted {
 #[derive(Clone, Copy)]
 enum Kind {
     Received,
-    Duplicate,
+    Duplicates(i64),
     Rejected,
     /// So many requests that were refused unseen.
     Suppressed(i64),
@@ -300,7 +300,10 @@ impl Tally {
                 Kind::Rejected
             }
             WebhookEvent::VerificationFailed { .. } => Kind::Rejected,
-            WebhookEvent::DuplicateReceived { .. } => Kind::Duplicate,
+            WebhookEvent::DuplicateReceived { .. } => Kind::Duplicates(1),
+            WebhookEvent::DuplicatesCounted { count, .. } => {
+                Kind::Duplicates(i64::try_from(*count).unwrap_or(i64::MAX))
+            }
             WebhookEvent::AttemptSucceeded { attempt, .. } => Kind::Succeeded { retry: *attempt > 1 },
             WebhookEvent::AttemptFailed { attempt, .. } | WebhookEvent::AttemptAbandoned { attempt } => {
                 Kind::Failed { retry: *attempt > 1 }
@@ -310,6 +313,7 @@ impl Tally {
             | WebhookEvent::Merged { .. }
             | WebhookEvent::Identified { .. }
             | WebhookEvent::TransmissionBound { .. }
+            | WebhookEvent::DuplicateBodyKept { .. }
             | WebhookEvent::AttemptStarted { .. }
             | WebhookEvent::RetryScheduled { .. }
             | WebhookEvent::RetryRequested { .. } => return,
@@ -408,7 +412,7 @@ impl Counts {
     fn count(&mut self, counted: &Counted, origin: Option<Origin>) {
         match counted.kind {
             Kind::Received => self.received += 1,
-            Kind::Duplicate => self.duplicates += 1,
+            Kind::Duplicates(count) => self.duplicates = self.duplicates.saturating_add(count),
             Kind::Rejected => self.rejected += 1,
             Kind::Suppressed(count) => self.rejected = self.rejected.saturating_add(count),
             Kind::Failed { retry } => {

@@ -165,7 +165,8 @@ struct Entry {
 }
 
 /// What happens and leaves no field of its resource with another value.
-const FACTS: [&str; 12] = [
+const FACTS: [&str; 13] = [
+    "duplicate_delivered",
     "signed_in",
     "session_ended",
     "sessions_ended",
@@ -258,6 +259,10 @@ fn access(event: &AccessEvent) -> (&'static str, (&'static str, Value)) {
         AccessEvent::AuditExported { format, filter } => {
             ("audit_log", ("exported", json!({"format": format, "filter": filter})))
         }
+        AccessEvent::DuplicateDelivered { body_sha256, delivered_as, reason } => {
+            let new = json!({"bodySha256": body_sha256, "deliveredAs": delivered_as, "reason": reason});
+            ("webhook", ("duplicate_delivered", new))
+        }
         AccessEvent::LedgerVerified { ledgers, events, finding } => {
             ("audit_log", ("verified", json!({"ledgers": ledgers, "events": events, "finding": finding})))
         }
@@ -311,6 +316,8 @@ fn webhook(event: &WebhookEvent) -> Option<(&'static str, Value)> {
         | WebhookEvent::TransmissionBound { .. }
         | WebhookEvent::Rejected { .. }
         | WebhookEvent::DuplicateReceived { .. }
+        | WebhookEvent::DuplicatesCounted { .. }
+        | WebhookEvent::DuplicateBodyKept { .. }
         | WebhookEvent::AttemptStarted { .. }
         | WebhookEvent::AttemptSucceeded { .. }
         | WebhookEvent::AttemptFailed { .. }

@@ -75,6 +75,8 @@ impl Attempts {
             | WebhookEvent::TransmissionBound { .. }
             | WebhookEvent::Rejected { .. }
             | WebhookEvent::DuplicateReceived { .. }
+            | WebhookEvent::DuplicatesCounted { .. }
+            | WebhookEvent::DuplicateBodyKept { .. }
             | WebhookEvent::RetryScheduled { .. }
             | WebhookEvent::DeadLettered { .. }
             | WebhookEvent::RetryRequested { .. } => {}

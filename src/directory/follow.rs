@@ -9,7 +9,7 @@ use hookledger_aggregates::ids::PARTITIONS;
 use hookledger_aggregates::organization::OrganizationEvent;
 use hookledger_aggregates::provider::{self, Provider, ProviderEvent, SecretRef, SecretState};
 use hookledger_aggregates::signature::SigningSecret;
-use hookledger_aggregates::{Event, OrganizationId, Partition, ProviderId, ProviderName, RecordedEvent};
+use hookledger_aggregates::{ConnectionId, Event, OrganizationId, Partition, ProviderId, ProviderName, RecordedEvent};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret as _, SecretSlice};
 use tokio_util::sync::CancellationToken;
@@ -198,7 +198,9 @@ impl DirectoryFollower {
             Some(destination) => Some(self.destination(*organization, id, provider, destination, on_unopened).await?),
             None => None,
         };
-        let entry = ProviderEntry { id, name: *name, is_active: provider.is_active(), secrets, destination };
+        let connection = ConnectionId::new(id, provider.generation());
+        let entry =
+            ProviderEntry { id, connection, name: *name, is_active: provider.is_active(), secrets, destination };
         self.directory.put_provider(slug, provider, entry);
         Ok(())
     }

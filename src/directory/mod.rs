@@ -13,7 +13,7 @@ use std::time::Duration;
 use hookledger_aggregates::ids::PARTITIONS;
 use hookledger_aggregates::provider::Provider;
 use hookledger_aggregates::signature::SigningSecret;
-use hookledger_aggregates::{OrganizationId, Partition, ProviderId, ProviderName};
+use hookledger_aggregates::{ConnectionId, OrganizationId, Partition, ProviderId, ProviderName};
 use tokio::sync::watch;
 
 use crate::log::{LogPosition, MonthlyLimit, Positions};
@@ -24,6 +24,8 @@ pub use follow::{DirectoryError, DirectoryFollower};
 #[derive(Debug)]
 pub struct ProviderEntry {
     pub id: ProviderId,
+    /// Which sender it is now: connected anew, it is another.
+    pub connection: ConnectionId,
     pub name: ProviderName,
     pub is_active: bool,
     /// Opened secrets; nothing where one could not be opened, and then nothing can be verified.

@@ -7,6 +7,7 @@ mod conservation;
 mod context;
 mod demo;
 mod destination;
+mod duplicates;
 mod errors;
 mod history;
 mod ids;
@@ -51,6 +52,7 @@ pub struct Mutation(
     people::PeopleMutation,
     destination::DestinationMutation,
     retries::RetryMutation,
+    duplicates::DuplicateMutation,
     retention::RetentionMutation,
     tester::TesterMutation,
     demo::DemoMutation,

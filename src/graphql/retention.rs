@@ -4,8 +4,10 @@ use async_graphql::{Context, Enum, Error, ID, InputObject, Object, SimpleObject}
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::retention::{Retention, RetentionCommand, RetentionError};
 use hookledger_aggregates::user::UserCommand;
+use hookledger_aggregates::{DuplicateBodiesId, OrganizationId, WebhookId};
 
 use super::context::{App, Viewer, tenant};
+use super::duplicates::duplicate_bodies;
 use super::errors::{Code, command, internal, not_found};
 use super::ids::NodeId;
 use super::people::change_user;
@@ -87,7 +89,7 @@ pub struct RetentionMutation;
 #[Object]
 impl RetentionMutation {
     /// For admins of the organization. Body, headers and destinations' answers of a webhook are not kept
-    /// any more, and it cannot be delivered again. Its events stay, and the ledger's proofs hold.
+    /// any more, nor the bodies of its duplicates, and it cannot be delivered again. Its events stay, and the ledger's proofs hold.
     async fn erase_webhook_body(
         &self,
         context: &Context<'_>,
@@ -106,13 +108,14 @@ impl RetentionMutation {
                 Code::Conflict.error("this body was too old and is not kept any more: there is nothing to erase")
             );
         }
-        let erase = RetentionCommand::EraseBody { position: known.0.position, reason: checked_reason(input.reason)? };
-        let place = app.commands.execute::<Retention>(organization, id.uuid(), erase, &viewer.metadata()).await;
-        let place = place.map_err(|error| {
-            command(error, |refused| match refused {
-                RetentionError::Removed(_) => Code::Conflict,
-            })
-        })?;
+        let reason = checked_reason(input.reason)?;
+        let erase = RetentionCommand::EraseBodies { positions: vec![known.0.position], reason: reason.clone() };
+        let place = run(context, organization, id, erase).await?;
+        let bodies = duplicate_bodies(context, organization, id).await?;
+        let positions: Vec<i64> = bodies.iter().map(|body| body.received.position).collect();
+        let owner = WebhookId::new(DuplicateBodiesId::of(id).uuid());
+        let of_duplicates =
+            run(context, organization, owner, RetentionCommand::EraseBodies { positions, reason }).await?;
         // Also where somebody else had asked a moment before: what is told as gone is gone.
         let place = match place {
             Some(place) => Some(place),
@@ -120,7 +123,8 @@ impl RetentionMutation {
                 .await
                 .map_err(internal)?,
         };
-        app.models_caught_up(&[FOLLOWER, "audit_logs"], place).await?;
+        // Later in the same partition.
+        app.models_caught_up(&[FOLLOWER, "audit_logs"], of_duplicates.or(place)).await?;
         tracing::info!(user.id = %viewer.user.id, webhook.id = %id, "a person had a body erased");
         Ok(EraseWebhookBodyPayload {
             webhook: webhook(context, organization, id).await?,
@@ -134,6 +138,22 @@ impl RetentionMutation {
         let user = change_user(context, &input.id, UserCommand::Erase, &["users", FOLLOWER, "audit_logs"]).await?;
         Ok(EraseUserPayload { user, remains: words(REMAINS) })
     }
+}
+
+/// Has requests erased; nothing where they are already.
+async fn run(
+    context: &Context<'_>,
+    organization: OrganizationId,
+    owner: WebhookId,
+    erase: RetentionCommand,
+) -> Result<Option<log::LogPosition>, Error> {
+    let metadata = Viewer::of(context)?.metadata();
+    let place = App::of(context)?.commands.execute::<Retention>(organization, owner.uuid(), erase, &metadata).await;
+    place.map_err(|error| {
+        command(error, |refused| match refused {
+            RetentionError::Removed(_) => Code::Conflict,
+        })
+    })
 }
 
 fn words(sentences: &[&str]) -> Vec<String> {

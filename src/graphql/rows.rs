@@ -66,10 +66,17 @@ impl LookBacks {
     }
 
     pub(super) fn take(&self) -> Result<(), Error> {
-        if self.0.fetch_sub(1, Ordering::Relaxed) > 0 {
+        self.take_several(1)
+    }
+
+    /// Takes what is as dear as so many.
+    pub(super) fn take_several(&self, count: i64) -> Result<(), Error> {
+        if self.0.fetch_sub(count, Ordering::Relaxed) >= count {
             return Ok(());
         }
-        let sentence = format!("previousOfType and bodyRemoval are told of at most {MAX_LOOK_BACKS} webhooks at once");
+        let sentence = format!(
+            "previousOfType, bodyRemoval and duplicateOf are told of at most {MAX_LOOK_BACKS} webhooks at once, duplicateBodies of 4"
+        );
         Err(Code::LimitExceeded.error(sentence))
     }
 }

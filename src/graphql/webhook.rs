@@ -9,11 +9,13 @@ use async_graphql::{
 use base64::Engine as _;
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::provider::Destination;
-use hookledger_aggregates::{Actor, OrganizationId, ProviderId, RecordedEvent as Recorded, WebhookId};
+use hookledger_aggregates::webhook::WebhookEvent;
+use hookledger_aggregates::{Actor, Event, OrganizationId, ProviderId, RecordedEvent as Recorded, WebhookId};
 use hookledger_projections::{summaries, webhook_logs, webhook_providers, webhook_retries};
 use uuid::Uuid;
 
 use super::context::tenant;
+use super::duplicates::DuplicateBody;
 use super::errors::{Code, internal, unread};
 use super::ids::NodeId;
 use super::provider::WebhookProvider;
@@ -492,6 +494,30 @@ impl Webhook {
     /// A duplicate came with another body.
     async fn body_differs(&self) -> bool {
         self.0.body_differs
+    }
+    /// The bodies of its duplicates that differ from its own and from each other, the first 16 of them. For
+    /// at most 4 webhooks at once.
+    async fn duplicate_bodies(&self, context: &Context<'_>) -> Result<Vec<DuplicateBody>, Error> {
+        if !self.0.body_differs {
+            return Ok(Vec::new());
+        }
+        DuplicateBody::all_of(context, self.organization(), self.id_()).await
+    }
+    /// The webhook whose duplicate had this body, where somebody had that delivered. For at most 20
+    /// webhooks at once.
+    async fn duplicate_of(&self, context: &Context<'_>) -> Option<Result<Webhook, Error>> {
+        let original = async {
+            LookBacks::of(context)?.take()?;
+            let (organization, ids) = (self.organization(), [self.id_()]);
+            let mut tenant = tenant(context, organization).await?;
+            let first = streams_of(&mut *tenant, organization, "webhook", &ids, 1, 1).await.map_err(unread)?;
+            let Some(Event::Webhook(WebhookEvent::Received(receipt))) = first.first().map(|first| &first.event) else {
+                return Ok(None);
+            };
+            let Some(original) = receipt.duplicate_of else { return Ok(None) };
+            webhook_logs::find(&mut *tenant, organization, original).await.map_err(internal)
+        };
+        original.await.map(|row| row.map(Webhook::of)).transpose()
     }
     /// Its body came before, under another id that is not signed.
     async fn suspected_replay(&self) -> bool {

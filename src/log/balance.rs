@@ -56,10 +56,14 @@ pub async fn balance_changes(
     sqlx::query_as(
         "with moves as (select * from unnest($4::text[], $5::text[]) as m (event_type, place)),
          batch as (
-             select e.organization_id, e.aggregate_id, e.sequence, e.event_type, m.place
+             select e.organization_id, e.aggregate_id, e.sequence, e.event_type, m.place,
+                    case e.event_type when 'webhook.duplicate_received' then 1
+                                      when 'webhook.duplicates_counted' then (e.payload ->> 'count')::bigint
+                                      else 0 end as duplicates
              from events e left join moves m using (event_type)
              where e.partition = $1 and e.position > $2 and e.position <= $3 and e.aggregate_type = 'webhook'
-               and (m.place is not null or e.event_type = 'webhook.duplicate_received')
+               and (m.place is not null
+                    or e.event_type in ('webhook.duplicate_received', 'webhook.duplicates_counted'))
          ),
          streams as (
              select organization_id, aggregate_id, min(sequence) as first,
@@ -93,7 +97,7 @@ pub async fn balance_changes(
                     count(*) filter (where event_type in ('webhook.received', 'webhook.received_unverified'))
                         - count(*) filter (where event_type in ('webhook.verification_failed', 'webhook.merged'))
                         as received,
-                    count(*) filter (where event_type = 'webhook.duplicate_received') as duplicates
+                    sum(duplicates)::bigint as duplicates
              from batch group by 1
          )
          select r.organization_id, r.received, r.duplicates, coalesce(p.pending, 0) as pending,
@@ -166,9 +170,11 @@ mod tests {
     use super::*;
 
     /// These leave their webhook where it is, or are alone in a stream that holds none.
-    const STAYS: [&str; 4] = [
+    const STAYS: [&str; 6] = [
         "webhook.signature_verified",
         "webhook.duplicate_received",
+        "webhook.duplicates_counted",
+        "webhook.duplicate_body_kept",
         "webhook.identified",
         "webhook.transmission_bound",
     ];

@@ -29,6 +29,20 @@ impl Reader {
         Ok(size.and_then(|size| usize::try_from(size).ok()))
     }
 
+    /// The raw request that was received at that position, unless retention removed it.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn body_at(&self, organization: OrganizationId, position: i64) -> Result<Option<RawRequest>, ReadError> {
+        let row: Option<(Vec<u8>, Vec<u8>)> =
+            sqlx::query_as("select headers, body from webhook_bodies where organization_id = $1 and position = $2")
+                .bind(organization.uuid())
+                .bind(position)
+                .fetch_optional(&self.pool)
+                .await?;
+        Ok(row.map(|(headers, body)| RawRequest { headers, body }))
+    }
+
     /// The raw headers and body of a webhook, unless retention removed them.
     ///
     /// # Errors

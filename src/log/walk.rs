@@ -137,7 +137,8 @@ pub async fn stray_request(
                where e.organization_id = b.organization_id and e.position = b.position
                  -- As `OrganizationId::partition` says.
                  and e.partition = get_byte(uuid_send(b.organization_id), 15) % 16
-                 and e.event_type in ('webhook.received', 'webhook.received_unverified', 'webhook.rejected'))
+                 and e.event_type in ('webhook.received', 'webhook.received_unverified', 'webhook.rejected',
+                                      'webhook.duplicate_body_kept'))
          order by b.organization_id, b.position limit 1",
     )
     .bind(organization.map(OrganizationId::uuid))

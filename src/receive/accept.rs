@@ -3,12 +3,16 @@
 use bytes::Bytes;
 use hookledger_aggregates::event::Stored as _;
 use hookledger_aggregates::signature::{CertificateUrl, Claims, Refusal, Verified};
-use hookledger_aggregates::webhook::{Phase, Receipt, RejectionReason, Webhook, WebhookCommand, WebhookEvent};
+use hookledger_aggregates::webhook::{
+    MAX_DUPLICATE_BODIES, Phase, Receipt, RejectionReason, SignatureMatch, Webhook, WebhookCommand, WebhookEvent,
+};
 use hookledger_aggregates::{Event, Label, Metadata, OrganizationId, TransmissionId, WebhookId};
 use uuid::Uuid;
 
+use super::duplicate_bodies::keep_body;
+use super::duplicates::{Delivered, Look, Original, Read};
 use super::units::unit;
-use super::{Accepted, NotAccepted, ReceiveError, Receiver, Request, identity, kept_headers, receipt, refusal};
+use super::{Accepted, NotAccepted, ReceiveError, Receiver, Request, kept_headers, receipt, refusal, webhook_id};
 use crate::directory::Endpoint;
 use crate::log::{AppendError, Body, MonthlyLimit, NewEvent, ReadError, Sequence, Unit, UsedMonth};
 
@@ -24,6 +28,41 @@ pub(super) struct Known {
     pub(super) webhook: WebhookId,
     /// Folded from its first events; what a duplicate depends on stands in the very first.
     pub(super) state: Webhook,
+    /// Duplicates among these events.
+    logged: u32,
+}
+
+impl Known {
+    fn original(&self, sha256: &str) -> Original {
+        let body_differs = self.state.body_sha256() != sha256;
+        Original { webhook: self.webhook, phase: self.state.phase(), body_differs }
+    }
+}
+
+impl Original {
+    fn accepted(self) -> Accepted {
+        Accepted { webhook: self.webhook, duplicate: true, phase: self.phase }
+    }
+}
+
+/// Whether the body of a duplicate is to be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyRoom {
+    /// At that sequence among the webhook's.
+    At(i64),
+    /// It is kept already.
+    Kept,
+    /// As many are kept as may be.
+    Full,
+}
+
+/// Whether an event came before.
+enum Came {
+    Before(Accepted),
+    /// Its transmission may be bound to this body all the same, by an earlier connection of the provider.
+    First {
+        is_bound: bool,
+    },
 }
 
 /// What a transmission that came before with another body is told.
@@ -66,6 +105,26 @@ impl Delivery<'_> {
         Ok(())
     }
 
+    fn delivered(&self) -> Delivered<'_> {
+        Delivered {
+            provider: self.endpoint.provider.id,
+            event: self.webhook,
+            body_sha256: self.sha256,
+            transmission: self.transmission,
+        }
+    }
+
+    /// That a webhook came again.
+    fn again(&self, original: Original) -> Result<Unit, ReceiveError> {
+        let event = WebhookEvent::DuplicateReceived {
+            body_sha256: self.sha256.to_owned(),
+            body_size: self.request.body.bytes.len() as u64,
+            body_differs: original.body_differs,
+        };
+        let id = original.webhook.uuid();
+        Ok(Unit::new(vec![NewEvent::of(self.organization(), id, Sequence::End, &event, &self.metadata)?]))
+    }
+
     fn body(&self, webhook: WebhookId) -> Body {
         let (headers, body) = (self.headers.clone(), self.request.body.bytes.clone());
         Body { organization: self.organization(), webhook, headers, body }
@@ -84,7 +143,7 @@ impl Receiver {
     ) -> Result<Accepted, NotAccepted> {
         let delivery = Delivery {
             endpoint,
-            webhook: WebhookId::derive(endpoint.provider.id, &identity(&claims, &sha256)),
+            webhook: webhook_id(endpoint, &claims, &sha256),
             transmission: verified.transmission().map(|id| TransmissionId::derive(endpoint.provider.id, id)),
             metadata: request.by.clone(),
             headers: kept_headers(&request.headers),
@@ -108,20 +167,32 @@ impl Receiver {
 
     async fn decide(&self, delivery: &Delivery<'_>, verified: Verified) -> Result<Accepted, ReceiveError> {
         let (organization, endpoint) = (delivery.organization(), delivery.endpoint);
+        let verified = verified.into_match(endpoint.provider.id);
+        match self.duplicates.look(&delivery.delivered()) {
+            Look::Duplicate(original) => return self.note_again(delivery, original).await,
+            Look::Again => {
+                if let Came::Before(accepted) = self.accept_known(delivery, &verified).await? {
+                    return Ok(accepted);
+                }
+            }
+            Look::Unknown => {}
+        }
         let used_up = endpoint.limit.and_then(|limit| Some((limit, self.limits.used_up(organization, limit)?)));
         if let Some((limit, used)) = used_up {
             let _turn = self.limits.turn().await.ok_or(ReceiveError::Unavailable)?;
-            return match self.accept_known(delivery).await? {
-                Some(accepted) => Ok(accepted),
-                None => Err(self.over_limit(organization, limit, used)),
+            return match self.accept_known(delivery, &verified).await? {
+                Came::Before(accepted) => Ok(accepted),
+                Came::First { .. } => Err(self.over_limit(organization, limit, used)),
             };
         }
-        let verified = verified.into_match(endpoint.provider.id);
+        let mut is_bound = false;
         for _ in 0..TRIES {
             let command = WebhookCommand::Receive { receipt: delivery.receipt(), verified: verified.clone() };
             let (first, new) = (Sequence::At(1), Webhook::default());
             let mut unit = unit(organization, delivery.webhook, first, &new, command, &delivery.metadata)?;
-            delivery.bind(&mut unit)?;
+            if !is_bound {
+                delivery.bind(&mut unit)?;
+            }
             unit.body = Some(delivery.body(delivery.webhook));
             unit.limit = endpoint.limit;
             match self.log.append(unit).await {
@@ -133,10 +204,11 @@ impl Receiver {
                     return Ok(Accepted { webhook: delivery.webhook, duplicate: false, phase: Phase::Pending });
                 }
                 Err(AppendError::Conflict) => {
-                    if let Some(accepted) = self.accept_known(delivery).await? {
-                        return Ok(accepted);
+                    match self.accept_known(delivery, &verified).await? {
+                        Came::Before(accepted) => return Ok(accepted),
+                        // An earlier connection of the provider had this transmission, with this body.
+                        Came::First { is_bound: bound } => is_bound = bound,
                     }
-                    // What was in the way went in with nothing that is in the way now: again.
                 }
                 Err(AppendError::OverLimit(used)) => {
                     // Only units with a limit can be over it.
@@ -163,10 +235,9 @@ impl Receiver {
         ReceiveError::LimitReached { limit: limit.allowed, resets_at: used.resets_at() }
     }
 
-    /// Where this event was received before, appends that it came again; nothing where it was not.
-    /// What is appended depends only on the first receipt, which never changes, and so needs no
-    /// place of its own in the stream.
-    async fn accept_known(&self, delivery: &Delivery<'_>) -> Result<Option<Accepted>, ReceiveError> {
+    /// Where this event was received before, notes that it came again. What is noted depends only on the
+    /// first receipt, which never changes, and so needs no place of its own in the stream.
+    async fn accept_known(&self, delivery: &Delivery<'_>, verified: &SignatureMatch) -> Result<Came, ReceiveError> {
         let organization = delivery.organization();
         for _ in 0..TRIES {
             let bound = match delivery.transmission {
@@ -177,24 +248,78 @@ impl Receiver {
                 tracing::warn!(organization.id = %organization, "a transmission was replayed with another body");
                 return Err(ReceiveError::Refused(replayed()));
             }
-            let Some(known) = self.known(organization, delivery.webhook).await? else { return Ok(None) };
-            let webhook = known.webhook;
-            let command = WebhookCommand::ReceiveDuplicate {
-                body_sha256: delivery.sha256.to_owned(),
-                body_size: delivery.request.body.bytes.len() as u64,
+            let Some(known) = self.known(organization, delivery.webhook).await? else {
+                self.duplicates.forget(delivery.webhook);
+                return Ok(Came::First { is_bound: bound.is_some() });
             };
-            let mut unit = unit(organization, webhook, Sequence::End, &known.state, command, &delivery.metadata)?;
-            if bound.is_none() {
+            let room = self.room_for_body(organization, &known, delivery.sha256).await?;
+            let original = known.original(delivery.sha256);
+            let remember = || {
+                let is_full = room == BodyRoom::Full;
+                let read = Read { body_sha256: known.state.body_sha256(), logged: known.logged, is_full };
+                self.duplicates.remember(&delivery.delivered(), original, read);
+            };
+            let binds = delivery.transmission.is_some() && bound.is_none();
+            let mut unit = delivery.again(original)?;
+            match room {
+                BodyRoom::At(sequence) => {
+                    let receipt = delivery.receipt();
+                    let keep = keep_body(organization, original.webhook, sequence, receipt, verified.clone());
+                    unit.events.insert(0, keep.event(&delivery.metadata)?);
+                    unit.body = Some(delivery.body(keep.owner()));
+                }
+                BodyRoom::Kept | BodyRoom::Full if !binds => {
+                    remember();
+                    return Ok(Came::Before(self.note_again(delivery, original).await?));
+                }
+                BodyRoom::Kept | BodyRoom::Full => {}
+            }
+            if binds {
                 delivery.bind(&mut unit)?;
             }
             match self.log.append(unit).await {
-                Ok(_) => return Ok(Some(Accepted { webhook, duplicate: true, phase: known.state.phase() })),
-                // The transmission was bound meanwhile: to the same body, or to another?
+                Ok(_) => {
+                    remember();
+                    return Ok(Came::Before(original.accepted()));
+                }
+                // Another body was kept, or the transmission bound, meanwhile: to this body, or to another?
                 Err(AppendError::Conflict) => {}
                 Err(error) => return Err(error.into()),
             }
         }
         Err(ReceiveError::Unavailable)
+    }
+
+    /// Logs that a webhook came again, or counts it beyond the rate.
+    async fn note_again(&self, delivery: &Delivery<'_>, original: Original) -> Result<Accepted, ReceiveError> {
+        let organization = delivery.organization();
+        let is_logged = self.duplicates.is_logged(&delivery.delivered());
+        let is_noted = !is_logged && self.duplicates.count(organization, original);
+        if !is_noted && self.log.append(delivery.again(original)?).await.is_err() {
+            // The first delivery is durable all the same, which is what the answer says.
+            self.duplicates.count(organization, original);
+        }
+        Ok(original.accepted())
+    }
+
+    /// Whether and where the body of a duplicate is kept.
+    pub(super) async fn room_for_body(
+        &self,
+        organization: OrganizationId,
+        known: &Known,
+        sha256: &str,
+    ) -> Result<BodyRoom, ReadError> {
+        if known.state.body_sha256() == sha256 {
+            return Ok(BodyRoom::Kept);
+        }
+        let kept = self.duplicate_bodies(organization, known.webhook).await?;
+        Ok(if kept.iter().any(|kept| kept.receipt.body_sha256 == sha256) {
+            BodyRoom::Kept
+        } else if kept.len() >= MAX_DUPLICATE_BODIES {
+            BodyRoom::Full
+        } else {
+            BodyRoom::At(i64::try_from(kept.len()).unwrap_or(i64::MAX) + 1)
+        })
     }
 
     /// Accepts what cannot be verified before a certificate is here. It takes a fresh id and no
@@ -223,7 +348,7 @@ impl Receiver {
             claims: &claims,
             sha256: &sha256,
         };
-        let event_webhook_id = WebhookId::derive(endpoint.provider.id, &identity(&claims, &sha256));
+        let event_webhook_id = webhook_id(endpoint, &claims, &sha256);
         let command = WebhookCommand::ReceiveUnverified { receipt: delivery.receipt(), event_webhook_id };
         let (first, new) = (Sequence::At(1), Webhook::default());
         let mut unit = unit(endpoint.organization, webhook, first, &new, command, &delivery.metadata)?;
@@ -246,13 +371,15 @@ impl Receiver {
             webhook = *webhook_id;
             stream = first(webhook).await?;
         }
-        let mut state = Webhook::default();
+        let (mut state, mut logged) = (Webhook::default(), 0);
         for recorded in &stream {
             if let Event::Webhook(event) = &recorded.event {
                 state.evolve(event);
+                logged += u32::from(matches!(event, WebhookEvent::DuplicateReceived { .. }));
             }
         }
-        Ok((!stream.is_empty()).then_some(Known { webhook, state }))
+        // What only counts duplicates is of a webhook that the log has lost.
+        Ok((state.phase() != Phase::Unknown).then_some(Known { webhook, state, logged }))
     }
 
     /// The digest of the body that a transmission is bound to.

@@ -7,6 +7,8 @@ mod accept;
 mod admission;
 mod answer;
 mod body;
+mod duplicate_bodies;
+mod duplicates;
 mod limits;
 pub mod paypal;
 mod rejections;
@@ -34,6 +36,8 @@ use unverified::WaitingRoom;
 pub use admission::Admission;
 pub use answer::WebhookAnswer;
 pub use body::{BodyBudget, BodyError, HeldBody, drain_body, read_body};
+pub use duplicate_bodies::{DuplicateBody, RedeliverError, RedeliverRequest, duplicate_body};
+pub use duplicates::{DuplicateCounter, Duplicates};
 pub use limits::{LimitWarner, Limits};
 pub use rejections::{RejectionCounter, Rejections};
 
@@ -101,6 +105,7 @@ pub struct Parts {
     pub log: Log,
     pub reader: Reader,
     pub rejections: Arc<Rejections>,
+    pub duplicates: Arc<Duplicates>,
     pub limits: Arc<Limits>,
     pub certificates: Arc<CertificateStore>,
     /// How old a transmission of PayPal may be.
@@ -116,6 +121,7 @@ pub struct Receiver {
     log: Log,
     reader: Reader,
     rejections: Arc<Rejections>,
+    duplicates: Arc<Duplicates>,
     limits: Arc<Limits>,
     certificates: Arc<CertificateStore>,
     unverified: Arc<WaitingRoom>,
@@ -127,10 +133,19 @@ pub struct Receiver {
 impl Receiver {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { directory, log, reader, rejections, limits, certificates, paypal_max_age, fresh, admission } =
-            parts;
-        let unverified = Arc::default();
-        Self { directory, log, reader, rejections, limits, certificates, unverified, paypal_max_age, fresh, admission }
+        Self {
+            directory: parts.directory,
+            log: parts.log,
+            reader: parts.reader,
+            rejections: parts.rejections,
+            duplicates: parts.duplicates,
+            limits: parts.limits,
+            certificates: parts.certificates,
+            unverified: Arc::default(),
+            paypal_max_age: parts.paypal_max_age,
+            fresh: parts.fresh,
+            admission: parts.admission,
+        }
     }
 
     /// The endpoint of that address, if there is one.
@@ -261,9 +276,9 @@ struct Judged {
     verdict: Result<Verdict, ReceiveError>,
 }
 
-/// What makes two deliveries the same event: the provider's id of it, or else the body.
-fn identity(claims: &Claims, sha256: &str) -> Vec<u8> {
-    claims.event_id.clone().unwrap_or_else(|| format!("sha256:{sha256}").into_bytes())
+/// The id of the webhook that a delivery is, as far as what it claims is true.
+fn webhook_id(endpoint: &Endpoint, claims: &Claims, sha256: &str) -> WebhookId {
+    WebhookId::derive(endpoint.provider.connection, &claims.identity(sha256))
 }
 
 /// `headers` are those that are kept, if they are.
@@ -285,6 +300,7 @@ fn receipt(
         headers_sha256: headers.map(|headers| hex::encode(Sha256::digest(headers))),
         content_type: content_type.map(|value| Label::from_bytes(value.as_bytes())),
         signature: claims.signature.clone(),
+        duplicate_of: None,
     }
 }
 
@@ -342,12 +358,5 @@ mod tests {
         headers.append("authorization", "Bearer t".parse().unwrap());
         headers.append("cookie", "s=1".parse().unwrap());
         assert_eq!(&kept_headers(&headers)[..], b"x-a:1\nx-a:\xff\n");
-    }
-
-    #[test]
-    fn an_event_without_an_id_is_known_by_its_body() {
-        let claims = Claims::default();
-        assert_eq!(identity(&claims, "aa"), b"sha256:aa");
-        assert_ne!(identity(&claims, "aa"), identity(&claims, "bb"));
     }
 }

@@ -13,7 +13,7 @@ const QUERY: &str = "{ conservation { organization { slug } received pending pro
     duplicates rejected difference differences webhookIds mismatchSince position checkedAt } }";
 
 /// Waits until the check of an organization is as wished.
-async fn checked_until(admin: &Actor<'_>, slug: &str, wished: impl Fn(&Value) -> bool) -> Value {
+pub async fn checked_until(admin: &Actor<'_>, slug: &str, wished: impl Fn(&Value) -> bool) -> Value {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let data = admin.data(QUERY, json!({})).await;

@@ -92,7 +92,7 @@ const FIELDS: &[(&str, Allowed, &str)] = &[
         "id webhookId createdAt updatedAt provider providerEventId eventType payload rawBody rawBodyBase64 bodySha256
          bodySize contentType headers bodyRemoval signatureReceived signatureValid status retryCount canRetry errorMessage receivedAt
          processedAt nextRetryAt deadLetteredAt duplicateCount bodyDiffers suspectedReplay flagged rejection attempts retries events
-         previousOfType stateAt(sequence: 1)",
+         previousOfType stateAt(sequence: 1) duplicateBodies duplicateOf",
     ),
 ];
 
@@ -134,6 +134,8 @@ const PARTS: &[(&str, &str)] = &[
     ("DeadLetterGroup", "provider errorMessage count oldest newest"),
     ("DeadLetterGroups", "groups total truncated"),
     ("BodyRemoval", "at kind reason position"),
+    ("DuplicateBody", "receivedAt bodySha256 bodySize contentType headers rawBody rawBodyBase64 bodyRemoval deliveredAs"),
+    ("DeliverDuplicatePayload", "webhook"),
     ("Header", "name value"),
     ("Histogram", "buckets total truncated countedFrom"),
     ("HistogramBucket", "start end pending processing success failed deadLettered rejected total"),
@@ -227,6 +229,7 @@ const MUTATIONS: &[(Allowed, &str)] = &[
         "retryWebhooks(input: {organizationId: $organization, filter: {text: \"none\"}, expectedCount: 0}) \
          { retriedCount }",
     ),
+    (Members, "deliverDuplicate(input: {webhookId: $webhook, bodySha256: \"00\"}) { webhook { id } }"),
     (Admins, "deleteProvider(input: {id: $provider}) { provider { id } }"),
     (
         Admins,
@@ -526,6 +529,9 @@ impl<'a> World<'a> {
             // user is still active.
             if may && (template.contains("retryWebhook(") || template.contains("eraseUser(")) {
                 assert_eq!(code(&answer), Some("CONFLICT"), "{name}: {answer:#}");
+            } else if may && template.contains("deliverDuplicate(") {
+                // None of its duplicates has that body.
+                assert_eq!(code(&answer), Some("BAD_USER_INPUT"), "{name}: {answer:#}");
             } else if may {
                 assert_eq!(code(&answer), None, "{name}: {template}: {answer:#}");
                 assert!(answer["data"].as_object().unwrap().values().all(|value| !value.is_null()), "{answer:#}");

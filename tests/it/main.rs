@@ -22,6 +22,7 @@ mod contract;
 mod deliveries;
 mod demo;
 mod directory;
+mod duplicates;
 mod edge;
 #[cfg(feature = "eventstore")]
 mod eventstore;

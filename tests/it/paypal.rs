@@ -17,7 +17,7 @@ use crate::signatures::app_with_certificates;
 
 const NAME: &str = "messageverificationcerts.paypal.com";
 
-async fn post(app: &TestApp, headers: Headers, body: impl Into<Vec<u8>>) -> (u16, Value) {
+pub async fn post(app: &TestApp, headers: Headers, body: impl Into<Vec<u8>>) -> (u16, Value) {
     let mut post = app.client.post(app.webhooks("acme", "paypal")).body(body.into());
     for (name, value) in headers {
         post = post.header(name, value);

@@ -92,6 +92,15 @@ pub async fn with_history() -> (TestApp, PgPool) {
         app.client.post(app.webhooks("acme", "github")).body("{}").send().await.unwrap();
     }
     let pool = app.database.superuser().await;
+    // Those beyond a rate are counted, and told a little later.
+    let told = "select coalesce(sum(case event_type when 'webhook.duplicate_received' then 1
+                                                    else (payload ->> 'count')::bigint end), 0)::bigint
+                from events where event_type in ('webhook.duplicate_received', 'webhook.duplicates_counted')";
+    let deadline = Instant::now() + PATIENCE;
+    while sqlx::query_scalar::<_, i64>(told).fetch_one(&pool).await.unwrap() < 300 {
+        assert!(Instant::now() < deadline, "duplicates are not told of");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     caught_up(&pool).await;
     (app, pool)
 }

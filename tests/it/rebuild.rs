@@ -299,6 +299,9 @@ impl Folded {
             "webhook.received" => drop(self.webhooks.insert(id, ("pending", 0))),
             "webhook.rejected" => drop(self.webhooks.insert(id, ("failed", 0))),
             "webhook.duplicate_received" => self.webhooks.get_mut(&id).unwrap().1 += 1,
+            "webhook.duplicates_counted" => {
+                self.webhooks.get_mut(&id).unwrap().1 += payload["count"].as_i64().unwrap();
+            }
             "webhook.attempt_started" => self.webhooks.get_mut(&id).unwrap().0 = "processing",
             "webhook.attempt_succeeded" => self.webhooks.get_mut(&id).unwrap().0 = "success",
             "webhook.attempt_failed" | "webhook.attempt_abandoned" => self.webhooks.get_mut(&id).unwrap().0 = "failed",

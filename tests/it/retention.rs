@@ -16,7 +16,7 @@ use crate::sink::Sink;
 pub const KEPT: &str = "select count(*) from webhook_bodies";
 
 /// A node that signs into a file of its own, as an auditor's needs it.
-async fn audited(retention: chrono::Duration) -> (TestApp, tempfile::TempDir) {
+pub async fn audited(retention: chrono::Duration) -> (TestApp, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("checkpoints.jsonl");
     let app = TestApp::with(|settings| {
@@ -38,7 +38,7 @@ pub async fn until(pool: &PgPool, sql: &str, wanted: i64) {
         .await;
 }
 
-async fn trail(actor: &Actor<'_>, action: &str) -> Vec<Value> {
+pub async fn trail(actor: &Actor<'_>, action: &str) -> Vec<Value> {
     let query = "query($action: String!) { organization(slug: \"acme\") { auditLog(filter: {action: $action}) {
                      nodes { resourceType resourceId userId changes } } } }";
     let mut data = actor.data(query, json!({ "action": action })).await;
@@ -46,7 +46,7 @@ async fn trail(actor: &Actor<'_>, action: &str) -> Vec<Value> {
 }
 
 /// An export made now, beside nobody, verifies by itself; and so does the store.
-fn holds(audited: &Audited) {
+pub fn holds(audited: &Audited) {
     let verified = audited.audit(&audited.database.url, &["verify"]);
     assert!(verified.status.success(), "{}", told_by(&verified));
     let exported = audited.audit(&audited.database.url, &["export", "acme", "--out", "acme.jsonl"]);

@@ -1,7 +1,13 @@
 //! GitHub: `X-Hub-Signature-256: sha256=<hex HMAC-SHA256 of the raw body>`.
 //!
 //! <https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries>. The older
-//! SHA-1 header is ignored. The delivery id and the event's name are headers that are not signed.
+//! SHA-1 header is ignored. The delivery id, the hook's id and the event's name are headers that are not
+//! signed.
+//!
+//! `X-GitHub-Delivery` names the event: GitHub's REST API says of this GUID that it is "shared with all
+//! deliveries for all webhooks that subscribe to this event", and two apps of one repository get different
+//! payloads under it (<https://github.com/github/docs/issues/32822>). So `X-GitHub-Hook-ID` belongs to the
+//! identity. A redelivery repeats both.
 
 use super::{Active, Claims, Refusal, Unverified, header_bytes, header_label, hex32, required, signature_label};
 use crate::webhook::SignatureMatch;
@@ -11,6 +17,7 @@ const SIGNATURE: &str = "x-hub-signature-256";
 pub(super) fn claims(request: Unverified<'_>) -> Claims {
     Claims {
         event_id: header_bytes(request.headers, "x-github-delivery"),
+        subscription: header_bytes(request.headers, "x-github-hook-id"),
         event_type: header_label(request.headers, "x-github-event"),
         signature: signature_label(request.headers, SIGNATURE),
     }

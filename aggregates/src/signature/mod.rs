@@ -23,7 +23,7 @@ pub use certificate::{CertificateError, Certificates, Found, SigningCertificate,
 pub use paypal::CertificateUrl;
 
 use crate::webhook::{RejectionReason, SignatureMatch, SignatureScheme};
-use crate::{Label, ProviderId, ProviderName};
+use crate::{EventIdentity, Label, ProviderId, ProviderName};
 
 /// How far a signed timestamp may be from our clock, either way.
 /// Stripe and Standard Webhooks both name five minutes.
@@ -54,13 +54,24 @@ pub struct SigningSecret {
 /// What a request says of itself, before anyone knows whether it is true.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
-    /// The provider's own event id, raw: the identity that deduplicates.
+    /// The provider's own event id, raw.
     pub event_id: Option<Vec<u8>>,
+    /// What tells deliveries apart that share an event id, each an event of its own.
+    pub subscription: Option<Vec<u8>>,
     pub event_type: Option<Label>,
     pub signature: Option<Label>,
 }
 
 impl Claims {
+    /// What deduplicates: the provider's id of the event, or else the body.
+    #[must_use]
+    pub fn identity(&self, body_sha256: &str) -> EventIdentity {
+        match &self.event_id {
+            Some(event) => EventIdentity { event: event.clone(), subscription: self.subscription.clone() },
+            None => EventIdentity { event: format!("sha256:{body_sha256}").into_bytes(), subscription: None },
+        }
+    }
+
     /// The event id as people see it.
     #[must_use]
     pub fn event_id_label(&self) -> Option<Label> {
@@ -385,6 +396,13 @@ mod tests {
             assert!(check_secret(ProviderName::Github, bad).is_err(), "{bad:?}");
         }
         assert!(check_secret(ProviderName::Github, "It's a Secret to Everybody").is_ok());
+    }
+
+    #[test]
+    fn an_event_without_an_id_is_known_by_its_body() {
+        let claims = Claims::default();
+        assert_eq!(claims.identity("aa").event, b"sha256:aa");
+        assert_ne!(claims.identity("aa"), claims.identity("bb"));
     }
 
     #[test]

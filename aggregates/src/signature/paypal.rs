@@ -4,6 +4,10 @@
 //! at `PAYPAL-CERT-URL`, which is a stranger's text until [`CertificateUrl`] has read it and
 //! [`certificate`](super::certificate) has checked the chain. The webhook id is ours: PayPal gives it
 //! when the webhook is set up, and it stands where other providers have a secret.
+//!
+//! The `WH-…` id in the body names the notification of an event. PayPal can send one to several webhook ids
+//! (<https://developer.paypal.com/docs/api/webhooks/v1/#webhooks-events_resend>), each as a transmission with
+//! an id of its own; it is one event all the same.
 
 use chrono::{DateTime, Utc};
 use secrecy::ExposeSecret as _;
@@ -74,6 +78,7 @@ pub(super) fn claims(request: Unverified<'_>) -> Claims {
     let found = id_and("event_type", request.body);
     Claims {
         event_id: found.id.filter(|id| !id.is_empty()).map(String::into_bytes),
+        subscription: None,
         event_type: found.kind.as_deref().map(Label::new),
         signature: signature_label(request.headers, SIGNATURE),
     }

@@ -2,6 +2,11 @@
 //!
 //! <https://shopify.dev/docs/apps/build/webhooks/subscribe/https>. Webhook id and topic are headers
 //! that are not signed.
+//!
+//! `X-Shopify-Webhook-Id` is of one delivery to one subscription, and repeated when that is sent again;
+//! `X-Shopify-Event-Id` is what several subscriptions, also of one topic, share
+//! (<https://shopify.dev/docs/apps/build/webhooks/ignore-duplicates>). So the former alone tells deliveries
+//! apart, also those of several shops.
 
 use super::{Active, Claims, Refusal, Unverified, base64_bytes, header_bytes, header_label, required, signature_label};
 use crate::webhook::SignatureMatch;
@@ -11,6 +16,7 @@ const SIGNATURE: &str = "x-shopify-hmac-sha256";
 pub(super) fn claims(request: Unverified<'_>) -> Claims {
     Claims {
         event_id: header_bytes(request.headers, "x-shopify-webhook-id"),
+        subscription: None,
         event_type: header_label(request.headers, "x-shopify-topic"),
         signature: signature_label(request.headers, SIGNATURE),
     }

@@ -4,6 +4,9 @@
 //! <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>.
 //! `v1,` is the base64 of HMAC-SHA256 keyed by the base64 after `whsec_`; `v1a,` is the base64 of an
 //! ed25519 signature under the key that is the base64 after `whpk_`.
+//!
+//! `webhook-id` names the message and is the same when it is sent again, also to another endpoint of the
+//! same receiver: one message is one event. It is signed.
 
 use ed25519_dalek::{Signature, VerifyingKey};
 use http::HeaderMap;
@@ -59,6 +62,7 @@ pub(super) fn claims(request: Unverified<'_>) -> Claims {
     let names = names(request.headers);
     Claims {
         event_id: header_bytes(request.headers, names.id),
+        subscription: None,
         event_type: id_and_type(request.body).kind.as_deref().map(Label::new),
         signature: signature_label(request.headers, names.signature),
     }

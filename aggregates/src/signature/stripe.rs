@@ -3,6 +3,10 @@
 //!
 //! <https://docs.stripe.com/webhooks/signature>. `v0` and unknown schemes are ignored. The event id
 //! and type stand in the signed body.
+//!
+//! An `evt_…` id names the event: an account's and a Connect endpoint at one URL, or two endpoints of
+//! different API versions, get it under one id, and it is one webhook. Where their bodies differ, the second
+//! is kept as a duplicate with a different body.
 
 use super::fields::id_and_type;
 use super::{Active, Claims, MAX_SIGNATURES, Refusal, Unverified, hex32, required, signature_label, unix_seconds};
@@ -15,6 +19,7 @@ pub(super) fn claims(request: Unverified<'_>) -> Claims {
     let found = id_and_type(request.body);
     Claims {
         event_id: found.id.filter(|id| !id.is_empty()).map(String::into_bytes),
+        subscription: None,
         event_type: found.kind.as_deref().map(Label::new),
         signature: signature_label(request.headers, SIGNATURE),
     }

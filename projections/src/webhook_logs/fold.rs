@@ -20,8 +20,15 @@ pub(super) struct Change<'a> {
     pub(super) state: Option<State>,
     /// Set where it turned out to be another delivery of a known webhook: the row goes.
     pub(super) merged: bool,
-    /// Positions of its duplicates, and whether each had another body.
-    pub(super) duplicates: Vec<(i64, bool)>,
+    pub(super) duplicates: Vec<Duplicates>,
+}
+
+/// Duplicates that one event tells of.
+pub(super) struct Duplicates {
+    pub(super) position: i64,
+    pub(super) count: u64,
+    /// One of them had another body.
+    pub(super) differ: bool,
 }
 
 pub(super) struct First<'a> {
@@ -119,7 +126,7 @@ pub fn state_after(events: &[RecordedEvent]) -> Option<WebhookState> {
         next_retry_at: state.next_retry_at,
         dead_lettered_at: state.dead_lettered_at,
         duplicate_count: count(&change.duplicates),
-        body_differs: change.duplicates.iter().any(|(_, differs)| *differs),
+        body_differs: differ(&change.duplicates),
     })
 }
 
@@ -136,8 +143,7 @@ impl<'a> Fold<'a> {
         self.attempts.note(recorded, event);
         self.tally.note(recorded, event);
         let key = (recorded.organization.uuid(), recorded.aggregate_id);
-        // Streams of these two hold no webhook.
-        if matches!(event, WebhookEvent::Identified { .. } | WebhookEvent::TransmissionBound { .. }) {
+        if is_of_no_webhook(event) {
             return;
         }
         let change = self.changes.entry(key).or_insert_with(|| Change {
@@ -188,14 +194,20 @@ impl<'a> Fold<'a> {
                 }
             }
             WebhookEvent::Merged { into: _ } => change.merged = true,
-            WebhookEvent::Identified { .. } | WebhookEvent::TransmissionBound { .. } => {}
+            WebhookEvent::Identified { .. }
+            | WebhookEvent::TransmissionBound { .. }
+            | WebhookEvent::DuplicateBodyKept { .. } => {}
             WebhookEvent::Rejected { receipt, reason, detail } => {
                 change.first = first(receipt, false, Some(*reason));
                 let error = Some(rejection(*reason, detail));
                 change.state = Some(State { error, ..State::at(WebhookStatus::Failed, 0) });
             }
             WebhookEvent::DuplicateReceived { body_differs, .. } => {
-                change.duplicates.push((recorded.position, *body_differs));
+                change.duplicates.push(Duplicates { position: recorded.position, count: 1, differ: *body_differs });
+            }
+            WebhookEvent::DuplicatesCounted { count, differing, since: _ } => {
+                let (count, differ) = (*count, *differing > 0);
+                change.duplicates.push(Duplicates { position: recorded.position, count, differ });
             }
             WebhookEvent::AttemptStarted { attempt } => {
                 change.state = Some(State::at(WebhookStatus::Processing, *attempt));
@@ -228,10 +240,25 @@ impl<'a> Fold<'a> {
     }
 }
 
+/// Whether its stream holds no webhook.
+fn is_of_no_webhook(event: &WebhookEvent) -> bool {
+    matches!(
+        event,
+        WebhookEvent::Identified { .. }
+            | WebhookEvent::TransmissionBound { .. }
+            | WebhookEvent::DuplicateBodyKept { .. }
+    )
+}
+
 pub(super) fn rejection(reason: RejectionReason, detail: &Label) -> String {
     format!("{}: {}", reason.as_str(), detail.as_str())
 }
 
-pub(super) fn count(duplicates: &[(i64, bool)]) -> i32 {
-    i32::try_from(duplicates.len()).unwrap_or(i32::MAX)
+pub(super) fn count(duplicates: &[Duplicates]) -> i32 {
+    let count = duplicates.iter().fold(0_u64, |sum, told| sum.saturating_add(told.count));
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+pub(super) fn differ(duplicates: &[Duplicates]) -> bool {
+    duplicates.iter().any(|told| told.differ)
 }

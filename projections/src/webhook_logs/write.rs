@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::find;
-use super::fold::{Change, First, Fold, State, VerifiedLater, count};
+use super::fold::{Change, First, Fold, State, VerifiedLater, count, differ};
 
 impl Fold<'_> {
     /// Writes what the batch came to.
@@ -235,7 +235,7 @@ impl<'a> Made<'a> {
         self.received_at.push(*at);
         self.updated_at.push(change.last_at);
         self.duplicates.push(count(&change.duplicates));
-        self.body_differs.push(change.duplicates.iter().any(|(_, differs)| *differs));
+        self.body_differs.push(differ(&change.duplicates));
         self.rejection.push(rejection.map(RejectionReason::as_str));
         self.replay_key.push(replay_key(first));
         self.state.push(change.state.as_ref());
@@ -281,14 +281,14 @@ async fn update(connection: &mut PgConnection, mut moved: Vec<Changed<'_>>) -> R
         positions.push(change.last_position);
         at.push(change.last_at);
         duplicates.push(count(&change.duplicates));
-        differs.push(change.duplicates.iter().any(|(_, differs)| *differs));
+        differs.push(differ(&change.duplicates));
         states.push(change.state.as_ref());
     }
     sqlx::query(
         "with moved as (
          update webhook_logs w
          set applied_position = n.last_position, updated_at = n.last_at,
-             duplicate_count = w.duplicate_count + n.duplicates, body_differs = w.body_differs or n.differs,
+             duplicate_count = least(w.duplicate_count::bigint + n.duplicates, 2147483647)::int, body_differs = w.body_differs or n.differs,
              status = coalesce(n.status, w.status), retry_count = coalesce(n.retry_count, w.retry_count),
              error_message = case when n.keeps_error then w.error_message else n.error end,
              rejection = coalesce(n.rejection, w.rejection),
@@ -351,7 +351,7 @@ async fn drop_counted_duplicates(connection: &mut PgConnection, moved: &mut [Cha
     let applied: HashMap<(Uuid, Uuid), i64> = rows.into_iter().map(|(o, w, position)| ((o, w), position)).collect();
     for (key, change) in moved {
         if let Some(applied) = applied.get(key) {
-            change.duplicates.retain(|(position, _)| position > applied);
+            change.duplicates.retain(|told| told.position > *applied);
         }
     }
     Ok(())

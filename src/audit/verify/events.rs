@@ -57,7 +57,10 @@ impl Digests {
 /// Whether a request belongs to such an event.
 #[must_use]
 pub(crate) fn has_request(event_type: &str) -> bool {
-    matches!(event_type, "webhook.received" | "webhook.received_unverified" | "webhook.rejected")
+    matches!(
+        event_type,
+        "webhook.received" | "webhook.received_unverified" | "webhook.rejected" | "webhook.duplicate_body_kept"
+    )
 }
 
 /// Checks events one after another.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use chrono::Utc;
 use futures::StreamExt as _;
 use hookledger_aggregates::retention::RetentionEvent;
-use hookledger_aggregates::signature::{CertificateUrl, Refusal, Unverified, Verdict, verify};
+use hookledger_aggregates::signature::{CertificateUrl, Refusal, Unverified, Verdict, claims, verify};
 use hookledger_aggregates::webhook::{
     Receipt, RejectionReason, SignatureMatch, Webhook, WebhookCommand, WebhookError, WebhookEvent,
 };
@@ -19,10 +19,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::super::Receiver;
-use super::super::accept::{Known, replayed};
+use super::super::accept::{BodyRoom, Known, replayed};
+use super::super::duplicate_bodies::keep_body;
 use super::super::units::{UnitError, unit};
+use super::super::webhook_id;
 use super::fetch::{Fetch, FetchError};
-use crate::log::{AppendError, LogPosition, MonthlyLimit, NewEvent, RawRequest, ReadError, Sequence, Unit};
+use crate::log::{AppendError, Body, LogPosition, MonthlyLimit, NewEvent, RawRequest, ReadError, Sequence, Unit};
 
 /// How often what other nodes or an earlier start left is looked for.
 const POLL: Duration = Duration::from_secs(5);
@@ -215,9 +217,15 @@ impl Verifier {
                 .fail(&waiting, refuse(RejectionReason::SignatureInvalid, "the body is not kept any more"))
                 .await;
         };
-        let RawRequest { headers, body } = raw;
-        let headers = header_map(&headers);
-        let request = Unverified { headers: &headers, body: &body };
+        let headers = header_map(&raw.headers);
+        let raw = &raw;
+        let request = Unverified { headers: &headers, body: &raw.body };
+        // Another connection is another sender, to whom it was not sent.
+        let claims = claims(receipt.provider, request);
+        if webhook_id(&endpoint, &claims, &receipt.body_sha256) != waiting.event_webhook_id {
+            let refusal = refuse(RejectionReason::ProviderDisabled, "the provider was deleted meanwhile");
+            return self.fail(&waiting, refusal).await;
+        }
         let secrets = endpoint.provider.secrets.as_deref().unwrap_or_default();
         // As of its receipt: it did not become stale by waiting for us.
         let at = recorded.recorded_at;
@@ -233,7 +241,7 @@ impl Verifier {
                 let transmission = verified.transmission().map(|id| TransmissionId::derive(receipt.provider_id, id));
                 let matched = verified.into_match(receipt.provider_id);
                 for _ in 0..TRIES {
-                    match self.decide(&waiting, receipt, matched.clone(), transmission, endpoint.limit).await {
+                    match self.decide(&waiting, receipt, raw, matched.clone(), transmission, endpoint.limit).await {
                         Err(VerifyError::Append(AppendError::Conflict)) => {}
                         Err(VerifyError::Append(AppendError::OverLimit(used))) => {
                             if let Some(limit) = endpoint.limit {
@@ -255,6 +263,7 @@ impl Verifier {
         &self,
         waiting: &Waiting<'_>,
         receipt: &Receipt,
+        raw: &RawRequest,
         verified: SignatureMatch,
         transmission: Option<TransmissionId>,
         limit: Option<MonthlyLimit>,
@@ -272,10 +281,17 @@ impl Verifier {
             return self.fail(waiting, replayed()).await;
         }
         let (system, at) = (Metadata::default(), Sequence::At);
-        let mut events = Vec::new();
+        let (mut events, mut kept) = (Vec::new(), None);
         let known = receiver.known(organization, waiting.event_webhook_id).await?;
         let is_new = known.is_none();
-        if let Some(Known { webhook, state }) = known {
+        if let Some(known) = known {
+            if let BodyRoom::At(sequence) = receiver.room_for_body(organization, &known, &receipt.body_sha256).await? {
+                let keep = keep_body(organization, known.webhook, sequence, receipt.clone(), verified);
+                events.push(keep.event(&system)?);
+                let (headers, body) = (raw.headers.clone().into(), raw.body.clone().into());
+                kept = Some(Body { organization, webhook: keep.owner(), headers, body });
+            }
+            let Known { webhook, state, .. } = known;
             let (body_sha256, body_size) = (receipt.body_sha256.clone(), receipt.body_size);
             for event in state.decide(WebhookCommand::ReceiveDuplicate { body_sha256, body_size })? {
                 events.push(NewEvent::of(organization, webhook.uuid(), Sequence::End, &event, &system)?);
@@ -283,7 +299,7 @@ impl Verifier {
             for event in waiting.state.decide(WebhookCommand::Merge { into: webhook })? {
                 events.push(NewEvent::of(organization, waiting.webhook.uuid(), at(2), &event, &system)?);
             }
-            // What is kept of a duplicate is that it came, never its body: nobody would find it to erase it.
+            // A body that differs is kept with the others, where it is found to be erased; nobody would find it here.
             let position = waiting.recorded.position;
             let gone =
                 RetentionEvent::BodyErased { position, reason: Some(Label::new("another delivery of a webhook")) };
@@ -301,6 +317,7 @@ impl Verifier {
         }
         let mut unit = Unit::new(events);
         unit.limit = limit.filter(|_| is_new);
+        unit.body = kept;
         self.append(unit).await?;
         Ok(Outcome::Done)
     }

@@ -1,0 +1,159 @@
+//! Bodies of duplicates that differ from the webhook's own: kept, and delivered when a person says so.
+//!
+//! They are events of a stream of their own, one for each, whose sequences bound how many there are. Only
+//! requests that verified come here; they have no other right to be kept than that.
+
+use hookledger_aggregates::access::AccessEvent;
+use hookledger_aggregates::webhook::{
+    MAX_DUPLICATE_BODIES, Receipt, SignatureMatch, Webhook, WebhookCommand, WebhookEvent,
+};
+use hookledger_aggregates::{DuplicateBodiesId, Event, Label, Metadata, OrganizationId, RecordedEvent, WebhookId};
+
+use super::Receiver;
+use super::units::{UnitError, unit};
+use crate::log::{AppendError, Body, LogPosition, NewEvent, ReadError, Sequence};
+
+/// A body of a duplicate, as the log tells of it.
+#[derive(Clone, Debug)]
+pub struct DuplicateBody {
+    pub receipt: Receipt,
+    pub verified: SignatureMatch,
+    /// Where its bytes are found.
+    pub received: LogPosition,
+    pub received_at: chrono::DateTime<chrono::Utc>,
+}
+
+/// The body that an event tells of.
+#[must_use]
+pub fn duplicate_body(recorded: RecordedEvent) -> Option<DuplicateBody> {
+    let Event::Webhook(WebhookEvent::DuplicateBodyKept { receipt, verified, webhook_id: _ }) = recorded.event else {
+        return None;
+    };
+    let received = LogPosition { partition: recorded.partition, position: recorded.position };
+    Some(DuplicateBody { receipt, verified, received, received_at: recorded.recorded_at })
+}
+
+/// A body that is to be kept.
+pub(super) struct Keep {
+    organization: OrganizationId,
+    stream: DuplicateBodiesId,
+    sequence: i64,
+    event: WebhookEvent,
+}
+
+/// Keeps the body of a duplicate at that sequence among the webhook's.
+pub(super) fn keep_body(
+    organization: OrganizationId,
+    webhook_id: WebhookId,
+    sequence: i64,
+    receipt: Receipt,
+    verified: SignatureMatch,
+) -> Keep {
+    let event = WebhookEvent::DuplicateBodyKept { receipt, webhook_id, verified };
+    Keep { organization, stream: DuplicateBodiesId::of(webhook_id), sequence, event }
+}
+
+impl Keep {
+    /// The event, which has to be the first of its unit: there the body is looked for.
+    pub(super) fn event(&self, metadata: &Metadata) -> Result<NewEvent, serde_json::Error> {
+        NewEvent::of(self.organization, self.stream.uuid(), Sequence::At(self.sequence), &self.event, metadata)
+    }
+
+    /// Under which id the body lies.
+    pub(super) fn owner(&self) -> WebhookId {
+        WebhookId::new(self.stream.uuid())
+    }
+}
+
+/// Why a duplicate's body is not delivered.
+#[derive(Debug, thiserror::Error)]
+pub enum RedeliverError {
+    #[error("no duplicate of this webhook has such a body")]
+    NotFound,
+    #[error("the body of this duplicate is not kept any more: it cannot be delivered")]
+    Gone,
+    #[error("this body was delivered already, as webhook {0}: retry that one")]
+    Delivered(WebhookId),
+    #[error("the provider is not connected any more")]
+    NotConnected,
+    #[error("the organization's limit of webhooks this month is used up")]
+    LimitReached,
+    #[error(transparent)]
+    Append(AppendError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    #[error("what was decided cannot be appended: {0}")]
+    Decide(String),
+}
+
+impl From<UnitError> for RedeliverError {
+    fn from(error: UnitError) -> Self {
+        Self::Decide(error.to_string())
+    }
+}
+
+impl Receiver {
+    /// The bodies of a webhook's duplicates that differ from its own and from each other.
+    pub(super) async fn duplicate_bodies(
+        &self,
+        organization: OrganizationId,
+        webhook: WebhookId,
+    ) -> Result<Vec<DuplicateBody>, ReadError> {
+        let stream = DuplicateBodiesId::of(webhook).uuid();
+        let most = i64::try_from(MAX_DUPLICATE_BODIES).unwrap_or(i64::MAX);
+        let events = self.reader.stream(organization, "webhook", stream, most).await?;
+        Ok(events.into_iter().filter_map(duplicate_body).collect())
+    }
+
+    /// Makes a webhook of its own of a duplicate's body. Its id is that body's, so that nobody has it
+    /// delivered twice; what else is done with it is done to that webhook.
+    ///
+    /// # Errors
+    /// [`RedeliverError`]; nothing was appended then.
+    pub async fn redeliver(&self, request: RedeliverRequest<'_>) -> Result<(WebhookId, LogPosition), RedeliverError> {
+        let RedeliverRequest { organization, webhook: original, body_sha256, reason, by } = request;
+        let kept = self.duplicate_bodies(organization, original).await?;
+        let kept = kept.into_iter().find(|kept| kept.receipt.body_sha256 == body_sha256);
+        let Some(DuplicateBody { receipt, verified, received, .. }) = kept else {
+            return Err(RedeliverError::NotFound);
+        };
+        let endpoint = self.directory.endpoint_of(organization, receipt.provider_id);
+        let endpoint = endpoint.ok_or(RedeliverError::NotConnected)?;
+        let raw = self.reader.body_at(organization, received.position).await?.ok_or(RedeliverError::Gone)?;
+        let webhook = WebhookId::of_duplicate(original, body_sha256);
+        let receipt = Receipt { duplicate_of: Some(original), ..receipt };
+        let command = WebhookCommand::Receive { receipt, verified };
+        let mut unit = unit(organization, webhook, Sequence::At(1), &Webhook::default(), command, by)?;
+        let asked =
+            AccessEvent::DuplicateDelivered { body_sha256: body_sha256.to_owned(), delivered_as: webhook, reason };
+        unit.events.push(NewEvent::of(organization, original.uuid(), Sequence::End, &asked, by)?);
+        unit.body = Some(Body { organization, webhook, headers: raw.headers.into(), body: raw.body.into() });
+        unit.limit = endpoint.limit;
+        match self.log.append(unit).await {
+            Ok(appended) => {
+                if let Some((limit, used)) = endpoint.limit.zip(appended.used) {
+                    self.limits.note(organization, limit, used);
+                }
+                Ok((webhook, appended.last))
+            }
+            Err(AppendError::Conflict) => Err(RedeliverError::Delivered(webhook)),
+            Err(AppendError::OverLimit(_)) => Err(RedeliverError::LimitReached),
+            Err(error) => Err(RedeliverError::Append(error)),
+        }
+    }
+}
+
+/// Has a duplicate's body delivered.
+#[derive(Clone, Debug)]
+pub struct RedeliverRequest<'a> {
+    pub organization: OrganizationId,
+    /// The webhook that it is a duplicate of.
+    pub webhook: WebhookId,
+    /// In hex.
+    pub body_sha256: &'a str,
+    pub reason: Option<Label>,
+    /// Who asks.
+    pub by: &'a Metadata,
+}

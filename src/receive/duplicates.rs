@@ -1,0 +1,435 @@
+//! Duplicates: which webhooks they are of, remembered, so that a flood of one webhook asks the database
+//! nothing; and how many there were beyond a rate, counted instead of logged one by one.
+//!
+//! A duplicate's answer promises that the first delivery is durable, and that it was before it was ever
+//! remembered here. So a count may follow the answer: a crash loses a count, and never a webhook.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use governor::{DefaultKeyedRateLimiter, RateLimiter};
+use hookledger_aggregates::webhook::{Phase, WebhookEvent};
+use hookledger_aggregates::{Metadata, OrganizationId, ProviderId, TransmissionId, WebhookId};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::log::{Log, NewEvent, Sequence, Unit};
+use crate::rate::Rate;
+
+/// Duplicates of one endpoint that are logged at once, and then per second.
+const LOGGED: Rate = Rate::new(120, Duration::from_millis(50));
+/// Duplicates of one webhook that are logged before all others of it are counted.
+const LOGGED_EACH: u32 = 8;
+/// Webhooks that are remembered: at least so many, and at most twice as many.
+const REMEMBERED: usize = 8_192;
+/// Bodies and transmissions that are remembered of one webhook.
+const KNOWN_EACH: usize = 32;
+/// After so long it is read again how a webhook stands, by one of those who ask.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// Webhooks whose duplicates are counted at the same time; beyond it they are logged.
+const COUNTED: usize = 8_192;
+/// A count goes to the log after so long, later and later while more come, so that no stream grows long.
+const FIRST_REPORT: Duration = Duration::from_secs(2);
+const LAST_REPORT: Duration = Duration::from_secs(300);
+/// How often it is looked which counts are due.
+const TICK: Duration = Duration::from_millis(500);
+
+/// What is remembered of a webhook that duplicates came of.
+#[derive(Clone, Debug)]
+struct Remembered {
+    webhook: WebhookId,
+    phase: Phase,
+    body_sha256: String,
+    /// Digests of other bodies that are kept.
+    others: Vec<String>,
+    /// As many others are kept as may be.
+    is_full: bool,
+    /// Transmissions that are bound to a body.
+    transmissions: Vec<(TransmissionId, String)>,
+    logged: u32,
+    looked_at: Instant,
+}
+
+impl Remembered {
+    fn knows(&self, body_sha256: &str, transmission: Option<TransmissionId>) -> bool {
+        let knows_body =
+            self.is_full || self.body_sha256 == body_sha256 || self.others.iter().any(|other| other == body_sha256);
+        let bound = |id| self.transmissions.iter().any(|(known, sha256)| *known == id && sha256 == body_sha256);
+        knows_body && transmission.is_none_or(bound)
+    }
+}
+
+/// A delivery as far as it matters here.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Delivered<'a> {
+    pub(super) provider: ProviderId,
+    /// The id of its event.
+    pub(super) event: WebhookId,
+    pub(super) body_sha256: &'a str,
+    pub(super) transmission: Option<TransmissionId>,
+}
+
+/// Whether a delivery is a duplicate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// All that its answer needs is remembered.
+    Duplicate(Original),
+    /// It most likely is, and the log has to be read.
+    Again,
+    Unknown,
+}
+
+/// Which webhook a delivery is a duplicate of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Original {
+    pub(super) webhook: WebhookId,
+    pub(super) phase: Phase,
+    pub(super) body_differs: bool,
+}
+
+/// What the log says of a webhook.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Read<'a> {
+    /// That of its own body.
+    pub(super) body_sha256: &'a str,
+    /// So many of its duplicates are in the log by themselves, at least.
+    pub(super) logged: u32,
+    /// As many bodies of duplicates are kept as may be.
+    pub(super) is_full: bool,
+}
+
+#[derive(Debug)]
+struct Count {
+    all: u64,
+    differing: u64,
+    since: DateTime<Utc>,
+    due: Instant,
+    /// The time between reports.
+    every: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Those that were asked for lately, and those of before. The latter go when the former are many.
+    recent: HashMap<WebhookId, Remembered>,
+    before: HashMap<WebhookId, Remembered>,
+    counts: HashMap<(OrganizationId, WebhookId), Count>,
+}
+
+impl Known {
+    fn of(&mut self, event: WebhookId) -> Option<&mut Remembered> {
+        if let Some(found) = self.before.remove(&event) {
+            self.put(event, found);
+        }
+        self.recent.get_mut(&event)
+    }
+
+    fn put(&mut self, event: WebhookId, remembered: Remembered) {
+        if self.recent.len() >= REMEMBERED {
+            self.before = std::mem::take(&mut self.recent);
+        }
+        self.recent.insert(event, remembered);
+    }
+}
+
+/// Shared by requests and by the [`DuplicateCounter`].
+#[derive(Debug)]
+pub struct Duplicates {
+    limiter: DefaultKeyedRateLimiter<ProviderId>,
+    known: Mutex<Known>,
+    /// There is no room for more counts.
+    full: Notify,
+}
+
+impl Default for Duplicates {
+    fn default() -> Self {
+        Self { limiter: RateLimiter::keyed(LOGGED.quota()), known: Mutex::default(), full: Notify::new() }
+    }
+}
+
+impl Duplicates {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is remembered of a delivery. Now and then one who asks is to read again how the webhook stands.
+    pub(super) fn look(&self, delivered: &Delivered<'_>) -> Look {
+        let mut known = self.known();
+        let Some(remembered) = known.of(delivered.event) else { return Look::Unknown };
+        if !remembered.knows(delivered.body_sha256, delivered.transmission) {
+            return Look::Again;
+        }
+        if remembered.looked_at.elapsed() > LOOK_AGAIN {
+            remembered.looked_at = Instant::now();
+            return Look::Again;
+        }
+        let body_differs = remembered.body_sha256 != delivered.body_sha256;
+        Look::Duplicate(Original { webhook: remembered.webhook, phase: remembered.phase, body_differs })
+    }
+
+    /// Remembers what was just read: that the log has the webhook, with this body or as many as it may
+    /// have.
+    pub(super) fn remember(&self, delivered: &Delivered<'_>, original: Original, read: Read<'_>) {
+        let Read { body_sha256, logged, is_full } = read;
+        let mut known = self.known();
+        if known.of(delivered.event).is_none() {
+            let new = Remembered {
+                webhook: original.webhook,
+                phase: original.phase,
+                body_sha256: body_sha256.to_owned(),
+                others: Vec::new(),
+                is_full,
+                transmissions: Vec::new(),
+                logged,
+                looked_at: Instant::now(),
+            };
+            known.put(delivered.event, new);
+        }
+        let Some(remembered) = known.of(delivered.event) else { return };
+        (remembered.phase, remembered.looked_at) = (original.phase, Instant::now());
+        remembered.is_full |= is_full;
+        if !is_full && original.body_differs && !remembered.others.iter().any(|other| other == delivered.body_sha256) {
+            keep_last(&mut remembered.others, delivered.body_sha256.to_owned());
+        }
+        if let Some(transmission) = delivered.transmission
+            && !remembered.transmissions.iter().any(|(id, _)| *id == transmission)
+        {
+            keep_last(&mut remembered.transmissions, (transmission, delivered.body_sha256.to_owned()));
+        }
+    }
+
+    /// The log has no such webhook: it lost its end, if this is remembered.
+    pub(super) fn forget(&self, event: WebhookId) {
+        let mut known = self.known();
+        known.recent.remove(&event);
+        known.before.remove(&event);
+    }
+
+    /// Whether one more duplicate is logged by itself; otherwise it is to be counted.
+    pub(super) fn is_logged(&self, delivered: &Delivered<'_>) -> bool {
+        let mut known = self.known();
+        let Some(remembered) = known.of(delivered.event) else { return true };
+        if remembered.logged >= LOGGED_EACH || self.limiter.check_key(&delivered.provider).is_err() {
+            return false;
+        }
+        remembered.logged += 1;
+        true
+    }
+
+    /// Counts a duplicate that is not logged by itself; false where there is no room for that.
+    pub(super) fn count(&self, organization: OrganizationId, original: Original) -> bool {
+        let key = (organization, original.webhook);
+        let counted = self.add(key, 1, u64::from(original.body_differs), Utc::now());
+        if counted {
+            metrics::counter!("hookledger_duplicates_counted_total").increment(1);
+        } else {
+            self.full.notify_one();
+        }
+        counted
+    }
+
+    fn add(&self, key: (OrganizationId, WebhookId), all: u64, differing: u64, since: DateTime<Utc>) -> bool {
+        let mut known = self.known();
+        if known.counts.len() >= COUNTED && !known.counts.contains_key(&key) {
+            return false;
+        }
+        let (due, every) = (Instant::now() + FIRST_REPORT, FIRST_REPORT);
+        let count = known.counts.entry(key).or_insert(Count { all: 0, differing: 0, since, due, every });
+        if count.all == 0 {
+            count.since = since;
+        }
+        count.all += all;
+        count.differing += differing;
+        count.since = count.since.min(since);
+        true
+    }
+
+    /// Takes the counts that are due, or all. Of a webhook of which more come the next is due later; one
+    /// of which none came is not watched any more.
+    fn take(&self, all: bool) -> Vec<((OrganizationId, WebhookId), Told)> {
+        let (mut known, now) = (self.known(), Instant::now());
+        let mut taken = Vec::new();
+        known.counts.retain(|key, count| {
+            if count.due > now && !all {
+                return true;
+            }
+            if count.all == 0 {
+                return false;
+            }
+            taken.push((*key, Told { all: count.all, differing: count.differing, since: count.since }));
+            (count.all, count.differing) = (0, 0);
+            count.every = (count.every * 2).min(LAST_REPORT);
+            count.due = now + count.every;
+            !all
+        });
+        taken
+    }
+}
+
+/// A count that goes to the log.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    all: u64,
+    differing: u64,
+    since: DateTime<Utc>,
+}
+
+/// Of so many the last ones are enough: each costs a look into the log when it comes again.
+fn keep_last<T>(known: &mut Vec<T>, new: T) {
+    if known.len() >= KNOWN_EACH {
+        known.remove(0);
+    }
+    known.push(new);
+}
+
+/// Tells the log how many duplicates were not logged.
+pub struct DuplicateCounter {
+    duplicates: Arc<Duplicates>,
+    log: Log,
+}
+
+impl DuplicateCounter {
+    #[must_use]
+    pub fn new(duplicates: Arc<Duplicates>, log: Log) -> Self {
+        Self { duplicates, log }
+    }
+
+    /// Reports until stopped, and once more then.
+    pub async fn run(self, stop: CancellationToken) {
+        loop {
+            let is_full = async {
+                tokio::select! {
+                    () = self.duplicates.full.notified() => true,
+                    () = tokio::time::sleep(TICK) => false,
+                }
+            };
+            let woken = stop.run_until_cancelled(is_full).await;
+            self.report(woken != Some(false)).await;
+            if woken.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn report(&self, all: bool) {
+        let (mut units, mut told) = (Vec::new(), Vec::new());
+        for (key, count) in self.duplicates.take(all) {
+            let Told { all, differing, since } = count;
+            let event = WebhookEvent::DuplicatesCounted { count: all, differing, since };
+            match NewEvent::of(key.0, key.1.uuid(), Sequence::End, &event, &Metadata::default()) {
+                Ok(event) => {
+                    units.push(Unit::new(vec![event]));
+                    told.push((key, count));
+                }
+                Err(error) => tracing::error!(%error, "an event cannot be written as JSON"),
+            }
+        }
+        if units.is_empty() {
+            return;
+        }
+        let verdicts = self.log.append_all(units).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the counts of duplicates could not be appended; trying again");
+            Vec::new()
+        });
+        // As with rejections: where a flush failed although it was committed, that counts twice.
+        let mut verdicts = verdicts.into_iter();
+        for (key, Told { all, differing, since }) in told {
+            if !matches!(verdicts.next(), Some(Ok(_))) {
+                self.duplicates.add(key, all, differing, since);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ORGANIZATION: OrganizationId = OrganizationId::PLATFORM;
+    const READ: Read<'_> = Read { body_sha256: "aa", logged: 0, is_full: false };
+
+    fn id(number: u128) -> uuid::Uuid {
+        uuid::Uuid::from_u128(number)
+    }
+
+    fn delivered(event: u128, provider: u128, body_sha256: &str) -> Delivered<'_> {
+        let (event, provider) = (WebhookId::new(id(event)), ProviderId::new(id(provider)));
+        Delivered { provider, event, body_sha256, transmission: None }
+    }
+
+    fn original(webhook: u128, body_differs: bool) -> Original {
+        Original { webhook: WebhookId::new(id(webhook)), phase: Phase::Pending, body_differs }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_remembered_is_read_again_now_and_then_by_one() {
+        let duplicates = Duplicates::default();
+        assert_eq!(duplicates.look(&delivered(1, 1, "aa")), Look::Unknown);
+        duplicates.remember(&delivered(1, 1, "aa"), original(7, false), READ);
+        assert_eq!(duplicates.look(&delivered(1, 1, "aa")), Look::Duplicate(original(7, false)));
+        assert_eq!(duplicates.look(&delivered(1, 1, "bb")), Look::Again);
+        duplicates.remember(&delivered(1, 1, "bb"), original(7, true), READ);
+        assert_eq!(duplicates.look(&delivered(1, 1, "bb")), Look::Duplicate(original(7, true)));
+        // A transmission is good for the body that it is bound to.
+        let bound = Delivered { transmission: Some(TransmissionId::new(id(3))), ..delivered(1, 1, "aa") };
+        assert_eq!(duplicates.look(&bound), Look::Again);
+        duplicates.remember(&bound, original(7, false), READ);
+        assert_eq!(duplicates.look(&bound), Look::Duplicate(original(7, false)));
+        assert_eq!(duplicates.look(&Delivered { body_sha256: "bb", ..bound }), Look::Again);
+        tokio::time::advance(LOOK_AGAIN + Duration::from_millis(1)).await;
+        assert_eq!(duplicates.look(&delivered(1, 1, "aa")), Look::Again);
+        assert_eq!(duplicates.look(&delivered(1, 1, "aa")), Look::Duplicate(original(7, false)));
+        let full = Read { is_full: true, ..READ };
+        duplicates.remember(&delivered(1, 1, "cc"), original(7, true), full);
+        assert_eq!(duplicates.look(&delivered(1, 1, "dd")), Look::Duplicate(original(7, true)));
+        duplicates.forget(WebhookId::new(id(1)));
+        assert_eq!(duplicates.look(&delivered(1, 1, "aa")), Look::Unknown);
+    }
+
+    #[test]
+    fn few_of_each_webhook_are_logged_and_so_many_of_an_endpoint() {
+        let duplicates = Duplicates::default();
+        let logged = |event, provider, times: u32| {
+            duplicates.remember(&delivered(event, provider, "aa"), original(event, false), READ);
+            (0..times).filter(|_| duplicates.is_logged(&delivered(event, provider, "aa"))).count()
+        };
+        assert_eq!(logged(1, 1, 100), LOGGED_EACH as usize);
+        let of_endpoint: usize = (100..1_000).map(|event| logged(event, 1, 1)).sum();
+        assert!((100..300).contains(&of_endpoint), "{of_endpoint}");
+        assert_eq!(logged(2, 2, 1), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn counts_are_told_later_and_later_and_bounded_in_number() {
+        let duplicates = Duplicates::default();
+        let mut reports = Vec::new();
+        for _ in 0..100 {
+            assert!(duplicates.count(ORGANIZATION, original(1, false)));
+            tokio::time::advance(Duration::from_secs(1)).await;
+            reports.extend(duplicates.take(false).into_iter().map(|(_, told)| told.all));
+        }
+        assert_eq!(reports, [2, 4, 8, 16, 32]);
+        assert_eq!(duplicates.take(true)[0].1.all, 38);
+        assert!(duplicates.take(true).is_empty());
+        for webhook in 0..COUNTED as u128 {
+            assert!(duplicates.count(ORGANIZATION, original(webhook, true)));
+        }
+        assert!(!duplicates.count(ORGANIZATION, original(u128::MAX, true)));
+        assert!(duplicates.count(ORGANIZATION, original(1, true)));
+        assert_eq!(duplicates.take(true).iter().map(|(_, told)| told.differing).sum::<u64>(), COUNTED as u64 + 1);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_keeps_what_is_asked_for() {
+        let duplicates = Duplicates::default();
+        for event in 0..3 * REMEMBERED as u128 {
+            duplicates.remember(&delivered(event, 1, "aa"), original(event, false), READ);
+            assert_ne!(duplicates.look(&delivered(0, 1, "aa")), Look::Unknown);
+        }
+        let known = duplicates.known();
+        assert!(known.recent.len() + known.before.len() <= 2 * REMEMBERED);
+    }
+}
