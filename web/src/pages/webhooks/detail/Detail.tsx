@@ -17,6 +17,7 @@ import { Attempts } from './Attempts';
 import { Compare } from './Compare';
 import { CurlDialog } from './CurlDialog';
 import classes from './detail.module.css';
+import { Duplicates } from './Duplicates';
 import { EraseBody } from './EraseBody';
 import { Payload } from './Payload';
 import type { Webhook } from './queries';
@@ -62,7 +63,7 @@ function Loading({ order }: { order: 1 | 2 }) {
   );
 }
 
-const tabs = ['payload', 'headers', 'attempts', 'timeline', 'compare'] as const;
+const tabs = ['payload', 'headers', 'attempts', 'timeline', 'compare', 'duplicates'] as const;
 
 function Known({ webhook, order, actions, again, onRow }: Omit<Props, 'webhookId'> & { webhook: Webhook; again: () => void }) {
   const { base, canManage } = useOrganization();
@@ -70,7 +71,7 @@ function Known({ webhook, order, actions, again, onRow }: Omit<Props, 'webhookId
   const [asking, setAsking] = useState(false);
   const [copying, setCopying] = useState(false);
   const [erasing, setErasing] = useState(false);
-  const tab = tabs.find((each) => each === search.tab) ?? 'payload';
+  const tab = tabs.find((each) => each === search.tab && (each !== 'duplicates' || webhook.bodyDiffers)) ?? 'payload';
   const able = retryable(webhook) && !webhook.bodyRemoval;
   const link = `${location.origin}${base}/webhooks/${webhook.webhookId}`;
   useOffer([
@@ -118,6 +119,7 @@ function Known({ webhook, order, actions, again, onRow }: Omit<Props, 'webhookId
           <Tabs.Tab value="attempts">Attempts ({webhook.attempts.length})</Tabs.Tab>
           <Tabs.Tab value="timeline">Timeline ({webhook.events.length})</Tabs.Tab>
           <Tabs.Tab value="compare">Compare</Tabs.Tab>
+          {webhook.bodyDiffers && <Tabs.Tab value="duplicates">Duplicates</Tabs.Tab>}
         </Tabs.List>
         <Tabs.Panel value="payload" pt="sm">
           <Payload of={webhook} />
@@ -133,6 +135,9 @@ function Known({ webhook, order, actions, again, onRow }: Omit<Props, 'webhookId
         </Tabs.Panel>
         <Tabs.Panel value="compare" pt="sm">
           <Compare of={webhook} />
+        </Tabs.Panel>
+        <Tabs.Panel value="duplicates" pt="sm">
+          <Duplicates of={webhook} />
         </Tabs.Panel>
       </Tabs>
       <RetryDialog target={asking ? { rows: [webhook] } : null} close={() => setAsking(false)} done={again} onRow={onRow} />

@@ -37,7 +37,7 @@ export function EraseBody({ of: { id, webhookId }, opened, close, done }: { of: 
         error={erase.error}
         run={(reason) => void run(reason)}
       >
-        Body, headers and what destinations answered are removed, and the webhook cannot be delivered again. This cannot be taken back. Its events stay.
+        Body, headers, the bodies of its duplicates and what destinations answered are removed, and the webhook cannot be delivered again. This cannot be taken back. Its events stay.
       </Confirm>
       <Remains of={remains} title="The body was erased" close={() => setRemains(undefined)} />
     </>

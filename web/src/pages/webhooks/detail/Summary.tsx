@@ -1,9 +1,11 @@
 // What one wants to know first: how it stands, what it is, whether it is genuine.
-import { Alert, SimpleGrid, Stack, Text } from '@mantine/core';
+import { Alert, Anchor, SimpleGrid, Stack, Text } from '@mantine/core';
 import { IconAlertTriangle, IconShieldCheck, IconShieldX } from '@tabler/icons-react';
 import type { ReactNode } from 'react';
+import { Link } from 'wouter';
 
 import { bytes, duration } from '../../../format';
+import { useOrganization } from '../../../session/viewer';
 import { absolute, When, useZone } from '../../../time';
 import { Countdown } from '../../../ui/Countdown';
 import { Copy } from '../../../ui/CopyText';
@@ -19,6 +21,8 @@ import { whyRejected } from './rejections';
 export function Summary({ of: webhook }: { of: Webhook }) {
   const zone = useZone();
   const status = standing(webhook);
+  const { base } = useOrganization();
+  const original = field(webhook.events[0]?.payload, 'duplicateOf');
   const took = webhook.processedAt ? Date.parse(webhook.processedAt) - Date.parse(webhook.receivedAt) : null;
   return (
     <Stack gap="sm">
@@ -67,6 +71,13 @@ export function Summary({ of: webhook }: { of: Webhook }) {
           )}
         </Fact>
         <Fact name="Deliveries">{webhook.duplicateCount === 0 ? 'one' : `${webhook.duplicateCount + 1}: one accepted, ${webhook.duplicateCount} recognized as the same`}</Fact>
+        {original && (
+          <Fact name="Delivered from a duplicate of" mono>
+            <Anchor component={Link} href={`${base}/webhooks/${original}`}>
+              {original}
+            </Anchor>
+          </Fact>
+        )}
         <Fact name="Body">
           {bytes(webhook.bodySize)} <bdi className="quiet">{visible(beginning(webhook.contentType ?? 'no content type', 100))}</bdi>
         </Fact>

@@ -32,7 +32,11 @@ export function toldEvent({ eventType, payload }: Pick<LogEvent, 'eventType' | '
     case 'webhook.rejected':
       return { title: `Rejected: ${of('reason') ?? ''}`, detail: of('detail'), tone: 'bad' };
     case 'webhook.duplicate_received':
-      return { title: of('bodyDiffers') === 'true' ? 'Delivered again, with another body' : 'Delivered again', tone: of('bodyDiffers') === 'true' ? 'bad' : 'plain' };
+      return { title: of('bodyDiffers') === 'true' ? 'Duplicate with a different body' : 'Duplicate', tone: of('bodyDiffers') === 'true' ? 'bad' : 'plain' };
+    case 'webhook.duplicates_counted': {
+      const differing = Number(of('differing') ?? 0);
+      return { title: `${of('count')} more duplicates`, detail: differing > 0 ? `${differing} with a different body` : undefined, tone: differing > 0 ? 'bad' : 'plain' };
+    }
     case 'webhook.attempt_started':
       return { title: `Attempt ${attempt} began`, tone: 'plain' };
     case 'webhook.attempt_succeeded':
