@@ -11,6 +11,7 @@ use lettre::message::Mailbox;
 use secrecy::SecretString;
 
 use crate::deliver::egress::AllowList;
+use crate::store::Connections;
 
 /// What every command needs to find its store and its keys.
 #[derive(Args, Clone, Debug)]
@@ -18,6 +19,11 @@ pub struct StoreSettings {
     /// URL of a PostgreSQL server. Without it, an embedded one is run under the data directory.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     pub database_url: Option<SecretString>,
+
+    /// Connections to PostgreSQL that a node uses at most, all its pools together. Two nodes and an
+    /// operator fit into the 100 that PostgreSQL allows by default; at least 16.
+    #[arg(long, env = "HOOKLEDGER_DATABASE_CONNECTIONS", default_value = "27", value_name = "N")]
+    pub database_connections: Connections,
 
     /// Directory of the embedded store and of generated keys.
     #[arg(long, env = "HOOKLEDGER_DATA_DIR", default_value = "./data", value_name = "DIR")]

@@ -6,9 +6,13 @@
 //! the processor to everybody else's.
 
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// How long what still ran may take to end.
+const END_LIMIT: Duration = Duration::from_secs(1);
 
 /// How much less processor time than others a lane asks for, as `nice` counts (0 to 19).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +52,8 @@ impl Lane {
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             be_nice(niceness);
             runtime.block_on(stopped.cancelled());
+            // Looking a name up has no limit, and is not waited for.
+            runtime.shutdown_timeout(END_LIMIT);
         })?;
         Ok(Self { handle, stop: Some(stop.drop_guard()), thread: Some(thread) })
     }

@@ -8,6 +8,9 @@ mod commands;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -19,11 +22,16 @@ use hookledger::config::{ServeSettings, StoreSettings, with_file};
 use hookledger::node::Core;
 use hookledger::secrets::master::generate;
 use hookledger::store::Store;
-use hookledger::store::embedded::Embedded;
+use hookledger::store::embedded::Supervised;
 use hookledger_aggregates::OrganizationId;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
+
+/// How long stopping takes at most, whatever the database does.
+const STOP_LIMIT: Duration = Duration::from_secs(19);
+/// How long of it what still runs may take to end, once all is done in order.
+const RUNTIME_LIMIT: Duration = Duration::from_secs(2);
 
 /// Bytes of log lines that are written at once.
 const LOG_BUFFER: usize = 64 << 10;
@@ -105,15 +113,17 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Serve(settings) => {
             allow_many_files(settings.max_connections);
             let threads = settings.threads;
-            with_store(&settings.store, threads, async |store| serve(&store, &settings).await)
+            with_store(&settings.store, threads, async |store, deadline| {
+                serve(&store.waiting(), &settings, deadline).await
+            })
         }
-        Command::Migrate(settings) => with_store(&settings, None, async |store| Ok(store.migrate().await?)),
+        Command::Migrate(settings) => with_store(&settings, None, async |store, _| Ok(store.migrate().await?)),
         Command::Keygen { id } => {
             println!("{}", generate(&id)?);
             Ok(())
         }
-        Command::SeedDemo(settings) => with_store(&settings, None, async |store| seed_demo(&store, &settings).await),
-        Command::SignInLink(SignInLink { email, store }) => with_store(&store, None, async |at| {
+        Command::SeedDemo(settings) => with_store(&settings, None, async |store, _| seed_demo(&store, &settings).await),
+        Command::SignInLink(SignInLink { email, store }) => with_store(&store, None, async |at, _| {
             let core = Core::start(&at, &store).await?;
             let link = core.sign_in_link(&store, &email).await;
             core.stop().await;
@@ -130,12 +140,12 @@ fn main() -> anyhow::Result<ExitCode> {
             Ok(())
         }
         Command::Projections(arguments) => {
-            with_store(&arguments.store, None, async |store| commands::projections::run(&store, &arguments).await)
+            with_store(&arguments.store, None, async |store, _| commands::projections::run(&store, &arguments).await)
         }
         Command::Replay(arguments) => {
-            with_store(&arguments.store, None, async |store| commands::replay::run(&store, &arguments).await)
+            with_store(&arguments.store, None, async |store, _| commands::replay::run(&store, &arguments).await)
         }
-        Command::Audit(AuditCommand::Export(settings)) => with_store(&settings.ledger.store, None, async |store| {
+        Command::Audit(AuditCommand::Export(settings)) => with_store(&settings.ledger.store, None, async |store, _| {
             let (path, exported) = command::export(&store, &settings).await?;
             let trailer = &exported.trailer;
             println!(
@@ -160,7 +170,7 @@ fn main() -> anyhow::Result<ExitCode> {
 fn verify(settings: &VerifySettings) -> ExitCode {
     let found: anyhow::Result<Verification> = match &settings.file {
         Some(file) => command::verify_file(file, settings).map_err(Into::into),
-        None => with_store(&settings.ledger.store, None, async |store| {
+        None => with_store(&settings.ledger.store, None, async |store, _| {
             command::verify_store(&store, settings).await.map_err(Into::into)
         }),
     };
@@ -217,33 +227,67 @@ fn parse() -> anyhow::Result<Cli> {
 fn with_store<T>(
     settings: &StoreSettings,
     threads: Option<usize>,
-    run: impl AsyncFnOnce(Store) -> anyhow::Result<T>,
+    run: impl AsyncFnOnce(Store, StopDeadline) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    let embedded = match settings.database_url {
+    let mut embedded = match settings.database_url {
         Some(_) => None,
-        None => Some(Embedded::start(&settings.data_dir).context("the embedded store does not start")?),
+        None => Some(Supervised::start(&settings.data_dir).context("the embedded store does not start")?),
     };
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = threads {
         runtime.worker_threads(threads.max(1));
     }
     let runtime = runtime.enable_all().build()?;
+    let stopping = StopDeadline::default();
     let result = runtime.block_on(async {
         let store = match (&embedded, &settings.database_url) {
-            (Some(embedded), _) => Store::embedded(embedded).await?,
+            (Some(embedded), _) => Store::embedded(embedded.socket_directory()).await?,
             (None, Some(url)) => Store::at_url(url)?,
             (None, None) => anyhow::bail!("there is no store"),
         };
-        run(store).await
+        let run = run(store.with(settings.database_connections), stopping.clone());
+        match &mut embedded {
+            None => run.await,
+            Some(embedded) => tokio::select! {
+                done = run => done,
+                lost = embedded.lost() => Err(lost).context("the embedded store is gone"),
+            },
+        }
     });
-    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    runtime.shutdown_timeout(stopping.remaining().min(RUNTIME_LIMIT));
     if let Some(embedded) = embedded {
-        embedded.stop();
+        embedded.stop(stopping.remaining());
     }
     result
 }
 
-async fn serve(store: &Store, settings: &ServeSettings) -> anyhow::Result<()> {
+/// When the process has to be gone, once it was asked to stop.
+#[derive(Clone, Debug, Default)]
+struct StopDeadline(Arc<OnceLock<Instant>>);
+
+impl StopDeadline {
+    /// From now on the time runs. When it is over the process ends, whatever still hangs: what was not
+    /// finished is taken up by another node or at the next start, as after a crash.
+    fn begin(&self) {
+        self.0.get_or_init(|| Instant::now() + STOP_LIMIT);
+        let spawned = std::thread::Builder::new().name("stop".to_owned()).spawn(|| {
+            std::thread::sleep(STOP_LIMIT);
+            tracing::warn!(limit_s = STOP_LIMIT.as_secs(), "the time to stop is over; this process ends");
+            // The line is written by another thread.
+            std::thread::sleep(Duration::from_millis(200));
+            std::process::exit(0);
+        });
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "stopping has no limit: there is no thread for it");
+        }
+    }
+
+    fn remaining(&self) -> Duration {
+        self.0.get().map_or(STOP_LIMIT, |at| at.saturating_duration_since(Instant::now()))
+    }
+}
+
+async fn serve(store: &Store, settings: &ServeSettings, deadline: StopDeadline) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let stopping = stop.clone();
@@ -253,6 +297,7 @@ async fn serve(store: &Store, settings: &ServeSettings) -> anyhow::Result<()> {
             _ = terminate.recv() => {}
         }
         tracing::info!("stopping: requests in flight finish");
+        deadline.begin();
         stopping.cancel();
         // Whoever asks twice does not want to wait.
         tokio::select! {
@@ -261,10 +306,17 @@ async fn serve(store: &Store, settings: &ServeSettings) -> anyhow::Result<()> {
         }
         std::process::exit(130);
     });
+    let (asked_to_stop, is_serving) = (stop.clone(), AtomicBool::new(false));
     let serving = hookledger::node::serve(store, settings, stop, |address| {
+        is_serving.store(true, Ordering::Relaxed);
         tracing::info!(http.address = %address, base_url = settings.store.base_url.0, "serving");
     });
-    Ok(serving.await?)
+    tokio::pin!(serving);
+    tokio::select! {
+        served = &mut serving => Ok(served?),
+        // A node that is asked to stop before it serves waits for nothing; one that serves stops in order.
+        () = asked_to_stop.cancelled(), if !is_serving.load(Ordering::Relaxed) => Ok(()),
+    }
 }
 
 async fn seed_demo(store: &Store, settings: &StoreSettings) -> anyhow::Result<()> {

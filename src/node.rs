@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::Utc;
 use hookledger_aggregates::user::Role;
@@ -11,6 +12,7 @@ use hookledger_projections::users;
 use secrecy::SecretString;
 use sqlx::PgPool;
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -46,8 +48,11 @@ use crate::retention::{Eraser, Sweep};
 use crate::sandbox::Sandbox;
 use crate::secrets::vault::{Vault, VaultError};
 use crate::settings;
-use crate::store::{Store, StoreError, Tenants, Use};
+use crate::store::{Clock, Store, StoreError, Tenants, Use};
 use crate::vitals::Vitals;
+
+/// How long stopping takes at most: requests in flight, tasks, the writer and the connections together.
+const STOP_LIMIT: Duration = Duration::from_secs(15);
 
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
@@ -98,6 +103,8 @@ pub struct Core {
     pub reader: Reader,
     /// Which of the node's tasks are missed.
     pub vitals: Vitals,
+    /// How far this node's clock is from the database's.
+    pub clock: Clock,
     node: Uuid,
     followers: PgPool,
     stop: CancellationToken,
@@ -126,7 +133,9 @@ impl Core {
         heads.refresh(&pool).await?;
         let (log, writer) = Writer::new(pool_of(&append_lane, store, Use::Append).await?, heads.clone());
         let accounts = Arc::new(Accounts::new(pool.clone(), log.clone(), &vault).await?);
+        let watch = store.watch();
         let core = Self {
+            clock: watch.clock(),
             commands: Commands::new(pool.clone(), log.clone()),
             checkpoints: Checkpoints::new(pool.clone()),
             reader: Reader::new(pool.clone()),
@@ -150,6 +159,7 @@ impl Core {
         let writing = writer.run(core.vitals.clone(), core.stop_writer.clone());
         let writing = core.vitals.watch("writer", core.stop_writer.clone(), writing);
         core.writer.spawn_on(writing, core.append_lane.handle());
+        core.spawn("store", watch.run(core.vitals.clone(), core.stop.clone()));
         core.spawn("heads", core.heads.clone().poll(core.pool.clone(), core.stop.clone()));
         for projection in hookledger_projections::all() {
             core.follow(Box::new(Projector(projection)));
@@ -223,7 +233,7 @@ impl Core {
         let Some(url) = url else { return Ok(None) };
         let target = Target::new(url).await?;
         let lane = Lane::start("relay", Niceness::Background).map_err(NodeError::Thread)?;
-        let pool = pool_of(&lane, store, Use::Follow).await?;
+        let pool = pool_of(&lane, store, Use::Relay).await?;
         let relay = Relay { target, pool, heads: self.heads.clone(), node: self.node };
         let relaying = self.vitals.watch("relay", self.stop.clone(), relay.run(self.stop.clone()));
         self.tasks.spawn_on(relaying, lane.handle());
@@ -241,7 +251,7 @@ impl Core {
     /// # Errors
     /// When the database does not answer.
     pub async fn follow_ledger(&self, store: &Store) -> Result<(), NodeError> {
-        let pool = pool_of(&self.ledger_lane, store, Use::Follow).await?;
+        let pool = pool_of(&self.ledger_lane, store, Use::Ledger).await?;
         let follower = Follower::new(Box::new(LedgerFollower::default()), pool, self.heads.clone(), self.node);
         self.tasks.spawn_on(follower.run(self.stop.clone()), self.ledger_lane.handle());
         Ok(())
@@ -260,7 +270,7 @@ impl Core {
             .await;
         match registered {
             Ok((_, place)) => {
-                let limit = std::time::Duration::from_secs(10);
+                let limit = Duration::from_secs(10);
                 if !self.checkpoints.wait_for(&["users"], place, limit).await? {
                     return Err(NodeError::Behind);
                 }
@@ -297,15 +307,30 @@ impl Core {
 
     /// Stops followers first and the writer last, so that what was taken on is finished.
     pub async fn stop(self) {
+        self.stop_until(Instant::now() + STOP_LIMIT).await;
+    }
+
+    /// Stops by then, whatever the database does. What is not finished is taken up by another node, or at
+    /// the next start, as after a crash.
+    async fn stop_until(self, deadline: Instant) {
+        let now = Instant::now();
+        let remaining = deadline.saturating_duration_since(now);
         self.stop.cancel();
         self.tasks.close();
-        self.tasks.wait().await;
+        let tasks = tokio::time::timeout(remaining * 2 / 3, self.tasks.wait()).await;
         self.stop_writer.cancel();
         self.writer.close();
-        self.writer.wait().await;
-        self.pool.close().await;
-        self.tenants.close().await;
-        self.followers.close().await;
+        let writer = tokio::time::timeout_at(deadline - remaining / 6, self.writer.wait()).await;
+        let closing = async { tokio::join!(self.pool.close(), self.tenants.close(), self.followers.close()) };
+        let closed = tokio::time::timeout_at(deadline, closing).await;
+        if tasks.is_err() || writer.is_err() || closed.is_err() {
+            tracing::warn!(
+                tasks.unfinished = self.tasks.len(),
+                writer.unfinished = self.writer.len(),
+                connections.open = closed.is_err(),
+                "the time to stop is over; what is not finished is taken up by another node or at the next start"
+            );
+        }
     }
 }
 
@@ -420,7 +445,11 @@ pub async fn serve_fetching(
         refusals,
         errands,
         limits: Arc::new(Limits::default()),
-        platform: Platform { started_at: chrono::Utc::now(), settings: Arc::new(settings::of(settings)) },
+        platform: Platform {
+            clock: core.clock.clone(),
+            started_at: chrono::Utc::now(),
+            settings: Arc::new(settings::of(settings)),
+        },
         sandbox: settings.demo.then(|| Arc::new(sandbox)),
         ledgers,
     };
@@ -438,8 +467,15 @@ pub async fn serve_fetching(
         app,
     };
     ready(address);
-    server.run(routes(Arc::new(services)), stop).await;
-    core.stop().await;
+    let stopping = {
+        let stop = stop.clone();
+        async move {
+            stop.cancelled().await;
+            Instant::now() + STOP_LIMIT
+        }
+    };
+    let (deadline, ()) = tokio::join!(stopping, server.run(routes(Arc::new(services)), stop));
+    core.stop_until(deadline).await;
     Ok(())
 }
 
@@ -463,7 +499,7 @@ fn sign_ledger(settings: &ServeSettings, core: &Core) -> Result<Ledgers, NodeErr
     if let Some(witness) = witness {
         core.tasks.spawn(witness.run(ledgers.clone(), core.stop.clone()));
     }
-    let every = settings.checkpoint_interval.0.to_std().unwrap_or(std::time::Duration::from_secs(5));
+    let every = settings.checkpoint_interval.0.to_std().unwrap_or(Duration::from_secs(5));
     core.tasks.spawn(ledgers.clone().run(every, core.stop.clone()));
     Ok(ledgers)
 }
@@ -479,7 +515,7 @@ async fn deliver(
 ) -> Result<(), NodeError> {
     // A span of the settings is never negative.
     let attempt_timeout = settings.attempt_timeout.0.to_std().unwrap_or_default();
-    let queue = Queue::new(store.pool(Use::Follow).await?, core.node);
+    let queue = Queue::new(store.pool(Use::Queue).await?, core.node);
     let sweeper =
         Sweeper::new(core.pool.clone(), queue.clone(), settings.pending_timeout.0.to_std().unwrap_or_default());
     let places = Arc::new(Places::default());
@@ -512,7 +548,7 @@ fn metrics() -> metrics_exporter_prometheus::PrometheusHandle {
     let upkeep = handle.clone();
     tokio::spawn(async move {
         loop {
-            tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+            tokio::time::sleep(Duration::from_secs(5)).await;
             upkeep.run_upkeep();
         }
     });

@@ -57,6 +57,7 @@ fn told(settings: &ServeSettings, name: &str) -> Told {
     let path = |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| path.display().to_string());
     let list = |items: Vec<String>| (!items.is_empty()).then(|| items.join(","));
     Told::Value(match name {
+        "HOOKLEDGER_DATABASE_CONNECTIONS" => Some(store.database_connections.to_string()),
         "HOOKLEDGER_DATA_DIR" => Some(store.data_dir.display().to_string()),
         "HOOKLEDGER_SUPER_ADMIN_EMAIL" => Some(store.super_admin_email.clone()),
         "HOOKLEDGER_BASE_URL" => Some(store.base_url.0.clone()),

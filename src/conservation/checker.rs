@@ -110,9 +110,13 @@ impl Checker {
             let target = live.iter().find(|live| live.partition == at.partition).map_or(0, |live| live.position);
             while target - at.position > STRETCH && stretches < STRETCHES {
                 stretches += 1;
-                let mut transaction = self.pool.begin().await?;
                 let to = at.position + STRETCH;
-                if !lease.renew(&self.pool).await? || !advance(&mut transaction, lease.epoch, *at, to).await? {
+                // Before the transaction: a task that holds a connection does not wait for another.
+                if !lease.renew(&self.pool).await? {
+                    return Ok(false);
+                }
+                let mut transaction = self.pool.begin().await?;
+                if !advance(&mut transaction, lease.epoch, *at, to).await? {
                     return Ok(false);
                 }
                 transaction.commit().await?;

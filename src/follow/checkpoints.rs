@@ -20,6 +20,9 @@ pub struct Lag {
     pub name: String,
     /// Events that it has not dealt with, of those that concern it or not.
     pub events: i64,
+    /// Seconds since the oldest event was recorded that concerns it and is not dealt with, by the
+    /// database's clock; none where there is none.
+    pub age: Option<f64>,
     /// Why it stopped in a partition, where it did.
     pub stopped_by: Option<String>,
 }
@@ -172,15 +175,32 @@ impl Checkpoints {
         }
     }
 
-    /// How far each follower is behind.
+    /// How far each follower is behind: those of `all` by every event, those of `administrative` by what
+    /// people and operators did. Of others no age is told.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn lag(&self) -> Result<Vec<Lag>, sqlx::Error> {
+    pub async fn lag(&self, all: &[&str], administrative: &[&str]) -> Result<Vec<Lag>, sqlx::Error> {
         sqlx::query_as(
-            "select c.name, sum(h.position - c.position)::bigint as events, max(c.stopped_by) as stopped_by
-             from follower_checkpoints c join log_heads h using (partition) group by c.name order by c.name",
+            "select c.name, sum(h.position - c.position)::bigint as events,
+                    extract(epoch from clock_timestamp() - min(coalesce(a.recorded_at, b.recorded_at)))::float8 as age,
+                    max(c.stopped_by) as stopped_by
+             from follower_checkpoints c join log_heads h using (partition)
+             left join lateral (
+                 select e.recorded_at from events e
+                 where c.name = any ($1) and h.position > c.position
+                   and e.partition = c.partition and e.position > c.position
+                 order by e.position limit 1) a on true
+             left join lateral (
+                 select e.recorded_at from events e
+                 where c.name = any ($2) and h.position > c.position
+                   and e.partition = c.partition and e.position > c.position
+                   and (e.aggregate_type <> 'webhook' or e.event_type = 'webhook.retry_requested')
+                 order by e.position limit 1) b on true
+             group by c.name order by c.name",
         )
+        .bind(all)
+        .bind(administrative)
         .fetch_all(&self.pool)
         .await
     }

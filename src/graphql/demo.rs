@@ -72,7 +72,10 @@ fn too_often(TooOften { retry_after }: TooOften) -> Error {
 fn unavailable(error: SandboxError) -> Error {
     match error {
         SandboxError::SlugTaken => Code::Unavailable.error(error.to_string()),
-        SandboxError::Failed(reason) => internal(reason),
+        SandboxError::Failed(reason) => {
+            tracing::error!(error = reason, "the demo cannot be made");
+            Code::Unavailable.error("the demo does not work right now; try again")
+        }
     }
 }
 

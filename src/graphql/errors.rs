@@ -1,5 +1,7 @@
 //! Errors as GraphQL tells them: a sentence and a code. Details are logged, never returned.
 
+use std::error::Error as StdError;
+
 use async_graphql::{Error, ErrorExtensions as _, Response, ServerError, Value};
 
 use hookledger_aggregates::team::TeamError;
@@ -7,6 +9,7 @@ use hookledger_aggregates::user::UserError;
 
 use crate::identity::IdentityError;
 use crate::log::{AppendError, CommandError, ReadError};
+use crate::store::is_unavailable;
 
 /// What kind of error, for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,10 +57,24 @@ pub(super) fn not_found() -> Error {
     Code::NotFound.error("there is nothing with this id")
 }
 
-/// Something of ours failed: it is logged here, once, and not told.
-pub(super) fn internal(error: impl std::fmt::Display) -> Error {
+/// Something of ours failed: it is logged here, once, and not told. While the store is away nothing is wrong
+/// with what was asked.
+pub(super) fn internal(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
+    failed(&*error.into())
+}
+
+/// The same of an error that others share.
+pub(super) fn failed(error: &(dyn StdError + 'static)) -> Error {
+    if is_unavailable(error) {
+        return away(error);
+    }
     tracing::error!(%error, "a GraphQL field failed");
     Code::Internal.error("something failed on our side; it was logged")
+}
+
+fn away(error: impl std::fmt::Display) -> Error {
+    tracing::warn!(%error, "a GraphQL field was not answered: the store is away");
+    Code::Unavailable.error("the store does not answer; try again")
 }
 
 /// A read failed: when it was stopped for taking too long, whoever asked may ask for less.
@@ -80,6 +97,7 @@ pub(super) fn command<E: std::error::Error>(error: CommandError<E>, refused: imp
         CommandError::Refused(error) => refused(&error).error(error.to_string()),
         CommandError::Busy => Code::Conflict.error("others are changing the same thing; try again"),
         CommandError::Overloaded => Code::Unavailable.error("the log takes no more for now; try again"),
+        CommandError::Unavailable(reason) => away(reason),
         CommandError::Failed(reason) => internal(reason),
     }
 }
@@ -97,6 +115,7 @@ pub(super) fn identity(error: IdentityError) -> Error {
         | IdentityError::Team(TeamError::LastAdmin)
         | IdentityError::Busy => Code::Conflict,
         IdentityError::Append(AppendError::Overloaded | AppendError::OverLimit(_)) => Code::Unavailable,
+        IdentityError::Unavailable(_) => return away(error),
         IdentityError::Append(AppendError::Conflict | AppendError::Failed)
         | IdentityError::Read(_)
         | IdentityError::Token(_)
@@ -126,6 +145,14 @@ pub fn with_codes(mut response: Response, request_id: &str) -> Response {
         }
     }
     response
+}
+
+/// Whether something could not be answered because the store is away.
+#[must_use]
+pub fn is_away(response: &Response) -> bool {
+    let unavailable = Value::from(Code::Unavailable.as_str());
+    let code = |error: &ServerError| error.extensions.as_ref()?.get("code").cloned();
+    response.errors.iter().any(|error| code(error).as_ref() == Some(&unavailable))
 }
 
 /// Whether nothing was executed: the answer is errors about the request itself.

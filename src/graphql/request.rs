@@ -7,7 +7,7 @@ use super::errors::{Code, coded, only_error};
 use super::limits::{check_document, check_source};
 
 /// The parameters of a request, each of the type that the specification says, or refused.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 pub struct Parameters {
     pub query: String,
     #[serde(rename = "operationName")]

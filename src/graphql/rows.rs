@@ -15,7 +15,7 @@ use hookledger_aggregates::{Event, OrganizationId, ProviderId, RecordedEvent, Us
 use hookledger_projections::{organizations, summaries, users, webhook_providers, webhook_retries};
 
 use super::context::{App, Viewer};
-use super::errors::{Code, internal};
+use super::errors::{Code, failed, internal};
 use crate::deliver;
 use crate::identity::Session;
 use crate::log::{self, ReadError};
@@ -105,7 +105,7 @@ impl From<sqlx::Error> for LoadError {
 impl LoadError {
     fn told(self) -> Error {
         match self {
-            Self::Failed(error) => internal(error),
+            Self::Failed(error) => failed(&*error),
             Self::TooManyEvents => Code::LimitExceeded.error(self.to_string()),
         }
     }

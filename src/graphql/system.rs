@@ -90,6 +90,9 @@ pub struct RunningNode {
     started_at: DateTime<Utc>,
     /// Milliseconds that an append waits for others, about.
     append_wait_ms: i64,
+    /// Milliseconds that this node's clock is ahead of the database's; negative where it is behind, null
+    /// while it was not measured.
+    clock_difference_ms: Option<i64>,
 }
 
 #[Object]
@@ -130,7 +133,12 @@ impl System {
     async fn node(&self, context: &Context<'_>) -> Result<RunningNode, Error> {
         let app = App::of(context)?;
         let append_wait_ms = i64::try_from(app.log.expected_wait().as_millis()).unwrap_or(i64::MAX);
-        Ok(RunningNode { version: env!("CARGO_PKG_VERSION"), started_at: app.platform.started_at, append_wait_ms })
+        Ok(RunningNode {
+            version: env!("CARGO_PKG_VERSION"),
+            started_at: app.platform.started_at,
+            append_wait_ms,
+            clock_difference_ms: app.platform.clock.difference().map(|difference| difference.num_milliseconds()),
+        })
     }
 
     /// The settings of the node that answers, none of the secrets.
@@ -187,6 +195,7 @@ impl From<Setting> for PlatformSetting {
 /// What this process knows of itself.
 #[derive(Clone, Debug)]
 pub struct Platform {
+    pub clock: store::Clock,
     pub started_at: DateTime<Utc>,
     pub settings: Arc<Vec<Setting>>,
 }

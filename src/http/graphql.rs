@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_graphql::parser::types::OperationType;
 use async_graphql::{Request, Response as GraphqlResponse};
@@ -18,7 +19,8 @@ use warp::{Filter, Reply as _};
 use super::session::{NoViewer, viewer_of};
 use super::{Answer, Services, person, with};
 use crate::graphql::{
-    Code, Guest, Parameters, Viewer, is_for_guests, only_error, was_refused, with_codes, with_guest, with_viewer,
+    Code, Guest, Parameters, Viewer, is_away, is_for_guests, only_error, was_refused, with_codes, with_guest,
+    with_viewer,
 };
 use crate::identity::Client;
 use crate::receive::read_body;
@@ -27,6 +29,8 @@ use crate::receive::read_body;
 const MAX_BODY: usize = 1 << 20;
 /// The same of who is not signed in: a body of the demo, and a query around it.
 const MAX_GUEST_BODY: usize = 160 << 10;
+/// A query that failed later has waited for a connection in vain, and is not tried again.
+const ONCE_MORE_WITHIN: Duration = Duration::from_secs(2);
 const RESPONSE_JSON: &str = "application/graphql-response+json";
 const RESPONSE_JSON_UTF8: &str = "application/graphql-response+json; charset=utf-8";
 const JSON_UTF8: &str = "application/json; charset=utf-8";
@@ -131,14 +135,29 @@ impl Call {
             Err(refusal) => return self.as_guest(services, body, refusal).await,
         };
         let parameters = if by_get { self.from_query()? } else { self.from_body(services, body).await? };
+        let again = parameters.clone();
         let mut request = match parameters.request() {
             Ok(request) => request,
             Err(refused) => return Ok(refused),
         };
-        if by_get {
-            refuse_mutation(&mut request)?;
+        let reads = only_reads(&mut request);
+        if by_get && !reads {
+            let refusal =
+                Refusal::new(StatusCode::METHOD_NOT_ALLOWED, Code::BadUserInput, "only queries may come by GET");
+            return Err(Refusal { allow: Some("POST"), ..refusal });
         }
-        Ok(services.schema.execute(with_viewer(request, &services.app, &viewer)).await)
+        let begun = Instant::now();
+        let response = services.schema.execute(with_viewer(request, &services.app, &viewer)).await;
+        // A connection that broke in the middle of a read is not told, where another one answers. Nothing
+        // but a read is done twice.
+        if reads
+            && is_away(&response)
+            && begun.elapsed() < ONCE_MORE_WITHIN
+            && let Ok(request) = again.request()
+        {
+            return Ok(services.schema.execute(with_viewer(request, &services.app, &viewer)).await);
+        }
+        Ok(response)
     }
 
     /// Who shows no token may use the public demo, where there is one. All else is refused as if there
@@ -238,22 +257,17 @@ fn errors_only(status: StatusCode, response: &GraphqlResponse) -> Answer {
     Answer::json(status, &ErrorsOnly { errors: &response.errors })
 }
 
-/// GET is for reading: links and images are fetched by it, from anywhere.
-fn refuse_mutation(request: &mut Request) -> Result<(), Refusal> {
+/// Whether the operation that is asked for is a query, and nothing else. What does not parse is refused with
+/// its position by the execution.
+fn only_reads(request: &mut Request) -> bool {
     let name = request.operation_name.clone();
-    // What does not parse is refused with its position by the execution.
-    let Ok(document) = request.parsed_query() else { return Ok(()) };
+    let Ok(document) = request.parsed_query() else { return true };
     let selected = |operation: Option<&str>| name.is_none() || name.as_deref() == operation;
-    let reads = document
+    document
         .operations
         .iter()
         .filter(|(operation, _)| selected(operation.map(async_graphql::Name::as_str)))
-        .all(|(_, operation)| operation.node.ty == OperationType::Query);
-    if reads {
-        return Ok(());
-    }
-    let refusal = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, Code::BadUserInput, "only queries may come by GET");
-    Err(Refusal { allow: Some("POST"), ..refusal })
+        .all(|(_, operation)| operation.node.ty == OperationType::Query)
 }
 
 /// The media type of the answer, of the two that there are.

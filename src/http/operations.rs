@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hookledger_projections::Interest;
 use http::StatusCode;
 use serde::Serialize;
 use warp::reply::Response;
@@ -10,9 +11,11 @@ use warp::{Filter, Reply as _};
 
 use super::{Answer, Services, with};
 use crate::conservation;
+use crate::follow::Lag;
 
-/// Events that a projection may be behind while the node counts as ready.
-const READY_LAG: i64 = 100_000;
+/// Seconds that an event may wait for a follower while the node counts as ready. Under load, followers
+/// step back for about ten.
+const READY_AGE: f64 = 30.0;
 /// How long the store may take to answer.
 const STORE_LIMIT: Duration = Duration::from_secs(2);
 
@@ -44,8 +47,20 @@ pub(super) fn route(services: Arc<Services>) -> impl Filter<Extract = (Response,
     alive.or(ready).unify().or(metrics).unify()
 }
 
+/// How far those are behind who read every event, or every administrative one. What makes a webhook
+/// pending is followed too, and is missed by the queue's own signs.
+async fn lag(services: &Services) -> Result<Vec<Lag>, sqlx::Error> {
+    let projections = hookledger_projections::all();
+    let of = |interest: Interest| {
+        let wanted = projections.iter().filter(move |projection| projection.interest() == interest);
+        wanted.map(|projection| projection.name())
+    };
+    let all: Vec<&str> = of(Interest::All).chain([crate::audit::FOLLOWER]).collect();
+    services.checkpoints.lag(&all, &of(Interest::Administrative).collect::<Vec<_>>()).await
+}
+
 async fn readiness(services: &Services) -> Answer {
-    let mut reasons = match tokio::time::timeout(STORE_LIMIT, services.checkpoints.lag()).await {
+    let mut reasons = match tokio::time::timeout(STORE_LIMIT, lag(services)).await {
         Err(_) => vec!["the store does not answer in time".to_owned()],
         Ok(Err(error)) => {
             tracing::error!(%error, "the store does not answer");
@@ -56,16 +71,18 @@ async fn readiness(services: &Services) -> Answer {
                 #[expect(clippy::cast_precision_loss, reason = "for a graph")]
                 metrics::gauge!("hookledger_follower_lag_events", "follower" => lag.name.clone())
                     .set(lag.events as f64);
+                metrics::gauge!("hookledger_follower_lag_seconds", "follower" => lag.name.clone())
+                    .set(lag.age.unwrap_or_default().max(0.0));
             }
-            // What concerns only people is not held up by webhooks that it passes over.
-            let behind = |name: &str, events| name == "webhook_logs" && events > READY_LAG;
             lags.into_iter()
                 // Whoever reads the mirror waits for it; nobody who asks this node does.
                 .filter(|lag| lag.name != crate::relay::NAME)
-                .filter(|lag| lag.stopped_by.is_some() || behind(&lag.name, lag.events))
+                .filter(|lag| lag.stopped_by.is_some() || lag.age.is_some_and(|age| age > READY_AGE))
                 .map(|lag| match lag.stopped_by {
                     Some(_) => format!("{} stopped at an event that it cannot apply; see the server's log", lag.name),
-                    None => format!("{} is {} events behind", lag.name, lag.events),
+                    None => {
+                        format!("{} is {} events and {:.0} s behind", lag.name, lag.events, lag.age.unwrap_or_default())
+                    }
                 })
                 .collect()
         }

@@ -25,6 +25,9 @@ pub enum IdentityError {
     Busy,
     #[error("a stream of the log cannot be read: {0}")]
     Read(String),
+    /// The store is away; whether the change was made may be unknown.
+    #[error("the log cannot be reached: {0}")]
+    Unavailable(String),
     #[error("a session token cannot be made: {0}")]
     Token(#[from] super::TokenError),
     #[error(transparent)]
@@ -47,5 +50,8 @@ impl From<EmailClaimError> for IdentityError {
 
 /// Reading a stream refuses nothing and appends nothing.
 pub(super) fn unread<E: std::error::Error>(error: CommandError<E>) -> IdentityError {
-    IdentityError::Read(error.to_string())
+    match error {
+        CommandError::Unavailable(reason) => IdentityError::Unavailable(reason),
+        other => IdentityError::Read(other.to_string()),
+    }
 }

@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::unit::{LogPosition, NewEvent, Sequence, Unit};
 use super::writer::{AppendError, Log};
+use crate::store::is_unavailable;
 
 /// How often a command is decided again after another one came first.
 const TRIES: usize = 5;
@@ -36,9 +37,18 @@ pub enum CommandError<E: std::error::Error> {
     /// The log takes no more for now.
     #[error("the log takes no more for now")]
     Overloaded,
+    /// The store is away; whether the command was carried out may be unknown.
+    #[error("the log cannot be reached: {0}")]
+    Unavailable(String),
     /// The log could not be read or written.
     #[error("the log failed: {0}")]
     Failed(String),
+}
+
+impl<E: std::error::Error> CommandError<E> {
+    fn of(error: &(dyn std::error::Error + 'static)) -> Self {
+        if is_unavailable(error) { Self::Unavailable(error.to_string()) } else { Self::Failed(error.to_string()) }
+    }
 }
 
 /// Runs commands against aggregates.
@@ -87,7 +97,7 @@ impl Commands {
                     AggregateError::DatabaseConnectionError(error)
                     | AggregateError::DeserializationError(error)
                     | AggregateError::UnexpectedError(error),
-                ) => return Err(CommandError::Failed(error.to_string())),
+                ) => return Err(CommandError::of(&*error)),
             }
         }
         Err(CommandError::Busy)
@@ -119,7 +129,12 @@ impl Commands {
     {
         let repository = Repository::new(self, organization);
         let failed = |error: &dyn std::error::Error| CommandError::Failed(error.to_string());
-        let events = repository.get_events::<A>(&aggregate_id.to_string()).await.map_err(|error| failed(&error))?;
+        let events = repository.get_events::<A>(&aggregate_id.to_string()).await.map_err(|error| match error {
+            PersistenceError::ConnectionError(error) | PersistenceError::UnknownError(error) => {
+                CommandError::of(&*error)
+            }
+            PersistenceError::OptimisticLockError | PersistenceError::DeserializationError(_) => failed(&error),
+        })?;
         let (mut aggregate, mut sequence) = (A::default(), 0);
         for event in events {
             sequence = i64::try_from(event.sequence).map_err(|error| failed(&error))?;

@@ -2,8 +2,7 @@
 //!
 //! The programs are the system's; the cluster, its socket and its log lie under the data directory.
 //! fsync is on. The server stops with the process that started it, even after `kill -9`: it gets
-//! SIGINT (fast shutdown) when the thread that spawned it ends, so [`Embedded::start`] belongs on
-//! the main thread.
+//! SIGINT (fast shutdown) when the thread that spawned it ends, so [`Supervised`] keeps one for it.
 
 use std::ffi::CString;
 use std::fs;
@@ -14,7 +13,11 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
 
 /// Name of the database in the embedded cluster.
 pub const DATABASE: &str = "hookledger";
@@ -30,6 +33,13 @@ const MAX_SOCKET_PATH: usize = 107;
 const TAKEOVER_LIMIT: Duration = Duration::from_secs(30);
 /// How long a stopping server may take before it is left to itself.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// How often the server is looked after.
+const SUPERVISION_INTERVAL: Duration = Duration::from_millis(100);
+/// How long the server is tried to be started again before this process ends with an error.
+const RESTART_LIMIT: Duration = Duration::from_secs(300);
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
+/// A server that lived for so long is well.
+const STABLE_AFTER: Duration = Duration::from_secs(30);
 
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedError {
@@ -47,6 +57,8 @@ pub enum EmbeddedError {
     Ended { log: PathBuf, tail: String },
     #[error("another PostgreSQL uses {0} and neither answers nor ends; stop it, or choose another HOOKLEDGER_DATA_DIR")]
     Occupied(PathBuf),
+    #[error("PostgreSQL in {0} keeps ending by itself; see postgres.log beside it")]
+    Unstable(PathBuf),
 }
 
 /// The embedded server, started by this process or found running.
@@ -165,11 +177,28 @@ impl Embedded {
         command.spawn().map_err(at(&programs.join("postgres")))
     }
 
+    /// Whether the server that this process started has ended.
+    fn has_ended(&mut self) -> bool {
+        self.server.as_mut().is_some_and(|server| !matches!(server.try_wait(), Ok(None)))
+    }
+
+    /// Starts the server again where it ended.
+    fn restart(&mut self) -> Result<(), EmbeddedError> {
+        let account = Account::choose(self.directory.parent().unwrap_or(&self.directory))?;
+        let log = self.directory.with_file_name("postgres.log");
+        self.server = Some(self.launch(&programs()?, &account, &log)?);
+        Ok(())
+    }
+
     /// Stops the server, if this process started it: a fast shutdown with a last checkpoint.
-    pub fn stop(mut self) {
+    pub fn stop(self) {
+        self.stop_within(STOP_LIMIT);
+    }
+
+    fn stop_within(mut self, limit: Duration) {
         let Some(mut server) = self.server.take() else { return };
         signal(&server, libc::SIGINT);
-        let deadline = Instant::now() + STOP_LIMIT;
+        let deadline = Instant::now() + limit;
         while Instant::now() < deadline {
             if !matches!(server.try_wait(), Ok(None)) {
                 return;
@@ -177,6 +206,110 @@ impl Embedded {
             std::thread::sleep(Duration::from_millis(10));
         }
         tracing::warn!("the embedded PostgreSQL is still shutting down; the next start recovers");
+    }
+}
+
+/// The embedded server on a thread of its own, which starts it again whenever it ends by itself.
+///
+/// The server gets its signal when the thread that started it ends, so that thread lives as long as the
+/// process, or until [`Self::stop`].
+#[derive(Debug)]
+pub struct Supervised {
+    socket_directory: PathBuf,
+    stop: mpsc::Sender<Duration>,
+    thread: JoinHandle<()>,
+    lost: Option<oneshot::Receiver<EmbeddedError>>,
+}
+
+impl Supervised {
+    /// Like [`Embedded::start`].
+    ///
+    /// # Errors
+    /// [`EmbeddedError`], which says what to install or change.
+    pub fn start(data: &Path) -> Result<Self, EmbeddedError> {
+        let (tell, told) = mpsc::channel();
+        let (stop, stopped) = mpsc::channel();
+        let (lose, lost) = oneshot::channel();
+        let directory = data.to_owned();
+        let supervise = move || match Embedded::start(&directory) {
+            Ok(embedded) => {
+                let _ = tell.send(Ok(embedded.socket_directory.clone()));
+                supervise(embedded, &stopped, lose);
+            }
+            Err(error) => drop(tell.send(Err(error))),
+        };
+        let thread = std::thread::Builder::new().name("postgres".to_owned()).spawn(supervise).map_err(at(data))?;
+        let ended = || Err(at(data)(io::Error::other("the thread of the embedded PostgreSQL ended")));
+        let socket_directory = told.recv().unwrap_or_else(|_| ended())?;
+        Ok(Self { socket_directory, stop, thread, lost: Some(lost) })
+    }
+
+    /// Directory that holds the socket, as libpq and sqlx want it.
+    #[must_use]
+    pub fn socket_directory(&self) -> &Path {
+        &self.socket_directory
+    }
+
+    /// Ends when the server is gone for good, with the reason. It is told once.
+    pub async fn lost(&mut self) -> EmbeddedError {
+        if let Some(lost) = &mut self.lost
+            && let Ok(error) = lost.await
+        {
+            self.lost = None;
+            return error;
+        }
+        std::future::pending().await
+    }
+
+    /// Stops the server, within that time.
+    pub fn stop(self, limit: Duration) {
+        let _ = self.stop.send(limit);
+        // A thread that panicked has nothing left to stop.
+        let _ = self.thread.join();
+    }
+}
+
+/// Looks after the server until it is to be stopped, or cannot be started again for too long.
+fn supervise(mut embedded: Embedded, stop: &mpsc::Receiver<Duration>, lose: oneshot::Sender<EmbeddedError>) {
+    // Since when the server did not live for long.
+    let mut ailing: Option<Instant> = None;
+    let mut started = Instant::now();
+    let mut last_error = None;
+    loop {
+        match stop.recv_timeout(SUPERVISION_INTERVAL) {
+            Ok(limit) => return embedded.stop_within(limit),
+            Err(mpsc::RecvTimeoutError::Disconnected) => return embedded.stop(),
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+        }
+        if !embedded.has_ended() {
+            if started.elapsed() > STABLE_AFTER {
+                ailing = None;
+            }
+            continue;
+        }
+        let since = *ailing.get_or_insert_with(Instant::now);
+        if since.elapsed() > RESTART_LIMIT {
+            let directory = embedded.directory.clone();
+            let _ = lose.send(last_error.unwrap_or(EmbeddedError::Unstable(directory)));
+            return;
+        }
+        tracing::error!("the embedded PostgreSQL ended by itself; it is started again");
+        metrics::counter!("hookledger_embedded_restarts_total").increment(1);
+        match embedded.restart() {
+            Ok(()) => {
+                tracing::info!("the embedded PostgreSQL was started again; it recovers");
+                last_error = None;
+            }
+            Err(error) => {
+                tracing::error!(%error, "the embedded PostgreSQL cannot be started again; trying once more");
+                last_error = Some(error);
+            }
+        }
+        started = Instant::now();
+        // One that ends at once is not started hundreds of times.
+        if since.elapsed() > SUPERVISION_INTERVAL {
+            std::thread::sleep(RESTART_PAUSE);
+        }
     }
 }
 
@@ -353,7 +486,7 @@ fn effective_uid() -> u32 {
 fn lookup(account: &str) -> Option<(u32, u32)> {
     let name = CString::new(account).ok()?;
     // SAFETY: the name outlives the call, and the answer is copied before anything else is asked.
-    // This runs on the main thread before any other is started.
+    // No other thread of this process asks.
     unsafe {
         let entry = libc::getpwnam(name.as_ptr());
         (!entry.is_null()).then(|| ((*entry).pw_uid, (*entry).pw_gid))

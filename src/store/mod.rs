@@ -4,28 +4,54 @@
 //! which owns nothing and can only insert into and read the log, and reads for people as
 //! `hookledger_runtime`, which only reads, and sees one organization at a time.
 
+mod connections;
 pub mod embedded;
 mod facts;
+mod migrate;
+mod outage;
+mod sockets;
 mod tenant;
+mod watch;
 
 use std::path::Path;
 use std::str::FromStr as _;
 use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
 use secrecy::{ExposeSecret as _, SecretString};
-use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, PgPool};
 
-use self::embedded::{DATABASE, Embedded, OWNER, SUPERUSER};
+pub use self::connections::{Connections, TooFew, Use};
+use self::embedded::{DATABASE, OWNER, SUPERUSER};
 pub use self::facts::{Facts, facts};
+pub use self::migrate::MIGRATIONS;
+pub use self::outage::{is_unavailable, is_unreachable};
+use self::sockets::Sockets;
 pub use self::tenant::{Tenant, Tenants};
+pub use self::watch::{Clock, StoreWatch};
 
-/// The migrations, as they were when this binary was built.
-pub static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
-
-/// How long a server may take to recover after a crash.
+/// How long a server is waited for that starts or recovers, and by a node for one that is not there.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(300);
+/// How long a command waits for a server that is not there: its URL may be wrong.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(10);
+/// How long connecting may take, and waiting for a connection that is free.
+const ACQUIRE_LIMIT: Duration = Duration::from_secs(5);
+/// How long a connection may take to show that it lives.
+const PING_LIMIT: Duration = Duration::from_secs(2);
+/// Between two complaints about a server that does not answer.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What the server does by itself with a connection whose node is gone, or paused in a transaction that
+/// holds locks.
+const OF_EVERY_CONNECTION: &[(&str, &str)] = &[
+    ("idle_in_transaction_session_timeout", "5s"),
+    ("client_connection_check_interval", "2s"),
+    ("tcp_keepalives_idle", "10"),
+    ("tcp_keepalives_interval", "5"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "15000"),
+];
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -35,8 +61,8 @@ pub enum StoreError {
     Scheme,
     #[error("DATABASE_URL is not a PostgreSQL URL: {0}")]
     Url(#[source] sqlx::Error),
-    #[error("the database cannot be reached: {0}")]
-    Unreachable(#[source] sqlx::Error),
+    #[error("the database at {server} cannot be reached: {source}")]
+    Unreachable { server: String, source: sqlx::Error },
     #[error("the schema cannot be brought up to date: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
     #[error(transparent)]
@@ -47,9 +73,17 @@ pub enum StoreError {
 #[derive(Clone, Debug)]
 pub struct Store {
     options: PgConnectOptions,
+    sockets: Sockets,
+    connections: Connections,
+    patience: Duration,
 }
 
 impl Store {
+    fn new(options: PgConnectOptions) -> Self {
+        let sockets = Sockets::to(&options);
+        Self { options, sockets, connections: Connections::default(), patience: COMMAND_PATIENCE }
+    }
+
     /// The PostgreSQL that `DATABASE_URL` names.
     ///
     /// # Errors
@@ -60,16 +94,16 @@ impl Store {
             return Err(StoreError::Scheme);
         }
         let options = PgConnectOptions::from_str(text).map_err(StoreError::Url)?;
-        Ok(Self { options: options.application_name("hookledger") })
+        Ok(Self::new(options.application_name("hookledger")))
     }
 
     /// The embedded PostgreSQL: waits until it has recovered, and makes role and database once.
     ///
     /// # Errors
     /// When it does not come up.
-    pub async fn embedded(embedded: &Embedded) -> Result<Self, StoreError> {
-        let local = |user: &str, database: &str| local_options(embedded.socket_directory(), user, database);
-        let mut superuser = connect_patiently(&local(SUPERUSER, "postgres")).await?;
+    pub async fn embedded(socket_directory: &Path) -> Result<Self, StoreError> {
+        let local = |user: &str, database: &str| local_options(socket_directory, user, database);
+        let mut superuser = Self::new(local(SUPERUSER, "postgres")).waiting().owner().await?;
         // Two commands may start at once on a fresh directory.
         sqlx::query("select pg_advisory_lock(7305)").execute(&mut superuser).await?;
         let has_role = "select exists (select from pg_roles where rolname = $1)";
@@ -81,7 +115,19 @@ impl Store {
             superuser.execute(format!("create database {DATABASE} owner {OWNER}").as_str()).await?;
         }
         superuser.close().await?;
-        Ok(Self { options: local(OWNER, DATABASE) })
+        Ok(Self::new(local(OWNER, DATABASE)))
+    }
+
+    /// Uses so many connections at most, all pools of a node together.
+    #[must_use]
+    pub fn with(self, connections: Connections) -> Self {
+        Self { connections, ..self }
+    }
+
+    /// Waits for a server that is not there as long as for one that starts, as a node does.
+    #[must_use]
+    pub fn waiting(self) -> Self {
+        Self { patience: RECOVERY_LIMIT, ..self }
     }
 
     /// Brings the schema up to date, as the owner. Several nodes may ask at once.
@@ -89,10 +135,7 @@ impl Store {
     /// # Errors
     /// When the server cannot be reached or a migration fails; what it did is rolled back.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        let mut owner = connect_patiently(&self.options).await?;
-        MIGRATIONS.run(&mut owner).await?;
-        owner.close().await?;
-        Ok(())
+        migrate::run(self).await
     }
 
     /// One connection of the owner, for commands that make and move tables. Row-level security holds for
@@ -101,7 +144,7 @@ impl Store {
     /// # Errors
     /// When the server cannot be reached.
     pub async fn owner(&self) -> Result<PgConnection, StoreError> {
-        connect_patiently(&self.options).await
+        self.patiently(|| self.options.connect()).await
     }
 
     /// Where people's reads begin.
@@ -117,64 +160,81 @@ impl Store {
     /// # Errors
     /// When the server cannot be reached or the role is not there.
     pub async fn pool(&self, use_: Use) -> Result<PgPool, StoreError> {
-        let become_ = match use_ {
-            Use::Append | Use::Follow | Use::Work => "set role hookledger_worker",
-            Use::Query => "set role hookledger_runtime",
-        };
-        PgPoolOptions::new()
-            .max_connections(use_.connections())
-            .acquire_timeout(Duration::from_secs(10))
-            .test_before_acquire(false)
-            .after_connect(move |connection, _| Box::pin(async move { connection.execute(become_).await.map(drop) }))
-            .connect_with(self.options.clone().options(use_.settings().iter().copied()))
-            .await
-            .map_err(StoreError::Unreachable)
+        self.patiently(|| Box::pin(self.pool_options(use_).connect_with(self.options_of(use_)))).await
     }
-}
 
-/// What a pool is for, which says how its connections are set.
-#[derive(Clone, Copy, Debug)]
-pub enum Use {
-    /// Appending to the log: a commit is durable when it is answered.
-    Append,
-    /// Projections: their rows and checkpoints change together and can be derived again, so their
-    /// commits need not wait for the disk.
-    Follow,
-    /// What the server itself asks and notes for everybody: commands, checkpoints, sign-in links.
-    Work,
-    /// Reading for people, through [`Tenants`].
-    Query,
-}
+    /// What tells whether the store answers, and cuts connections off that never will.
+    #[must_use]
+    pub fn watch(&self) -> StoreWatch {
+        StoreWatch::new(self.options_of(Use::Work), self.sockets.clone())
+    }
 
-impl Use {
-    fn connections(self) -> u32 {
-        match self {
-            Self::Append => 2,
-            Self::Follow => 8,
-            Self::Work => 12,
-            Self::Query => 16,
+    fn options_of(&self, use_: Use) -> PgConnectOptions {
+        self.options.clone().options(OF_EVERY_CONNECTION.iter().chain(use_.settings()).copied())
+    }
+
+    fn pool_options(&self, use_: Use) -> PgPoolOptions {
+        let become_ = use_.role();
+        let (opened, asked) = (self.sockets.clone(), self.sockets.clone());
+        PgPoolOptions::new()
+            .max_connections(self.connections.of(use_))
+            .acquire_timeout(ACQUIRE_LIMIT)
+            // Asking each time would cost a round trip. The system knows which connections the server closed.
+            .test_before_acquire(false)
+            .before_acquire(move |connection, _| {
+                let may_be_dead = asked.has_closed();
+                Box::pin(async move {
+                    if may_be_dead {
+                        tokio::time::timeout(PING_LIMIT, connection.ping())
+                            .await
+                            .map_err(|_| sqlx::Error::PoolTimedOut)??;
+                    }
+                    Ok(true)
+                })
+            })
+            .after_connect(move |connection, _| {
+                let opened = opened.clone();
+                Box::pin(async move {
+                    opened.resolve().await;
+                    opened.look();
+                    connection.execute(become_).await.map(drop)
+                })
+            })
+    }
+
+    /// Connects, and tries again while the server starts, recovers or cannot be reached.
+    async fn patiently<'a, T>(
+        &self,
+        connect: impl Fn() -> BoxFuture<'a, Result<T, sqlx::Error>> + Send + Sync,
+    ) -> Result<T, StoreError> {
+        let begun = Instant::now();
+        let mut complained: Option<Instant> = None;
+        loop {
+            let connected = tokio::time::timeout(2 * ACQUIRE_LIMIT, connect()).await;
+            let error = match connected.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+                Ok(connected) => return Ok(connected),
+                Err(error) => error,
+            };
+            let limit = if outage::is_starting(&error) { RECOVERY_LIMIT } else { self.patience };
+            if !is_unreachable(&error) || begun.elapsed() >= limit {
+                return Err(StoreError::Unreachable { server: self.server(), source: error });
+            }
+            if complained.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL) && begun.elapsed() > PING_LIMIT / 2 {
+                complained = Some(Instant::now());
+                tracing::warn!(
+                    database.server = self.server(), %error, waited_s = begun.elapsed().as_secs(), limit_s = limit.as_secs(),
+                    "the database cannot be reached; trying again"
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(if begun.elapsed() < PING_LIMIT { 50 } else { 250 })).await;
         }
     }
 
-    fn settings(self) -> &'static [(&'static str, &'static str)] {
-        match self {
-            Self::Append => &[("statement_timeout", "10s"), ("synchronous_commit", "on")],
-            // A batch is looked up by its keys. Where statistics are stale, as they are on tables that
-            // grow by thousands of rows a second, the planner scanned the whole table instead; and to read
-            // the next thousand events, all that came after them. A plan that was made while a table was
-            // nearly empty would be kept for as long as the connection: a new one costs less than it may.
-            Self::Follow => &[
-                ("statement_timeout", "60s"),
-                ("synchronous_commit", "off"),
-                ("enable_hashjoin", "off"),
-                ("enable_mergejoin", "off"),
-                ("enable_bitmapscan", "off"),
-                ("enable_seqscan", "off"),
-                ("plan_cache_mode", "force_custom_plan"),
-            ],
-            // The directory reads the log here.
-            Self::Work => &[("statement_timeout", "10s"), ("synchronous_commit", "on"), ("enable_bitmapscan", "off")],
-            Self::Query => &[("statement_timeout", "10s"), ("synchronous_commit", "on")],
+    /// As errors name it: never with a password.
+    fn server(&self) -> String {
+        match self.options.get_socket() {
+            Some(directory) => directory.display().to_string(),
+            None => format!("{}:{}", self.options.get_host(), self.options.get_port()),
         }
     }
 }
@@ -185,23 +245,4 @@ fn local_options(socket: &Path, user: &str, database: &str) -> PgConnectOptions 
         .username(user)
         .database(database)
         .application_name("hookledger")
-}
-
-/// Connects, and while the server starts or recovers tries again.
-async fn connect_patiently(options: &PgConnectOptions) -> Result<PgConnection, StoreError> {
-    let deadline = Instant::now() + RECOVERY_LIMIT;
-    loop {
-        match options.connect().await {
-            Ok(connection) => return Ok(connection),
-            Err(error) if is_starting(&error) && Instant::now() < deadline => {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            Err(error) => return Err(StoreError::Unreachable(error)),
-        }
-    }
-}
-
-/// 57P03, `cannot_connect_now`: starting up, recovering or shutting down.
-fn is_starting(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "57P03")
 }

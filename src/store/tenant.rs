@@ -8,6 +8,8 @@ use std::ops::{Deref, DerefMut};
 use hookledger_aggregates::OrganizationId;
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
+use super::outage::is_unreachable;
+
 /// Where people's reads begin.
 #[derive(Clone, Debug)]
 pub struct Tenants {
@@ -43,9 +45,15 @@ impl Tenants {
         self.begin("set_config('hookledger.everybody', 'on', true)").await
     }
 
-    /// One message and one answer for both: each read costs a round trip more than its query.
+    /// One message and one answer for both: each read costs a round trip more than its query. A connection
+    /// that turns out dead is no reason to refuse a read, which changes nothing: it begins once again.
     async fn begin(&self, setting: &str) -> Result<Tenant, sqlx::Error> {
-        let transaction = self.pool.begin_with(format!("begin read only; select {setting}")).await?;
+        let begin = || self.pool.begin_with(format!("begin read only; select {setting}"));
+        let transaction = match begin().await {
+            // To have waited for a connection in vain is the answer.
+            Err(error) if is_unreachable(&error) && !matches!(error, sqlx::Error::PoolTimedOut) => begin().await?,
+            begun => begun?,
+        };
         Ok(Tenant { transaction })
     }
 

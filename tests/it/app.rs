@@ -108,6 +108,7 @@ pub fn settings(url: Option<&str>) -> ServeSettings {
     ServeSettings {
         store: StoreSettings {
             database_url: url.map(SecretString::from),
+            database_connections: hookledger::store::Connections::default(),
             data_dir: "unused".into(),
             master_keys: Some(SecretString::from(generate("k1").unwrap())),
             jwt_keys: Some(SecretString::from(generate("j1").unwrap())),
@@ -236,7 +237,8 @@ impl TestApp {
     }
 
     async fn run(database: Database, settings: ServeSettings, fetch: Arc<dyn Fetch>) -> Self {
-        let (node, address) = Node::start(database.store(), settings.clone(), fetch).await;
+        let (node, address) =
+            Node::start(database.store().with(settings.store.database_connections), settings.clone(), fetch).await;
         let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
         Self { url: format!("http://{address}"), client, database, settings, node }
     }

@@ -67,17 +67,33 @@ impl Process {
     }
 
     pub async fn serve(&mut self) {
+        self.begin();
+        self.ready().await;
+    }
+
+    /// Starts the server and waits for nothing.
+    pub fn begin(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(self.directory.path().join("log")).unwrap();
         self.server = Some(self.command(&["serve"]).stdout(Stdio::null()).stderr(log).spawn().unwrap());
+    }
+
+    /// What the server wrote.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap()
+    }
+
+    /// How the server ended, if it did.
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.server.as_mut().unwrap().try_wait().unwrap()
+    }
+
+    /// Waits until the server is ready.
+    pub async fn ready(&self) {
         let deadline = Instant::now() + PATIENCE;
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         while !client.get(format!("{}/readyz", self.url())).send().await.is_ok_and(|ready| ready.status().is_success())
         {
-            assert!(
-                Instant::now() < deadline,
-                "{}",
-                std::fs::read_to_string(self.directory.path().join("log")).unwrap()
-            );
+            assert!(Instant::now() < deadline, "{}", self.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

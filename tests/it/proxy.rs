@@ -44,6 +44,11 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 impl Proxy {
     /// Before the database of that URL: `postgres://user@host:port/name`, or a socket's directory as host.
     pub async fn before(database_url: &str) -> Self {
+        Self::at("127.0.0.1:0", database_url).await
+    }
+
+    /// The same on an address of one's own.
+    pub async fn at(address: &str, database_url: &str) -> Self {
         let url = url::Url::parse(database_url).unwrap();
         let host = url.host_str().unwrap().replace("%2F", "/");
         let port = url.port().unwrap_or(5432);
@@ -52,7 +57,7 @@ impl Proxy {
         } else {
             Target::Tcp(format!("{host}:{port}"))
         };
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let url = format!("postgres://{}@{address}{}?sslmode=disable", url.username(), url.path());
         let network = watch::Sender::new(Network::Good);

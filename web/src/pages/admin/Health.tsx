@@ -21,7 +21,7 @@ const Query = graphql(`
       deliveries { waiting running overdueSince nodes }
       openCircuits { circuit { node state failures openedAt probeAt changedAt } provider { id providerName organization { slug name } destination { url } } }
       database { version size connections maxConnections events }
-      node { version startedAt appendWaitMs }
+      node { version startedAt appendWaitMs clockDifferenceMs }
     }
   }
 `);
@@ -70,11 +70,18 @@ export default function Health() {
           <Conservation />
           <Text size="xs" className="quiet">
             Version {system.node.version}, started <When at={system.node.startedAt} size="xs" />
+            {typeof system.node.clockDifferenceMs === 'number' && `, clock ${clock(system.node.clockDifferenceMs)} the database's`}
           </Text>
         </Stack>
       )}
     </Page>
   );
+}
+
+/** How a clock is to another, from milliseconds ahead. */
+function clock(ahead: number): string {
+  if (Math.abs(ahead) < 100) return 'level with';
+  return `${(Math.abs(ahead) / 1000).toFixed(1)} s ${ahead > 0 ? 'ahead of' : 'behind'}`;
 }
 
 function Figure({ label, value, detail }: { label: string; value: string; detail: ReactNode }) {

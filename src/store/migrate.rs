@@ -1,0 +1,105 @@
+//! Migrations, run beside nodes that serve.
+
+use std::time::{Duration, Instant};
+
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::{Connection as _, Executor as _};
+
+use super::{Store, StoreError};
+
+/// The migrations, as they were when this binary was built.
+pub static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+
+/// How long a migration waits for a lock. Everybody who comes later waits behind it.
+const LOCK_TIMEOUT: &str = "set lock_timeout = '2s'";
+/// How long the node then lets others work before it tries again.
+const PAUSE: Duration = Duration::from_secs(2);
+/// How long it keeps trying: a dump may hold locks for minutes.
+const PATIENCE: Duration = Duration::from_secs(1800);
+
+/// Runs what is new, each file in a transaction.
+pub(super) async fn run(store: &Store) -> Result<(), StoreError> {
+    let begun = Instant::now();
+    loop {
+        // A failed run keeps the migrator's lock for as long as its connection lives.
+        let mut owner = store.owner().await?;
+        owner.execute(LOCK_TIMEOUT).await?;
+        let done = MIGRATIONS.run(&mut owner).await;
+        let _ = tokio::time::timeout(PAUSE, owner.close()).await;
+        match done {
+            Err(error) if is_locked_out(&error) && begun.elapsed() < PATIENCE => {
+                tracing::warn!(
+                    waited_s = begun.elapsed().as_secs(),
+                    "the schema cannot be brought up to date while others hold locks; trying again"
+                );
+                tokio::time::sleep(PAUSE).await;
+            }
+            done => return Ok(done?),
+        }
+    }
+}
+
+/// 55P03, `lock_not_available`.
+fn is_locked_out(error: &MigrateError) -> bool {
+    let (MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) = error else { return false };
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "55P03")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// Migrations from this one on are run while nodes of the earlier release serve.
+    const FIRST: i64 = 100;
+    /// What they may drop all the same, by the migration's number, and why no running node misses it.
+    const ALLOWED: &[(i64, &str, &str)] = &[(
+        100,
+        "drop table log_heads",
+        "a view takes its place in the same transaction, and the functions that changed it are replaced",
+    )];
+
+    /// Every statement that takes away what a node of an earlier release may use.
+    fn removals(sql: &str) -> Vec<String> {
+        let lines = sql.lines().map(|line| line.split("--").next().unwrap_or_default());
+        let text = lines.collect::<Vec<_>>().join(" ").to_lowercase();
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let kinds = ["function", "procedure", "table", "view", "materialized view", "column", "schema", "type"];
+        let drops = kinds.iter().flat_map(|kind| {
+            let (told, length) = (format!("drop {kind} "), text.len());
+            text.match_indices(&told).map(|(at, _)| text[at..length.min(at + 80)].to_owned()).collect::<Vec<_>>()
+        });
+        let renames = text.match_indices("rename ").map(|(at, _)| text[at..text.len().min(at + 80)].to_owned());
+        drops.chain(renames).collect()
+    }
+
+    #[test]
+    fn migrations_take_nothing_away_that_running_nodes_use() {
+        let mut refused = BTreeMap::new();
+        for migration in MIGRATIONS.iter().filter(|migration| migration.version >= FIRST) {
+            let allowed = |removal: &String| {
+                ALLOWED.iter().any(|(number, what, _)| *number == migration.version && removal.contains(what))
+            };
+            let removals: Vec<_> = removals(&migration.sql).into_iter().filter(|removal| !allowed(removal)).collect();
+            if !removals.is_empty() {
+                refused.insert(migration.version, removals);
+            }
+        }
+        assert!(
+            refused.is_empty(),
+            "nodes of the earlier release run beside these migrations; drop it one release later, and list it in \
+             ALLOWED with the reason: {refused:#?}"
+        );
+    }
+
+    /// A function that keeps its name and changes its arguments leaves the earlier one in place; one that
+    /// changes what it answers has to be dropped first, which is refused above.
+    #[test]
+    fn removals_are_seen_through_comments_and_line_breaks() {
+        assert_eq!(removals("-- drop table a\ncreate table a ();"), [String::new(); 0]);
+        assert_eq!(removals("drop\n  function f(int);"), ["drop function f(int);"]);
+        assert_eq!(removals("alter table a drop column b;"), ["drop column b;"]);
+        assert_eq!(removals("alter table a rename to b;"), ["rename to b;"]);
+    }
+}
