@@ -229,12 +229,12 @@ impl Supervised {
     pub fn start(data: &Path) -> Result<Self, EmbeddedError> {
         let (tell, told) = mpsc::channel();
         let (stop, stopped) = mpsc::channel();
-        let (lose, lost) = oneshot::channel();
+        let (give_up, lost) = oneshot::channel();
         let directory = data.to_owned();
         let supervise = move || match Embedded::start(&directory) {
             Ok(embedded) => {
                 let _ = tell.send(Ok(embedded.socket_directory.clone()));
-                supervise(embedded, &stopped, lose);
+                supervise(embedded, &stopped, give_up);
             }
             Err(error) => drop(tell.send(Err(error))),
         };
@@ -270,7 +270,7 @@ impl Supervised {
 }
 
 /// Looks after the server until it is to be stopped, or cannot be started again for too long.
-fn supervise(mut embedded: Embedded, stop: &mpsc::Receiver<Duration>, lose: oneshot::Sender<EmbeddedError>) {
+fn supervise(mut embedded: Embedded, stop: &mpsc::Receiver<Duration>, give_up: oneshot::Sender<EmbeddedError>) {
     // Since when the server did not live for long.
     let mut ailing: Option<Instant> = None;
     let mut started = Instant::now();
@@ -290,7 +290,7 @@ fn supervise(mut embedded: Embedded, stop: &mpsc::Receiver<Duration>, lose: ones
         let since = *ailing.get_or_insert_with(Instant::now);
         if since.elapsed() > RESTART_LIMIT {
             let directory = embedded.directory.clone();
-            let _ = lose.send(last_error.unwrap_or(EmbeddedError::Unstable(directory)));
+            let _ = give_up.send(last_error.unwrap_or(EmbeddedError::Unstable(directory)));
             return;
         }
         tracing::error!("the embedded PostgreSQL ended by itself; it is started again");

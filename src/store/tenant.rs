@@ -48,11 +48,11 @@ impl Tenants {
     /// One message and one answer for both: each read costs a round trip more than its query. A connection
     /// that turns out dead is no reason to refuse a read, which changes nothing: it begins once again.
     async fn begin(&self, setting: &str) -> Result<Tenant, sqlx::Error> {
-        let begin = || self.pool.begin_with(format!("begin read only; select {setting}"));
-        let transaction = match begin().await {
+        let attempt = || self.pool.begin_with(format!("begin read only; select {setting}"));
+        let transaction = match attempt().await {
             // To have waited for a connection in vain is the answer.
-            Err(error) if is_unreachable(&error) && !matches!(error, sqlx::Error::PoolTimedOut) => begin().await?,
-            begun => begun?,
+            Err(error) if is_unreachable(&error) && !matches!(error, sqlx::Error::PoolTimedOut) => attempt().await?,
+            transaction => transaction?,
         };
         Ok(Tenant { transaction })
     }
