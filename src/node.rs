@@ -26,7 +26,7 @@ use crate::conservation::Checker;
 use crate::deliver::egress::{Egress, StartError};
 use crate::deliver::{self, Feeder, Places, Queue, Sweeper, Worker};
 use crate::directory::{Directory, DirectoryError, DirectoryFollower};
-use crate::follow::{Checkpoints, Follower, Handler, Projector};
+use crate::follow::{Checkpoints, Follower, Handler, Leases, Projector};
 use crate::graphql::{App, Platform, schema};
 use crate::http::{Clients, Server, Services, Sockets, routes};
 use crate::identity::{
@@ -105,7 +105,8 @@ pub struct Core {
     pub vitals: Vitals,
     /// How far this node's clock is from the database's.
     pub clock: Clock,
-    node: Uuid,
+    /// The rights to follow that this node has.
+    pub leases: Leases,
     followers: PgPool,
     stop: CancellationToken,
     stop_writer: CancellationToken,
@@ -140,7 +141,7 @@ impl Core {
             checkpoints: Checkpoints::new(pool.clone()),
             reader: Reader::new(pool.clone()),
             vitals: Vitals::default(),
-            node: Uuid::new_v4(),
+            leases: Leases::new(pool.clone(), Uuid::new_v4()),
             stop: CancellationToken::new(),
             stop_writer: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -160,6 +161,7 @@ impl Core {
         let writing = core.vitals.watch("writer", core.stop_writer.clone(), writing);
         core.writer.spawn_on(writing, core.append_lane.handle());
         core.spawn("store", watch.run(core.vitals.clone(), core.stop.clone()));
+        core.spawn("leases", core.leases.clone().run(core.vitals.clone(), core.stop.clone()));
         core.spawn("heads", core.heads.clone().poll(core.pool.clone(), core.stop.clone()));
         for projection in hookledger_projections::all() {
             core.follow(Box::new(Projector(projection)));
@@ -178,13 +180,14 @@ impl Core {
 
     /// Compares the read models with the log, for as long as the node runs.
     fn check_conservation(&self) {
-        let checker = Checker::new(self.followers.clone(), self.heads.clone(), self.node);
+        let checker =
+            Checker::new(self.followers.clone(), self.heads.clone(), self.leases.clone(), self.vitals.clone());
         self.tasks.spawn_on(checker.run(self.stop.clone()), self.follow_lane.handle());
     }
 
     fn remove_what_is_old(&self, period: chrono::Duration) {
         self.follow(Box::new(Eraser::new(self.followers.clone())));
-        let sweep = Sweep::new(self.pool.clone(), self.log.clone(), self.heads.clone(), self.node, period);
+        let sweep = Sweep::new(self.pool.clone(), self.log.clone(), self.heads.clone(), self.leases.clone(), period);
         self.spawn("retention", sweep.run(self.stop.clone()));
     }
 
@@ -215,8 +218,8 @@ impl Core {
 
     fn follow(&self, handler: Box<dyn Handler>) {
         let name = handler.name();
-        let follower =
-            Follower::new(handler, self.followers.clone(), self.heads.clone(), self.node).watched(self.vitals.clone());
+        let follower = Follower::new(handler, self.followers.clone(), self.heads.clone(), self.leases.clone());
+        let follower = follower.watched(self.vitals.clone());
         let following = self.vitals.watch(name, self.stop.clone(), follower.run(self.stop.clone()));
         self.tasks.spawn_on(following, self.follow_lane.handle());
     }
@@ -234,7 +237,7 @@ impl Core {
         let target = Target::new(url).await?;
         let lane = Lane::start("relay", Niceness::Background).map_err(NodeError::Thread)?;
         let pool = pool_of(&lane, store, Use::Relay).await?;
-        let relay = Relay { target, pool, heads: self.heads.clone(), node: self.node };
+        let relay = Relay { target, pool, heads: self.heads.clone(), leases: self.leases.clone() };
         let relaying = self.vitals.watch("relay", self.stop.clone(), relay.run(self.stop.clone()));
         self.tasks.spawn_on(relaying, lane.handle());
         Ok(Some(lane))
@@ -252,8 +255,11 @@ impl Core {
     /// When the database does not answer.
     pub async fn follow_ledger(&self, store: &Store) -> Result<(), NodeError> {
         let pool = pool_of(&self.ledger_lane, store, Use::Ledger).await?;
-        let follower = Follower::new(Box::new(LedgerFollower::default()), pool, self.heads.clone(), self.node);
-        self.tasks.spawn_on(follower.run(self.stop.clone()), self.ledger_lane.handle());
+        let follower =
+            Follower::new(Box::new(LedgerFollower::default()), pool, self.heads.clone(), self.leases.clone())
+                .watched(self.vitals.clone());
+        let following = self.vitals.watch("ledger", self.stop.clone(), follower.run(self.stop.clone()));
+        self.tasks.spawn_on(following, self.ledger_lane.handle());
         Ok(())
     }
 
@@ -495,7 +501,7 @@ fn sign_ledger(settings: &ServeSettings, core: &Core) -> Result<Ledgers, NodeErr
         settings.witness_url.as_deref().map(|url| Witness::new(url, file.clone())).transpose()?.unzip();
     let keys = LedgerKeys::derive(&keys::master(&settings.store)?);
     let base_url = settings.store.base_url.0.clone();
-    let ledgers = Ledgers::new(core.pool.clone(), core.node, keys, base_url, file, put);
+    let ledgers = Ledgers::new(core.pool.clone(), core.leases.node(), keys, base_url, file, put);
     if let Some(witness) = witness {
         core.tasks.spawn(witness.run(ledgers.clone(), core.stop.clone()));
     }
@@ -515,7 +521,7 @@ async fn deliver(
 ) -> Result<(), NodeError> {
     // A span of the settings is never negative.
     let attempt_timeout = settings.attempt_timeout.0.to_std().unwrap_or_default();
-    let queue = Queue::new(store.pool(Use::Queue).await?, core.node);
+    let queue = Queue::new(store.pool(Use::Queue).await?, core.leases.node());
     let sweeper =
         Sweeper::new(core.pool.clone(), queue.clone(), settings.pending_timeout.0.to_std().unwrap_or_default());
     let places = Arc::new(Places::default());

@@ -125,6 +125,11 @@ impl Handler<Leaf> for LedgerFollower {
         UnderPressure { batch: 2_000, rest: 8, oldest: chrono::Duration::milliseconds(2_500) }
     }
 
+    fn begin(&self) {
+        lock(&self.trees).clear();
+        lock(&self.grown).clear();
+    }
+
     fn apply<'a>(
         &'a self,
         connection: &'a mut PgConnection,

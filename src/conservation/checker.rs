@@ -9,8 +9,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::balances::{self, Mismatch};
-use crate::follow::{Checkpoints, Lease};
+use crate::follow::{Checkpoints, Isolation, Lease, Leases, STATEMENT_LIMIT, within};
 use crate::log::{Heads, LogPosition, balance_changes, standings_before};
+use crate::vitals::Vitals;
 
 /// Under this name lease and checkpoints are kept.
 const NAME: &str = "conservation";
@@ -20,6 +21,9 @@ const READ_MODEL: &str = "webhook_logs";
 const PERIOD: Duration = Duration::from_secs(2);
 /// While acknowledgements press, it waits, but not longer than this.
 const LONGEST_REST: Duration = Duration::from_secs(60);
+/// How long a look may take, and how long ago the last good one may be.
+const LOOK_LIMIT: Duration = Duration::from_secs(60);
+const LONGEST_BLIND: Duration = Duration::from_secs(300);
 /// Positions that are counted in one statement, and statements of one look.
 const STRETCH: i64 = 20_000;
 const STRETCHES: usize = 16;
@@ -38,84 +42,72 @@ pub struct Checker {
     pool: PgPool,
     checkpoints: Checkpoints,
     heads: Heads,
-    node: Uuid,
-}
-
-/// What a look came to.
-enum Look {
-    Done,
-    /// Another node checks now.
-    Lost,
+    leases: Leases,
+    vitals: Vitals,
 }
 
 impl Checker {
     #[must_use]
-    pub fn new(pool: PgPool, heads: Heads, node: Uuid) -> Self {
-        Self { checkpoints: Checkpoints::new(pool.clone()), pool, heads, node }
+    pub fn new(pool: PgPool, heads: Heads, leases: Leases, vitals: Vitals) -> Self {
+        Self { checkpoints: Checkpoints::new(pool.clone()), pool, heads, leases, vitals }
     }
 
     /// Checks until stopped.
     pub async fn run(self, stop: CancellationToken) {
-        let mut lease: Option<Lease> = None;
-        let mut looked = Instant::now();
-        while stop.run_until_cancelled(tokio::time::sleep(PERIOD)).await.is_some() {
-            let busy = self.heads.pressure.is_high() && looked.elapsed() < LONGEST_REST;
-            match self.look(&mut lease, busy).await {
-                Ok(Look::Done) if busy => {}
-                Ok(Look::Done) => looked = Instant::now(),
-                Ok(Look::Lost) => lease = None,
-                Err(error) => tracing::warn!(%error, "conservation could not be checked; trying again"),
+        while let Some(lease) = stop.run_until_cancelled(self.leases.want(NAME)).await {
+            self.vitals.expect_looks(NAME, LONGEST_BLIND);
+            tokio::select! {
+                () = self.check(&lease) => {}
+                () = lease.lost() => {}
+                () = stop.cancelled() => {}
             }
-        }
-        if let Some(lease) = lease {
-            let _ = lease.release(&self.pool).await;
+            self.vitals.expect_no_looks(NAME);
+            lease.release().await;
         }
     }
 
-    async fn look(&self, lease: &mut Option<Lease>, busy: bool) -> Result<Look, sqlx::Error> {
-        let held = match lease {
-            Some(held) => held,
-            None => match Lease::acquire(&self.pool, NAME, self.node).await? {
-                Some(acquired) => lease.insert(acquired),
-                None => return Ok(Look::Done),
-            },
-        };
-        if !held.renew(&self.pool).await? {
-            return Ok(Look::Lost);
+    /// Checks for as long as the lease is good.
+    async fn check(&self, lease: &Lease) {
+        let mut looked = Instant::now();
+        loop {
+            tokio::time::sleep(PERIOD).await;
+            if self.heads.pressure.is_high() && looked.elapsed() < LONGEST_REST {
+                continue;
+            }
+            match within(LOOK_LIMIT, self.look(lease)).await {
+                Ok(()) => {
+                    looked = Instant::now();
+                    self.vitals.seen(NAME);
+                }
+                Err(error) => tracing::warn!(%error, "conservation could not be checked; trying again"),
+            }
         }
-        if busy {
-            return Ok(Look::Done);
-        }
-        let mut counted = self.checkpoints.load(NAME).await?;
-        if !self.count(held, &mut counted).await? {
-            return Ok(Look::Lost);
+    }
+
+    async fn look(&self, lease: &Lease) -> Result<(), sqlx::Error> {
+        let mut counted = within(STATEMENT_LIMIT, self.checkpoints.load(NAME)).await?;
+        if !self.count(lease, &mut counted).await? {
+            return Ok(());
         }
         for look in 0..2 {
-            if !held.renew(&self.pool).await? {
-                return Ok(Look::Lost);
-            }
-            if self.compare(held.epoch, look == 1).await? {
+            if self.compare(lease, look == 1).await? {
                 break;
             }
             tokio::time::sleep(SECOND_LOOK).await;
         }
-        Ok(Look::Done)
+        Ok(())
     }
 
     /// Counts what the read model has dealt with, in stretches; false when another node counts now.
-    async fn count(&self, lease: &mut Lease, counted: &mut [LogPosition]) -> Result<bool, sqlx::Error> {
-        let live = self.checkpoints.of(READ_MODEL).await?;
+    async fn count(&self, lease: &Lease, counted: &mut [LogPosition]) -> Result<bool, sqlx::Error> {
+        let live = within(STATEMENT_LIMIT, self.checkpoints.of(READ_MODEL)).await?;
         let mut stretches = 0;
         for at in counted {
             let target = live.iter().find(|live| live.partition == at.partition).map_or(0, |live| live.position);
             while target - at.position > STRETCH && stretches < STRETCHES {
                 stretches += 1;
+                let mut transaction = lease.begin(&self.pool, Isolation::ReadCommitted).await?;
                 let to = at.position + STRETCH;
-                // Before the transaction: a task that holds a connection does not wait for another.
-                if !lease.renew(&self.pool).await? {
-                    return Ok(false);
-                }
-                let mut transaction = self.pool.begin().await?;
                 if !advance(&mut transaction, lease.epoch, *at, to).await? {
                     return Ok(false);
                 }
@@ -128,8 +120,8 @@ impl Checker {
 
     /// Compares in one snapshot, whatever is counted up to where the read model is. False when something
     /// differs that is not noted, because it has to be looked at again.
-    async fn compare(&self, epoch: i64, is_second: bool) -> Result<bool, sqlx::Error> {
-        let mut transaction = self.pool.begin_with("begin isolation level repeatable read").await?;
+    async fn compare(&self, lease: &Lease, is_second: bool) -> Result<bool, sqlx::Error> {
+        let mut transaction = lease.begin(&self.pool, Isolation::Snapshot).await?;
         let places: Vec<(i32, i64, i64)> = sqlx::query_as(
             "select c.partition, c.position, m.position
              from follower_checkpoints c join follower_checkpoints m using (partition)
@@ -143,13 +135,14 @@ impl Checker {
         for (partition, from, to) in places.iter().filter(|(_, from, to)| from < to) {
             let Some(partition) = hookledger_aggregates::Partition::new(*partition) else { continue };
             let at = LogPosition { partition, position: *from };
-            if !advance(&mut transaction, epoch, at, *to).await? {
+            if !advance(&mut transaction, lease.epoch, at, *to).await? {
                 return Ok(true);
             }
         }
         let (partitions, positions): (Vec<i32>, Vec<i64>) = places.iter().map(|(number, _, to)| (*number, *to)).unzip();
         let mismatches = balances::compare(&mut transaction, &partitions).await?;
         if !mismatches.is_empty() && !is_second {
+            transaction.rollback().await?;
             return Ok(false);
         }
         let mut found = Vec::new();

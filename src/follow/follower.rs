@@ -8,10 +8,11 @@ use futures::future::BoxFuture;
 use hookledger_aggregates::RecordedEvent;
 use sqlx::{PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::checkpoints::Checkpoints;
-use super::lease::Lease;
+use super::lease::{Isolation, Lease};
+use super::leases::Leases;
+use super::limit::{READ_LIMIT, STATEMENT_LIMIT, is_late, within};
 use crate::log::{Batch, Heads, LogPosition, ReadError, Reader, Scope};
 use crate::vitals::Vitals;
 
@@ -24,17 +25,26 @@ const GATHER: Duration = Duration::from_millis(100);
 /// So many events at once mean that the follower is behind, and goes on without a pause.
 const FULL_BATCH: usize = 2_000;
 const LONGEST_REST: Duration = Duration::from_secs(2);
-/// Without a wake-up the log is looked at this often, and the lease is kept.
+/// Without a wake-up the log is looked at this often.
 const IDLE: Duration = Duration::from_millis(250);
 const BACKOFF: Duration = Duration::from_secs(1);
 /// A partition that stopped is tried again this often: a later release may know the event.
 const RETRY_STOPPED: Duration = Duration::from_secs(30);
+/// How long a batch may take to be applied; one that takes longer comes back smaller.
+const APPLY_LIMIT: Duration = Duration::from_secs(20);
+/// How long a handler may react to a batch, unless it says otherwise.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// When the node stops, a step may go on for so long. What is given up is done again.
+const STOP_GRACE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum HandlerError {
     /// Nothing is wrong with the events; it may work a little later.
     #[error("{0}")]
     Transient(String),
+    /// It took too long: fewer events at once may not.
+    #[error("{0}")]
+    Late(String),
     /// The events cannot be applied: the partition stops here.
     #[error("{0}")]
     Unappliable(String),
@@ -47,6 +57,7 @@ impl From<sqlx::Error> for HandlerError {
         let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
         match code.as_deref().map(|code| &code[..2.min(code.len())]) {
             Some("22" | "23") => Self::Unappliable(error.to_string()),
+            _ if is_late(&error) => Self::Late(error.to_string()),
             _ => Self::Transient(error.to_string()),
         }
     }
@@ -120,6 +131,14 @@ pub trait Handler<E: Followed = RecordedEvent>: Send + Sync + 'static {
         UnderPressure::default()
     }
 
+    /// How long it may react to a batch. Without a good step for a little longer, it is missed.
+    fn patience(&self) -> Duration {
+        PATIENCE
+    }
+
+    /// The checkpoints were read anew: what it remembers of the log may be void.
+    fn begin(&self) {}
+
     /// Up to `limit` events of each partition after its cursor, from wherever they can be had.
     fn read<'a>(
         &'a self,
@@ -156,6 +175,8 @@ pub enum Step {
     Applied(usize),
     /// There was nothing to do.
     Idle,
+    /// It was not done in time; the next one takes less.
+    Late,
     /// Another node follows now.
     Lost,
 }
@@ -166,6 +187,8 @@ enum Handed {
     On,
     /// It waits: something is out of order that may not be so a little later.
     Back,
+    /// It took too long.
+    Late,
     /// Another node follows now.
     Lost,
 }
@@ -177,7 +200,7 @@ pub struct Follower<E: Followed = RecordedEvent> {
     reader: Reader,
     heads: Heads,
     checkpoints: Checkpoints,
-    node: Uuid,
+    leases: Leases,
     vitals: Vitals,
     /// It panicked, and has done nothing since.
     ails: AtomicBool,
@@ -185,7 +208,6 @@ pub struct Follower<E: Followed = RecordedEvent> {
 
 /// A follower's own knowledge while it holds the lease.
 struct Progress {
-    lease: Lease,
     /// What the database has as checkpoint, per partition.
     stored: Vec<LogPosition>,
     /// Up to where the log was looked through; beyond the checkpoint where nothing concerned us.
@@ -194,11 +216,13 @@ struct Progress {
     retry_stopped_at: tokio::time::Instant,
     /// When the last event that was dealt with had been recorded.
     applied_at: Option<DateTime<Utc>>,
+    /// Events of one partition that are read at once.
+    batch: i64,
 }
 
 impl<E: Followed> Follower<E> {
     #[must_use]
-    pub fn new(handler: Box<dyn Handler<E>>, pool: PgPool, heads: Heads, node: Uuid) -> Self {
+    pub fn new(handler: Box<dyn Handler<E>>, pool: PgPool, heads: Heads, leases: Leases) -> Self {
         let (reader, checkpoints) = (Reader::new(pool.clone()), Checkpoints::new(pool.clone()));
         Self {
             handler,
@@ -206,13 +230,13 @@ impl<E: Followed> Follower<E> {
             reader,
             heads,
             checkpoints,
-            node,
+            leases,
             vitals: Vitals::default(),
             ails: AtomicBool::new(false),
         }
     }
 
-    /// Told there when the handler panics, and when it works again.
+    /// Told there when the handler panics or nothing is looked at, and when it works again.
     #[must_use]
     pub fn watched(self, vitals: Vitals) -> Self {
         Self { vitals, ..self }
@@ -221,48 +245,67 @@ impl<E: Followed> Follower<E> {
     /// Follows until stopped, whenever the lease can be had.
     pub async fn run(self, stop: CancellationToken) {
         let name = self.handler.name();
-        while !stop.is_cancelled() {
-            match self.vitals.go(name, self.follow(&stop)).await {
+        while let Some(lease) = stop.run_until_cancelled(self.leases.want(name)).await {
+            // Only the holder of the lease can tell whether it goes on.
+            self.vitals.expect_looks(name, self.handler.patience() + READ_LIMIT + APPLY_LIMIT);
+            match self.vitals.go(name, self.follow(&lease, &stop)).await {
                 Some(Ok(())) => {}
                 None => self.ails.store(true, Ordering::Relaxed),
                 Some(Err(error)) => tracing::error!(follower.name = name, %error, "a follower failed; it tries again"),
             }
+            self.vitals.expect_no_looks(name);
+            lease.release().await;
             let _ = stop.run_until_cancelled(tokio::time::sleep(BACKOFF / 2)).await;
         }
     }
 
-    async fn follow(&self, stop: &CancellationToken) -> Result<(), ReadError> {
-        let Some(lease) = Lease::acquire(&self.pool, self.handler.name(), self.node).await? else { return Ok(()) };
-        let mut progress = self.start(lease).await?;
-        let mut wake = self.heads.wake(self.handler.scope());
-        let result = loop {
-            if stop.is_cancelled() {
-                break Ok(());
+    async fn follow(&self, lease: &Lease, stop: &CancellationToken) -> Result<(), ReadError> {
+        let stopped = async {
+            stop.cancelled().await;
+            tokio::time::sleep(STOP_GRACE).await;
+        };
+        // What is given up in the midst is rolled back with its connection.
+        tokio::select! {
+            worked = self.work(lease, stop) => worked,
+            () = stopped => Ok(()),
+            () = lease.lost() => {
+                tracing::warn!(
+                    follower.name = self.handler.name(),
+                    "a follower's lease was lost, or could not be renewed in time; it begins again"
+                );
+                Ok(())
             }
+        }
+    }
+
+    async fn work(&self, lease: &Lease, stop: &CancellationToken) -> Result<(), ReadError> {
+        let mut progress = self.start().await?;
+        let mut wake = self.heads.wake(self.handler.scope());
+        while !stop.is_cancelled() {
             let started = tokio::time::Instant::now();
-            let taken = self.step(&mut progress).await;
-            if taken.is_ok() && self.ails.swap(false, Ordering::Relaxed) {
+            let taken = self.step(lease, &mut progress).await?;
+            if taken != Step::Late {
+                self.vitals.seen(self.handler.name());
+            }
+            if self.ails.swap(false, Ordering::Relaxed) {
                 self.vitals.recovered(self.handler.name());
             }
             let pause = match taken {
-                Ok(Step::Applied(_)) if self.yields(&progress) => {
+                Step::Applied(_) if self.yields(&progress) => {
                     (started.elapsed() * self.handler.under_pressure().rest).clamp(self.handler.gather(), LONGEST_REST)
                 }
-                Ok(Step::Applied(count)) if count >= FULL_BATCH => continue,
-                Ok(Step::Applied(_)) => self.handler.gather(),
-                Ok(Step::Idle) => {
+                Step::Applied(count) if count >= FULL_BATCH => continue,
+                Step::Applied(_) => self.handler.gather(),
+                Step::Idle => {
                     let _ = stop.run_until_cancelled(wake.wait(IDLE)).await;
                     continue;
                 }
-                Ok(Step::Lost) => break Ok(()),
-                Err(error) => break Err(error),
+                Step::Late => BACKOFF,
+                Step::Lost => return Ok(()),
             };
             let _ = stop.run_until_cancelled(tokio::time::sleep(pause)).await;
-        };
-        if let Err(error) = progress.lease.release(&self.pool).await {
-            tracing::debug!(%error, "a lease could not be released; it runs out");
         }
-        result
+        Ok(())
     }
 
     /// Whether acknowledgements come first now.
@@ -272,22 +315,23 @@ impl<E: Followed> Follower<E> {
         oldest && self.heads.pressure.is_high()
     }
 
-    async fn start(&self, lease: Lease) -> Result<Progress, ReadError> {
-        let stored = self.checkpoints.load(self.handler.name()).await?;
-        self.heads.refresh(&self.pool).await?;
+    async fn start(&self) -> Result<Progress, ReadError> {
+        within(STATEMENT_LIMIT, self.heads.refresh(&self.pool)).await?;
+        let stored = within(STATEMENT_LIMIT, self.checkpoints.load(self.handler.name())).await?;
+        self.handler.begin();
         Ok(Progress {
-            lease,
             seen: stored.iter().map(|place| place.position).collect(),
             stopped: vec![false; stored.len()],
             stored,
             retry_stopped_at: tokio::time::Instant::now() + RETRY_STOPPED,
             applied_at: None,
+            batch: BATCH,
         })
     }
 
     /// One step: a batch of every partition that has something new.
-    async fn step(&self, progress: &mut Progress) -> Result<Step, ReadError> {
-        if !progress.lease.renew(&self.pool).await? {
+    async fn step(&self, lease: &Lease, progress: &mut Progress) -> Result<Step, ReadError> {
+        if !lease.is_good() {
             return Ok(Step::Lost);
         }
         if tokio::time::Instant::now() >= progress.retry_stopped_at {
@@ -308,19 +352,41 @@ impl<E: Followed> Follower<E> {
             return Ok(Step::Idle);
         }
         let limit = if self.yields(progress) { self.handler.under_pressure().batch } else { BATCH };
-        let batch = self.handler.read(&self.reader, &cursors, limit).await?;
+        let limit = limit.min(progress.batch);
+        let batch = match within(READ_LIMIT, self.handler.read(&self.reader, &cursors, limit)).await {
+            Err(ReadError::Database(error)) if is_late(&error) => {
+                return Ok(self.take_less(progress, limit, &error.to_string()));
+            }
+            read => read?,
+        };
         progress.applied_at = batch.events.iter().map(E::recorded_at).min();
-        for broken in &batch.broken {
-            self.stop_partition(progress, broken.at, &broken.reason).await?;
-        }
-        match self.hand_on(progress, &batch.events).await? {
+        match self.hand_on(lease, progress, &batch.events).await? {
             Handed::On => {}
             // Nothing was seen that was not dealt with: the same events are read again.
             Handed::Back => return Ok(Step::Idle),
+            Handed::Late => return Ok(self.take_less(progress, limit, "the batch was not applied in time")),
             Handed::Lost => return Ok(Step::Lost),
+        }
+        progress.batch = (progress.batch * 2).min(BATCH);
+        // Now that what comes before is applied: to move a checkpoint says that nothing stops there.
+        for broken in &batch.broken {
+            self.stop_partition(lease, progress, broken.at, &broken.reason).await?;
         }
         self.note_seen(progress, &cursors, &batch.events, &heads, limit);
         Ok(if batch.events.is_empty() { Step::Idle } else { Step::Applied(batch.events.len()) })
+    }
+
+    /// The next batches are half as large, and grow again as they are applied.
+    fn take_less(&self, progress: &mut Progress, limit: i64, reason: &str) -> Step {
+        progress.batch = (limit / 2).max(1);
+        metrics::counter!("hookledger_follower_late_batches_total", "follower" => self.handler.name()).increment(1);
+        tracing::warn!(
+            follower.name = self.handler.name(),
+            batch.events = progress.batch,
+            reason,
+            "a batch took too long; the next one is smaller"
+        );
+        Step::Late
     }
 
     /// Where a partition gave less than a full batch, everything up to the known head was seen.
@@ -342,13 +408,14 @@ impl<E: Followed> Follower<E> {
         }
     }
 
-    async fn hand_on(&self, progress: &mut Progress, events: &[E]) -> Result<Handed, ReadError> {
+    async fn hand_on(&self, lease: &Lease, progress: &mut Progress, events: &[E]) -> Result<Handed, ReadError> {
         if events.is_empty() {
             return Ok(Handed::On);
         }
-        match self.try_hand_on(progress, events).await? {
+        match self.try_hand_on(lease, progress, events).await? {
             Ok(true) => return Ok(Handed::On),
             Ok(false) => return Ok(Handed::Lost),
+            Err(HandlerError::Late(_)) => return Ok(Handed::Late),
             Err(HandlerError::Transient(reason)) => {
                 tracing::warn!(follower.name = self.handler.name(), reason, "events wait; trying again");
                 tokio::time::sleep(BACKOFF).await;
@@ -360,12 +427,13 @@ impl<E: Followed> Follower<E> {
         // before it, the others go on.
         for of_partition in events.chunk_by(same_partition) {
             for event in of_partition.chunks(1) {
-                match self.try_hand_on(progress, event).await? {
+                match self.try_hand_on(lease, progress, event).await? {
                     Ok(true) => {}
                     Ok(false) => return Ok(Handed::Lost),
+                    Err(HandlerError::Late(_)) => return Ok(Handed::Late),
                     Err(HandlerError::Transient(_)) => return Ok(Handed::Back),
                     Err(error @ HandlerError::Unappliable(_)) => {
-                        self.stop_partition(progress, event[0].at(), &error.to_string()).await?;
+                        self.stop_partition(lease, progress, event[0].at(), &error.to_string()).await?;
                         break;
                     }
                 }
@@ -376,36 +444,63 @@ impl<E: Followed> Follower<E> {
 
     async fn try_hand_on(
         &self,
+        lease: &Lease,
         progress: &mut Progress,
         events: &[E],
     ) -> Result<Result<bool, HandlerError>, ReadError> {
-        if let Err(error) = self.handler.react(events).await {
-            return Ok(Err(error));
+        let patience = self.handler.patience();
+        match tokio::time::timeout(patience, self.handler.react(events)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Ok(Err(error)),
+            Err(_) => return Ok(Err(HandlerError::Late(format!("no reaction within {} s", patience.as_secs())))),
         }
         let moves: Vec<(LogPosition, i64)> = events
             .chunk_by(same_partition)
             .filter_map(|of_partition| of_partition.last().map(E::at))
             .map(|last| (progress.stored[last.partition.index()], last.position))
             .collect();
-        let mut transaction = self.pool.begin().await?;
-        if let Err(error) = self.handler.apply(&mut transaction, events).await {
-            return Ok(Err(error));
+        match tokio::time::timeout(APPLY_LIMIT, self.apply(lease, events, &moves)).await {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => return Ok(Ok(false)),
+            Ok(Err(error)) => return Ok(Err(error)),
+            Err(_) => return Ok(Err(HandlerError::Late(format!("not applied within {} s", APPLY_LIMIT.as_secs())))),
         }
-        let name = self.handler.name();
-        if !Checkpoints::advance(&mut transaction, name, progress.lease.epoch, &moves).await? {
-            return Ok(Ok(false));
-        }
-        transaction.commit().await?;
         self.handler.committed();
         for (from, to) in moves {
             progress.stored[from.partition.index()].position = to;
         }
-        metrics::counter!("hookledger_follower_events_total", "follower" => name).increment(events.len() as u64);
+        metrics::counter!("hookledger_follower_events_total", "follower" => self.handler.name())
+            .increment(events.len() as u64);
         Ok(Ok(true))
     }
 
-    async fn stop_partition(&self, progress: &mut Progress, at: LogPosition, reason: &str) -> Result<(), ReadError> {
-        progress.stopped[at.partition.index()] = true;
+    /// Writes rows and moves the checkpoint, together; false where another node follows now.
+    async fn apply(&self, lease: &Lease, events: &[E], moves: &[(LogPosition, i64)]) -> Result<bool, HandlerError> {
+        let mut transaction = lease.begin(&self.pool, Isolation::ReadCommitted).await?;
+        let applied = match self.handler.apply(&mut transaction, events).await {
+            Ok(()) => Checkpoints::advance(&mut transaction, self.handler.name(), lease.epoch, moves).await?,
+            Err(error) => {
+                transaction.rollback().await?;
+                return Err(error);
+            }
+        };
+        if applied {
+            transaction.commit().await?;
+        }
+        Ok(applied)
+    }
+
+    async fn stop_partition(
+        &self,
+        lease: &Lease,
+        progress: &mut Progress,
+        at: LogPosition,
+        reason: &str,
+    ) -> Result<(), ReadError> {
+        let index = at.partition.index();
+        progress.stopped[index] = true;
+        // Another node may be of a release that can.
+        lease.is_stuck_after(at.partition.number(), progress.stored[index].position);
         let name = self.handler.name();
         tracing::error!(
             follower.name = name, log.partition = %at.partition, log.position = at.position, reason,
@@ -413,7 +508,7 @@ impl<E: Followed> Follower<E> {
         );
         metrics::counter!("hookledger_follower_stops_total", "follower" => name).increment(1);
         let told = format!("{}:{}: {reason}", at.partition, at.position);
-        self.checkpoints.stop(name, progress.lease.epoch, at.partition, &told).await?;
+        within(STATEMENT_LIMIT, self.checkpoints.stop(name, lease.epoch, at.partition, &told)).await?;
         Ok(())
     }
 }

@@ -1,70 +1,171 @@
-//! Leases: rows, not session locks, so that a lost connection loses nothing and any node can take
-//! over once a lease ran out.
+//! One lease: the right to follow under a name, and how its holder learns that it is over.
 
-use std::time::{Duration, Instant};
+use std::ops::{Deref, DerefMut};
 
-use sqlx::PgPool;
-use uuid::Uuid;
+use sqlx::{Executor as _, PgConnection, PgPool};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
-/// How long a lease lasts without being renewed: how long a killed node's work rests.
-const LEASE_SECONDS: f64 = 3.0;
-const RENEW_AFTER: Duration = Duration::from_secs(1);
+use super::leases::Leases;
+use super::limit::{Borrowed, STATEMENT_LIMIT, within};
 
-/// The right to follow under a name.
+/// Until when a lease is good, by this node's monotonic clock; nothing once another node has it.
+pub(super) type Good = Option<Instant>;
+
+/// The right to follow under a name. Dropped, it is not renewed any more and runs out.
 #[derive(Debug)]
 pub(crate) struct Lease {
+    leases: Leases,
     name: &'static str,
-    node: Uuid,
     pub(crate) epoch: i64,
-    renewed: Instant,
+    good: watch::Receiver<Good>,
 }
 
 impl Lease {
-    /// Takes the lease if nobody holds it.
-    pub(crate) async fn acquire(pool: &PgPool, name: &'static str, node: Uuid) -> Result<Option<Self>, sqlx::Error> {
-        let epoch: Option<i64> = sqlx::query_scalar(
-            "insert into followers as f (name, epoch, owner, lease_until)
-             values ($1, 1, $2, now() + $3 * interval '1 second')
-             on conflict (name) do update
-             set epoch = f.epoch + 1, owner = $2, lease_until = excluded.lease_until
-             where f.lease_until < now()
-             returning epoch",
-        )
-        .bind(name)
-        .bind(node)
-        .bind(LEASE_SECONDS)
-        .fetch_optional(pool)
-        .await?;
-        Ok(epoch.map(|epoch| Self { name, node, epoch, renewed: Instant::now() }))
+    pub(super) fn new(leases: Leases, name: &'static str, epoch: i64, good: watch::Receiver<Good>) -> Self {
+        Self { leases, name, epoch, good }
     }
 
-    /// Keeps the lease; false when another node took it over.
-    pub(crate) async fn renew(&mut self, pool: &PgPool) -> Result<bool, sqlx::Error> {
-        if self.renewed.elapsed() < RENEW_AFTER {
-            return Ok(true);
+    /// Whether this node may still work under it.
+    pub(crate) fn is_good(&self) -> bool {
+        self.good.borrow().is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Ends when another node has the lease, or when it could not be renewed in time: then another may
+    /// have it.
+    pub(crate) async fn lost(&self) {
+        let mut good = self.good.clone();
+        loop {
+            let Some(until) = *good.borrow_and_update() else { return };
+            tokio::select! {
+                () = sleep_until(until) => return,
+                changed = good.changed() => if changed.is_err() { return },
+            }
         }
-        let renewed = sqlx::query(
-            "update followers set lease_until = now() + $4 * interval '1 second'
-             where name = $1 and owner = $2 and epoch = $3",
-        )
-        .bind(self.name)
-        .bind(self.node)
-        .bind(self.epoch)
-        .bind(LEASE_SECONDS)
-        .execute(pool)
-        .await?;
-        self.renewed = Instant::now();
-        Ok(renewed.rows_affected() == 1)
+    }
+
+    /// Notes that this node cannot go on after a place, so that it leaves that to others.
+    pub(super) fn is_stuck_after(&self, partition: i32, position: i64) {
+        self.leases.is_stuck_after(self.name, partition, position);
     }
 
     /// Lets the next node go on at once.
-    pub(crate) async fn release(self, pool: &PgPool) -> Result<(), sqlx::Error> {
-        sqlx::query("update followers set lease_until = '-infinity' where name = $1 and owner = $2 and epoch = $3")
-            .bind(self.name)
-            .bind(self.node)
-            .bind(self.epoch)
-            .execute(pool)
-            .await
-            .map(drop)
+    pub(crate) async fn release(self) {
+        let (leases, name, epoch) = (self.leases.clone(), self.name, self.epoch);
+        drop(self);
+        leases.release(name, epoch).await;
     }
+
+    /// Begins a transaction that no other holder of this lease has at the same time.
+    ///
+    /// One that is still open when its lease is not good any more belongs to a node that stalls or is
+    /// cut off, and would keep its row locks for as long. So its session is ended.
+    ///
+    /// # Errors
+    /// When the database does not answer, or the earlier session does not end in time.
+    pub(crate) async fn begin(&self, pool: &PgPool, isolation: Isolation) -> Result<LeaseTransaction, sqlx::Error> {
+        match self.try_begin(pool, isolation).await {
+            Err(error) if is_locked(&error) => {
+                self.end_stalled_holders(pool).await?;
+                self.try_begin(pool, isolation).await
+            }
+            other => other,
+        }
+    }
+
+    async fn try_begin(&self, pool: &PgPool, isolation: Isolation) -> Result<LeaseTransaction, sqlx::Error> {
+        let mut borrowed = Borrowed::from(pool).await?;
+        // One round trip. Names are this program's own.
+        let sql = format!(
+            "{}; set local lock_timeout = '1s'; select pg_advisory_xact_lock(7308, hashtext('{}')); \
+             set local lock_timeout = '5s'",
+            isolation.begin(),
+            self.name
+        );
+        within(STATEMENT_LIMIT, borrowed.get().execute(sql.as_str())).await?;
+        Ok(LeaseTransaction(borrowed))
+    }
+
+    async fn end_stalled_holders(&self, pool: &PgPool) -> Result<(), sqlx::Error> {
+        let mut borrowed = Borrowed::from(pool).await?;
+        let ended = sqlx::query_scalar("select end_stalled_holders($1, $2)").bind(self.name).bind(self.epoch);
+        let ended: i64 = within(STATEMENT_LIMIT, ended.fetch_one(borrowed.get())).await?;
+        borrowed.is_sound();
+        if ended > 0 {
+            tracing::warn!(
+                follower.name = self.name,
+                "an earlier holder of the lease kept a transaction open; its database session was ended"
+            );
+            metrics::counter!("hookledger_stalled_holders_ended_total", "follower" => self.name)
+                .increment(ended.unsigned_abs());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.leases.forget(self.name, self.epoch);
+    }
+}
+
+/// What a transaction sees of others that commit meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Isolation {
+    ReadCommitted,
+    /// One snapshot for all of it.
+    Snapshot,
+}
+
+impl Isolation {
+    fn begin(self) -> &'static str {
+        match self {
+            Self::ReadCommitted => "begin",
+            Self::Snapshot => "begin isolation level repeatable read",
+        }
+    }
+}
+
+/// A transaction of a lease's holder. Dropped, it is rolled back with its connection.
+pub(crate) struct LeaseTransaction(Borrowed);
+
+impl LeaseTransaction {
+    /// # Errors
+    /// When the database does not answer: then nobody knows whether it was committed.
+    pub(crate) async fn commit(mut self) -> Result<(), sqlx::Error> {
+        self.end("commit").await
+    }
+
+    /// Gives the connection back, where [`Drop`] would close it.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub(crate) async fn rollback(mut self) -> Result<(), sqlx::Error> {
+        self.end("rollback").await
+    }
+
+    async fn end(&mut self, statement: &str) -> Result<(), sqlx::Error> {
+        within(STATEMENT_LIMIT, self.0.get().execute(statement)).await?;
+        self.0.is_sound();
+        Ok(())
+    }
+}
+
+impl Deref for LeaseTransaction {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        self.0.connection()
+    }
+}
+
+impl DerefMut for LeaseTransaction {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        self.0.get()
+    }
+}
+
+/// 55P03, `lock_not_available`.
+fn is_locked(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "55P03")
 }

@@ -6,9 +6,13 @@
 mod checkpoints;
 mod follower;
 mod lease;
+mod leases;
+mod limit;
 mod projector;
 
 pub use checkpoints::{Checkpoints, Lag, Standing};
 pub use follower::{Followed, Follower, Handler, HandlerError, Step, UnderPressure};
-pub(crate) use lease::Lease;
+pub(crate) use lease::{Isolation, Lease};
+pub use leases::Leases;
+pub(crate) use limit::{READ_LIMIT, STATEMENT_LIMIT, within};
 pub use projector::Projector;

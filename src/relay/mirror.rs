@@ -7,12 +7,11 @@ use hookledger_aggregates::ids::PARTITIONS;
 use sqlx::PgPool;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::NAME;
 use super::event::{event_id, is_same, proposed, stream_name};
 use super::session::{CallError, Session, Target};
-use crate::follow::{Checkpoints, Lease};
+use crate::follow::{Checkpoints, Leases, READ_LIMIT, STATEMENT_LIMIT, within};
 use crate::log::{Heads, LogPosition, ReadError, Reader, Scope, stored_at};
 
 /// Events of one append, and their bytes: a server takes 1 MiB at once, unless it is set to less.
@@ -28,8 +27,8 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 /// A partition whose stream is not the mirror of it is looked at again this often: somebody may have
 /// mended it.
 const RETRY_STOPPED: Duration = Duration::from_secs(30);
-/// How often the lease is renewed, and sought where another node holds it.
-const LEASE_PACE: Duration = Duration::from_secs(1);
+/// Before the relay begins again.
+const PAUSE: Duration = Duration::from_secs(1);
 /// How often people are told how far it is.
 const NOTE_PACE: Duration = Duration::from_secs(1);
 
@@ -55,7 +54,7 @@ pub struct Relay {
     pub target: Target,
     pub pool: PgPool,
     pub heads: Heads,
-    pub node: Uuid,
+    pub leases: Leases,
 }
 
 /// What is known of the mirror of a partition.
@@ -92,42 +91,16 @@ struct Progress {
 impl Relay {
     /// Mirrors until stopped, whenever the lease can be had.
     pub async fn run(self, stop: CancellationToken) {
-        while !stop.is_cancelled() {
-            match Lease::acquire(&self.pool, NAME, self.node).await {
-                Ok(Some(mut lease)) => {
-                    let epoch = lease.epoch;
-                    // Whatever is given up in the midst of: the server knows how far it came.
-                    tokio::select! {
-                        () = stop.cancelled() => {}
-                        () = self.keep(&mut lease) => {}
-                        error = self.mirror(epoch) => {
-                            tracing::warn!(%error, "the relay begins again");
-                        }
-                    }
-                    metrics::gauge!("hookledger_relay_lag_events").set(0);
-                    if let Err(error) = lease.release(&self.pool).await {
-                        tracing::debug!(%error, "the relay's lease could not be released; it runs out");
-                    }
-                }
-                Ok(None) => {}
-                Err(error) => tracing::warn!(%error, "the relay's lease cannot be read; trying again"),
+        while let Some(lease) = stop.run_until_cancelled(self.leases.want(NAME)).await {
+            // Whatever is given up in the midst of: the server knows how far it came.
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = lease.lost() => {}
+                error = self.mirror(lease.epoch) => tracing::warn!(%error, "the relay begins again"),
             }
-            let _ = stop.run_until_cancelled(tokio::time::sleep(LEASE_PACE)).await;
-        }
-    }
-
-    /// Ends when the lease is lost.
-    async fn keep(&self, lease: &mut Lease) {
-        loop {
-            tokio::time::sleep(LEASE_PACE).await;
-            match lease.renew(&self.pool).await {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => {
-                    tracing::warn!(%error, "the relay's lease cannot be renewed");
-                    return;
-                }
-            }
+            metrics::gauge!("hookledger_relay_lag_events").set(0);
+            lease.release().await;
+            let _ = stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
         }
     }
 
@@ -170,8 +143,9 @@ impl Relay {
     }
 
     async fn start(&self, epoch: i64) -> Result<Progress, sqlx::Error> {
-        let checkpoints = Checkpoints::new(self.pool.clone()).load(NAME).await?;
-        self.heads.refresh(&self.pool).await?;
+        let checkpoints = Checkpoints::new(self.pool.clone());
+        let checkpoints = within(STATEMENT_LIMIT, checkpoints.load(NAME)).await?;
+        within(STATEMENT_LIMIT, self.heads.refresh(&self.pool)).await?;
         let known = |partition| checkpoints.iter().find(|place| place.partition == partition);
         let mirrored = Partition::all()
             .map(|partition| Mirrored {
@@ -266,7 +240,7 @@ impl Relay {
             Err(error) => return Err(error.into()),
         };
         let position = i64::try_from(last.revision).unwrap_or(i64::MAX).saturating_add(1);
-        let ours = stored_at(&self.pool, None, partition, &[position]).await?;
+        let ours = within(STATEMENT_LIMIT, stored_at(&self.pool, None, partition, &[position])).await?;
         let Some(ours) = ours.first() else {
             return Err(MirrorError::Mismatch(format!(
                 "the stream goes up to revision {}, and the log has no event at position {position}: the log was \
@@ -290,7 +264,9 @@ impl Relay {
     async fn next(&self, after: LogPosition) -> Result<Vec<eventstore::EventData>, MirrorError> {
         let partition = after.partition;
         let reader = Reader::new(self.pool.clone());
-        let read = reader.stored_after(&[after], BATCH, |_, event| proposed(partition, &event)).await?;
+        let cursors = [after];
+        let read = reader.stored_after(&cursors, BATCH, |_, event| proposed(partition, &event));
+        let read = within(READ_LIMIT, read).await?;
         let (mut events, mut bytes) = (Vec::with_capacity(read.events.len()), 0);
         for event in read.events {
             let (event, size) = event.map_err(|error| {
@@ -323,7 +299,8 @@ impl Relay {
         let reasons: Vec<Option<String>> =
             progress.mirrored.iter().map(|m| m.stopped.as_ref().map(|stopped| stopped.reason.clone())).collect();
         let checkpoints = Checkpoints::new(self.pool.clone());
-        if let Err(error) = checkpoints.note(NAME, progress.epoch, &places, &reasons).await {
+        let note = checkpoints.note(NAME, progress.epoch, &places, &reasons);
+        if let Err(error) = within(STATEMENT_LIMIT, note).await {
             tracing::warn!(%error, "how far the relay is cannot be noted");
         }
     }

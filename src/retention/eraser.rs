@@ -1,17 +1,21 @@
 //! Removes what the log says is removed.
 
+use std::time::Duration;
+
 use futures::future::BoxFuture;
 use hookledger_aggregates::retention::RetentionEvent;
 use hookledger_aggregates::user::UserEvent;
 use hookledger_aggregates::{Event, OrganizationId, RecordedEvent, UserId, WebhookId};
 use sqlx::PgPool;
 
-use crate::follow::{Handler, HandlerError};
+use crate::follow::{Handler, HandlerError, STATEMENT_LIMIT, within};
 use crate::identity;
 use crate::log::{Scope, remove_bodies, remove_body};
 
 /// Under this name its checkpoints are kept.
 pub const FOLLOWER: &str = "retention";
+/// How long a portion may take.
+const PORTION_LIMIT: Duration = Duration::from_secs(30);
 
 /// Follows the log. It removes in portions of their own, before the checkpoint moves: what was removed
 /// stays removed whatever becomes of the rest, and once more nothing happens.
@@ -27,18 +31,20 @@ impl Eraser {
 
     async fn remove(&self, recorded: &RecordedEvent) -> Result<(), sqlx::Error> {
         let organization: OrganizationId = recorded.organization;
-        let connection = &mut *self.pool.acquire().await?;
+        let connection = &mut *within(STATEMENT_LIMIT, self.pool.acquire()).await?;
         match &recorded.event {
             Event::Retention(RetentionEvent::BodiesRemoved { after_position, to_position, .. }) => {
-                while remove_bodies(connection, organization, *after_position, *to_position).await? {}
+                while within(PORTION_LIMIT, remove_bodies(connection, organization, *after_position, *to_position))
+                    .await?
+                {}
             }
             Event::Retention(RetentionEvent::BodyErased { position, .. }) => {
                 let webhook = WebhookId::new(recorded.aggregate_id);
-                remove_body(connection, organization, webhook, *position).await?;
+                within(PORTION_LIMIT, remove_body(connection, organization, webhook, *position)).await?;
             }
             Event::User(UserEvent::Erased {}) => {
                 let user = UserId::new(recorded.aggregate_id);
-                identity::forget(connection, organization, user, recorded.recorded_at).await?;
+                within(PORTION_LIMIT, identity::forget(connection, organization, user, recorded.recorded_at)).await?;
             }
             Event::User(_)
             | Event::Organization(_)
@@ -60,6 +66,11 @@ impl Handler for Eraser {
 
     fn scope(&self) -> Scope {
         Scope::Administrative
+    }
+
+    /// What a month has left behind takes a while.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(1_800)
     }
 
     fn react<'a>(&'a self, events: &'a [RecordedEvent]) -> BoxFuture<'a, Result<(), HandlerError>> {

@@ -11,7 +11,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::follow::{Checkpoints, Lease};
+use crate::follow::{Checkpoints, Lease, Leases};
 use crate::log::{
     AppendError, Heads, Log, NewEvent, Positions, Removable, Sequence, Unit, positions_at, removable, retried_after,
 };
@@ -31,6 +31,8 @@ const EVERY: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Durat
 const LONGEST_REST: chrono::Duration = chrono::Duration::days(1);
 /// Of what the public demo is sent nothing is kept for longer.
 const SANDBOX_PERIOD: chrono::Duration = chrono::Duration::days(1);
+/// How long one sweep may take.
+const SWEEP_LIMIT: Duration = Duration::from_secs(1_800);
 /// While acknowledgements press, it rests so long between batches.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -50,7 +52,7 @@ pub struct Sweep {
     log: Log,
     heads: Heads,
     checkpoints: Checkpoints,
-    node: Uuid,
+    leases: Leases,
     period: chrono::Duration,
 }
 
@@ -65,19 +67,33 @@ struct Cutoff {
 impl Sweep {
     /// Bodies are kept for `period`.
     #[must_use]
-    pub fn new(pool: PgPool, log: Log, heads: Heads, node: Uuid, period: chrono::Duration) -> Self {
-        Self { checkpoints: Checkpoints::new(pool.clone()), pool, log, heads, node, period }
+    pub fn new(pool: PgPool, log: Log, heads: Heads, leases: Leases, period: chrono::Duration) -> Self {
+        Self { checkpoints: Checkpoints::new(pool.clone()), pool, log, heads, leases, period }
     }
 
-    /// Sweeps until stopped.
+    /// Sweeps until stopped, whenever the lease can be had. Who comes second appends in vain, so the lease
+    /// saves work and is needed for no more.
     pub async fn run(self, stop: CancellationToken) {
+        while let Some(lease) = stop.run_until_cancelled(self.leases.want(LEASE)).await {
+            tokio::select! {
+                () = self.sweep_again_and_again(&lease) => {}
+                () = lease.lost() => {}
+                () = stop.cancelled() => {}
+            }
+            lease.release().await;
+        }
+    }
+
+    async fn sweep_again_and_again(&self, lease: &Lease) {
         let often = Self::rest(self.period.min(SANDBOX_PERIOD)).to_std().unwrap_or_default();
         let mut interval = tokio::time::interval(often.clamp(*EVERY.start(), *EVERY.end()));
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while stop.run_until_cancelled(interval.tick()).await.is_some() {
-            let swept = stop.run_until_cancelled(self.sweep_once()).await;
-            if let Some(Err(error)) = swept {
-                tracing::warn!(%error, "old bodies cannot be removed; trying again later");
+        loop {
+            interval.tick().await;
+            match tokio::time::timeout(SWEEP_LIMIT, self.sweep(lease)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "old bodies cannot be removed; trying again later"),
+                Err(_) => tracing::warn!("looking for old bodies took too long; trying again later"),
             }
         }
     }
@@ -87,15 +103,7 @@ impl Sweep {
         chrono::Duration::seconds((period / 24).num_seconds()).min(LONGEST_REST)
     }
 
-    async fn sweep_once(&self) -> Result<(), SweepError> {
-        // Who comes second appends in vain, so the lease saves work and is no more needed for that.
-        let Some(mut lease) = Lease::acquire(&self.pool, LEASE, self.node).await? else { return Ok(()) };
-        let swept = self.sweep(&mut lease).await;
-        lease.release(&self.pool).await?;
-        swept
-    }
-
-    async fn sweep(&self, lease: &mut Lease) -> Result<(), SweepError> {
+    async fn sweep(&self, lease: &Lease) -> Result<(), SweepError> {
         let now = Utc::now();
         let old = self.cutoff(now, self.period).await?;
         let old_of_sandbox = self.cutoff(now, self.period.min(SANDBOX_PERIOD)).await?;
@@ -123,9 +131,9 @@ impl Sweep {
         &self,
         organizations: &[OrganizationId],
         cutoff: &Cutoff,
-        lease: &mut Lease,
+        lease: &Lease,
     ) -> Result<bool, SweepError> {
-        if !lease.renew(&self.pool).await? {
+        if !lease.is_good() {
             return Ok(false);
         }
         let until = self.until(organizations, cutoff).await?;

@@ -26,6 +26,7 @@ mod duplicates;
 mod edge;
 #[cfg(feature = "eventstore")]
 mod eventstore;
+mod followers;
 mod fuzz;
 mod graphql;
 mod insight;

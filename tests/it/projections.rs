@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
-use hookledger::follow::{Follower, Handler, HandlerError};
+use hookledger::follow::{Follower, Handler, HandlerError, Leases};
 use hookledger::log::{Heads, Scope};
 use hookledger::store::Use;
 use hookledger::vitals::Vitals;
@@ -221,7 +221,9 @@ async fn a_follower_that_panics_is_missed_and_goes_on() {
         (app.database.store().pool(Use::Follow).await.unwrap(), Vitals::default(), CancellationToken::new());
     let handed = Arc::default();
     let handler = Box::new(Clumsy { handed: Arc::clone(&handed) });
-    let follower = Follower::new(handler, pool.clone(), Heads::default(), Uuid::new_v4()).watched(vitals.clone());
+    let leases = Leases::new(pool.clone(), Uuid::new_v4());
+    let follower = Follower::new(handler, pool.clone(), Heads::default(), leases.clone()).watched(vitals.clone());
+    let renewing = tokio::spawn(leases.run(vitals.clone(), stop.clone()));
     let running = tokio::spawn(follower.run(stop.clone()));
     let deadline = Instant::now() + PATIENCE;
     let mut missed = false;
@@ -233,5 +235,6 @@ async fn a_follower_that_panics_is_missed_and_goes_on() {
     assert!(missed && !vitals.is_past_help());
     stop.cancel();
     running.await.unwrap();
+    renewing.await.unwrap();
     app.stop().await;
 }
