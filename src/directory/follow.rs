@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use chrono::DateTime;
+use cqrs_es::Aggregate as _;
 use hookledger_aggregates::ids::PARTITIONS;
-use hookledger_aggregates::organization::OrganizationEvent;
+use hookledger_aggregates::organization::{Organization, OrganizationEvent};
 use hookledger_aggregates::provider::{self, Provider, ProviderEvent, SecretRef, SecretState};
 use hookledger_aggregates::signature::SigningSecret;
 use hookledger_aggregates::{ConnectionId, Event, OrganizationId, Partition, ProviderId, ProviderName, RecordedEvent};
@@ -15,13 +17,27 @@ use secrecy::{ExposeSecret as _, SecretSlice};
 use tokio_util::sync::CancellationToken;
 
 use super::{Destination, Directory, ProviderEntry};
-use crate::log::{Heads, LogPosition, MonthlyLimit, Positions, ReadError, Reader, Scope};
+use crate::follow::within;
+use crate::log::{Broken, Heads, LogPosition, MonthlyLimit, Positions, ReadError, Reader, Scope};
 use crate::secrets::vault::{Vault, VaultError};
+use crate::vitals::Vitals;
 
 const BATCH: i64 = 2_000;
 /// How long a retired secret is known, so that a refusal can say that it was used.
 const RETIRED_FOR: chrono::Duration = chrono::Duration::days(7);
 const POLL: Duration = Duration::from_millis(250);
+/// How long one look may take, and how long ago the last good one may be.
+const LOOK_LIMIT: Duration = Duration::from_secs(10);
+const LONGEST_BLIND: Duration = Duration::from_secs(5);
+/// Under this name the node's vitals miss it, and say that the node is too old.
+const NAME: &str = "directory";
+const TOO_OLD: &str = "release";
+
+impl From<sqlx::Error> for DirectoryError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Read(error.into())
+    }
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
@@ -29,8 +45,6 @@ pub enum DirectoryError {
     Read(#[from] ReadError),
     #[error(transparent)]
     Vault(#[from] VaultError),
-    #[error("the log has an event at {0}:{1} that this release does not know: {2}")]
-    Unknown(Partition, i64, String),
 }
 
 /// The fold, and how far it has come.
@@ -42,6 +56,8 @@ pub struct DirectoryFollower {
     cursors: Vec<LogPosition>,
     /// Providers that changed and are not in the directory yet.
     unpublished: HashSet<ProviderId>,
+    unjudged: Unjudged,
+    vitals: Vitals,
     slugs: HashMap<OrganizationId, String>,
     providers: HashMap<ProviderId, (ProviderName, OrganizationId, Provider)>,
 }
@@ -57,9 +73,17 @@ impl DirectoryFollower {
             vault,
             cursors,
             unpublished: HashSet::new(),
+            unjudged: Unjudged::default(),
+            vitals: Vitals::default(),
             slugs: HashMap::new(),
             providers: HashMap::new(),
         }
+    }
+
+    /// Told there when the log cannot be read, and when this release is too old for it.
+    #[must_use]
+    pub fn watched(self, vitals: Vitals) -> Self {
+        Self { vitals, ..self }
     }
 
     /// Reads everything there is, once, and opens every secret.
@@ -76,9 +100,14 @@ impl DirectoryFollower {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut wake = self.heads.wake(Scope::Administrative);
         let mut wanted = self.directory.wanted.subscribe();
+        self.vitals.expect_looks(NAME, LONGEST_BLIND);
         while !stop.is_cancelled() {
             wanted.mark_unchanged();
-            match self.step(OnUnopened::Disable).await {
+            let looked = within(LOOK_LIMIT, self.step(OnUnopened::Disable)).await;
+            if looked.is_ok() {
+                self.vitals.seen(NAME);
+            }
+            match looked {
                 Ok(0) => {
                     let sleep = async {
                         tokio::select! {
@@ -95,6 +124,7 @@ impl DirectoryFollower {
                 }
             }
         }
+        self.vitals.expect_no_looks(NAME);
     }
 
     async fn step(&mut self, on_unopened: OnUnopened) -> Result<usize, DirectoryError> {
@@ -107,11 +137,16 @@ impl DirectoryFollower {
             self.cursors[recorded.partition.index()].position = recorded.position;
             counts[recorded.partition.index()] += 1;
         }
+        for broken in &batch.broken {
+            self.pass_over(broken);
+            self.cursors[broken.at.partition.index()].position = broken.at.position;
+        }
         while let Some(provider) = self.unpublished.iter().next().copied() {
             self.publish(provider, on_unopened).await?;
             self.unpublished.remove(&provider);
         }
         for (cursor, (there, count)) in self.cursors.iter_mut().zip(there.iter().zip(counts)) {
+            // What follows an event that is not known is not in the batch.
             let is_broken = batch.broken.iter().any(|broken| broken.at.partition == cursor.partition);
             if count < BATCH && !is_broken {
                 cursor.position = cursor.position.max(*there);
@@ -121,10 +156,40 @@ impl DirectoryFollower {
         self.directory.looked.send_modify(|looked| {
             cursors.iter().for_each(|cursor| looked[cursor.partition.index()] = cursor.position);
         });
-        if let Some(broken) = batch.broken.first() {
-            return Err(DirectoryError::Unknown(broken.at.partition, broken.at.position, broken.reason.clone()));
+        Ok(batch.events.len() + batch.broken.len())
+    }
+
+    /// An event that this release does not know. What it says of an organization or a provider cannot be
+    /// judged, so nothing is accepted from there or sent there on this node. The other aggregates that
+    /// this release knows say nothing to the directory. What others say nobody here can know.
+    fn pass_over(&mut self, broken: &Broken) {
+        let place = format!("{}:{}", broken.at.partition, broken.at.position);
+        let id = broken.aggregate_id.parse::<uuid::Uuid>().ok();
+        match broken.aggregate_type.as_str() {
+            Organization::TYPE => {
+                self.unjudged.organizations.insert(broken.organization);
+                let of_organization =
+                    |(_, (_, organization, _)): &(_, &(_, OrganizationId, _))| *organization == broken.organization;
+                self.unpublished.extend(self.providers.iter().filter(of_organization).map(|(id, _)| *id));
+            }
+            Provider::TYPE => {
+                let id = id.map(ProviderId::new);
+                self.unjudged.providers.extend(id);
+                self.unpublished.extend(id);
+            }
+            known if Event::types().any(|(event, _)| event.split('.').next() == Some(known)) => {
+                tracing::warn!(log.place = place, reason = broken.reason, "the directory passes over an event");
+                return;
+            }
+            _ => {}
         }
-        Ok(batch.events.len())
+        self.directory.is_too_old.store(true, Ordering::Relaxed);
+        tracing::error!(
+            log.place = place, reason = broken.reason, organization.id = %broken.organization,
+            "this release is too old for the log; upgrade this node"
+        );
+        let sentence = format!("this release is too old for the log: {} at {place}; upgrade this node", broken.reason);
+        self.vitals.trouble(TOO_OLD, sentence);
     }
 
     /// How far the log goes, as far as anybody on this node knows.
@@ -241,6 +306,9 @@ impl DirectoryFollower {
         secrets: &BTreeMap<u32, SecretState>,
         on_unopened: OnUnopened,
     ) -> Result<Option<Vec<SigningSecret>>, DirectoryError> {
+        if self.unjudged.organizations.contains(&organization) || self.unjudged.providers.contains(&id) {
+            return Ok(None);
+        }
         match self.open(organization, id, secrets).await {
             Ok(secrets) => Ok(Some(secrets)),
             Err(error @ VaultError::Database(_)) => Err(error.into()),
@@ -281,6 +349,13 @@ fn header_map(sealed: &SecretSlice<u8>) -> HeaderMap {
         Some((HeaderName::from_bytes(name.as_bytes()).ok()?, value))
     };
     pairs.into_iter().filter_map(header).collect()
+}
+
+/// Who has events that this release does not know.
+#[derive(Default)]
+struct Unjudged {
+    organizations: HashSet<OrganizationId>,
+    providers: HashSet<ProviderId>,
 }
 
 /// What to do about a secret that cannot be opened.

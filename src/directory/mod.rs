@@ -7,6 +7,7 @@
 mod follow;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -81,12 +82,19 @@ pub struct Directory {
     looked: watch::Sender<Positions>,
     /// Places of the log that somebody waits for.
     wanted: watch::Sender<Positions>,
+    is_too_old: Arc<AtomicBool>,
 }
 
 impl Default for Directory {
     fn default() -> Self {
         let start = || watch::Sender::new([0; PARTITIONS as usize]);
-        Self { organizations: Arc::default(), destinations: Arc::default(), looked: start(), wanted: start() }
+        Self {
+            organizations: Arc::default(),
+            destinations: Arc::default(),
+            looked: start(),
+            wanted: start(),
+            is_too_old: Arc::default(),
+        }
     }
 }
 
@@ -128,6 +136,13 @@ impl Directory {
     pub fn provider_name(&self, provider: ProviderId) -> Option<ProviderName> {
         let destinations = self.destinations.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         destinations.get(&provider).map(|(name, _)| *name)
+    }
+
+    /// Whether the log says something that this release does not understand, of an endpoint perhaps that it
+    /// does not know.
+    #[must_use]
+    pub fn is_too_old(&self) -> bool {
+        self.is_too_old.load(Ordering::Relaxed)
     }
 
     /// How far this node has looked: the directory holds every change up to that position of the partition.

@@ -76,6 +76,9 @@ async fn receive<B: Buf>(
     body: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Result<Accepted, Refused> {
     let endpoint = services.receiver.endpoint(slug, provider).ok_or_else(|| {
+        if services.receiver.may_miss_endpoints() {
+            return Refused::from(ReceiveError::Unavailable);
+        }
         let sentence = "There is no such organization, or it has no such provider";
         Refused::AtOnce(error(StatusCode::NOT_FOUND, "unknown_endpoint", sentence))
     })?;

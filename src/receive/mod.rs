@@ -155,6 +155,12 @@ impl Receiver {
         self.directory.endpoint(slug, provider)
     }
 
+    /// Whether there may be endpoints that this release does not understand.
+    #[must_use]
+    pub fn may_miss_endpoints(&self) -> bool {
+        self.directory.is_too_old()
+    }
+
     /// Whether there is hope of an answer in time. Asked before a body is read and before anything is
     /// verified, so that refusing costs little. GitHub never sends again, so it is refused last.
     ///

@@ -1,12 +1,14 @@
-//! The directory: how far it has looked.
+//! The directory: how far it has looked, and what it does where its release is too old for the log.
 
 use std::time::Duration;
 
 use hookledger::directory::{Directory, DirectoryFollower};
 use hookledger::log::LogPosition;
 use hookledger::node::Core;
-use hookledger_aggregates::OrganizationId;
+use hookledger_aggregates::{OrganizationId, ProviderId, ProviderName};
+use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::app::{GITHUB_SECRET, TestApp};
 
@@ -45,5 +47,81 @@ async fn a_directory_says_how_far_it_has_looked() {
     stop.cancel();
     running.await.unwrap();
     core.stop().await;
+    app.stop().await;
+}
+
+async fn status(app: &TestApp, slug: &str, id: &str) -> u16 {
+    app.github(slug, id, "{}").send().await.unwrap().status().as_u16()
+}
+
+/// Appends an event to a stream of acme's: its aggregate, type and version.
+async fn append(pool: &PgPool, id: Uuid, sequence: i64, (kind, event, version): (&str, String, &str)) {
+    let organization = OrganizationId::from_slug("acme");
+    sqlx::query(
+        "with head as (update log_heads set position = position + 1 where partition = $1 returning position)
+         insert into events select $1, position, $3, $4, $5, $6, $7, '{}', '{}', $2, now() from head",
+    )
+    .bind(organization.partition().number())
+    .bind(organization.uuid())
+    .bind(kind)
+    .bind(id.to_string())
+    .bind(sequence)
+    .bind(event)
+    .bind(version)
+    .execute(pool)
+    .await
+    .unwrap();
+}
+
+/// Posts until the answer is that status.
+async fn until(app: &TestApp, slug: &str, wanted: u16) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    for n in 0.. {
+        let status = status(app, slug, &format!("{wanted}-{n}")).await;
+        if status == wanted {
+            return;
+        }
+        assert!(std::time::Instant::now() < deadline, "{slug} answers {status} and not {wanted}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn readyz(app: &TestApp) -> String {
+    app.client.get(format!("{}/readyz", app.url)).send().await.unwrap().text().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_passes_over_what_does_not_concern_it_and_refuses_what_it_cannot_judge() {
+    let app = TestApp::start().await;
+    let admin = app.super_admin().await;
+    let pool = app.database.superuser().await;
+    app.organization(&admin, "acme", &[("GITHUB", GITHUB_SECRET)]).await;
+    app.organization(&admin, "other", &[("GITHUB", GITHUB_SECRET)]).await;
+    let organization = OrganizationId::from_slug("acme");
+    let provider = ProviderId::derive(organization, ProviderName::Github);
+
+    // An event of a user is nothing to the directory, and what comes after it is in force.
+    let unknown = |kind: &'static str| (kind, format!("{kind}.from_the_future"), "7");
+    append(&pool, Uuid::new_v4(), 1, unknown("user")).await;
+    append(&pool, organization.uuid(), 2, ("organization", "organization.deactivated".to_owned(), "1")).await;
+    until(&app, "acme", 403).await;
+    assert!(!readyz(&app).await.contains("too old"));
+    append(&pool, organization.uuid(), 3, ("organization", "organization.activated".to_owned(), "1")).await;
+    until(&app, "acme", 200).await;
+
+    // One of the provider may say anything: nothing is accepted for it here, and the node says why.
+    append(&pool, provider.uuid(), 1_000, unknown("provider")).await;
+    until(&app, "acme", 503).await;
+    assert_eq!(status(&app, "other", "d-1").await, 200);
+    let ready = readyz(&app).await;
+    assert!(ready.contains("too old for the log") && ready.contains("provider.from_the_future"), "{ready}");
+    // It may be that a newer node knows this endpoint.
+    assert_eq!(status(&app, "nobody", "d-1").await, 503);
+
+    // A node that starts on such a log does the same.
+    let second = app.second_node().await;
+    assert_eq!(status(&second, "acme", "d-1").await, 503);
+    assert_eq!(status(&second, "other", "d-2").await, 200);
+    second.stop().await;
     app.stop().await;
 }
