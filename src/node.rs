@@ -386,7 +386,8 @@ pub async fn serve_fetching(
     let _relay = core.relay(store, settings.eventstore_url.as_ref()).await?;
     let directory = Directory::default();
     let mut follower =
-        DirectoryFollower::new(directory.clone(), core.reader.clone(), core.heads.clone(), core.vault.clone());
+        DirectoryFollower::new(directory.clone(), core.reader.clone(), core.heads.clone(), core.vault.clone())
+            .watched(core.vitals.clone());
     follower.load().await?;
     core.spawn("directory", follower.run(core.stop.clone()));
     let fresh = Arc::new(FreshBodies::default());
@@ -506,7 +507,7 @@ fn sign_ledger(settings: &ServeSettings, core: &Core) -> Result<Ledgers, NodeErr
         core.tasks.spawn(witness.run(ledgers.clone(), core.stop.clone()));
     }
     let every = settings.checkpoint_interval.0.to_std().unwrap_or(Duration::from_secs(5));
-    core.tasks.spawn(ledgers.clone().run(every, core.stop.clone()));
+    core.spawn("checkpoints", ledgers.clone().run(every, core.vitals.clone(), core.stop.clone()));
     Ok(ledgers)
 }
 

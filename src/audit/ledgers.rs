@@ -15,12 +15,18 @@ use super::lookup::{self, Place, Signed};
 use super::store::{self, Head, StoreError};
 use super::tree::{Hash, ProofError, Statement, prove, tiles_to_prove};
 use super::{FOLLOWER, LedgerId};
-use crate::follow::Checkpoints;
+use crate::follow::{Checkpoints, STATEMENT_LIMIT, within};
+use crate::vitals::Vitals;
 
 /// Heads that are signed together.
 const PORTION: i64 = 200;
 /// At most so many portions in a round; the next round goes on.
 const PORTIONS: usize = 20;
+/// How long a round may take, and how long ago the last good one may be.
+const ROUND_LIMIT: Duration = Duration::from_secs(30);
+const LONGEST_BLIND: Duration = Duration::from_secs(60);
+/// Under this name the node's vitals miss it.
+const TASK: &str = "checkpoints";
 /// On demand, the head of a tree is signed this often at most.
 const DEMAND: chrono::Duration = chrono::Duration::seconds(1);
 
@@ -110,18 +116,23 @@ impl Ledgers {
 
     /// Signs, every so often, the heads of those trees that have grown, until stopped. Of several
     /// nodes the one does that also makes the trees.
-    pub async fn run(self, every: Duration, stop: CancellationToken) {
+    pub async fn run(self, every: Duration, vitals: Vitals, stop: CancellationToken) {
+        vitals.expect_looks(TASK, every + LONGEST_BLIND);
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            if let Err(error) = self.sign_grown().await {
-                metrics::counter!("hookledger_ledger_errors_total").increment(1);
-                tracing::error!(%error, "checkpoints could not be signed; trying again");
+            match within(ROUND_LIMIT, self.sign_grown()).await {
+                Ok(()) => vitals.seen(TASK),
+                Err(error) => {
+                    metrics::counter!("hookledger_ledger_errors_total").increment(1);
+                    tracing::error!(%error, "checkpoints could not be signed; trying again");
+                }
             }
-            if let Err(error) = self.measure().await {
+            if let Err(error) = within(STATEMENT_LIMIT, self.measure()).await {
                 tracing::warn!(%error, "how far the ledger is behind cannot be told");
             }
         }
+        vitals.expect_no_looks(TASK);
     }
 
     /// Signs the heads of all trees that have grown.

@@ -9,7 +9,7 @@ use hookledger_projections::webhook_logs::{self, WebhookLog};
 use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 
-use crate::follow::Checkpoints;
+use crate::follow::{Checkpoints, within};
 use crate::log::{Heads, LogPosition, ReadError, Reader, Scope, Touched};
 use crate::store::Tenants;
 
@@ -23,6 +23,8 @@ const MOST_EVENTS: i64 = 5_000;
 const STEP: Duration = Duration::from_millis(100);
 const IDLE: Duration = Duration::from_secs(1);
 const BACKOFF: Duration = Duration::from_secs(1);
+/// How long a step may take.
+const STEP_LIMIT: Duration = Duration::from_secs(15);
 /// The read model that is watched.
 const MODEL: &str = "webhook_logs";
 
@@ -99,7 +101,7 @@ impl Watcher {
                     changes.somebody.notified().await;
                     continue;
                 }
-                match self.step(&watched).await {
+                match within(STEP_LIMIT, self.step(&watched)).await {
                     Ok(true) => tokio::time::sleep(STEP).await,
                     Ok(false) => tokio::select! {
                         () = wake.wait(IDLE) => {}

@@ -15,10 +15,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::feeder;
 use super::queue::Queue;
-use crate::follow::Checkpoints;
+use crate::follow::{Checkpoints, within};
 
 /// Webhooks of each kind that are looked at in one round.
 const PAGE: i64 = 1_000;
+/// How long a round may take.
+const ROUND_LIMIT: Duration = Duration::from_secs(30);
 /// How often a round is made at most and at least.
 const EVERY: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(10);
 
@@ -45,7 +47,7 @@ impl Sweeper {
         let mut interval = tokio::time::interval(self.pending_timeout.clamp(*EVERY.start(), *EVERY.end()));
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(interval.tick()).await.is_some() {
-            match self.sweep().await {
+            match within(ROUND_LIMIT, self.sweep()).await {
                 Ok(0) => {}
                 Ok(count) => {
                     metrics::counter!("hookledger_queue_restored_total").increment(count);

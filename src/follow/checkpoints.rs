@@ -46,9 +46,12 @@ impl Checkpoints {
 
     /// The checkpoints of a follower, made at 0 where there are none.
     pub(crate) async fn load(&self, name: &str) -> Result<Vec<LogPosition>, sqlx::Error> {
+        // What is there is not touched at all: `on conflict` alone would wait for whoever is about to move it.
         sqlx::query(
             "insert into follower_checkpoints (name, partition, position)
-             select $1, partition, 0 from log_heads on conflict do nothing",
+             select $1, h.partition, 0 from log_heads h
+             where not exists (select from follower_checkpoints c where c.name = $1 and c.partition = h.partition)
+             on conflict do nothing",
         )
         .bind(name)
         .execute(&self.pool)

@@ -364,7 +364,11 @@ impl<E: Followed> Follower<E> {
             Handed::On => {}
             // Nothing was seen that was not dealt with: the same events are read again.
             Handed::Back => return Ok(Step::Idle),
-            Handed::Late => return Ok(self.take_less(progress, limit, "the batch was not applied in time")),
+            Handed::Late => {
+                let most = batch.events.chunk_by(same_partition).map(<[E]>::len).max().unwrap_or_default();
+                let most = i64::try_from(most).unwrap_or(limit);
+                return Ok(self.take_less(progress, most, "the batch was not applied in time"));
+            }
             Handed::Lost => return Ok(Step::Lost),
         }
         progress.batch = (progress.batch * 2).min(BATCH);

@@ -16,6 +16,8 @@ use super::unit::LogPosition;
 
 /// How often other nodes' appends are looked for.
 const POLL: Duration = Duration::from_millis(100);
+/// How long one look may take.
+const POLL_LIMIT: Duration = Duration::from_secs(5);
 
 /// Last known position of each partition.
 pub type Positions = [i64; PARTITIONS as usize];
@@ -111,7 +113,9 @@ impl Heads {
     /// Looks for other nodes' appends until stopped.
     pub async fn poll(self, pool: PgPool, stop: CancellationToken) {
         while stop.run_until_cancelled(tokio::time::sleep(POLL)).await.is_some() {
-            if let Err(error) = self.refresh(&pool).await {
+            // Where the network swallows packets, no answer ever comes.
+            let looked = tokio::time::timeout(POLL_LIMIT, self.refresh(&pool)).await;
+            if let Err(error) = looked.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut)) {
                 tracing::warn!(%error, "the heads of the log cannot be read; trying again");
                 tokio::time::sleep(POLL * 5).await;
             }

@@ -27,7 +27,7 @@ pub use fresh::{FreshBodies, FreshBody};
 pub use heads::{Heads, Positions, Wake};
 pub use read::{
     Batch, Broken, LogSpan, ReadError, Reader, Scope, Touched, count_after, destination_changes, end_of_stream,
-    events_of, oldest_after, positions_at, recorded_at, settings_until, streams_of,
+    events_of, positions_at, recorded_at, settings_until, streams_of,
 };
 pub use record::remove_old_flushes;
 pub use removal::{

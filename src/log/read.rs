@@ -290,32 +290,6 @@ pub async fn settings_until(
     rows.iter().map(|row| event(row, place(row)?)).collect()
 }
 
-/// How long ago the oldest event of that scope was recorded that comes after its partition's cursor, by the
-/// database's clock, in seconds; nothing where there is none among the next 10,000 positions.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn oldest_after(
-    executor: impl PgExecutor<'_>,
-    cursors: &[LogPosition],
-    scope: Scope,
-) -> Result<Option<f64>, sqlx::Error> {
-    let (partitions, positions): (Vec<i32>, Vec<i64>) =
-        cursors.iter().map(|cursor| (cursor.partition.number(), cursor.position)).unzip();
-    // What people do has an index of its own.
-    let within = if scope == Scope::Pending { "and e.position <= c.after + 10000" } else { "" };
-    let sql = format!(
-        "select extract(epoch from now() - min(n.recorded_at))::float8
-         from unnest($1::int[], $2::bigint[]) as c (partition, after)
-         cross join lateral (
-             select e.recorded_at from events e
-             where e.partition = c.partition and e.position > c.after {within} and {}
-             order by e.position limit 1) n",
-        scope.condition()
-    );
-    sqlx::query_scalar(&sql).bind(partitions).bind(positions).fetch_one(executor).await
-}
-
 /// How many events of that scope each partition has after its cursor; a million at most.
 ///
 /// # Errors

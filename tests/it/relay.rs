@@ -3,9 +3,11 @@
 
 use std::time::{Duration, Instant};
 
+use hookledger::follow::Leases;
 use hookledger::log::Heads;
 use hookledger::relay::{Relay, RelayError, Target, event_id, stream_name};
 use hookledger::store::{Store, Use};
+use hookledger::vitals::Vitals;
 use hookledger_aggregates::Partition;
 use reqwest::StatusCode;
 use secrecy::SecretString;
@@ -28,8 +30,13 @@ impl Running {
     async fn start(store: &Store, url: &str) -> Self {
         let (pool, heads) = (store.pool(Use::Follow).await.unwrap(), Heads::default());
         let (stop, target) = (CancellationToken::new(), target(url).await.unwrap());
-        let relay = Relay { target, pool: pool.clone(), heads: heads.clone(), node: Uuid::new_v4() };
-        let tasks = vec![tokio::spawn(heads.poll(pool, stop.clone())), tokio::spawn(relay.run(stop.clone()))];
+        let leases = Leases::new(pool.clone(), Uuid::new_v4());
+        let relay = Relay { target, pool: pool.clone(), heads: heads.clone(), leases: leases.clone() };
+        let tasks = vec![
+            tokio::spawn(leases.run(Vitals::default(), stop.clone())),
+            tokio::spawn(heads.poll(pool, stop.clone())),
+            tokio::spawn(relay.run(stop.clone())),
+        ];
         Self { stop, tasks }
     }
 
