@@ -439,3 +439,15 @@ impl Actor<'_> {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_test_that_fails_stops_its_node() {
+    let app = TestApp::start().await;
+    let url = app.url.clone();
+    let failing = tokio::spawn(async move {
+        let _app = app;
+        panic!("as a test would");
+    });
+    assert!(failing.await.unwrap_err().is_panic());
+    assert!(reqwest::get(format!("{url}/healthz")).await.unwrap_err().is_connect());
+}

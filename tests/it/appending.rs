@@ -24,6 +24,7 @@ use uuid::Uuid;
 use crate::app::{Database, GITHUB_SECRET, TestApp, hmac_hex, settings};
 use crate::cluster::Cluster;
 use crate::kill::{ask, token};
+use crate::patience::PATIENCE;
 use crate::process::Process;
 use crate::proxy::{Network, Proxy};
 
@@ -49,7 +50,7 @@ impl Appender {
 
     /// Waits until it is ready, or not any more.
     async fn until_ready(&self, ready: bool) {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + PATIENCE;
         while self.vitals.reasons().is_empty() != ready {
             assert!(Instant::now() < deadline, "{:?}", self.vitals.reasons());
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -177,7 +178,7 @@ impl Answers {
             if self.post(client, url, &format!("{name}-{n}")).await {
                 break;
             }
-            assert!(since.elapsed() < Duration::from_secs(60), "nothing is accepted any more");
+            assert!(since.elapsed() < PATIENCE, "nothing is accepted any more");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         since.elapsed()
@@ -252,7 +253,7 @@ async fn a_node_outlives_ten_crashes_of_its_database() {
     for sender in senders {
         sender.await.unwrap();
     }
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let ready = app.client.get(format!("{}/readyz", app.url)).send().await.unwrap();
         if ready.status() == 200 {
@@ -524,7 +525,7 @@ async fn a_flush_changes_no_row_so_that_a_long_snapshot_does_not_slow_it() {
     }
     // Backends tell their counts when they end.
     end_connections(&superuser).await;
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + PATIENCE;
     let counts = "select n_tup_ins from pg_stat_user_tables where relname = 'events'";
     while sqlx::query_scalar::<_, i64>(counts).fetch_one(&superuser).await.unwrap() < 50 {
         assert!(Instant::now() < deadline);
