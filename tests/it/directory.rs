@@ -75,7 +75,7 @@ async fn append(pool: &PgPool, id: Uuid, sequence: i64, (kind, event, version): 
 
 /// Posts until the answer is that status.
 async fn until(app: &TestApp, slug: &str, wanted: u16) {
-    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    let deadline = std::time::Instant::now() + crate::patience::PATIENCE;
     for n in 0.. {
         let status = status(app, slug, &format!("{wanted}-{n}")).await;
         if status == wanted {
