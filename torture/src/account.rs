@@ -1,0 +1,48 @@
+//! As whom PostgreSQL runs: it refuses root, so root lends it an account of the system.
+
+use std::ffi::CString;
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Command;
+
+#[derive(Debug, Clone, Copy)]
+pub enum Account {
+    Own,
+    Other { uid: u32, gid: u32 },
+}
+
+impl Account {
+    #[must_use]
+    pub fn choose() -> Self {
+        if !rustix::process::geteuid().is_root() {
+            return Self::Own;
+        }
+        let (uid, gid) = lookup("postgres").or_else(|| lookup("nobody")).unwrap_or((65534, 65534));
+        Self::Other { uid, gid }
+    }
+
+    pub fn own(self, path: &Path) -> io::Result<()> {
+        match self {
+            Self::Own => Ok(()),
+            Self::Other { uid, gid } => std::os::unix::fs::chown(path, Some(uid), Some(gid)),
+        }
+    }
+
+    pub fn act(self, command: &mut Command) {
+        if let Self::Other { uid, gid } = self {
+            command.uid(uid).gid(gid);
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "getpwnam has no safe form in std")]
+fn lookup(account: &str) -> Option<(u32, u32)> {
+    let name = CString::new(account).ok()?;
+    // SAFETY: the name outlives the call, and the answer is copied before anything else is asked. Nobody else
+    // in this program asks.
+    unsafe {
+        let entry = libc::getpwnam(name.as_ptr());
+        (!entry.is_null()).then(|| ((*entry).pw_uid, (*entry).pw_gid))
+    }
+}

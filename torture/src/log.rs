@@ -1,0 +1,154 @@
+//! The product's log as a superuser reads it, and what it says became of each webhook.
+
+use std::collections::{BTreeMap, HashMap};
+
+use anyhow::Result;
+use serde_json::Value;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::organizations::Behaviour;
+
+/// One row of the log.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Event {
+    pub partition: i32,
+    pub position: i64,
+    pub aggregate_type: String,
+    pub aggregate_id: String,
+    pub sequence: i64,
+    pub event_type: String,
+    pub payload: String,
+    pub organization_id: Uuid,
+}
+
+/// How an attempt went, by the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    Runs,
+    Succeeded,
+    Failed(String),
+    /// The node that made it was lost.
+    Abandoned,
+}
+
+/// Where a webhook stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Open,
+    Succeeded,
+    DeadLettered,
+    Rejected,
+}
+
+/// What the log says of one webhook.
+#[derive(Clone, Debug)]
+pub struct Story {
+    pub organization: Option<Behaviour>,
+    pub status: Status,
+    /// As the lists call it.
+    pub listed: &'static str,
+    pub receipts: usize,
+    pub duplicates: usize,
+    pub provider: String,
+    pub event: Option<String>,
+    pub body_sha256: String,
+    pub attempts: BTreeMap<u32, Attempt>,
+    /// A number of an attempt that was started twice.
+    pub started_twice: Option<u32>,
+}
+
+pub struct Log {
+    pub events: Vec<Event>,
+    pub stories: HashMap<Uuid, Story>,
+}
+
+impl Log {
+    pub async fn read(connection: &mut PgConnection) -> Result<Self> {
+        let query = "select partition::int, position, aggregate_type::text, aggregate_id::text, sequence::bigint, \
+                     event_type::text, payload::text, organization_id from events order by partition, position";
+        let events: Vec<Event> = sqlx::query_as(query).fetch_all(&mut *connection).await?;
+        let organizations: HashMap<Uuid, Behaviour> = events
+            .iter()
+            .filter(|event| event.event_type == "organization.created")
+            .filter_map(|event| {
+                let payload: Value = serde_json::from_str(&event.payload).ok()?;
+                Some((event.organization_id, Behaviour::of_slug(payload["slug"].as_str()?)?))
+            })
+            .collect();
+        let mut stories: HashMap<Uuid, Story> = HashMap::new();
+        for event in events.iter().filter(|event| event.aggregate_type == "webhook") {
+            let Ok(webhook) = event.aggregate_id.parse() else { continue };
+            let organization = organizations.get(&event.organization_id).copied();
+            stories.entry(webhook).or_insert_with(|| Story::new(organization)).add(event);
+        }
+        Ok(Self { events, stories })
+    }
+}
+
+impl Story {
+    fn new(organization: Option<Behaviour>) -> Self {
+        Self {
+            organization,
+            status: Status::Open,
+            listed: "PENDING",
+            receipts: 0,
+            duplicates: 0,
+            provider: String::new(),
+            event: None,
+            body_sha256: String::new(),
+            attempts: BTreeMap::new(),
+            started_twice: None,
+        }
+    }
+
+    /// A webhook, and not a stream that only bears its id.
+    #[must_use]
+    pub fn is_webhook(&self) -> bool {
+        self.receipts > 0 || self.status == Status::Rejected
+    }
+
+    fn add(&mut self, event: &Event) {
+        let payload: Value = serde_json::from_str(&event.payload).unwrap_or_default();
+        let attempt = payload["attempt"].as_u64().and_then(|attempt| u32::try_from(attempt).ok()).unwrap_or(0);
+        let text = |name: &str| payload[name].as_str().unwrap_or_default().to_owned();
+        match event.event_type.as_str() {
+            "webhook.received" => {
+                self.receipts += 1;
+                self.receipt(&payload);
+            }
+            "webhook.rejected" => {
+                self.receipt(&payload);
+                (self.status, self.listed) = (Status::Rejected, "FAILED");
+            }
+            "webhook.duplicate_received" => self.duplicates += 1,
+            "webhook.attempt_started" => {
+                if self.attempts.insert(attempt, Attempt::Runs).is_some() {
+                    self.started_twice = Some(attempt);
+                }
+                (self.status, self.listed) = (Status::Open, "PROCESSING");
+            }
+            "webhook.attempt_succeeded" => {
+                self.attempts.insert(attempt, Attempt::Succeeded);
+                (self.status, self.listed) = (Status::Succeeded, "SUCCESS");
+            }
+            "webhook.attempt_failed" => {
+                self.attempts.insert(attempt, Attempt::Failed(text("error")));
+                self.listed = "FAILED";
+            }
+            "webhook.attempt_abandoned" => {
+                self.attempts.insert(attempt, Attempt::Abandoned);
+                self.listed = "FAILED";
+            }
+            "webhook.dead_lettered" => (self.status, self.listed) = (Status::DeadLettered, "FAILED"),
+            _ => {}
+        }
+    }
+
+    fn receipt(&mut self, payload: &Value) {
+        let text = |name: &str| payload[name].as_str().unwrap_or_default().to_owned();
+        self.provider = text("providerId");
+        self.event = payload["providerEventId"].as_str().map(ToOwned::to_owned);
+        self.body_sha256 = text("bodySha256");
+    }
+}

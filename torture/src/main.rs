@@ -1,0 +1,138 @@
+//! `hookledger-torture`: runs seeds, prints a line for each, and a table.
+
+#![expect(clippy::print_stdout, reason = "what it prints is its result")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Parser;
+use hookledger_torture::kind::Kind;
+use hookledger_torture::report::{self, Report};
+use hookledger_torture::run::{Limits, Options, run};
+use hookledger_torture::schedule::Schedule;
+
+/// Injects faults into real nodes and databases, and finds lost, doubled, stuck and misremembered webhooks.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// The server's binary; that beside this one when left out.
+    #[arg(long, env = "HOOKLEDGER_BIN", value_name = "FILE")]
+    binary: Option<PathBuf>,
+    /// The first seed.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    seed: u64,
+    /// How many seeds, of each kind where kinds are given.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    seeds: u64,
+    /// Faults of one run.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    faults: usize,
+    /// Kinds, comma separated; `each` runs them all. Left out: any kind, as the seed says.
+    #[arg(long, value_delimiter = ',', value_name = "KINDS")]
+    kind: Vec<String>,
+    /// Webhooks a second.
+    #[arg(long, default_value_t = 60, value_name = "N")]
+    rate: u32,
+    /// Bounds of time for slow and busy machines.
+    #[arg(long)]
+    generous: bool,
+    /// Stops at the first run that finds something.
+    #[arg(long)]
+    until_found: bool,
+    /// Prints the schedules and runs nothing.
+    #[arg(long)]
+    show: bool,
+    /// Lists the kinds.
+    #[arg(long)]
+    list: bool,
+    /// Says what happens while it runs.
+    #[arg(long, short)]
+    verbose: bool,
+    /// Where the logs of runs that found something are kept.
+    #[arg(long, default_value = "target/torture", value_name = "DIRECTORY")]
+    evidence: PathBuf,
+    /// Writes the table to this file too.
+    #[arg(long, value_name = "FILE")]
+    table: Option<PathBuf>,
+}
+
+fn main() -> Result<ExitCode> {
+    let arguments = Arguments::parse();
+    if arguments.list {
+        for kind in Kind::ALL {
+            println!("{:<26} {}", kind.name(), kind.what());
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let schedules = schedules(&arguments)?;
+    if arguments.show {
+        schedules.iter().for_each(|schedule| println!("{schedule}"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let options = options(&arguments)?;
+    let mut reports: Vec<Report> = Vec::new();
+    let mut broken = 0;
+    for schedule in &schedules {
+        if arguments.verbose {
+            println!("{schedule}");
+        }
+        // A runtime for each run: nothing of one is left in the next.
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        match runtime.block_on(run(schedule, &options)) {
+            Ok(report) => {
+                println!("{report}");
+                reports.push(report);
+            }
+            Err(error) => {
+                println!("BROKEN {schedule}: {error:#}");
+                broken += 1;
+            }
+        }
+        runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+        if arguments.until_found && reports.last().is_some_and(|report| !report.findings.is_empty()) {
+            break;
+        }
+    }
+    let table = report::table(&reports);
+    println!("\n{table}");
+    if let Some(file) = &arguments.table {
+        std::fs::write(file, &table)?;
+    }
+    let wrong = reports.iter().filter(|report| !report.findings.is_empty()).count();
+    println!("{} runs, {wrong} with findings, {broken} that could not be made", reports.len() + broken);
+    Ok(if wrong + broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn schedules(arguments: &Arguments) -> Result<Vec<Schedule>> {
+    let (allowed, missing) = hookledger_torture::allowed_kinds();
+    for reason in missing {
+        println!("left out: {reason}");
+    }
+    let seeds = arguments.seed..arguments.seed + arguments.seeds;
+    if arguments.kind.is_empty() {
+        return Ok(seeds.map(|seed| Schedule::of_any_kind(seed, arguments.faults, &allowed)).collect());
+    }
+    let kinds = match arguments.kind.as_slice() {
+        [each] if each == "each" => allowed,
+        named => named.iter().map(|name| name.parse().map_err(anyhow::Error::msg)).collect::<Result<Vec<Kind>>>()?,
+    };
+    let of_kind = |kind: Kind| seeds.clone().map(move |seed| Schedule::of_kind(seed, arguments.faults, kind));
+    Ok(kinds.into_iter().flat_map(of_kind).collect())
+}
+
+fn options(arguments: &Arguments) -> Result<Options> {
+    let binary = match &arguments.binary {
+        Some(binary) => binary.clone(),
+        None => std::env::current_exe()?.with_file_name("hookledger"),
+    };
+    ensure!(binary.is_file(), "{} is missing: build it, or name it with --binary", binary.display());
+    std::fs::create_dir_all(&arguments.evidence)?;
+    Ok(Options {
+        binary: binary.canonicalize().context("the binary")?,
+        rate: arguments.rate,
+        limits: if arguments.generous { Limits::GENEROUS } else { Limits::PROMISED },
+        evidence: Some(arguments.evidence.clone()),
+        verbose: arguments.verbose,
+    })
+}
