@@ -46,6 +46,12 @@ bench: ## Measures durable webhooks/s against a stock cqrs-es server, in one run
 	cargo build --release --workspace
 	target/release/hookledger-bench --deliver 4300 --list 1000000
 
+.PHONY: torture
+torture: ## Injects every kind of fault into real nodes and databases; ARGS="--kind reset --seeds 10" for some
+	@scripts/setup run
+	cargo build --release --workspace
+	target/release/hookledger-torture $(or $(ARGS),--kind each)
+
 .PHONY: schema
 schema: ## Writes schema.graphql anew
 	cargo run --quiet -- schema > schema.graphql.new && mv schema.graphql.new schema.graphql

@@ -57,9 +57,11 @@ impl Limits {
         memory: 1 << 30,
     };
     /// It is waited beyond the limits, to say how long it took after all.
-    const BEYOND: Duration = Duration::from_secs(45);
+    const BEYOND: Duration = Duration::from_secs(15);
     /// Until everything has ended when nothing disturbs any more.
-    const SETTLE: Duration = Duration::from_secs(90);
+    const SETTLE: Duration = Duration::from_secs(75);
+    /// The same where it has not come back after a fault.
+    const GIVEN_UP: Duration = Duration::from_secs(5);
 }
 
 #[derive(Clone, Debug)]
@@ -121,7 +123,9 @@ async fn disturb_and_check(world: &mut World, schedule: &Schedule, options: &Opt
     world.tasks.close();
     world.tasks.wait().await;
     let heads = Heads::read(&world.database).await?;
-    if let Err(behind) = heads.until_level(&world.database, true, Limits::SETTLE).await {
+    let came_back = recoveries.iter().all(|recovery| recovery.level.is_some());
+    let settle = if came_back { Limits::SETTLE } else { Limits::GIVEN_UP };
+    if let Err(behind) = heads.until_level(&world.database, true, settle).await {
         findings.add(LEVEL, format!("at the end: {behind:?}"));
     }
     say(&"settled; checking");
