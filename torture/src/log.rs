@@ -54,8 +54,10 @@ pub struct Story {
     pub event: Option<String>,
     pub body_sha256: String,
     pub attempts: BTreeMap<u32, Attempt>,
-    /// A number of an attempt that was started twice.
-    pub started_twice: Option<u32>,
+    /// Duplicates that came so fast that they are counted and not logged one by one.
+    pub counts_duplicates: bool,
+    /// What the log says twice of an attempt, which can begin once and end once.
+    pub twice: Vec<String>,
 }
 
 pub struct Log {
@@ -98,7 +100,8 @@ impl Story {
             event: None,
             body_sha256: String::new(),
             attempts: BTreeMap::new(),
-            started_twice: None,
+            counts_duplicates: false,
+            twice: Vec::new(),
         }
     }
 
@@ -122,26 +125,33 @@ impl Story {
                 (self.status, self.listed) = (Status::Rejected, "FAILED");
             }
             "webhook.duplicate_received" => self.duplicates += 1,
+            "webhook.duplicates_counted" => self.counts_duplicates = true,
             "webhook.attempt_started" => {
                 if self.attempts.insert(attempt, Attempt::Runs).is_some() {
-                    self.started_twice = Some(attempt);
+                    self.twice.push(format!("attempt {attempt} begins"));
                 }
                 (self.status, self.listed) = (Status::Open, "PROCESSING");
             }
             "webhook.attempt_succeeded" => {
-                self.attempts.insert(attempt, Attempt::Succeeded);
+                self.end(attempt, Attempt::Succeeded);
                 (self.status, self.listed) = (Status::Succeeded, "SUCCESS");
             }
             "webhook.attempt_failed" => {
-                self.attempts.insert(attempt, Attempt::Failed(text("error")));
+                self.end(attempt, Attempt::Failed(text("error")));
                 self.listed = "FAILED";
             }
             "webhook.attempt_abandoned" => {
-                self.attempts.insert(attempt, Attempt::Abandoned);
+                self.end(attempt, Attempt::Abandoned);
                 self.listed = "FAILED";
             }
             "webhook.dead_lettered" => (self.status, self.listed) = (Status::DeadLettered, "FAILED"),
             _ => {}
+        }
+    }
+
+    fn end(&mut self, attempt: u32, how: Attempt) {
+        if self.attempts.insert(attempt, how) != Some(Attempt::Runs) {
+            self.twice.push(format!("attempt {attempt} ends"));
         }
     }
 
