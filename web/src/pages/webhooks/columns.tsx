@@ -10,6 +10,7 @@ import { standing, standings } from '../../ui/Status';
 import type { Column } from '../../ui/VirtualTable';
 import classes from './columns.module.css';
 import type { WebhookRow } from './queries';
+import { waits } from './waits';
 
 /** `hrefOf` is the page of a webhook, so that it opens in another tab. */
 export function columnsFor(hrefOf: (row: WebhookRow) => string, choice?: Column<WebhookRow>): Column<WebhookRow>[] {
@@ -110,7 +111,11 @@ function Notes({ row }: { row: WebhookRow }) {
           {word}
         </span>
       ))}
-      {status === 'failed' && row.nextRetryAt ? (
+      {row.waitsFor ? (
+        <span className="quiet" title={waits[row.waitsFor].means}>
+          {waits[row.waitsFor].word}
+        </span>
+      ) : status === 'failed' && row.nextRetryAt ? (
         <span className="quiet">
           again <Ago at={row.nextRetryAt} />
         </span>

@@ -6,7 +6,7 @@ export const RowFields = graphql(`
   fragment WebhookRow on Webhook @_unmask {
     id webhookId status deadLetteredAt rejection eventType providerEventId
     provider { id providerName }
-    receivedAt processedAt updatedAt nextRetryAt retryCount errorMessage bodySize
+    receivedAt processedAt updatedAt nextRetryAt retryCount errorMessage waitsFor bodySize
     signatureValid flagged bodyDiffers suspectedReplay duplicateCount
   }
 `);

@@ -1,6 +1,6 @@
 // What one wants to know first: how it stands, what it is, whether it is genuine.
 import { Alert, Anchor, SimpleGrid, Stack, Text } from '@mantine/core';
-import { IconAlertTriangle, IconShieldCheck, IconShieldX } from '@tabler/icons-react';
+import { IconAlertTriangle, IconHourglass, IconShieldCheck, IconShieldX } from '@tabler/icons-react';
 import type { ReactNode } from 'react';
 import { Link } from 'wouter';
 
@@ -13,6 +13,7 @@ import { beginning, visible } from '../../../ui/payload/visible';
 import { ProviderName, providers } from '../../../ui/ProviderName';
 import { standing } from '../../../ui/Status';
 import { notesOf } from '../columns';
+import { waits } from '../waits';
 import classes from './detail.module.css';
 import { field } from './events';
 import type { Webhook } from './queries';
@@ -36,7 +37,12 @@ export function Summary({ of: webhook }: { of: Webhook }) {
           <Foreign>{webhook.errorMessage}</Foreign>
         </Alert>
       )}
-      {status === 'failed' && (
+      {webhook.waitsFor && (
+        <Alert color="yellow" icon={<IconHourglass aria-hidden />} title={`Waiting: ${waits[webhook.waitsFor].word.toLowerCase()}`} p="sm">
+          <Text size="sm">{waits[webhook.waitsFor].means}.</Text>
+        </Alert>
+      )}
+      {status === 'failed' && !webhook.waitsFor && (
         <Alert color="red" icon={<IconAlertTriangle aria-hidden />} title={<>The last attempt failed; the next one is <Countdown to={webhook.nextRetryAt} /></>} p="sm">
           <Foreign>{webhook.errorMessage}</Foreign>
         </Alert>
