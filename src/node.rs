@@ -536,7 +536,7 @@ async fn deliver(
         fresh,
         settings: deliver::Settings {
             policy: RetryPolicy { delays: settings.retry_delays.0.clone() },
-            pending_timeout: settings.pending_timeout.0,
+            pending_timeout: settings.pending_timeout.0.to_std().unwrap_or_default(),
             attempt_timeout,
         },
     });

@@ -51,9 +51,23 @@ pub struct SignatureMatch {
     /// Who sent it, so that whoever reads this event needs no other. Earlier releases left it out.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub provider_id: Option<ProviderId>,
+    /// What processing it means, decided for ever. Earlier releases left it out.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub owed: Option<Owed>,
     /// When the sender says it signed, where the scheme signs that.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub signed_at: Option<DateTime<Utc>>,
+}
+
+/// What a webhook is owed: decided by what its provider had when the webhook was accepted. A change to
+/// the provider after that holds a delivery, and never turns it into a success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Owed {
+    /// There was no destination: recording the webhook is the processing.
+    Recording,
+    /// A delivery to the provider's destination.
+    Delivery,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,6 +178,8 @@ pub struct Webhook {
     /// A person asked for the coming attempt: it is not followed by automatic ones.
     requested: bool,
     #[serde(default)]
+    owed: Option<Owed>,
+    #[serde(default)]
     retry_at: Option<DateTime<Utc>>,
 }
 
@@ -173,11 +189,13 @@ pub enum WebhookCommand {
     Receive {
         receipt: Receipt,
         verified: SignatureMatch,
+        owed: Owed,
     },
     /// A delivery that cannot be verified yet; its id is fresh, since a forger may have sent it.
     ReceiveUnverified {
         receipt: Receipt,
         event_webhook_id: WebhookId,
+        owed: Owed,
     },
     /// What was not verified yet is genuine.
     Verify {
@@ -206,6 +224,9 @@ pub enum WebhookCommand {
     StartAttempt {
         attempt: u32,
     },
+    /// Processes a webhook that is owed nothing but being recorded.
+    Record,
+    /// The destination took it: the outcome has its answer.
     SucceedAttempt {
         attempt: u32,
         outcome: Outcome,
@@ -266,6 +287,9 @@ pub enum WebhookEvent {
         receipt: Receipt,
         /// The id that this provider event has, which is taken only once it is verified.
         event_webhook_id: WebhookId,
+        /// As in [`SignatureMatch`].
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        owed: Option<Owed>,
     },
     #[serde(rename = "webhook.verification_failed", rename_all = "camelCase")]
     VerificationFailed { reason: RejectionReason, detail: Label },
@@ -327,6 +351,8 @@ pub enum WebhookEvent {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         provider_id: Option<ProviderId>,
         #[serde(skip_serializing_if = "Option::is_none", default)]
+        owed: Option<Owed>,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
         reason: Option<Label>,
     },
 }
@@ -364,6 +390,10 @@ pub enum WebhookError {
     NotDue { asked: u32, last: u32, phase: Phase },
     #[error("attempt {0} is not running")]
     NotRunning(u32),
+    #[error("attempt {0} cannot succeed without an answer of the destination")]
+    NotDelivered(u32),
+    #[error("this webhook is owed a delivery; recording it is not enough")]
+    DeliveryOwed,
     #[error("only a failed webhook can be retried; this one is {0:?}")]
     NotFailed(Phase),
 }
@@ -373,17 +403,18 @@ impl Webhook {
     /// [`WebhookError`] when the webhook does not stand where the command needs it.
     pub fn decide(&self, command: WebhookCommand) -> Result<Vec<WebhookEvent>, WebhookError> {
         match command {
-            WebhookCommand::Receive { receipt, verified } => {
+            WebhookCommand::Receive { receipt, verified, owed } => {
                 self.expect_unknown()?;
+                let verified = SignatureMatch { owed: Some(owed), ..verified };
                 Ok(vec![WebhookEvent::Received(receipt), WebhookEvent::SignatureVerified(verified)])
             }
-            WebhookCommand::ReceiveUnverified { receipt, event_webhook_id } => {
+            WebhookCommand::ReceiveUnverified { receipt, event_webhook_id, owed } => {
                 self.expect_unknown()?;
-                Ok(vec![WebhookEvent::ReceivedUnverified { receipt, event_webhook_id }])
+                Ok(vec![WebhookEvent::ReceivedUnverified { receipt, event_webhook_id, owed: Some(owed) }])
             }
             WebhookCommand::Verify { verified } => {
                 self.expect_unverified()?;
-                Ok(vec![WebhookEvent::SignatureVerified(verified)])
+                Ok(vec![WebhookEvent::SignatureVerified(SignatureMatch { owed: self.owed, ..verified })])
             }
             WebhookCommand::FailVerification { reason, detail } => {
                 self.expect_unverified()?;
@@ -403,8 +434,18 @@ impl Webhook {
                 Ok(vec![WebhookEvent::DuplicateReceived { body_sha256, body_size, body_differs }])
             }
             WebhookCommand::StartAttempt { attempt } => self.start(attempt),
+            WebhookCommand::Record if self.owed != Some(Owed::Recording) => Err(WebhookError::DeliveryOwed),
+            WebhookCommand::Record => {
+                let attempt = self.next_attempt();
+                let mut events = self.start(attempt)?;
+                events.push(WebhookEvent::AttemptSucceeded { attempt, outcome: Outcome::default() });
+                Ok(events)
+            }
             WebhookCommand::SucceedAttempt { attempt, outcome } => {
                 self.expect_running(attempt)?;
+                if outcome.status_code.is_none() {
+                    return Err(WebhookError::NotDelivered(attempt));
+                }
                 Ok(vec![WebhookEvent::AttemptSucceeded { attempt, outcome }])
             }
             WebhookCommand::FailAttempt { attempt, outcome, retry_at } => {
@@ -417,8 +458,8 @@ impl Webhook {
             }
             WebhookCommand::RequestRetry { reason } => match self.phase {
                 Phase::AwaitingRetry | Phase::DeadLettered => {
-                    let (attempt, provider_id) = (self.attempt + 1, self.provider);
-                    Ok(vec![WebhookEvent::RetryRequested { attempt, provider_id, reason }])
+                    let (attempt, provider_id, owed) = (self.attempt + 1, self.provider, self.owed);
+                    Ok(vec![WebhookEvent::RetryRequested { attempt, provider_id, owed, reason }])
                 }
                 Phase::Unknown => Err(WebhookError::NotReceived),
                 phase => Err(WebhookError::NotFailed(phase)),
@@ -467,9 +508,13 @@ impl Webhook {
                 self.provider = Some(receipt.provider_id);
                 self.body_sha256.clone_from(&receipt.body_sha256);
             }
-            WebhookEvent::SignatureVerified(_) => self.phase = Phase::Pending,
-            WebhookEvent::ReceivedUnverified { receipt, .. } => {
+            WebhookEvent::SignatureVerified(verified) => {
+                self.phase = Phase::Pending;
+                self.owed = verified.owed.or(self.owed);
+            }
+            WebhookEvent::ReceivedUnverified { receipt, owed, event_webhook_id: _ } => {
                 self.phase = Phase::Unverified;
+                self.owed = *owed;
                 self.provider = Some(receipt.provider_id);
                 self.body_sha256.clone_from(&receipt.body_sha256);
             }
@@ -508,7 +553,7 @@ impl Webhook {
     /// A webhook that waits for its next attempt, as a queue remembers it: what a worker needs to
     /// decide without reading the stream. The log still refuses what was decided on stale memory.
     #[must_use]
-    pub fn waiting(next_attempt: u32, requested: bool) -> Self {
+    pub fn waiting(next_attempt: u32, requested: bool, owed: Owed) -> Self {
         let phase = if requested || next_attempt <= 1 { Phase::Pending } else { Phase::AwaitingRetry };
         Self {
             phase,
@@ -516,8 +561,21 @@ impl Webhook {
             body_sha256: String::new(),
             attempt: next_attempt.saturating_sub(1),
             requested,
+            owed: Some(owed),
             retry_at: None,
         }
+    }
+
+    /// The same webhook, where its events do not say what it is owed and the log was asked.
+    #[must_use]
+    pub fn owing(self, owed: Owed) -> Self {
+        Self { owed: self.owed.or(Some(owed)), ..self }
+    }
+
+    /// What processing it means; nothing where an earlier release received it.
+    #[must_use]
+    pub fn owed(&self) -> Option<Owed> {
+        self.owed
     }
 
     /// Who sent it.
@@ -577,7 +635,13 @@ mod tests {
     }
 
     fn verified() -> SignatureMatch {
-        SignatureMatch { scheme: SignatureScheme::HmacSha256, secret_version: 1, provider_id: None, signed_at: None }
+        SignatureMatch {
+            scheme: SignatureScheme::HmacSha256,
+            secret_version: 1,
+            provider_id: None,
+            owed: None,
+            signed_at: None,
+        }
     }
 
     fn at(seconds: i64) -> DateTime<Utc> {
@@ -596,7 +660,7 @@ mod tests {
     }
 
     fn receive() -> WebhookCommand {
-        WebhookCommand::Receive { receipt: receipt(), verified: verified() }
+        WebhookCommand::Receive { receipt: receipt(), verified: verified(), owed: Owed::Delivery }
     }
 
     fn start(attempt: u32) -> WebhookCommand {
@@ -645,8 +709,11 @@ mod tests {
 
     #[test]
     fn what_is_not_verified_is_not_processed() {
-        let unverified =
-            || WebhookCommand::ReceiveUnverified { receipt: receipt(), event_webhook_id: WebhookId::default() };
+        let unverified = || WebhookCommand::ReceiveUnverified {
+            receipt: receipt(),
+            event_webhook_id: WebhookId::default(),
+            owed: Owed::Delivery,
+        };
         let waiting = after(vec![unverified()]);
         assert!(matches!(waiting.decide(start(1)), Err(WebhookError::NotDue { .. })));
         assert_eq!(after(vec![unverified(), WebhookCommand::Verify { verified: verified() }]).phase(), Phase::Pending);
@@ -690,6 +757,34 @@ mod tests {
             ended.decide(WebhookCommand::SucceedAttempt { attempt: 1, outcome: Outcome::default() }),
             Err(WebhookError::NotRunning(1))
         );
+    }
+
+    #[test]
+    fn only_an_answer_makes_a_delivery_a_success() {
+        let pending = after(vec![receive()]);
+        assert_eq!(pending.decide(WebhookCommand::Record), Err(WebhookError::DeliveryOwed));
+        assert_eq!(
+            after(vec![receive(), start(1)])
+                .decide(WebhookCommand::SucceedAttempt { attempt: 1, outcome: Outcome::default() }),
+            Err(WebhookError::NotDelivered(1))
+        );
+        let owed = Owed::Recording;
+        let stored = after(vec![WebhookCommand::Receive { receipt: receipt(), verified: verified(), owed }]);
+        assert!(matches!(
+            stored.decide(WebhookCommand::Record).unwrap()[..],
+            [WebhookEvent::AttemptStarted { attempt: 1 }, WebhookEvent::AttemptSucceeded { attempt: 1, .. }]
+        ));
+    }
+
+    #[test]
+    fn what_is_owed_is_decided_when_the_webhook_is_received() {
+        let receive = WebhookCommand::ReceiveUnverified {
+            receipt: receipt(),
+            event_webhook_id: WebhookId::default(),
+            owed: Owed::Recording,
+        };
+        let verified = after(vec![receive, WebhookCommand::Verify { verified: verified() }]);
+        assert_eq!(verified.owed(), Some(Owed::Recording));
     }
 
     #[test]

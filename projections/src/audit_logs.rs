@@ -304,7 +304,7 @@ fn usage(event: &UsageEvent) -> (&'static str, Value) {
 
 fn webhook(event: &WebhookEvent) -> Option<(&'static str, Value)> {
     match event {
-        WebhookEvent::RetryRequested { attempt, reason, provider_id: _ } => {
+        WebhookEvent::RetryRequested { attempt, reason, provider_id: _, owed: _ } => {
             Some(("retry_requested", json!({"attempt": attempt, "reason": reason})))
         }
         WebhookEvent::Received(_)

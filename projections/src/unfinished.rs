@@ -4,6 +4,7 @@
 //! at a time.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::{OrganizationId, ProviderId, WebhookId};
@@ -64,14 +65,14 @@ fn looked<K>(rows: &[Row], limit: i64, key: impl Fn(&Row) -> K) -> Looked<K> {
     Looked { unfinished, next: rows.last().filter(|_| is_full).map(key) }
 }
 
-/// Webhooks that are pending or in an attempt, of those as they have been since before a time. What
-/// waits to be verified is not among them.
+/// Webhooks that are pending or in an attempt, and have been as they are for so long. What waits to be
+/// verified is not among them.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn open(
     executor: impl PgExecutor<'_>,
-    since_before: DateTime<Utc>,
+    unchanged_for: Duration,
     after: Option<OpenKey>,
     limit: i64,
 ) -> Result<Looked<OpenKey>, sqlx::Error> {
@@ -79,7 +80,7 @@ pub async fn open(
     let rows: Vec<Row> = sqlx::query_as(
         "select organization_id, l.webhook_id, l.provider_id, received_at as at, position,
                 case when l.status = 'pending' then l.applied_position end as pending_at,
-                l.signature_valid and l.updated_at < $4 as is_still
+                l.signature_valid and l.updated_at < now() - $4 * interval '1 second' as is_still
          from (select * from webhook_open where (organization_id, received_at, position) > ($1, $2, $3)
                order by organization_id, received_at, position limit $5) o
          join webhook_logs l using (organization_id, received_at, position)
@@ -88,20 +89,20 @@ pub async fn open(
     .bind(organization)
     .bind(received_at)
     .bind(position)
-    .bind(since_before)
+    .bind(unchanged_for.as_secs_f64())
     .bind(limit)
     .fetch_all(executor)
     .await?;
     Ok(looked(&rows, limit, |row| (row.organization_id, (row.at, row.position))))
 }
 
-/// Webhooks whose retry was due before a time.
+/// Webhooks whose retry has been due for so long.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn overdue(
     executor: impl PgExecutor<'_>,
-    due_before: DateTime<Utc>,
+    due_for: Duration,
     after: Option<WaitingKey>,
     limit: i64,
 ) -> Result<Looked<WaitingKey>, sqlx::Error> {
@@ -110,12 +111,12 @@ pub async fn overdue(
         "select organization_id, webhook_id, provider_id, next_retry_at as at, position,
                 null::bigint as pending_at, true as is_still
          from webhook_logs
-         where next_retry_at is not null and next_retry_at < $3 and (next_retry_at, webhook_id) > ($1, $2)
+         where next_retry_at is not null and next_retry_at < now() - $3 * interval '1 second' and (next_retry_at, webhook_id) > ($1, $2)
          order by next_retry_at, webhook_id limit $4",
     )
     .bind(due_at)
     .bind(webhook)
-    .bind(due_before)
+    .bind(due_for.as_secs_f64())
     .bind(limit)
     .fetch_all(executor)
     .await?;

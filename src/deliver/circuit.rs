@@ -1,18 +1,20 @@
 //! A circuit breaker: a destination that keeps failing is left alone for a while, then tried with
-//! one attempt at a time. Pure: time is an argument.
+//! one attempt at a time. Pure: time is an argument, and monotonic, so that no clock that is set moves it.
 //!
 //! What opens it is silence (no connection, no answer in time), since each such attempt holds a place
 //! for the whole timeout. An answer, even a bad one, is quick, and whoever looks for the reason of a 500
 //! wants to see every retry when it is due. A person's retry is a probe at once: it may be that
 //! everything is repaired.
 
-use chrono::{DateTime, Duration, Utc};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// So many silent failures in a row open the circuit.
 const SILENT_FAILURES: u32 = 20;
 /// How long it is open at first; twice as long after each probe that failed, up to a limit.
-const FIRST_PAUSE: Duration = Duration::seconds(5);
-const LONGEST_PAUSE: Duration = Duration::seconds(120);
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 
 /// How an attempt ended, as far as a circuit cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +35,9 @@ pub enum State {
     #[default]
     Closed,
     /// Nothing goes through before `probe_at`, then one attempt.
-    Open { since: DateTime<Utc>, probe_at: DateTime<Utc> },
+    Open { since: Instant, probe_at: Instant },
     /// One attempt goes through, and decides.
-    HalfOpen { since: DateTime<Utc> },
+    HalfOpen { since: Instant },
 }
 
 impl State {
@@ -63,7 +65,7 @@ impl Circuit {
     /// How many more attempts it lets through, of `free` that there is room for. `requested` are those
     /// that a person asked for.
     #[must_use]
-    pub fn admits(&self, free: u32, in_flight: u32, requested: bool, now: DateTime<Utc>) -> u32 {
+    pub fn admits(&self, free: u32, in_flight: u32, requested: bool, now: Instant) -> u32 {
         match self.state {
             State::Closed => free,
             State::Open { probe_at, .. } if now < probe_at && !requested => 0,
@@ -83,7 +85,7 @@ impl Circuit {
     }
 
     /// An attempt ended; true where that moves the circuit.
-    pub fn note(&mut self, health: Health, now: DateTime<Utc>) -> bool {
+    pub fn note(&mut self, health: Health, now: Instant) -> bool {
         match health {
             // Where one attempt decides, the next one does.
             Health::Untried => return false,
@@ -130,8 +132,9 @@ impl Circuit {
 mod tests {
     use super::*;
 
-    fn at(seconds: i64) -> DateTime<Utc> {
-        DateTime::from_timestamp(seconds, 0).unwrap()
+    fn at(seconds: u64) -> Instant {
+        static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+        *START.get_or_init(Instant::now) + Duration::from_secs(seconds)
     }
 
     fn opened() -> Circuit {

@@ -1,9 +1,9 @@
 //! What the aggregate decides about attempts, as units to append. Pure.
 
-use hookledger_aggregates::webhook::{Outcome, Webhook, WebhookCommand, WebhookError};
+use hookledger_aggregates::webhook::{Owed, Webhook, WebhookCommand, WebhookError};
 use hookledger_aggregates::{Metadata, OrganizationId, WebhookId};
 
-use super::queue::Due;
+use super::queue::{Due, Entry};
 use crate::log::{NewEvent, Sequence, Unit};
 
 #[derive(Debug, thiserror::Error)]
@@ -48,26 +48,20 @@ pub fn decide(
     Ok(Decided { unit: Unit::new(events), state, sequence })
 }
 
-/// What commands do to a webhook that waits as its row says.
+/// What commands do to a webhook that waits for a delivery as its row says.
 ///
 /// # Errors
 /// As [`decide`].
 pub fn decide_due(due: &Due, commands: impl IntoIterator<Item = WebhookCommand>) -> Result<Decided, DecideError> {
-    let state = Webhook::waiting(due.attempt, due.requested);
+    let state = Webhook::waiting(due.attempt, due.requested, Owed::Delivery);
     decide(due.organization, due.webhook, state, due.sequence, commands)
 }
 
-/// Success without a destination: recording it is the processing.
+/// The success of a webhook that is owed nothing but being recorded.
 ///
 /// # Errors
 /// As [`decide`].
-pub fn record(due: &Due) -> Result<Decided, DecideError> {
-    let attempt = due.attempt;
-    decide_due(
-        due,
-        [
-            WebhookCommand::StartAttempt { attempt },
-            WebhookCommand::SucceedAttempt { attempt, outcome: Outcome::default() },
-        ],
-    )
+pub fn record(entry: &Entry) -> Result<Decided, DecideError> {
+    let state = Webhook::waiting(entry.attempt, entry.requested, Owed::Recording);
+    decide(entry.organization, entry.webhook, state, entry.sequence, [WebhookCommand::Record])
 }

@@ -1,26 +1,29 @@
 //! From the log to the queue: a follower that takes every webhook that becomes pending.
 //!
-//! Where its provider has no destination, recording it is the processing, and that is appended here.
-//! Everything else is put into the queue, in the transaction that moves the checkpoint; what there is
-//! a place for at once is handed to this node's worker when that is committed.
+//! Where it is owed nothing but being recorded, recording it is the processing, and that is appended
+//! here. Everything else is put into the queue, in the transaction that moves the checkpoint; what there
+//! is a place for at once is handed to this node's worker when that is committed.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use chrono::Utc;
 use futures::future::BoxFuture;
-use hookledger_aggregates::webhook::{Webhook, WebhookEvent};
+use hookledger_aggregates::webhook::{Owed, WebhookCommand, WebhookEvent};
 use hookledger_aggregates::{Event, OrganizationId, ProviderId, RecordedEvent, WebhookId};
 use sqlx::PgConnection;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
-use super::decide::{Decided, record};
-use super::places::{Place, Places};
-use super::queue::{Due, Queue};
+use super::clock::Reading;
+use super::decide::{Decided, decide, record};
+use super::places::Places;
+use super::queue::{Entry, Queue};
+use super::story::{Story, owed_at};
 use super::worker::{Taken, lease};
-use crate::directory::{Destination, Directory};
+use crate::directory::{Directory, Standing};
 use crate::follow::{Handler, HandlerError};
-use crate::log::{AppendError, Log, ReadError, Reader, Scope};
+use crate::log::{AppendError, Log, LogPosition, ReadError, Reader, Scope};
 
 /// Under this name its checkpoints are kept.
 pub(super) const NAME: &str = "processing";
@@ -28,6 +31,11 @@ pub(super) const NAME: &str = "processing";
 const PORTION: usize = 32;
 /// Processing waits less than projections do: it is what a webhook's pending time is made of.
 const GATHER: Duration = Duration::from_millis(20);
+/// How long a batch waits for a directory that has not looked as far as its events. What is put into the
+/// queue then is held for no more than a moment.
+const LOOK_LIMIT: Duration = Duration::from_secs(1);
+/// How often a success is decided again after a duplicate came first.
+const TRIES: u32 = 40;
 
 /// Feeds the queue.
 pub struct Feeder {
@@ -38,14 +46,45 @@ pub struct Feeder {
     places: Arc<Places>,
     attempt_timeout: Duration,
     worker: mpsc::Sender<Taken>,
-    plan: Mutex<Vec<Planned>>,
+    plan: Mutex<Plan>,
 }
 
-/// What a batch puts into the queue; decided once, before the transaction.
+/// What a batch puts into the queue; decided once, before the transaction. It holds no place: whoever
+/// loses the right to follow in between leaves nothing behind.
+#[derive(Default)]
+struct Plan {
+    planned: Vec<Planned>,
+    /// The database's clock as the transaction read it.
+    read: Option<Reading>,
+}
+
+#[derive(Clone, Copy)]
 struct Planned {
-    due: Due,
-    /// With the lease that it takes.
-    taken: Option<(Place, Duration)>,
+    entry: Entry,
+    /// Set where there is room for it at once: the lease that it takes, and what the destination takes
+    /// at the same time.
+    room: Option<(Duration, u32)>,
+}
+
+/// How many of a batch find room at their destinations.
+struct Rooms<'a> {
+    places: &'a Places,
+    now: Instant,
+    left: u32,
+    taken: HashMap<ProviderId, u32>,
+}
+
+impl Rooms<'_> {
+    fn take(&mut self, entry: &Entry, concurrency: u32) -> bool {
+        let free = self.places.free_at(entry.provider, concurrency, entry.requested, self.now);
+        let taken = self.taken.entry(entry.provider).or_default();
+        let has_room = self.left > 0 && *taken < free;
+        if has_room {
+            *taken += 1;
+            self.left -= 1;
+        }
+        has_room
+    }
 }
 
 impl Feeder {
@@ -62,15 +101,17 @@ impl Feeder {
         Self { log, reader, directory, queue, places, attempt_timeout, worker, plan: Mutex::default() }
     }
 
-    fn plan(&self) -> std::sync::MutexGuard<'_, Vec<Planned>> {
+    fn plan(&self) -> std::sync::MutexGuard<'_, Plan> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The webhook, if this event makes it pending.
-    async fn pending(&self, recorded: &RecordedEvent) -> Result<Option<Due>, HandlerError> {
-        let (provider, attempt, requested) = match &recorded.event {
-            Event::Webhook(WebhookEvent::SignatureVerified(matched)) => (matched.provider_id, 1, false),
-            Event::Webhook(WebhookEvent::RetryRequested { attempt, provider_id, .. }) => (*provider_id, *attempt, true),
+    /// The webhook and what it is owed, if this event makes it pending.
+    async fn pending(&self, recorded: &RecordedEvent) -> Result<Option<(Entry, Owed)>, HandlerError> {
+        let (provider, attempt, requested, owed) = match &recorded.event {
+            Event::Webhook(WebhookEvent::SignatureVerified(matched)) => (matched.provider_id, 1, false, matched.owed),
+            Event::Webhook(WebhookEvent::RetryRequested { attempt, provider_id, owed, .. }) => {
+                (*provider_id, *attempt, true, *owed)
+            }
             Event::Webhook(_)
             | Event::Organization(_)
             | Event::User(_)
@@ -82,45 +123,51 @@ impl Feeder {
             | Event::Provider(_) => return Ok(None),
         };
         let (organization, webhook) = (recorded.organization, WebhookId::new(recorded.aggregate_id));
-        let provider = match provider {
-            Some(provider) => provider,
+        let (provider, owed) = match (provider, owed) {
+            (Some(provider), Some(owed)) => (provider, owed),
             // An earlier release did not say it here.
-            None => self.provider_of(organization, webhook).await?,
+            (Some(provider), None) if !requested => {
+                let owed = owed_at(&self.reader, organization, provider, recorded.position).await.map_err(unread)?;
+                (provider, owed)
+            }
+            _ => self.story_of(organization, webhook).await?,
         };
-        Ok(Some(Due {
+        let entry = Entry {
             organization,
             webhook,
             provider,
             attempt,
             sequence: recorded.sequence,
             requested,
-            pending_since: Some(recorded.recorded_at),
-            is_doubtful: false,
-        }))
+            pending_since: recorded.recorded_at,
+        };
+        Ok(Some((entry, owed)))
     }
 
-    async fn provider_of(&self, organization: OrganizationId, id: WebhookId) -> Result<ProviderId, HandlerError> {
-        let first = self.reader.stream(organization, "webhook", id.uuid(), 1).await.map_err(unread)?;
-        let mut webhook = Webhook::default();
-        if let Some(Event::Webhook(event)) = first.first().map(|recorded| &recorded.event) {
-            webhook.evolve(event);
+    async fn story_of(&self, organization: OrganizationId, id: WebhookId) -> Result<(ProviderId, Owed), HandlerError> {
+        let Story { state, .. } = Story::read(&self.reader, organization, id).await.map_err(unread)?;
+        state
+            .provider()
+            .zip(state.owed())
+            .ok_or_else(|| HandlerError::Unappliable(format!("the webhook {id} was never received")))
+    }
+
+    /// Whether its webhooks can be delivered, by a directory that has looked as far as the event.
+    async fn standing(&self, provider: ProviderId, recorded: &RecordedEvent, until: Instant) -> Standing {
+        let standing = self.directory.standing(provider);
+        if matches!(standing, Standing::Ready(_)) {
+            return standing;
         }
-        webhook.provider().ok_or_else(|| HandlerError::Unappliable(format!("the webhook {id} was never received")))
+        let at = LogPosition { partition: recorded.partition, position: recorded.position };
+        let _ = tokio::time::timeout_at(until, self.directory.wait_for(at)).await;
+        self.directory.standing(provider)
     }
 
-    /// A place at the destination, where there is one at once.
-    fn take(&self, due: &Due, destination: &Destination) -> Option<(Place, Duration)> {
-        let place =
-            self.places.take(due.organization, due.provider, destination.concurrency, due.requested, Utc::now())?;
-        Some((place, lease(destination.timeout.unwrap_or(self.attempt_timeout))))
-    }
-
-    /// Appends the success of webhooks without a destination. Where something else was appended to a
-    /// stream first, a duplicate most likely, the worker decides again, for that webhook alone.
-    async fn record(&self, pending: Vec<Due>) -> Result<Vec<Due>, HandlerError> {
+    /// Appends the success of webhooks that are owed nothing but being recorded.
+    async fn record(&self, pending: Vec<Entry>) -> Result<(), HandlerError> {
         let mut units = Vec::with_capacity(pending.len());
-        for due in &pending {
-            let Decided { unit, .. } = record(due).map_err(|error| HandlerError::Unappliable(error.to_string()))?;
+        for entry in &pending {
+            let Decided { unit, .. } = record(entry).map_err(|error| HandlerError::Unappliable(error.to_string()))?;
             units.push(unit);
         }
         // In portions, which the writer lets in beside what providers wait for.
@@ -130,15 +177,32 @@ impl Feeder {
             portions.push(self.log.append_all(std::mem::replace(&mut units, rest)));
         }
         let verdicts = futures::future::try_join_all(portions).await.map_err(transient)?;
-        let mut again = Vec::new();
-        for (due, verdict) in pending.into_iter().zip(verdicts.into_iter().flatten()) {
+        for (entry, verdict) in pending.into_iter().zip(verdicts.into_iter().flatten()) {
             match verdict {
                 Ok(_) => {}
-                Err(AppendError::Conflict) => again.push(Due { is_doubtful: true, ..due }),
+                Err(AppendError::Conflict) => self.record_again(&entry).await?,
                 Err(error) => return Err(transient(error)),
             }
         }
-        Ok(again)
+        Ok(())
+    }
+
+    /// Something else was appended to the stream first: a duplicate most likely, or this very success.
+    async fn record_again(&self, entry: &Entry) -> Result<(), HandlerError> {
+        let (organization, webhook) = (entry.organization, entry.webhook);
+        for _ in 0..TRIES {
+            let Story { state, sequence } = Story::read(&self.reader, organization, webhook).await.map_err(unread)?;
+            // It was processed already where it is refused.
+            let Ok(decided) = decide(organization, webhook, state, sequence, [WebhookCommand::Record]) else {
+                return Ok(());
+            };
+            match self.log.append_all(vec![decided.unit]).await.map_err(transient)?.pop() {
+                Some(Ok(_)) => return Ok(()),
+                Some(Err(AppendError::Conflict)) | None => {}
+                Some(Err(error)) => return Err(transient(error)),
+            }
+        }
+        Err(transient("duplicates of a webhook keep coming first"))
     }
 }
 
@@ -169,21 +233,27 @@ impl Handler for Feeder {
 
     fn react<'a>(&'a self, events: &'a [RecordedEvent]) -> BoxFuture<'a, Result<(), HandlerError>> {
         Box::pin(async move {
-            self.plan().clear();
             let (mut recorded, mut planned) = (Vec::new(), Vec::new());
+            let (places, now) = (&*self.places, Instant::now());
+            let mut rooms = Rooms { places, now, left: places.free(), taken: HashMap::new() };
             for event in events {
-                let Some(due) = self.pending(event).await? else { continue };
-                match self.directory.destination(due.provider) {
-                    None if !due.requested => recorded.push(due),
-                    None => planned.push(Planned { due, taken: None }),
-                    Some(destination) => planned.push(Planned { taken: self.take(&due, &destination), due }),
+                let Some((entry, owed)) = self.pending(event).await? else { continue };
+                if owed == Owed::Recording {
+                    recorded.push(entry);
+                    continue;
                 }
+                let room = match self.standing(entry.provider, event, now + LOOK_LIMIT).await {
+                    Standing::Ready(destination) => rooms
+                        .take(&entry, destination.concurrency)
+                        .then(|| (lease(destination.timeout.unwrap_or(self.attempt_timeout)), destination.concurrency)),
+                    Standing::Held(_) => None,
+                };
+                planned.push(Planned { entry, room });
             }
             if !recorded.is_empty() {
-                let again = self.record(recorded).await?;
-                planned.extend(again.into_iter().map(|due| Planned { due, taken: None }));
+                self.record(recorded).await?;
             }
-            *self.plan() = planned;
+            *self.plan() = Plan { planned, read: None };
             Ok(())
         })
     }
@@ -194,23 +264,28 @@ impl Handler for Feeder {
         _events: &'a [RecordedEvent],
     ) -> BoxFuture<'a, Result<(), HandlerError>> {
         Box::pin(async move {
-            let rows: Vec<_> = self
-                .plan()
-                .iter()
-                .map(|planned| (planned.due, planned.taken.as_ref().map(|(_, lease)| *lease)))
-                .collect();
-            if rows.is_empty() {
-                return Ok(());
+            let rows: Vec<_> = {
+                let plan = self.plan();
+                plan.planned.iter().map(|planned| (planned.entry, planned.room.map(|(lease, _)| lease))).collect()
+            };
+            if !rows.is_empty() {
+                let read = self.queue.put(connection, &rows).await.map_err(transient)?;
+                self.plan().read = Some(read);
             }
-            self.queue.put(connection, &rows).await.map_err(transient)
+            Ok(())
         })
     }
 
     fn committed(&self) {
-        for Planned { due, taken } in self.plan().drain(..) {
-            let Some((place, _)) = taken else { continue };
+        let Plan { planned, read } = std::mem::take(&mut *self.plan());
+        let Some(read) = read else { return };
+        for Planned { entry, room } in planned {
+            let Some((_, concurrency)) = room else { continue };
+            let (organization, provider) = (entry.organization, entry.provider);
+            // Somebody else may have taken it since: then the row is given back.
+            let place = self.places.take(organization, provider, concurrency, entry.requested, Instant::now());
             // There are as many seats as places; a worker that stops leaves the row to its lease.
-            let _ = self.worker.try_send(Taken { due, place: Some(place) });
+            let _ = self.worker.try_send(Taken { due: entry.due(read), place });
         }
     }
 }

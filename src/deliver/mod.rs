@@ -5,10 +5,15 @@
 //! log ─▶ Feeder ─▶ queue (webhook_due) ─▶ Worker ─▶ append AttemptStarted ─▶ HTTP ─▶ append the end
 //! ```
 //!
+//! What cannot be delivered because its destination is gone, or its provider or organization is disabled, is
+//! held: it stays in the queue and says why. Only the database's clock tells ages and due times (`clock`).
+//!
 //! `attempt`, `circuit` and `decide` are pure; `queue` has the SQL; `egress` the HTTP.
 
 mod attempt;
+mod beat;
 mod circuit;
+mod clock;
 mod conclude;
 mod decide;
 pub mod egress;
@@ -16,18 +21,25 @@ mod feeder;
 mod overview;
 mod places;
 mod queue;
+mod start;
+mod story;
 mod sweeper;
 mod worker;
+mod working;
 
 use chrono::{DateTime, Duration, Utc};
 use hookledger_aggregates::Label;
 use hookledger_aggregates::webhook::{Outcome, PENDING_TIMEOUT, RetryAt, RetryPolicy, WebhookCommand};
 
+use attempt::Verdict;
 pub use attempt::{SENT_HEADERS, is_reserved};
+use circuit::Health;
 pub use feeder::Feeder;
 pub use overview::{Backlog, OpenCircuit, backlog, open_circuits};
 pub use places::Places;
-pub use queue::{CircuitNote, CircuitState, Queue, circuits_of, responses_of, waiting_of};
+pub use queue::{
+    Busy, BusyReason, CircuitNote, CircuitState, Queue, Room, Wait, circuits_of, responses_of, waiting_of, waits_of,
+};
 pub use sweeper::Sweeper;
 pub use worker::{Parts, Settings, Worker};
 
@@ -47,6 +59,17 @@ fn failure_command(
 fn timeout_command(policy: &RetryPolicy, attempt: u32, now: DateTime<Utc>) -> WebhookCommand {
     let outcome = Outcome { error: Some(Label::new(PENDING_TIMEOUT)), ..Outcome::default() };
     failure_command(policy, attempt, now, outcome, None)
+}
+
+/// A failure that is ours or the configuration's.
+fn failed_before_sending(reason: &str) -> Verdict {
+    Verdict {
+        succeeded: false,
+        outcome: Outcome { error: Some(Label::cut(reason, 500)), ..Outcome::default() },
+        retry_after: None,
+        excerpt: None,
+        health: Health::Untried,
+    }
 }
 
 /// Retries of webhooks that failed together do not come back together.

@@ -1,15 +1,15 @@
 //! Places: how many attempts run at once, at each destination and in all, so that one destination
 //! that hangs never delays another's webhooks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use chrono::{DateTime, Utc};
 use hookledger_aggregates::{OrganizationId, ProviderId};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use super::circuit::{Circuit, Health, State};
-use super::queue::{CircuitRow, Room};
+use super::queue::{Busy, BusyReason, CircuitRow, Room};
 
 /// Attempts at the same time on one node.
 const PLACES: usize = 2_048;
@@ -23,6 +23,8 @@ const BYTE_UNIT: usize = 4 << 10;
 #[derive(Debug)]
 pub struct Places {
     destinations: Mutex<HashMap<ProviderId, Destination>>,
+    /// Destinations that could be sent no more at some time since [`Places::busy`] was last asked.
+    busy: Mutex<HashSet<Busy>>,
     all: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     /// Told when a place was given back at a destination that had none left.
@@ -39,8 +41,18 @@ struct Destination {
 }
 
 impl Destination {
-    fn room(&self, requested: bool, now: DateTime<Utc>) -> u32 {
+    fn room(&self, requested: bool, now: Instant) -> u32 {
         self.circuit.admits(self.concurrency.saturating_sub(self.in_flight), self.in_flight, requested, now)
+    }
+
+    /// Why it is sent no more now, where it is not.
+    fn busy(&self, provider: ProviderId, now: Instant) -> Option<Busy> {
+        let reason = match self.circuit.state() {
+            _ if self.room(false, now) > 0 => return None,
+            State::Closed => BusyReason::Concurrency,
+            State::Open { .. } | State::HalfOpen { .. } => BusyReason::CircuitOpen,
+        };
+        Some(Busy { organization: self.organization, provider, reason })
     }
 }
 
@@ -48,6 +60,7 @@ impl Default for Places {
     fn default() -> Self {
         Self {
             destinations: Mutex::default(),
+            busy: Mutex::default(),
             all: Arc::new(Semaphore::new(PLACES)),
             bytes: Arc::new(Semaphore::new(BYTE_UNITS)),
             freed: Notify::new(),
@@ -85,7 +98,7 @@ impl Places {
         provider: ProviderId,
         concurrency: u32,
         requested: bool,
-        now: DateTime<Utc>,
+        now: Instant,
     ) -> Option<Place> {
         let mut destinations = self.lock();
         let destination = destinations.entry(provider).or_insert_with(|| Destination {
@@ -97,6 +110,7 @@ impl Places {
         });
         destination.concurrency = concurrency;
         if destination.room(requested, now) == 0 {
+            self.note_busy(destination.busy(provider, now));
             return None;
         }
         let all = Arc::clone(&self.all).try_acquire_owned().ok()?;
@@ -105,14 +119,40 @@ impl Places {
         Some(Place { places: Arc::clone(self), provider, circuit, _all: all })
     }
 
+    fn note_busy(&self, busy: Option<Busy>) {
+        if let Some(busy) = busy {
+            self.busy.lock().unwrap_or_else(PoisonError::into_inner).insert(busy);
+        }
+    }
+
+    /// How many attempts can begin in all.
+    pub fn free(&self) -> u32 {
+        u32::try_from(self.all.available_permits()).unwrap_or(u32::MAX)
+    }
+
+    /// How many attempts can begin at a destination that takes `concurrency` at once.
+    pub fn free_at(&self, provider: ProviderId, concurrency: u32, requested: bool, now: Instant) -> u32 {
+        self.lock().get(&provider).map_or(concurrency, |destination| destination.room(requested, now))
+    }
+
     /// Destinations that attempts run at, and how much more room each has; and the room in all.
-    pub fn room(&self, now: DateTime<Utc>) -> (Vec<Room>, u32) {
-        let free = u32::try_from(self.all.available_permits()).unwrap_or(u32::MAX);
-        let room = |(provider, destination): (&ProviderId, &Destination)| Room {
-            provider: *provider,
-            free: destination.room(false, now),
+    pub fn room(&self, now: Instant) -> (Vec<Room>, u32) {
+        let room = |(provider, destination): (&ProviderId, &Destination)| {
+            self.note_busy(destination.busy(*provider, now));
+            Room {
+                organization: destination.organization,
+                provider: *provider,
+                running: destination.in_flight,
+                free: destination.room(false, now),
+            }
         };
-        (self.lock().iter().map(room).collect(), free)
+        (self.lock().iter().map(room).collect(), self.free())
+    }
+
+    /// Destinations that could be sent no more since this was last asked.
+    pub fn busy(&self, now: Instant) -> Vec<Busy> {
+        self.lock().iter().for_each(|(provider, destination)| self.note_busy(destination.busy(*provider, now)));
+        std::mem::take(&mut *self.busy.lock().unwrap_or_else(PoisonError::into_inner)).into_iter().collect()
     }
 
     /// Waits until a place is given back that somebody may wait for.
@@ -121,7 +161,7 @@ impl Places {
     }
 
     /// Notes how an attempt ended; the circuit, where that moved it.
-    pub fn note(&self, provider: ProviderId, health: Health, now: DateTime<Utc>) -> Option<CircuitRow> {
+    pub fn note(&self, provider: ProviderId, health: Health, now: Instant) -> Option<CircuitRow> {
         let mut destinations = self.lock();
         let destination = destinations.get_mut(&provider)?;
         let moved = destination.circuit.note(health, now);
@@ -160,20 +200,13 @@ impl Drop for Place {
 
 fn row(provider: ProviderId, destination: &Destination) -> CircuitRow {
     let state = destination.circuit.state();
-    let (opened_at, probe_at) = match state {
+    let (opened, probe) = match state {
         State::Closed => (None, None),
         State::Open { since, probe_at } => (Some(since), Some(probe_at)),
         State::HalfOpen { since } => (Some(since), None),
     };
     let failures = destination.circuit.failures();
-    CircuitRow {
-        organization: destination.organization,
-        provider,
-        state: state.as_str(),
-        failures,
-        opened_at,
-        probe_at,
-    }
+    CircuitRow { organization: destination.organization, provider, state: state.as_str(), failures, opened, probe }
 }
 
 #[cfg(test)]
@@ -189,15 +222,15 @@ mod tests {
     fn a_full_destination_takes_no_more_and_others_do() {
         let places = Arc::new(Places::default());
         let organization = OrganizationId::from_slug("a");
-        let take = |n| places.take(organization, provider(n), 2, false, Utc::now());
+        let take = |n| places.take(organization, provider(n), 2, false, Instant::now());
         let held = [take(1).unwrap(), take(1).unwrap()];
         assert!(take(1).is_none());
         assert!(take(2).is_some());
-        let (rooms, _) = places.room(Utc::now());
+        let (rooms, _) = places.room(Instant::now());
         assert_eq!(rooms.iter().map(|room| (room.provider, room.free)).collect::<Vec<_>>(), [(provider(1), 0)]);
         drop(held);
         assert!(take(1).is_some());
-        assert_eq!(places.room(Utc::now()).0.len(), 0);
+        assert_eq!(places.room(Instant::now()).0.len(), 0);
     }
 
     #[tokio::test]
@@ -205,7 +238,7 @@ mod tests {
         let places = Arc::new(Places::default());
         let organization = OrganizationId::from_slug("a");
         let _held: Vec<_> =
-            (1..=2).map(|n| places.take(organization, provider(n), 9, false, Utc::now()).unwrap()).collect();
+            (1..=2).map(|n| places.take(organization, provider(n), 9, false, Instant::now()).unwrap()).collect();
         let _first = places.body_room(provider(1), 64 << 20).await.unwrap();
         let second = places.body_room(provider(1), 1);
         assert!(tokio::time::timeout(std::time::Duration::from_millis(20), second).await.is_err());

@@ -1,9 +1,10 @@
-//! The queue of attempts: the only SQL on `webhook_due`, `attempt_responses` and
-//! `destination_circuits`.
+//! The queue of attempts: the only SQL on `webhook_due`, `attempt_responses`, `destination_circuits`,
+//! `destination_busy` and `delivery_nodes`.
 //!
 //! A row is memory, not truth. It is made in the transaction in which its webhook is read from the
 //! log, taken with a lease by one node at a time, and goes once the log holds the end. Whoever takes
-//! a row whose holder is gone asks the log how far the webhook came.
+//! a row whose holder is gone asks the log how far the webhook came. Only the database's clock is
+//! compared with times in these tables.
 
 use std::time::Duration;
 
@@ -11,9 +12,46 @@ use chrono::{DateTime, Utc};
 use hookledger_aggregates::{OrganizationId, ProviderId, WebhookId};
 use hookledger_projections::unfinished::Unfinished;
 use sqlx::{FromRow, PgConnection, PgExecutor, PgPool};
+use tokio::time::Instant;
 use uuid::Uuid;
 
-/// One webhook that waits for an attempt, as its row says.
+use super::clock::{Reading, within};
+use crate::directory::Hold;
+
+/// A webhook that goes into the queue, as the log tells of it. It is owed a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub organization: OrganizationId,
+    pub webhook: WebhookId,
+    pub provider: ProviderId,
+    /// The attempt that comes next.
+    pub attempt: u32,
+    /// The last event of the webhook's stream, as far as is known.
+    pub sequence: i64,
+    /// A person asked for the attempt.
+    pub requested: bool,
+    pub pending_since: DateTime<Utc>,
+}
+
+impl Entry {
+    /// As it was when it went in.
+    #[must_use]
+    pub fn due(self, read: Reading) -> Due {
+        Due {
+            organization: self.organization,
+            webhook: self.webhook,
+            provider: self.provider,
+            attempt: self.attempt,
+            sequence: self.sequence,
+            requested: self.requested,
+            pending_for: (!self.requested).then(|| read.age(self.pending_since)),
+            is_doubtful: false,
+            read,
+        }
+    }
+}
+
+/// One webhook that this node took from the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Due {
     pub organization: OrganizationId,
@@ -25,10 +63,12 @@ pub struct Due {
     pub sequence: i64,
     /// A person asked for the attempt.
     pub requested: bool,
-    /// Since when it is pending; nothing while it waits for a retry.
-    pub pending_since: Option<DateTime<Utc>>,
+    /// How long a worker could have taken it, when this was read; nothing where waiting is no failure.
+    pub pending_for: Option<Duration>,
     /// Somebody held it and is gone: the log knows how far it came.
     pub is_doubtful: bool,
+    /// The database's clock when this was read.
+    pub read: Reading,
 }
 
 #[derive(FromRow)]
@@ -39,32 +79,52 @@ struct Row {
     attempt: i32,
     sequence: i64,
     requested: bool,
-    pending_since: Option<DateTime<Utc>>,
+    /// Seconds.
+    pending_for: Option<f64>,
     had_holder: bool,
+    clock: DateTime<Utc>,
 }
 
-impl From<Row> for Due {
-    fn from(row: Row) -> Self {
-        Self {
-            organization: OrganizationId::new(row.organization_id),
-            webhook: WebhookId::new(row.webhook_id),
-            provider: ProviderId::new(row.provider_id),
-            attempt: row.attempt.cast_unsigned(),
-            sequence: row.sequence,
-            requested: row.requested,
-            pending_since: row.pending_since,
-            is_doubtful: row.had_holder,
+impl Row {
+    fn due(self, asked: Instant) -> Due {
+        let pending_for = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        Due {
+            organization: OrganizationId::new(self.organization_id),
+            webhook: WebhookId::new(self.webhook_id),
+            provider: ProviderId::new(self.provider_id),
+            attempt: self.attempt.cast_unsigned(),
+            sequence: self.sequence,
+            requested: self.requested,
+            pending_for: self.pending_for.map(pending_for),
+            is_doubtful: self.had_holder,
+            read: Reading::new(self.clock, asked),
         }
     }
 }
 
+/// When a row is due again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// Told by this node's monotonic clock.
+    In(Instant),
+    /// Told by the log.
+    At(DateTime<Utc>),
+}
+
 /// What becomes of a row that its holder is done with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {
     /// The log holds the end, which is this event of the stream or an earlier one.
     Done { sequence: i64 },
-    /// An attempt is due then.
-    Again { attempt: u32, sequence: i64, due_at: DateTime<Utc>, requested: bool, pending_since: Option<DateTime<Utc>> },
+    /// An attempt is due then. `pending`: a worker could take it as soon as that.
+    Again { attempt: u32, sequence: i64, due: When, requested: bool, pending: bool },
+    /// Nothing was begun: the attempt is given back, and is due after a pause. `waits_anew`: it was our
+    /// own fault, so the time that it was pending does not count.
+    Back { pause: Duration, waits_anew: bool },
+    /// Whether it was begun is unknown: whoever takes it asks the log.
+    Doubtful,
+    /// It cannot be delivered before a person ends the reason.
+    Held(Hold),
 }
 
 /// A row's end, and what the destination answered.
@@ -83,12 +143,42 @@ pub struct Response {
     pub excerpt: bytes::Bytes,
 }
 
-/// How much room a destination has.
+/// How much room a destination has on this node.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
+    pub organization: OrganizationId,
     pub provider: ProviderId,
+    /// Attempts that run.
+    pub running: u32,
     pub free: u32,
 }
+
+/// A destination that can be sent no more on this node for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Busy {
+    pub organization: OrganizationId,
+    pub provider: ProviderId,
+    pub reason: BusyReason,
+}
+
+/// Why a destination can be sent no more for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BusyReason {
+    Concurrency,
+    CircuitOpen,
+}
+
+impl BusyReason {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Concurrency => "concurrency",
+            Self::CircuitOpen => "circuit_open",
+        }
+    }
+}
+
+/// A node that delivers, and when it last told that it is alive.
+pub type Alive = (Uuid, DateTime<Utc>);
 
 /// The queue, as one node uses it.
 #[derive(Clone, Debug)]
@@ -97,8 +187,30 @@ pub struct Queue {
     node: Uuid,
 }
 
+/// Providers that have rows, by skipping from one to the next in an index. `$condition` is one on a row.
+macro_rules! providers_of {
+    ($condition:literal) => {
+        concat!(
+            "(select provider_id, organization_id from webhook_due where ",
+            $condition,
+            " order by provider_id limit 1)
+             union all
+             select n.provider_id, n.organization_id from busy b cross join lateral (
+                 select provider_id, organization_id from webhook_due
+                 where provider_id > b.provider_id and ",
+            $condition,
+            " order by provider_id limit 1) n"
+        )
+    };
+}
+
+/// What a statement that takes rows `d` returns. Waiting for a destination that is busy is no failure.
 const RETURNING: &str = "d.organization_id, d.webhook_id, d.provider_id, d.attempt, d.sequence, d.requested, \
-                         d.pending_since, p.had_holder";
+                         case when not d.requested then extract(epoch from now() - greatest(d.pending_since, ( \
+                             select max(b.busy_at) from destination_busy b \
+                             where b.organization_id = d.organization_id and b.provider_id = d.provider_id \
+                               and d.pending_since is not null)))::float8 end as pending_for, \
+                         p.had_holder, clock_timestamp() as clock";
 
 impl Queue {
     #[must_use]
@@ -106,28 +218,39 @@ impl Queue {
         Self { pool, node }
     }
 
-    /// Puts webhooks in, in the caller's transaction. Those that this node works on at once come with
-    /// a lease. A webhook that is there keeps its row, unless a person asked again.
+    #[must_use]
+    pub fn node(&self) -> Uuid {
+        self.node
+    }
+
+    /// Puts webhooks in, in the caller's transaction, and reads the database's clock. Those that this
+    /// node works on at once come with a lease. A webhook that is there keeps its row, unless a person
+    /// asked again.
     pub(super) async fn put(
         &self,
         connection: &mut PgConnection,
-        due: &[(Due, Option<Duration>)],
-    ) -> Result<(), sqlx::Error> {
+        entries: &[(Entry, Option<Duration>)],
+    ) -> Result<Reading, sqlx::Error> {
         let mut columns = Columns::default();
-        due.iter().for_each(|(due, lease)| columns.push(due, lease.map(|lease| (self.node, lease))));
-        sqlx::query(
-            "insert into webhook_due as d (organization_id, webhook_id, provider_id, attempt, sequence, requested,
-                                           due_at, pending_since, holder)
-             select organization_id, webhook_id, provider_id, attempt, sequence, requested,
-                    now() + lease * interval '1 second', pending_since, holder
-             from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::bigint[], $6::bool[], $7::timestamptz[],
-                         $8::uuid[], $9::float8[])
-                  as n (organization_id, webhook_id, provider_id, attempt, sequence, requested, pending_since, holder,
-                        lease)
-             on conflict (organization_id, webhook_id) do update
-             set attempt = excluded.attempt, sequence = excluded.sequence, requested = excluded.requested,
-                 due_at = excluded.due_at, pending_since = excluded.pending_since, holder = excluded.holder
-             where excluded.requested and excluded.sequence > d.sequence",
+        entries.iter().for_each(|(entry, lease)| columns.push(entry, lease.map(|lease| (self.node, lease))));
+        let asked = Instant::now();
+        let clock = sqlx::query_scalar(
+            "with put as (
+                 insert into webhook_due as d (organization_id, webhook_id, provider_id, attempt, sequence, requested,
+                                               due_at, pending_since, holder)
+                 select organization_id, webhook_id, provider_id, attempt, sequence, requested,
+                        now() + lease * interval '1 second', pending_since, holder
+                 from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::bigint[], $6::bool[],
+                             $7::timestamptz[], $8::uuid[], $9::float8[])
+                      as n (organization_id, webhook_id, provider_id, attempt, sequence, requested, pending_since,
+                            holder, lease)
+                 on conflict (organization_id, webhook_id) do update
+                 set attempt = excluded.attempt, sequence = excluded.sequence, requested = excluded.requested,
+                     due_at = excluded.due_at, pending_since = excluded.pending_since, holder = excluded.holder,
+                     held = null
+                 where excluded.requested and excluded.sequence > d.sequence
+             )
+             select clock_timestamp()",
         )
         .bind(columns.organization)
         .bind(columns.webhook)
@@ -138,9 +261,9 @@ impl Queue {
         .bind(columns.pending_since)
         .bind(columns.holder)
         .bind(columns.lease)
-        .execute(connection)
-        .await
-        .map(drop)
+        .fetch_one(connection)
+        .await?;
+        Ok(Reading::new(clock, asked))
     }
 
     /// Puts back what is missing, in doubt; answers how many were.
@@ -166,103 +289,196 @@ impl Queue {
         Ok(result.rows_affected())
     }
 
-    /// Takes what is due, the oldest of each destination first, as far as there is room; `full` are
-    /// destinations with none. Those that are not named have `default_room`.
+    /// Takes what is due, the oldest of each destination first, as far as there is room; those that are
+    /// not named have `default_room`. Where places are few, organizations get their share first, then
+    /// their destinations, those first that have the fewest attempts running.
+    ///
+    /// What another node holds is taken only when that node is gone, whatever its lease says: while the
+    /// database was away, or after its clock was set, all leases are over.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn claim(
         &self,
-        limited: &[Room],
+        rooms: &[Room],
         default_room: u32,
         limit: u32,
         lease: Duration,
     ) -> Result<Vec<Due>, sqlx::Error> {
-        let (providers, free): (Vec<Uuid>, Vec<i64>) =
-            limited.iter().map(|room| (room.provider.uuid(), i64::from(room.free))).unzip();
-        // A loose scan finds the destinations that have something due, without reading all of it.
+        let organizations: Vec<Uuid> = rooms.iter().map(|room| room.organization.uuid()).collect();
+        let providers: Vec<Uuid> = rooms.iter().map(|room| room.provider.uuid()).collect();
+        let free: Vec<i64> = rooms.iter().map(|room| i64::from(room.free)).collect();
+        let running: Vec<i64> = rooms.iter().map(|room| i64::from(room.running)).collect();
         let sql = format!(
-            "with recursive busy as (
-                 (select provider_id from webhook_due order by provider_id limit 1)
-                 union all
-                 select (select n.provider_id from webhook_due n where n.provider_id > b.provider_id
-                         order by n.provider_id limit 1)
-                 from busy b where b.provider_id is not null
+            "with recursive busy as ({providers}),
+             rooms as (
+                 select * from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[])
+                          as r (organization_id, provider_id, free, running)
              ),
              room as (
-                 select b.provider_id, coalesce(f.free, $3) as free
-                 from busy b left join unnest($1::uuid[], $2::bigint[]) as f (provider_id, free) using (provider_id)
-                 where b.provider_id is not null
+                 select b.provider_id, b.organization_id, coalesce(r.free, $5) as free, coalesce(r.running, 0) as running,
+                        coalesce(o.running, 0) as of_organization
+                 from busy b left join rooms r using (provider_id)
+                 left join (select organization_id, sum(running) as running from rooms group by 1) o
+                           on o.organization_id = b.organization_id
+             ),
+             -- Where all else is equal, chance decides.
+             turn as (
+                 select provider_id, free, count(*) over () as destinations,
+                        of_organization + row_number() over (
+                            partition by organization_id order by running, provider_id > $6 desc, provider_id) as turn,
+                        running, provider_id > $6 as is_first
+                 from room where free > 0
              ),
              p as materialized (
                  select d.organization_id, d.webhook_id, d.holder is not null as had_holder
-                 from room r cross join lateral (
-                     select * from webhook_due w where w.provider_id = r.provider_id and w.due_at <= now()
-                     order by w.due_at limit r.free for update skip locked) d
-                 where r.free > 0
-                 limit $4
+                 from (select * from turn order by turn, running, is_first desc, provider_id) r
+                 cross join lateral (
+                     select * from webhook_due w
+                     where w.provider_id = r.provider_id and w.due_at <= now()
+                       and (w.holder is null or w.holder = $7
+                            or not exists (select from delivery_nodes n where n.node = w.holder))
+                     order by w.due_at limit least(r.free, ceil($8::numeric / r.destinations)::bigint)
+                     for update skip locked) d
+                 limit $8
              )
-             update webhook_due d set holder = $5, due_at = now() + $6 * interval '1 second'
+             update webhook_due d set holder = $7, due_at = now() + $9 * interval '1 second'
              from p where d.organization_id = p.organization_id and d.webhook_id = p.webhook_id
-             returning {RETURNING}"
+             returning {RETURNING}",
+            providers = providers_of!("true"),
         );
-        let rows: Vec<Row> = sqlx::query_as(&sql)
-            .bind(providers)
-            .bind(free)
-            .bind(i64::from(default_room))
-            .bind(i64::from(limit))
-            .bind(self.node)
-            .bind(lease.as_secs_f64())
-            .fetch_all(&self.pool)
-            .await?;
-        Ok(rows.into_iter().map(Due::from).collect())
+        let asked = Instant::now();
+        let rows: Vec<Row> = within(
+            sqlx::query_as(&sql)
+                .bind(organizations)
+                .bind(providers)
+                .bind(free)
+                .bind(running)
+                .bind(i64::from(default_room))
+                .bind(Uuid::new_v4())
+                .bind(self.node)
+                .bind(i64::from(limit))
+                .bind(lease.as_secs_f64())
+                .fetch_all(&self.pool),
+        )
+        .await?;
+        Ok(rows.into_iter().map(|row| row.due(asked)).collect())
     }
 
-    /// Takes what has been pending for too long, whatever room its destination has.
+    /// Takes first attempts that no worker took for so long, though nobody had to wait for their
+    /// destinations.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn claim_overdue(
         &self,
-        pending_before: DateTime<Utc>,
+        pending_for: Duration,
         limit: u32,
         lease: Duration,
     ) -> Result<Vec<Due>, sqlx::Error> {
         let sql = format!(
-            "with p as materialized (
-                 select organization_id, webhook_id, false as had_holder from webhook_due
-                 where holder is null and pending_since < $1 order by pending_since limit $2 for update skip locked
+            "with recursive busy as ({providers}),
+             p as materialized (
+                 select d.organization_id, d.webhook_id, false as had_holder
+                 from busy b cross join lateral (
+                     select * from webhook_due w
+                     where w.provider_id = b.provider_id and w.due_at <= now() and w.holder is null and not w.requested
+                       and w.pending_since < now() - $1 * interval '1 second'
+                     order by w.due_at limit $2 for update skip locked) d
+                 where not exists (
+                     select from destination_busy n
+                     where n.organization_id = b.organization_id and n.provider_id = b.provider_id
+                       and n.busy_at >= now() - $1 * interval '1 second')
+                 limit $2
              )
              update webhook_due d set holder = $3, due_at = now() + $4 * interval '1 second'
              from p where d.organization_id = p.organization_id and d.webhook_id = p.webhook_id
-             returning {RETURNING}"
+             returning {RETURNING}",
+            providers = providers_of!("true"),
         );
-        let rows: Vec<Row> = sqlx::query_as(&sql)
-            .bind(pending_before)
-            .bind(i64::from(limit))
-            .bind(self.node)
-            .bind(lease.as_secs_f64())
-            .fetch_all(&self.pool)
-            .await?;
-        Ok(rows.into_iter().map(Due::from).collect())
+        let asked = Instant::now();
+        let rows: Vec<Row> = within(
+            sqlx::query_as(&sql)
+                .bind(pending_for.as_secs_f64())
+                .bind(i64::from(limit))
+                .bind(self.node)
+                .bind(lease.as_secs_f64())
+                .fetch_all(&self.pool),
+        )
+        .await?;
+        Ok(rows.into_iter().map(|row| row.due(asked)).collect())
     }
 
-    /// Makes the leases of rows that this node holds end later.
+    /// Holds everything that is due to a destination.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn extend(&self, due: &[Due], lease: Duration) -> Result<(), sqlx::Error> {
-        let (organizations, webhooks) = keys(due.iter().map(|due| (due.organization, due.webhook)));
-        sqlx::query(
-            "update webhook_due d set due_at = now() + $4 * interval '1 second'
-             from unnest($1::uuid[], $2::uuid[]) as n (organization_id, webhook_id)
-             where d.organization_id = n.organization_id and d.webhook_id = n.webhook_id and d.holder = $3",
+    pub async fn hold(&self, provider: ProviderId, hold: Hold) -> Result<u64, sqlx::Error> {
+        let held = within(
+            sqlx::query(
+                "update webhook_due set held = $2, due_at = 'infinity', pending_since = null
+                 where provider_id = $1 and due_at <= now() and holder is null",
+            )
+            .bind(provider.uuid())
+            .bind(hold.as_str())
+            .execute(&self.pool),
+        );
+        Ok(held.await?.rows_affected())
+    }
+
+    /// Providers whose deliveries are held.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn held(&self) -> Result<Vec<ProviderId>, sqlx::Error> {
+        let sql =
+            concat!("with recursive busy as (", providers_of!("held is not null"), ") select provider_id from busy");
+        let rows: Vec<Uuid> = within(sqlx::query_scalar(sql).fetch_all(&self.pool)).await?;
+        Ok(rows.into_iter().map(ProviderId::new).collect())
+    }
+
+    /// Lets everything go on that was held for a destination.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn let_go(&self, provider: ProviderId) -> Result<u64, sqlx::Error> {
+        let gone_on = within(
+            sqlx::query(
+                "update webhook_due set held = null, due_at = now(), pending_since = case when attempt = 1 then now() end
+                 where provider_id = $1 and held is not null",
+            )
+            .bind(provider.uuid())
+            .execute(&self.pool),
+        );
+        Ok(gone_on.await?.rows_affected())
+    }
+
+    /// Notes that destinations could be sent no more just now, where something waits for them.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn note_busy(&self, busy: &[Busy]) -> Result<(), sqlx::Error> {
+        if busy.is_empty() {
+            return Ok(());
+        }
+        let organizations: Vec<Uuid> = busy.iter().map(|busy| busy.organization.uuid()).collect();
+        let providers: Vec<Uuid> = busy.iter().map(|busy| busy.provider.uuid()).collect();
+        let reasons: Vec<&str> = busy.iter().map(|busy| busy.reason.as_str()).collect();
+        within(
+            sqlx::query(
+                "insert into destination_busy as b (organization_id, provider_id, node, reason, busy_at)
+                 select distinct on (organization_id, provider_id) organization_id, provider_id, $4, reason, now()
+                 from unnest($1::uuid[], $2::uuid[], $3::text[]) as n (organization_id, provider_id, reason)
+                 where exists (select from webhook_due w where w.provider_id = n.provider_id and w.due_at <= now())
+                 on conflict (organization_id, provider_id, node) do update
+                 set reason = excluded.reason, busy_at = excluded.busy_at",
+            )
+            .bind(organizations)
+            .bind(providers)
+            .bind(reasons)
+            .bind(self.node)
+            .execute(&self.pool),
         )
-        .bind(organizations)
-        .bind(webhooks)
-        .bind(self.node)
-        .bind(lease.as_secs_f64())
-        .execute(&self.pool)
         .await
         .map(drop)
     }
@@ -273,40 +489,38 @@ impl Queue {
     /// When the database does not answer.
     pub async fn release(&self, due: &[Due]) -> Result<(), sqlx::Error> {
         let (organizations, webhooks) = keys(due.iter().map(|due| (due.organization, due.webhook)));
-        sqlx::query(
-            "update webhook_due d set holder = null, due_at = now()
-             from unnest($1::uuid[], $2::uuid[]) as n (organization_id, webhook_id)
-             where d.organization_id = n.organization_id and d.webhook_id = n.webhook_id and d.holder = $3",
+        within(
+            sqlx::query(
+                "update webhook_due d set holder = null, due_at = now()
+                 from unnest($1::uuid[], $2::uuid[]) as n (organization_id, webhook_id)
+                 where d.organization_id = n.organization_id and d.webhook_id = n.webhook_id and d.holder = $3",
+            )
+            .bind(organizations)
+            .bind(webhooks)
+            .bind(self.node)
+            .execute(&self.pool),
         )
-        .bind(organizations)
-        .bind(webhooks)
-        .bind(self.node)
-        .execute(&self.pool)
         .await
         .map(drop)
     }
 
-    /// Lets rows be taken that this node may or may not have started.
-    ///
-    /// # Errors
-    /// When the database does not answer.
-    pub async fn doubt(&self, due: &[Due]) -> Result<(), sqlx::Error> {
-        self.extend(due, Duration::ZERO).await
-    }
-
-    /// Notes ends and answers of many webhooks at once. Rows that another node holds by now stay.
+    /// Notes ends and answers of many webhooks at once. Rows that another node holds by now stay, and so
+    /// do those that a person's request renewed meanwhile, which tell of a later event.
     ///
     /// # Errors
     /// When the database does not answer; nothing is noted then.
     pub async fn settle(&self, settlements: &[Settlement]) -> Result<(), sqlx::Error> {
-        let mut transaction = self.pool.begin().await?;
-        self.settle_done(&mut transaction, settlements).await?;
-        self.settle_again(&mut transaction, settlements).await?;
-        keep_responses(&mut transaction, settlements).await?;
-        transaction.commit().await
+        within(async {
+            let mut transaction = self.pool.begin().await?;
+            self.settle_done(&mut transaction, settlements).await?;
+            self.settle_again(&mut transaction, settlements).await?;
+            self.settle_back(&mut transaction, settlements).await?;
+            keep_responses(&mut transaction, settlements).await?;
+            transaction.commit().await
+        })
+        .await
     }
 
-    /// A row that a person's request renewed meanwhile tells of a later event, and stays.
     async fn settle_done(&self, connection: &mut PgConnection, settlements: &[Settlement]) -> Result<(), sqlx::Error> {
         let (mut organizations, mut webhooks, mut sequences) = (Vec::new(), Vec::new(), Vec::new());
         for settlement in settlements {
@@ -336,76 +550,140 @@ impl Queue {
 
     async fn settle_again(&self, connection: &mut PgConnection, settlements: &[Settlement]) -> Result<(), sqlx::Error> {
         let (mut organizations, mut webhooks) = (Vec::new(), Vec::new());
-        let (mut attempts, mut sequences, mut times) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut asked, mut since) = (Vec::new(), Vec::new());
+        let (mut attempts, mut sequences, mut times, mut waits) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut asked, mut pending) = (Vec::new(), Vec::new());
+        let now = Instant::now();
         for settlement in settlements {
-            if let Settled::Again { attempt, sequence, due_at, requested, pending_since } = settlement.settled {
-                organizations.push(settlement.organization.uuid());
-                webhooks.push(settlement.webhook.uuid());
-                attempts.push(attempt.cast_signed());
-                sequences.push(sequence);
-                times.push(due_at);
-                asked.push(requested);
-                since.push(pending_since);
-            }
+            let Settled::Again { attempt, sequence, due, requested, pending: is_pending } = settlement.settled else {
+                continue;
+            };
+            organizations.push(settlement.organization.uuid());
+            webhooks.push(settlement.webhook.uuid());
+            attempts.push(attempt.cast_signed());
+            sequences.push(sequence);
+            let (time, wait) = match due {
+                When::At(time) => (Some(time), 0.0),
+                When::In(instant) => (None, instant.saturating_duration_since(now).as_secs_f64()),
+            };
+            times.push(time);
+            waits.push(wait);
+            asked.push(requested);
+            pending.push(is_pending);
         }
         if webhooks.is_empty() {
             return Ok(());
         }
         sqlx::query(
             "update webhook_due d
-             set holder = null, attempt = n.attempt, sequence = n.sequence, due_at = n.due_at,
-                 requested = n.requested, pending_since = n.pending_since
-             from unnest($1::uuid[], $2::uuid[], $3::int[], $4::bigint[], $5::timestamptz[], $7::bool[],
-                         $8::timestamptz[])
-                  as n (organization_id, webhook_id, attempt, sequence, due_at, requested, pending_since)
+             set holder = null, attempt = n.attempt, sequence = n.sequence,
+                 due_at = coalesce(n.due_at, now() + n.wait * interval '1 second'), requested = n.requested,
+                 pending_since = case when n.pending then coalesce(d.pending_since, now()) end
+             from unnest($1::uuid[], $2::uuid[], $3::int[], $4::bigint[], $5::timestamptz[], $6::float8[], $7::bool[],
+                         $8::bool[])
+                  as n (organization_id, webhook_id, attempt, sequence, due_at, wait, requested, pending)
              where d.organization_id = n.organization_id and d.webhook_id = n.webhook_id
-               and d.holder = $6 and d.sequence <= n.sequence",
+               and d.holder = $9 and d.sequence <= n.sequence",
         )
         .bind(organizations)
         .bind(webhooks)
         .bind(attempts)
         .bind(sequences)
         .bind(times)
-        .bind(self.node)
+        .bind(waits)
         .bind(asked)
-        .bind(since)
+        .bind(pending)
+        .bind(self.node)
         .execute(connection)
         .await
         .map(drop)
     }
 
-    /// Tells that this node is alive, and lets what nodes held that have not told for too long be
-    /// taken at once.
+    /// Rows whose webhooks are where they were.
+    async fn settle_back(&self, connection: &mut PgConnection, settlements: &[Settlement]) -> Result<(), sqlx::Error> {
+        let (mut organizations, mut webhooks) = (Vec::new(), Vec::new());
+        let (mut pauses, mut anew, mut held, mut doubtful) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for settlement in settlements {
+            let (pause, waits_anew, hold, is_doubtful) = match settlement.settled {
+                Settled::Back { pause, waits_anew } => (pause, waits_anew, None, false),
+                Settled::Doubtful => (Duration::ZERO, false, None, true),
+                Settled::Held(hold) => (Duration::ZERO, false, Some(hold.as_str()), false),
+                Settled::Done { .. } | Settled::Again { .. } => continue,
+            };
+            organizations.push(settlement.organization.uuid());
+            webhooks.push(settlement.webhook.uuid());
+            pauses.push(pause.as_secs_f64());
+            anew.push(waits_anew);
+            held.push(hold);
+            doubtful.push(is_doubtful);
+        }
+        if webhooks.is_empty() {
+            return Ok(());
+        }
+        sqlx::query(
+            "update webhook_due d
+             set holder = case when n.doubtful then d.holder end, held = n.held,
+                 due_at = case when n.held is null then now() + n.pause * interval '1 second' else 'infinity' end,
+                 pending_since = case when n.held is not null or d.pending_since is null then null
+                                      when n.anew then now() + n.pause * interval '1 second'
+                                      else d.pending_since end
+             from unnest($1::uuid[], $2::uuid[], $3::float8[], $4::bool[], $5::text[], $6::bool[])
+                  as n (organization_id, webhook_id, pause, anew, held, doubtful)
+             where d.organization_id = n.organization_id and d.webhook_id = n.webhook_id and d.holder = $7",
+        )
+        .bind(organizations)
+        .bind(webhooks)
+        .bind(pauses)
+        .bind(anew)
+        .bind(held)
+        .bind(doubtful)
+        .bind(self.node)
+        .execute(connection)
+        .await
+        .map(drop)
+    }
+
+    /// Tells that this node is alive; answers what the others told last.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn keep_alive(&self, dead_after: Duration) -> Result<(), sqlx::Error> {
-        sqlx::query(
-            "insert into delivery_nodes (node, alive_at) values ($1, now())
-             on conflict (node) do update set alive_at = excluded.alive_at",
+    pub async fn tell_alive(&self) -> Result<Vec<Alive>, sqlx::Error> {
+        within(
+            sqlx::query_as(
+                "with mine as (
+                     insert into delivery_nodes (node, alive_at) values ($1, now())
+                     on conflict (node) do update set alive_at = excluded.alive_at
+                 )
+                 select node, alive_at from delivery_nodes where node <> $1",
+            )
+            .bind(self.node)
+            .fetch_all(&self.pool),
         )
-        .bind(self.node)
-        .execute(&self.pool)
-        .await?;
-        let dead: Vec<Uuid> = sqlx::query_scalar(
-            "delete from delivery_nodes where alive_at < now() - $1 * interval '1 second' returning node",
+        .await
+    }
+
+    /// Lets what nodes held be taken at once that have told nothing since.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn bury(&self, dead: &[Alive]) -> Result<(), sqlx::Error> {
+        let (nodes, told): (Vec<Uuid>, Vec<DateTime<Utc>>) = dead.iter().copied().unzip();
+        // It reads the whole queue, which is small, and nodes die seldom.
+        within(
+            sqlx::query(
+                "with dead as (
+                     delete from delivery_nodes d using unnest($1::uuid[], $2::timestamptz[]) as n (node, alive_at)
+                     where d.node = n.node and d.alive_at = n.alive_at returning d.node
+                 ),
+                 circuits as (delete from destination_circuits where node in (select node from dead)),
+                 busy as (delete from destination_busy where node in (select node from dead))
+                 update webhook_due set due_at = now() where holder in (select node from dead) and due_at > now()",
+            )
+            .bind(nodes)
+            .bind(told)
+            .execute(&self.pool),
         )
-        .bind(dead_after.as_secs_f64())
-        .fetch_all(&self.pool)
-        .await?;
-        if !dead.is_empty() {
-            // It reads the whole queue, which is small, and nodes die seldom.
-            sqlx::query("update webhook_due set due_at = now() where holder = any ($1) and due_at > now()")
-                .bind(&dead)
-                .execute(&self.pool)
-                .await?;
-            sqlx::query("delete from destination_circuits where node = any ($1)")
-                .bind(&dead)
-                .execute(&self.pool)
-                .await?;
-        }
-        Ok(())
+        .await
+        .map(drop)
     }
 
     /// Tells that this node stops, so that others need not wait for it.
@@ -413,12 +691,18 @@ impl Queue {
     /// # Errors
     /// When the database does not answer.
     pub async fn leave(&self) -> Result<(), sqlx::Error> {
-        sqlx::query("update webhook_due set due_at = now() where holder = $1")
+        within(
+            sqlx::query(
+                "with gone as (delete from delivery_nodes where node = $1),
+                 circuits as (delete from destination_circuits where node = $1),
+                 busy as (delete from destination_busy where node = $1)
+                 update webhook_due set due_at = now() where holder = $1",
+            )
             .bind(self.node)
-            .execute(&self.pool)
-            .await?;
-        sqlx::query("delete from destination_circuits where node = $1").bind(self.node).execute(&self.pool).await?;
-        sqlx::query("delete from delivery_nodes where node = $1").bind(self.node).execute(&self.pool).await.map(drop)
+            .execute(&self.pool),
+        )
+        .await
+        .map(drop)
     }
 
     /// Writes down where a circuit stands, for people to see.
@@ -426,22 +710,25 @@ impl Queue {
     /// # Errors
     /// When the database does not answer.
     pub async fn note_circuit(&self, circuit: &CircuitRow) -> Result<(), sqlx::Error> {
-        sqlx::query(
-            "insert into destination_circuits as c
-                 (organization_id, provider_id, node, state, failures, opened_at, probe_at, changed_at)
-             values ($1, $2, $3, $4, $5, $6, $7, now())
-             on conflict (organization_id, provider_id, node) do update
-             set state = excluded.state, failures = excluded.failures, opened_at = excluded.opened_at,
-                 probe_at = excluded.probe_at, changed_at = excluded.changed_at",
+        let now = Instant::now();
+        within(
+            sqlx::query(
+                "insert into destination_circuits as c
+                     (organization_id, provider_id, node, state, failures, opened_at, probe_at, changed_at)
+                 values ($1, $2, $3, $4, $5, now() - $6 * interval '1 second', now() + $7 * interval '1 second', now())
+                 on conflict (organization_id, provider_id, node) do update
+                 set state = excluded.state, failures = excluded.failures, opened_at = excluded.opened_at,
+                     probe_at = excluded.probe_at, changed_at = excluded.changed_at",
+            )
+            .bind(circuit.organization.uuid())
+            .bind(circuit.provider.uuid())
+            .bind(self.node)
+            .bind(circuit.state)
+            .bind(circuit.failures.cast_signed())
+            .bind(circuit.opened.map(|at| now.saturating_duration_since(at).as_secs_f64()))
+            .bind(circuit.probe.map(|at| at.saturating_duration_since(now).as_secs_f64()))
+            .execute(&self.pool),
         )
-        .bind(circuit.organization.uuid())
-        .bind(circuit.provider.uuid())
-        .bind(self.node)
-        .bind(circuit.state)
-        .bind(circuit.failures.cast_signed())
-        .bind(circuit.opened_at)
-        .bind(circuit.probe_at)
-        .execute(&self.pool)
         .await
         .map(drop)
     }
@@ -454,8 +741,60 @@ pub struct CircuitRow {
     pub provider: ProviderId,
     pub state: &'static str,
     pub failures: u32,
-    pub opened_at: Option<DateTime<Utc>>,
-    pub probe_at: Option<DateTime<Utc>>,
+    pub opened: Option<Instant>,
+    pub probe: Option<Instant>,
+}
+
+/// What a webhook waits for, where it is not its turn alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    Held(Hold),
+    Busy(BusyReason),
+}
+
+/// What webhooks wait for that are in the queue and not in an attempt.
+///
+/// # Errors
+/// When the database does not answer, or the tables hold a reason that does not exist.
+pub async fn waits_of(
+    executor: impl PgExecutor<'_>,
+    organization: OrganizationId,
+    webhooks: &[WebhookId],
+) -> Result<Vec<(WebhookId, Wait)>, sqlx::Error> {
+    let ids: Vec<Uuid> = webhooks.iter().map(|id| id.uuid()).collect();
+    let rows: Vec<(Uuid, Option<String>, Option<String>)> = sqlx::query_as(
+        "select d.webhook_id, d.held, b.reason from webhook_due d
+         left join lateral (
+             select reason from destination_busy b
+             where b.organization_id = d.organization_id and b.provider_id = d.provider_id and d.due_at <= now()
+               and b.busy_at > now() - interval '5 seconds'
+             order by busy_at desc limit 1) b on d.held is null
+         where d.organization_id = $1 and d.webhook_id = any ($2) and d.holder is null",
+    )
+    .bind(organization.uuid())
+    .bind(ids)
+    .fetch_all(executor)
+    .await?;
+    let wait = |held: Option<String>, busy: Option<String>| match (held, busy) {
+        (Some(held), _) => {
+            let known = Hold::ALL.into_iter().find(|hold| hold.as_str() == held);
+            known.map(Wait::Held).map(Some).ok_or_else(|| unknown("webhook_due.held", &held))
+        }
+        (None, Some(busy)) => {
+            let known = [BusyReason::Concurrency, BusyReason::CircuitOpen].into_iter().find(|b| b.as_str() == busy);
+            known.map(Wait::Busy).map(Some).ok_or_else(|| unknown("destination_busy.reason", &busy))
+        }
+        (None, None) => Ok(None),
+    };
+    let mut waits = Vec::with_capacity(rows.len());
+    for (webhook, held, busy) in rows {
+        waits.extend(wait(held, busy)?.map(|wait| (WebhookId::new(webhook), wait)));
+    }
+    Ok(waits)
+}
+
+fn unknown(column: &str, value: &str) -> sqlx::Error {
+    sqlx::Error::Decode(format!("{column} holds {value:?}").into())
 }
 
 async fn keep_responses(connection: &mut PgConnection, settlements: &[Settlement]) -> Result<(), sqlx::Error> {
@@ -497,14 +836,14 @@ struct Columns {
     attempt: Vec<i32>,
     sequence: Vec<i64>,
     requested: Vec<bool>,
-    pending_since: Vec<Option<DateTime<Utc>>>,
+    pending_since: Vec<DateTime<Utc>>,
     holder: Vec<Option<Uuid>>,
     /// Seconds; 0 where it is due at once.
     lease: Vec<f64>,
 }
 
 impl Columns {
-    fn push(&mut self, due: &Due, held: Option<(Uuid, Duration)>) {
+    fn push(&mut self, due: &Entry, held: Option<(Uuid, Duration)>) {
         self.organization.push(due.organization.uuid());
         self.webhook.push(due.webhook.uuid());
         self.provider.push(due.provider.uuid());

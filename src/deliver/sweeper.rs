@@ -6,7 +6,6 @@
 
 use std::time::Duration;
 
-use chrono::Utc;
 use hookledger_aggregates::ids::PARTITIONS;
 use hookledger_projections::unfinished::{self, OpenKey, Unfinished, WaitingKey};
 use sqlx::PgPool;
@@ -60,17 +59,21 @@ impl Sweeper {
 
     /// One round, which begins where the last one ended; answers how many were missing.
     async fn sweep(&mut self) -> Result<u64, sqlx::Error> {
-        // Nothing is this long without a change but what is forgotten, and what is in a long attempt.
-        let before = Utc::now() - self.pending_timeout * 2;
+        // Nothing is this long without a change but what is forgotten, what waits for its destination, and
+        // what is in a long attempt.
+        let long = self.pending_timeout * 2;
         let fed = self.fed().await?;
-        let open = unfinished::open(&self.pool, before, self.open, PAGE).await?;
-        let waiting = unfinished::overdue(&self.pool, before, self.waiting, PAGE).await?;
-        (self.open, self.waiting) = (open.next, waiting.next);
+        let open = unfinished::open(&self.pool, long, self.open, PAGE).await?;
+        let waiting = unfinished::overdue(&self.pool, long, self.waiting, PAGE).await?;
+        let next = (open.next, waiting.next);
         let was_fed = |webhook: &Unfinished| {
             webhook.pending_at.is_none_or(|at| at <= fed[webhook.organization.partition().index()])
         };
         let unfinished: Vec<_> = open.unfinished.into_iter().filter(was_fed).chain(waiting.unfinished).collect();
-        if unfinished.is_empty() { Ok(0) } else { self.queue.restore(&unfinished).await }
+        let restored = if unfinished.is_empty() { 0 } else { self.queue.restore(&unfinished).await? };
+        // A page that could not be put back is looked at again.
+        (self.open, self.waiting) = next;
+        Ok(restored)
     }
 
     /// How far the queue has been fed in each partition.

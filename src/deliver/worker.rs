@@ -5,36 +5,33 @@
 //! and whoever loses that append never sends. A result that comes after somebody else ended the
 //! attempt is in conflict too, and changes nothing.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use chrono::Utc;
-use hookledger_aggregates::webhook::{RetryPolicy, WebhookCommand};
+use hookledger_aggregates::ProviderId;
+use hookledger_aggregates::webhook::{Phase, RetryPolicy, Webhook};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::decide::{Decided, decide_due, record};
+use super::beat::beat;
 use super::egress::Egress;
 use super::places::{Place, Places};
-use super::queue::{CircuitRow, Due, Queue, Settled, Settlement};
-use super::timeout_command;
-use crate::directory::{Destination, Directory};
-use crate::log::{AppendError, FreshBodies, Log, Reader};
+use super::queue::{CircuitRow, Due, Queue, Response, Settled, Settlement, When};
+use super::working::Working;
+use crate::directory::{Directory, Standing};
+use crate::log::{FreshBodies, Log, Reader};
 
 /// Webhooks that are started together.
-const BATCH: usize = 64;
+pub(super) const BATCH: usize = 64;
 /// Webhooks that are claimed together.
-const CLAIM: u32 = 256;
+pub(super) const CLAIM: u32 = 256;
 /// How often the queue is looked at when nobody tells of anything.
 const POLL: Duration = Duration::from_millis(200);
 /// After places were given back, more are let come: one look at the queue serves them all.
 const COALESCE: Duration = Duration::from_millis(3);
-/// How often this node tells that it is alive and looks for what is overdue.
-const HEARTBEAT: Duration = Duration::from_secs(1);
-/// A node that has not told for so long is taken for dead.
-const DEAD_AFTER: Duration = Duration::from_secs(10);
 /// How long a lease lasts beyond the time that a destination may take to answer.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
 /// How long attempts in flight may take after a stop was asked for.
@@ -43,8 +40,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(9);
 const SETTLEMENTS: usize = 4_096;
 const SETTLE_TOGETHER: usize = 256;
 const SETTLE_GATHER: Duration = Duration::from_millis(5);
-const SETTLE_TRIES: u32 = 5;
-const BACKOFF: Duration = Duration::from_millis(500);
+pub(super) const BACKOFF: Duration = Duration::from_millis(500);
 
 /// How long a webhook is leased whose destination may take that long.
 #[must_use]
@@ -56,8 +52,8 @@ pub fn lease(timeout: Duration) -> Duration {
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub policy: RetryPolicy,
-    /// A webhook is pending for at most so long.
-    pub pending_timeout: chrono::Duration,
+    /// A webhook is pending for at most so long, unless it waits for its destination.
+    pub pending_timeout: Duration,
     /// How long a destination may take that says nothing else.
     pub attempt_timeout: Duration,
 }
@@ -80,8 +76,11 @@ pub struct Shared {
     pub egress: Egress,
     pub fresh: Arc<FreshBodies>,
     pub settings: Settings,
+    pub(super) working: Working,
+    /// Circuits that moved and could not be told of yet.
+    untold: Mutex<HashMap<ProviderId, CircuitRow>>,
     settlements: mpsc::Sender<Settlement>,
-    tasks: TaskTracker,
+    pub(super) tasks: TaskTracker,
 }
 
 /// Takes, starts, and settles.
@@ -120,6 +119,8 @@ impl Worker {
             egress,
             fresh,
             settings,
+            working: Working::default(),
+            untold: Mutex::default(),
             settlements: settle,
             tasks: TaskTracker::new(),
         };
@@ -131,7 +132,8 @@ impl Worker {
     pub async fn run(self, stop: CancellationToken) {
         let Self { shared, mut handed, settlements } = self;
         let queue = shared.queue.clone();
-        let mut settling = tokio::spawn(settle(queue.clone(), settlements));
+        let stopped = CancellationToken::new();
+        let mut settling = tokio::spawn(settle(queue.clone(), settlements, stopped.clone()));
         let mut beating = tokio::spawn(beat(Arc::clone(&shared), stop.clone()));
         let mut poll = tokio::time::interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -164,6 +166,7 @@ impl Worker {
         if tokio::time::timeout(STOP_LIMIT, shared.tasks.wait()).await.is_err() {
             tracing::warn!("attempts were still in flight when the time to finish was over; they are recorded as lost");
         }
+        stopped.cancel();
         drop(shared);
         // Tasks that are still there hold a sender; what they settle later is left to the leases.
         let _ = tokio::time::timeout(STOP_LIMIT / 4, settling).await;
@@ -171,57 +174,54 @@ impl Worker {
     }
 }
 
-fn log_failure(what: &str, result: Result<(), sqlx::Error>) {
+pub(super) fn log_failure(what: &str, result: Result<(), sqlx::Error>) {
     if let Err(error) = result {
-        tracing::warn!(%error, queue.what = what, "the queue of attempts could not be written; leases run out");
+        tracing::warn!(%error, queue.what = what, "the queue of attempts could not be written or read; trying again");
     }
 }
 
-/// Tells that this node is alive, and takes what has been pending for too long.
-async fn beat(shared: Arc<Shared>, stop: CancellationToken) {
-    let mut interval = tokio::time::interval(HEARTBEAT);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(interval.tick()).await.is_some() {
-        log_failure("alive", shared.queue.keep_alive(DEAD_AFTER).await);
-        let before = Utc::now() - shared.settings.pending_timeout;
-        let lease = lease(shared.settings.attempt_timeout);
-        loop {
-            match shared.queue.claim_overdue(before, CLAIM, lease).await {
-                Ok(overdue) if overdue.is_empty() => break,
-                Ok(overdue) => shared.start(overdue.into_iter().map(|due| Taken { due, place: None }).collect()),
-                Err(error) => {
-                    log_failure("overdue", Err(error));
-                    break;
-                }
-            }
-        }
-    }
-}
-
-/// Writes settlements, many at once.
-async fn settle(queue: Queue, mut settlements: mpsc::Receiver<Settlement>) {
+/// Writes settlements, many at once, for as long as it takes: what is not written is in doubt later, and
+/// what a destination answered would be lost.
+async fn settle(queue: Queue, mut settlements: mpsc::Receiver<Settlement>, stopped: CancellationToken) {
     let mut batch = Vec::with_capacity(SETTLE_TOGETHER);
     while settlements.recv_many(&mut batch, SETTLE_TOGETHER).await > 0 {
-        for attempt in 1.. {
-            match queue.settle(&batch).await {
-                Ok(()) => break,
-                Err(error) if attempt >= SETTLE_TRIES => {
-                    log_failure("settled", Err(error));
-                    break;
-                }
-                Err(_) => tokio::time::sleep(BACKOFF).await,
+        while let Err(error) = queue.settle(&batch).await {
+            log_failure("settled", Err(error));
+            // Each by itself: something in one of them may never be written.
+            if let Some(alone) = one_by_one(&queue, &batch).await {
+                batch = alone;
             }
+            if batch.is_empty() || stopped.is_cancelled() {
+                break;
+            }
+            tokio::time::sleep(BACKOFF).await;
         }
         batch.clear();
         tokio::time::sleep(SETTLE_GATHER).await;
     }
 }
 
-/// What is done about a webhook that is due.
-enum Step {
-    Send(Arc<Destination>, Place),
-    /// Its end, or its next attempt, is in the same unit.
-    End,
+/// Those that could not be written for a reason that waiting may end; nothing where the first shows that
+/// none can be written now.
+async fn one_by_one(queue: &Queue, batch: &[Settlement]) -> Option<Vec<Settlement>> {
+    let mut left = Vec::new();
+    for settlement in batch {
+        match queue.settle(std::slice::from_ref(settlement)).await {
+            Ok(()) => {}
+            Err(error) if is_of_the_data(&error) => {
+                tracing::error!(%error, webhook.id = %settlement.webhook, "the queue's row of a webhook cannot be written");
+            }
+            Err(_) if left.is_empty() => return None,
+            Err(_) => left.push(settlement.clone()),
+        }
+    }
+    Some(left)
+}
+
+/// Waiting does not help: classes 22 (data exception) and 23 (constraint).
+fn is_of_the_data(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
 }
 
 impl Shared {
@@ -229,43 +229,38 @@ impl Shared {
     async fn claim(self: &Arc<Self>) {
         let lease = lease(self.settings.attempt_timeout);
         loop {
-            let (room, free) = self.places.room(Utc::now());
+            let (rooms, free) = self.places.room(Instant::now());
             if free == 0 {
                 return;
             }
             let limit = free.min(CLAIM);
-            let due = match self.queue.claim(&room, 1, limit, lease).await {
+            let due = match self.queue.claim(&rooms, 1, limit, lease).await {
                 Ok(due) if due.is_empty() => return,
                 Ok(due) => due,
                 Err(error) => return log_failure("claimed", Err(error)),
             };
-            // Of a destination that was not known to be in use, one webhook came: there may be more.
-            let is_new = |due: &Due| room.iter().all(|room| room.provider != due.provider);
-            let may_be_more = due.len() >= limit as usize || due.iter().any(is_new);
-            let (mut taken, mut longer, mut returned) = (Vec::with_capacity(due.len()), Vec::new(), Vec::new());
+            // Of a destination that was not known to be in use, one webhook came, and of the others their
+            // share: there may be more.
+            let is_new = |due: &Due| rooms.iter().all(|room| room.provider != due.provider);
+            let may_be_more = due.len() > 1 || due.iter().any(is_new);
+            let (mut taken, mut returned) = (Vec::with_capacity(due.len()), Vec::new());
             for due in due {
-                let Some(destination) = self.directory.destination(due.provider).filter(|_| !due.is_doubtful) else {
-                    taken.push(Taken { due, place: None });
-                    continue;
-                };
-                match self.places.take(
-                    due.organization,
-                    due.provider,
-                    destination.concurrency,
-                    due.requested,
-                    Utc::now(),
-                ) {
-                    Some(place) => {
-                        if destination.timeout.is_some_and(|timeout| timeout > self.settings.attempt_timeout) {
-                            longer.push((due, destination.timeout.unwrap_or_default()));
-                        }
-                        taken.push(Taken { due, place: Some(place) });
+                match self.directory.standing(due.provider) {
+                    _ if due.is_doubtful => taken.push(Taken { due, place: None }),
+                    Standing::Held(hold) => {
+                        self.send_settlement(&due, Settled::Held(hold), None).await;
+                        // All that is due there would come, one after the other.
+                        log_failure("held", self.queue.hold(due.provider, hold).await.map(drop));
                     }
-                    None => returned.push(due),
+                    Standing::Ready(destination) => {
+                        let (organization, requested, now) = (due.organization, due.requested, Instant::now());
+                        let concurrency = destination.concurrency;
+                        match self.places.take(organization, due.provider, concurrency, requested, now) {
+                            Some(place) => taken.push(Taken { due, place: Some(place) }),
+                            None => returned.push(due),
+                        }
+                    }
                 }
-            }
-            for (due, timeout) in longer {
-                log_failure("extended", self.queue.extend(&[due], self::lease(timeout)).await);
             }
             let is_stuck = taken.is_empty() || !may_be_more;
             for batch in chunks(taken) {
@@ -280,100 +275,21 @@ impl Shared {
         }
     }
 
-    /// Starts attempts together, in a task of their own.
-    fn start(self: &Arc<Self>, batch: Vec<Taken>) {
-        let shared = Arc::clone(self);
-        self.tasks.spawn(async move { shared.start_now(batch).await });
-    }
-
-    async fn start_now(self: &Arc<Self>, batch: Vec<Taken>) {
-        let (mut units, mut started) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
-        let began = Instant::now();
-        for Taken { due, mut place } in batch {
-            if due.is_doubtful {
-                self.reconcile(due);
-                continue;
-            }
-            if let Some(circuit) = place.as_mut().and_then(|place| place.circuit.take()) {
-                self.tell(circuit).await;
-            }
-            match self.decide_start(&due, place) {
-                Ok((Decided { unit, state, sequence }, step)) => {
-                    units.push(unit);
-                    started.push((due, state, sequence, step));
-                }
-                Err(error) => {
-                    tracing::error!(%error, webhook.id = %due.webhook, "an attempt cannot be started");
-                    self.reconcile(due);
-                }
-            }
-        }
-        if units.is_empty() {
-            return;
-        }
-        let verdicts = match self.log.append_all(units).await {
-            Ok(verdicts) => verdicts,
-            Err(error) => started.iter().map(|_| Err(error)).collect(),
-        };
-        let mut returned = Vec::new();
-        for ((due, state, sequence, step), verdict) in started.into_iter().zip(verdicts) {
-            match (verdict, step) {
-                (Ok(_), Step::Send(destination, place)) => {
-                    let attempt = self.clone().attempt(due, state, sequence, destination, place, began);
-                    self.tasks.spawn(attempt);
-                }
-                (Ok(_), Step::End) => self.settle(&due, &state, sequence, None).await,
-                (Err(AppendError::Conflict), _) => self.reconcile(due),
-                (Err(AppendError::Overloaded | AppendError::Failed | AppendError::OverLimit(_)), _) => {
-                    returned.push(due);
-                }
-            }
-        }
-        if !returned.is_empty() {
-            // Whether the start was committed may be unknown: whoever takes these next asks the log.
-            tokio::time::sleep(BACKOFF).await;
-            log_failure("doubted", self.queue.doubt(&returned).await);
-        }
-    }
-
-    /// What becomes of a webhook that is due: an attempt, or an end without one.
-    fn decide_start(&self, due: &Due, place: Option<Place>) -> Result<(Decided, Step), super::decide::DecideError> {
-        let attempt = due.attempt;
-        let now = Utc::now();
-        if due.pending_since.is_some_and(|since| now - since > self.settings.pending_timeout) {
-            let commands =
-                [WebhookCommand::StartAttempt { attempt }, timeout_command(&self.settings.policy, attempt, now)];
-            return Ok((decide_due(due, commands)?, Step::End));
-        }
-        match (self.directory.destination(due.provider), place) {
-            (Some(destination), Some(place)) => {
-                let decided = decide_due(due, [WebhookCommand::StartAttempt { attempt }])?;
-                Ok((decided, Step::Send(destination, place)))
-            }
-            // The destination was removed since: recording it is the processing.
-            _ => Ok((record(due)?, Step::End)),
-        }
-    }
-
     /// Notes in the queue where the log left a webhook.
-    pub(super) async fn settle(
-        &self,
-        due: &Due,
-        state: &hookledger_aggregates::webhook::Webhook,
-        sequence: i64,
-        response: Option<super::queue::Response>,
-    ) {
+    pub(super) async fn settle(&self, due: &Due, state: &Webhook, sequence: i64, response: Option<Response>) {
         let settled = match state.retry_at() {
-            Some(due_at) if state.phase() == hookledger_aggregates::webhook::Phase::AwaitingRetry => {
+            Some(retry_at) if state.phase() == Phase::AwaitingRetry => {
+                // Counted from now by this node's monotonic clock, and told to the database as a wait.
+                let wait = (retry_at - due.read.now()).to_std().unwrap_or_default();
                 let (attempt, requested) = (state.next_attempt(), state.is_requested());
-                Settled::Again { attempt, sequence, due_at, requested, pending_since: None }
+                Settled::Again { attempt, sequence, due: When::In(Instant::now() + wait), requested, pending: false }
             }
             _ => Settled::Done { sequence },
         };
         self.send_settlement(due, settled, response).await;
     }
 
-    pub(super) async fn send_settlement(&self, due: &Due, settled: Settled, response: Option<super::queue::Response>) {
+    pub(super) async fn send_settlement(&self, due: &Due, settled: Settled, response: Option<Response>) {
         let settlement = Settlement { organization: due.organization, webhook: due.webhook, settled, response };
         // Nobody listens any more when the node stops: the lease runs out then.
         let _ = self.settlements.send(settlement).await;
@@ -384,13 +300,23 @@ impl Shared {
             provider.id = %circuit.provider, circuit.state = circuit.state, circuit.failures = circuit.failures,
             "the circuit of a destination moved"
         );
-        log_failure("circuit", self.queue.note_circuit(&circuit).await);
+        self.write_down(circuit).await;
     }
 
-    /// Asks the log about a webhook, in a task of its own.
-    pub(super) fn reconcile(self: &Arc<Self>, due: Due) {
-        let shared = Arc::clone(self);
-        self.tasks.spawn(async move { shared.reconcile_now(due).await });
+    /// Tells of circuits that could not be told of when they moved.
+    pub(super) async fn tell_again(&self) {
+        let untold = std::mem::take(&mut *self.untold.lock().unwrap_or_else(PoisonError::into_inner));
+        for circuit in untold.into_values() {
+            self.write_down(circuit).await;
+        }
+    }
+
+    async fn write_down(&self, circuit: CircuitRow) {
+        if let Err(error) = self.queue.note_circuit(&circuit).await {
+            log_failure("circuit", Err(error));
+            let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+            untold.insert(circuit.provider, circuit);
+        }
     }
 }
 

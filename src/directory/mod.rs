@@ -6,7 +6,7 @@
 
 mod follow;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use std::time::Duration;
 use hookledger_aggregates::ids::PARTITIONS;
 use hookledger_aggregates::provider::Provider;
 use hookledger_aggregates::signature::SigningSecret;
+use hookledger_aggregates::webhook::Owed;
 use hookledger_aggregates::{ConnectionId, OrganizationId, Partition, ProviderId, ProviderName};
 use tokio::sync::watch;
 
@@ -33,6 +34,14 @@ pub struct ProviderEntry {
     pub secrets: Option<Vec<SigningSecret>>,
     /// Where its webhooks are forwarded to, where anywhere.
     pub destination: Option<Arc<Destination>>,
+}
+
+impl ProviderEntry {
+    /// What a webhook is owed that it sends now.
+    #[must_use]
+    pub fn owed(&self) -> Owed {
+        if self.destination.is_some() { Owed::Delivery } else { Owed::Recording }
+    }
 }
 
 /// A destination as delivering needs it.
@@ -69,15 +78,54 @@ pub struct Endpoint {
     pub provider: Arc<ProviderEntry>,
 }
 
-/// Destinations by their providers, and which service each is.
-type Destinations = HashMap<ProviderId, (ProviderName, Arc<Destination>)>;
+/// Whether a provider's webhooks can be delivered now.
+#[derive(Clone, Debug)]
+pub enum Standing {
+    Ready(Arc<Destination>),
+    Held(Hold),
+}
+
+/// Why deliveries are held, until a person ends that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    DestinationRemoved,
+    ProviderDeleted,
+    ProviderDisabled,
+    OrganizationDisabled,
+}
+
+impl Hold {
+    pub const ALL: [Self; 4] =
+        [Self::DestinationRemoved, Self::ProviderDeleted, Self::ProviderDisabled, Self::OrganizationDisabled];
+
+    /// Its name in tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::DestinationRemoved => "destination_removed",
+            Self::ProviderDeleted => "provider_deleted",
+            Self::ProviderDisabled => "provider_disabled",
+            Self::OrganizationDisabled => "organization_disabled",
+        }
+    }
+}
+
+/// A provider as those know it who have a webhook and not its URL.
+#[derive(Clone, Debug)]
+struct Sender {
+    organization: OrganizationId,
+    name: ProviderName,
+    is_connected: bool,
+    is_active: bool,
+    destination: Option<Arc<Destination>>,
+}
 
 /// Shared, current knowledge of who may send what where.
 #[derive(Clone, Debug)]
 pub struct Directory {
     organizations: Arc<RwLock<HashMap<String, OrganizationEntry>>>,
-    /// Destinations by their providers, for those who know a webhook and not its URL.
-    destinations: Arc<RwLock<Destinations>>,
+    senders: Arc<RwLock<HashMap<ProviderId, Sender>>>,
+    disabled: Arc<RwLock<HashSet<OrganizationId>>>,
     /// Up to where each partition was looked through.
     looked: watch::Sender<Positions>,
     /// Places of the log that somebody waits for.
@@ -90,7 +138,8 @@ impl Default for Directory {
         let start = || watch::Sender::new([0; PARTITIONS as usize]);
         Self {
             organizations: Arc::default(),
-            destinations: Arc::default(),
+            senders: Arc::default(),
+            disabled: Arc::default(),
             looked: start(),
             wanted: start(),
             is_too_old: Arc::default(),
@@ -124,18 +173,27 @@ impl Directory {
         self.endpoint(&slug, name)
     }
 
-    /// Where a provider's webhooks are forwarded to; nothing where recording them is the processing.
+    /// Whether webhooks that a provider sent can be delivered now.
     #[must_use]
-    pub fn destination(&self, provider: ProviderId) -> Option<Arc<Destination>> {
-        let destinations = self.destinations.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        destinations.get(&provider).map(|(_, destination)| Arc::clone(destination))
+    pub fn standing(&self, provider: ProviderId) -> Standing {
+        let senders = self.senders.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Some(sender) = senders.get(&provider).filter(|sender| sender.is_connected) else {
+            return Standing::Held(Hold::ProviderDeleted);
+        };
+        let disabled = self.disabled.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match &sender.destination {
+            _ if disabled.contains(&sender.organization) => Standing::Held(Hold::OrganizationDisabled),
+            _ if !sender.is_active => Standing::Held(Hold::ProviderDisabled),
+            None => Standing::Held(Hold::DestinationRemoved),
+            Some(destination) => Standing::Ready(Arc::clone(destination)),
+        }
     }
 
-    /// Which service a provider with a destination is.
+    /// Which service a provider is.
     #[must_use]
     pub fn provider_name(&self, provider: ProviderId) -> Option<ProviderName> {
-        let destinations = self.destinations.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        destinations.get(&provider).map(|(name, _)| *name)
+        let senders = self.senders.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        senders.get(&provider).map(|sender| sender.name)
     }
 
     /// Whether the log says something that this release does not understand, of an endpoint perhaps that it
@@ -172,16 +230,25 @@ impl Directory {
         let mut organizations = self.organizations.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let id = OrganizationId::from_slug(slug);
         let new = || OrganizationEntry { id, is_active: true, limit: None, providers: HashMap::new() };
-        change(organizations.entry(slug.to_owned()).or_insert_with(new));
+        let organization = organizations.entry(slug.to_owned()).or_insert_with(new);
+        change(organization);
+        let mut disabled = self.disabled.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if organization.is_active {
+            disabled.remove(&id);
+        } else {
+            disabled.insert(id);
+        }
     }
 
     fn put_provider(&self, slug: &str, provider: &Provider, entry: ProviderEntry) {
-        let mut destinations = self.destinations.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match &entry.destination {
-            Some(destination) => drop(destinations.insert(entry.id, (entry.name, Arc::clone(destination)))),
-            None => drop(destinations.remove(&entry.id)),
-        }
-        drop(destinations);
+        let sender = Sender {
+            organization: OrganizationId::from_slug(slug),
+            name: entry.name,
+            is_connected: provider.is_connected(),
+            is_active: entry.is_active,
+            destination: entry.destination.clone(),
+        };
+        self.senders.write().unwrap_or_else(std::sync::PoisonError::into_inner).insert(entry.id, sender);
         self.change(slug, |organization| {
             if provider.is_connected() {
                 organization.providers.insert(entry.name, Arc::new(entry));

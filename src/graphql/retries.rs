@@ -1,18 +1,19 @@
 //! What people ask to be done again: retries of one webhook or of many.
 
+use std::collections::HashMap;
+
 use async_graphql::{Context, Error, ID, InputObject, Object, SimpleObject};
-use hookledger_aggregates::event::Stored as _;
 use hookledger_aggregates::webhook::{Webhook as Aggregate, WebhookCommand, WebhookError, WebhookEvent};
 use hookledger_aggregates::{Event, Label, OrganizationId, WebhookId};
 use hookledger_projections::webhook_logs;
 
 use super::context::{App, Viewer, tenant};
-use super::errors::{Code, command, internal, not_found};
+use super::errors::{Code, internal, not_found};
 use super::ids::NodeId;
 use super::mutations::organization_id;
 use super::query::existing_organization;
 use super::webhook::{Webhook, WebhookFilter};
-use crate::log::{self, AppendError, NewEvent, Sequence, Unit, with_bodies};
+use crate::log::{self, AppendError, LogPosition, NewEvent, Sequence, Unit, with_bodies};
 
 const WEBHOOK_MODELS: &[&str] = &["webhook_logs", "audit_logs"];
 /// Webhooks that are retried by one mutation at most.
@@ -82,17 +83,13 @@ impl RetryMutation {
             );
         }
         let request = WebhookCommand::RequestRetry { reason: checked_reason(input.reason)? };
-        let place = app.commands.execute::<Aggregate>(organization, id.uuid(), request, &viewer.metadata()).await;
-        let place = place.map_err(|error| {
-            command(error, |refused| match refused {
-                WebhookError::NotReceived => Code::NotFound,
-                WebhookError::AlreadyReceived
-                | WebhookError::NotDue { .. }
-                | WebhookError::NotRunning(_)
-                | WebhookError::NotUnverified
-                | WebhookError::NotFailed(_) => Code::Conflict,
-            })
-        })?;
+        let mut asked = ask(context, organization, &[id], &request).await?;
+        match asked.refused.pop() {
+            None => {}
+            Some(WebhookError::NotReceived) => return Err(not_found()),
+            Some(refused) => return Err(Code::Conflict.error(refused.to_string())),
+        }
+        let place = asked.last;
         app.models_caught_up(WEBHOOK_MODELS, place).await?;
         Ok(RetryWebhookPayload { webhook: webhook(context, organization, id).await? })
     }
@@ -121,22 +118,13 @@ impl RetryMutation {
                 input.expected_count
             )));
         }
+        let request = WebhookCommand::RequestRetry { reason };
         let (mut retried, mut skipped, mut last) = (0, 0, None);
         for portion in ids.chunks(PORTION) {
-            let request = WebhookCommand::RequestRetry { reason: reason.clone() };
-            let units = retry_units(context, organization, portion, &request).await?;
-            skipped += portion.len() - units.len();
-            let verdicts = app.log.append_all(units).await.map_err(unavailable)?;
-            for verdict in verdicts {
-                match verdict {
-                    Ok(appended) => {
-                        retried += 1;
-                        last = Some(appended.last);
-                    }
-                    Err(AppendError::Conflict) => skipped += 1,
-                    Err(error) => return Err(unavailable(error)),
-                }
-            }
+            let asked = ask(context, organization, portion, &request).await?;
+            retried += asked.retried;
+            skipped += asked.refused.len();
+            last = asked.last.or(last);
         }
         app.models_caught_up(WEBHOOK_MODELS, last).await?;
         let count = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
@@ -181,41 +169,110 @@ pub(super) fn checked_reason(reason: Option<String>) -> Result<Option<Label>, Er
     }
 }
 
-/// What a request for a retry appends to each of these webhooks; those that are not failed any more
-/// are left out.
-async fn retry_units(
+/// What came of asking for retries.
+#[derive(Default)]
+struct Asked {
+    retried: usize,
+    /// Why the others were not: somebody else had asked, for example.
+    refused: Vec<WebhookError>,
+    /// The place of the last request.
+    last: Option<LogPosition>,
+}
+
+/// Asks for a retry of each of these webhooks. Those whose streams others append to at the same time,
+/// duplicates most likely, are asked again.
+async fn ask(
     context: &Context<'_>,
     organization: OrganizationId,
     webhooks: &[WebhookId],
     request: &WebhookCommand,
-) -> Result<Vec<Unit>, Error> {
-    let metadata = Viewer::of(context)?.metadata();
-    let most = i64::try_from(webhooks.len()).unwrap_or(i64::MAX).saturating_mul(EVENTS_EACH);
-    let mut tenant = tenant(context, organization).await?;
-    let events =
-        log::streams_of(&mut *tenant, organization, WebhookEvent::AGGREGATE, webhooks, EVENTS_EACH, most).await;
-    drop(tenant);
-    let mut units = Vec::with_capacity(webhooks.len());
-    for stream in events.map_err(internal)?.chunk_by(|a, b| a.aggregate_id == b.aggregate_id) {
-        let (mut state, mut sequence) = (Aggregate::default(), 0);
-        for recorded in stream {
-            if let Event::Webhook(event) = &recorded.event {
-                state.evolve(event);
-                sequence = recorded.sequence;
+) -> Result<Asked, Error> {
+    let app = App::of(context)?;
+    let (mut asked, mut left) = (Asked::default(), webhooks.to_vec());
+    for _ in 0..TRIES {
+        let mut units = Vec::with_capacity(left.len());
+        for decided in decide(context, organization, &left, request).await? {
+            match decided {
+                Ok(unit) => units.push(unit),
+                Err(refused) => asked.refused.push(refused),
             }
         }
-        let Ok(decided) = state.decide(request.clone()) else { continue };
-        let new = |(at, event): (i64, &WebhookEvent)| {
-            NewEvent::of(organization, stream[0].aggregate_id, Sequence::At(at), event, &metadata)
-        };
-        let events: Result<Vec<NewEvent>, _> = (sequence + 1..).zip(&decided).map(new).collect();
-        units.push(Unit::new(events.map_err(internal)?));
+        let (ids, units): (Vec<_>, Vec<_>) = units.into_iter().unzip();
+        if units.is_empty() {
+            return Ok(asked);
+        }
+        let verdicts = app.log.append_all(units).await.map_err(unavailable)?;
+        left.clear();
+        for (id, verdict) in ids.into_iter().zip(verdicts) {
+            match verdict {
+                Ok(appended) => {
+                    asked.retried += 1;
+                    asked.last = Some(appended.last);
+                }
+                Err(AppendError::Conflict) => left.push(id),
+                Err(error) => return Err(unavailable(error)),
+            }
+        }
     }
-    Ok(units)
+    if left.is_empty() {
+        return Ok(asked);
+    }
+    Err(Code::Unavailable.error(format!(
+        "{} of the webhooks are being sent again at this moment and were not retried; try again",
+        left.len()
+    )))
 }
 
-/// Events of one stream that are read; one that is longer is in conflict, and skipped.
-const EVENTS_EACH: i64 = 200;
+/// What a request for a retry appends to each of these webhooks, or why it is refused.
+async fn decide(
+    context: &Context<'_>,
+    organization: OrganizationId,
+    webhooks: &[WebhookId],
+    request: &WebhookCommand,
+) -> Result<Vec<Result<(WebhookId, Unit), WebhookError>>, Error> {
+    let metadata = Viewer::of(context)?.metadata();
+    let mut tenant = tenant(context, organization).await?;
+    let (mut states, mut left) = (HashMap::<WebhookId, (Aggregate, i64)>::new(), webhooks.to_vec());
+    // One look, but for webhooks that were retried hundreds of times.
+    let mut after = 0;
+    while !left.is_empty() {
+        let tails = log::tails_of(&mut *tenant, organization, &left, after).await.map_err(internal)?;
+        left.clear();
+        for tail in tails {
+            let (state, sequence) = states.entry(tail.webhook).or_default();
+            for recorded in tail.events.iter().filter(|recorded| recorded.sequence > *sequence) {
+                if let Event::Webhook(event) = &recorded.event {
+                    state.evolve(event);
+                }
+            }
+            *sequence = tail.sequence.max(*sequence);
+            if !tail.is_last {
+                left.push(tail.webhook);
+            }
+        }
+        after = left.iter().filter_map(|id| states.get(id)).map(|(_, sequence)| *sequence).min().unwrap_or_default();
+    }
+    drop(tenant);
+    let mut decided = Vec::with_capacity(webhooks.len());
+    for (id, (state, sequence)) in states {
+        let events = match state.decide(request.clone()) {
+            Ok(events) => events,
+            Err(refused) => {
+                decided.push(Err(refused));
+                continue;
+            }
+        };
+        let new = |(at, event): (i64, &WebhookEvent)| {
+            NewEvent::of(organization, id.uuid(), Sequence::At(at), event, &metadata)
+        };
+        let events: Result<Vec<NewEvent>, _> = (sequence + 1..).zip(&events).map(new).collect();
+        decided.push(Ok((id, Unit::new(events.map_err(internal)?))));
+    }
+    Ok(decided)
+}
+
+/// How often webhooks are asked again whose streams others append to at the same time.
+const TRIES: usize = 10;
 
 fn unavailable(error: AppendError) -> Error {
     tracing::warn!(%error, "retries could not be appended");

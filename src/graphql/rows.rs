@@ -274,6 +274,13 @@ loader!(
 );
 
 loader!(
+    /// What a webhook in the queue waits for.
+    WaitOf(WebhookId) -> deliver::Wait, |tenant, organization, ids| {
+        deliver::waits_of(&mut *tenant, organization, &ids).await?.into_iter().collect()
+    }
+);
+
+loader!(
     /// The attempts at a webhook.
     AttemptsOf(WebhookId) -> Vec<webhook_retries::WebhookAttempt>, |tenant, organization, ids| {
         let rows = webhook_retries::of_webhooks(&mut *tenant, organization, &ids).await?;

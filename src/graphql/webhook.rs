@@ -9,7 +9,7 @@ use async_graphql::{
 use base64::Engine as _;
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::provider::Destination;
-use hookledger_aggregates::webhook::WebhookEvent;
+use hookledger_aggregates::webhook::{PENDING_TIMEOUT, WebhookEvent};
 use hookledger_aggregates::{Actor, Event, OrganizationId, ProviderId, RecordedEvent as Recorded, WebhookId};
 use hookledger_projections::{summaries, webhook_logs, webhook_providers, webhook_retries};
 use uuid::Uuid;
@@ -21,9 +21,10 @@ use super::ids::NodeId;
 use super::provider::WebhookProvider;
 use super::retention::BodyRemoval;
 use super::rows::{
-    AttemptsOf, Bodies, BodyOf, DestinationsOf, EventsOf, HeadersOf, LookBacks, ProviderOf, ResponsesOf, load,
+    AttemptsOf, Bodies, BodyOf, DestinationsOf, EventsOf, HeadersOf, LookBacks, ProviderOf, ResponsesOf, WaitOf, load,
 };
 use crate::deliver;
+use crate::directory::Hold;
 use crate::log::{self, streams_of};
 
 /// Bodies above this are parsed off the threads that serve everybody.
@@ -46,6 +47,36 @@ pub enum WebhookStatus {
     Processing,
     Success,
     Failed,
+}
+
+/// What a webhook waits for before its next attempt.
+#[derive(Clone, Copy, PartialEq, Eq, Enum)]
+pub enum WebhookWait {
+    /// The destination was removed. Add one to deliver the webhook.
+    DestinationRemoved,
+    /// The provider was deleted. Connect it again, with a destination, to deliver the webhook.
+    ProviderDeleted,
+    /// The provider is disabled. Enable it to deliver the webhook.
+    ProviderDisabled,
+    /// The organization is disabled. Enable it to deliver the webhook.
+    OrganizationDisabled,
+    /// The destination takes no more attempts at the same time.
+    Concurrency,
+    /// The destination stopped answering. It is tried again with one attempt at a time.
+    CircuitOpen,
+}
+
+impl From<deliver::Wait> for WebhookWait {
+    fn from(wait: deliver::Wait) -> Self {
+        match wait {
+            deliver::Wait::Held(Hold::DestinationRemoved) => Self::DestinationRemoved,
+            deliver::Wait::Held(Hold::ProviderDeleted) => Self::ProviderDeleted,
+            deliver::Wait::Held(Hold::ProviderDisabled) => Self::ProviderDisabled,
+            deliver::Wait::Held(Hold::OrganizationDisabled) => Self::OrganizationDisabled,
+            deliver::Wait::Busy(deliver::BusyReason::Concurrency) => Self::Concurrency,
+            deliver::Wait::Busy(deliver::BusyReason::CircuitOpen) => Self::CircuitOpen,
+        }
+    }
 }
 
 /// Which webhooks; what is left out does not matter.
@@ -229,6 +260,11 @@ impl Attempt {
 
 impl Attempt {
     async fn destination(&self, context: &Context<'_>) -> Result<Option<Destination>, Error> {
+        // A webhook that was only recorded, or that no worker took, was sent nowhere.
+        let is_recorded = self.succeeded == Some(true) && self.status_code.is_none();
+        if is_recorded || self.error_details.as_deref() == Some(PENDING_TIMEOUT) {
+            return Ok(None);
+        }
         let changes = load(context, DestinationsOf(self.of.0, self.provider)).await?.unwrap_or_default();
         let before = changes.iter().take_while(|(at, _)| *at <= self.attempted_at).last();
         Ok(before.and_then(|(_, destination)| destination.clone()))
@@ -474,6 +510,18 @@ impl Webhook {
     }
     async fn error_message(&self) -> Option<&str> {
         self.0.error_message.as_deref()
+    }
+    /// Why its next attempt does not begin, where that is due; null where it waits for nothing but its
+    /// turn. What waits is neither failed nor given up meanwhile.
+    async fn waits_for(&self, context: &Context<'_>) -> Option<Result<WebhookWait, Error>> {
+        let is_open = self.0.processed_at.is_none() && self.0.dead_lettered_at.is_none() && self.0.rejection.is_none();
+        let wait = async {
+            if !is_open {
+                return Ok(None);
+            }
+            load(context, WaitOf(self.organization(), self.id_())).await
+        };
+        wait.await.map(|wait| wait.map(WebhookWait::from)).transpose()
     }
     async fn received_at(&self) -> DateTime<Utc> {
         self.0.received_at

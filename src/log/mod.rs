@@ -26,8 +26,8 @@ pub use commands::{CommandError, Commands};
 pub use fresh::{FreshBodies, FreshBody};
 pub use heads::{Heads, Positions, Wake};
 pub use read::{
-    Batch, Broken, LogSpan, ReadError, Reader, Scope, Touched, count_after, destination_changes, end_of_stream,
-    events_of, positions_at, recorded_at, settings_until, streams_of,
+    Batch, Broken, LogSpan, ReadError, Reader, Scope, Tail, Touched, count_after, destination_changes, end_of_stream,
+    events_of, positions_at, recorded_at, settings_until, streams_of, tails_of,
 };
 pub use record::remove_old_flushes;
 pub use removal::{

@@ -194,6 +194,42 @@ impl Reader {
         rows.iter().map(|row| event(row, place(row)?)).collect()
     }
 
+    /// What happened to a webhook after an event of its stream, in order and without the duplicates that
+    /// came, of which there may be any number; a page of it.
+    ///
+    /// # Errors
+    /// When the database does not answer or an event cannot be understood.
+    pub async fn story(&self, organization: OrganizationId, webhook: WebhookId, after: i64) -> Result<Tail, ReadError> {
+        let tails = tails_of(&self.pool, organization, &[webhook], after).await?;
+        Ok(tails.into_iter().next().unwrap_or(Tail { webhook, events: Vec::new(), sequence: after, is_last: true }))
+    }
+
+    /// Whether a provider had a destination at a position of its organization's partition.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn had_destination(
+        &self,
+        organization: OrganizationId,
+        provider: ProviderId,
+        position: i64,
+    ) -> Result<bool, ReadError> {
+        let last: Option<String> = sqlx::query_scalar(
+            "select event_type from events
+             where organization_id = $1 and aggregate_type = 'provider' and aggregate_id = $2 and partition = $3
+               and position < $4
+               and event_type in ('provider.destination_set', 'provider.destination_removed', 'provider.deleted')
+             order by sequence desc limit 1",
+        )
+        .bind(organization.uuid())
+        .bind(provider.to_string())
+        .bind(organization.partition().number())
+        .bind(position)
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(last.is_some_and(|last| last == "provider.destination_set"))
+    }
+
     /// Receipts of the last days that are not verified yet and after which nothing was decided, of
     /// every organization, in the order of the log and after a place in it.
     ///
@@ -431,6 +467,75 @@ pub async fn streams_of(
         .fetch_all(executor)
         .await?;
     rows.iter().map(|row| event(row, place(row)?)).collect()
+}
+
+/// What happened to a webhook after some event of its stream.
+#[derive(Debug)]
+pub struct Tail {
+    pub webhook: WebhookId,
+    /// In order, without duplicates that came.
+    pub events: Vec<RecordedEvent>,
+    /// Of the stream's last event, a duplicate perhaps; where more is to come, of the last one here.
+    pub sequence: i64,
+    /// Nothing more had happened.
+    pub is_last: bool,
+}
+
+/// Events of one webhook in one [`Tail`].
+const TAIL: i64 = 1_000;
+
+/// What happened to several webhooks of an organization after that event of their streams each. One
+/// look: nothing can happen between the events and the end of their stream.
+///
+/// # Errors
+/// When the database does not answer or an event cannot be understood.
+pub async fn tails_of(
+    executor: impl PgExecutor<'_>,
+    organization: OrganizationId,
+    webhooks: &[WebhookId],
+    after: i64,
+) -> Result<Vec<Tail>, ReadError> {
+    let ids: Vec<String> = webhooks.iter().map(ToString::to_string).collect();
+    let sql = format!(
+        "select s.id, l.sequence as last, e.* from unnest($2::text[]) as s (id)
+         cross join lateral (
+             select e.sequence from events e
+             where e.organization_id = $1 and e.aggregate_type = 'webhook' and e.aggregate_id = s.id and e.partition = $3
+             order by e.sequence desc limit 1) l
+         left join lateral (
+             select {COLUMNS} from events e
+             where e.organization_id = $1 and e.aggregate_type = 'webhook' and e.aggregate_id = s.id and e.partition = $3
+               and e.sequence > $4 and e.event_type <> 'webhook.duplicate_received'
+             order by e.sequence limit $5) e on true"
+    );
+    let rows = sqlx::query(&sql)
+        .bind(organization.uuid())
+        .bind(ids)
+        .bind(organization.partition().number())
+        .bind(after)
+        .bind(TAIL)
+        .fetch_all(executor)
+        .await?;
+    let mut tails: HashMap<WebhookId, Tail> = HashMap::with_capacity(webhooks.len());
+    for row in &rows {
+        let id: &str = row.try_get("id")?;
+        let webhook: WebhookId = id.parse().map_err(|_| column_error("aggregate_id", id))?;
+        let sequence = row.try_get("last")?;
+        let tail =
+            tails.entry(webhook).or_insert_with(|| Tail { webhook, events: Vec::new(), sequence, is_last: true });
+        if row.try_get::<Option<i32>, _>("partition")?.is_some() {
+            tail.events.push(event(row, place(row)?)?);
+        }
+    }
+    let full = |tail: &Tail| i64::try_from(tail.events.len()).is_ok_and(|count| count >= TAIL);
+    for tail in tails.values_mut() {
+        tail.events.sort_by_key(|event| event.sequence);
+        if full(tail) {
+            tail.is_last = false;
+            tail.sequence = tail.events.last().map_or(after, |last| last.sequence);
+        }
+    }
+    Ok(webhooks.iter().filter_map(|id| tails.remove(id)).collect())
 }
 
 fn column_error(column: &'static str, value: &str) -> sqlx::Error {

@@ -187,7 +187,8 @@ impl Receiver {
         }
         let mut is_bound = false;
         for _ in 0..TRIES {
-            let command = WebhookCommand::Receive { receipt: delivery.receipt(), verified: verified.clone() };
+            let owed = endpoint.provider.owed();
+            let command = WebhookCommand::Receive { receipt: delivery.receipt(), verified: verified.clone(), owed };
             let (first, new) = (Sequence::At(1), Webhook::default());
             let mut unit = unit(organization, delivery.webhook, first, &new, command, &delivery.metadata)?;
             if !is_bound {
@@ -349,7 +350,8 @@ impl Receiver {
             sha256: &sha256,
         };
         let event_webhook_id = webhook_id(endpoint, &claims, &sha256);
-        let command = WebhookCommand::ReceiveUnverified { receipt: delivery.receipt(), event_webhook_id };
+        let owed = endpoint.provider.owed();
+        let command = WebhookCommand::ReceiveUnverified { receipt: delivery.receipt(), event_webhook_id, owed };
         let (first, new) = (Sequence::At(1), Webhook::default());
         let mut unit = unit(endpoint.organization, webhook, first, &new, command, &delivery.metadata)?;
         unit.body = Some(delivery.body(webhook));

@@ -37,7 +37,7 @@ pub async fn forwarding(admin: &Actor<'_>, slug: &str, url: &str) -> (String, St
     (provider, data["connectProvider"]["signingSecret"].as_str().unwrap().to_owned())
 }
 
-async fn post(app: &TestApp, slug: &str, delivery: &str, body: impl Into<Vec<u8>>) -> Value {
+pub async fn post(app: &TestApp, slug: &str, delivery: &str, body: impl Into<Vec<u8>>) -> Value {
     let response = app.github(slug, delivery, body).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     response.json().await.unwrap()
@@ -322,30 +322,6 @@ async fn two_nodes_never_send_an_attempt_twice_and_many_are_retried_at_once() {
     assert_eq!(seen.len(), 3 * count);
     assert!(seen.values().all(|times| *times == 1));
     other.stop().await;
-    app.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_no_worker_takes_in_time_goes_on_to_its_retry() {
-    let app = TestApp::with(|settings| {
-        quick(settings);
-        settings.pending_timeout = Span(chrono::Duration::seconds(2));
-        settings.attempt_timeout = Span(chrono::Duration::seconds(30));
-    })
-    .await;
-    let (admin, sink) = (app.super_admin().await, Sink::start().await);
-    let (provider, _) = forwarding(&admin, "acme", &sink.url("/hang")).await;
-    let set =
-        "mutation($input: SetProviderDestinationInput!) { setProviderDestination(input: $input) { provider { id } } }";
-    admin.data(set, json!({ "input": { "providerId": provider, "url": sink.url("/hang"), "concurrency": 1 } })).await;
-    post(&app, "acme", "first", "{}").await;
-    sink.until("/hang", 1).await;
-    post(&app, "acme", "second", "{}").await;
-    let timed_out = |nodes: &[Value]| nodes.iter().any(|node| node["errorMessage"] == "pending timeout");
-    let nodes = admin.webhooks_until("acme", FIELDS, timed_out).await;
-    let node = nodes.iter().find(|node| node["providerEventId"] == "second").unwrap();
-    assert_eq!(node["attempts"][0]["errorDetails"], "pending timeout");
-    assert_eq!(sink.at("/hang").len(), 1);
     app.stop().await;
 }
 

@@ -29,6 +29,7 @@ mod eventstore;
 mod followers;
 mod fuzz;
 mod graphql;
+mod held;
 mod insight;
 mod kill;
 mod ledger;

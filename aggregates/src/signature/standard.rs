@@ -125,6 +125,7 @@ impl Offered {
             scheme,
             secret_version: secret.version,
             provider_id: None,
+            owed: None,
             signed_at: None,
         })
     }

@@ -181,7 +181,7 @@ impl<'a> Fold<'a> {
                     first.valid = true;
                 }
             }
-            WebhookEvent::ReceivedUnverified { receipt, event_webhook_id: _ } => {
+            WebhookEvent::ReceivedUnverified { receipt, event_webhook_id: _, owed: _ } => {
                 change.first = first(receipt, false, None);
                 change.state = Some(State::at(WebhookStatus::Pending, 0));
                 self.providers.insert(recorded.aggregate_id, receipt.provider_id.uuid());

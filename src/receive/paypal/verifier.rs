@@ -196,7 +196,8 @@ impl Verifier {
     }
 
     async fn verify(&self, recorded: &RecordedEvent) -> Result<Outcome, VerifyError> {
-        let Event::Webhook(event @ WebhookEvent::ReceivedUnverified { receipt, event_webhook_id }) = &recorded.event
+        let Event::Webhook(event @ WebhookEvent::ReceivedUnverified { receipt, event_webhook_id, owed: _ }) =
+            &recorded.event
         else {
             return Ok(Outcome::Done);
         };

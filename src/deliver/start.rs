@@ -1,0 +1,232 @@
+//! From a webhook that is due to an attempt that the log knows of.
+//!
+//! Everything that can fail for a reason of ours comes before the attempt begins: a body that cannot be
+//! read now uses up no attempt.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hookledger_aggregates::webhook::{Webhook, WebhookCommand};
+use http::header::HeaderValue;
+use tokio::time::Instant;
+
+use super::attempt::Verdict;
+use super::clock::within;
+use super::decide::{DecideError, Decided, decide_due};
+use super::egress::Target;
+use super::places::{BodyRoom, Place};
+use super::queue::{Due, Settled};
+use super::worker::{BACKOFF, Shared, Taken, lease};
+use super::working::InHand;
+use super::{failed_before_sending, timeout_command};
+use crate::directory::{Destination, Standing};
+use crate::log::{AppendError, FreshBody, ReadError};
+
+/// A row that could not be worked on is due again after that.
+const GIVEN_BACK: Duration = Duration::from_secs(1);
+
+/// A webhook in hand.
+pub(super) struct Job {
+    pub due: Due,
+    pub began: Instant,
+    _in_hand: InHand,
+}
+
+/// Everything that an attempt needs.
+pub(super) struct Sending {
+    pub destination: Arc<Destination>,
+    pub target: Target,
+    pub body: FreshBody,
+    pub _place: Place,
+    pub _room: Option<BodyRoom>,
+}
+
+/// What is done about a webhook that is due.
+enum Step {
+    Send(Box<Sending>),
+    /// Its end, or its next attempt, is in the same unit.
+    End,
+}
+
+/// What is found out before an attempt begins.
+enum Prepared {
+    Send(Box<Sending>),
+    /// It fails without anything being sent.
+    Fail(Box<Verdict>),
+    /// It is not begun now.
+    Back(Settled),
+    /// Its body has to be read first.
+    Read(Arc<Destination>, Target, Place),
+}
+
+/// A decided start.
+struct Start {
+    job: Job,
+    decided: Decided,
+    step: Step,
+}
+
+impl Shared {
+    /// Starts attempts together, in a task of their own.
+    pub(super) fn start(self: &Arc<Self>, batch: Vec<Taken>) {
+        let shared = Arc::clone(self);
+        self.tasks.spawn(async move { shared.start_now(batch).await });
+    }
+
+    async fn start_now(self: &Arc<Self>, batch: Vec<Taken>) {
+        let mut starts = Vec::with_capacity(batch.len());
+        for Taken { due, mut place } in batch {
+            // Its lease ended while this node works on it, and taking it made the lease anew.
+            let Some(in_hand) = self.working.take(&due) else { continue };
+            let job = Job { due, began: Instant::now(), _in_hand: in_hand };
+            if let Some(circuit) = place.as_mut().and_then(|place| place.circuit.take()) {
+                self.tell(circuit).await;
+            }
+            if due.is_doubtful {
+                self.reconcile(job);
+                continue;
+            }
+            if self.is_overdue(&due) {
+                let command = timeout_command(&self.settings.policy, due.attempt, due.read.now());
+                self.decided(job, vec![command], Step::End, &mut starts);
+                continue;
+            }
+            match self.prepare(&due, place) {
+                Prepared::Read(destination, target, place) => self.read_first(job, destination, target, place),
+                prepared => self.decide_start(job, prepared, &mut starts).await,
+            }
+        }
+        self.append_starts(starts).await;
+    }
+
+    /// Whether no worker took it in time. What is held is never overdue, nor what a person asked for.
+    fn is_overdue(&self, due: &Due) -> bool {
+        matches!(self.directory.standing(due.provider), Standing::Ready(_))
+            && due.pending_for.is_some_and(|pending| pending + due.read.elapsed() > self.settings.pending_timeout)
+    }
+
+    fn prepare(&self, due: &Due, place: Option<Place>) -> Prepared {
+        let fail = |reason: &str| Prepared::Fail(Box::new(failed_before_sending(reason)));
+        let (destination, place) = match (self.directory.standing(due.provider), place) {
+            (Standing::Held(hold), _) => return Prepared::Back(Settled::Held(hold)),
+            (Standing::Ready(_), None) => {
+                return Prepared::Back(Settled::Back { pause: Duration::ZERO, waits_anew: false });
+            }
+            (Standing::Ready(destination), Some(place)) => (destination, place),
+        };
+        if destination.secrets.is_none() {
+            return fail("the destination's secrets cannot be opened; nothing was sent");
+        }
+        let target = match Target::parse(&destination.url, self.egress.allow_list()) {
+            Ok(target) => target,
+            Err(error) => return fail(&error.to_string()),
+        };
+        // A moment only: later the body may have been erased.
+        match self.fresh.take(due.webhook).filter(|_| due.attempt == 1) {
+            Some(body) => Prepared::Send(Box::new(Sending { destination, target, body, _place: place, _room: None })),
+            None => Prepared::Read(destination, target, place),
+        }
+    }
+
+    /// Reads the body, for as long as the lease lasts, and starts the attempt.
+    fn read_first(self: &Arc<Self>, job: Job, destination: Arc<Destination>, target: Target, place: Place) {
+        let shared = Arc::clone(self);
+        let until = job.began + lease(destination.timeout.unwrap_or(self.settings.attempt_timeout));
+        self.tasks.spawn(async move {
+            let prepared = loop {
+                match shared.body(&job.due).await {
+                    Ok(Some((body, room))) => {
+                        break Prepared::Send(Box::new(Sending { destination, target, body, _place: place, _room: room }));
+                    }
+                    Ok(None) => {
+                        let reason = "the webhook's body is not kept any more; nothing was sent";
+                        break Prepared::Fail(Box::new(failed_before_sending(reason)));
+                    }
+                    Err(error) if Instant::now() + BACKOFF < until && !shared.tasks.is_closed() => {
+                        tracing::debug!(%error, webhook.id = %job.due.webhook, "a body cannot be read; trying again");
+                        tokio::time::sleep(BACKOFF).await;
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, webhook.id = %job.due.webhook, "a body cannot be read; its attempt waits");
+                        break Prepared::Back(Settled::Back { pause: GIVEN_BACK, waits_anew: true });
+                    }
+                }
+            };
+            let mut starts = Vec::with_capacity(1);
+            shared.decide_start(job, prepared, &mut starts).await;
+            shared.append_starts(starts).await;
+        });
+    }
+
+    /// The body, with room for it in memory.
+    async fn body(&self, due: &Due) -> Result<Option<(FreshBody, Option<BodyRoom>)>, ReadError> {
+        let Some(size) = within(self.reader.body_size(due.organization, due.webhook)).await? else { return Ok(None) };
+        let room = self.places.body_room(due.provider, size).await;
+        let Some(raw) = within(self.reader.body(due.organization, due.webhook)).await? else { return Ok(None) };
+        let content_type = raw.header("content-type").and_then(|value| HeaderValue::from_bytes(value).ok());
+        Ok(Some((FreshBody { content_type, body: Bytes::from(raw.body) }, room)))
+    }
+
+    async fn decide_start(self: &Arc<Self>, job: Job, prepared: Prepared, starts: &mut Vec<Start>) {
+        match prepared {
+            Prepared::Send(sending) => self.decided(job, Vec::new(), Step::Send(sending), starts),
+            Prepared::Fail(verdict) => {
+                let command = self.end_command(&job.due, &verdict);
+                self.decided(job, vec![command], Step::End, starts);
+            }
+            Prepared::Back(settled) => self.send_settlement(&job.due, settled, None).await,
+            Prepared::Read(destination, target, place) => self.read_first(job, destination, target, place),
+        }
+    }
+
+    fn decided(self: &Arc<Self>, job: Job, then: Vec<WebhookCommand>, step: Step, starts: &mut Vec<Start>) {
+        let start = WebhookCommand::StartAttempt { attempt: job.due.attempt };
+        let decided: Result<Decided, DecideError> = decide_due(&job.due, std::iter::once(start).chain(then));
+        match decided {
+            Ok(decided) => starts.push(Start { job, decided, step }),
+            Err(error) => {
+                tracing::error!(%error, webhook.id = %job.due.webhook, "an attempt cannot be started");
+                self.reconcile(job);
+            }
+        }
+    }
+
+    async fn append_starts(self: &Arc<Self>, starts: Vec<Start>) {
+        if starts.is_empty() {
+            return;
+        }
+        let (mut units, mut begun) = (Vec::with_capacity(starts.len()), Vec::with_capacity(starts.len()));
+        for Start { job, decided: Decided { unit, state, sequence }, step } in starts {
+            units.push(unit);
+            begun.push((job, state, sequence, step));
+        }
+        let verdicts = match self.log.append_all(units).await {
+            Ok(verdicts) => verdicts,
+            Err(error) => begun.iter().map(|_| Err(error)).collect(),
+        };
+        let mut doubtful: Vec<Job> = Vec::new();
+        for ((job, state, sequence, step), verdict) in begun.into_iter().zip(verdicts) {
+            match (verdict, step) {
+                (Ok(_), Step::Send(sending)) => self.send(job, state, sequence, sending),
+                (Ok(_), Step::End) => self.settle(&job.due, &state, sequence, None).await,
+                (Err(AppendError::Conflict), _) => self.reconcile(job),
+                (Err(AppendError::Overloaded | AppendError::Failed | AppendError::OverLimit(_)), _) => {
+                    doubtful.push(job);
+                }
+            }
+        }
+        if !doubtful.is_empty() {
+            // Whether the start was committed may be unknown: whoever takes these next asks the log.
+            tokio::time::sleep(BACKOFF).await;
+            for job in doubtful {
+                self.send_settlement(&job.due, Settled::Doubtful, None).await;
+            }
+        }
+    }
+
+    fn send(self: &Arc<Self>, job: Job, state: Webhook, sequence: i64, sending: Box<Sending>) {
+        let attempt = Arc::clone(self).attempt(job, state, sequence, sending);
+        self.tasks.spawn(attempt);
+    }
+}

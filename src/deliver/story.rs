@@ -1,0 +1,77 @@
+//! How far the log says that a webhook came.
+
+use hookledger_aggregates::webhook::{Owed, Webhook, WebhookEvent};
+use hookledger_aggregates::{Event, OrganizationId, WebhookId};
+
+use super::clock::within;
+use super::queue::Due;
+use crate::log::{ReadError, Reader};
+
+/// A webhook's state after the last event of its stream. Duplicates make streams long and change
+/// nothing, so the database leaves them out.
+#[derive(Clone, Debug)]
+pub(super) struct Story {
+    pub state: Webhook,
+    pub sequence: i64,
+}
+
+impl Story {
+    /// From the first event on.
+    pub async fn read(reader: &Reader, organization: OrganizationId, webhook: WebhookId) -> Result<Self, ReadError> {
+        let mut story = Self { state: Webhook::default(), sequence: 0 };
+        let verified_at = story.go_on(reader, organization, webhook).await?;
+        let (None, Some(provider), Some(verified_at)) = (story.state.owed(), story.state.provider(), verified_at)
+        else {
+            return Ok(story);
+        };
+        // An earlier release received it.
+        let owed = owed_at(reader, organization, provider, verified_at).await?;
+        Ok(Self { state: story.state.owing(owed), ..story })
+    }
+
+    /// From where the queue's row stands on.
+    pub async fn since(reader: &Reader, due: &Due) -> Result<Self, ReadError> {
+        if due.sequence == 0 {
+            return Self::read(reader, due.organization, due.webhook).await;
+        }
+        let state = Webhook::waiting(due.attempt, due.requested, Owed::Delivery);
+        let mut story = Self { state, sequence: due.sequence };
+        story.go_on(reader, due.organization, due.webhook).await?;
+        Ok(story)
+    }
+
+    /// Adds what came since; answers where it was verified, if it was in that part.
+    pub async fn go_on(
+        &mut self,
+        reader: &Reader,
+        organization: OrganizationId,
+        webhook: WebhookId,
+    ) -> Result<Option<i64>, ReadError> {
+        let mut verified_at = None;
+        loop {
+            let tail = within(reader.story(organization, webhook, self.sequence)).await?;
+            for recorded in &tail.events {
+                let Event::Webhook(event) = &recorded.event else { continue };
+                self.state.evolve(event);
+                if matches!(event, WebhookEvent::SignatureVerified(_)) {
+                    verified_at = Some(recorded.position);
+                }
+            }
+            self.sequence = tail.sequence.max(self.sequence);
+            if tail.is_last {
+                return Ok(verified_at);
+            }
+        }
+    }
+}
+
+/// What a webhook is owed that was verified at that position of its organization's partition.
+pub(super) async fn owed_at(
+    reader: &Reader,
+    organization: OrganizationId,
+    provider: hookledger_aggregates::ProviderId,
+    position: i64,
+) -> Result<Owed, ReadError> {
+    let had_destination = within(reader.had_destination(organization, provider, position)).await?;
+    Ok(if had_destination { Owed::Delivery } else { Owed::Recording })
+}

@@ -1,0 +1,44 @@
+//! What this node works on at present. Its leases may end meanwhile, while the database is away for
+//! example; it takes none of these rows a second time.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hookledger_aggregates::WebhookId;
+
+use super::queue::Due;
+
+type Key = (WebhookId, u32);
+
+/// Attempts in this node's hands.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Working(Arc<Mutex<HashSet<Key>>>);
+
+/// One of them, until this is dropped.
+#[derive(Debug)]
+pub(super) struct InHand {
+    working: Working,
+    key: Key,
+}
+
+impl Working {
+    fn lock(&self) -> MutexGuard<'_, HashSet<Key>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes an attempt in hand; nothing where it is already.
+    pub fn take(&self, due: &Due) -> Option<InHand> {
+        let key = (due.webhook, due.attempt);
+        self.lock().insert(key).then(|| InHand { working: self.clone(), key })
+    }
+
+    pub fn has(&self, webhook: WebhookId, attempt: u32) -> bool {
+        self.lock().contains(&(webhook, attempt))
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        self.working.lock().remove(&self.key);
+    }
+}
