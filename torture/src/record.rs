@@ -69,6 +69,7 @@ pub struct Arrival {
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
     pub node: usize,
+    /// When `/readyz` answered: a node that stood still answers late, and says what is so then.
     pub at: Instant,
     /// What `/readyz` said; nothing where it did not answer.
     pub ready: Option<bool>,

@@ -176,8 +176,8 @@ impl Traffic {
                 }
                 let traffic = Arc::clone(&traffic);
                 samples.spawn(under_way.track_future(async move {
-                    let at = Instant::now();
-                    let (ready, accepts) = tokio::join!(traffic.ready(node), traffic.probe(node));
+                    let ready = async { (traffic.ready(node).await, Instant::now()) };
+                    let ((ready, at), accepts) = tokio::join!(ready, traffic.probe(node));
                     traffic.record.sample(Sample { node, at, ready, accepts });
                 }));
             }
