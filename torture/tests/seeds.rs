@@ -28,3 +28,13 @@ async fn nothing_is_found(kind: Kind, seed: u64) -> Result<()> {
 async fn a_killed_node_and_postmaster_lose_nothing() -> Result<()> {
     nothing_is_found(Kind::KillBoth, 1).await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_are_terminated_again_and_again_lose_nothing() -> Result<()> {
+    nothing_is_found(Kind::TerminateAll, 1).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_is_cut_loses_and_doubles_nothing() -> Result<()> {
+    nothing_is_found(Kind::CutCommit, 1).await
+}
