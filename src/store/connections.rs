@@ -78,12 +78,13 @@ fn share(shared: u32, twentieths: u32) -> u32 {
 }
 
 impl Use {
-    pub(super) fn role(self) -> &'static str {
+    /// Every role that a running server acts as.
+    pub(super) const ROLES: [&'static str; 2] = [Self::Work.role(), Self::Query.role()];
+
+    pub(super) const fn role(self) -> &'static str {
         match self {
-            Self::Append | Self::Follow | Self::Ledger | Self::Queue | Self::Relay | Self::Work => {
-                "set role hookledger_worker"
-            }
-            Self::Query => "set role hookledger_runtime",
+            Self::Append | Self::Follow | Self::Ledger | Self::Queue | Self::Relay | Self::Work => "hookledger_worker",
+            Self::Query => "hookledger_runtime",
         }
     }
 

@@ -8,7 +8,7 @@ use std::ffi::CString;
 use std::fs;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,8 @@ use tokio::sync::oneshot;
 
 /// Name of the database in the embedded cluster.
 pub const DATABASE: &str = "hookledger";
-/// Its owner: makes the schema, and is not a superuser.
+/// Its owner: makes the schema. It is no superuser and can make no roles, since who can make roles can
+/// become one that runs programs on the server.
 pub const OWNER: &str = "hookledger";
 /// The cluster's superuser, for operators with psql.
 pub const SUPERUSER: &str = "postgres";
@@ -49,6 +50,11 @@ pub enum EmbeddedError {
          install postgresql), or set DATABASE_URL to a server that runs"
     )]
     NoPrograms,
+    #[error(
+        "this process runs as root, and PostgreSQL does not: make an account for it (useradd --system postgres), run \
+         Hookledger as another user, or set DATABASE_URL to a server that runs"
+    )]
+    NoAccount,
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: io::Error },
     #[error("{program} failed: {output}")]
@@ -87,7 +93,7 @@ impl Embedded {
         let (socket_directory, handle) = reachable(&directory, &data)?;
         let mut embedded = Self { directory, server: None, ownership: None, _handle: handle, socket_directory };
         let ownership = data.join("postgres.owner");
-        let ownership = fs::File::options().create(true).append(true).open(&ownership).map_err(at(&ownership))?;
+        let ownership = open_private(&ownership).map_err(at(&ownership))?;
         match ownership.try_lock() {
             Ok(()) => embedded.ownership = Some(ownership),
             Err(fs::TryLockError::WouldBlock) => return embedded.borrow(),
@@ -164,8 +170,8 @@ impl Embedded {
     }
 
     fn spawn(&self, programs: &Path, account: &Account, log: &Path) -> Result<Child, EmbeddedError> {
-        let log = fs::File::options().create(true).append(true).open(log).map_err(at(log))?;
-        let mut command = Command::new(programs.join("postgres"));
+        let log = open_private(log).map_err(at(log))?;
+        let mut command = command(&programs.join("postgres"));
         command.arg("-D").arg(&self.directory);
         for setting in SETTINGS {
             command.arg("-c").arg(setting);
@@ -317,6 +323,7 @@ fn supervise(mut embedded: Embedded, stop: &mpsc::Receiver<Duration>, give_up: o
 const SETTINGS: &[&str] = &[
     "listen_addresses=",
     "unix_socket_directories=.",
+    "unix_socket_permissions=0700",
     "fsync=on",
     "full_page_writes=on",
     "synchronous_commit=on",
@@ -329,6 +336,9 @@ const SETTINGS: &[&str] = &[
     "log_timezone=UTC",
     "log_checkpoints=off",
 ];
+
+/// What PostgreSQL's programs need of this process's environment.
+const INHERITED: &[&str] = &["PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR"];
 
 /// Bytes of its log that are looked at when it ended right after its start.
 const MAX_SAID: u64 = 1 << 20;
@@ -354,7 +364,8 @@ impl Account {
         if effective_uid() != 0 {
             return Ok(Self::Own);
         }
-        let (uid, gid) = lookup("postgres").or_else(|| lookup("nobody")).unwrap_or((65534, 65534));
+        // Never as "nobody": other services run as that, and could read and change the cluster.
+        let (uid, gid) = lookup(SUPERUSER).ok_or(EmbeddedError::NoAccount)?;
         let absolute = std::path::absolute(data).map_err(at(data))?;
         // The data directory itself is made enterable; what lies above it is not ours to change.
         let reachable = absolute.ancestors().skip(1).filter(|path| path.exists()).all(|path| {
@@ -380,7 +391,7 @@ impl Account {
         if let Self::Other { uid, gid } = self {
             std::os::unix::fs::chown(&unfinished, Some(*uid), Some(*gid)).map_err(at(&unfinished))?;
         }
-        let mut command = Command::new(programs.join("initdb"));
+        let mut command = command(&programs.join("initdb"));
         command.arg("-D").arg(&unfinished).args(["-U", SUPERUSER, "-E", "UTF8", "--locale=C"]).args([
             "--auth-local=trust",
             "--auth-host=reject",
@@ -521,21 +532,50 @@ fn reachable(directory: &Path, data: &Path) -> Result<(PathBuf, Option<fs::File>
     Ok((path, Some(handle)))
 }
 
-fn programs() -> Result<PathBuf, EmbeddedError> {
-    let has_both = |path: &PathBuf| path.join("initdb").exists() && path.join("postgres").exists();
-    let configured = Command::new("pg_config").arg("--bindir").output().ok();
-    let configured = configured.map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
-    let brewed = ["/opt/homebrew/bin", "/usr/local/bin", "/usr/bin"].map(PathBuf::from);
-    configured.into_iter().chain(debian_versions()).chain(brewed).find(has_both).ok_or(EmbeddedError::NoPrograms)
+/// Opens a file to append to that no other user may open, even if it was there: who can open the lock's
+/// file can take the lock.
+fn open_private(path: &Path) -> io::Result<fs::File> {
+    let file = fs::File::options().create(true).append(true).mode(0o600).open(path)?;
+    file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    Ok(file)
 }
 
-/// `/usr/lib/postgresql/<version>/bin`, newest first.
-fn debian_versions() -> Vec<PathBuf> {
-    let mut versions: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
+/// A program of PostgreSQL, without the environment of this process, which holds its keys.
+fn command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear();
+    let kept = INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+    command.envs(kept);
+    command
+}
+
+/// Programs that root runs are root's own: what lies in the PATH or in another user's directory could be
+/// anybody's.
+fn programs() -> Result<PathBuf, EmbeddedError> {
+    let is_root = effective_uid() == 0;
+    let is_good = |path: &PathBuf| {
+        fs::metadata(path).is_ok_and(|found| !is_root || (found.uid() == 0 && found.mode() & 0o022 == 0))
+    };
+    let has_both = |path: &PathBuf| [path.clone(), path.join("initdb"), path.join("postgres")].iter().all(is_good);
+    let pg_config = Path::new(if is_root { "/usr/bin/pg_config" } else { "pg_config" });
+    let configured = command(pg_config).arg("--bindir").output().ok();
+    let configured = configured.map(|output| PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
+    let packaged = versions("/usr/lib/postgresql", "").into_iter().chain(versions("/usr", "pgsql-"));
+    let brewed = ["/opt/homebrew/bin", "/usr/local/bin", "/usr/bin"].map(PathBuf::from);
+    configured.into_iter().chain(packaged).chain(brewed).find(has_both).ok_or(EmbeddedError::NoPrograms)
+}
+
+/// `<directory>/<prefix><version>/bin`, newest first: `/usr/lib/postgresql/15/bin` with Debian,
+/// `/usr/pgsql-15/bin` with Red Hat.
+fn versions(directory: &str, prefix: &str) -> Vec<PathBuf> {
+    let mut versions: Vec<(u32, PathBuf)> = fs::read_dir(directory)
         .into_iter()
         .flatten()
         .flatten()
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
+        .filter_map(|entry| {
+            let version = entry.file_name().to_str()?.strip_prefix(prefix)?.parse().ok()?;
+            Some((version, entry.path().join("bin")))
+        })
         .collect();
     versions.sort_unstable_by(|a, b| b.cmp(a));
     versions.into_iter().map(|(_, path)| path).collect()

@@ -2,13 +2,15 @@
 //!
 //! Three roles are used. The owner makes the schema. The running server acts as `hookledger_worker`,
 //! which owns nothing and can only insert into and read the log, and reads for people as
-//! `hookledger_runtime`, which only reads, and sees one organization at a time.
+//! `hookledger_runtime`, which only reads, and sees one organization at a time. In the embedded store it
+//! logs in as each of them, and the cluster's superuser makes all three; see [`roles`].
 
 mod connections;
 pub mod embedded;
 mod facts;
 mod migrate;
 mod outage;
+mod roles;
 mod sockets;
 mod tenant;
 mod watch;
@@ -76,12 +78,22 @@ pub struct Store {
     sockets: Sockets,
     connections: Connections,
     patience: Duration,
+    logins: Logins,
+}
+
+/// As whom a running server connects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Logins {
+    /// As the user of the URL, who then acts as another role.
+    One,
+    /// As each role itself: nothing leads from there to the owner.
+    OfEachRole,
 }
 
 impl Store {
     fn new(options: PgConnectOptions) -> Self {
         let sockets = Sockets::to(&options);
-        Self { options, sockets, connections: Connections::default(), patience: COMMAND_PATIENCE }
+        Self { options, sockets, connections: Connections::default(), patience: COMMAND_PATIENCE, logins: Logins::One }
     }
 
     /// The PostgreSQL that `DATABASE_URL` names.
@@ -106,16 +118,13 @@ impl Store {
         let mut superuser = Self::new(local(SUPERUSER, "postgres")).waiting().owner().await?;
         // Two commands may start at once on a fresh directory.
         sqlx::query("select pg_advisory_lock(7305)").execute(&mut superuser).await?;
-        let has_role = "select exists (select from pg_roles where rolname = $1)";
-        if !sqlx::query_scalar::<_, bool>(has_role).bind(OWNER).fetch_one(&mut superuser).await? {
-            superuser.execute(format!("create role {OWNER} login createrole").as_str()).await?;
-        }
+        roles::make(&mut superuser).await?;
         let has_database = "select exists (select from pg_database where datname = $1)";
         if !sqlx::query_scalar::<_, bool>(has_database).bind(DATABASE).fetch_one(&mut superuser).await? {
             superuser.execute(format!("create database {DATABASE} owner {OWNER}").as_str()).await?;
         }
         superuser.close().await?;
-        Ok(Self::new(local(OWNER, DATABASE)))
+        Ok(Self { logins: Logins::OfEachRole, ..Self::new(local(OWNER, DATABASE)) })
     }
 
     /// Uses so many connections at most, all pools of a node together.
@@ -169,12 +178,18 @@ impl Store {
         StoreWatch::new(self.options_of(Use::Work), self.sockets.clone())
     }
 
+    /// How to connect for that use. The role is among what a session starts with, so that no connection is
+    /// ever without it, and `reset role` changes nothing.
     fn options_of(&self, use_: Use) -> PgConnectOptions {
-        self.options.clone().options(OF_EVERY_CONNECTION.iter().chain(use_.settings()).copied())
+        let settings = OF_EVERY_CONNECTION.iter().chain(use_.settings()).copied();
+        let options = self.options.clone().options(settings);
+        match self.logins {
+            Logins::One => options.options([("role", use_.role())]),
+            Logins::OfEachRole => options.username(use_.role()),
+        }
     }
 
     fn pool_options(&self, use_: Use) -> PgPoolOptions {
-        let become_ = use_.role();
         let (opened, asked) = (self.sockets.clone(), self.sockets.clone());
         PgPoolOptions::new()
             .max_connections(self.connections.of(use_))
@@ -192,12 +207,12 @@ impl Store {
                     Ok(true)
                 })
             })
-            .after_connect(move |connection, _| {
+            .after_connect(move |_, _| {
                 let opened = opened.clone();
                 Box::pin(async move {
                     opened.resolve().await;
                     opened.look();
-                    connection.execute(become_).await.map(drop)
+                    Ok(())
                 })
             })
     }

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions as _, Executor as _, PgConnection};
+use sqlx::{ConnectOptions as _, PgConnection};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Use;
 use super::outage::is_unreachable;
 use super::sockets::{Silence, Sockets};
 use crate::vitals::Vitals;
@@ -113,11 +112,7 @@ impl StoreWatch {
         // A connection whose answer did not come is given up with this future.
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => {
-                let mut connection = self.options.connect().await?;
-                connection.execute(Use::Work.role()).await?;
-                connection
-            }
+            None => self.options.connect().await?,
         };
         let sent = (Utc::now(), Instant::now());
         let told: DateTime<Utc> = sqlx::query_scalar("select clock_timestamp()").fetch_one(&mut connection).await?;

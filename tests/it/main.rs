@@ -24,6 +24,7 @@ mod demo;
 mod directory;
 mod duplicates;
 mod edge;
+mod embedded;
 #[cfg(feature = "eventstore")]
 mod eventstore;
 mod followers;
