@@ -58,4 +58,7 @@ schema: ## Writes schema.graphql anew
 
 .PHONY: deny
 deny: ## Checks licences, advisories and layering (needs cargo-deny)
-	cargo deny check bans licenses sources
+	cargo deny --workspace check bans licenses sources
+	@if git ls-remote -q https://github.com/RustSec/advisory-db HEAD >/dev/null 2>&1; \
+	    then cargo deny --workspace check advisories; \
+	    else echo "advisories were NOT checked: their database at github.com/RustSec/advisory-db cannot be reached" >&2; fi
