@@ -51,15 +51,21 @@ async fn a_directory_says_how_far_it_has_looked() {
 }
 
 async fn status(app: &TestApp, slug: &str, id: &str) -> u16 {
-    app.github(slug, id, "{}").send().await.unwrap().status().as_u16()
+    app.github(slug, id, "{}").once().await.unwrap().status().as_u16()
 }
 
 /// Appends an event to a stream of acme's: its aggregate, type and version.
 async fn append(pool: &PgPool, id: Uuid, sequence: i64, (kind, event, version): (&str, String, &str)) {
     let organization = OrganizationId::from_slug("acme");
+    let mut appending = pool.begin().await.unwrap();
+    sqlx::query("select lock_heads(array[$1])")
+        .bind(organization.partition().number())
+        .execute(&mut *appending)
+        .await
+        .unwrap();
     sqlx::query(
-        "with head as (update log_heads set position = position + 1 where partition = $1 returning position)
-         insert into events select $1, position, $3, $4, $5, $6, $7, '{}', '{}', $2, now() from head",
+        "insert into events select $1, position + 1, $3, $4, $5, $6, $7, '{}', '{}', $2, now()
+         from log_heads where partition = $1",
     )
     .bind(organization.partition().number())
     .bind(organization.uuid())
@@ -68,9 +74,10 @@ async fn append(pool: &PgPool, id: Uuid, sequence: i64, (kind, event, version): 
     .bind(sequence)
     .bind(event)
     .bind(version)
-    .execute(pool)
+    .execute(&mut *appending)
     .await
     .unwrap();
+    appending.commit().await.unwrap();
 }
 
 /// Posts until the answer is that status.

@@ -210,18 +210,24 @@ async fn a_holder_that_stalls_inside_a_transaction_is_succeeded() {
 /// Appends an event that no release knows.
 async fn append_unknown(pool: &PgPool, aggregate_type: &str, aggregate_id: Uuid) {
     let organization = OrganizationId::from_slug("acme");
+    let mut appending = pool.begin().await.unwrap();
+    sqlx::query("select lock_heads(array[$1])")
+        .bind(organization.partition().number())
+        .execute(&mut *appending)
+        .await
+        .unwrap();
     sqlx::query(
-        "with head as (update log_heads set position = position + 1 where partition = $1 returning position)
-         insert into events select $1, position, $3, $4, 1000, $3 || '.from_the_future', '7', '{}', '{}', $2, now()
-         from head",
+        "insert into events select $1, position + 1, $3, $4, 1000, $3 || '.from_the_future', '7', '{}', '{}', $2, now() from log_heads
+         where partition = $1",
     )
     .bind(organization.partition().number())
     .bind(organization.uuid())
     .bind(aggregate_type)
     .bind(aggregate_id.to_string())
-    .execute(pool)
+    .execute(&mut *appending)
     .await
     .unwrap();
+    appending.commit().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
