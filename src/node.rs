@@ -130,10 +130,12 @@ impl Core {
         let pool = store.pool(Use::Work).await?;
         let followers = pool_of(&follow_lane, store, Use::Follow).await?;
         let vault = Vault::new(pool.clone(), keys::master(settings)?);
+        vault.prove_keys().await?;
         let heads = Heads::default();
         heads.refresh(&pool).await?;
         let (log, writer) = Writer::new(pool_of(&append_lane, store, Use::Append).await?, heads.clone());
         let accounts = Arc::new(Accounts::new(pool.clone(), log.clone(), &vault).await?);
+        vault.remember_keys().await?;
         let watch = store.watch();
         let core = Self {
             clock: watch.clock(),

@@ -1,9 +1,9 @@
 //! Keeping the directory current: every node follows for itself, from the beginning of the log.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::DateTime;
 use cqrs_es::Aggregate as _;
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Destination, Directory, ProviderEntry};
 use crate::follow::within;
 use crate::log::{Broken, Heads, LogPosition, MonthlyLimit, Positions, ReadError, Reader, Scope};
+use crate::secrets::master::KeyError;
 use crate::secrets::vault::{Vault, VaultError};
 use crate::vitals::Vitals;
 
@@ -32,6 +33,10 @@ const LONGEST_BLIND: Duration = Duration::from_secs(5);
 /// Under this name the node's vitals miss it, and say that the node is too old.
 const NAME: &str = "directory";
 const TOO_OLD: &str = "release";
+const UNOPENED: &str = "secrets";
+/// How often secrets that cannot be opened are tried again, and how many of their providers are named.
+const TRY_AGAIN: Duration = Duration::from_secs(10);
+const TOLD: usize = 5;
 
 impl From<sqlx::Error> for DirectoryError {
     fn from(error: sqlx::Error) -> Self {
@@ -56,6 +61,9 @@ pub struct DirectoryFollower {
     cursors: Vec<LogPosition>,
     /// Providers that changed and are not in the directory yet.
     unpublished: HashSet<ProviderId>,
+    /// Providers that receive or deliver nothing, since a secret of theirs cannot be opened.
+    unopened: BTreeSet<ProviderId>,
+    tried: Instant,
     unjudged: Unjudged,
     vitals: Vitals,
     slugs: HashMap<OrganizationId, String>,
@@ -73,6 +81,8 @@ impl DirectoryFollower {
             vault,
             cursors,
             unpublished: HashSet::new(),
+            unopened: BTreeSet::new(),
+            tried: Instant::now(),
             unjudged: Unjudged::default(),
             vitals: Vitals::default(),
             slugs: HashMap::new(),
@@ -86,13 +96,14 @@ impl DirectoryFollower {
         Self { vitals, ..self }
     }
 
-    /// Reads everything there is, once, and opens every secret.
+    /// Reads everything there is, once, and opens every secret. One that cannot be opened disables its
+    /// provider.
     ///
     /// # Errors
-    /// When the log cannot be read, or a secret not be opened: then the keys are wrong, and the
-    /// server must not start.
+    /// When the log cannot be read, or a master key is missing that this store knows: then the server
+    /// must not start.
     pub async fn load(&mut self) -> Result<(), DirectoryError> {
-        while self.step(OnUnopened::Fail).await? > 0 {}
+        while self.step(OnMissingKey::Fail).await? > 0 {}
         Ok(())
     }
 
@@ -103,7 +114,12 @@ impl DirectoryFollower {
         self.vitals.expect_looks(NAME, LONGEST_BLIND);
         while !stop.is_cancelled() {
             wanted.mark_unchanged();
-            let looked = within(LOOK_LIMIT, self.step(OnUnopened::Disable)).await;
+            if self.tried.elapsed() >= TRY_AGAIN {
+                // A secret that has run out is not needed any more, and somebody may have restored one.
+                self.tried = Instant::now();
+                self.unpublished.extend(&self.unopened);
+            }
+            let looked = within(LOOK_LIMIT, self.step(OnMissingKey::Disable)).await;
             if looked.is_ok() {
                 self.vitals.seen(NAME);
             }
@@ -127,7 +143,7 @@ impl DirectoryFollower {
         self.vitals.expect_no_looks(NAME);
     }
 
-    async fn step(&mut self, on_unopened: OnUnopened) -> Result<usize, DirectoryError> {
+    async fn step(&mut self, on_missing: OnMissingKey) -> Result<usize, DirectoryError> {
         // In the log before it is read, so what is read holds everything up to there.
         let there = self.there();
         let batch = self.reader.after(&self.cursors, Scope::Administrative, BATCH).await?;
@@ -142,7 +158,7 @@ impl DirectoryFollower {
             self.cursors[broken.at.partition.index()].position = broken.at.position;
         }
         while let Some(provider) = self.unpublished.iter().next().copied() {
-            self.publish(provider, on_unopened).await?;
+            self.publish(provider, on_missing).await?;
             self.unpublished.remove(&provider);
         }
         for (cursor, (there, count)) in self.cursors.iter_mut().zip(there.iter().zip(counts)) {
@@ -255,19 +271,49 @@ impl DirectoryFollower {
         }
     }
 
-    async fn publish(&self, id: ProviderId, on_unopened: OnUnopened) -> Result<(), DirectoryError> {
+    async fn publish(&mut self, id: ProviderId, on_missing: OnMissingKey) -> Result<(), DirectoryError> {
         let Some((name, organization, provider)) = self.providers.get(&id) else { return Ok(()) };
         let Some(slug) = self.slugs.get(organization) else { return Ok(()) };
-        let secrets = self.opened(*organization, id, provider.secrets(), on_unopened).await?;
+        let is_judged = !self.unjudged.organizations.contains(organization) && !self.unjudged.providers.contains(&id);
+        let secrets = self.opened(*organization, id, provider.secrets(), on_missing).await?;
         let destination = match provider.destination() {
-            Some(destination) => Some(self.destination(*organization, id, provider, destination, on_unopened).await?),
+            Some(destination) => Some(self.destination(*organization, id, provider, destination, on_missing).await?),
             None => None,
         };
         let connection = ConnectionId::new(id, provider.generation());
         let entry =
             ProviderEntry { id, connection, name: *name, is_active: provider.is_active(), secrets, destination };
+        let is_opened = entry.secrets.is_some() && entry.destination.as_ref().is_none_or(|to| to.secrets.is_some());
+        let is_unopened = provider.is_connected() && is_judged && !is_opened;
         self.directory.put_provider(slug, provider, entry);
+        self.tell(id, is_unopened);
         Ok(())
+    }
+
+    /// Notes whether a provider's secrets can be opened, for who looks after the node.
+    fn tell(&mut self, id: ProviderId, is_unopened: bool) {
+        let has_changed = if is_unopened { self.unopened.insert(id) } else { self.unopened.remove(&id) };
+        if !has_changed {
+            return;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "for a graph")]
+        metrics::gauge!("hookledger_providers_unopened").set(self.unopened.len() as f64);
+        if self.unopened.is_empty() {
+            self.vitals.unwarn(UNOPENED);
+            return;
+        }
+        let ids: Vec<String> = self.unopened.iter().take(TOLD).map(ToString::to_string).collect();
+        let more = if self.unopened.len() > TOLD { ", …" } else { "" };
+        let sentence = format!(
+            "a secret cannot be opened: set new ones for {} ({}{more}); until then nothing is received or delivered there",
+            if self.unopened.len() == 1 {
+                "1 provider".to_owned()
+            } else {
+                format!("{} providers", self.unopened.len())
+            },
+            ids.join(", ")
+        );
+        self.vitals.warn(UNOPENED, sentence);
     }
 
     async fn destination(
@@ -276,13 +322,13 @@ impl DirectoryFollower {
         id: ProviderId,
         provider: &Provider,
         destination: &provider::Destination,
-        on_unopened: OnUnopened,
+        on_missing: OnMissingKey,
     ) -> Result<Arc<Destination>, DirectoryError> {
-        let mut secrets = self.opened(organization, id, provider.outgoing(), on_unopened).await?;
+        let mut secrets = self.opened(organization, id, provider.outgoing(), on_missing).await?;
         let mut headers = HeaderMap::new();
         if let Some(SecretRef { secret_id, secret_version }) = destination.headers {
             let state = SecretState { id: secret_id, expires_at: None };
-            let sealed = self.opened(organization, id, &BTreeMap::from([(secret_version, state)]), on_unopened).await?;
+            let sealed = self.opened(organization, id, &BTreeMap::from([(secret_version, state)]), on_missing).await?;
             match sealed.as_deref() {
                 Some([values]) => headers = header_map(&values.value),
                 // Without its credentials nothing is sent.
@@ -304,7 +350,7 @@ impl DirectoryFollower {
         organization: OrganizationId,
         id: ProviderId,
         secrets: &BTreeMap<u32, SecretState>,
-        on_unopened: OnUnopened,
+        on_missing: OnMissingKey,
     ) -> Result<Option<Vec<SigningSecret>>, DirectoryError> {
         if self.unjudged.organizations.contains(&organization) || self.unjudged.providers.contains(&id) {
             return Ok(None);
@@ -312,9 +358,19 @@ impl DirectoryFollower {
         match self.open(organization, id, secrets).await {
             Ok(secrets) => Ok(Some(secrets)),
             Err(error @ VaultError::Database(_)) => Err(error.into()),
-            Err(error) if on_unopened == OnUnopened::Fail => Err(error.into()),
+            Err(VaultError::Key(KeyError::Missing(key)))
+                if on_missing == OnMissingKey::Fail && self.vault.knows_key(&key).await? =>
+            {
+                Err(VaultError::Key(KeyError::Missing(key)).into())
+            }
             Err(error) => {
-                tracing::error!(%error, provider.id = %id, "a provider's secrets cannot be opened");
+                if !self.unopened.contains(&id) {
+                    let slug = self.slugs.get(&organization);
+                    tracing::error!(
+                        %error, provider.id = %id, organization.slug = slug,
+                        "a provider's secret cannot be opened; set new ones: it receives or delivers nothing until then"
+                    );
+                }
                 Ok(None)
             }
         }
@@ -329,11 +385,16 @@ impl DirectoryFollower {
         let mut opened = Vec::new();
         // Newest first: it is the one that most requests are signed with.
         for (version, secret) in secrets.iter().rev() {
-            // One that was retired lately verifies nothing, but tells why.
-            if secret.expires_at.is_some_and(|at| at + RETIRED_FOR <= chrono::Utc::now()) {
+            // One that was retired lately verifies nothing, but tells why: it is not missed.
+            let now = chrono::Utc::now();
+            if secret.expires_at.is_some_and(|at| at + RETIRED_FOR <= now) {
                 continue;
             }
-            let value = self.vault.open(organization, id, *version, secret.id).await?;
+            let is_retired = secret.expires_at.is_some_and(|at| at <= now);
+            let value = match self.vault.open(organization, id, *version, secret.id).await {
+                Err(VaultError::Key(_) | VaultError::Absent(_)) if is_retired => continue,
+                value => value?,
+            };
             opened.push(SigningSecret { version: *version, value, expires_at: secret.expires_at });
         }
         Ok(opened)
@@ -358,9 +419,9 @@ struct Unjudged {
     providers: HashSet<ProviderId>,
 }
 
-/// What to do about a secret that cannot be opened.
+/// What to do about a secret whose master key this store knows, and this node does not have.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum OnUnopened {
+enum OnMissingKey {
     Fail,
     Disable,
 }

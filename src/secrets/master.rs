@@ -98,13 +98,22 @@ impl KeyRing {
     /// # Errors
     /// When the operating system gives no random bytes.
     pub fn seal(&self, organization: OrganizationId, context: &str, plain: &[u8]) -> Result<Sealed, KeyError> {
-        let (id, key) = self.first();
-        let nonce: [u8; 12] = random_bytes()?;
-        let aad = associated_data(id, organization, context);
-        let ciphertext = cipher(key, organization)
-            .encrypt(Nonce::from_slice(&nonce), Payload { msg: plain, aad: aad.as_bytes() })
-            .map_err(|_| KeyError::Random)?;
-        Ok(Sealed { key_id: id.to_owned(), nonce: nonce.to_vec(), ciphertext })
+        seal(self.first(), organization, context, plain)
+    }
+
+    /// Like [`KeyRing::seal`], under the key of that id.
+    ///
+    /// # Errors
+    /// When the key is not there, or the operating system gives no random bytes.
+    pub fn seal_under(
+        &self,
+        id: &str,
+        organization: OrganizationId,
+        context: &str,
+        plain: &[u8],
+    ) -> Result<Sealed, KeyError> {
+        let key = self.get(id).ok_or_else(|| KeyError::Missing(id.to_owned()))?;
+        seal((id, key), organization, context, plain)
     }
 
     /// Decrypts what [`KeyRing::seal`] made in the same context.
@@ -126,6 +135,20 @@ impl KeyRing {
             .map(SecretSlice::from)
             .map_err(|_| wrong())
     }
+}
+
+fn seal(
+    (id, key): (&str, &[u8; KEY_BYTES]),
+    organization: OrganizationId,
+    context: &str,
+    plain: &[u8],
+) -> Result<Sealed, KeyError> {
+    let nonce: [u8; 12] = random_bytes()?;
+    let aad = associated_data(id, organization, context);
+    let ciphertext = cipher(key, organization)
+        .encrypt(Nonce::from_slice(&nonce), Payload { msg: plain, aad: aad.as_bytes() })
+        .map_err(|_| KeyError::Random)?;
+    Ok(Sealed { key_id: id.to_owned(), nonce: nonce.to_vec(), ciphertext })
 }
 
 fn associated_data(key_id: &str, organization: OrganizationId, context: &str) -> String {

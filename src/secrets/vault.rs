@@ -22,6 +22,11 @@ pub enum VaultError {
     Absent(SecretId),
 }
 
+/// What the row of each master key says, and its context.
+const KEY_CHECK: &str = "master-key-check";
+/// Secrets that are tried to prove a key which has no row yet.
+const OLDEST: i64 = 1_000;
+
 /// Seals and opens secrets.
 #[derive(Clone, Debug)]
 pub struct Vault {
@@ -33,6 +38,89 @@ impl Vault {
     #[must_use]
     pub fn new(pool: PgPool, keys: KeyRing) -> Self {
         Self { pool, keys: Arc::new(keys) }
+    }
+
+    /// Shows that each configured key is the one that this store knows under its id. Of one that it does not
+    /// know yet: that something opens which was sealed under that id, if anything was.
+    ///
+    /// # Errors
+    /// [`KeyError::Wrong`] when a key is another one.
+    pub async fn prove_keys(&self) -> Result<(), VaultError> {
+        for (id, _) in self.keys.keys() {
+            if !self.is_proven(id).await? && !self.opens_what_it_sealed(id).await? {
+                return Err(KeyError::Wrong(id.to_owned()).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// From now on this store knows each configured key. Only once what the platform itself sealed was
+    /// opened: a key that was configured by mistake is not kept.
+    ///
+    /// # Errors
+    /// [`KeyError::Wrong`] when another node came first, with another key.
+    pub async fn remember_keys(&self) -> Result<(), VaultError> {
+        for (id, _) in self.keys.keys() {
+            let Sealed { key_id, nonce, ciphertext } =
+                self.keys.seal_under(id, OrganizationId::PLATFORM, KEY_CHECK, KEY_CHECK.as_bytes())?;
+            let insert = "insert into master_key_checks (key_id, nonce, ciphertext) values ($1, $2, $3)
+                          on conflict do nothing";
+            sqlx::query(insert).bind(key_id).bind(nonce).bind(ciphertext).execute(&self.pool).await?;
+            self.is_proven(id).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether this store knows a master key under that id, configured here or not.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn knows_key(&self, id: &str) -> Result<bool, sqlx::Error> {
+        let known = "select exists (select from master_key_checks where key_id = $1)";
+        sqlx::query_scalar(known).bind(id).fetch_one(&self.pool).await
+    }
+
+    async fn is_proven(&self, id: &str) -> Result<bool, VaultError> {
+        let row: Option<(Vec<u8>, Vec<u8>)> =
+            sqlx::query_as("select nonce, ciphertext from master_key_checks where key_id = $1")
+                .bind(id)
+                .fetch_optional(&self.pool)
+                .await?;
+        let Some((nonce, ciphertext)) = row else { return Ok(false) };
+        let sealed = Sealed { key_id: id.to_owned(), nonce, ciphertext };
+        self.keys.open(OrganizationId::PLATFORM, KEY_CHECK, &sealed)?;
+        Ok(true)
+    }
+
+    /// Of stores that are older than the proofs: whether any of the oldest secrets under that id opens, or
+    /// there are none.
+    async fn opens_what_it_sealed(&self, id: &str) -> Result<bool, VaultError> {
+        let sealed = |nonce, ciphertext| Sealed { key_id: id.to_owned(), nonce, ciphertext };
+        let platform: Vec<(String, Vec<u8>, Vec<u8>)> =
+            sqlx::query_as("select name, nonce, ciphertext from platform_secrets where key_id = $1 limit $2")
+                .bind(id)
+                .bind(OLDEST)
+                .fetch_all(&self.pool)
+                .await?;
+        let providers: Vec<(Uuid, Uuid, i32, Vec<u8>, Vec<u8>)> = sqlx::query_as(
+            "select organization_id, provider_id, version, nonce, ciphertext from provider_secrets
+             where key_id = $1 order by created_at limit $2",
+        )
+        .bind(id)
+        .bind(OLDEST)
+        .fetch_all(&self.pool)
+        .await?;
+        let is_empty = platform.is_empty() && providers.is_empty();
+        let mut opened = platform
+            .into_iter()
+            .map(|(name, nonce, text)| (OrganizationId::PLATFORM, name, sealed(nonce, text)))
+            .chain(providers.into_iter().map(|(organization, provider, version, nonce, text)| {
+                let context = context(ProviderId::new(provider), version.cast_unsigned());
+                (OrganizationId::new(organization), context, sealed(nonce, text))
+            }));
+        let opens =
+            opened.any(|(organization, context, sealed)| self.keys.open(organization, &context, &sealed).is_ok());
+        Ok(is_empty || opens)
     }
 
     /// Stores a provider's signing secret under a fresh id.

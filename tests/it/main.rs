@@ -38,6 +38,7 @@ mod limits;
 mod log;
 mod mail;
 mod mailbox;
+mod master_keys;
 mod monthly_limit;
 mod outages;
 mod patience;

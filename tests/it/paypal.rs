@@ -329,3 +329,44 @@ async fn what_waits_for_a_file_is_verified_when_it_is_there_and_refused_after_th
     assert_eq!((&refused["signatureValid"], &refused["rejection"]), (&json!(false), &json!("signature_invalid")));
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_is_not_refused_while_its_secret_cannot_be_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let authority = Authority::new("test");
+    let app = app_with_certificates(&authority, directory.path()).await;
+    let admin = app.super_admin().await;
+    let acme = app.organization(&admin, "acme", &[]).await;
+    let provider = admin.connect(&acme, "PAYPAL", PAYPAL_WEBHOOK_ID).await;
+    let body = event("WH-1");
+    let headers = Sender::Paypal.genuine("t-1", Utc::now(), body.as_bytes());
+    let (status, answer) = post(&app, with(headers, "paypal-cert-url", &paypal_certificate("later")), body).await;
+    assert_eq!((status, &answer["status"]), (200, &json!("pending")), "{answer}");
+
+    let superuser = app.database.superuser().await;
+    let mut tampering = superuser.acquire().await.unwrap();
+    let mut flip = async || {
+        for sql in [
+            "set session_replication_role = replica",
+            "update provider_secrets set ciphertext = set_byte(ciphertext, 0, 255 - get_byte(ciphertext, 0))",
+        ] {
+            sqlx::query(sql).execute(&mut *tampering).await.unwrap();
+        }
+    };
+    flip().await;
+    // It is read again when the provider changes.
+    let switch =
+        "mutation($id: ID!, $on: Boolean!) { setProviderActive(input: {id: $id, isActive: $on}) { provider { id } } }";
+    for on in [false, true] {
+        admin.data(switch, json!({ "id": provider, "on": on })).await;
+    }
+    let readyz = async || app.client.get(format!("{}/readyz", app.url)).send().await.unwrap().text().await.unwrap();
+    crate::patience::until("nobody is told", async || readyz().await.contains("cannot be opened")).await;
+    std::fs::write(directory.path().join("later.pem"), authority.leaf(PAYPAL_LEAF, NAME, -1..30)).unwrap();
+    // The verifier looks every 5 s: with the certificate at hand and no secret, it decides nothing.
+    tokio::time::sleep(std::time::Duration::from_secs(7)).await;
+    flip().await;
+    admin.webhooks_until("acme", "status", |nodes| nodes.len() == 1 && nodes[0]["status"] == "SUCCESS").await;
+    assert!(!readyz().await.contains("cannot be opened"));
+    app.stop().await;
+}

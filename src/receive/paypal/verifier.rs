@@ -77,6 +77,8 @@ pub struct Verifier {
 enum Outcome {
     Done,
     Needs(CertificateUrl),
+    /// For the provider's secret.
+    Waits,
 }
 
 impl Verifier {
@@ -115,7 +117,7 @@ impl Verifier {
         let mut needed = self.receiver.unverified.wanted();
         for recorded in &waiting {
             match self.verify(recorded).await {
-                Ok(Outcome::Done) => {}
+                Ok(Outcome::Done | Outcome::Waits) => {}
                 Ok(Outcome::Needs(url)) => drop(needed.insert(url)),
                 Err(error) => {
                     tracing::warn!(%error, webhook.id = %recorded.aggregate_id, "a webhook cannot be verified now");
@@ -227,7 +229,8 @@ impl Verifier {
             let refusal = refuse(RejectionReason::ProviderDisabled, "the provider was deleted meanwhile");
             return self.fail(&waiting, refusal).await;
         }
-        let secrets = endpoint.provider.secrets.as_deref().unwrap_or_default();
+        // Without its secret nothing can be verified, and nothing be refused.
+        let Some(secrets) = endpoint.provider.secrets.as_deref() else { return Ok(Outcome::Waits) };
         // As of its receipt: it did not become stale by waiting for us.
         let at = recorded.recorded_at;
         let verdict = verify(receipt.provider, request, secrets, &self.receiver.trust(), at);
