@@ -189,7 +189,8 @@ impl Core {
 
     fn remove_what_is_old(&self, period: chrono::Duration) {
         self.follow(Box::new(Eraser::new(self.followers.clone())));
-        let sweep = Sweep::new(self.pool.clone(), self.log.clone(), self.heads.clone(), self.leases.clone(), period);
+        let sweep = Sweep::new(self.pool.clone(), self.log.clone(), self.heads.clone(), self.leases.clone(), period)
+            .watched(self.vitals.clone());
         self.spawn("retention", sweep.run(self.stop.clone()));
     }
 
@@ -197,7 +198,8 @@ impl Core {
     fn watch(&self) -> Changes {
         let changes = Changes::default();
         let (reader, checkpoints, heads) = (self.reader.clone(), self.checkpoints.clone(), self.heads.clone());
-        let watcher = Watcher::new(changes.clone(), reader, checkpoints, heads, self.tenants.clone());
+        let watcher = Watcher::new(changes.clone(), reader, checkpoints, heads, self.tenants.clone())
+            .watched(self.vitals.clone());
         self.spawn("watcher", watcher.run(self.stop.clone()));
         changes
     }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::follow::{Checkpoints, within};
 use crate::log::{Heads, LogPosition, ReadError, Reader, Scope, Touched};
 use crate::store::Tenants;
+use crate::vitals::Vitals;
 
 /// Changes that wait for a slow watcher; then it misses some, and is told so.
 const WAITING: usize = 512;
@@ -25,6 +26,9 @@ const IDLE: Duration = Duration::from_secs(1);
 const BACKOFF: Duration = Duration::from_secs(1);
 /// How long a step may take.
 const STEP_LIMIT: Duration = Duration::from_secs(15);
+/// Under this name the node's vitals miss it, and how long ago the last good look may be while somebody watches.
+const NAME: &str = "watcher";
+const LONGEST_BLIND: Duration = Duration::from_secs(30);
 /// The read model that is watched.
 const MODEL: &str = "webhook_logs";
 
@@ -81,27 +85,41 @@ pub struct Watcher {
     tenants: Tenants,
     /// Up to where each watched partition was told.
     told: BTreeMap<Partition, i64>,
+    vitals: Vitals,
 }
 
 impl Watcher {
     #[must_use]
     pub fn new(changes: Changes, reader: Reader, checkpoints: Checkpoints, heads: Heads, tenants: Tenants) -> Self {
-        Self { changes, reader, checkpoints, heads, tenants, told: BTreeMap::new() }
+        Self { changes, reader, checkpoints, heads, tenants, told: BTreeMap::new(), vitals: Vitals::default() }
+    }
+
+    /// Told there when changes cannot be read.
+    #[must_use]
+    pub fn watched(self, vitals: Vitals) -> Self {
+        Self { vitals, ..self }
     }
 
     /// Runs until stopped.
     pub async fn run(mut self, stop: CancellationToken) {
-        let changes = self.changes.clone();
+        let (changes, vitals) = (self.changes.clone(), self.vitals.clone());
         let work = async {
             let mut wake = self.heads.wake(Scope::All);
+            self.vitals.expect_looks(NAME, LONGEST_BLIND);
             loop {
                 let watched = changes.watched();
                 if watched.is_empty() {
                     self.told.clear();
+                    self.vitals.expect_no_looks(NAME);
                     changes.somebody.notified().await;
+                    self.vitals.expect_looks(NAME, LONGEST_BLIND);
                     continue;
                 }
-                match within(STEP_LIMIT, self.step(&watched)).await {
+                let stepped = within(STEP_LIMIT, self.step(&watched)).await;
+                if stepped.is_ok() {
+                    self.vitals.seen(NAME);
+                }
+                match stepped {
                     Ok(true) => tokio::time::sleep(STEP).await,
                     Ok(false) => tokio::select! {
                         () = wake.wait(IDLE) => {}
@@ -115,6 +133,7 @@ impl Watcher {
             }
         };
         stop.run_until_cancelled(work).await;
+        vitals.expect_no_looks(NAME);
     }
 
     /// Tells what the read model took in since the last step; whether more is on its way.

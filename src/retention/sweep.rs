@@ -16,6 +16,7 @@ use crate::log::{
     AppendError, Heads, Log, NewEvent, Positions, Removable, Sequence, Unit, positions_at, removable, retried_after,
 };
 use crate::sandbox;
+use crate::vitals::Vitals;
 
 /// Under this name the lease is kept.
 const LEASE: &str = "retention_sweep";
@@ -53,6 +54,7 @@ pub struct Sweep {
     heads: Heads,
     checkpoints: Checkpoints,
     leases: Leases,
+    vitals: Vitals,
     period: chrono::Duration,
 }
 
@@ -68,7 +70,21 @@ impl Sweep {
     /// Bodies are kept for `period`.
     #[must_use]
     pub fn new(pool: PgPool, log: Log, heads: Heads, leases: Leases, period: chrono::Duration) -> Self {
-        Self { checkpoints: Checkpoints::new(pool.clone()), pool, log, heads, leases, period }
+        Self {
+            checkpoints: Checkpoints::new(pool.clone()),
+            pool,
+            log,
+            heads,
+            leases,
+            vitals: Vitals::default(),
+            period,
+        }
+    }
+
+    /// Told there when old bodies stay.
+    #[must_use]
+    pub fn watched(self, vitals: Vitals) -> Self {
+        Self { vitals, ..self }
     }
 
     /// Sweeps until stopped, whenever the lease can be had. Who comes second appends in vain, so the lease
@@ -80,6 +96,7 @@ impl Sweep {
                 () = lease.lost() => {}
                 () = stop.cancelled() => {}
             }
+            self.vitals.expect_no_looks(LEASE);
             lease.release().await;
         }
     }
@@ -88,10 +105,12 @@ impl Sweep {
         let often = Self::rest(self.period.min(SANDBOX_PERIOD)).to_std().unwrap_or_default();
         let mut interval = tokio::time::interval(often.clamp(*EVERY.start(), *EVERY.end()));
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Two sweeps in a row may fail.
+        self.vitals.expect_looks(LEASE, 2 * (interval.period() + SWEEP_LIMIT));
         loop {
             interval.tick().await;
             match tokio::time::timeout(SWEEP_LIMIT, self.sweep(lease)).await {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => self.vitals.seen(LEASE),
                 Ok(Err(error)) => tracing::warn!(%error, "old bodies cannot be removed; trying again later"),
                 Err(_) => tracing::warn!("looking for old bodies took too long; trying again later"),
             }
