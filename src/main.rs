@@ -65,7 +65,7 @@ enum Command {
     },
     /// Makes sample data, once, and prints a curl command that sends a webhook.
     SeedDemo(StoreSettings),
-    /// Prints a link with which a user signs in.
+    /// Prints a link with which a user signs in, or who was invited joins.
     SignInLink(SignInLink),
     /// Prints the public keys that verify the ledger's checkpoints; needs the master keys, and no store.
     LedgerKey(LedgerKey),
@@ -91,8 +91,11 @@ struct LedgerKey {
 
 #[derive(Args)]
 struct SignInLink {
-    /// Address of the user.
+    /// Address of the user, or of who was invited.
     email: String,
+    /// Slug of the organization whose invitation it is, where several invited the address.
+    #[arg(long, value_name = "SLUG")]
+    organization: Option<String>,
     #[command(flatten)]
     store: StoreSettings,
 }
@@ -123,9 +126,10 @@ fn main() -> anyhow::Result<ExitCode> {
             Ok(())
         }
         Command::SeedDemo(settings) => with_store(&settings, None, async |store, _| seed_demo(&store, &settings).await),
-        Command::SignInLink(SignInLink { email, store }) => with_store(&store, None, async |at, _| {
+        Command::SignInLink(SignInLink { email, organization, store }) => with_store(&store, None, async |at, _| {
             let core = Core::start(&at, &store).await?;
-            let link = core.sign_in_link(&store, &email).await;
+            let organization = organization.as_deref().map(OrganizationId::from_slug);
+            let link = core.sign_in_link_by(&store, &email, organization).await;
             core.stop().await;
             println!("{}", link?.url);
             Ok(())

@@ -296,16 +296,30 @@ impl Core {
         }
     }
 
-    /// A new sign-in link for the user of an address.
+    /// A new sign-in link for the user of an address, or for who was invited and has not joined.
     ///
     /// # Errors
-    /// [`IdentityError::NoSuchUser`] when there is none.
+    /// [`IdentityError::NoSuchUser`] when there is neither, [`IdentityError::SeveralInvitations`] when
+    /// several organizations invited the address.
     pub async fn sign_in_link(
         &self,
         settings: &StoreSettings,
         email: &str,
     ) -> Result<crate::identity::SignInLink, NodeError> {
-        let user = self.accounts.find(email).await?;
+        self.sign_in_link_by(settings, email, None).await
+    }
+
+    /// Like [`Self::sign_in_link`]; of several invitations, that of this organization.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn sign_in_link_by(
+        &self,
+        settings: &StoreSettings,
+        email: &str,
+        organization: Option<OrganizationId>,
+    ) -> Result<crate::identity::SignInLink, NodeError> {
+        let user = self.accounts.find_or_invited(email, organization).await?;
         let organization = OrganizationId::new(user.organization_id);
         let user = hookledger_aggregates::UserId::new(user.id);
         Ok(self.links(settings).create(organization, user, Utc::now()).await?)

@@ -113,6 +113,7 @@ pub(super) fn identity(error: IdentityError) -> Error {
             UserError::AlreadyRegistered | UserError::Deactivated | UserError::Active | UserError::Erased,
         )
         | IdentityError::Team(TeamError::LastAdmin)
+        | IdentityError::SeveralInvitations(_)
         | IdentityError::Busy => Code::Conflict,
         IdentityError::Append(AppendError::Overloaded | AppendError::OverLimit(_)) => Code::Unavailable,
         IdentityError::Unavailable(_) => return away(error),

@@ -7,7 +7,7 @@ use hookledger_aggregates::event::Stored;
 use hookledger_aggregates::team::{Team, TeamCommand};
 use hookledger_aggregates::user::{Role, User, UserCommand};
 use hookledger_aggregates::{EmailClaimId, Metadata, OrganizationId, UserId};
-use hookledger_projections::users;
+use hookledger_projections::{organizations, users};
 use lettre::Address;
 use secrecy::{ExposeSecret as _, SecretSlice};
 use sha2::Sha256;
@@ -23,6 +23,8 @@ use crate::secrets::vault::{Vault, VaultError};
 const CLAIM_KEY: &str = "email-claims";
 /// How often a change is decided again after another one came first.
 const TRIES: usize = 8;
+/// Open invitations of one address that are looked at.
+const INVITATIONS: i64 = 100;
 
 /// On whose authority a user is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,13 +212,29 @@ impl Accounts {
         Err(IdentityError::Busy)
     }
 
-    /// The active user of an address.
+    /// The active user of an address, or else who an organization invited under it and who has not joined:
+    /// for operators, who let people in where no mail is sent.
     ///
     /// # Errors
-    /// [`IdentityError::NoSuchUser`] when there is none.
-    pub async fn find(&self, email: &str) -> Result<users::User, IdentityError> {
-        let user = users::find_by_claim(&self.pool, self.claim(email)?).await?;
-        user.filter(users::User::may_sign_in).ok_or(IdentityError::NoSuchUser)
+    /// [`IdentityError::NoSuchUser`] when there is neither; [`IdentityError::SeveralInvitations`] when it has
+    /// to be said whose.
+    pub async fn find_or_invited(&self, email: &str, by: Option<OrganizationId>) -> Result<users::User, IdentityError> {
+        let claim = self.claim(email)?;
+        // A user who was deactivated is not let in by an invitation: the address is theirs.
+        if let Some(user) = users::find_by_claim(&self.pool, claim).await? {
+            return Some(user).filter(users::User::may_sign_in).ok_or(IdentityError::NoSuchUser);
+        }
+        let mut invited = users::invitations(&self.pool, claim, INVITATIONS).await?;
+        invited.retain(|user| by.is_none_or(|by| by.uuid() == user.organization_id));
+        if invited.len() > 1 {
+            let mut slugs = Vec::new();
+            for user in &invited {
+                let organization = OrganizationId::new(user.organization_id);
+                slugs.extend(organizations::find(&self.pool, organization).await?.map(|inviting| inviting.slug));
+            }
+            return Err(IdentityError::SeveralInvitations(slugs.join(", ")));
+        }
+        invited.pop().ok_or(IdentityError::NoSuchUser)
     }
 
     /// Adds the taking of a claim to a unit.

@@ -15,8 +15,10 @@ pub enum IdentityError {
     AddressTaken,
     #[error("this address is a user of the organization already")]
     AlreadyHere,
-    #[error("there is no active user with this address")]
+    #[error("there is no active user with this address, and no open invitation of it")]
     NoSuchUser,
+    #[error("several organizations invited this address; choose one of them with --organization: {0}")]
+    SeveralInvitations(String),
     #[error(transparent)]
     User(#[from] UserError),
     #[error(transparent)]

@@ -1,7 +1,10 @@
 //! People: links by mail that tell strangers nothing, invitations, roles, and the last admin.
 
+use std::process::Command;
+
 use hookledger_aggregates::user::Role;
 use reqwest::StatusCode;
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use sqlx::Executor as _;
 
@@ -403,4 +406,50 @@ async fn of_many_at_once_one_invitation_is_made_and_one_organization_is_joined()
     assert_eq!(joined, 1);
     app.stop().await;
     other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_without_mail_lets_in_who_was_invited() {
+    let app = TestApp::start().await;
+    let admin = app.super_admin().await;
+    for slug in ["acme", "other"] {
+        let id = app.organization(&admin, slug, &[]).await;
+        for email in ["ada@example.org", "gone@example.org"] {
+            admin.data(INVITE, json!({ "id": id, "email": email, "role": "MEMBER" })).await;
+        }
+    }
+    let print = |arguments: &[&str]| {
+        let mut command = Command::new(crate::process::BINARY);
+        let store = &app.settings.store;
+        command.arg("sign-in-link").args(arguments).env("DATABASE_URL", &app.database.url);
+        command.env("HOOKLEDGER_MASTER_KEYS", store.master_keys.as_ref().unwrap().expose_secret());
+        let output = command.output().unwrap();
+        let printed = String::from_utf8(if output.status.success() { output.stdout } else { output.stderr }).unwrap();
+        (output.status.success(), printed)
+    };
+    let (done, refusal) = print(&["ada@example.org"]);
+    assert!(!done && refusal.contains("acme") && refusal.contains("other"), "{refusal}");
+    assert!(!print(&["ada@example.org", "--organization", "nobody"]).0);
+    let (done, link) = print(&["Ada@Example.org", "--organization", "acme"]);
+    assert!(done, "{link}");
+    app.sign_in(link.trim()).await;
+    let joined_at = async |slug: &str, email: &str| {
+        let all = users(&admin, slug).await;
+        all.into_iter().find(|user| user["email"] == email).unwrap()["joinedAt"].take()
+    };
+    assert!(joined_at("acme", "ada@example.org").await.is_string());
+    // From then on it is an ordinary sign-in link, and the other invitation lets nobody in.
+    let (done, link) = print(&["ada@example.org", "--organization", "other"]);
+    assert!(done, "{link}");
+    app.sign_in(link.trim()).await;
+    assert_eq!(joined_at("other", "ada@example.org").await, Value::Null);
+
+    // A user who was deactivated is not let in by an invitation from elsewhere.
+    let (done, link) = print(&["gone@example.org", "--organization", "acme"]);
+    assert!(done, "{link}");
+    let gone = app.sign_in(link.trim()).await;
+    admin.data(SET_ACTIVE, json!({ "id": my_id(&gone).await, "on": false })).await;
+    let (done, refusal) = print(&["gone@example.org"]);
+    assert!(!done && refusal.contains("no active user"), "{refusal}");
+    app.stop().await;
 }
