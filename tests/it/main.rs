@@ -22,6 +22,7 @@ mod contract;
 mod deliveries;
 mod demo;
 mod directory;
+mod docs;
 mod duplicates;
 mod edge;
 mod embedded;
