@@ -92,11 +92,18 @@ pub enum Hold {
     ProviderDeleted,
     ProviderDisabled,
     OrganizationDisabled,
+    /// A secret of it cannot be opened, or this release does not understand what the log says of it.
+    SecretUnreadable,
 }
 
 impl Hold {
-    pub const ALL: [Self; 4] =
-        [Self::DestinationRemoved, Self::ProviderDeleted, Self::ProviderDisabled, Self::OrganizationDisabled];
+    pub const ALL: [Self; 5] = [
+        Self::DestinationRemoved,
+        Self::ProviderDeleted,
+        Self::ProviderDisabled,
+        Self::OrganizationDisabled,
+        Self::SecretUnreadable,
+    ];
 
     /// Its name in tables.
     #[must_use]
@@ -106,6 +113,7 @@ impl Hold {
             Self::ProviderDeleted => "provider_deleted",
             Self::ProviderDisabled => "provider_disabled",
             Self::OrganizationDisabled => "organization_disabled",
+            Self::SecretUnreadable => "secret_unreadable",
         }
     }
 }
@@ -185,6 +193,7 @@ impl Directory {
             _ if disabled.contains(&sender.organization) => Standing::Held(Hold::OrganizationDisabled),
             _ if !sender.is_active => Standing::Held(Hold::ProviderDisabled),
             None => Standing::Held(Hold::DestinationRemoved),
+            Some(destination) if destination.secrets.is_none() => Standing::Held(Hold::SecretUnreadable),
             Some(destination) => Standing::Ready(Arc::clone(destination)),
         }
     }

@@ -60,6 +60,8 @@ pub enum WebhookWait {
     ProviderDisabled,
     /// The organization is disabled. Enable it to deliver the webhook.
     OrganizationDisabled,
+    /// A secret of the provider cannot be opened. Set new ones to deliver the webhook.
+    SecretUnreadable,
     /// The destination takes no more attempts at the same time.
     Concurrency,
     /// The destination stopped answering. It is tried again with one attempt at a time.
@@ -73,6 +75,7 @@ impl From<deliver::Wait> for WebhookWait {
             deliver::Wait::Held(Hold::ProviderDeleted) => Self::ProviderDeleted,
             deliver::Wait::Held(Hold::ProviderDisabled) => Self::ProviderDisabled,
             deliver::Wait::Held(Hold::OrganizationDisabled) => Self::OrganizationDisabled,
+            deliver::Wait::Held(Hold::SecretUnreadable) => Self::SecretUnreadable,
             deliver::Wait::Busy(deliver::BusyReason::Concurrency) => Self::Concurrency,
             deliver::Wait::Busy(deliver::BusyReason::CircuitOpen) => Self::CircuitOpen,
         }

@@ -11,7 +11,9 @@ use serde_json::json;
 use sqlx::Executor as _;
 
 use crate::app::{Database, GITHUB_SECRET, TestApp};
-use crate::patience::PATIENCE;
+use crate::deliveries::{forwarding, quick};
+use crate::patience::{PATIENCE, until};
+use crate::sink::Sink;
 
 async fn answer(app: &TestApp, slug: &str, id: &str) -> u16 {
     app.github(slug, id, "{}").once().await.unwrap().status().as_u16()
@@ -121,5 +123,40 @@ async fn a_node_without_the_key_of_a_providers_secret_does_not_start() {
     let loaded = hookledger::directory::DirectoryFollower::new(directory, reader, heads, vault).load().await;
     assert!(loaded.is_err_and(|error| error.to_string().contains("k2")));
     core.stop().await;
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deliveries_are_held_while_their_secret_cannot_be_opened() {
+    let app = TestApp::with(quick).await;
+    let (admin, sink) = (app.super_admin().await, Sink::start().await);
+    let (provider, _) = forwarding(&admin, "acme", &sink.url("/ok")).await;
+    let pool = app.database.superuser().await;
+    let mut tampering = pool.acquire().await.unwrap();
+    let mut flip = async || {
+        for sql in [
+            "set session_replication_role = replica",
+            // The one that signs, and not the one that verifies.
+            "update provider_secrets s set ciphertext = set_byte(ciphertext, 0, 255 - get_byte(ciphertext, 0))
+             where created_at = (select max(created_at) from provider_secrets)",
+        ] {
+            tampering.execute(sql).await.unwrap();
+        }
+    };
+    flip().await;
+    // Secrets are read again when their provider changes.
+    let switch =
+        "mutation($id: ID!, $on: Boolean!) { setProviderActive(input: {id: $id, isActive: $on}) { provider { id } } }";
+    for on in [false, true] {
+        admin.data(switch, json!({ "id": provider, "on": on })).await;
+    }
+    until("nobody is told", async || readyz(&app).await.1.contains("cannot be opened")).await;
+    assert_eq!(answer(&app, "acme", "d-1").await, 200);
+    let fields = "status waitsFor attempts { attemptNumber succeeded }";
+    admin.webhooks_until("acme", fields, |nodes| nodes.len() == 1 && nodes[0]["waitsFor"] == "SECRET_UNREADABLE").await;
+    assert!(sink.at("/ok").is_empty());
+    flip().await;
+    let nodes = admin.webhooks_until("acme", fields, |nodes| nodes[0]["status"] == "SUCCESS").await;
+    assert_eq!(nodes[0]["attempts"], json!([{ "attemptNumber": 1, "succeeded": true }]));
     app.stop().await;
 }
