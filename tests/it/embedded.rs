@@ -35,7 +35,7 @@ async fn the_owner_of_the_embedded_store_can_give_itself_nothing() {
             format!("alter role {OWNER} createrole"),
             format!("grant pg_execute_server_program to {OWNER}, hookledger_worker"),
             format!("grant hookledger_worker to {OWNER} with admin option"),
-            format!("grant {OWNER} to hookledger_runtime"),
+            "grant pg_read_all_data to hookledger_runtime".to_owned(),
         ] {
             superuser.execute(damage.as_str()).await.unwrap();
         }
