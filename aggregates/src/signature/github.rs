@@ -9,22 +9,26 @@
 //! payloads under it (<https://github.com/github/docs/issues/32822>). So `X-GitHub-Hook-ID` belongs to the
 //! identity. A redelivery repeats both.
 
-use super::{Active, Claims, Refusal, Unverified, header_bytes, header_label, hex32, required, signature_label};
+use super::{Active, Claims, Refusal, Spellings, Unverified, hex32};
 use crate::webhook::SignatureMatch;
 
-const SIGNATURE: &str = "x-hub-signature-256";
+const SIGNATURE: Spellings = Spellings(&["x-hub-signature-256"]);
+const DELIVERY: Spellings = Spellings(&["x-github-delivery"]);
+const HOOK: Spellings = Spellings(&["x-github-hook-id"]);
+const EVENT: Spellings = Spellings(&["x-github-event"]);
 
 pub(super) fn claims(request: Unverified<'_>) -> Claims {
     Claims {
-        event_id: header_bytes(request.headers, "x-github-delivery"),
-        subscription: header_bytes(request.headers, "x-github-hook-id"),
-        event_type: header_label(request.headers, "x-github-event"),
-        signature: signature_label(request.headers, SIGNATURE),
+        event_id: DELIVERY.bytes(request.headers),
+        subscription: HOOK.bytes(request.headers),
+        event_type: EVENT.label(request.headers),
+        signature: SIGNATURE.signature_label(request.headers),
     }
 }
 
 pub(super) fn verify(request: Unverified<'_>, active: Active<'_>) -> Result<SignatureMatch, Refusal> {
-    let signature = required(request.headers, SIGNATURE)?
+    let signature = SIGNATURE
+        .required(request.headers)?
         .strip_prefix("sha256=")
         .and_then(hex32)
         .ok_or_else(|| Refusal::invalid("X-Hub-Signature-256 is not sha256= and 64 hex digits"))?;

@@ -15,7 +15,7 @@ mod stripe;
 
 use chrono::{DateTime, Duration, Utc};
 use hmac::{Hmac, Mac};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use secrecy::{ExposeSecret, SecretSlice};
 use sha2::Sha256;
 
@@ -275,31 +275,56 @@ fn hmac_matches(key: &[u8], parts: &[&[u8]], signatures: &[[u8; 32]]) -> bool {
     signatures.iter().any(|signature| mac.clone().verify_slice(signature).is_ok())
 }
 
-/// The one header of that name. Several could each be read by somebody else.
-fn single<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>, Refusal> {
-    let mut values = headers.get_all(name).iter();
-    let Some(first) = values.next() else { return Ok(None) };
-    if values.next().is_some() {
-        return Err(Refusal::invalid(&format!("the header {name} is there more than once")));
+/// A header's names: its own first, then other spellings that senders use.
+#[derive(Clone, Copy, Debug)]
+struct Spellings(&'static [&'static str]);
+
+impl Spellings {
+    /// The value under any of the names.
+    fn first(self, headers: &HeaderMap) -> Option<&HeaderValue> {
+        self.0.iter().find_map(|name| headers.get(*name)).filter(|value| !value.is_empty())
     }
-    let text = first.to_str().map_err(|_| Refusal::invalid(&format!("the header {name} is not ASCII text")))?;
-    Ok(Some(text.trim()))
-}
 
-fn required<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, Refusal> {
-    single(headers, name)?.filter(|value| !value.is_empty()).ok_or_else(|| Refusal::missing(name))
-}
+    /// The one value. Several that differ could each be read by somebody else.
+    fn single(self, headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
+        let mut found: Option<(&'static str, &HeaderValue)> = None;
+        for &name in self.0 {
+            let mut values = headers.get_all(name).iter();
+            let Some(value) = values.next() else { continue };
+            if values.next().is_some() {
+                return Err(Refusal::invalid(&format!("the header {name} is there more than once")));
+            }
+            match found {
+                None => found = Some((name, value)),
+                Some((_, same)) if same == value => {}
+                Some((other, _)) => {
+                    return Err(Refusal::invalid(&format!("the headers {other} and {name} hold different values")));
+                }
+            }
+        }
+        let Some((name, value)) = found else { return Ok(None) };
+        let text = value.to_str().map_err(|_| Refusal::invalid(&format!("the header {name} is not ASCII text")))?;
+        Ok(Some(text.trim()))
+    }
 
-fn header_bytes(headers: &HeaderMap, name: &str) -> Option<Vec<u8>> {
-    headers.get(name).map(|value| value.as_bytes().to_vec()).filter(|value| !value.is_empty())
-}
+    fn required(self, headers: &HeaderMap) -> Result<&str, Refusal> {
+        let missing = || Refusal::missing(self.0.first().copied().unwrap_or_default());
+        self.single(headers)?.filter(|value| !value.is_empty()).ok_or_else(missing)
+    }
 
-fn header_label(headers: &HeaderMap, name: &str) -> Option<Label> {
-    headers.get(name).filter(|value| !value.is_empty()).map(|value| Label::from_bytes(value.as_bytes()))
-}
+    fn bytes(self, headers: &HeaderMap) -> Option<Vec<u8>> {
+        self.first(headers).map(|value| value.as_bytes().to_vec())
+    }
 
-fn signature_label(headers: &HeaderMap, name: &str) -> Option<Label> {
-    headers.get(name).map(|value| Label::cut(&String::from_utf8_lossy(value.as_bytes()), SIGNATURE_CHARS))
+    fn label(self, headers: &HeaderMap) -> Option<Label> {
+        self.first(headers).map(|value| Label::from_bytes(value.as_bytes()))
+    }
+
+    /// A signature as people see it.
+    fn signature_label(self, headers: &HeaderMap) -> Option<Label> {
+        let value = self.0.iter().find_map(|name| headers.get(*name))?;
+        Some(Label::cut(&String::from_utf8_lossy(value.as_bytes()), SIGNATURE_CHARS))
+    }
 }
 
 fn hex32(text: &str) -> Option<[u8; 32]> {
@@ -321,7 +346,7 @@ fn unix_seconds(text: &str) -> Option<DateTime<Utc>> {
 #[cfg(test)]
 pub(crate) mod testing {
     use super::*;
-    use http::{HeaderName, HeaderValue};
+    use http::HeaderName;
 
     pub fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
         let mut map = HeaderMap::new();

@@ -15,17 +15,16 @@ use secrecy::ExposeSecret as _;
 use super::certificate::Found;
 use super::fields::id_and;
 use super::{
-    Active, Claims, Refusal, SigningSecret, TOLERANCE, Trust, Unverified, Verdict, Verified, base64_bytes, required,
-    signature_label,
+    Active, Claims, Refusal, SigningSecret, Spellings, TOLERANCE, Trust, Unverified, Verdict, Verified, base64_bytes,
 };
 use crate::Label;
 use crate::webhook::{RejectionReason, SignatureMatch, SignatureScheme};
 
-const SIGNATURE: &str = "paypal-transmission-sig";
-const ID: &str = "paypal-transmission-id";
-const TIME: &str = "paypal-transmission-time";
-const CERT_URL: &str = "paypal-cert-url";
-const ALGORITHM: &str = "paypal-auth-algo";
+const SIGNATURE: Spellings = Spellings(&["paypal-transmission-sig"]);
+const ID: Spellings = Spellings(&["paypal-transmission-id"]);
+const TIME: Spellings = Spellings(&["paypal-transmission-time"]);
+const CERT_URL: Spellings = Spellings(&["paypal-cert-url"]);
+const ALGORITHM: Spellings = Spellings(&["paypal-auth-algo"]);
 
 const HOSTS: [&str; 2] = ["api.paypal.com", "api.sandbox.paypal.com"];
 const PATH: &str = "/v1/notifications/certs/";
@@ -80,13 +79,13 @@ pub(super) fn claims(request: Unverified<'_>) -> Claims {
         event_id: found.id.filter(|id| !id.is_empty()).map(String::into_bytes),
         subscription: None,
         event_type: found.kind.as_deref().map(Label::new),
-        signature: signature_label(request.headers, SIGNATURE),
+        signature: SIGNATURE.signature_label(request.headers),
     }
 }
 
 pub(super) fn verify(request: Unverified<'_>, active: Active<'_>, trust: &Trust<'_>) -> Result<Verdict, Refusal> {
-    let signature = required(request.headers, SIGNATURE)?;
-    let [id, time, url, algorithm] = [ID, TIME, CERT_URL, ALGORITHM].map(|name| required(request.headers, name));
+    let signature = SIGNATURE.required(request.headers)?;
+    let [id, time, url, algorithm] = [ID, TIME, CERT_URL, ALGORITHM].map(|header| header.required(request.headers));
     let (id, time, url, algorithm) = (id?, time?, url?, algorithm?);
     if !algorithm.eq_ignore_ascii_case("SHA256withRSA") {
         return Err(Refusal::invalid("PAYPAL-AUTH-ALGO is not SHA256withRSA"));

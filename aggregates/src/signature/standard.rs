@@ -9,31 +9,19 @@
 //! same receiver: one message is one event. It is signed.
 
 use ed25519_dalek::{Signature, VerifyingKey};
-use http::HeaderMap;
 use secrecy::ExposeSecret;
 
 use super::fields::id_and_type;
 use super::{
-    Active, Claims, MAX_SIGNATURES, Refusal, SigningSecret, Unverified, base64_bytes, header_bytes, hmac_matches,
-    required, signature_label, unix_seconds,
+    Active, Claims, MAX_SIGNATURES, Refusal, SigningSecret, Spellings, Unverified, base64_bytes, hmac_matches,
+    unix_seconds,
 };
 use crate::Label;
 use crate::webhook::{SignatureMatch, SignatureScheme};
 
-/// The names of the three headers.
-struct Names {
-    id: &'static str,
-    timestamp: &'static str,
-    signature: &'static str,
-}
-
-const STANDARD: Names = Names { id: "webhook-id", timestamp: "webhook-timestamp", signature: "webhook-signature" };
-const SVIX: Names = Names { id: "svix-id", timestamp: "svix-timestamp", signature: "svix-signature" };
-
-/// The standard names, unless only the older ones are there.
-fn names(headers: &HeaderMap) -> &'static Names {
-    if !headers.contains_key(STANDARD.id) && headers.contains_key(SVIX.id) { &SVIX } else { &STANDARD }
-}
+const ID: Spellings = Spellings(&["webhook-id", "svix-id"]);
+const TIMESTAMP: Spellings = Spellings(&["webhook-timestamp", "svix-timestamp"]);
+const SIGNATURE: Spellings = Spellings(&["webhook-signature", "svix-signature"]);
 
 /// What a configured secret is.
 enum Key {
@@ -59,20 +47,18 @@ pub(super) fn check_secret(secret: &str) -> Result<(), &'static str> {
 }
 
 pub(super) fn claims(request: Unverified<'_>) -> Claims {
-    let names = names(request.headers);
     Claims {
-        event_id: header_bytes(request.headers, names.id),
+        event_id: ID.bytes(request.headers),
         subscription: None,
         event_type: id_and_type(request.body).kind.as_deref().map(Label::new),
-        signature: signature_label(request.headers, names.signature),
+        signature: SIGNATURE.signature_label(request.headers),
     }
 }
 
 pub(super) fn verify(request: Unverified<'_>, active: Active<'_>) -> Result<SignatureMatch, Refusal> {
-    let names = names(request.headers);
-    let header = required(request.headers, names.signature)?;
-    let id = required(request.headers, names.id)?;
-    let timestamp = required(request.headers, names.timestamp)?;
+    let header = SIGNATURE.required(request.headers)?;
+    let id = ID.required(request.headers)?;
+    let timestamp = TIMESTAMP.required(request.headers)?;
     let signed_at =
         unix_seconds(timestamp).ok_or_else(|| Refusal::invalid("webhook-timestamp is not a time in Unix seconds"))?;
     let offered = Offered::parse(header);
@@ -134,7 +120,7 @@ impl Offered {
 #[cfg(test)]
 mod tests {
     use super::super::check_secret;
-    use super::super::testing::{check, secret};
+    use super::super::testing::{check, detail, secret};
     use crate::ProviderName::Standard;
     use crate::webhook::RejectionReason::{SignatureInvalid, SignatureMissing, TimestampOutOfTolerance};
     use crate::webhook::{RejectionReason, SignatureScheme};
@@ -164,6 +150,24 @@ mod tests {
                 with(prefix, &format!("v2,x {V1A} v1,AAAA {V1}"), SYMMETRIC, T),
                 Ok(SignatureScheme::HmacSha256)
             );
+        }
+    }
+
+    #[test]
+    fn both_names_at_once_say_the_same_or_are_refused() {
+        let body = br#"{"test": 2432232314}"#;
+        let mut pairs = Vec::new();
+        for (id, time, signature) in
+            [("webhook-id", "webhook-timestamp", "webhook-signature"), ("svix-id", "svix-timestamp", "svix-signature")]
+        {
+            pairs.extend([(id, "msg_p5jXN8AQM9LWM0D4loKWxJek"), (time, "1614265330"), (signature, V1)]);
+        }
+        assert!(check(Standard, &pairs, body, &[secret(1, SYMMETRIC)], T).is_ok());
+        for at in 0..3 {
+            let mut pairs = pairs.clone();
+            pairs[3 + at].1 = "another";
+            let detail = detail(Standard, &pairs, body, &[secret(1, SYMMETRIC)], T);
+            assert!(detail.ends_with("hold different values"), "{detail}");
         }
     }
 

@@ -9,11 +9,11 @@
 //! is kept as a duplicate with a different body.
 
 use super::fields::id_and_type;
-use super::{Active, Claims, MAX_SIGNATURES, Refusal, Unverified, hex32, required, signature_label, unix_seconds};
+use super::{Active, Claims, MAX_SIGNATURES, Refusal, Spellings, Unverified, hex32, unix_seconds};
 use crate::Label;
 use crate::webhook::SignatureMatch;
 
-const SIGNATURE: &str = "stripe-signature";
+const SIGNATURE: Spellings = Spellings(&["stripe-signature"]);
 
 pub(super) fn claims(request: Unverified<'_>) -> Claims {
     let found = id_and_type(request.body);
@@ -21,12 +21,12 @@ pub(super) fn claims(request: Unverified<'_>) -> Claims {
         event_id: found.id.filter(|id| !id.is_empty()).map(String::into_bytes),
         subscription: None,
         event_type: found.kind.as_deref().map(Label::new),
-        signature: signature_label(request.headers, SIGNATURE),
+        signature: SIGNATURE.signature_label(request.headers),
     }
 }
 
 pub(super) fn verify(request: Unverified<'_>, active: Active<'_>) -> Result<SignatureMatch, Refusal> {
-    let header = required(request.headers, SIGNATURE)?;
+    let header = SIGNATURE.required(request.headers)?;
     let items = || header.split(',').filter_map(|item| item.trim().split_once('='));
     let mut timestamps = items().filter(|(key, _)| *key == "t").map(|(_, value)| value);
     let (Some(timestamp), None) = (timestamps.next(), timestamps.next()) else {
