@@ -33,6 +33,18 @@ impl ProviderName {
     }
 }
 
+impl ProviderName {
+    /// Whether its signature covers the body and neither an id nor a time, so that a recorded request
+    /// verifies for ever, under any id.
+    #[must_use]
+    pub const fn signs_body_alone(self) -> bool {
+        match self {
+            Self::Github | Self::Shopify => true,
+            Self::Stripe | Self::Paypal | Self::Standard => false,
+        }
+    }
+}
+
 impl fmt::Display for ProviderName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

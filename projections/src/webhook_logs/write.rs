@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::webhook::RejectionReason;
-use hookledger_aggregates::{Label, OrganizationId, ProviderName, WebhookId};
+use hookledger_aggregates::{Label, OrganizationId, WebhookId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -185,10 +185,10 @@ async fn flag_replays_within(connection: &mut PgConnection, columns: &Made<'_>) 
     .map(drop)
 }
 
-/// GitHub signs bodies, and neither ids nor times: a body that comes again under another id may be
-/// somebody's recording. The first half of its digest tells bodies apart.
+/// Where only bodies are signed, a body that comes again under another id may be somebody's recording.
+/// The first half of its digest tells bodies apart.
 fn replay_key(first: &First<'_>) -> Option<Uuid> {
-    let applies = first.valid && first.receipt.provider == ProviderName::Github;
+    let applies = first.valid && first.receipt.provider.signs_body_alone();
     let half = first.receipt.body_sha256.get(..32).filter(|_| applies)?;
     u128::from_str_radix(half, 16).ok().map(Uuid::from_u128)
 }
