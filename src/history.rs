@@ -134,12 +134,21 @@ impl Settings {
                 }
                 provider.secrets.insert(*secret_version, SecretSettings { set_at: at, expires_at: None });
             }
+            ProviderEvent::SecretAdded { secret_version, .. } => {
+                provider.secrets.insert(*secret_version, SecretSettings { set_at: at, expires_at: None });
+            }
+            ProviderEvent::SecretRevoked { secret_version, expire_at } => {
+                if let Some(secret) = provider.secrets.get_mut(secret_version) {
+                    secret.expires_at = Some(secret.expires_at.map_or(*expire_at, |at| at.min(*expire_at)));
+                }
+            }
             ProviderEvent::Activated {} => provider.is_active = true,
             ProviderEvent::Deactivated {} => provider.is_active = false,
             ProviderEvent::Deleted {} => drop(self.providers.remove(&id)),
             ProviderEvent::DestinationSet(destination) => provider.destination_url = Some(destination.url.clone()),
             ProviderEvent::DestinationRemoved {} => provider.destination_url = None,
             ProviderEvent::Connected { .. }
+            | ProviderEvent::SecretLabelled { .. }
             | ProviderEvent::OutgoingSecretSet { .. }
             | ProviderEvent::RejectionsSuppressed { .. } => {}
         }

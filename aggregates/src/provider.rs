@@ -10,12 +10,20 @@ use chrono::{DateTime, Duration, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::decision::aggregate;
-use crate::{ProviderName, SecretId};
+use crate::{Label, ProviderName, SecretId};
 
 /// The longest grace period of a rotated secret.
 pub const MAX_GRACE: Duration = Duration::days(30);
 /// The grace period of a rotated secret, when none is named.
 pub const DEFAULT_GRACE: Duration = Duration::hours(24);
+
+/// Incoming secrets that stay until somebody revokes them.
+pub const MAX_SECRETS: usize = 8;
+/// Incoming secrets that verify at once, rotated ones in their grace period among them: each costs a
+/// forger's request one more digest of its body.
+pub const MAX_VERIFYING: usize = 16;
+/// Characters of a secret's label.
+pub const MAX_SECRET_LABEL: usize = 64;
 
 /// How many attempts at one destination run at the same time on one node, when nothing is said.
 pub const DEFAULT_CONCURRENCY: u32 = 16;
@@ -34,6 +42,9 @@ pub struct Provider {
     generation: u32,
     last_version: u32,
     secrets: BTreeMap<u32, SecretState>,
+    /// Names that people gave to secrets.
+    #[serde(default)]
+    labels: BTreeMap<u32, Label>,
     #[serde(default)]
     destination: Option<Destination>,
     /// Secrets that sign deliveries; they outlive the removal of a destination.
@@ -85,6 +96,24 @@ pub enum ProviderCommand {
         secret: SecretId,
         version: u32,
         grace: Duration,
+        /// Which one it replaces, where several stay.
+        replaces: Option<u32>,
+        now: DateTime<Utc>,
+    },
+    /// A secret that verifies beside the others and stays: two endpoints can send to one URL.
+    AddSecret {
+        secret: SecretId,
+        version: u32,
+        label: String,
+        now: DateTime<Utc>,
+    },
+    LabelSecret {
+        version: u32,
+        label: String,
+    },
+    /// It verifies no longer, at once.
+    RevokeSecret {
+        version: u32,
         now: DateTime<Utc>,
     },
     SetActive(bool),
@@ -109,6 +138,13 @@ pub enum ProviderEvent {
     Connected { provider_name: ProviderName, secret_id: SecretId, secret_version: u32 },
     #[serde(rename = "provider.secret_rotated", rename_all = "camelCase")]
     SecretRotated { secret_id: SecretId, secret_version: u32, previous_expire_at: DateTime<Utc> },
+    #[serde(rename = "provider.secret_added", rename_all = "camelCase")]
+    SecretAdded { secret_id: SecretId, secret_version: u32, label: Option<Label> },
+    #[serde(rename = "provider.secret_labelled", rename_all = "camelCase")]
+    SecretLabelled { secret_version: u32, label: Label },
+    /// This one secret verifies until then.
+    #[serde(rename = "provider.secret_revoked", rename_all = "camelCase")]
+    SecretRevoked { secret_version: u32, expire_at: DateTime<Utc> },
     #[serde(rename = "provider.activated")]
     Activated {},
     #[serde(rename = "provider.deactivated")]
@@ -135,6 +171,9 @@ pub enum ProviderEvent {
 aggregate!(Provider, "provider", ProviderCommand, ProviderEvent, ProviderError, {
     Connected => "provider.connected" v 1,
     SecretRotated => "provider.secret_rotated" v 1,
+    SecretAdded => "provider.secret_added" v 1,
+    SecretLabelled => "provider.secret_labelled" v 1,
+    SecretRevoked => "provider.secret_revoked" v 1,
     Activated => "provider.activated" v 1,
     Deactivated => "provider.deactivated" v 1,
     Deleted => "provider.deleted" v 1,
@@ -152,6 +191,16 @@ pub enum ProviderError {
     NotFound,
     #[error("the grace period is between 0 seconds and 30 days")]
     BadGrace,
+    #[error("a secret's label has 1 to {MAX_SECRET_LABEL} characters and no line break")]
+    BadLabel,
+    #[error("no secret with version {0} verifies now")]
+    NoSuchSecret(u32),
+    #[error("a provider keeps at most {MAX_SECRETS} secrets, and {MAX_VERIFYING} with rotated ones; revoke one first")]
+    TooManySecrets,
+    #[error("this is the only secret; rotate it, or deactivate the provider")]
+    LastSecret,
+    #[error("several secrets are active; name the version that the new one replaces")]
+    ReplacesWhich,
     #[error("a destination takes 1 to {MAX_CONCURRENCY} attempts at the same time")]
     BadConcurrency,
     #[error("a destination may take 1 to {MAX_TIMEOUT_SECONDS} seconds to answer")]
@@ -174,7 +223,9 @@ impl Provider {
     pub fn decide(&self, command: ProviderCommand) -> Result<Vec<ProviderEvent>, ProviderError> {
         match command {
             ProviderCommand::Connect { .. } if self.connected => Err(ProviderError::AlreadyConnected),
-            ProviderCommand::Connect { version, .. } | ProviderCommand::RotateSecret { version, .. }
+            ProviderCommand::Connect { version, .. }
+            | ProviderCommand::RotateSecret { version, .. }
+            | ProviderCommand::AddSecret { version, .. }
                 if version != self.next_version() =>
             {
                 Err(ProviderError::VersionTaken)
@@ -186,11 +237,35 @@ impl Provider {
             ProviderCommand::RotateSecret { grace, .. } if grace < Duration::zero() || grace > MAX_GRACE => {
                 Err(ProviderError::BadGrace)
             }
-            ProviderCommand::RotateSecret { secret, version, grace, now } => Ok(vec![ProviderEvent::SecretRotated {
-                secret_id: secret,
-                secret_version: version,
-                previous_expire_at: now + grace,
-            }]),
+            ProviderCommand::RotateSecret { secret, version, grace, replaces, now } => {
+                self.rotate(secret, version, replaces, now, now + grace)
+            }
+            ProviderCommand::AddSecret { secret, version, label, now } => {
+                if self.staying().count() >= MAX_SECRETS || self.verifying(now).count() >= MAX_VERIFYING {
+                    return Err(ProviderError::TooManySecrets);
+                }
+                let label = Some(secret_label(&label)?);
+                Ok(vec![ProviderEvent::SecretAdded { secret_id: secret, secret_version: version, label }])
+            }
+            ProviderCommand::LabelSecret { version, .. } if !self.secrets.contains_key(&version) => {
+                Err(ProviderError::NoSuchSecret(version))
+            }
+            ProviderCommand::LabelSecret { version, label } => {
+                let label = secret_label(&label)?;
+                let is_same = self.labels.get(&version) == Some(&label);
+                let event = ProviderEvent::SecretLabelled { secret_version: version, label };
+                Ok(if is_same { vec![] } else { vec![event] })
+            }
+            ProviderCommand::RevokeSecret { version, now } => {
+                if !self.verifying(now).any(|verifying| verifying == version) {
+                    return Err(ProviderError::NoSuchSecret(version));
+                }
+                // With none left, every webhook would be refused as if it were forged.
+                if self.staying().all(|staying| staying == version) {
+                    return Err(ProviderError::LastSecret);
+                }
+                Ok(vec![ProviderEvent::SecretRevoked { secret_version: version, expire_at: now }])
+            }
             ProviderCommand::SetDestination { destination, outgoing } => self.set_destination(destination, outgoing),
             ProviderCommand::RemoveDestination if self.destination.is_none() => Ok(vec![]),
             ProviderCommand::RemoveDestination => Ok(vec![ProviderEvent::DestinationRemoved {}]),
@@ -211,6 +286,50 @@ impl Provider {
             ProviderCommand::SetActive(false) => Ok(vec![ProviderEvent::Deactivated {}]),
             ProviderCommand::Delete => Ok(vec![ProviderEvent::Deleted {}]),
         }
+    }
+
+    /// Versions of the secrets that stay.
+    fn staying(&self) -> impl Iterator<Item = u32> {
+        self.secrets.iter().filter(|(_, secret)| secret.expires_at.is_none()).map(|(version, _)| *version)
+    }
+
+    /// Versions of the secrets that verify at `now`.
+    fn verifying(&self, now: DateTime<Utc>) -> impl Iterator<Item = u32> {
+        let verifies = move |secret: &SecretState| secret.expires_at.is_none_or(|at| at > now);
+        self.secrets.iter().filter(move |(_, secret)| verifies(secret)).map(|(version, _)| *version)
+    }
+
+    /// The new secret takes the label of the one that it replaces. Others that stay are left alone.
+    fn rotate(
+        &self,
+        secret_id: SecretId,
+        secret_version: u32,
+        replaces: Option<u32>,
+        now: DateTime<Utc>,
+        expire_at: DateTime<Utc>,
+    ) -> Result<Vec<ProviderEvent>, ProviderError> {
+        if self.verifying(now).count() >= MAX_VERIFYING {
+            return Err(ProviderError::TooManySecrets);
+        }
+        let is_only = self.staying().count() <= 1;
+        let replaced = match replaces {
+            Some(version) if self.staying().any(|staying| staying == version) => Some(version),
+            Some(version) => return Err(ProviderError::NoSuchSecret(version)),
+            None if is_only => self.staying().next(),
+            None => return Err(ProviderError::ReplacesWhich),
+        };
+        let label = replaced.and_then(|version| self.labels.get(&version)).cloned();
+        Ok(match replaced {
+            Some(replaced) if !is_only => vec![
+                ProviderEvent::SecretAdded { secret_id, secret_version, label },
+                ProviderEvent::SecretRevoked { secret_version: replaced, expire_at },
+            ],
+            _ => {
+                let rotated = ProviderEvent::SecretRotated { secret_id, secret_version, previous_expire_at: expire_at };
+                let labelled = label.map(|label| ProviderEvent::SecretLabelled { secret_version, label });
+                std::iter::once(rotated).chain(labelled).collect()
+            }
+        })
     }
 
     fn set_destination(
@@ -247,6 +366,20 @@ impl Provider {
                 self.generation += 1;
                 self.last_version = *secret_version;
                 self.secrets = BTreeMap::from([(*secret_version, SecretState { id: *secret_id, expires_at: None })]);
+                self.labels.clear();
+            }
+            ProviderEvent::SecretAdded { secret_id, secret_version, label } => {
+                self.last_version = self.last_version.max(*secret_version);
+                self.secrets.insert(*secret_version, SecretState { id: *secret_id, expires_at: None });
+                self.labels.extend(label.clone().map(|label| (*secret_version, label)));
+            }
+            ProviderEvent::SecretLabelled { secret_version, label } => {
+                self.labels.insert(*secret_version, label.clone());
+            }
+            ProviderEvent::SecretRevoked { secret_version, expire_at } => {
+                if let Some(secret) = self.secrets.get_mut(secret_version) {
+                    expire_one(secret, *expire_at);
+                }
             }
             ProviderEvent::SecretRotated { secret_id, secret_version, previous_expire_at } => {
                 expire(&mut self.secrets, *previous_expire_at);
@@ -259,6 +392,7 @@ impl Provider {
                 self.connected = false;
                 self.active = false;
                 self.secrets.clear();
+                self.labels.clear();
                 self.destination = None;
                 self.outgoing.clear();
             }
@@ -318,11 +452,19 @@ impl Provider {
     }
 }
 
-/// An earlier rotation may have promised less time; it is not prolonged.
 fn expire(secrets: &mut BTreeMap<u32, SecretState>, at: DateTime<Utc>) {
-    for secret in secrets.values_mut() {
-        secret.expires_at = Some(secret.expires_at.map_or(at, |earlier| earlier.min(at)));
-    }
+    secrets.values_mut().for_each(|secret| expire_one(secret, at));
+}
+
+/// An earlier rotation may have promised less time; it is not prolonged.
+fn expire_one(secret: &mut SecretState, at: DateTime<Utc>) {
+    secret.expires_at = Some(secret.expires_at.map_or(at, |earlier| earlier.min(at)));
+}
+
+fn secret_label(text: &str) -> Result<Label, ProviderError> {
+    let label = Label::cut(text.trim(), MAX_SECRET_LABEL + 1);
+    let is_whole = label.as_str() == text.trim() && label.as_str().chars().count() <= MAX_SECRET_LABEL;
+    if is_whole && !label.as_str().is_empty() { Ok(label) } else { Err(ProviderError::BadLabel) }
 }
 
 #[cfg(test)]
@@ -348,7 +490,76 @@ mod tests {
     }
 
     fn rotate(version: u32, grace: Duration) -> ProviderCommand {
-        ProviderCommand::RotateSecret { secret: SecretId::default(), version, grace, now: at(100) }
+        let secret = SecretId::default();
+        ProviderCommand::RotateSecret { secret, version, grace, replaces: None, now: at(100) }
+    }
+
+    fn after(provider: &mut Provider, command: ProviderCommand) -> Result<(), ProviderError> {
+        provider.decide(command)?.iter().for_each(|event| provider.evolve(event));
+        Ok(())
+    }
+
+    fn add(version: u32, label: &str) -> ProviderCommand {
+        ProviderCommand::AddSecret { secret: SecretId::default(), version, label: label.to_owned(), now: at(100) }
+    }
+
+    #[test]
+    fn an_added_secret_stays_while_another_is_rotated() {
+        let mut provider = given(&[connected(1)]);
+        after(&mut provider, ProviderCommand::LabelSecret { version: 1, label: "Account".into() }).unwrap();
+        after(&mut provider, add(2, " Connect ")).unwrap();
+        assert_eq!(provider.labels[&2].as_str(), "Connect");
+        assert_eq!(provider.decide(rotate(3, Duration::zero())), Err(ProviderError::ReplacesWhich));
+        let (secret, grace) = (SecretId::default(), Duration::seconds(60));
+        let rotate = |replaces, version| ProviderCommand::RotateSecret {
+            secret,
+            version,
+            grace,
+            replaces: Some(replaces),
+            now: at(100),
+        };
+        assert_eq!(provider.decide(rotate(9, 3)), Err(ProviderError::NoSuchSecret(9)));
+        after(&mut provider, rotate(1, 3)).unwrap();
+        let expiries: Vec<_> = provider.secrets().values().map(|secret| secret.expires_at).collect();
+        assert_eq!(expiries, [Some(at(160)), None, None]);
+        assert_eq!(provider.labels[&3].as_str(), "Account");
+    }
+
+    #[test]
+    fn a_secret_is_revoked_by_itself_and_never_the_last_one() {
+        let mut provider = given(&[connected(1)]);
+        let revoke = |version| ProviderCommand::RevokeSecret { version, now: at(100) };
+        assert_eq!(provider.decide(revoke(1)), Err(ProviderError::LastSecret));
+        after(&mut provider, add(2, "Connect")).unwrap();
+        after(&mut provider, revoke(1)).unwrap();
+        assert_eq!(provider.verifying(at(100)).collect::<Vec<_>>(), [2]);
+        assert_eq!(provider.decide(revoke(1)), Err(ProviderError::NoSuchSecret(1)));
+        assert_eq!(provider.decide(revoke(2)), Err(ProviderError::LastSecret));
+        // One in its grace period is revoked early.
+        after(&mut provider, self::rotate(3, Duration::days(1))).unwrap();
+        after(&mut provider, revoke(2)).unwrap();
+        assert_eq!(provider.verifying(at(100)).collect::<Vec<_>>(), [3]);
+    }
+
+    #[test]
+    fn secrets_and_their_labels_are_bounded() {
+        let mut provider = given(&[connected(1)]);
+        for bad in ["", "  ", "a\nb", &"x".repeat(MAX_SECRET_LABEL + 1)] {
+            assert_eq!(provider.decide(add(2, bad)), Err(ProviderError::BadLabel), "{bad:?}");
+        }
+        for version in 2..=u32::try_from(MAX_SECRETS).unwrap() {
+            after(&mut provider, add(version, "x")).unwrap();
+        }
+        assert_eq!(provider.decide(add(provider.next_version(), "x")), Err(ProviderError::TooManySecrets));
+        let mut provider = given(&[connected(1)]);
+        while provider.verifying(at(100)).count() < MAX_VERIFYING {
+            let next = provider.next_version();
+            after(&mut provider, rotate(next, Duration::days(1))).unwrap();
+        }
+        assert_eq!(
+            provider.decide(self::rotate(provider.next_version(), Duration::days(1))),
+            Err(ProviderError::TooManySecrets)
+        );
     }
 
     #[test]

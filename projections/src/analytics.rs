@@ -328,6 +328,9 @@ impl Tally {
             }
             ProviderEvent::Connected { .. }
             | ProviderEvent::SecretRotated { .. }
+            | ProviderEvent::SecretAdded { .. }
+            | ProviderEvent::SecretLabelled { .. }
+            | ProviderEvent::SecretRevoked { .. }
             | ProviderEvent::Activated {}
             | ProviderEvent::Deactivated {}
             | ProviderEvent::Deleted {}

@@ -277,6 +277,15 @@ fn provider(event: &ProviderEvent) -> Option<(&'static str, Value)> {
         ProviderEvent::SecretRotated { secret_version, previous_expire_at, secret_id: _ } => {
             ("secret_rotated", json!({"secretVersion": secret_version, "previousSecretsExpireAt": previous_expire_at}))
         }
+        ProviderEvent::SecretAdded { secret_version, label, secret_id: _ } => {
+            ("secret_added", json!({"secretVersion": secret_version, "label": label}))
+        }
+        ProviderEvent::SecretLabelled { secret_version, label } => {
+            ("secret_labelled", json!({"secretVersion": secret_version, "label": label}))
+        }
+        ProviderEvent::SecretRevoked { secret_version, expire_at } => {
+            ("secret_revoked", json!({"secretVersion": secret_version, "secretExpiresAt": expire_at}))
+        }
         ProviderEvent::Activated {} => ("activated", json!({"isActive": true})),
         ProviderEvent::Deactivated {} => ("deactivated", json!({"isActive": false})),
         ProviderEvent::Deleted {} => ("deleted", json!({"isActive": false})),

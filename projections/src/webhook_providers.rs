@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use hookledger_aggregates::provider::{Destination, ProviderEvent};
-use hookledger_aggregates::{Event, OrganizationId, ProviderId, RecordedEvent};
+use hookledger_aggregates::{Event, Label, OrganizationId, ProviderId, RecordedEvent};
 use sqlx::{FromRow, PgConnection, PgExecutor, QueryBuilder};
 use uuid::Uuid;
 
@@ -34,6 +34,8 @@ pub struct WebhookProvider {
 pub struct SecretVersion {
     pub provider_id: Uuid,
     pub version: i32,
+    /// The name that a person gave it; secrets that sign have none.
+    pub label: Option<String>,
     pub set_at: DateTime<Utc>,
     pub expires_at: Option<DateTime<Utc>>,
     pub last_used_at: Option<DateTime<Utc>>,
@@ -152,7 +154,7 @@ pub async fn secrets(
 ) -> Result<Vec<SecretVersion>, sqlx::Error> {
     let ids: Vec<Uuid> = providers.iter().map(|id| id.uuid()).collect();
     sqlx::query_as(
-        "select s.provider_id, s.version, s.set_at, s.expires_at, u.last_used_at
+        "select s.provider_id, s.version, s.label, s.set_at, s.expires_at, u.last_used_at
          from provider_secret_versions s
          left join provider_secret_uses u using (organization_id, provider_id, version)
          where s.organization_id = $1 and s.provider_id = any ($2)
@@ -175,7 +177,7 @@ pub async fn outgoing_secrets(
 ) -> Result<Vec<SecretVersion>, sqlx::Error> {
     let ids: Vec<Uuid> = providers.iter().map(|id| id.uuid()).collect();
     sqlx::query_as(
-        "select provider_id, version, set_at, expires_at, null::timestamptz as last_used_at
+        "select provider_id, version, null::text as label, set_at, expires_at, null::timestamptz as last_used_at
          from destination_secret_versions where organization_id = $1 and provider_id = any ($2)
          order by provider_id, version desc limit 10000",
     )
@@ -240,6 +242,23 @@ async fn apply_one(
             expire_secrets(connection, Secrets::Incoming, recorded, *previous_expire_at).await?;
             touch(connection, recorded, None, None).await?;
             insert_secret(connection, Secrets::Incoming, recorded, *secret_version).await
+        }
+        ProviderEvent::SecretAdded { secret_version, label, secret_id: _ } => {
+            if let Some(label) = label {
+                insert_labelled(connection, recorded, *secret_version, label).await?;
+            }
+            touch(connection, recorded, None, None).await?;
+            insert_secret(connection, Secrets::Incoming, recorded, *secret_version).await
+        }
+        ProviderEvent::SecretLabelled { secret_version, label } => {
+            let changed = SecretChange { version: *secret_version, label: Some(label), expire_at: None };
+            change_secret(connection, recorded, changed).await?;
+            touch(connection, recorded, None, None).await
+        }
+        ProviderEvent::SecretRevoked { secret_version, expire_at } => {
+            let changed = SecretChange { version: *secret_version, label: None, expire_at: Some(*expire_at) };
+            change_secret(connection, recorded, changed).await?;
+            touch(connection, recorded, None, None).await
         }
         ProviderEvent::OutgoingSecretSet { secret, previous_expire_at } => {
             if let Some(at) = previous_expire_at {
@@ -317,6 +336,57 @@ async fn insert_secret(
     .bind(recorded.aggregate_id)
     .bind(version.cast_signed())
     .bind(recorded.recorded_at)
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+async fn insert_labelled(
+    connection: &mut PgConnection,
+    recorded: &RecordedEvent,
+    version: u32,
+    label: &Label,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "insert into provider_secret_versions (organization_id, provider_id, version, set_at, label)
+         values ($1, $2, $3, $4, $5) on conflict do nothing",
+    )
+    .bind(recorded.organization.uuid())
+    .bind(recorded.aggregate_id)
+    .bind(version.cast_signed())
+    .bind(recorded.recorded_at)
+    .bind(label.as_str())
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// A new label or an end of one incoming secret.
+struct SecretChange<'a> {
+    version: u32,
+    label: Option<&'a Label>,
+    expire_at: Option<DateTime<Utc>>,
+}
+
+/// Only while the event is new to the provider, as with [`expire_secrets`].
+async fn change_secret(
+    connection: &mut PgConnection,
+    recorded: &RecordedEvent,
+    change: SecretChange<'_>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update provider_secret_versions s
+         set label = coalesce($5, s.label), expires_at = least(s.expires_at, $6)
+         from webhook_providers p
+         where s.organization_id = $1 and s.provider_id = $2 and s.version = $3
+           and p.organization_id = $1 and p.id = $2 and p.applied_position < $4",
+    )
+    .bind(recorded.organization.uuid())
+    .bind(recorded.aggregate_id)
+    .bind(change.version.cast_signed())
+    .bind(recorded.position)
+    .bind(change.label.map(Label::as_str))
+    .bind(change.expire_at)
     .execute(connection)
     .await
     .map(drop)

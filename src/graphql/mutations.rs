@@ -5,7 +5,7 @@ use async_graphql::{Context, Error, ID, InputObject, MaybeUndefined, Object, Sim
 use chrono::{Duration, Utc};
 use hookledger_aggregates::organization::{Organization as Aggregate, OrganizationCommand, OrganizationError, Slug};
 use hookledger_aggregates::provider::{DEFAULT_GRACE, Provider, ProviderCommand, ProviderError};
-use hookledger_aggregates::signature::check_secret;
+use hookledger_aggregates::signature::{Opinion, SIMULATOR_SENTENCE, check_secret, judge_secret};
 use hookledger_aggregates::{OrganizationId, ProviderId, SecretId};
 use hookledger_projections::{organizations, webhook_providers};
 use secrecy::SecretString;
@@ -65,6 +65,64 @@ struct RotateProviderSecretInput {
     secret: String,
     /// How long the earlier secrets still verify; a day when left out, at most 30.
     grace_seconds: Option<i32>,
+    /// The version that the new secret replaces. Needed where several secrets stay, which the others then do.
+    replaces_version: Option<i32>,
+}
+
+#[derive(InputObject)]
+struct AddProviderSecretInput {
+    provider_id: ID,
+    secret: String,
+    /// What tells it from the others, 1 to 64 characters.
+    label: String,
+    /// Accepts what PayPal's webhooks simulator sends, whose webhook id is `WEBHOOK_ID`. Anyone with a PayPal
+    /// account can send such webhooks.
+    accept_simulator: Option<bool>,
+}
+
+#[derive(InputObject)]
+struct LabelProviderSecretInput {
+    provider_id: ID,
+    version: i32,
+    label: String,
+}
+
+#[derive(InputObject)]
+struct RevokeProviderSecretInput {
+    provider_id: ID,
+    version: i32,
+}
+
+#[derive(InputObject)]
+struct CheckProviderSecretInput {
+    provider_name: ProviderName,
+    secret: String,
+}
+
+#[derive(SimpleObject)]
+struct AddProviderSecretPayload {
+    provider: WebhookProvider,
+}
+
+#[derive(SimpleObject)]
+struct LabelProviderSecretPayload {
+    provider: WebhookProvider,
+}
+
+#[derive(SimpleObject)]
+struct RevokeProviderSecretPayload {
+    provider: WebhookProvider,
+}
+
+/// What there is to say of a text as a signing secret.
+#[derive(SimpleObject)]
+struct CheckProviderSecretPayload {
+    /// Why it would be refused.
+    refused: Option<&'static str>,
+    /// Why it may be the wrong one, though it would be taken.
+    doubtful: Option<&'static str>,
+    /// It is what PayPal's simulator signs with: taken only with `acceptSimulator`.
+    is_simulator: bool,
 }
 
 #[derive(InputObject)]
@@ -171,7 +229,7 @@ impl SettingsMutation {
         Viewer::of(context)?.must_manage(organization)?;
         existing_organization(context, organization).await?;
         let provider_name = input.provider_name.into();
-        check_secret(provider_name, &input.secret).map_err(|error| Code::BadUserInput.error(error))?;
+        check_secret(provider_name, &input.secret, false).map_err(|error| Code::BadUserInput.error(error))?;
         let destination =
             input.destination_url.map(|url| destination::Wish::plain(App::of(context)?, &url)).transpose()?;
         let id = ProviderId::derive(organization, provider_name);
@@ -195,12 +253,70 @@ impl SettingsMutation {
         Viewer::of(context)?.must_manage(organization)?;
         let row = existing_provider(context, organization, id).await?;
         let name = row.provider_name.parse().map_err(internal)?;
-        check_secret(name, &input.secret).map_err(|error| Code::BadUserInput.error(error))?;
+        check_secret(name, &input.secret, false).map_err(|error| Code::BadUserInput.error(error))?;
+        let replaces = input.replaces_version.map(version).transpose()?;
         let grace = input.grace_seconds.map_or(DEFAULT_GRACE, |seconds| Duration::seconds(seconds.into()));
         let now = Utc::now();
-        let command = |secret, version| ProviderCommand::RotateSecret { secret, version, grace, now };
+        let command = |secret, version| ProviderCommand::RotateSecret { secret, version, grace, replaces, now };
         let place = with_new_secret(context, organization, id, input.secret, command).await?;
         Ok(RotateProviderSecretPayload { provider: provider_after(context, organization, id, place).await? })
+    }
+
+    /// For admins of the organization. The secret verifies beside the others until somebody revokes it: two
+    /// endpoints of a service can send to one URL.
+    async fn add_provider_secret(
+        &self,
+        context: &Context<'_>,
+        input: AddProviderSecretInput,
+    ) -> Result<AddProviderSecretPayload, Error> {
+        let (organization, id) = provider_id(&input.provider_id)?;
+        Viewer::of(context)?.must_manage(organization)?;
+        let row = existing_provider(context, organization, id).await?;
+        let name = row.provider_name.parse().map_err(internal)?;
+        check_secret(name, &input.secret, input.accept_simulator.unwrap_or_default())
+            .map_err(|error| Code::BadUserInput.error(error))?;
+        let (now, label) = (Utc::now(), input.label);
+        let command = |secret, version| ProviderCommand::AddSecret { secret, version, label: label.clone(), now };
+        let place = with_new_secret(context, organization, id, input.secret, command).await?;
+        Ok(AddProviderSecretPayload { provider: provider_after(context, organization, id, place).await? })
+    }
+
+    /// For admins of the organization.
+    async fn label_provider_secret(
+        &self,
+        context: &Context<'_>,
+        input: LabelProviderSecretInput,
+    ) -> Result<LabelProviderSecretPayload, Error> {
+        let command = ProviderCommand::LabelSecret { version: version(input.version)?, label: input.label };
+        Ok(LabelProviderSecretPayload { provider: change_provider(context, &input.provider_id, command).await? })
+    }
+
+    /// For admins of the organization. The secret verifies no longer, at once. The last one cannot be revoked.
+    async fn revoke_provider_secret(
+        &self,
+        context: &Context<'_>,
+        input: RevokeProviderSecretInput,
+    ) -> Result<RevokeProviderSecretPayload, Error> {
+        let command = ProviderCommand::RevokeSecret { version: version(input.version)?, now: Utc::now() };
+        Ok(RevokeProviderSecretPayload { provider: change_provider(context, &input.provider_id, command).await? })
+    }
+
+    /// For everybody who is signed in. Says whether a secret would be taken, and keeps nothing. A mutation, so that
+    /// no secret is in a URL or a cache.
+    async fn check_provider_secret(
+        &self,
+        context: &Context<'_>,
+        input: CheckProviderSecretInput,
+    ) -> Result<CheckProviderSecretPayload, Error> {
+        Viewer::of(context)?;
+        let mut said = CheckProviderSecretPayload { refused: None, doubtful: None, is_simulator: false };
+        match judge_secret(input.provider_name.into(), &input.secret) {
+            Opinion::Fine => {}
+            Opinion::Doubtful(sentence) => said.doubtful = Some(sentence),
+            Opinion::Refused(sentence) => said.refused = Some(sentence),
+            Opinion::Simulator => (said.refused, said.is_simulator) = (Some(SIMULATOR_SENTENCE), true),
+        }
+        Ok(said)
     }
 
     /// For admins of the organization. An inactive provider refuses its webhooks.
@@ -236,6 +352,11 @@ pub(super) fn provider_id(id: &ID) -> Result<(OrganizationId, ProviderId), Error
         Some(NodeId::Provider(organization, id)) if id.belongs_to(organization) => Ok((organization, id)),
         _ => Err(not_found()),
     }
+}
+
+/// A secret's version.
+fn version(version: i32) -> Result<u32, Error> {
+    u32::try_from(version).map_err(|_| Code::BadUserInput.error("a version is 1 or more"))
 }
 
 /// Left out, unlimited, or a number that is not negative.
@@ -312,9 +433,14 @@ async fn with_new_secret(
 
 pub(super) fn provider_refusal(error: &ProviderError) -> Code {
     match error {
-        ProviderError::AlreadyConnected | ProviderError::VersionTaken => Code::Conflict,
-        ProviderError::NotFound => Code::NotFound,
+        ProviderError::AlreadyConnected
+        | ProviderError::VersionTaken
+        | ProviderError::LastSecret
+        | ProviderError::TooManySecrets => Code::Conflict,
+        ProviderError::NotFound | ProviderError::NoSuchSecret(_) => Code::NotFound,
         ProviderError::BadGrace
+        | ProviderError::BadLabel
+        | ProviderError::ReplacesWhich
         | ProviderError::BadConcurrency
         | ProviderError::BadTimeout
         | ProviderError::NoDestination => Code::BadUserInput,

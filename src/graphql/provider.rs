@@ -29,6 +29,8 @@ pub enum ProviderName {
 #[derive(SimpleObject)]
 pub struct SecretInfo {
     version: i32,
+    /// The name that a person gave it.
+    label: Option<String>,
     set_at: DateTime<Utc>,
     /// When it verifies, or signs, no longer; null for the current one.
     expires_at: Option<DateTime<Utc>>,
@@ -45,6 +47,7 @@ fn secret_info(row: &webhook_providers::SecretVersion, newest_used_at: Option<Da
     let last_sign = row.last_used_at.unwrap_or(row.set_at);
     SecretInfo {
         version: row.version,
+        label: row.label.clone(),
         set_at: row.set_at,
         expires_at: row.expires_at,
         last_used_at: row.last_used_at,
@@ -142,6 +145,7 @@ mod tests {
         let row = |expires_at, last_used_at| webhook_providers::SecretVersion {
             provider_id: uuid::Uuid::nil(),
             version: 1,
+            label: None,
             set_at: at(0),
             expires_at,
             last_used_at,

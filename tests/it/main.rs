@@ -54,6 +54,7 @@ mod receiving;
 #[cfg(feature = "eventstore")]
 mod relay;
 mod retention;
+mod secrets;
 mod senders;
 mod sessions;
 mod signatures;

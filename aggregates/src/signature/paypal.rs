@@ -14,9 +14,7 @@ use secrecy::ExposeSecret as _;
 
 use super::certificate::Found;
 use super::fields::id_and;
-use super::{
-    Active, Claims, Refusal, SigningSecret, Spellings, TOLERANCE, Trust, Unverified, Verdict, Verified, base64_bytes,
-};
+use super::{Active, Claims, Refusal, Spellings, TOLERANCE, Trust, Unverified, Verdict, Verified, base64_bytes};
 use crate::Label;
 use crate::webhook::{RejectionReason, SignatureMatch, SignatureScheme};
 
@@ -66,10 +64,14 @@ impl CertificateUrl {
     }
 }
 
+/// PayPal's webhooks simulator signs with this in place of a webhook id, and sends to any URL that anybody
+/// with an account names: <https://developer.paypal.com/api/rest/webhooks/simulator/>.
+pub(super) const SIMULATOR: &str = "WEBHOOK_ID";
+
 pub(super) fn check_secret(secret: &str) -> Result<(), &'static str> {
     let good = secret.len() <= 64 && secret.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     good.then_some(()).ok_or(
-        "PayPal needs the webhook id that PayPal shows for this URL, letters and digits like 8PT597110X687430LKGECATA",
+        "PayPal needs the webhook ID that PayPal shows for this URL, letters and digits like 8PT597110X687430LKGECATA.",
     )
 }
 
@@ -114,8 +116,16 @@ pub(super) fn verify(request: Unverified<'_>, active: Active<'_>, trust: &Trust<
         let message = [id.as_bytes(), time.as_bytes(), webhook_id, crc.to_string().as_bytes()].join(&b'|');
         certificate.verifies(&message, &signature)
     };
-    let matches = |secret: &SigningSecret| matches(secret.value.expose_secret());
-    let secret = active.iter().find(|secret| matches(secret)).ok_or_else(|| active.refuse(request, matches))?;
+    let refuse = || {
+        if matches(SIMULATOR.as_bytes()) {
+            return Refusal::invalid(
+                "PayPal's webhooks simulator sent it, which signs for WEBHOOK_ID and for anyone: to accept its webhooks, \
+                 add WEBHOOK_ID to this provider's webhook IDs",
+            );
+        }
+        active.refuse(request, |secret| matches(secret.value.expose_secret()))
+    };
+    let secret = active.iter().find(|secret| matches(secret.value.expose_secret())).ok_or_else(refuse)?;
     check_age(active, trust, signed_at)?;
     Ok(Verdict::Verified(Verified {
         matched: SignatureMatch {

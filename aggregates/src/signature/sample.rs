@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::ExposeSecret as _;
 use sha2::Sha256;
 
-use super::{SigningSecret, base64_bytes};
+use super::{SigningSecret, standard};
 use crate::ProviderName;
 
 /// What a sample says of itself.
@@ -57,11 +57,7 @@ pub fn sign(provider: ProviderName, secret: &SigningSecret, sample: Sample<'_>) 
             ("x-shopify-hmac-sha256", &base64(&mac(key, &[sample.body]))),
         ]),
         ProviderName::Standard => {
-            let text = std::str::from_utf8(key).map_err(|_| Unsignable::PublicKey)?;
-            if text.starts_with("whpk_") {
-                return Err(Unsignable::PublicKey);
-            }
-            let key = base64_bytes(text.strip_prefix("whsec_").unwrap_or(text)).ok_or(Unsignable::PublicKey)?;
+            let key = standard::hmac_key(key).ok_or(Unsignable::PublicKey)?;
             let digest = mac(&key, &[sample.event_id.as_bytes(), b".", seconds.as_bytes(), b".", sample.body]);
             headers(&[
                 ("webhook-id", sample.event_id),

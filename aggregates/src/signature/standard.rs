@@ -13,8 +13,8 @@ use secrecy::ExposeSecret;
 
 use super::fields::id_and_type;
 use super::{
-    Active, Claims, MAX_SIGNATURES, Refusal, SigningSecret, Spellings, Unverified, base64_bytes, hmac_matches,
-    unix_seconds,
+    Active, Claims, MAX_SIGNATURES, Refusal, SigningSecret, Spellings, Unverified, base64_bytes, base64_key,
+    hmac_matches, unix_seconds,
 };
 use crate::Label;
 use crate::webhook::{SignatureMatch, SignatureScheme};
@@ -32,18 +32,32 @@ enum Key {
 impl Key {
     fn parse(secret: &str) -> Option<Self> {
         if let Some(public) = secret.strip_prefix("whpk_") {
-            let bytes: [u8; 32] = base64_bytes(public)?.try_into().ok()?;
+            let bytes: [u8; 32] = base64_key(public)?.try_into().ok()?;
             return VerifyingKey::from_bytes(&bytes).ok().map(Self::Ed25519);
         }
-        let bytes = base64_bytes(secret.strip_prefix("whsec_").unwrap_or(secret))?;
+        let bytes = base64_key(secret.strip_prefix("whsec_").unwrap_or(secret))?;
         (!bytes.is_empty()).then_some(Self::Hmac(bytes))
     }
 }
 
+/// The key with which somebody who holds `secret` signs; nothing where it only verifies.
+pub(super) fn hmac_key(secret: &[u8]) -> Option<Vec<u8>> {
+    match Key::parse(std::str::from_utf8(secret).ok()?)? {
+        Key::Hmac(key) => Some(key),
+        Key::Ed25519(_) => None,
+    }
+}
+
 pub(super) fn check_secret(secret: &str) -> Result<(), &'static str> {
+    if secret.starts_with("v1,") || secret.starts_with("v1a,") {
+        return Err("Remove the version and its comma at the beginning: the secret begins with whsec_ or whpk_.");
+    }
+    if secret.starts_with("whsk_") {
+        return Err("This is a private key, which stays with the sender. Its public key begins with whpk_.");
+    }
     Key::parse(secret)
         .map(drop)
-        .ok_or("a Standard Webhooks secret is whsec_ and base64, or whpk_ and the base64 of an ed25519 public key")
+        .ok_or("A Standard Webhooks secret is whsec_ and base64, or whpk_ and the base64 of an ed25519 public key.")
 }
 
 pub(super) fn claims(request: Unverified<'_>) -> Claims {
@@ -119,8 +133,9 @@ impl Offered {
 
 #[cfg(test)]
 mod tests {
-    use super::super::check_secret;
-    use super::super::testing::{check, detail, secret};
+    use super::super::sample::{Sample, sign};
+    use super::super::testing::{at, check, detail, judge, secret};
+    use super::super::{Unverified, check_secret};
     use crate::ProviderName::Standard;
     use crate::webhook::RejectionReason::{SignatureInvalid, SignatureMissing, TimestampOutOfTolerance};
     use crate::webhook::{RejectionReason, SignatureScheme};
@@ -189,11 +204,24 @@ mod tests {
 
     #[test]
     fn secrets_are_held_to_their_form() {
-        for good in [SYMMETRIC, PUBLIC, &SYMMETRIC[6..]] {
-            assert!(check_secret(Standard, good).is_ok());
+        for good in [SYMMETRIC, PUBLIC, PUBLIC.trim_end_matches('='), &SYMMETRIC[6..], "whsec_QUI", "whsec_QUI="] {
+            assert!(check_secret(Standard, good, false).is_ok());
         }
-        for bad in ["whsec_", "whsec_!", "whpk_AAAA", "not base64"] {
-            assert!(check_secret(Standard, bad).is_err(), "{bad}");
+        for bad in ["whsec_", "whsec_!", "whpk_AAAA", "not base64", "whsec_A", "whsk_AAAA"] {
+            assert!(check_secret(Standard, bad, false).is_err(), "{bad}");
+        }
+        let refused = check_secret(Standard, &format!("v1,{SYMMETRIC}"), false).unwrap_err();
+        assert!(refused.starts_with("Remove the version and its comma"), "{refused}");
+    }
+
+    #[test]
+    fn an_unpadded_key_verifies_what_the_padded_one_signed() {
+        let (padded, unpadded) = ("whsec_c2VjcmV0IGtleSBvZiBhIHZlbmRvcg==", "whsec_c2VjcmV0IGtleSBvZiBhIHZlbmRvcg");
+        let sample = Sample { event_id: "msg_1", event_type: "a", body: b"{}", at: at(T) };
+        for (signs, verifies) in [(padded, unpadded), (unpadded, padded)] {
+            let headers = sign(Standard, &secret(1, signs), sample).unwrap();
+            let request = Unverified { headers: &headers, body: b"{}" };
+            assert!(judge(Standard, request, &[secret(1, verifies)], at(T)).is_ok(), "{signs}");
         }
     }
 }

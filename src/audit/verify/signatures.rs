@@ -75,7 +75,7 @@ impl Signatures {
                     }
                 }
             }
-            "provider.connected" | "provider.secret_rotated" => self.note_secret(event),
+            "provider.connected" | "provider.secret_rotated" | "provider.secret_added" => self.note_secret(event),
             _ => {}
         }
         Ok(())
@@ -87,7 +87,8 @@ impl Signatures {
         let Ok(provider) = event.aggregate_id.parse::<ProviderId>() else { return };
         if let Ok(Event::Provider(
             ProviderEvent::Connected { secret_id, secret_version, .. }
-            | ProviderEvent::SecretRotated { secret_id, secret_version, .. },
+            | ProviderEvent::SecretRotated { secret_id, secret_version, .. }
+            | ProviderEvent::SecretAdded { secret_id, secret_version, .. },
         )) = decoded
         {
             self.secrets.insert((provider, secret_version), secret_id);

@@ -42,7 +42,7 @@ export type ServerFilter = NonNullable<VariablesOf<typeof AuditQuery>['filter']>
 export const actions = {
   organization: ['created', 'updated', 'activated', 'deactivated', 'bodies_removed'],
   user: ['created', 'invited', 'joined', 'signed_in', 'role_changed', 'activated', 'deactivated', 'session_ended', 'sessions_ended', 'sign_in_refused', 'action_refused', 'refusals_suppressed', 'erased'],
-  provider: ['created', 'secret_rotated', 'activated', 'deactivated', 'deleted', 'destination_set', 'destination_removed', 'outgoing_secret_set'],
+  provider: ['created', 'secret_rotated', 'secret_added', 'secret_labelled', 'secret_revoked', 'activated', 'deactivated', 'deleted', 'destination_set', 'destination_removed', 'outgoing_secret_set'],
   webhook: ['retry_requested', 'body_erased'],
   usage: ['limit_warned'],
   audit_log: ['exported', 'verified'],

@@ -1,8 +1,9 @@
-import { Anchor, Group, PasswordInput, Text } from '@mantine/core';
+import { Anchor, Checkbox, Group, PasswordInput, Text } from '@mantine/core';
 
 import type { ProviderKind } from '../../ui/ProviderName';
 import { Copy } from '../../ui/CopyText';
-import { newSecret, opinion, secretWord, weChoose } from './secret';
+import { newSecret, secretWord, weChoose } from './secret';
+import { useOpinion } from './useOpinion';
 
 type Props = {
   kind: ProviderKind;
@@ -10,6 +11,8 @@ type Props = {
   onChange: (value: string) => void;
   /** What the server said of it. */
   error?: string;
+  /** Where PayPal's simulator can be let in: whether it is. */
+  simulator?: { accepted: boolean; accept: (accepted: boolean) => void };
 };
 
 const described: Record<ProviderKind, string> = {
@@ -21,8 +24,9 @@ const described: Record<ProviderKind, string> = {
 };
 
 /** A secret on its way to the server: kept nowhere else, and white space around it is not part of it. */
-export function SecretField({ kind, value, onChange, error }: Props) {
-  const { refused, doubtful } = opinion(kind, value);
+export function SecretField({ kind, value, onChange, error, simulator }: Props) {
+  const { refused, doubtful, isSimulator } = useOpinion(kind, value);
+  const asks = isSimulator && simulator;
   return (
     <div>
       <PasswordInput
@@ -36,9 +40,18 @@ export function SecretField({ kind, value, onChange, error }: Props) {
         maxLength={1024}
         visibilityToggleButtonProps={{ 'aria-label': 'Show or hide it' }}
         value={value}
-        error={refused ?? error}
+        error={(!asks && refused) || error}
         onChange={(event) => onChange(event.currentTarget.value.trim())}
       />
+      {asks && (
+        <Checkbox
+          mt="xs"
+          label="Accept webhooks of PayPal's simulator"
+          description="Anyone with a PayPal account can send them here."
+          checked={simulator.accepted}
+          onChange={(event) => simulator.accept(event.currentTarget.checked)}
+        />
+      )}
       {doubtful && !error && (
         <Text size="xs" c="var(--pending)" mt={4} role="status">
           {doubtful}

@@ -10,7 +10,9 @@ export function inForce(secrets: readonly Secret[], now: number): Secret[] {
 
 /** In one line: which secrets verify, and when the newest last did. */
 export function SecretState({ secrets, now }: { secrets: readonly Secret[]; now: number }) {
-  const [current, ...earlier] = inForce(secrets, now);
+  const [current, ...others] = inForce(secrets, now);
+  const earlier = others.filter(({ expiresAt }) => expiresAt);
+  const beside = others.length - earlier.length;
   if (!current) {
     return (
       <Text span size="sm" c="var(--failed)">
@@ -22,6 +24,7 @@ export function SecretState({ secrets, now }: { secrets: readonly Secret[]; now:
   return (
     <Text span size="sm">
       Version {current.version}, {current.lastUsedAt ? <>last used <When at={current.lastUsedAt} /></> : 'not used yet'}
+      {beside > 0 && ` · ${beside} more ${beside === 1 ? 'stays' : 'stay'}`}
       {earlier[0]?.expiresAt && (
         <>
           {' · '}

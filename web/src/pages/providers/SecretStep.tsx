@@ -6,7 +6,6 @@ import { type ProviderKind, providers as services } from '../../ui/ProviderName'
 import { useAct } from '../../ui/useAct';
 import { guides } from './Guide';
 import { Connect, type Provider } from './queries';
-import { opinion } from './secret';
 import { SecretField } from './SecretField';
 import { WizardButtons } from './WizardButtons';
 
@@ -58,7 +57,7 @@ export function SecretStep({ kind, provider, secret, setSecret, onwards, back }:
         </Text>
       </Stack>
       <WizardButtons back={back}>
-        <Button type="submit" loading={connect.busy} disabled={!secret || Boolean(opinion(kind, secret).refused)}>
+        <Button type="submit" loading={connect.busy} disabled={!secret}>
           Connect {word}
         </Button>
       </WizardButtons>

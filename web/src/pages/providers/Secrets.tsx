@@ -1,5 +1,5 @@
 // The secrets of a provider, coming in and going out, and how they are rotated.
-import { Badge, Button, Group, Modal, Select, Stack, Table, Text } from '@mantine/core';
+import { Badge, Button, Group, Modal, Select, Stack, Table, Text, TextInput } from '@mantine/core';
 import { useDisclosure } from '@mantine/hooks';
 import { type FormEvent, useState } from 'react';
 
@@ -9,8 +9,7 @@ import { providers as services } from '../../ui/ProviderName';
 import { useAct } from '../../ui/useAct';
 import { useSearch } from '../../url';
 import { OnceShown } from './OnceShown';
-import { type Provider, RotateSecret, RotateSigningSecret, type Secret } from './queries';
-import { opinion } from './secret';
+import { AddSecret, LabelSecret, type Provider, RevokeSecret, RotateSecret, RotateSigningSecret, type Secret } from './queries';
 import { SecretField } from './SecretField';
 
 const graces = [
@@ -27,22 +26,105 @@ export function IncomingSecrets({ provider, may }: { provider: Provider; may: bo
   // A link can open the dialog: whoever was refused comes from there.
   const [{ rotate }, change] = useSearch();
   const opened = may && rotate === 'incoming';
+  const [adding, add] = useDisclosure();
+  const [changed, setChanged] = useState<Secret>();
   return (
     <Card
       title={provider.providerName === 'PAYPAL' ? 'Webhook ID' : 'Secrets that verify'}
       actions={
         may && (
-          <Button variant="default" size="compact-xs" onClick={() => change({ rotate: 'incoming' })}>
-            Rotate
-          </Button>
+          <Group gap="xs">
+            <Button variant="default" size="compact-xs" onClick={add.open}>
+              Add
+            </Button>
+            <Button variant="default" size="compact-xs" onClick={() => change({ rotate: 'incoming' })}>
+              Rotate
+            </Button>
+          </Group>
         )
       }
     >
-      <Versions secrets={provider.secrets} used />
+      <Versions secrets={provider.secrets} used edit={may ? (version) => setChanged(provider.secrets.find((secret) => secret.version === version)) : undefined} />
+      <Modal opened={adding} onClose={add.close} title="Add a secret">
+        <AddIncoming provider={provider} close={add.close} />
+      </Modal>
+      <Modal opened={Boolean(changed)} onClose={() => setChanged(undefined)} title={`Secret version ${changed?.version ?? ''}`}>
+        {changed && <EditIncoming provider={provider} secret={changed} close={() => setChanged(undefined)} />}
+      </Modal>
       <Modal opened={opened} onClose={() => change({ rotate: undefined }, { replace: true })} title="Rotate the secret">
         <RotateIncoming provider={provider} close={() => change({ rotate: undefined }, { replace: true })} />
       </Modal>
     </Card>
+  );
+}
+
+/** Adds a secret that stays, such as that of a second endpoint with the same URL. */
+function AddIncoming({ provider, close }: { provider: Provider; close: () => void }) {
+  const kind = provider.providerName;
+  const [secret, setSecret] = useState('');
+  const [label, setLabel] = useState('');
+  const [accepted, accept] = useState(false);
+  const add = useAct(AddSecret, { quiet: true });
+  const submit = (event: FormEvent) => {
+    event.preventDefault();
+    void add.act({ input: { providerId: provider.id, secret, label, acceptSimulator: accepted } }, 'The added secret verifies').then((done) => {
+      if (done) close();
+    });
+  };
+  return (
+    <form onSubmit={submit}>
+      <Stack gap="sm">
+        <Text size="sm">It verifies beside the others until you revoke it: use it for a second endpoint that sends to the same URL.</Text>
+        <TextInput label="Label" description="What tells it from the others" required maxLength={64} value={label} onChange={(event) => setLabel(event.currentTarget.value)} />
+        <SecretField kind={kind} value={secret} error={add.error} onChange={setSecret} simulator={{ accepted, accept }} />
+        <Group justify="flex-end" gap="xs">
+          <Button variant="default" onClick={close}>
+            Cancel
+          </Button>
+          <Button type="submit" loading={add.busy} disabled={!secret || !label.trim()}>
+            Add secret
+          </Button>
+        </Group>
+      </Stack>
+    </form>
+  );
+}
+
+/** Renames or revokes one secret. */
+function EditIncoming({ provider, secret, close }: { provider: Provider; secret: Secret; close: () => void }) {
+  const [label, setLabel] = useState(secret.label ?? '');
+  const rename = useAct(LabelSecret, { quiet: true });
+  const revoke = useAct(RevokeSecret, { quiet: true });
+  const of = { providerId: provider.id, version: secret.version };
+  const error = rename.error ?? revoke.error;
+  const closeIf = (done: unknown) => {
+    if (done) close();
+  };
+  return (
+    <form
+      onSubmit={(event) => {
+        event.preventDefault();
+        void rename.act({ input: { ...of, label } }, 'Label saved').then(closeIf);
+      }}
+    >
+      <Stack gap="sm">
+        <TextInput label="Label" required maxLength={64} value={label} onChange={(event) => setLabel(event.currentTarget.value)} />
+        <Text size="sm">Once revoked, webhooks signed with this secret are rejected. This can't be undone.</Text>
+        {error && (
+          <Text size="sm" c="var(--failed)" role="alert">
+            {error}
+          </Text>
+        )}
+        <Group justify="space-between" gap="xs">
+          <Button color="red" variant="light" loading={revoke.busy} onClick={() => void revoke.act({ input: of }, 'Secret revoked').then(closeIf)}>
+            Revoke immediately
+          </Button>
+          <Button type="submit" loading={rename.busy} disabled={!label.trim()}>
+            Save label
+          </Button>
+        </Group>
+      </Stack>
+    </form>
   );
 }
 
@@ -51,10 +133,12 @@ function RotateIncoming({ provider, close }: { provider: Provider; close: () => 
   const { word } = services[kind];
   const [secret, setSecret] = useState('');
   const [grace, setGrace] = useState('86400');
+  const staying = provider.secrets.filter(({ expiresAt }) => !expiresAt);
+  const [replaces, setReplaces] = useState<string | null>(null);
   const rotate = useAct(RotateSecret, { quiet: true });
   const submit = (event: FormEvent) => {
     event.preventDefault();
-    void rotate.act({ input: { providerId: provider.id, secret, graceSeconds: Number(grace) } }, 'The new secret verifies').then((done) => {
+    void rotate.act({ input: { providerId: provider.id, secret, graceSeconds: Number(grace), replacesVersion: replaces ? Number(replaces) : undefined } }, 'The new secret verifies').then((done) => {
       if (done) close();
     });
   };
@@ -64,13 +148,22 @@ function RotateIncoming({ provider, close }: { provider: Provider; close: () => 
         <Text size="sm">
           Both secrets verify for a while, so that nothing is lost: enter the new one here first, then at {kind === 'STANDARD' ? 'the sender' : word}. Here you see when the old one was last used.
         </Text>
+        {staying.length > 1 && (
+          <Select
+            label="Secret to replace"
+            required
+            data={staying.map(({ version, label }) => ({ value: String(version), label: label ?? `Version ${version}` }))}
+            value={replaces}
+            onChange={setReplaces}
+          />
+        )}
         <SecretField kind={kind} value={secret} error={rotate.error} onChange={setSecret} />
         <Select label="How long the earlier one still verifies" allowDeselect={false} data={graces} value={grace} onChange={(next) => setGrace(next ?? '86400')} />
         <Group justify="flex-end" gap="xs">
           <Button variant="default" onClick={close}>
             Cancel
           </Button>
-          <Button type="submit" loading={rotate.busy} disabled={!secret || Boolean(opinion(kind, secret).refused)}>
+          <Button type="submit" loading={rotate.busy} disabled={!secret || (staying.length > 1 && !replaces)}>
             Rotate
           </Button>
         </Group>
@@ -141,9 +234,9 @@ export function OutgoingSecrets({ provider, may }: { provider: Provider; may: bo
   );
 }
 
-type Version = Pick<Secret, 'version' | 'setAt' | 'expiresAt'> & Partial<Pick<Secret, 'lastUsedAt' | 'safeToRetire'>>;
+type Version = Pick<Secret, 'version' | 'setAt' | 'expiresAt'> & Partial<Pick<Secret, 'label' | 'lastUsedAt' | 'safeToRetire'>>;
 
-function Versions({ secrets, used = false }: { secrets: readonly Version[]; used?: boolean }) {
+function Versions({ secrets, used = false, edit }: { secrets: readonly Version[]; used?: boolean; edit?: (version: number) => void }) {
   const now = useNow();
   return (
     <Table.ScrollContainer minWidth={320}>
@@ -151,6 +244,7 @@ function Versions({ secrets, used = false }: { secrets: readonly Version[]; used
         <Table.Thead>
           <Table.Tr>
             <Table.Th>Version</Table.Th>
+            {used && <Table.Th>Label</Table.Th>}
             <Table.Th>Set</Table.Th>
             {used && <Table.Th>Last used</Table.Th>}
             <Table.Th>State</Table.Th>
@@ -160,6 +254,7 @@ function Versions({ secrets, used = false }: { secrets: readonly Version[]; used
           {secrets.map((secret) => (
             <Table.Tr key={secret.version}>
               <Table.Td>{secret.version}</Table.Td>
+              {used && <Table.Td>{secret.label ?? <span className="quiet">none</span>}</Table.Td>}
               <Table.Td>
                 <When at={secret.setAt} />
               </Table.Td>
@@ -167,6 +262,15 @@ function Versions({ secrets, used = false }: { secrets: readonly Version[]; used
               <Table.Td>
                 <VersionState of={secret} now={now} />
               </Table.Td>
+              {edit && (
+                <Table.Td>
+                  {(!secret.expiresAt || Date.parse(secret.expiresAt) > now) && (
+                    <Button variant="subtle" size="compact-xs" aria-label={`Edit version ${secret.version}`} onClick={() => edit(secret.version)}>
+                      Edit
+                    </Button>
+                  )}
+                </Table.Td>
+              )}
             </Table.Tr>
           ))}
         </Table.Tbody>

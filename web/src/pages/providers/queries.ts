@@ -4,7 +4,7 @@ import { graphql, type ResultOf } from '../../api/graphql';
 export const ProviderFragment = graphql(`
   fragment ProviderFields on WebhookProvider @_unmask {
     id providerName isActive createdAt deletedAt webhookUrl
-    secrets { version setAt expiresAt lastUsedAt safeToRetire }
+    secrets { version label setAt expiresAt lastUsedAt safeToRetire }
     destination {
       url timeoutSeconds concurrency headerNames setAt waiting circuit
       circuits { node state failures openedAt probeAt changedAt }
@@ -56,6 +56,39 @@ export const RotateSecret = graphql(
   `,
   [ProviderFragment],
 );
+
+export const AddSecret = graphql(
+  `
+    mutation AddProviderSecret($input: AddProviderSecretInput!) {
+      addProviderSecret(input: $input) { provider { ...ProviderFields organization { id } } }
+    }
+  `,
+  [ProviderFragment],
+);
+
+export const LabelSecret = graphql(
+  `
+    mutation LabelProviderSecret($input: LabelProviderSecretInput!) {
+      labelProviderSecret(input: $input) { provider { ...ProviderFields organization { id } } }
+    }
+  `,
+  [ProviderFragment],
+);
+
+export const RevokeSecret = graphql(
+  `
+    mutation RevokeProviderSecret($input: RevokeProviderSecretInput!) {
+      revokeProviderSecret(input: $input) { provider { ...ProviderFields organization { id } } }
+    }
+  `,
+  [ProviderFragment],
+);
+
+export const CheckSecret = graphql(`
+  mutation CheckProviderSecret($input: CheckProviderSecretInput!) {
+    checkProviderSecret(input: $input) { refused doubtful isSimulator }
+  }
+`);
 
 export const RotateSigningSecret = graphql(
   `

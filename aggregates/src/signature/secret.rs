@@ -1,0 +1,113 @@
+//! Whether a text can be a provider's signing secret: what form it has, and what people paste instead.
+//! The web form and the mutations ask here, so that they never judge differently.
+
+use super::{paypal, standard};
+use crate::ProviderName;
+
+/// What may be said of a secret without knowing it. The sentences never hold the secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opinion {
+    Fine,
+    /// It can be one, but rarely is.
+    Doubtful(&'static str),
+    /// It is certainly none.
+    Refused(&'static str),
+    /// PayPal's simulator signs with it, for whoever asks: only where a person wants that.
+    Simulator,
+}
+
+/// Bytes of a secret.
+const MAX_SECRET: usize = 1024;
+/// A shorter one can be guessed.
+const SHORT: usize = 16;
+
+/// What there is to say of `secret` as one of that provider's.
+#[must_use]
+pub fn judge_secret(provider: ProviderName, secret: &str) -> Opinion {
+    use Opinion::{Doubtful, Fine, Refused, Simulator};
+    let begins = |prefixes: &[&str]| prefixes.iter().any(|prefix| secret.starts_with(prefix));
+    if secret.is_empty() {
+        return Refused("The secret is empty.");
+    }
+    if secret.len() > MAX_SECRET {
+        return Refused("The secret is longer than 1024 bytes.");
+    }
+    if secret.chars().any(char::is_control) || secret.trim() != secret {
+        return Refused("The secret begins or ends with white space, or holds a line break. Paste it without.");
+    }
+    if begins(&["https:", "http:"]) {
+        return Refused("This is a URL, not a secret.");
+    }
+    match provider {
+        ProviderName::Stripe if begins(&["sk_", "rk_"]) => Refused(
+            "This is an API key. Webhooks are signed with the secret that begins with whsec_; keep API keys to yourself.",
+        ),
+        ProviderName::Stripe if begins(&["pk_"]) => {
+            Refused("This is a publishable key. Webhooks are signed with the secret that begins with whsec_.")
+        }
+        ProviderName::Stripe if begins(&["we_"]) => {
+            Refused("This is the ID of the endpoint. Its signing secret begins with whsec_.")
+        }
+        ProviderName::Stripe if !begins(&["whsec_"]) => Doubtful("Signing secrets of Stripe begin with whsec_."),
+        ProviderName::Github if begins(&["gho_", "ghp_", "ghr_", "ghs_", "ghu_", "github_pat_"]) => {
+            Refused("This is an access token. The secret of a webhook is any text that you choose.")
+        }
+        ProviderName::Github if secret.len() < SHORT => Doubtful("A short secret can be guessed. Generate one."),
+        ProviderName::Shopify if begins(&["shpat_", "shpca_", "shppa_"]) => Refused(
+            "This is an access token. Webhooks are signed with the client secret, or the key below the list of webhooks.",
+        ),
+        ProviderName::Paypal if secret == paypal::SIMULATOR => Simulator,
+        ProviderName::Paypal => paypal::check_secret(secret).map_or_else(Refused, |()| Fine),
+        ProviderName::Standard => standard::check_secret(secret).map_or_else(Refused, |()| Fine),
+        ProviderName::Stripe | ProviderName::Github | ProviderName::Shopify => Fine,
+    }
+}
+
+/// Why PayPal's simulator is not let in by accident.
+pub const SIMULATOR_SENTENCE: &str = "WEBHOOK_ID is what PayPal's webhooks simulator signs with, for anyone with a \
+     PayPal account. To accept what it sends, say so: acceptSimulator.";
+
+/// Whether a secret can be one of this provider's.
+///
+/// # Errors
+/// A sentence that says what it should be. The secret is not in it.
+pub fn check_secret(provider: ProviderName, secret: &str, accept_simulator: bool) -> Result<(), &'static str> {
+    match judge_secret(provider, secret) {
+        Opinion::Fine | Opinion::Doubtful(_) => Ok(()),
+        Opinion::Simulator if accept_simulator => Ok(()),
+        Opinion::Simulator => Err(SIMULATOR_SENTENCE),
+        Opinion::Refused(sentence) => Err(sentence),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_that_were_pasted_badly_are_refused_with_a_reason() {
+        for bad in ["", " abc", "abc\n", "a\u{0}b", "https://a.example/"] {
+            assert!(check_secret(ProviderName::Github, bad, false).is_err(), "{bad:?}");
+        }
+        assert!(check_secret(ProviderName::Github, "It's a Secret to Everybody", false).is_ok());
+    }
+
+    #[test]
+    fn other_credentials_of_the_same_service_are_refused() {
+        for (provider, other) in [
+            (ProviderName::Stripe, "sk_live_1"),
+            (ProviderName::Stripe, "we_1"),
+            (ProviderName::Github, "ghp_0123456789abcdef"),
+            (ProviderName::Shopify, "shpat_0123456789abcdef"),
+        ] {
+            assert!(matches!(judge_secret(provider, other), Opinion::Refused(_)), "{other}");
+        }
+    }
+
+    #[test]
+    fn the_simulators_id_is_taken_only_where_a_person_says_so() {
+        assert!(check_secret(ProviderName::Paypal, "WEBHOOK_ID", false).unwrap_err().contains("acceptSimulator"));
+        assert!(check_secret(ProviderName::Paypal, "WEBHOOK_ID", true).is_ok());
+        assert!(check_secret(ProviderName::Paypal, "WEBHOOK-ID_", true).is_err());
+    }
+}

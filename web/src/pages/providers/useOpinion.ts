@@ -1,0 +1,35 @@
+// What the server says of a secret while it is typed: there is one judge.
+import { useEffect, useState } from 'react';
+import { useClient } from 'urql';
+
+import type { ProviderKind } from '../../ui/ProviderName';
+import { CheckSecret } from './queries';
+
+export type Opinion = { refused: string | null; doubtful: string | null; isSimulator: boolean };
+
+const NONE: Opinion = { refused: null, doubtful: null, isSimulator: false };
+/** Milliseconds without a key pressed before the server is asked. */
+const PAUSE = 300;
+
+/** Nothing is said of an empty field, nor where the server doesn't answer: it judges again when the form is sent. */
+export function useOpinion(providerName: ProviderKind, secret: string): Opinion {
+  const client = useClient();
+  const [said, setSaid] = useState<{ of: string; opinion: Opinion }>();
+  useEffect(() => {
+    if (!secret) return;
+    let left = false;
+    const timer = setTimeout(() => {
+      void client
+        .mutation(CheckSecret, { input: { providerName, secret } })
+        .toPromise()
+        .then(({ data }) => {
+          if (!left && data) setSaid({ of: secret, opinion: data.checkProviderSecret });
+        });
+    }, PAUSE);
+    return () => {
+      left = true;
+      clearTimeout(timer);
+    };
+  }, [client, providerName, secret]);
+  return secret && said?.of === secret ? said.opinion : NONE;
+}
