@@ -19,15 +19,21 @@ use super::error::SendError;
 use super::meter::{Meter, Metered};
 use super::target::Target;
 
-/// A response's status line and headers at most, and what hyper buffers at once.
-const HEAD_BYTES: usize = 64 << 10;
+/// A response's status line and headers at most, and what hyper buffers at once. Common servers send as much as
+/// their applications make them send, and an attempt that arrived must not fail for it.
+const HEAD_BYTES: usize = 256 << 10;
+/// Header lines of a response at most.
+const HEAD_LINES: usize = 1_024;
 /// Addresses tried in one attempt.
 const TRIED: usize = 6;
 
 /// A connection that carries one exchange after the other. Dropping it closes it at once, whatever it was doing.
 pub struct Connection {
     pub sender: SendRequest<Full<Bytes>>,
+    /// What the exchange may still read from the wire.
     pub meter: Meter,
+    /// What the exchange may still read of HTTP, which is less than from the wire where that is encrypted.
+    pub heard: Meter,
     pub address: IpAddr,
     driver: AbortHandle,
 }
@@ -54,12 +60,13 @@ pub async fn connect(
     let _ = socket.set_nodelay(true);
     let meter = Meter::new();
     let socket = Metered::new(socket, meter.clone());
-    let Some(name) = target.tls() else { return drive(socket, meter, address).await };
+    let Some(name) = target.tls() else { return drive(socket, meter.clone(), meter, address).await };
     let socket = timeout_at(deadline, tls.connect(name.clone(), socket))
         .await
         .map_err(|_| SendError::ConnectTimedOut(timeout))?
         .map_err(|error| SendError::from_handshake(&error))?;
-    drive(socket, meter, address).await
+    let heard = Meter::new();
+    drive(Metered::new(socket, heard.clone()), meter, heard, address).await
 }
 
 /// Trust in `roots`, HTTP/1.1 only, and rustls' ring provider whatever the process has as its default.
@@ -127,13 +134,18 @@ fn alternating(addresses: &[IpAddr]) -> Vec<IpAddr> {
     tried
 }
 
-async fn drive<S>(socket: S, meter: Meter, address: IpAddr) -> Result<Connection, SendError>
+async fn drive<S>(socket: S, meter: Meter, heard: Meter, address: IpAddr) -> Result<Connection, SendError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (sender, connection) = Builder::new()
         .max_buf_size(HEAD_BYTES)
         .max_header_size(HEAD_BYTES)
+        .max_headers(HEAD_LINES)
+        // The status decides. A header line that nobody understands is no reason to send a webhook again.
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .allow_spaces_after_header_name_in_responses(true)
+        .ignore_invalid_headers_in_responses(true)
         .handshake(TokioIo::new(socket))
         .await
         .map_err(|error| SendError::from_exchange(&error, false))?;
@@ -142,7 +154,7 @@ where
             tracing::debug!(error = %error, "a connection to a destination ended");
         }
     });
-    Ok(Connection { sender, meter, address, driver: driver.abort_handle() })
+    Ok(Connection { sender, meter, heard, address, driver: driver.abort_handle() })
 }
 
 #[cfg(test)]

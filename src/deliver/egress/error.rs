@@ -58,7 +58,7 @@ pub enum Broken {
     Closed,
     #[error("The destination's answer is not HTTP/1.1.")]
     NotHttp,
-    #[error("The destination sent more than 64 KiB or 100 lines of headers, or too much before them.")]
+    #[error("The destination sent more than 256 KiB or 1,024 lines of headers, or too much before them.")]
     TooMuch,
 }
 

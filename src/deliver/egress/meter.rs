@@ -7,11 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
-/// What one exchange may read from the wire: a handshake, interim answers, a head of 64 KiB, an excerpt of 16 KiB in
+/// What one exchange may read from the wire: a handshake, interim answers, a head of 256 KiB, an excerpt of 16 KiB in
 /// the smallest chunks, and what hyper reads ahead.
-const EXCHANGE_BYTES: usize = 320 << 10;
+const EXCHANGE_BYTES: usize = 768 << 10;
 
 /// How much may still be read.
 #[derive(Clone)]
@@ -30,21 +29,27 @@ impl Meter {
     pub fn ran_out(&self) -> bool {
         self.0.load(Ordering::Relaxed) == 0
     }
+
+    /// Nothing was read since the exchange began.
+    pub fn is_untouched(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == EXCHANGE_BYTES
+    }
 }
 
-/// A connection's socket. The meter stands below TLS, so that the handshake is counted too.
-pub struct Metered {
-    socket: TcpStream,
+/// A connection's socket, or what TLS makes of one. The meter that bounds an exchange stands below TLS, so that the
+/// handshake is counted too; the one that tells whether an answer began stands above.
+pub struct Metered<S> {
+    socket: S,
     meter: Meter,
 }
 
-impl Metered {
-    pub fn new(socket: TcpStream, meter: Meter) -> Self {
+impl<S> Metered<S> {
+    pub fn new(socket: S, meter: Meter) -> Self {
         Self { socket, meter }
     }
 }
 
-impl AsyncRead for Metered {
+impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.meter.ran_out() {
             return Poll::Ready(Err(io::Error::other("the exchange read more than it may")));
@@ -61,7 +66,7 @@ impl AsyncRead for Metered {
     }
 }
 
-impl AsyncWrite for Metered {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         unless_gone(Pin::new(&mut self.socket).poll_write(cx, bytes), bytes.len())
     }

@@ -144,7 +144,7 @@ impl Egress {
         let until = attempt.deadline.min(Instant::now() + BODY_GRACE);
         let (excerpt, whole) = excerpt::read_excerpt(body, until).await;
         if whole {
-            attempt.keep(connection).await;
+            attempt.keep(connection, pool::idle_limit(&head.headers)).await;
         }
         Ok(Answer { status: head.status, retry_after: retry_after(&head.headers), excerpt, whole })
     }
@@ -177,17 +177,20 @@ impl Attempt<'_> {
         };
         let mut request = self.request(headers, body);
         if let Some(connection) = self.inner.pool.take(self.target.origin(), addresses) {
-            match self.send_over(connection, request).await? {
-                Sent::Answered(connection, response) => return Ok((connection, response)),
-                // The other side closed the idle connection before a byte of this request was written.
-                Sent::NotSent(unsent) => request = unsent,
+            let again = request.clone();
+            match self.send_over(connection, request).await {
+                Ok(answered) => return Ok(answered),
+                // The other side was closing the idle connection, most likely. Deliveries are at least once, so one
+                // that may have arrived is sent again here rather than after a failed attempt.
+                Err(Failure::Unanswered) => request = again,
+                Err(Failure::Failed(error)) => return Err(error),
             }
         }
         let connection = connect::connect(self.target, addresses, self.deadline, self.limit, &self.inner.tls).await?;
-        match self.send_over(connection, request).await? {
-            Sent::Answered(connection, response) => Ok((connection, response)),
-            Sent::NotSent(_) => Err(SendError::Broken(Broken::Closed)),
-        }
+        self.send_over(connection, request).await.map_err(|failure| match failure {
+            Failure::Unanswered => SendError::Broken(Broken::Closed),
+            Failure::Failed(error) => error,
+        })
     }
 
     /// Resolves once and checks all of the answer: one forbidden address among them refuses the attempt, since a
@@ -218,29 +221,34 @@ impl Attempt<'_> {
         request
     }
 
-    async fn send_over(&self, mut connection: Connection, request: Request<Full<Bytes>>) -> Result<Sent, SendError> {
-        match timeout_at(self.deadline, connection.sender.try_send_request(request)).await {
-            Ok(Ok(response)) => Ok(Sent::Answered(connection, response)),
-            Ok(Err(mut failure)) => match failure.take_message() {
-                Some(unsent) => Ok(Sent::NotSent(unsent)),
-                None => Err(SendError::from_exchange(failure.error(), connection.meter.ran_out())),
-            },
-            Err(_) => Err(SendError::TimedOut(self.limit)),
+    async fn send_over(
+        &self,
+        mut connection: Connection,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(Connection, Response<Incoming>), Failure> {
+        match timeout_at(self.deadline, connection.sender.send_request(request)).await {
+            Ok(Ok(response)) => Ok((connection, response)),
+            Ok(Err(_)) if connection.heard.is_untouched() => Err(Failure::Unanswered),
+            Ok(Err(error)) => Err(Failure::Failed(SendError::from_exchange(&error, connection.meter.ran_out()))),
+            Err(_) => Err(Failure::Failed(SendError::TimedOut(self.limit))),
         }
     }
 
     /// Keeps a connection for the next webhook, if the other side wants to.
-    async fn keep(&self, mut connection: Connection) {
+    async fn keep(&self, mut connection: Connection, limit: Duration) {
         if let Ok(Ok(())) = timeout(READY_GRACE, connection.sender.ready()).await {
             connection.meter.reset();
-            self.inner.pool.put(self.target.origin(), connection);
+            connection.heard.reset();
+            self.inner.pool.put(self.target.origin(), connection, limit);
         }
     }
 }
 
-enum Sent {
-    Answered(Connection, Response<Incoming>),
-    NotSent(Request<Full<Bytes>>),
+/// Why a request over one connection has no answer.
+enum Failure {
+    /// The connection ended before a byte of an answer came.
+    Unanswered,
+    Failed(SendError),
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<String> {

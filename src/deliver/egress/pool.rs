@@ -5,14 +5,21 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use http::HeaderMap;
+use http::header::HeaderName;
 use tokio::time::Instant;
 
 use super::connect::Connection;
 
-/// How long a connection stays idle. Common servers close after 60 s or more; closing first avoids their race.
-const IDLE: Duration = Duration::from_secs(20);
+/// How long a connection stays idle where the destination says nothing. Node closes after 5 s, others later: closing
+/// first avoids sending into a connection that is being closed.
+const IDLE: Duration = Duration::from_secs(4);
+/// How long a connection stays idle at most, whatever the destination says.
+const MAX_IDLE: Duration = Duration::from_secs(20);
+/// By how much the end of what the destination promised is anticipated: a request is under way for that long at most.
+const MARGIN: Duration = Duration::from_secs(1);
 /// How often expired ones are closed.
-const SWEEP: Duration = Duration::from_secs(5);
+const SWEEP: Duration = Duration::from_secs(1);
 const IDLE_PER_KEY: usize = 128;
 const IDLE_TOTAL: usize = 1_024;
 
@@ -26,6 +33,25 @@ struct Key {
 struct Idle {
     connection: Connection,
     since: Instant,
+    limit: Duration,
+}
+
+impl Idle {
+    fn is_expired(&self) -> bool {
+        self.since.elapsed() >= self.limit
+    }
+}
+
+/// How long a connection may stay idle after an answer with these headers.
+pub fn idle_limit(headers: &HeaderMap) -> Duration {
+    const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+    let values = headers.get_all(KEEP_ALIVE).into_iter().filter_map(|value| value.to_str().ok());
+    let promised = values.flat_map(|value| value.split(',')).filter_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        let is_timeout = name.trim().eq_ignore_ascii_case("timeout");
+        value.trim().trim_matches('"').parse().ok().filter(|_| is_timeout).map(Duration::from_secs)
+    });
+    promised.min().map_or(IDLE, |promised| promised.saturating_sub(MARGIN).min(MAX_IDLE))
 }
 
 #[derive(Default)]
@@ -59,9 +85,13 @@ impl Pool {
         addresses.iter().find_map(|address| idle.take(&Key { origin: Arc::clone(origin), address: *address }))
     }
 
-    pub fn put(&self, origin: &Arc<str>, connection: Connection) {
+    /// Keeps a connection for as long as [`idle_limit`] said.
+    pub fn put(&self, origin: &Arc<str>, connection: Connection, limit: Duration) {
+        if limit.is_zero() {
+            return;
+        }
         let key = Key { origin: Arc::clone(origin), address: connection.address };
-        self.lock().put(key, Idle { connection, since: Instant::now() });
+        self.lock().put(key, Idle { connection, since: Instant::now(), limit });
     }
 
     /// Closes what expired or was closed by the other side.
@@ -83,7 +113,7 @@ impl Shelves {
         let queue = self.by_key.get_mut(key)?;
         while let Some(idle) = queue.pop_back() {
             self.count -= 1;
-            if idle.connection.sender.is_ready() && idle.since.elapsed() < IDLE {
+            if idle.connection.sender.is_ready() && !idle.is_expired() {
                 return Some(idle.connection);
             }
         }
@@ -112,9 +142,38 @@ impl Shelves {
 
     fn sweep(&mut self) {
         self.by_key.retain(|_, queue| {
-            queue.retain(|idle| !idle.connection.sender.is_closed() && idle.since.elapsed() < IDLE);
+            queue.retain(|idle| !idle.connection.sender.is_closed() && !idle.is_expired());
             !queue.is_empty()
         });
         self.count = self.by_key.values().map(VecDeque::len).sum();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_let_go_before_the_destination_closes_it() {
+        let limit = |lines: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append("keep-alive", line.parse().unwrap());
+            }
+            idle_limit(&headers).as_secs()
+        };
+        assert_eq!(limit(&[]), 4);
+        for (lines, seconds) in [
+            (&["timeout=5"][..], 4),
+            (&["timeout=2, max=100"], 1),
+            (&["max=100,Timeout = \"3\""], 2),
+            (&["timeout=60"], 20),
+            (&["timeout=60", "timeout=3"], 2),
+            (&["timeout=1"], 0),
+            (&["timeout=0"], 0),
+            (&["timeout=soon", "timeout", "max=1"], 4),
+        ] {
+            assert_eq!(limit(lines), seconds, "{lines:?}");
+        }
     }
 }

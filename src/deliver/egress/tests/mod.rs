@@ -150,17 +150,103 @@ async fn a_connection_that_was_closed_while_idle_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_request_that_may_have_arrived_is_not_sent_again() {
-    let server = Server::start(|mut peer| async move {
-        peer.request().await;
-        peer.write(OK.as_bytes()).await;
+async fn a_connection_that_was_closed_as_it_was_used_again_does_not_fail_the_attempt() {
+    for resets in [false, true] {
+        let server = Server::start(move |mut peer| async move {
+            peer.request().await;
+            peer.write(OK.as_bytes()).await;
+            peer.request().await;
+            if resets {
+                peer.reset();
+            }
+        })
+        .await;
+        let egress = egress();
+        for _ in 0..3 {
+            assert_eq!(send(&egress, &server.url(), PATIENCE).await.unwrap().status, 200);
+        }
+        // The second and third are read by a connection that closes, and once more by a new one.
+        assert_eq!((server.connections(), server.requests().len()), (3, 5), "resets: {resets}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_sent_again_once_and_only_where_no_byte_of_an_answer_came() {
+    // A new connection that ends without an answer.
+    let closing = Server::start(|mut peer| async move {
         peer.request().await;
     })
     .await;
+    assert_eq!(send_to(&closing, PATIENCE).await, Err(SendError::Broken(Broken::Closed)));
+    assert_eq!((closing.connections(), closing.requests().len()), (1, 1));
+
+    // A connection that is used again and ends within its answer.
+    let breaking = Server::start(|mut peer| async move {
+        peer.request().await;
+        peer.write(OK.as_bytes()).await;
+        peer.request().await;
+        peer.write(b"HTTP/1.1 20").await;
+    })
+    .await;
     let egress = egress();
-    assert_eq!(send(&egress, &server.url(), PATIENCE).await.unwrap().status, 200);
-    assert_eq!(send(&egress, &server.url(), PATIENCE).await, Err(SendError::Broken(Broken::Closed)));
-    assert_eq!((server.connections(), server.requests().len()), (1, 2));
+    assert_eq!(send(&egress, &breaking.url(), PATIENCE).await.unwrap().status, 200);
+    assert_eq!(send(&egress, &breaking.url(), PATIENCE).await, Err(SendError::Broken(Broken::Closed)));
+    assert_eq!((breaking.connections(), breaking.requests().len()), (1, 2));
+}
+
+#[tokio::test]
+async fn a_connection_is_not_used_for_longer_than_the_destination_keeps_it() {
+    let brief = Server::answering("HTTP/1.1 200 OK\r\nkeep-alive: timeout=1\r\ncontent-length: 2\r\n\r\nok").await;
+    let egress = egress();
+    for _ in 0..2 {
+        assert_eq!(send(&egress, &brief.url(), PATIENCE).await.unwrap().status, 200);
+        assert_eq!(egress.idle_connections(), 0);
+    }
+    assert_eq!(brief.connections(), 2);
+}
+
+#[tokio::test]
+async fn an_answer_is_judged_by_its_status_whatever_its_other_headers_are() {
+    let large = format!("x-large: {}", "y".repeat(64 << 10));
+    let many: Vec<_> = (0..300).map(|n| format!("x-{n}: y")).collect();
+    for head in [
+        "x-folded: one\r\n two\r\n\tthree",
+        "x-folded:\r\n one",
+        "x-policy: default-src 'self';\r\n  script-src 'none';\r\n",
+        "x name with spaces: y",
+        "x-space-before-colon : y",
+        "no colon at all",
+        "x-\u{fc}mlaut: y",
+        ": no name",
+        "x-empty:",
+        "x-control: a\u{1}b",
+        "date: yesterday",
+        "content-type: what?",
+        "set-cookie: a=b\r\nset-cookie: c=d",
+        &large,
+        &many.join("\r\n"),
+    ] {
+        let head = head.trim_end();
+        let server = Server::answering(format!("HTTP/1.1 200 OK\r\n{head}\r\ncontent-length: 2\r\n\r\nok")).await;
+        let answer = send_to(&server, PATIENCE).await;
+        let start = &head[..head.len().min(60)];
+        let answer = answer.unwrap_or_else(|error| panic!("{start:?}: {error}"));
+        assert_eq!((answer.status.as_u16(), &answer.excerpt[..]), (200, &b"ok"[..]), "{start:?}");
+    }
+    for answer in [
+        "HTTP/1.1 200\r\ncontent-length: 2\r\n\r\nok",
+        "HTTP/1.1 200 \r\ncontent-length: 2\r\n\r\nok",
+        "HTTP/1.1 200 Sch\u{f6}n\r\ncontent-length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\ncontent-length: 2\n\nok",
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\n\r\nok",
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+        "HTTP/1.1 102 Processing\r\nx: y\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding : chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    ] {
+        let server = Server::answering(answer).await;
+        let received = send_to(&server, PATIENCE).await.unwrap_or_else(|error| panic!("{answer:?}: {error}"));
+        assert_eq!((received.status.as_u16(), &received.excerpt[..]), (200, &b"ok"[..]), "{answer:?}");
+    }
 }
 
 #[tokio::test]
@@ -341,7 +427,7 @@ async fn interim_answers_are_skipped_within_bounds() {
 #[tokio::test]
 async fn huge_headers_are_refused() {
     for header in
-        ["x: ".to_owned() + &"y".repeat(200 << 10) + "\r\n", "x: y\r\n".repeat(20_000), "x: y\r\n".repeat(200)]
+        ["x: ".to_owned() + &"y".repeat(400 << 10) + "\r\n", "x: y\r\n".repeat(20_000), "x: y\r\n".repeat(2_000)]
     {
         let server = Server::answering(format!("HTTP/1.1 200 OK\r\n{header}content-length: 0\r\n\r\n")).await;
         assert_eq!(send_to(&server, PATIENCE).await, Err(SendError::Broken(Broken::TooMuch)));
