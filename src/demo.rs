@@ -139,6 +139,7 @@ async fn connect(
         concurrency: DEFAULT_CONCURRENCY,
         header_names: Vec::new(),
         headers: None,
+        original_signature: false,
     };
     let set = ProviderCommand::SetDestination { destination, outgoing: Some(outgoing) };
     core.commands.execute::<Provider>(organization, id.uuid(), set, &by).await.map_err(refused).map(drop)

@@ -190,6 +190,7 @@ mod tests {
             concurrency: 1,
             header_names: vec![],
             headers: None,
+            original_signature: false,
         };
         let (name, slug) = ("Acme".to_owned(), "acme".to_owned());
         let claim = EmailClaimId::new(Uuid::from_u128(4));

@@ -1,5 +1,5 @@
 //! Signing what goes out, as Standard Webhooks say: the receiver verifies a delivery with any of
-//! their libraries.
+//! their libraries. And the sender's own headers that a delivery carries on.
 //!
 //! <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>
 
@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
 use hmac::{Hmac, Mac as _};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use sha2::Sha256;
 
 use crate::WebhookId;
@@ -15,6 +16,83 @@ use crate::WebhookId;
 const PREFIX: &str = "whsec_";
 /// Bytes of a key; the specification says 24 to 64.
 pub const KEY_BYTES: usize = 32;
+
+/// Headers that describe the body.
+const DESCRIBING: [HeaderName; 2] = [CONTENT_TYPE, CONTENT_ENCODING];
+/// Headers that hold the senders' signatures.
+const SIGNATURES: [&str; 8] = [
+    "x-hub-signature-256",
+    "x-hub-signature",
+    "x-shopify-hmac-sha256",
+    "shopify-hmac-sha256",
+    "stripe-signature",
+    "paypal-transmission-sig",
+    "webhook-signature",
+    "svix-signature",
+];
+/// Families of headers by which senders say what an event is. The senders' libraries look for these names.
+const FAMILIES: [&str; 5] = ["x-github-", "x-shopify-", "shopify-", "stripe-", "paypal-"];
+/// Families of headers that would be taken for our own.
+const RENAMED: [&str; 2] = ["webhook-", "svix-"];
+/// What their names begin with in a delivery.
+const ORIGINAL: &str = "hookledger-original-";
+/// Ends of names that hold a credential, whatever family they are of.
+const CREDENTIALS: [&str; 3] = ["-authorization", "-cookie", "-access-token"];
+/// Bytes of all headers that are carried on, with their separators. Common servers take 8 or 16 KiB in all, and
+/// other headers come besides.
+const CARRIED_BYTES: usize = 6 << 10;
+/// Lines of headers that are carried on.
+const CARRIED_LINES: usize = 64;
+
+/// The sender's headers that a delivery carries on: what describes the body, and what says what the event is.
+///
+/// `lines` are names in lower case and values, as they came. Headers beyond the bounds are left out, the signature
+/// last of all, since nobody can verify without it.
+pub fn carried<'a>(lines: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone, with_signature: bool) -> HeaderMap {
+    let mut carried = HeaderMap::new();
+    let mut left = CARRIED_BYTES;
+    for rank in [Rank::Describes, Rank::Signs, Rank::Says] {
+        for (name, value) in lines.clone() {
+            let Some((name, of_rank)) = carried_name(name) else { continue };
+            let size = name.as_str().len() + value.len() + 4;
+            let is_wanted = of_rank == rank && (with_signature || rank != Rank::Signs);
+            if !is_wanted || size > left || carried.len() >= CARRIED_LINES {
+                continue;
+            }
+            if let Ok(value) = HeaderValue::from_bytes(value) {
+                left -= size;
+                carried.append(name, value);
+            }
+        }
+    }
+    carried
+}
+
+/// What a carried header is good for, the most important first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rank {
+    Describes,
+    Signs,
+    Says,
+}
+
+/// The name that one of the sender's headers has in a delivery, if it is carried on.
+fn carried_name(name: &[u8]) -> Option<(HeaderName, Rank)> {
+    let name = HeaderName::from_bytes(name).ok()?;
+    let text = name.as_str();
+    let begins = |families: &[&str]| families.iter().any(|family| text.starts_with(family));
+    let rank = match () {
+        () if DESCRIBING.contains(&name) => return Some((name, Rank::Describes)),
+        () if CREDENTIALS.iter().any(|end| text.ends_with(end)) => return None,
+        () if SIGNATURES.contains(&text) => Rank::Signs,
+        () if begins(&FAMILIES) || begins(&RENAMED) => Rank::Says,
+        () => return None,
+    };
+    if begins(&RENAMED) {
+        return Some((HeaderName::from_bytes(format!("{ORIGINAL}{text}").as_bytes()).ok()?, rank));
+    }
+    Some((name, rank))
+}
 
 /// A secret as its receiver configures it.
 #[must_use]
@@ -55,6 +133,75 @@ pub fn signature<'a>(
 mod tests {
     use super::*;
     use uuid::Uuid;
+
+    fn names(lines: &[(&str, &str)], with_signature: bool) -> Vec<String> {
+        let lines = lines.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        let mut names: Vec<_> = carried(lines, with_signature).keys().map(ToString::to_string).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn a_delivery_carries_what_describes_the_event_and_no_credential() {
+        let lines = [
+            ("content-type", "application/json"),
+            ("content-encoding", "gzip"),
+            ("x-github-event", "push"),
+            ("x-hub-signature-256", "sha256=00"),
+            ("x-shopify-topic", "orders/create"),
+            ("shopify-topic", "orders/create"),
+            ("shopify-hmac-sha256", "AA=="),
+            ("stripe-signature", "t=1,v1=00"),
+            ("paypal-transmission-id", "1"),
+            ("paypal-transmission-sig", "AA=="),
+            ("webhook-id", "msg_1"),
+            ("svix-signature", "v1,AA=="),
+            ("authorization", "Bearer t"),
+            ("cookie", "a=b"),
+            ("x-shopify-access-token", "shpat_1"),
+            ("proxy-authorization", "Basic t"),
+            ("connection", "x-github-event"),
+            ("transfer-encoding", "chunked"),
+            ("content-length", "2"),
+            ("host", "hooks.example"),
+            ("user-agent", "GitHub-Hookshot/1"),
+            ("x-forwarded-for", "192.0.2.1"),
+            ("hookledger-attempt", "7"),
+            ("hookledger-original-webhook-id", "msg_0"),
+        ];
+        let plain = [
+            "content-encoding",
+            "content-type",
+            "hookledger-original-webhook-id",
+            "paypal-transmission-id",
+            "shopify-topic",
+            "x-github-event",
+            "x-shopify-topic",
+        ];
+        assert_eq!(names(&lines, false), plain);
+        let signatures = [
+            "hookledger-original-svix-signature",
+            "paypal-transmission-sig",
+            "shopify-hmac-sha256",
+            "stripe-signature",
+            "x-hub-signature-256",
+        ];
+        let mut all: Vec<_> = plain.iter().chain(&signatures).copied().collect();
+        all.sort_unstable();
+        assert_eq!(names(&lines, true), all);
+    }
+
+    #[test]
+    fn carried_headers_are_bounded_and_the_signature_has_precedence() {
+        let long = "y".repeat(CARRIED_BYTES / 2);
+        let lines = [("x-github-a", &*long), ("x-github-b", &long), ("x-hub-signature-256", "sha256=00")];
+        assert_eq!(names(&lines, true), ["x-github-a", "x-hub-signature-256"]);
+        let many: Vec<_> = (0..1_000).map(|n| (format!("x-github-{n}"), "y")).collect();
+        let many: Vec<_> = many.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        assert_eq!(names(&many, true).len(), CARRIED_LINES);
+        let odd = [("x-github-event", "a\nb"), ("x github", "y"), ("", "y")];
+        assert!(names(&odd, true).is_empty());
+    }
 
     #[test]
     fn our_own_verifier_takes_what_is_signed_by_either_secret() {

@@ -68,6 +68,10 @@ pub struct Destination {
     /// Where the headers' values lie.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub headers: Option<SecretRef>,
+    /// Deliveries carry the sender's signature too, for a receiver that verifies with the sender's own secret.
+    /// Earlier releases left it out.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub original_signature: bool,
 }
 
 /// A secret in the vault.
@@ -621,7 +625,14 @@ mod tests {
 
     fn destination(url: &str, headers: Option<SecretRef>) -> Destination {
         let header_names = headers.map(|_| "authorization".to_owned()).into_iter().collect();
-        Destination { url: url.to_owned(), timeout_seconds: None, concurrency: 4, header_names, headers }
+        Destination {
+            url: url.to_owned(),
+            timeout_seconds: None,
+            concurrency: 4,
+            header_names,
+            headers,
+            original_signature: false,
+        }
     }
 
     #[test]

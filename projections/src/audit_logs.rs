@@ -289,10 +289,17 @@ fn provider(event: &ProviderEvent) -> Option<(&'static str, Value)> {
         ProviderEvent::Activated {} => ("activated", json!({"isActive": true})),
         ProviderEvent::Deactivated {} => ("deactivated", json!({"isActive": false})),
         ProviderEvent::Deleted {} => ("deleted", json!({"isActive": false})),
-        ProviderEvent::DestinationSet(Destination { url, timeout_seconds, concurrency, header_names, headers: _ }) => (
+        ProviderEvent::DestinationSet(Destination {
+            url,
+            timeout_seconds,
+            concurrency,
+            header_names,
+            headers: _,
+            original_signature,
+        }) => (
             "destination_set",
             json!({"destination": {"url": url, "timeoutSeconds": timeout_seconds, "concurrency": concurrency,
-                                   "headerNames": header_names}}),
+                                   "headerNames": header_names, "originalSignature": original_signature}}),
         ),
         ProviderEvent::DestinationRemoved {} => ("destination_removed", json!({"destination": null})),
         ProviderEvent::OutgoingSecretSet { secret, previous_expire_at } => (

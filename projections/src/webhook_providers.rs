@@ -26,6 +26,7 @@ pub struct WebhookProvider {
     pub destination_timeout_seconds: Option<i32>,
     pub destination_concurrency: Option<i32>,
     pub destination_headers: Option<Vec<String>>,
+    pub destination_original_signature: bool,
     pub destination_set_at: Option<DateTime<Utc>>,
 }
 
@@ -74,7 +75,7 @@ impl Field for ProviderField {
 
 const COLUMNS: &str = "p.organization_id, p.id, p.provider_name, p.is_active, p.created_at, p.updated_at, \
                        p.deleted_at, p.destination_url, p.destination_timeout_seconds, p.destination_concurrency, \
-                       p.destination_headers, p.destination_set_at";
+                       p.destination_headers, p.destination_original_signature, p.destination_set_at";
 
 /// The providers of one organization.
 static SELECT: LazyLock<String> =
@@ -447,7 +448,7 @@ async fn set_destination(
     sqlx::query(
         "update webhook_providers
          set destination_url = $5, destination_timeout_seconds = $6, destination_concurrency = $7,
-             destination_headers = $8, destination_set_at = $4, updated_at = $4, applied_position = $3
+             destination_headers = $8, destination_original_signature = $9, destination_set_at = $4, updated_at = $4, applied_position = $3
          where organization_id = $1 and id = $2 and applied_position < $3",
     )
     .bind(recorded.organization.uuid())
@@ -458,6 +459,7 @@ async fn set_destination(
     .bind(destination.and_then(|destination| destination.timeout_seconds).map(u32::cast_signed))
     .bind(destination.map(|destination| destination.concurrency.cast_signed()))
     .bind(destination.map(|destination| &destination.header_names))
+    .bind(destination.is_some_and(|destination| destination.original_signature))
     .execute(connection)
     .await
     .map(drop)

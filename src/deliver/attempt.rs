@@ -8,39 +8,42 @@ use hookledger_aggregates::signature::SigningSecret;
 use hookledger_aggregates::webhook::Outcome;
 use hookledger_aggregates::{Label, ProviderName, WebhookId, outgoing};
 use http::StatusCode;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use http::header::{HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use secrecy::ExposeSecret as _;
 use sha2::{Digest as _, Sha256};
 
 use super::circuit::Health;
 use super::egress::{Answer, Kind, SendError};
 use crate::directory::Destination;
+use crate::log::FreshBody;
 
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 const PROVIDER: HeaderName = HeaderName::from_static("hookledger-provider");
+const EVENT_TYPE: HeaderName = HeaderName::from_static("hookledger-event-type");
 const ATTEMPT: HeaderName = HeaderName::from_static("hookledger-attempt");
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("Hookledger/", env!("CARGO_PKG_VERSION")));
 
-/// Names of the headers that every delivery has. The destination's own come besides.
+/// Names of the headers that every delivery has. The destination's own and the sender's come besides.
 pub const SENT_HEADERS: &[&str] = &[
-    "content-type",
     "user-agent",
     "webhook-id",
     "webhook-timestamp",
     "webhook-signature",
     "hookledger-provider",
+    "hookledger-event-type",
     "hookledger-attempt",
 ];
 
 /// Names of headers that a destination cannot set: they are ours, or the connection's.
 #[must_use]
 pub fn is_reserved(name: &HeaderName) -> bool {
-    const RESERVED: [&str; 14] = [
+    const RESERVED: [&str; 15] = [
         "host",
         "content-length",
         "content-type",
+        "content-encoding",
         "transfer-encoding",
         "connection",
         "keep-alive",
@@ -57,17 +60,34 @@ pub fn is_reserved(name: &HeaderName) -> bool {
     RESERVED.contains(&name) || name.starts_with("webhook-") || name.starts_with("hookledger-")
 }
 
+/// Names of the headers of a delivery to a destination with headers of those names, of a webhook with these headers.
+#[must_use]
+pub fn header_names<'a>(
+    received: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
+    original_signature: bool,
+    own: &[String],
+) -> Vec<String> {
+    let mut names: Vec<String> = SENT_HEADERS.iter().map(|name| (*name).to_owned()).collect();
+    let carried = outgoing::carried(received, original_signature);
+    for name in carried.keys().map(HeaderName::as_str).chain(own.iter().map(String::as_str)) {
+        if !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
+        }
+    }
+    names
+}
+
 /// What a delivery says of itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Delivery<'a> {
     pub webhook: WebhookId,
     pub provider: Option<ProviderName>,
     pub attempt: u32,
-    pub content_type: Option<&'a HeaderValue>,
-    pub body: &'a Bytes,
+    pub received: &'a FreshBody,
 }
 
-/// The headers of a delivery, signed by every secret that has not expired.
+/// The headers of a delivery, signed by every secret that has not expired. The destination's own have precedence
+/// over the sender's, and ours over both.
 #[must_use]
 pub fn headers(
     destination: &Destination,
@@ -75,12 +95,16 @@ pub fn headers(
     delivery: Delivery<'_>,
     now: DateTime<Utc>,
 ) -> HeaderMap {
-    let mut headers = destination.headers.clone();
+    let received = delivery.received;
+    let mut headers = outgoing::carried(received.header_lines(), destination.original_signature);
+    for (name, value) in destination.headers.iter().filter(|(name, _)| !is_reserved(name)) {
+        headers.insert(name.clone(), value.clone());
+    }
     let active = secrets.iter().filter(|secret| secret.expires_at.is_none_or(|at| at > now));
     let keys: Vec<Vec<u8>> = active.filter_map(|secret| outgoing::key(secret.value.expose_secret())).collect();
-    let signature = outgoing::signature(keys.iter().map(Vec::as_slice), delivery.webhook, now, delivery.body);
+    let signature = outgoing::signature(keys.iter().map(Vec::as_slice), delivery.webhook, now, &received.body);
     let mut put = |name: HeaderName, value: &str| {
-        // Digits, UUIDs and base64: always a header's value.
+        // A sender's name of an event may be no header's value; all others always are.
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);
         }
@@ -92,10 +116,10 @@ pub fn headers(
     if let Some(provider) = delivery.provider {
         put(PROVIDER, provider.as_str());
     }
-    headers.entry(USER_AGENT).or_insert(AGENT);
-    if let Some(content_type) = delivery.content_type {
-        headers.insert(CONTENT_TYPE, content_type.clone());
+    if let Some(event_type) = &received.event_type {
+        put(EVENT_TYPE, event_type.as_str());
     }
+    headers.entry(USER_AGENT).or_insert(AGENT);
     headers
 }
 

@@ -52,8 +52,7 @@ impl Shared {
             webhook: due.webhook,
             provider: self.directory.provider_name(due.provider),
             attempt: due.attempt,
-            content_type: sending.body.content_type.as_ref(),
-            body: &sending.body.body,
+            received: &sending.body,
         };
         let secrets = destination.secrets.as_deref().unwrap_or_default();
         let headers = headers(destination, secrets, delivery, now);

@@ -32,7 +32,7 @@ use hookledger_aggregates::Label;
 use hookledger_aggregates::webhook::{Outcome, PENDING_TIMEOUT, RetryAt, RetryPolicy, WebhookCommand};
 
 use attempt::Verdict;
-pub use attempt::{SENT_HEADERS, is_reserved};
+pub use attempt::{header_names, is_reserved};
 use circuit::Health;
 pub use feeder::Feeder;
 pub use overview::{Backlog, OpenCircuit, backlog, open_circuits};

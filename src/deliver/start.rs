@@ -6,9 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use hookledger_aggregates::webhook::{Webhook, WebhookCommand};
-use http::header::HeaderValue;
 use tokio::time::Instant;
 
 use super::attempt::Verdict;
@@ -160,9 +158,7 @@ impl Shared {
     async fn body(&self, due: &Due) -> Result<Option<(FreshBody, Option<BodyRoom>)>, ReadError> {
         let Some(size) = within(self.reader.body_size(due.organization, due.webhook)).await? else { return Ok(None) };
         let room = self.places.body_room(due.provider, size).await;
-        let Some(raw) = within(self.reader.body(due.organization, due.webhook)).await? else { return Ok(None) };
-        let content_type = raw.header("content-type").and_then(|value| HeaderValue::from_bytes(value).ok());
-        Ok(Some((FreshBody { content_type, body: Bytes::from(raw.body) }, room)))
+        Ok(within(self.reader.deliverable(due.organization, due.webhook)).await?.map(|body| (body, room)))
     }
 
     async fn decide_start(self: &Arc<Self>, job: Job, prepared: Prepared, starts: &mut Vec<Start>) {

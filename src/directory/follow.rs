@@ -340,6 +340,7 @@ impl DirectoryFollower {
             timeout: destination.timeout_seconds.map(|seconds| Duration::from_secs(seconds.into())),
             concurrency: destination.concurrency,
             headers,
+            original_signature: destination.original_signature,
             secrets,
         }))
     }

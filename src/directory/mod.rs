@@ -54,6 +54,8 @@ pub struct Destination {
     pub concurrency: u32,
     /// Headers that deliveries carry besides; values are marked as sensitive.
     pub headers: http::HeaderMap,
+    /// Deliveries carry the sender's signature too.
+    pub original_signature: bool,
     /// Secrets that sign, the newest first; nothing where one could not be opened, and then nothing
     /// is sent.
     pub secrets: Option<Vec<SigningSecret>>,

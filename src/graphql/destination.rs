@@ -97,6 +97,10 @@ impl Destination {
     async fn header_names(&self) -> &[String] {
         self.0.destination_headers.as_deref().unwrap_or_default()
     }
+    /// Deliveries carry the sender's signature header too.
+    async fn original_signature(&self) -> bool {
+        self.0.destination_original_signature
+    }
     async fn set_at(&self) -> Option<DateTime<Utc>> {
         self.0.destination_set_at
     }
@@ -146,6 +150,9 @@ struct SetProviderDestinationInput {
     concurrency: Option<i32>,
     /// Left out: as they are. They replace all earlier ones.
     headers: MaybeUndefined<Vec<HeaderInput>>,
+    /// Deliveries carry the sender's signature header too, so that the sender's own library verifies them with the
+    /// sender's own secret. Left out: as it is, and false at first.
+    original_signature: Option<bool>,
 }
 
 #[derive(SimpleObject)]
@@ -220,6 +227,8 @@ pub(super) struct Wish {
     timeout_seconds: Option<u32>,
     concurrency: u32,
     headers: WishedHeaders,
+    /// Nothing: as it is.
+    original_signature: Option<bool>,
 }
 
 impl Wish {
@@ -231,6 +240,7 @@ impl Wish {
             timeout_seconds: None,
             concurrency: DEFAULT_CONCURRENCY,
             headers: WishedHeaders::AsTheyAre,
+            original_signature: None,
         })
     }
 }
@@ -256,6 +266,7 @@ fn checked(app: &App, input: SetProviderDestinationInput) -> Result<Option<Wish>
             MaybeUndefined::Value(headers) if headers.is_empty() => WishedHeaders::None,
             MaybeUndefined::Value(headers) => checked_headers(headers)?,
         },
+        original_signature: input.original_signature,
         ..Wish::plain(app, &url)?
     }))
 }
@@ -315,13 +326,15 @@ pub(super) async fn set(
             ),
             WishedHeaders::These(names, _) => (names.clone(), refs.last().copied()),
         };
-        let Wish { url, timeout_seconds, concurrency, headers: _ } = &wish;
+        let Wish { url, timeout_seconds, concurrency, headers: _, original_signature } = &wish;
+        let was = known.is_some_and(|known| known.original_signature);
         let destination = Settings {
             url: url.clone(),
             timeout_seconds: *timeout_seconds,
             concurrency: *concurrency,
             header_names,
             headers,
+            original_signature: original_signature.unwrap_or(was),
         };
         ProviderCommand::SetDestination { destination, outgoing }
     };

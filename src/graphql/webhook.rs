@@ -211,6 +211,9 @@ impl Header {
 pub struct Attempt {
     #[graphql(skip)]
     of: (OrganizationId, WebhookId),
+    /// Where the webhook's first event is.
+    #[graphql(skip)]
+    position: i64,
     /// 1 is the first try, 2 to 4 are retries 1 to 3.
     attempt_number: i32,
     attempted_at: DateTime<Utc>,
@@ -239,12 +242,13 @@ impl Attempt {
         Ok(self.destination(context).await?.map(|destination| destination.url))
     }
 
-    /// Names of the headers that it was sent with, the destination's own among them. Values are not
-    /// kept: they are secrets and signatures.
+    /// Names of the headers that it was sent with, the destination's own among them, and the sender's while the
+    /// request is kept. Values are not kept: they are secrets and signatures.
     async fn request_header_names(&self, context: &Context<'_>) -> Result<Vec<String>, Error> {
         let Some(destination) = self.destination(context).await? else { return Ok(Vec::new()) };
-        let ours = deliver::SENT_HEADERS.iter().map(|name| (*name).to_owned());
-        Ok(ours.chain(destination.header_names).collect())
+        let received = load(context, HeadersOf(self.of.0, self.position)).await?.unwrap_or_default();
+        let received = received.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        Ok(deliver::header_names(received, destination.original_signature, &destination.header_names))
     }
 
     /// The beginning of what the destination answered, 16 KiB at most, while it is kept; what is not
@@ -273,9 +277,15 @@ impl Attempt {
         Ok(before.and_then(|(_, destination)| destination.clone()))
     }
 
-    fn new(of: (OrganizationId, WebhookId), provider: ProviderId, row: &webhook_retries::WebhookAttempt) -> Self {
+    fn new(
+        of: (OrganizationId, WebhookId),
+        position: i64,
+        provider: ProviderId,
+        row: &webhook_retries::WebhookAttempt,
+    ) -> Self {
         Self {
             of,
+            position,
             attempt_number: row.attempt_number,
             attempted_at: row.attempted_at,
             ended_at: row.ended_at,
@@ -587,7 +597,12 @@ impl Webhook {
     async fn attempts(&self, context: &Context<'_>) -> Result<Vec<Attempt>, Error> {
         let of = (self.organization(), self.id_());
         let provider = ProviderId::new(self.0.provider_id);
-        Ok(self.attempt_rows(context).await?.iter().map(|row| Attempt::new(of, provider, row)).collect())
+        Ok(self
+            .attempt_rows(context)
+            .await?
+            .iter()
+            .map(|row| Attempt::new(of, self.0.position, provider, row))
+            .collect())
     }
     /// The tries after the first.
     async fn retries(&self, context: &Context<'_>) -> Result<Vec<WebhookRetry>, Error> {

@@ -1,8 +1,9 @@
 //! Requests as they were received, of those that are still kept.
 
-use hookledger_aggregates::{OrganizationId, WebhookId};
+use hookledger_aggregates::{Label, OrganizationId, WebhookId};
 use sqlx::PgExecutor;
 
+use super::fresh::FreshBody;
 use super::read::{ReadError, Reader};
 
 impl Reader {
@@ -41,6 +42,34 @@ impl Reader {
                 .fetch_optional(&self.pool)
                 .await?;
         Ok(row.map(|(headers, body)| RawRequest { headers, body }))
+    }
+
+    /// A webhook as it is delivered, unless retention removed its body.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn deliverable(
+        &self,
+        organization: OrganizationId,
+        webhook: WebhookId,
+    ) -> Result<Option<FreshBody>, ReadError> {
+        let row: Option<(Vec<u8>, Vec<u8>, Option<String>)> =
+            sqlx::query_as(
+                "select b.headers, b.body, e.payload->>'eventType'
+                 from events e join webhook_bodies b on b.organization_id = e.organization_id and b.position = e.position
+                 where e.organization_id = $1 and e.aggregate_type = 'webhook' and e.aggregate_id = $2
+                   and e.partition = $3 and e.sequence = 1",
+            )
+            .bind(organization.uuid())
+            .bind(webhook.to_string())
+            .bind(organization.partition().number())
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(row.map(|(headers, body, event_type)| FreshBody {
+            headers: headers.into(),
+            body: body.into(),
+            event_type: event_type.as_deref().map(Label::new),
+        }))
     }
 
     /// The raw headers and body of a webhook, unless retention removed them.
@@ -132,24 +161,23 @@ pub struct RawRequest {
     pub body: Vec<u8>,
 }
 
+/// Names and values of kept headers.
+pub(super) fn header_lines(headers: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
+    headers.split(|byte| *byte == b'\n').filter_map(|line| {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        Some((&line[..colon], &line[colon + 1..]))
+    })
+}
+
 fn header_pairs(headers: &[u8]) -> Vec<(String, String)> {
-    headers
-        .split(|byte| *byte == b'\n')
-        .filter_map(|line| {
-            let colon = line.iter().position(|byte| *byte == b':')?;
-            let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-            Some((text(&line[..colon]), text(&line[colon + 1..])))
-        })
-        .collect()
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    header_lines(headers).map(|(name, value)| (text(name), text(value))).collect()
 }
 
 impl RawRequest {
     /// The first header of that name, in lower case, as it came.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&[u8]> {
-        self.headers.split(|byte| *byte == b'\n').find_map(|line| {
-            let colon = line.iter().position(|byte| *byte == b':')?;
-            (&line[..colon] == name.as_bytes()).then(|| &line[colon + 1..])
-        })
+        header_lines(&self.headers).find_map(|(known, value)| (known == name.as_bytes()).then_some(value))
     }
 }

@@ -5,8 +5,9 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use hookledger_aggregates::WebhookId;
-use http::HeaderValue;
+use hookledger_aggregates::{Label, WebhookId};
+
+use super::bodies::header_lines;
 
 /// Bytes that are kept in all.
 const KEPT: usize = 32 << 20;
@@ -18,8 +19,18 @@ const OVERHEAD: usize = 256;
 /// What a delivery needs of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FreshBody {
-    pub content_type: Option<HeaderValue>,
+    /// Those that are kept, as `name:value` lines.
+    pub headers: Bytes,
     pub body: Bytes,
+    /// The sender's own name of the event.
+    pub event_type: Option<Label>,
+}
+
+impl FreshBody {
+    /// Names in lower case and values, as they came.
+    pub fn header_lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
+        header_lines(&self.headers)
+    }
 }
 
 /// A bounded memory of bodies that are going to be delivered; the oldest go first.
@@ -35,13 +46,15 @@ struct Kept {
 
 impl FreshBodies {
     /// Remembers a body for a moment.
-    pub fn keep(&self, webhook: WebhookId, content_type: Option<HeaderValue>, body: &Bytes) {
-        if body.len() > LARGEST {
+    pub fn keep(&self, webhook: WebhookId, fresh: &FreshBody) {
+        let FreshBody { headers, body, event_type } = fresh;
+        if headers.len() + body.len() > LARGEST {
             return;
         }
         // A copy: what came may be a slice of a read buffer many times its size.
-        let body = FreshBody { content_type, body: Bytes::copy_from_slice(body) };
-        let size = body.body.len() + OVERHEAD;
+        let body = Bytes::copy_from_slice(body);
+        let body = FreshBody { headers: headers.clone(), body, event_type: event_type.clone() };
+        let size = body.headers.len() + body.body.len() + OVERHEAD;
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.bytes += size;
         kept.order.push_back((webhook, size));
@@ -64,18 +77,22 @@ mod tests {
     use super::*;
     use uuid::Uuid;
 
+    fn fresh_body(size: usize) -> FreshBody {
+        FreshBody { headers: Bytes::from_static(b"a:b\n"), body: vec![b'x'; size - 4].into(), event_type: None }
+    }
+
     #[test]
     fn the_oldest_go_when_there_is_no_more_room_and_each_is_taken_once() {
         let fresh = FreshBodies::default();
         let id = |n| WebhookId::new(Uuid::from_u128(n));
-        let body = Bytes::from(vec![b'x'; LARGEST]);
+        let body = fresh_body(LARGEST);
         for n in 0..600 {
-            fresh.keep(id(n), None, &body);
+            fresh.keep(id(n), &body);
         }
         assert!(fresh.take(id(0)).is_none());
-        assert_eq!(fresh.take(id(599)).unwrap().body, body);
+        assert_eq!(fresh.take(id(599)).unwrap(), body);
         assert!(fresh.take(id(599)).is_none());
-        fresh.keep(id(700), None, &Bytes::from(vec![b'x'; LARGEST + 1]));
+        fresh.keep(id(700), &fresh_body(LARGEST + 1));
         assert!(fresh.take(id(700)).is_none());
     }
 }

@@ -14,7 +14,7 @@ use super::duplicates::{Delivered, Look, Original, Read};
 use super::units::unit;
 use super::{Accepted, NotAccepted, ReceiveError, Receiver, Request, kept_headers, receipt, refusal, webhook_id};
 use crate::directory::Endpoint;
-use crate::log::{AppendError, Body, MonthlyLimit, NewEvent, ReadError, Sequence, Unit, UsedMonth};
+use crate::log::{AppendError, Body, FreshBody, MonthlyLimit, NewEvent, ReadError, Sequence, Unit, UsedMonth};
 
 /// Larger bodies wait outside until their certificate is here: they are rare, and anybody can send them.
 const UNVERIFIED_BODY_LIMIT: usize = 1 << 20;
@@ -226,8 +226,12 @@ impl Receiver {
     /// body, and not a duplicate's.
     fn keep_fresh(&self, delivery: &Delivery<'_>) {
         if delivery.endpoint.provider.destination.is_some() {
-            let content_type = delivery.request.headers.get(http::header::CONTENT_TYPE).cloned();
-            self.fresh.keep(delivery.webhook, content_type, &delivery.request.body.bytes);
+            let fresh = FreshBody {
+                headers: delivery.headers.clone(),
+                body: delivery.request.body.bytes.clone(),
+                event_type: delivery.claims.event_type.clone(),
+            };
+            self.fresh.keep(delivery.webhook, &fresh);
         }
     }
 

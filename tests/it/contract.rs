@@ -192,7 +192,7 @@ const PARTS: &[(&str, &str)] = &[
     ("ConnectProviderPayload", "provider signingSecret"),
     ("SetProviderDestinationPayload", "provider signingSecret"),
     ("RotateDestinationSecretPayload", "provider signingSecret"),
-    ("Destination", "url timeoutSeconds concurrency headerNames setAt secrets circuit circuits waiting"),
+    ("Destination", "url timeoutSeconds concurrency headerNames originalSignature setAt secrets circuit circuits waiting"),
     ("Circuit", "node state failures openedAt probeAt changedAt"),
     ("RetryWebhookPayload", "webhook"),
     ("RetryWebhooksPayload", "retriedCount skippedCount"),

@@ -176,6 +176,66 @@ async fn a_delivery_is_signed_and_carries_the_original_byte_for_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_attempt_carries_what_the_sender_says_of_the_event_and_no_credential() {
+    let app = TestApp::with(quick).await;
+    let (admin, sink) = (app.super_admin().await, Sink::start().await);
+    let (provider, _) = forwarding(&admin, "acme", &sink.url("/switch")).await;
+    let set =
+        "mutation($input: SetProviderDestinationInput!) { setProviderDestination(input: $input) { provider { id } } }";
+    let headers = json!([{ "name": "X-GitHub-Hook-Id", "value": "ours" }]);
+    let input = json!({ "providerId": provider, "url": sink.url("/switch"), "headers": headers });
+    admin.data(set, json!({ "input": input })).await;
+    let mut request = app.github("acme", "d1", "{}").build().unwrap();
+    for (name, value) in [
+        ("content-encoding", "identity"),
+        ("x-github-hook-id", "theirs"),
+        ("x-shopify-access-token", "hush"),
+        ("authorization", "Bearer hush"),
+        ("cookie", "a=hush"),
+        ("hookledger-attempt", "9"),
+        ("webhook-id", "theirs"),
+    ] {
+        request.headers_mut().insert(name, value.parse().unwrap());
+    }
+    assert_eq!(app.client.execute(request).await.unwrap().status(), StatusCode::OK);
+    sink.until("/switch", 1).await;
+    sink.repaired.store(true, std::sync::atomic::Ordering::SeqCst);
+    // The first from memory, the second from what is stored.
+    let came = sink.until("/switch", 2).await;
+    for (delivery, attempt) in came.iter().zip(["1", "2"]) {
+        for (name, value) in [
+            ("x-github-event", "push"),
+            ("x-github-delivery", "d1"),
+            ("hookledger-event-type", "push"),
+            ("hookledger-provider", "github"),
+            ("hookledger-attempt", attempt),
+            ("hookledger-original-webhook-id", "theirs"),
+            ("content-encoding", "identity"),
+            // A header that a person set has precedence.
+            ("x-github-hook-id", "ours"),
+            ("x-hub-signature-256", ""),
+        ] {
+            assert_eq!(delivery.header(name), value, "{name} of attempt {attempt}");
+        }
+        assert!(!delivery.headers.values().any(|value| value.contains("hush")), "{:?}", delivery.headers);
+        assert_ne!(delivery.header("webhook-id"), "theirs");
+    }
+    let nodes = admin
+        .webhooks_until("acme", "status attempts { requestHeaderNames }", |nodes| {
+            nodes.first().is_some_and(|node| node["status"] == "SUCCESS")
+        })
+        .await;
+    let told: Vec<String> = serde_json::from_value(nodes[0]["attempts"][0]["requestHeaderNames"].clone()).unwrap();
+    let ours_alone = ["host", "content-length"];
+    let mut sent: Vec<_> = came[0].headers.keys().filter(|name| !ours_alone.contains(&name.as_str())).collect();
+    let mut told: Vec<_> = told.iter().collect();
+    sent.sort_unstable();
+    told.sort_unstable();
+    assert_eq!(told, sent);
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bad_destinations_are_refused_with_a_reason() {
     let app = TestApp::start().await;
     let admin = app.super_admin().await;

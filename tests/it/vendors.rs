@@ -2,12 +2,16 @@
 //! over HTTP as the audits of `graphql-http` want it. `make test` installs the npm packages.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use base64::Engine as _;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::app::{Actor, GITHUB_SECRET, TestApp};
+use crate::deliveries::quick;
+use crate::patience::{PATIENCE, found};
+use crate::senders::{Headers, Sender};
 
 /// Runs a script of `tests/js` and reads the line of JSON that it ends with.
 pub async fn script(name: &'static str, environment: Vec<(&'static str, String)>) -> Value {
@@ -73,6 +77,110 @@ async fn what_the_vendors_libraries_sign_is_accepted_and_byte_identical() {
         app.organization(&admin, slug, &[(provider, secret)]).await;
         let result = sent_and_kept(&admin, slug, &provider.to_lowercase(), secret, name).await;
         eprintln!("{name}: {result}");
+    }
+    app.stop().await;
+}
+
+/// A real server with the senders' libraries, and what it says of what came.
+struct Destination {
+    url: String,
+    _process: tokio::process::Child,
+}
+
+impl Destination {
+    async fn start(secrets: Value) -> Self {
+        let mut process = tokio::process::Command::new("node")
+            .arg("destination.mjs")
+            .env("SECRETS", secrets.to_string())
+            .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/js"))
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let line = tokio::time::timeout(PATIENCE, lines.next_line()).await.unwrap().unwrap();
+        let told: Value = serde_json::from_str(&line.expect("the destination starts: run `make setup`")).unwrap();
+        Self { url: format!("http://127.0.0.1:{}", told["port"]), _process: process }
+    }
+
+    async fn came(&self, app: &TestApp, path: &str) -> Value {
+        found(path, async || {
+            let all: Vec<Value> = app.client.get(&self.url).send().await.unwrap().json().await.unwrap();
+            all.into_iter().find(|one| one["path"] == path)
+        })
+        .await
+    }
+}
+
+async fn receive(app: &TestApp, slug: &str, provider: &str, headers: Headers, body: &str) {
+    let mut post = app.client.post(app.webhooks(slug, provider)).body(body.to_owned());
+    for (name, value) in headers {
+        post = post.header(name, value);
+    }
+    let response = post.send().await.unwrap();
+    assert_eq!(response.status(), reqwest::StatusCode::OK, "{provider}: {}", response.text().await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_vendors_libraries_accept_what_is_delivered() {
+    let app = TestApp::with(quick).await;
+    let admin = app.super_admin().await;
+    let destination = Destination::start(json!({
+        "octokit": Sender::Github.secret(), "shopify": Sender::Shopify.secret(),
+        "stripe": Sender::Stripe.secret(), "standard": Sender::Standard.secret(),
+    }))
+    .await;
+    let body = r#"{"id":"evt_1","object":"event","type":"charge.succeeded","zen":"Keep it logically awesome."}"#;
+    let connect =
+        "mutation($input: ConnectProviderInput!) { connectProvider(input: $input) { provider { id } signingSecret } }";
+    let set = "mutation($input: SetProviderDestinationInput!) { setProviderDestination(input: $input) {
+                   provider { destination { originalSignature } } } }";
+    let cases: [(Sender, &str, Headers, &str); 4] = [
+        (Sender::Github, "/octokit", vec![("x-github-hook-id", "7".to_owned())], "push d-1 Keep it logically awesome."),
+        (
+            Sender::Shopify,
+            "/shopify",
+            vec![
+                ("x-shopify-shop-domain", "acme.myshopify.com".to_owned()),
+                ("x-shopify-api-version", "2026-04".to_owned()),
+            ],
+            "ORDERS_CREATE acme.myshopify.com d-1",
+        ),
+        (Sender::Stripe, "/stripe", vec![], "charge.succeeded evt_1"),
+        (Sender::Standard, "/standard", vec![], "charge.succeeded d-1"),
+    ];
+    for (sender, path, more, expected) in cases {
+        let slug = &path[1..];
+        let id = app.organization(&admin, slug, &[]).await;
+        let name = sender.name().to_uppercase();
+        let input = json!({ "organizationId": id, "providerName": name, "secret": sender.secret() });
+        let connected = admin.data(connect, json!({ "input": input })).await;
+        let provider = &connected["connectProvider"]["provider"]["id"];
+        let input =
+            json!({ "providerId": provider, "url": format!("{}{path}", destination.url), "originalSignature": true });
+        let data = admin.data(set, json!({ "input": input })).await;
+        assert_eq!(data["setProviderDestination"]["provider"]["destination"]["originalSignature"], true);
+        let mut headers = sender.genuine("d-1", chrono::Utc::now(), body.as_bytes());
+        headers.push(("content-type", "application/json".to_owned()));
+        headers.extend(more);
+        receive(&app, slug, sender.name(), headers, body).await;
+        let came = destination.came(&app, path).await;
+        assert_eq!(came, json!({ "path": path, "ok": true, "what": expected }));
+    }
+    // A destination that was not set so has our signature alone, and what says which event it is.
+    let url = format!("{}/ours", destination.url);
+    let (provider, secret) = crate::deliveries::forwarding(&admin, "ours", &url).await;
+    app.client.post(format!("{}/secret", destination.url)).body(secret).send().await.unwrap();
+    receive(&app, "ours", "github", Sender::Github.genuine("d-1", chrono::Utc::now(), body.as_bytes()), body).await;
+    assert_eq!(destination.came(&app, "/ours").await["what"], "push push undefined");
+    // The setting stays where a change leaves it out, and is in the audit trail.
+    for (input, stays) in [
+        (json!({ "providerId": provider, "url": url, "originalSignature": true }), true),
+        (json!({ "providerId": provider, "url": url, "timeoutSeconds": 9 }), true),
+        (json!({ "providerId": provider, "url": url, "originalSignature": false }), false),
+    ] {
+        let data = admin.data(set, json!({ "input": input })).await;
+        assert_eq!(data["setProviderDestination"]["provider"]["destination"]["originalSignature"], stays);
     }
     app.stop().await;
 }

@@ -1,4 +1,4 @@
-import { Button, Group, Modal, Stack, Switch, Text, TextInput } from '@mantine/core';
+import { Button, Checkbox, Group, Modal, Stack, Switch, Text, TextInput } from '@mantine/core';
 import { useDisclosure } from '@mantine/hooks';
 import { type FormEvent, useState } from 'react';
 
@@ -52,6 +52,8 @@ export function DestinationCard({ provider, may }: { provider: Provider; may: bo
             <dd>{plural(destination.concurrency ?? 16, 'delivery', 'deliveries')} per node</dd>
             <dt>Headers</dt>
             <dd className="foreign">{destination.headerNames.join(', ') || 'no others'}</dd>
+            <dt>Sender's signature</dt>
+            <dd>{destination.originalSignature ? 'forwarded' : 'not forwarded'}</dd>
           </dl>
         </>
       ) : (
@@ -102,6 +104,7 @@ function DestinationForm({ provider, close, done }: { provider: Provider; close:
   const [timeout, setTimeout] = useState<number | string>(destination?.timeoutSeconds ?? '');
   const [concurrency, setConcurrency] = useState<number | string>(destination?.concurrency ?? 16);
   const [headers, setHeaders] = useState<readonly HeaderRow[] | undefined>(names.length > 0 ? undefined : []);
+  const [originalSignature, setOriginalSignature] = useState(destination?.originalSignature ?? false);
   const set = useAct(SetDestination, { quiet: true });
   const submit = (event: FormEvent) => {
     event.preventDefault();
@@ -110,6 +113,7 @@ function DestinationForm({ provider, close, done }: { provider: Provider; close:
       url,
       timeoutSeconds: timeout === '' ? null : Number(timeout),
       concurrency: concurrency === '' ? null : Number(concurrency),
+      originalSignature,
       // Left out, they stay as they are: their values are not known here.
       ...(headers && { headers: headers.filter(({ name }) => name) }),
     };
@@ -144,6 +148,12 @@ function DestinationForm({ provider, close, done }: { provider: Provider; close:
           />
         )}
         {headers && <HeaderRows of={headers} onChange={setHeaders} most={20} add="Send a header with each delivery" />}
+        <Checkbox
+          label="Forward the sender's signature header"
+          description="Lets your server also verify deliveries with the sender's own library and secret"
+          checked={originalSignature}
+          onChange={(event) => setOriginalSignature(event.currentTarget.checked)}
+        />
         {set.error && (
           <Text size="sm" c="var(--failed)" role="alert">
             {set.error}

@@ -6,7 +6,7 @@ export const ProviderFragment = graphql(`
     id providerName isActive createdAt deletedAt webhookUrl
     secrets { version label setAt expiresAt lastUsedAt safeToRetire }
     destination {
-      url timeoutSeconds concurrency headerNames setAt waiting circuit
+      url timeoutSeconds concurrency headerNames originalSignature setAt waiting circuit
       circuits { node state failures openedAt probeAt changedAt }
       secrets { version setAt expiresAt }
     }

@@ -90,6 +90,7 @@ function Request({ attempt, webhook, url }: { attempt: Attempt; webhook: Webhook
     'webhook-id': webhook.webhookId,
     'webhook-timestamp': String(Math.floor(Date.parse(attempt.attemptedAt) / 1000)),
     'hookledger-provider': providers[webhook.provider.providerName].slug,
+    ...(webhook.eventType !== null && { 'hookledger-event-type': webhook.eventType }),
     'hookledger-attempt': String(attempt.attemptNumber),
   };
   return (
