@@ -46,8 +46,8 @@ const CARRIED_LINES: usize = 64;
 
 /// The sender's headers that a delivery carries on: what describes the body, and what says what the event is.
 ///
-/// `lines` are names in lower case and values, as they came. Headers beyond the bounds are left out, the signature
-/// last of all, since nobody can verify without it.
+/// `lines` are names in lower case and values, as they came. Headers beyond the bounds are left out. The
+/// headers that describe the body come first, then the signature, since nobody can verify without it.
 pub fn carried<'a>(lines: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone, with_signature: bool) -> HeaderMap {
     let mut carried = HeaderMap::new();
     let mut left = CARRIED_BYTES;
