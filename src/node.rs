@@ -11,9 +11,10 @@ use hookledger_aggregates::{Metadata, OrganizationId};
 use hookledger_projections::users;
 use secrecy::SecretString;
 use sqlx::PgPool;
+use sqlx::migrate::MigrateError;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -34,7 +35,7 @@ use crate::identity::{
 };
 use crate::keys::{self, KeysError};
 use crate::lane::{Lane, Niceness};
-use crate::log::{Commands, FreshBodies, Heads, Log, Reader, Writer};
+use crate::log::{Commands, FreshBodies, Heads, Log, ReadError, Reader, Writer};
 use crate::mail::{MailQueue, Transport, TransportError};
 use crate::receive::paypal::{self, CertificateStore, Fetch, FetchFromPaypal, Verifier};
 use crate::receive::{
@@ -48,11 +49,13 @@ use crate::retention::{Eraser, Sweep};
 use crate::sandbox::Sandbox;
 use crate::secrets::vault::{Vault, VaultError};
 use crate::settings;
-use crate::store::{Clock, Store, StoreError, Tenants, Use};
+use crate::store::{Clock, Store, StoreError, Tenants, Use, is_unavailable};
 use crate::vitals::Vitals;
 
 /// How long stopping takes at most: requests in flight, tasks, the writer and the connections together.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
+/// Between two tries to start.
+const START_PAUSE: Duration = Duration::from_millis(500);
 
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
@@ -88,6 +91,37 @@ pub enum NodeError {
     Behind,
 }
 
+impl NodeError {
+    /// Whether the database went away in the middle of a start, so that the same may work a moment later.
+    fn is_away(&self) -> bool {
+        let error: &(dyn std::error::Error + 'static) = match self {
+            Self::Store(StoreError::Migrate(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)))
+            | Self::Store(StoreError::Database(error))
+            | Self::Directory(DirectoryError::Read(ReadError::Database(error)))
+            | Self::Directory(DirectoryError::Vault(VaultError::Database(error)))
+            | Self::Database(error) => error,
+            Self::Vault(error) => error,
+            Self::Identity(error) => error,
+            _ => return false,
+        };
+        is_unavailable(error)
+    }
+}
+
+/// Does again what the database was lost in, for as long as the store waits for one that is not there.
+async fn patiently<T>(store: &Store, mut step: impl AsyncFnMut() -> Result<T, NodeError>) -> Result<T, NodeError> {
+    let begun = Instant::now();
+    loop {
+        match step().await {
+            Err(error) if error.is_away() && begun.elapsed() < store.patience() => {
+                tracing::warn!(%error, "the database was lost in the middle of the start; trying again");
+                tokio::time::sleep(START_PAUSE).await;
+            }
+            done => return done,
+        }
+    }
+}
+
 /// The core that every command of the operator and the server share: a log with a writer, and
 /// followers that keep the read models.
 pub struct Core {
@@ -115,14 +149,21 @@ pub struct Core {
     append_lane: Lane,
     follow_lane: Lane,
     ledger_lane: Lane,
+    /// Tasks end with their core, also where it is given up in the middle of a start.
+    _stop_when_dropped: (DropGuard, DropGuard),
 }
 
 impl Core {
-    /// Brings the schema up to date and starts writer and projections.
+    /// Brings the schema up to date and starts writer and projections. Begins again where the database is lost
+    /// meanwhile.
     ///
     /// # Errors
     /// [`NodeError`].
     pub async fn start(store: &Store, settings: &StoreSettings) -> Result<Self, NodeError> {
+        patiently(store, async || Self::try_start(store, settings).await).await
+    }
+
+    async fn try_start(store: &Store, settings: &StoreSettings) -> Result<Self, NodeError> {
         store.migrate().await?;
         let append_lane = Lane::start("append", Niceness::None).map_err(NodeError::Thread)?;
         let follow_lane = Lane::start("follow", Niceness::Background).map_err(NodeError::Thread)?;
@@ -137,6 +178,7 @@ impl Core {
         let accounts = Arc::new(Accounts::new(pool.clone(), log.clone(), &vault).await?);
         vault.remember_keys().await?;
         let watch = store.watch();
+        let (stop, stop_writer) = (CancellationToken::new(), CancellationToken::new());
         let core = Self {
             clock: watch.clock(),
             commands: Commands::new(pool.clone(), log.clone()),
@@ -144,8 +186,9 @@ impl Core {
             reader: Reader::new(pool.clone()),
             vitals: Vitals::default(),
             leases: Leases::new(pool.clone(), Uuid::new_v4()),
-            stop: CancellationToken::new(),
-            stop_writer: CancellationToken::new(),
+            _stop_when_dropped: (stop.clone().drop_guard(), stop_writer.clone().drop_guard()),
+            stop,
+            stop_writer,
             tasks: TaskTracker::new(),
             writer: TaskTracker::new(),
             pool,
@@ -406,7 +449,7 @@ pub async fn serve_fetching(
     let mut follower =
         DirectoryFollower::new(directory.clone(), core.reader.clone(), core.heads.clone(), core.vault.clone())
             .watched(core.vitals.clone());
-    follower.load().await?;
+    patiently(store, async || Ok(follower.load().await?)).await?;
     core.spawn("directory", follower.run(core.stop.clone()));
     let fresh = Arc::new(FreshBodies::default());
     let egress = Egress::new(settings.egress_allow_cidrs.clone())?;

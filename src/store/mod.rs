@@ -139,6 +139,11 @@ impl Store {
         Self { patience: RECOVERY_LIMIT, ..self }
     }
 
+    /// How long a server that is not there is waited for.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
+    }
+
     /// Brings the schema up to date, as the owner. Several nodes may ask at once.
     ///
     /// # Errors

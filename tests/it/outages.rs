@@ -103,7 +103,7 @@ async fn a_network_that_swallows_packets_is_told_and_everything_goes_on_when_it_
         // Requests in the middle of it are answered, one way or another.
         let query = json!({ "query": "{ organizations(first: 1) { nodes { slug } } }" });
         let asked = app.client.post(format!("{}/graphql", app.url)).bearer_auth(&admin.token).json(&query).send();
-        let (posted, asked) = tokio::join!(app.github("acme", "amid", "{}").send(), asked);
+        let (posted, asked) = tokio::join!(app.github("acme", "amid", "{}").once(), asked);
         assert_ne!(posted.unwrap().status(), StatusCode::OK);
         assert!(!asked.unwrap().text().await.unwrap().contains("INTERNAL"));
         let (status, told) = readiness(&app.url).await;
@@ -124,6 +124,46 @@ async fn a_network_that_swallows_packets_is_told_and_everything_goes_on_when_it_
             })
             .await;
     }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_stands_still_makes_a_node_unready_by_the_age_of_what_waits() {
+    let app = TestApp::start().await;
+    let admin = app.super_admin().await;
+    app.organization(&admin, "acme", &[("GITHUB", GITHUB_SECRET)]).await;
+    until!("the node is not ready", is_ready(&app.url).await);
+    // Somebody holds the row that its checkpoint is in.
+    let mut holder = sqlx::PgConnection::connect(&app.database.url).await.unwrap();
+    holder.execute("begin; select from follower_checkpoints where name = 'webhook_logs' for update").await.unwrap();
+    assert_eq!(app.github("acme", "waits", "{}").send().await.unwrap().status(), StatusCode::OK);
+    // It was received 100 s ago, as if the test had waited for so long.
+    let mut superuser = sqlx::PgConnection::connect(&app.database.url).await.unwrap();
+    superuser
+        .execute(
+            "set session_replication_role = replica;
+             update events set recorded_at = recorded_at - interval '100 s'",
+        )
+        .await
+        .unwrap();
+    let behind = async || {
+        let (status, told) = readiness(&app.url).await;
+        let reason = told.split('"').find_map(|reason| reason.strip_prefix("webhook_logs is "))?;
+        let seconds = reason.split(" events and ").nth(1)?.strip_suffix(" s behind")?.parse::<u64>().ok()?;
+        Some((status, seconds))
+    };
+    let begun = Instant::now();
+    let (status, seconds) = loop {
+        if let Some(told) = behind().await {
+            break told;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{:?}", readiness(&app.url).await);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!((100..100 + PATIENCE.as_secs()).contains(&seconds), "{seconds}");
+    holder.execute("rollback").await.unwrap();
+    until!("the node is not ready again", is_ready(&app.url).await);
     app.stop().await;
 }
 
@@ -322,6 +362,25 @@ async fn a_node_stops_within_its_limit_while_the_database_hangs_or_is_down() {
         assert!(process.ended().unwrap().success());
         assert!(begun.elapsed() < Duration::from_secs(25), "{}", process.log());
         join_all(posts).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_loses_the_database_in_the_midst_of_its_start_waits_for_it() {
+    let direct = Database::fresh().await;
+    let proxy = Proxy::before(&direct.url).await;
+    let mut process = process_on(&proxy.url);
+    // The start is slow, so that each round cuts it somewhere else.
+    for after in [300, 700, 1_200, 2_000] {
+        proxy.set(Network::Delays(Duration::from_millis(20)));
+        process.begin();
+        tokio::time::sleep(Duration::from_millis(after)).await;
+        proxy.set(Network::Resets);
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        assert!(process.ended().is_none(), "{}", process.log());
+        proxy.set(Network::Good);
+        process.ready().await;
+        process.terminate();
     }
 }
 
