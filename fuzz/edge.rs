@@ -1,6 +1,6 @@
 //! The target that is the HTTP edge; apart from the others, since it needs the server.
 
-use hookledger::receive::{BodyBudget, read_body};
+use hookledger::receive::{BodyBudget, Owner, read_body};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use warp::Filter as _;
 
@@ -11,13 +11,13 @@ pub async fn connection(data: &[u8]) -> Vec<u8> {
     let cut = data.iter().position(|byte| *byte == b'|').unwrap_or(0);
     let (cuts, bytes) = (&data[..cut], data.get(cut + 1..).unwrap_or_default());
     let (mut client, server) = tokio::io::duplex(64 << 10);
-    let budget = BodyBudget::new(1 << 20);
+    let budget = BodyBudget::new(1 << 20, 1 << 10);
     let routes = warp::path!("webhooks" / String / String)
         .and(warp::body::stream())
         .then(move |_, _, body| {
             let budget = budget.clone();
             async move {
-                let status = match read_body(body, None, 1 << 10, &budget).await {
+                let status = match read_body(body, None, 1 << 10, budget.for_webhook(Owner::default(), None)).await {
                     Ok(_) => http::StatusCode::OK,
                     Err(hookledger::receive::BodyError::TooLarge { .. }) => http::StatusCode::PAYLOAD_TOO_LARGE,
                     Err(_) => http::StatusCode::BAD_REQUEST,

@@ -61,15 +61,23 @@ pub struct ServeSettings {
     #[arg(long, env = "HOOKLEDGER_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     pub listen: SocketAddr,
 
+    /// Address of a listener of its own for /metrics and for /readyz with its reasons. Without it, they are at
+    /// the usual address where that and the base URL are this machine's; elsewhere /readyz there says its status
+    /// alone, and there are no metrics.
+    #[arg(long, env = "HOOKLEDGER_OPERATIONS_LISTEN", value_name = "ADDRESS")]
+    pub operations_listen: Option<SocketAddr>,
+
     /// Largest body of a webhook.
     #[arg(long, env = "HOOKLEDGER_MAX_BODY", default_value = "25MiB", value_name = "SIZE")]
     pub max_body: Size,
 
-    /// What the bodies of all requests in flight may hold together; more is answered 503.
+    /// What the bodies of all requests in flight may hold together; more is answered 503. A quarter is for
+    /// webhooks of up to 64 KiB, an eighth for everything else, and no client or endpoint has more than half of a
+    /// part; who is still the longest gives way.
     #[arg(long, env = "HOOKLEDGER_BODY_BUDGET", default_value = "128MiB", value_name = "SIZE")]
     pub body_budget: Size,
 
-    /// Connections at once; more are answered 503.
+    /// Connections at once. For more, those that have been still the longest are ended; where none are, 503.
     #[arg(long, env = "HOOKLEDGER_MAX_CONNECTIONS", default_value = "4096", value_name = "N")]
     pub max_connections: usize,
 
@@ -79,7 +87,8 @@ pub struct ServeSettings {
     pub max_connections_per_client: usize,
 
     /// Ranges of proxies in front of this server, comma separated, like 10.0.0.0/8: what they say in
-    /// X-Forwarded-For is believed.
+    /// X-Forwarded-For, or without it in Forwarded, is believed. A proxy that writes only the latter has to
+    /// remove the former.
     #[arg(long, env = "HOOKLEDGER_TRUSTED_PROXIES", value_delimiter = ',', value_name = "CIDRS")]
     pub trusted_proxies: Vec<IpNet>,
 
@@ -173,6 +182,15 @@ pub struct ServeSettings {
 }
 
 impl ServeSettings {
+    /// Whether nobody but this machine is meant to reach the server.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        let base_url: Option<http::Uri> = self.store.base_url.0.parse().ok();
+        let host = base_url.as_ref().and_then(http::Uri::host).unwrap_or_default();
+        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+        self.listen.ip().is_loopback() && (host == "localhost" || address.is_ok_and(|address| address.is_loopback()))
+    }
+
     /// Where checkpoints are appended, if anywhere.
     #[must_use]
     pub fn checkpoint_file(&self) -> Option<PathBuf> {

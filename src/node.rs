@@ -29,7 +29,7 @@ use crate::deliver::{self, Feeder, Places, Queue, Sweeper, Worker};
 use crate::directory::{Directory, DirectoryError, DirectoryFollower};
 use crate::follow::{Checkpoints, Follower, Handler, Leases, Projector};
 use crate::graphql::{App, Platform, schema};
-use crate::http::{Clients, Server, Services, Sockets, routes};
+use crate::http::{Clients, Readiness, Server, Services, Sockets, operations, routes};
 use crate::identity::{
     Accounts, Courier, IdentityError, Limits, Links, Refusals, SessionKeeper, Sessions, Tokens, sweep,
 };
@@ -54,6 +54,8 @@ use crate::vitals::Vitals;
 
 /// How long stopping takes at most: requests in flight, tasks, the writer and the connections together.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
+/// Connections of those who ask for metrics, at once.
+const OPERATORS: usize = 64;
 /// Between two tries to start.
 const START_PAUSE: Duration = Duration::from_millis(500);
 
@@ -95,10 +97,13 @@ impl NodeError {
     /// Whether the database went away in the middle of a start, so that the same may work a moment later.
     fn is_away(&self) -> bool {
         let error: &(dyn std::error::Error + 'static) = match self {
-            Self::Store(StoreError::Migrate(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)))
-            | Self::Store(StoreError::Database(error))
-            | Self::Directory(DirectoryError::Read(ReadError::Database(error)))
-            | Self::Directory(DirectoryError::Vault(VaultError::Database(error)))
+            Self::Store(
+                StoreError::Migrate(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _))
+                | StoreError::Database(error),
+            )
+            | Self::Directory(
+                DirectoryError::Read(ReadError::Database(error)) | DirectoryError::Vault(VaultError::Database(error)),
+            )
             | Self::Database(error) => error,
             Self::Vault(error) => error,
             Self::Identity(error) => error,
@@ -436,6 +441,11 @@ pub async fn serve_fetching(
         Clients::new(settings.max_connections, settings.max_connections_per_client, settings.trusted_proxies.clone());
     let server = Server::bind(settings.listen, clients).map_err(listening)?;
     let address = server.address().map_err(listening)?;
+    let operators = settings.operations_listen.map(|address| {
+        let clients = Clients::new(OPERATORS, OPERATORS, Vec::new());
+        Server::bind(address, clients).map_err(|source| NodeError::Listen { address, source })
+    });
+    let operators = operators.transpose()?;
     let metrics = metrics();
     let tokens =
         Arc::new(Tokens::new(keys::jwt(&settings.store)?, settings.store.base_url.0.clone(), settings.session_ttl.0));
@@ -530,10 +540,16 @@ pub async fn serve_fetching(
         vitals: core.vitals.clone(),
         metrics,
         max_body: settings.max_body.0,
-        bodies: BodyBudget::new(settings.body_budget.0.max(settings.max_body.0)),
+        bodies: BodyBudget::new(settings.body_budget.0, settings.max_body.0),
         graphql_get: settings.graphql_get,
+        operations_are_public: operators.is_none() && settings.is_local(),
+        readiness: Readiness::default(),
         app,
     };
+    if operators.is_none() && !services.operations_are_public {
+        tracing::info!("metrics and the reasons of /readyz are not served; set HOOKLEDGER_OPERATIONS_LISTEN");
+    }
+    let services = Arc::new(services);
     ready(address);
     let stopping = {
         let stop = stop.clone();
@@ -542,7 +558,13 @@ pub async fn serve_fetching(
             Instant::now() + STOP_LIMIT
         }
     };
-    let (deadline, ()) = tokio::join!(stopping, server.run(routes(Arc::new(services)), stop));
+    let operating = async {
+        if let Some(operators) = operators {
+            operators.run(operations(Arc::clone(&services)), stop.clone()).await;
+        }
+    };
+    let serving = server.run(routes(Arc::clone(&services)), stop.clone());
+    let (deadline, (), ()) = tokio::join!(stopping, serving, operating);
     core.stop_until(deadline).await;
     Ok(())
 }

@@ -64,6 +64,7 @@ fn told(settings: &ServeSettings, name: &str) -> Told {
         "HOOKLEDGER_MAGIC_LINK_TTL" => Some(span(store.magic_link_ttl)),
         "HOOKLEDGER_LISTEN" => Some(settings.listen.to_string()),
         "HOOKLEDGER_MAX_BODY" => Some(size(settings.max_body)),
+        "HOOKLEDGER_OPERATIONS_LISTEN" => settings.operations_listen.map(|address| address.to_string()),
         "HOOKLEDGER_BODY_BUDGET" => Some(size(settings.body_budget)),
         "HOOKLEDGER_MAX_CONNECTIONS" => Some(settings.max_connections.to_string()),
         "HOOKLEDGER_MAX_CONNECTIONS_PER_CLIENT" => Some(settings.max_connections_per_client.to_string()),

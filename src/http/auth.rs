@@ -1,5 +1,6 @@
 //! Signing in and out: asking for a link, using it, ending a session.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Buf;
@@ -14,7 +15,7 @@ use warp::reply::Response;
 use warp::{Filter, Reply as _};
 
 use super::session::viewer_of;
-use super::{Answer, Services, error, person, with};
+use super::{Answer, Services, declared_length, error, person, share, with};
 use crate::identity::{Client, IdentityError, Redeemed};
 use crate::receive::read_body;
 
@@ -64,17 +65,21 @@ pub(super) fn route(services: Arc<Services>) -> impl Filter<Extract = (Response,
         warp::method()
             .and(warp::header::headers_cloned())
             .and(person())
+            .and(share())
             .and(with(Arc::clone(&services)))
             .and(warp::body::stream())
     };
     let ask = warp::path!("api" / "auth" / "request-magic-link").and(request()).then(
-        |method, headers, client, services: Arc<Services>, body| async move {
-            ask(method, headers, client, &services, body).await.unwrap_or_else(|answer| answer).into_response()
+        |method, headers, client, share, services: Arc<Services>, body| async move {
+            ask(method, headers, client, share, &services, body).await.unwrap_or_else(|answer| answer).into_response()
         },
     );
     let verify = warp::path!("api" / "auth" / "verify-magic-link").and(request()).then(
-        |method, headers, client, services: Arc<Services>, body| async move {
-            verify(method, headers, client, &services, body).await.unwrap_or_else(|answer| answer).into_response()
+        |method, headers, client, share, services: Arc<Services>, body| async move {
+            verify(method, headers, client, share, &services, body)
+                .await
+                .unwrap_or_else(|answer| answer)
+                .into_response()
         },
     );
     let logout = warp::path!("api" / "auth" / "logout")
@@ -93,11 +98,12 @@ async fn ask<B: Buf>(
     method: Method,
     headers: HeaderMap,
     client: Client,
+    share: Option<IpAddr>,
     services: &Services,
     body: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Result<Answer, Answer> {
     let LinkRequest { email } =
-        posted(&method, &headers, services, body, "The body is {\"email\": \"…\"} in JSON").await?;
+        posted(&method, &headers, share, services, body, "The body is {\"email\": \"…\"} in JSON").await?;
     let claim = services.app.accounts.claim(&email).map_err(|refused| match refused {
         IdentityError::Address(_) => error(StatusCode::BAD_REQUEST, "address_invalid", "This is not an e-mail address"),
         other => failed(&other),
@@ -115,11 +121,16 @@ async fn verify<B: Buf>(
     method: Method,
     headers: HeaderMap,
     client: Client,
+    share: Option<IpAddr>,
     services: &Services,
     body: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Result<Answer, Answer> {
     let VerifyRequest { token } =
-        posted(&method, &headers, services, body, "The body is {\"token\": \"…\"} in JSON").await?;
+        posted(&method, &headers, share, services, body, "The body is {\"token\": \"…\"} in JSON").await?;
+    services.app.limits.use_link(&client.address, share.is_none()).map_err(|too_often| {
+        let sentence = "Too many links were tried; try again later";
+        error(StatusCode::TOO_MANY_REQUESTS, "rate_limited", sentence).retry_after(too_often.retry_after)
+    })?;
     let redeemed = services.links.redeem(&services.app.sessions, &token, client.clone(), Utc::now()).await;
     let (user, session) = match redeemed.map_err(|error| failed(&error))? {
         Redeemed::SignedIn { user, session } => (user, session),
@@ -168,6 +179,7 @@ async fn logout(method: Method, headers: HeaderMap, client: Client, services: &S
 async fn posted<T: DeserializeOwned, B: Buf>(
     method: &Method,
     headers: &HeaderMap,
+    share: Option<IpAddr>,
     services: &Services,
     body: impl Stream<Item = Result<B, warp::Error>>,
     form: &'static str,
@@ -180,7 +192,7 @@ async fn posted<T: DeserializeOwned, B: Buf>(
     if !is_json {
         return Err(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Send application/json"));
     }
-    let body = read_body(body, None, MAX_BODY, &services.bodies).await?;
+    let body = read_body(body, declared_length(headers), MAX_BODY, services.bodies.for_people(share)).await?;
     serde_json::from_slice(&body.bytes).map_err(|_| error(StatusCode::BAD_REQUEST, "bad_request", form))
 }
 

@@ -1,11 +1,20 @@
-//! Who is connected: how many connections there are, from where, and who speaks for somebody else.
+//! Who is connected: how many connections there are, from where, who speaks for somebody else, and who gives
+//! way when there are too many.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use ipnet::IpNet;
+use tokio_util::sync::CancellationToken;
+
+use super::forwarded;
+
+/// A connection over which nothing went for so long gives its place to a newcomer, where there is no other.
+const STILL: Duration = Duration::from_millis(10);
 
 /// Counts connections, altogether and by client. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -14,12 +23,29 @@ pub struct Clients {
     max: usize,
     max_per_client: usize,
     proxies: Arc<[IpNet]>,
+    since: Instant,
 }
 
 #[derive(Debug, Default)]
 struct Counts {
-    all: usize,
+    next: u64,
+    connections: HashMap<u64, Arc<Seat>>,
     by_client: HashMap<IpAddr, usize>,
+}
+
+/// The address of the client.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientAddress {
+    pub(super) address: IpAddr,
+    /// It is that of a proxy, which speaks for many.
+    pub(super) is_shared: bool,
+}
+
+impl ClientAddress {
+    /// Under which a client's share is counted: one IPv4 address, or a whole /64 of IPv6.
+    pub(super) fn share(self) -> Option<IpAddr> {
+        (!self.is_shared).then(|| network(self.address))
+    }
 }
 
 /// One connection's place; given back when dropped.
@@ -27,12 +53,43 @@ struct Counts {
 pub(super) struct Place {
     counts: Arc<Mutex<Counts>>,
     client: Option<IpAddr>,
+    id: u64,
+    pub(super) seat: Arc<Seat>,
+}
+
+/// What a connection does.
+#[derive(Debug)]
+pub(super) struct Seat {
+    since: Instant,
+    /// When something went over it, in milliseconds after `since`.
+    moved: AtomicU64,
+    /// Its request is here as a whole and is not answered yet, so that the client is not waited for.
+    busy: AtomicBool,
+    /// Somebody else has its place.
+    gone: CancellationToken,
+}
+
+impl Seat {
+    /// Something went over it.
+    pub(super) fn moved(&self) {
+        self.moved.store(millis(self.since.elapsed()), Ordering::Relaxed);
+    }
+
+    pub(super) fn set_busy(&self, busy: bool) {
+        self.busy.store(busy, Ordering::Relaxed);
+        self.moved();
+    }
+
+    /// Returns when somebody else has its place.
+    pub(super) async fn gone(&self) {
+        self.gone.cancelled().await;
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.all -= 1;
+        counts.connections.remove(&self.id);
         let Some(client) = self.client else { return };
         if let Some(count) = counts.by_client.get_mut(&client) {
             *count -= 1;
@@ -43,50 +100,83 @@ impl Drop for Place {
     }
 }
 
+impl Counts {
+    /// Ends the connection that has been still the longest, if any has been for long enough.
+    fn make_way(&mut self, now: u64) -> bool {
+        let waiting = self.connections.iter().filter(|(_, seat)| !seat.busy.load(Ordering::Relaxed));
+        let stillest = waiting.map(|(id, seat)| (seat.moved.load(Ordering::Relaxed), *id)).min();
+        let Some((_, id)) = stillest.filter(|(moved, _)| now.saturating_sub(*moved) >= millis(STILL)) else {
+            return false;
+        };
+        if let Some(seat) = self.connections.remove(&id) {
+            seat.gone.cancel();
+        }
+        metrics::counter!("hookledger_connections_given_way_total").increment(1);
+        true
+    }
+}
+
 impl Clients {
     #[must_use]
     pub fn new(max: usize, max_per_client: usize, proxies: Vec<IpNet>) -> Self {
-        Self { counts: Arc::default(), max, max_per_client, proxies: proxies.into() }
+        Self { counts: Arc::default(), max, max_per_client, proxies: proxies.into(), since: Instant::now() }
     }
 
     /// A place for a connection from that address, if there is one.
     pub(super) fn admit(&self, peer: IpAddr) -> Option<Place> {
         let peer = peer.to_canonical();
-        // A proxy speaks for many; on this machine it needs no setting.
-        let client = (!peer.is_loopback() && !self.is_proxy(peer)).then(|| network(peer));
+        let client = (!self.is_shared(peer)).then(|| network(peer));
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if counts.all >= self.max {
+        let now = millis(self.since.elapsed());
+        if client.is_some_and(|client| counts.by_client.get(&client).is_some_and(|count| *count >= self.max_per_client))
+        {
+            return None;
+        }
+        if counts.connections.len() >= self.max && !counts.make_way(now) {
             return None;
         }
         if let Some(client) = client {
-            let count = counts.by_client.entry(client).or_default();
-            if *count >= self.max_per_client {
-                return None;
-            }
-            *count += 1;
+            *counts.by_client.entry(client).or_default() += 1;
         }
-        counts.all += 1;
-        Some(Place { counts: Arc::clone(&self.counts), client })
+        let seat = Arc::new(Seat {
+            since: self.since,
+            moved: AtomicU64::new(now),
+            busy: AtomicBool::new(false),
+            gone: CancellationToken::new(),
+        });
+        let id = counts.next;
+        counts.next += 1;
+        counts.connections.insert(id, Arc::clone(&seat));
+        Some(Place { counts: Arc::clone(&self.counts), client, id, seat })
     }
 
     /// Who sent a request: the peer, or whom a trusted proxy names last that is not a proxy itself.
-    pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> ClientAddress {
         let mut client = peer.to_canonical();
-        let named = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
-        let named: Vec<&str> = named.flat_map(|value| value.split(',')).map(str::trim).collect();
-        for name in named.into_iter().rev() {
-            if !self.is_proxy(client) {
-                break;
+        if self.is_proxy(client) {
+            for named in forwarded::named(headers) {
+                let Some(address) = named else { break };
+                client = address.to_canonical();
+                if !self.is_proxy(client) {
+                    break;
+                }
             }
-            let Ok(address) = name.parse::<IpAddr>() else { break };
-            client = address.to_canonical();
         }
-        client
+        ClientAddress { address: client, is_shared: self.is_shared(client) }
+    }
+
+    /// A proxy speaks for many; on this machine it needs no setting.
+    fn is_shared(&self, address: IpAddr) -> bool {
+        address.is_loopback() || self.is_proxy(address)
     }
 
     fn is_proxy(&self, address: IpAddr) -> bool {
         self.proxies.iter().any(|range| range.contains(&address))
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// One client has one IPv4 address, or a whole /64 of IPv6.
@@ -116,9 +206,27 @@ mod tests {
         assert!(clients.admit(ip("2001:db8::3")).is_none());
         // A proxy is bounded by all places alone.
         let proxy = clients.admit(ip("10.1.2.3")).unwrap();
+        taken.iter().chain(&of_one_network).chain([&proxy]).for_each(|place| place.seat.set_busy(true));
         assert!(clients.admit(ip("10.1.2.3")).is_none());
         drop((taken, proxy));
         assert!(clients.admit(ip("::ffff:203.0.113.1")).is_some());
+    }
+
+    #[test]
+    fn whoever_has_been_still_the_longest_gives_way() {
+        let clients = Clients::new(3, 1_024, Vec::new());
+        let places: Vec<_> = (0..3).map(|_| clients.admit(ip("127.0.0.1")).unwrap()).collect();
+        std::thread::sleep(STILL);
+        places[0].seat.set_busy(true);
+        places[1].seat.moved();
+        let newcomer = clients.admit(ip("127.0.0.1")).unwrap();
+        let gone: Vec<bool> = places.iter().map(|place| place.seat.gone.is_cancelled()).collect();
+        assert_eq!(gone, [false, false, true]);
+        newcomer.seat.set_busy(true);
+        places[1].seat.set_busy(true);
+        assert!(clients.admit(ip("127.0.0.1")).is_none(), "nobody who is served gives way");
+        drop(places);
+        assert!(clients.admit(ip("127.0.0.1")).is_some());
     }
 
     #[test]
@@ -129,12 +237,17 @@ mod tests {
             for value in forwarded {
                 headers.append("x-forwarded-for", value.parse().unwrap());
             }
-            clients.client(ip(peer), &headers).to_string()
+            clients.client(ip(peer), &headers).address.to_string()
         };
         assert_eq!(client("203.0.113.1", &["198.51.100.7"]), "203.0.113.1");
         assert_eq!(client("10.0.0.1", &["6.6.6.6, 198.51.100.7"]), "198.51.100.7");
-        assert_eq!(client("10.0.0.1", &["6.6.6.6", "198.51.100.7, 10.0.0.2"]), "198.51.100.7");
-        assert_eq!(client("10.0.0.1", &["nonsense"]), "10.0.0.1");
+        assert_eq!(client("10.0.0.1", &["6.6.6.6", "198.51.100.7:51334, 10.0.0.2"]), "198.51.100.7");
+        assert_eq!(client("10.0.0.1", &["\"[2001:db8::17]:443\""]), "2001:db8::17");
+        assert_eq!(client("10.0.0.1", &["198.51.100.7, nonsense"]), "10.0.0.1");
         assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
+        let mut headers = HeaderMap::new();
+        headers.append("forwarded", "for=198.51.100.7;proto=https".parse().unwrap());
+        assert_eq!(clients.client(ip("10.0.0.1"), &headers).address, ip("198.51.100.7"));
+        assert_eq!(clients.client(ip("203.0.113.1"), &headers).address, ip("203.0.113.1"));
     }
 }

@@ -11,18 +11,31 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use super::framing::Framing;
+use super::clients::Seat;
+use super::framing::{Found, Framing};
 
 /// How long a client may not read what is sent to it.
 const STALL_LIMIT: Duration = Duration::from_secs(20);
 
-/// Set once a request of this connection said its length twice.
+/// What was found in the heads of this connection.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Ambiguous(Arc<AtomicBool>);
+pub(super) struct Heads(Arc<Flags>);
 
-impl Ambiguous {
-    pub(super) fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+#[derive(Debug, Default)]
+struct Flags {
+    ambiguous: AtomicBool,
+    lost: AtomicBool,
+}
+
+impl Heads {
+    /// One of them said its length twice.
+    pub(super) fn are_ambiguous(&self) -> bool {
+        self.0.ambiguous.load(Ordering::Relaxed)
+    }
+
+    /// It is not known where the next one begins.
+    pub(super) fn are_lost(&self) -> bool {
+        self.0.lost.load(Ordering::Relaxed)
     }
 }
 
@@ -30,21 +43,23 @@ impl Ambiguous {
 pub(super) struct Guarded<S> {
     stream: S,
     framing: Framing,
-    ambiguous: Ambiguous,
+    heads: Heads,
+    seat: Arc<Seat>,
     /// Runs while there is something to send that the client does not take.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Guarded<S> {
-    pub(super) fn new(stream: S) -> (Self, Ambiguous) {
-        let ambiguous = Ambiguous::default();
-        (Self { stream, framing: Framing::default(), ambiguous: ambiguous.clone(), stalled: None }, ambiguous)
+    pub(super) fn new(stream: S, seat: Arc<Seat>) -> (Self, Heads) {
+        let heads = Heads::default();
+        (Self { stream, framing: Framing::default(), heads: heads.clone(), seat, stalled: None }, heads)
     }
 
     /// Passes on what a write came to, unless it has come to nothing for too long.
     fn watch<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.stalled = None;
+            self.seat.moved();
             return written;
         }
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(STALL_LIMIT)));
@@ -61,8 +76,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guarded<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        if self.framing.read(&buffer.filled()[before..]) {
-            self.ambiguous.0.store(true, Ordering::Relaxed);
+        self.seat.moved();
+        match self.framing.read(&buffer.filled()[before..]) {
+            Found::Nothing => {}
+            Found::TwoLengths => self.heads.0.ambiguous.store(true, Ordering::Relaxed),
+            Found::NoEnd => self.heads.0.lost.store(true, Ordering::Relaxed),
         }
         Poll::Ready(Ok(()))
     }
@@ -101,12 +119,17 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::Clients;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    fn seat() -> Arc<Seat> {
+        Arc::clone(&Clients::new(1, 1, Vec::new()).admit([127, 0, 0, 1].into()).unwrap().seat)
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_does_not_read_is_let_go() {
         let (client, server) = tokio::io::duplex(16);
-        let (mut guarded, _) = Guarded::new(server);
+        let (mut guarded, _) = Guarded::new(server, seat());
         let error = guarded.write_all(&[0; 64]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         drop(client);
@@ -115,12 +138,12 @@ mod tests {
     #[tokio::test]
     async fn what_is_read_is_passed_on_and_looked_at() {
         let (mut client, server) = tokio::io::duplex(1_024);
-        let (mut guarded, ambiguous) = Guarded::new(server);
+        let (mut guarded, heads) = Guarded::new(server, seat());
         let request = b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n";
         client.write_all(request).await.unwrap();
         let mut read = vec![0; request.len()];
         guarded.read_exact(&mut read).await.unwrap();
         assert_eq!(read, request);
-        assert!(ambiguous.is_set());
+        assert!(heads.are_ambiguous());
     }
 }

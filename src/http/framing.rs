@@ -4,8 +4,19 @@
 //! the former, and may be read the other way by a proxy in front of it: what one takes for the body,
 //! the other takes for the next request. hyper does not tell, so the heads are looked at beside it.
 
-/// How much of a line is looked at: the longest name that matters, its colon, and a length.
-const LINE: usize = 48;
+/// How much of a line is looked at: the longest name that matters, its colon, a length, and padding. A length
+/// that is padded beyond that is one that is not known.
+const LINE: usize = 256;
+
+/// What was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    Nothing,
+    /// A head said its length twice.
+    TwoLengths,
+    /// It is not known where the next head begins, so no other may follow on this connection.
+    NoEnd,
+}
 
 #[derive(Debug)]
 enum State {
@@ -23,22 +34,21 @@ pub(super) struct Framing {
     state: State,
     length: Option<u64>,
     chunked: bool,
-    upgrade: bool,
 }
 
 impl Default for Framing {
     fn default() -> Self {
         let state = State::Head { line: Vec::with_capacity(LINE), begun: false };
-        Self { state, length: None, chunked: false, upgrade: false }
+        Self { state, length: None, chunked: false }
     }
 }
 
 impl Framing {
-    /// Follows what was read; whether a head said its length twice.
-    pub(super) fn read(&mut self, mut bytes: &[u8]) -> bool {
+    /// Follows what was read.
+    pub(super) fn read(&mut self, mut bytes: &[u8]) -> Found {
         while !bytes.is_empty() {
             match &mut self.state {
-                State::Done => return false,
+                State::Done => return Found::NoEnd,
                 State::Body(rest) => {
                     let taken = (*rest).min(bytes.len() as u64);
                     *rest -= taken;
@@ -50,30 +60,30 @@ impl Framing {
                 State::Head { line, begun } => {
                     let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
                         keep(line, bytes);
-                        return false;
+                        return Found::Nothing;
                     };
                     keep(line, &bytes[..end]);
                     bytes = &bytes[end + 1..];
                     let text = line.strip_suffix(b"\r").unwrap_or(line);
                     if text.is_empty() && *begun {
-                        if self.end_of_head() {
-                            return true;
+                        match self.end_of_head() {
+                            Found::Nothing => continue,
+                            found => return found,
                         }
-                        continue;
                     }
                     *begun |= !text.is_empty();
                     let (name, value) = split(text);
+                    // hyper refuses padding around a name today; a proxy may not.
+                    let name = name.trim_ascii();
                     if name.eq_ignore_ascii_case(b"content-length") {
                         // hyper refuses what is not a number, or two that differ.
                         self.length = std::str::from_utf8(value).ok().and_then(|value| value.trim().parse().ok());
-                        if self.length.is_none() {
+                        if self.length.is_none() || line.len() >= LINE {
                             self.state = State::Done;
-                            return false;
+                            return Found::NoEnd;
                         }
                     } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
                         self.chunked = true;
-                    } else if name.eq_ignore_ascii_case(b"upgrade") {
-                        self.upgrade = true;
                     }
                     if let State::Head { line, .. } = &mut self.state {
                         line.clear();
@@ -81,25 +91,29 @@ impl Framing {
                 }
             }
         }
-        false
+        Found::Nothing
     }
 
     fn begin(&mut self) {
         *self = Self::default();
     }
 
-    fn end_of_head(&mut self) -> bool {
-        match (self.length, self.chunked, self.upgrade) {
-            (Some(_), true, _) => {
+    fn end_of_head(&mut self) -> Found {
+        match (self.length, self.chunked) {
+            (Some(_), true) => {
                 self.state = State::Done;
-                return true;
+                return Found::TwoLengths;
             }
-            // The server closes after a chunked request, so no other head follows on this connection.
-            (None, true, _) | (_, _, true) => self.state = State::Done,
-            (Some(length), false, false) if length > 0 => self.state = State::Body(length),
-            (Some(_) | None, false, false) => self.begin(),
+            // Its chunks are not followed.
+            (None, true) => {
+                self.state = State::Done;
+                return Found::NoEnd;
+            }
+            (Some(length), false) if length > 0 => self.state = State::Body(length),
+            // A client that asks for an upgrade and gets none goes on with heads.
+            (Some(_) | None, false) => self.begin(),
         }
-        false
+        Found::Nothing
     }
 }
 
@@ -123,7 +137,7 @@ mod tests {
     fn found(text: &str) -> bool {
         let results = (1..=text.len()).map(|size| {
             let mut framing = Framing::default();
-            text.as_bytes().chunks(size).any(|chunk| framing.read(chunk))
+            text.as_bytes().chunks(size).any(|chunk| framing.read(chunk) == Found::TwoLengths)
         });
         let results: Vec<bool> = results.collect();
         assert!(results.iter().all(|result| *result == results[0]), "{text:?}: {results:?}");
@@ -139,6 +153,29 @@ mod tests {
         assert!(found(&format!(
             "\r\n{head}Content-Length: 2\r\n\r\nab{head}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
         )));
+    }
+
+    #[test]
+    fn no_padding_and_no_upgrade_hides_a_length() {
+        let two = "POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let head = "POST / HTTP/1.1\r\n";
+        assert!(found(&format!("{head}Content-Length : 5\r\nTransfer-Encoding\t: chunked\r\n\r\n")));
+        assert!(found(&format!("{head}Upgrade: h2c\r\nConnection: upgrade\r\n\r\n{two}")));
+        assert!(found(&format!("{head}Upgrade: h2c\r\nContent-Length: 2\r\n\r\nab{two}")));
+        assert!(found(&format!("{head}Content-Length: {}2\r\n\r\nab{two}", " ".repeat(100))));
+    }
+
+    #[test]
+    fn a_connection_ends_where_the_next_head_is_not_known() {
+        let ends = |text: &str| {
+            let mut framing = Framing::default();
+            text.as_bytes().chunks(7).any(|chunk| framing.read(chunk) == Found::NoEnd)
+        };
+        let head = "POST / HTTP/1.1\r\n";
+        assert!(ends(&format!("{head}Content-Length: {}2\r\n\r\nab", " ".repeat(300))));
+        assert!(ends(&format!("{head}Content-Length: two\r\n\r\nab")));
+        assert!(ends(&format!("{head}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n")));
+        assert!(!ends(&format!("{head}Content-Length: 2\r\n\r\nab{head}\r\n")));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! async-graphql-warp's filter runs mutations over GET and `text/plain`, and has no body limit.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,13 +18,13 @@ use warp::reply::Response;
 use warp::{Filter, Reply as _};
 
 use super::session::{NoViewer, viewer_of};
-use super::{Answer, Services, person, with};
+use super::{Answer, Services, declared_length, person, share, with};
 use crate::graphql::{
     Code, Guest, Parameters, Viewer, is_away, is_for_guests, only_error, was_refused, with_codes, with_guest,
     with_viewer,
 };
 use crate::identity::Client;
-use crate::receive::read_body;
+use crate::receive::{BodyError, read_body};
 
 /// Bytes of a request: the query and its variables.
 const MAX_BODY: usize = 1 << 20;
@@ -42,10 +43,11 @@ pub(super) fn route(services: Arc<Services>) -> impl Filter<Extract = (Response,
         .and(warp::header::headers_cloned())
         .and(query)
         .and(person())
+        .and(share())
         .and(with(services))
         .and(warp::body::stream())
-        .then(|method, headers, query, client, services: Arc<Services>, body| async move {
-            let call = Call { method, headers, query, client };
+        .then(|method, headers, query, client, share, services: Arc<Services>, body| async move {
+            let call = Call { method, headers, query, client, share };
             // What is logged on the way to this answer carries the id that the answer carries.
             let id = Uuid::now_v7().to_string();
             let span = tracing::info_span!("graphql", request.id = id);
@@ -62,6 +64,8 @@ struct Call {
     headers: HeaderMap,
     query: String,
     client: Client,
+    /// Under whom its body is counted.
+    share: Option<IpAddr>,
 }
 
 /// A request that is refused before GraphQL sees it.
@@ -79,6 +83,19 @@ impl Refusal {
 
     fn new(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
         Self { status, response: only_error(code, message), allow: None, retry_after: None }
+    }
+}
+
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Self {
+        let (status, code) = match error {
+            BodyError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, Code::BadUserInput),
+            BodyError::NoRoom => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
+            BodyError::TooSlow => (StatusCode::REQUEST_TIMEOUT, Code::BadUserInput),
+            BodyError::Broken => (StatusCode::BAD_REQUEST, Code::BadUserInput),
+        };
+        let retry_after = matches!(error, BodyError::NoRoom).then_some(1);
+        Self { retry_after, ..Self::new(status, code, error.to_string()) }
     }
 }
 
@@ -173,8 +190,12 @@ impl Call {
         if shows_token || self.method != Method::POST || !is_json(&self.headers) {
             return Err(refusal);
         }
-        let declared = self.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        let Ok(body) = read_body(body, declared, MAX_GUEST_BODY, &services.bodies).await else { return Err(refusal) };
+        let declared = declared_length(&self.headers);
+        let body = match read_body(body, declared, MAX_GUEST_BODY, services.bodies.for_people(self.share)).await {
+            Ok(body) => body,
+            Err(BodyError::NoRoom) => return Err(BodyError::NoRoom.into()),
+            Err(BodyError::TooLarge { .. } | BodyError::TooSlow | BodyError::Broken) => return Err(refusal),
+        };
         let request = Parameters::from_json(&body.bytes).ok().and_then(|parameters| parameters.request().ok());
         let Some(mut request) = request else { return Err(refusal) };
         if !request.parsed_query().is_ok_and(is_for_guests) {
@@ -231,9 +252,8 @@ impl Call {
                 "send a query as application/json, in UTF-8",
             ));
         }
-        let body = read_body(body, None, MAX_BODY, &services.bodies)
-            .await
-            .map_err(|error| Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, Code::BadUserInput, error.to_string()))?;
+        let body =
+            read_body(body, declared_length(&self.headers), MAX_BODY, services.bodies.for_people(self.share)).await?;
         Parameters::from_json(&body.bytes).map_err(Refusal::bad_request)
     }
 }

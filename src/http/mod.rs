@@ -5,6 +5,7 @@ mod audit_export;
 mod auth;
 mod clients;
 mod connection;
+mod forwarded;
 mod framing;
 mod graphql;
 mod ledger;
@@ -15,14 +16,16 @@ mod socket;
 mod web;
 mod webhooks;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, header};
 use warp::reply::Response;
 use warp::{Filter, Reply as _};
 
-pub use clients::Clients;
-pub use server::{ClientAddress, Server, serve_connection};
+pub use clients::{ClientAddress, Clients};
+pub use operations::Readiness;
+pub use server::{Server, serve_connection};
 pub use socket::Sockets;
 
 use crate::follow::Checkpoints;
@@ -31,6 +34,9 @@ use crate::identity::{Client, Links};
 use crate::receive::{BodyBudget, Receiver};
 use crate::vitals::Vitals;
 use answers::{Answer, ErrorBody};
+
+/// Browsers come by TLS alone for a year, once they did where the base URL says so.
+const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Everything that handlers need.
 #[derive(Clone)]
@@ -49,6 +55,10 @@ pub struct Services {
     pub bodies: BodyBudget,
     /// Whether queries may come by GET.
     pub graphql_get: bool,
+    /// Whether everybody may see metrics, and why the node is not ready.
+    pub operations_are_public: bool,
+    /// How ready the node is, as of a moment ago.
+    pub readiness: Readiness,
 }
 
 /// Every route. A path that matched answers with a reply; a rejection only means "not mine".
@@ -60,11 +70,24 @@ pub fn routes(services: Arc<Services>) -> impl Filter<Extract = (Response,), Err
     let pages = web::route().boxed();
     let export = audit_export::route(Arc::clone(&services)).boxed();
     let ledger = ledger::route(Arc::clone(&services)).boxed();
+    let is_secure = services.app.base_url.starts_with("https://");
     let operations = operations::route(services).boxed();
     let others =
         graphql.or(auth).unify().or(pages).unify().or(export).unify().or(ledger).unify().or(operations).unify().boxed();
     // Each `or` costs every request that passes through it: webhooks pass through one.
-    webhooks.or(others).unify().recover(nothing_here).unify()
+    webhooks.or(others).unify().recover(nothing_here).unify().map(move |mut response: Response| {
+        if is_secure {
+            response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, HSTS);
+        }
+        response
+    })
+}
+
+/// What operators ask, on a listener of its own.
+pub fn operations(
+    services: Arc<Services>,
+) -> impl Filter<Extract = (Response,), Error = std::convert::Infallible> + Clone {
+    operations::private_route(services).recover(nothing_here).unify()
 }
 
 async fn nothing_here(_rejection: warp::Rejection) -> Result<Response, std::convert::Infallible> {
@@ -74,7 +97,12 @@ async fn nothing_here(_rejection: warp::Rejection) -> Result<Response, std::conv
 /// Where a request came from.
 fn client() -> impl Filter<Extract = (String,), Error = std::convert::Infallible> + Copy {
     warp::ext::optional::<ClientAddress>()
-        .map(|address: Option<ClientAddress>| address.map(|address| address.0.to_string()).unwrap_or_default())
+        .map(|client: Option<ClientAddress>| client.map(|client| client.address.to_string()).unwrap_or_default())
+}
+
+/// Under whom a client's share is counted; none where many share an address.
+fn share() -> impl Filter<Extract = (Option<IpAddr>,), Error = std::convert::Infallible> + Copy {
+    warp::ext::optional::<ClientAddress>().map(|client: Option<ClientAddress>| client.and_then(ClientAddress::share))
 }
 
 /// Where a person's request came from, and with what client.
@@ -82,6 +110,11 @@ fn person() -> impl Filter<Extract = (Client,), Error = std::convert::Infallible
     client().and(warp::header::headers_cloned()).map(|address, headers: HeaderMap| {
         Client::new(address, headers.get(header::USER_AGENT).map(HeaderValue::as_bytes))
     })
+}
+
+/// How many bytes a body has, as its head says.
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn with(services: Arc<Services>) -> impl Filter<Extract = (Arc<Services>,), Error = std::convert::Infallible> + Clone {

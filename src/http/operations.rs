@@ -1,7 +1,7 @@
 //! `/healthz`, `/readyz` and `/metrics`.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hookledger_projections::Interest;
 use http::StatusCode;
@@ -19,6 +19,20 @@ const READY_AGE: f64 = 30.0;
 /// How long the store may take to answer.
 const STORE_LIMIT: Duration = Duration::from_secs(2);
 
+/// For so long an answer of the store is good for all who ask, who may be strangers.
+const FRESH: Duration = Duration::from_millis(500);
+
+/// How ready the node is, as far as the store says. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Readiness(Arc<tokio::sync::Mutex<Option<(Instant, Found)>>>);
+
+/// What the store says: why the node is not ready, and what somebody should look at.
+#[derive(Clone, Debug)]
+struct Found {
+    reasons: Vec<String>,
+    warnings: Vec<String>,
+}
+
 #[derive(Serialize)]
 struct Health {
     status: &'static str,
@@ -29,18 +43,55 @@ struct Health {
     warnings: Vec<String>,
 }
 
+impl Health {
+    fn new(reasons: Vec<String>, warnings: Vec<String>) -> Self {
+        Self { status: if reasons.is_empty() { "ok" } else { "unavailable" }, reasons, warnings }
+    }
+
+    /// Without what strangers have no business to know.
+    fn bare(self) -> Self {
+        Self { reasons: vec![], warnings: vec![], ..self }
+    }
+
+    fn answer(&self) -> Response {
+        let status = if self.status == "ok" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        Answer::json(status, self).into_response()
+    }
+}
+
+/// For everybody: whether the node is alive and ready, and the rest only where nobody else can ask.
 pub(super) fn route(services: Arc<Services>) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
+    paths(services, |services| services.operations_are_public)
+}
+
+/// For operators: everything.
+pub(super) fn private_route(
+    services: Arc<Services>,
+) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
+    paths(services, |_| true)
+}
+
+fn paths(
+    services: Arc<Services>,
+    shows_all: fn(&Services) -> bool,
+) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
     let alive =
-        warp::path!("healthz").and(warp::get()).and(with(Arc::clone(&services))).map(|services: Arc<Services>| {
+        warp::path!("healthz").and(warp::get()).and(with(Arc::clone(&services))).map(move |services: Arc<Services>| {
             // Only what a restart would mend.
             let vitals = &services.vitals;
-            health(if vitals.is_past_help() { vitals.reasons() } else { vec![] }, vec![]).into_response()
+            let health = Health::new(if vitals.is_past_help() { vitals.reasons() } else { vec![] }, vec![]);
+            if shows_all(&services) { health } else { health.bare() }.answer()
         });
-    let ready = warp::path!("readyz")
-        .and(warp::get())
-        .and(with(Arc::clone(&services)))
-        .then(|services: Arc<Services>| async move { readiness(&services).await.into_response() });
-    let metrics = warp::path!("metrics").and(warp::get()).and(with(services)).map(|services: Arc<Services>| {
+    let ready = warp::path!("readyz").and(warp::get()).and(with(Arc::clone(&services))).then(
+        move |services: Arc<Services>| async move {
+            let health = readiness(&services).await;
+            if shows_all(&services) { health } else { health.bare() }.answer()
+        },
+    );
+    let metrics = warp::path!("metrics").and(warp::get()).and(with(services)).map(move |services: Arc<Services>| {
+        if !shows_all(&services) {
+            return Answer::not_found().into_response();
+        }
         let text = services.metrics.render();
         Answer::text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text).into_response()
     });
@@ -59,8 +110,30 @@ async fn lag(services: &Services) -> Result<Vec<Lag>, sqlx::Error> {
     services.checkpoints.lag(&all, &of(Interest::Administrative).collect::<Vec<_>>()).await
 }
 
-async fn readiness(services: &Services) -> Answer {
-    let mut reasons = match tokio::time::timeout(STORE_LIMIT, lag(services)).await {
+async fn readiness(services: &Services) -> Health {
+    let Found { mut reasons, mut warnings } = asked(services).await;
+    reasons.extend(services.vitals.reasons());
+    warnings.extend(services.vitals.warnings());
+    Health::new(reasons, warnings)
+}
+
+/// What the store says, asked once for all who want to know at the same time.
+async fn asked(services: &Services) -> Found {
+    let mut last = services.readiness.0.lock().await;
+    if let Some((at, found)) = last.as_ref()
+        && at.elapsed() < FRESH
+    {
+        return found.clone();
+    }
+    let reasons = reasons(services).await;
+    let warnings = if reasons.is_empty() { warnings(services).await } else { vec![] };
+    let found = Found { reasons, warnings };
+    *last = Some((Instant::now(), found.clone()));
+    found
+}
+
+async fn reasons(services: &Services) -> Vec<String> {
+    match tokio::time::timeout(STORE_LIMIT, lag(services)).await {
         Err(_) => vec!["the store does not answer in time".to_owned()],
         Ok(Err(error)) => {
             tracing::error!(%error, "the store does not answer");
@@ -86,18 +159,7 @@ async fn readiness(services: &Services) -> Answer {
                 })
                 .collect()
         }
-    };
-    reasons.extend(services.vitals.reasons());
-    let mut warnings = if reasons.is_empty() { warnings(services).await } else { vec![] };
-    warnings.extend(services.vitals.warnings());
-    health(reasons, warnings)
-}
-
-fn health(reasons: Vec<String>, warnings: Vec<String>) -> Answer {
-    if reasons.is_empty() {
-        return Answer::json(StatusCode::OK, &Health { status: "ok", reasons, warnings });
     }
-    Answer::json(StatusCode::SERVICE_UNAVAILABLE, &Health { status: "unavailable", reasons, warnings })
 }
 
 /// Where log and read models do not say the same; see [`crate::conservation`].

@@ -1,11 +1,13 @@
 //! The accept loop: warp has no header timeout and no bound on connections.
 
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode, header};
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, SizeHint};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -16,8 +18,8 @@ use tower_service::Service as _;
 use warp::reply::Response;
 use warp::{Filter, Reply as _};
 
-use super::clients::Clients;
-use super::connection::{Ambiguous, Guarded};
+use super::clients::{Clients, Seat};
+use super::connection::{Guarded, Heads};
 use super::error;
 
 /// Connections that wait to be accepted; more find that connecting takes a second.
@@ -35,10 +37,6 @@ const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
 const NO_PLACE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
     connection: close\r\ncontent-length: 72\r\n\r\n\
     {\"error\":\"too many connections; try again shortly\",\"code\":\"unavailable\"}";
-
-/// The address of the client.
-#[derive(Clone, Copy, Debug)]
-pub struct ClientAddress(pub IpAddr);
 
 /// Serves routes on a listener.
 pub struct Server {
@@ -75,10 +73,13 @@ impl Server {
                 turn_away(stream, &turned_away);
                 continue;
             };
-            let serving = serve_one(stream, peer.ip(), self.clients.clone(), routes.clone(), stop.clone());
+            let (clients, routes, stop) = (self.clients.clone(), routes.clone(), stop.clone());
             connections.spawn(async move {
-                serving.await;
-                drop(place);
+                let serving = serve_one(stream, peer.ip(), clients, &place.seat, routes, stop);
+                tokio::select! {
+                    () = serving => {}
+                    () = place.seat.gone() => {}
+                }
             });
         }
         drop(self.listener);
@@ -96,11 +97,19 @@ where
     F: Filter<Extract = (Response,), Error = std::convert::Infallible> + Clone + Send + Sync + 'static,
     F::Future: Send,
 {
-    serve_one(stream, peer, Clients::new(1, 1, Vec::new()), routes, CancellationToken::new()).await;
+    let clients = Clients::new(1, 1, Vec::new());
+    let Some(place) = clients.admit(peer) else { return };
+    serve_one(stream, peer, clients, &place.seat, routes, CancellationToken::new()).await;
 }
 
-async fn serve_one<S, F>(stream: S, peer: IpAddr, clients: Clients, routes: F, stop: CancellationToken)
-where
+async fn serve_one<S, F>(
+    stream: S,
+    peer: IpAddr,
+    clients: Clients,
+    seat: &Arc<Seat>,
+    routes: F,
+    stop: CancellationToken,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Filter<Extract = (Response,), Error = std::convert::Infallible> + Clone + Send + Sync + 'static,
     F::Future: Send,
@@ -108,13 +117,18 @@ where
     // HTTP/1 alone: detecting HTTP/2 waits for a first byte without a limit.
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_LIMIT).max_buf_size(MAX_HEAD);
-    let (stream, ambiguous) = Guarded::new(stream);
+    let (stream, heads) = Guarded::new(stream, Arc::clone(seat));
     let service = warp::service(routes);
-    let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
-        let client = ClientAddress(clients.client(peer, request.headers()));
+    let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        let client = clients.client(peer, request.headers());
         request.extensions_mut().insert(client);
-        let (mut service, ambiguous) = (service.clone(), ambiguous.clone());
-        async move { answer(&ambiguous, request, |request| service.call(request)).await }
+        let (mut service, heads, seat) = (service.clone(), heads.clone(), Arc::clone(seat));
+        async move {
+            let request = request.map(|body| Incoming::new(body, Arc::clone(&seat)));
+            let answer = answer(&heads, request, |request| service.call(request)).await;
+            seat.set_busy(false);
+            answer
+        }
     });
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
     let ended = tokio::select! {
@@ -130,24 +144,67 @@ where
     }
 }
 
-/// Answers a request whose length is beyond doubt.
+/// Answers a request whose length and host are beyond doubt.
 async fn answer<A: Future<Output = Result<Response, std::convert::Infallible>>>(
-    ambiguous: &Ambiguous,
+    heads: &Heads,
     request: hyper::Request<Incoming>,
     routes: impl FnOnce(hyper::Request<Incoming>) -> A,
 ) -> Result<Response, std::convert::Infallible> {
-    let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
-    let mut response = if ambiguous.is_set() {
-        let sentence = "A request has content-length or transfer-encoding, not both";
-        error(StatusCode::BAD_REQUEST, "ambiguous_length", sentence).into_response()
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    let refused = if heads.are_ambiguous() {
+        Some(("ambiguous_length", "A request has content-length or transfer-encoding, not both"))
     } else {
-        routes(request).await?
+        (hosts > 1).then_some(("ambiguous_host", "A request has one Host header"))
     };
-    if chunked || ambiguous.is_set() {
+    let mut response = match refused {
+        Some((code, sentence)) => error(StatusCode::BAD_REQUEST, code, sentence).into_response(),
+        None => routes(request).await?,
+    };
+    let is_upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    if refused.is_some() || heads.are_lost() && !is_upgraded {
         // Where the next head begins is known only behind bodies that said their length; see `framing`.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
+}
+
+/// A body that tells when it is here as a whole: from then on its connection waits for us, not for the client.
+struct Incoming {
+    body: hyper::body::Incoming,
+    seat: Arc<Seat>,
+}
+
+impl Incoming {
+    fn new(body: hyper::body::Incoming, seat: Arc<Seat>) -> Self {
+        if body.is_end_stream() {
+            seat.set_busy(true);
+        }
+        Self { body, seat }
+    }
+}
+
+impl Body for Incoming {
+    type Data = bytes::Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if frame.is_none() || self.body.is_end_stream() {
+            self.seat.set_busy(true);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// The next connection.

@@ -4,7 +4,8 @@
 //! Everything a client can make grow has a bound: sockets, operations of a socket, bytes of a message,
 //! messages that wait to be sent, the time to say who it is, and silence.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use warp::ws::{Message, WebSocket, Ws};
 use warp::{Filter, Reply as _};
 
 use super::session::{NoViewer, viewer};
-use super::{Services, error, person, with};
+use super::{Services, error, person, share, with};
 use crate::graphql::{Code, Parameters, Viewer, was_refused, with_codes, with_viewer};
 use crate::identity::Client;
 
@@ -32,6 +33,10 @@ const MAX_MESSAGE: usize = 128 << 10;
 /// Sockets of this node, and of one user on it.
 const MAX_SOCKETS: usize = 2_000;
 const MAX_SOCKETS_PER_USER: usize = 20;
+/// Sockets that have not said who they are, of this node and of one client. A newcomer takes the place of the
+/// one that has waited longest.
+const MAX_STRANGERS: usize = 512;
+const MAX_STRANGERS_PER_CLIENT: usize = 32;
 /// Operations of one socket at once.
 const MAX_OPERATIONS: usize = 32;
 /// Messages that wait to be sent; then operations wait, and watchers miss changes.
@@ -62,6 +67,8 @@ enum Close {
     TooManyInits,
     TooManySockets,
     Unavailable,
+    /// Another stranger has its place.
+    GaveWay,
 }
 
 impl Close {
@@ -70,7 +77,7 @@ impl Close {
             Self::GoingAway => (1001, "The server is stopping"),
             Self::Silent => (1001, "Nothing was heard for too long"),
             Self::TooLarge => (1009, "The message is too large"),
-            Self::Unavailable => (1013, "Try again later"),
+            Self::Unavailable | Self::GaveWay => (1013, "Try again later"),
             Self::BadMessage => (4400, "Invalid message"),
             Self::Unauthorized => (4401, "Unauthorized"),
             Self::SessionEnded => (4401, "The session has ended"),
@@ -90,23 +97,73 @@ pub struct Sockets {
     stop: CancellationToken,
     all: Arc<Semaphore>,
     users: Arc<Mutex<HashMap<Uuid, usize>>>,
+    strangers: Arc<Mutex<Strangers>>,
+}
+
+/// The sockets that have not said who they are, in the order in which they came.
+#[derive(Default)]
+struct Strangers {
+    next: u64,
+    waiting: BTreeMap<u64, (Option<IpAddr>, CancellationToken)>,
+}
+
+impl Strangers {
+    /// One more has come, and another gives way where there are too many.
+    fn enter(&mut self, client: Option<IpAddr>) -> (u64, CancellationToken) {
+        let of_client = |(_, (other, _)): &(&u64, &(Option<IpAddr>, CancellationToken))| *other == client;
+        let too_many_of_client =
+            client.is_some() && self.waiting.iter().filter(of_client).count() >= MAX_STRANGERS_PER_CLIENT;
+        let gives_way = if too_many_of_client {
+            self.waiting.iter().find(of_client).map(|(id, _)| *id)
+        } else {
+            self.waiting.keys().next().copied().filter(|_| self.waiting.len() >= MAX_STRANGERS)
+        };
+        if let Some((_, gone)) = gives_way.and_then(|id| self.waiting.remove(&id)) {
+            gone.cancel();
+        }
+        let (id, gone) = (self.next, CancellationToken::new());
+        self.next += 1;
+        self.waiting.insert(id, (client, gone.clone()));
+        (id, gone)
+    }
+}
+
+/// The place of a socket that has not said who it is.
+struct Anteroom {
+    strangers: Arc<Mutex<Strangers>>,
+    id: u64,
+    gone: CancellationToken,
+}
+
+impl Drop for Anteroom {
+    fn drop(&mut self) {
+        self.strangers.lock().unwrap_or_else(PoisonError::into_inner).waiting.remove(&self.id);
+    }
 }
 
 impl Sockets {
     /// They are closed when `stop` is cancelled.
     #[must_use]
     pub fn new(stop: CancellationToken) -> Self {
-        Self { stop, all: Arc::new(Semaphore::new(MAX_SOCKETS)), users: Arc::default() }
+        Self { stop, all: Arc::new(Semaphore::new(MAX_SOCKETS)), users: Arc::default(), strangers: Arc::default() }
     }
 
-    fn enter(&self, user: Uuid) -> Option<Seat> {
+    /// A place for somebody who has not said who they are.
+    fn wait(&self, client: Option<IpAddr>) -> Anteroom {
+        let (id, gone) = self.strangers.lock().unwrap_or_else(PoisonError::into_inner).enter(client);
+        Anteroom { strangers: Arc::clone(&self.strangers), id, gone }
+    }
+
+    /// A seat for a user, who is not kept from it by strangers.
+    fn enter(&self, user: Uuid) -> Result<Seat, Close> {
+        let place = Arc::clone(&self.all).try_acquire_owned().map_err(|_| Close::Unavailable)?;
         let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
         let count = users.entry(user).or_default();
         if *count >= MAX_SOCKETS_PER_USER {
-            return None;
+            return Err(Close::TooManySockets);
         }
         *count += 1;
-        Some(Seat { users: Arc::clone(&self.users), user })
+        Ok(Seat { users: Arc::clone(&self.users), user, _place: place })
     }
 }
 
@@ -114,6 +171,7 @@ impl Sockets {
 struct Seat {
     users: Arc<Mutex<HashMap<Uuid, usize>>>,
     user: Uuid,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Drop for Seat {
@@ -184,27 +242,30 @@ impl ServerMessage<'_> {
 }
 
 pub(super) fn route(services: Arc<Services>) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
-    warp::path!("graphql").and(warp::ws()).and(warp::header::headers_cloned()).and(person()).and(with(services)).map(
-        |ws: Ws, headers: HeaderMap, client: Client, services: Arc<Services>| upgrade(ws, &headers, client, services),
-    )
+    warp::path!("graphql")
+        .and(warp::ws())
+        .and(warp::header::headers_cloned())
+        .and(person())
+        .and(share())
+        .and(with(services))
+        .map(|ws: Ws, headers: HeaderMap, client: Client, share, services: Arc<Services>| {
+            upgrade(ws, &headers, client, share, services)
+        })
 }
 
 /// Browsers say which page opens a socket; only our own may. Others have no page, and need a token
 /// like everybody.
-fn upgrade(ws: Ws, headers: &HeaderMap, client: Client, services: Arc<Services>) -> Response {
+fn upgrade(ws: Ws, headers: &HeaderMap, client: Client, share: Option<IpAddr>, services: Arc<Services>) -> Response {
     let origin = headers.get(header::ORIGIN);
     if origin.is_some_and(|origin| !is_ours(origin, &services.app.base_url)) {
         let sentence = "This page may not open a socket here";
         return error(StatusCode::FORBIDDEN, "origin_not_allowed", sentence).into_response();
     }
-    let Ok(slot) = Arc::clone(&services.sockets.all).try_acquire_owned() else {
-        let sentence = "There are too many sockets; try again later";
-        return error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", sentence).into_response();
-    };
+    let anteroom = services.sockets.wait(share);
     let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
     let speaks = offered.flat_map(|value| value.split(',')).any(|protocol| protocol.trim() == PROTOCOL);
     let ws = ws.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
-    let mut response = ws.on_upgrade(move |socket| serve(socket, speaks, client, services, slot)).into_response();
+    let mut response = ws.on_upgrade(move |socket| serve(socket, speaks, client, services, anteroom)).into_response();
     if speaks {
         response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
     }
@@ -218,13 +279,15 @@ fn is_ours(origin: &HeaderValue, base_url: &str) -> bool {
     origin.to_str().is_ok_and(|origin| origin.eq_ignore_ascii_case(&format!("{scheme}://{authority}")))
 }
 
-async fn serve(socket: WebSocket, speaks: bool, client: Client, services: Arc<Services>, slot: OwnedSemaphorePermit) {
+async fn serve(socket: WebSocket, speaks: bool, client: Client, services: Arc<Services>, anteroom: Anteroom) {
     metrics::gauge!("hookledger_sockets").increment(1.0);
     let (outgoing, waiting) = mpsc::channel(MAX_WAITING);
     let connection = Connection {
         socket,
         services,
         client,
+        gone: anteroom.gone.clone(),
+        anteroom: Some(anteroom),
         session: None,
         operations: HashMap::new(),
         outgoing,
@@ -232,7 +295,6 @@ async fn serve(socket: WebSocket, speaks: bool, client: Client, services: Arc<Se
     };
     connection.run(speaks, waiting).await;
     metrics::gauge!("hookledger_sockets").decrement(1.0);
-    drop(slot);
 }
 
 /// Who a socket belongs to, once it said so.
@@ -253,6 +315,10 @@ struct Connection {
     socket: WebSocket,
     services: Arc<Services>,
     client: Client,
+    /// When another stranger has its place.
+    gone: CancellationToken,
+    /// Until it has said who it is.
+    anteroom: Option<Anteroom>,
     session: Option<Session>,
     /// By the client's id: which run of it this is, and what ends it.
     operations: HashMap<String, (Uuid, DropGuard)>,
@@ -267,17 +333,19 @@ impl Connection {
         let Some(close) = close else { return };
         let (code, reason) = close.frame();
         tracing::debug!(socket.close = code, reason, "a socket is closed");
+        let gave_way = close == Close::GaveWay;
         let farewell = async {
             let _ = self.socket.send(Message::close_with(code, reason)).await;
-            // The client answers with a close of its own.
-            while let Some(Ok(_)) = self.socket.next().await {}
+            // The client answers with a close of its own. Who gave way is not waited for: there would be as
+            // many again.
+            while !gave_way && let Some(Ok(_)) = self.socket.next().await {}
         };
         let _ = tokio::time::timeout(Duration::from_secs(1), farewell).await;
     }
 
     /// Until somebody closes: with what code, where it is us.
     async fn converse(&mut self, mut waiting: mpsc::Receiver<Outgoing>) -> Option<Close> {
-        let stop = self.services.sockets.stop.clone();
+        let (stop, gone) = (self.services.sockets.stop.clone(), self.gone.clone());
         let began = Instant::now();
         let mut check = tokio::time::interval_at(began + CHECK, CHECK);
         let mut ping = tokio::time::interval_at(began + PING, PING);
@@ -286,6 +354,7 @@ impl Connection {
         loop {
             let done = tokio::select! {
                 () = stop.cancelled() => Err(Close::GoingAway),
+                () = gone.cancelled(), if self.session.is_none() => Err(Close::GaveWay),
                 () = &mut init, if self.session.is_none() => Err(Close::InitTimeout),
                 incoming = self.socket.next() => match incoming {
                     None => return None,
@@ -344,7 +413,8 @@ impl Connection {
             NoViewer::Refused => Close::Forbidden,
             NoViewer::Unavailable => Close::Unavailable,
         })?;
-        let seat = self.services.sockets.enter(viewer.user.id).ok_or(Close::TooManySockets)?;
+        let seat = self.services.sockets.enter(viewer.user.id)?;
+        self.anteroom = None;
         self.session = Some(Session { token, viewer, _seat: seat });
         self.send(ServerMessage::ConnectionAck {}.message()).await
     }
@@ -438,6 +508,21 @@ mod tests {
         for foreign in ["null", "", "http://localhost", "http://localhost:8080.evil.org", "https://localhost:8080"] {
             assert!(!is_ours(foreign, "http://localhost:8080"), "{foreign}");
         }
+    }
+
+    #[test]
+    fn strangers_give_way_to_strangers_first_those_of_one_client() {
+        let sockets = Sockets::new(CancellationToken::new());
+        let other = sockets.wait(Some([192, 0, 2, 2].into()));
+        let of_one: Vec<_> = (0..40).map(|_| sockets.wait(Some([192, 0, 2, 1].into()))).collect();
+        let gone = of_one.iter().filter(|place| place.gone.is_cancelled()).count();
+        assert_eq!((gone, other.gone.is_cancelled()), (40 - MAX_STRANGERS_PER_CLIENT, false));
+        let shared: Vec<_> = (0..MAX_STRANGERS).map(|_| sockets.wait(None)).collect();
+        assert!(other.gone.is_cancelled() && shared.iter().all(|place| !place.gone.is_cancelled()));
+        let seats: Vec<_> = (0..MAX_SOCKETS).filter_map(|n| sockets.enter(Uuid::from_u128(n as u128)).ok()).collect();
+        assert_eq!(seats.len(), MAX_SOCKETS, "whoever signs in has a seat, however many strangers wait");
+        drop((of_one, shared, other));
+        assert!(sockets.strangers.lock().unwrap().waiting.is_empty());
     }
 
     #[test]

@@ -1,29 +1,42 @@
 //! `POST /webhooks/{org_slug}/{provider}`.
 
+use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Buf;
-use futures::{FutureExt as _, Stream};
+use futures::{FutureExt as _, Stream, StreamExt as _};
 use hookledger_aggregates::Metadata;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, header};
 use warp::reply::Response;
 use warp::{Filter, Reply as _};
 
-use super::{Answer, Services, client, error, with};
-use crate::receive::{Accepted, NotAccepted, ReceiveError, Request, WebhookAnswer, drain_body, read_body};
+use super::{Answer, Services, client, declared_length, error, share, with};
+use crate::receive::{Accepted, NotAccepted, Owner, ReceiveError, Request, WebhookAnswer, drain_body, read_body};
 
 pub(super) fn route(services: Arc<Services>) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
     warp::path!("webhooks" / String / String)
         .and(warp::method())
         .and(warp::header::headers_cloned())
-        .and(client())
+        .and(sender())
         .and(with(services))
         .and(warp::body::stream())
-        .then(|slug, provider, method, headers, client, services, body| {
+        .then(|slug, provider, method, headers, sender, services, body| {
             // Warp moves it from state to state, and it is kilobytes: once to where it stays.
-            async move { answer(slug, provider, method, headers, client, services, body).await.into_response() }.boxed()
+            async move { answer(slug, provider, method, headers, sender, services, body).await.into_response() }.boxed()
         })
+}
+
+/// Where a webhook came from.
+struct Sender {
+    address: String,
+    share: Option<IpAddr>,
+}
+
+fn sender() -> impl Filter<Extract = (Sender,), Error = std::convert::Infallible> + Copy {
+    client().and(share()).map(|address, share| Sender { address, share })
 }
 
 async fn answer<B: Buf>(
@@ -31,27 +44,30 @@ async fn answer<B: Buf>(
     provider: String,
     method: Method,
     headers: HeaderMap,
-    client: String,
+    sender: Sender,
     services: Arc<Services>,
     body: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Answer {
-    let mut body = std::pin::pin!(body);
+    // Who waits for 100 before it sends is answered at once, and not asked for a body that nobody reads.
+    let waits = headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let begun = AtomicBool::new(!waits);
+    let mut body = std::pin::pin!(body.inspect(|_| begun.store(true, Ordering::Relaxed)));
     if method != Method::POST {
-        drain_body(body).await;
+        drain(body, &begun).await;
         return Answer::method_not_allowed("POST");
     }
     let started = Instant::now();
-    let (answer, webhook) = match receive(&slug, &provider, headers, client, &services, body.as_mut()).await {
+    let (answer, webhook) = match receive(&slug, &provider, headers, sender, &services, body.as_mut()).await {
         Ok(accepted) => (Answer::from(WebhookAnswer::from(&accepted)), Some(accepted.webhook)),
         Err(Refused::ToBeHeldBack(hold_back, answer)) => {
-            drain_body(body).await;
+            drain(body, &begun).await;
             tokio::time::sleep(hold_back).await;
             metrics::counter!("hookledger_received_total", "status" => "503").increment(1);
             // `Admission` tells of them, many at once.
             return answer;
         }
         Err(Refused::AtOnce(answer)) => {
-            drain_body(body).await;
+            drain(body, &begun).await;
             (answer, None)
         }
     };
@@ -67,11 +83,17 @@ async fn answer<B: Buf>(
     answer
 }
 
+async fn drain<B: Buf>(body: Pin<&mut impl Stream<Item = Result<B, warp::Error>>>, begun: &AtomicBool) {
+    if begun.load(Ordering::Relaxed) {
+        drain_body(body).await;
+    }
+}
+
 async fn receive<B: Buf>(
     slug: &str,
     provider: &str,
     headers: HeaderMap,
-    client: String,
+    sender: Sender,
     services: &Services,
     body: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Result<Accepted, Refused> {
@@ -82,11 +104,13 @@ async fn receive<B: Buf>(
         let sentence = "There is no such organization, or it has no such provider";
         Refused::AtOnce(error(StatusCode::NOT_FOUND, "unknown_endpoint", sentence))
     })?;
-    let declared = headers.get(http::header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let declared = declared_length(&headers);
     services.receiver.admit(&endpoint)?;
-    let body = read_body(body, declared, services.max_body, &services.bodies).await;
+    let owner = Owner { client: sender.share, endpoint: Some(endpoint.provider.id.uuid()) };
+    let claim = services.bodies.for_webhook(owner, declared);
+    let body = read_body(body, declared, services.max_body, claim).await;
     let body = body.map_err(|error| Refused::AtOnce(error.into()))?;
-    Ok(services.receiver.receive(&endpoint, Request { headers, body, by: Metadata::sender(client) }).await?)
+    Ok(services.receiver.receive(&endpoint, Request { headers, body, by: Metadata::sender(sender.address) }).await?)
 }
 
 /// What is answered to who is not let in.

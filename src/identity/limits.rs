@@ -20,6 +20,10 @@ const BUCKETS: u64 = 1 << 17;
 const PER_ADDRESS: Rate = Rate::new(5, Duration::from_secs(120));
 /// Requests of one client at once, and how often after that. Behind a proxy many share one.
 const PER_CLIENT: Rate = Rate::new(60, Duration::from_secs(1));
+/// Links that one client may try, each of which asks the store.
+const TRIES_PER_CLIENT: Rate = Rate::new(60, Duration::from_secs(1));
+/// The same of an address that many share.
+const TRIES_PER_PROXY: Rate = Rate::new(1_000, Duration::from_millis(10));
 /// Invitations of one admin at once, and how often after that.
 const PER_INVITER: Rate = Rate::new(50, Duration::from_secs(20));
 /// Exports of one admin at once, and how often after that.
@@ -35,6 +39,8 @@ pub struct TooOften {
 pub struct Limits {
     addresses: Buckets,
     clients: Buckets,
+    tries: Buckets,
+    tries_by_proxy: Buckets,
     inviters: Buckets,
     invited: Buckets,
     exporters: Buckets,
@@ -45,6 +51,8 @@ impl Default for Limits {
         Self {
             addresses: Buckets::new(PER_ADDRESS),
             clients: Buckets::new(PER_CLIENT),
+            tries: Buckets::new(TRIES_PER_CLIENT),
+            tries_by_proxy: Buckets::new(TRIES_PER_PROXY),
             inviters: Buckets::new(PER_INVITER),
             invited: Buckets::new(PER_ADDRESS),
             exporters: Buckets::new(PER_EXPORTER),
@@ -60,6 +68,15 @@ impl Limits {
     pub fn ask_for_link(&self, address: EmailClaimId, client: &str) -> Result<(), TooOften> {
         self.clients.check(&network(client))?;
         self.addresses.check(&address)
+    }
+
+    /// Counts one use of a link, whether or not there is such a link.
+    ///
+    /// # Errors
+    /// [`TooOften`] for this client.
+    pub fn use_link(&self, client: &str, is_shared: bool) -> Result<(), TooOften> {
+        let tries = if is_shared { &self.tries_by_proxy } else { &self.tries };
+        tries.check(&network(client))
     }
 
     /// Counts one invitation. Its address is counted apart from who asks for links, and for each
@@ -122,6 +139,15 @@ mod tests {
         let refused = limits.ask_for_link(claim(1), "192.0.2.9").unwrap_err();
         assert!((100..=120).contains(&refused.retry_after), "{refused:?}");
         assert_eq!(limits.ask_for_link(claim(2), "192.0.2.9"), Ok(()));
+    }
+
+    #[test]
+    fn links_are_tried_so_often_by_a_client_and_more_often_by_many_of_one_address() {
+        let limits = Limits::default();
+        let tried = |client: &str, is_shared| (0..2_000).filter(|_| limits.use_link(client, is_shared).is_ok()).count();
+        assert!((60..=62).contains(&tried("192.0.2.1", false)));
+        assert_eq!(limits.use_link("192.0.2.2", false), Ok(()));
+        assert!((1_000..1_500).contains(&tried("127.0.0.1", true)));
     }
 
     #[test]

@@ -1,22 +1,28 @@
 //! Reading a body as a counted stream: warp would buffer a chunked one without limit.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{Stream, StreamExt as _};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::room::{Claim, Held};
 
 /// How long a whole body may take. No sender of webhooks waits longer than ten seconds.
 const BODY_LIMIT: Duration = Duration::from_secs(25);
-/// A body comes at this many bytes a second at least, once it had a while to begin.
-const MIN_RATE: u64 = 16 << 10;
+/// A body may take so long to begin, and from then on so many bytes come in each window at least: not on
+/// average, or who sent much could be silent for long and hold all of it.
 const GRACE: Duration = Duration::from_secs(5);
+const WINDOW: Duration = Duration::from_secs(3);
+const WINDOW_BYTES: usize = 48 << 10;
 /// What is read of a refused body, and for how long.
 const DRAIN_BYTES: usize = 64 << 20;
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+/// Of how many clients at once: to read what nobody needs must not take the time of those who are served.
+static DRAINS: Semaphore = Semaphore::const_new(32);
 /// What a declared length may reserve at once, before any of it came.
 const RESERVE: usize = 64 << 10;
 /// What a larger body takes at a time.
@@ -35,17 +41,6 @@ pub enum BodyError {
     NoRoom,
 }
 
-/// Bytes that the bodies of all requests in flight may hold together. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct BodyBudget(Arc<Semaphore>);
-
-impl BodyBudget {
-    #[must_use]
-    pub fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))))
-    }
-}
-
 /// A body, and the bytes that it holds of the budget until it is dropped.
 #[derive(Debug)]
 pub struct HeldBody {
@@ -57,31 +52,7 @@ impl HeldBody {
     /// A body of our own, which no budget needs to bound.
     #[must_use]
     pub fn unbounded(bytes: Bytes) -> Self {
-        Self { bytes, held: Held::none(&BodyBudget::new(0)) }
-    }
-}
-
-/// A share of the budget, given back when dropped.
-#[derive(Debug)]
-pub struct Held {
-    budget: BodyBudget,
-    permit: Option<OwnedSemaphorePermit>,
-}
-
-impl Held {
-    fn none(budget: &BodyBudget) -> Self {
-        Self { budget: budget.clone(), permit: None }
-    }
-
-    /// Takes more, at once or not at all: whoever waits for room holds some itself.
-    fn take(&mut self, bytes: usize) -> Result<(), BodyError> {
-        let count = u32::try_from(bytes).map_err(|_| BodyError::NoRoom)?;
-        let more = Arc::clone(&self.budget.0).try_acquire_many_owned(count).map_err(|_| BodyError::NoRoom)?;
-        match &mut self.permit {
-            Some(permit) => permit.merge(more),
-            None => self.permit = Some(more),
-        }
-        Ok(())
+        Self { bytes, held: Held::none() }
     }
 }
 
@@ -93,22 +64,25 @@ pub async fn read_body<B: Buf, E>(
     body: impl Stream<Item = Result<B, E>>,
     declared: Option<u64>,
     cap: usize,
-    budget: &BodyBudget,
+    claim: Claim,
 ) -> Result<HeldBody, BodyError> {
     if declared.is_some_and(|length| usize::try_from(length).map_or(true, |length| length > cap)) {
         return Err(BodyError::TooLarge { cap });
     }
     let declared = declared.and_then(|length| usize::try_from(length).ok()).unwrap_or_default();
+    let (started, held) = (Instant::now(), Held::new(claim));
     let mut reading = Reading {
         body: std::pin::pin!(body),
         timer: std::pin::pin!(tokio::time::sleep(GRACE)),
-        started: Instant::now(),
+        limit: started + BODY_LIMIT,
+        window: Window { ends: started + GRACE, received: 0 },
         received: 0,
         cap,
-        held: Held::none(budget),
+        gone: held.gone(),
+        held,
     };
-    let Some(first) = reading.next().await? else { return Ok(reading.held(Bytes::new())) };
-    let Some(next) = reading.next().await? else { return Ok(reading.held(first)) };
+    let Some(first) = reading.next().await? else { return reading.held(Bytes::new()) };
+    let Some(next) = reading.next().await? else { return reading.held(first) };
     let mut pieces = Pieces::beginning(declared);
     pieces.push(&first);
     drop(first);
@@ -117,7 +91,9 @@ pub async fn read_body<B: Buf, E>(
     while let Some(next) = reading.next().await? {
         pieces.push(&next);
     }
-    Ok(reading.held(pieces.whole()))
+    // Whoever has to give way is told so before it is copied together.
+    reading.held.complete()?;
+    Ok(HeldBody { bytes: pieces.whole(), held: reading.held })
 }
 
 /// What came of a body, copied together: growing one buffer would need half as much again, and to
@@ -162,10 +138,18 @@ impl Pieces {
 struct Reading<'a, S> {
     body: Pin<&'a mut S>,
     timer: Pin<&'a mut Sleep>,
-    started: Instant,
+    limit: Instant,
+    window: Window,
     received: usize,
     cap: usize,
+    gone: CancellationToken,
     held: Held,
+}
+
+/// What has come since the last time that enough had.
+struct Window {
+    ends: Instant,
+    received: usize,
 }
 
 impl<B: Buf, E, S: Stream<Item = Result<B, E>>> Reading<'_, S> {
@@ -174,9 +158,10 @@ impl<B: Buf, E, S: Stream<Item = Result<B, E>>> Reading<'_, S> {
         loop {
             let chunk = tokio::select! {
                 biased;
+                () = self.gone.cancelled() => return Err(BodyError::NoRoom),
                 chunk = self.body.next() => chunk,
                 () = self.timer.as_mut() => {
-                    let until = self.allowed_until();
+                    let until = self.window.ends.min(self.limit);
                     if Instant::now() >= until {
                         return Err(BodyError::TooSlow);
                     }
@@ -192,24 +177,25 @@ impl<B: Buf, E, S: Stream<Item = Result<B, E>>> Reading<'_, S> {
             }
             self.held.take(length)?;
             self.received += length;
+            self.window.received += length;
+            if self.window.received >= WINDOW_BYTES {
+                self.window = Window { ends: Instant::now() + WINDOW, received: 0 };
+                self.held.moved();
+            }
             return Ok(Some(chunk.copy_to_bytes(length)));
         }
     }
 
-    /// Until when the rest is waited for, given what came.
-    fn allowed_until(&self) -> Instant {
-        let earned = Duration::from_secs(self.received as u64 / MIN_RATE);
-        self.started + (GRACE + earned).min(BODY_LIMIT)
-    }
-
-    fn held(self, bytes: Bytes) -> HeldBody {
-        HeldBody { bytes, held: self.held }
+    fn held(self, bytes: Bytes) -> Result<HeldBody, BodyError> {
+        self.held.complete()?;
+        Ok(HeldBody { bytes, held: self.held })
     }
 }
 
 /// Reads and drops what a refused client still sends, within bounds: closing on it would reset the
 /// connection, and the client would never see why it was refused.
 pub async fn drain_body<B: Buf, E>(mut body: Pin<&mut impl Stream<Item = Result<B, E>>>) {
+    let Ok(_drain) = DRAINS.try_acquire() else { return };
     let mut dropped = 0;
     let draining = async {
         while let Some(Ok(chunk)) = body.next().await {
@@ -225,6 +211,12 @@ pub async fn drain_body<B: Buf, E>(mut body: Pin<&mut impl Stream<Item = Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::receive::{BodyBudget, Owner};
+
+    /// Room for so many bytes.
+    fn room(bytes: usize) -> Claim {
+        BodyBudget::new(0, bytes).for_webhook(Owner::default(), Some(u64::MAX))
+    }
 
     fn chunks(chunks: &[&'static [u8]]) -> impl Stream<Item = Result<Bytes, ()>> {
         futures::stream::iter(chunks.iter().map(|chunk| Ok(Bytes::from_static(chunk))).collect::<Vec<_>>())
@@ -232,13 +224,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_is_counted_whether_or_not_it_says_its_length() {
-        let budget = BodyBudget::new(1_000);
-        let body = read_body(chunks(&[b"ab", b"cd", b"e"]), None, 5, &budget).await.unwrap();
+        let budget = room(1_000);
+        let body = read_body(chunks(&[b"ab", b"cd", b"e"]), None, 5, budget.clone()).await.unwrap();
         assert_eq!(body.bytes, "abcde");
         let too_large = |result| matches!(result, Err(BodyError::TooLarge { cap: 3 }));
-        assert!(too_large(read_body(chunks(&[b"ab", b"cd"]), None, 3, &budget).await));
-        assert!(too_large(read_body(chunks(&[b"a"]), Some(4), 3, &budget).await));
-        assert!(read_body(chunks(&[]), Some(0), 3, &budget).await.unwrap().bytes.is_empty());
+        assert!(too_large(read_body(chunks(&[b"ab", b"cd"]), None, 3, budget.clone()).await));
+        assert!(too_large(read_body(chunks(&[b"a"]), Some(4), 3, budget.clone()).await));
+        assert!(read_body(chunks(&[]), Some(0), 3, budget.clone()).await.unwrap().bytes.is_empty());
     }
 
     #[tokio::test]
@@ -246,8 +238,8 @@ mod tests {
         let whole: Vec<u8> = (0..1_000_000_u32).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
         for (size, declared) in [(1, None), (1_000, Some(1_000_000)), (65_536, None), (700_000, Some(7))] {
             let chunks: Vec<Result<Bytes, ()>> = whole.chunks(size).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
-            let budget = BodyBudget::new(1 << 20);
-            let body = read_body(futures::stream::iter(chunks), declared, 1 << 20, &budget).await.unwrap();
+            let budget = room(1 << 20);
+            let body = read_body(futures::stream::iter(chunks), declared, 1 << 20, budget.clone()).await.unwrap();
             assert!(body.bytes == whole, "in pieces of {size}");
         }
     }
@@ -255,17 +247,17 @@ mod tests {
     #[tokio::test]
     async fn a_body_that_breaks_off_is_not_taken_for_whole() {
         let broken = futures::stream::iter([Ok(Bytes::from_static(b"a")), Err(())]);
-        assert!(matches!(read_body(broken, None, 9, &BodyBudget::new(9)).await, Err(BodyError::Broken)));
+        assert!(matches!(read_body(broken, None, 9, room(9)).await, Err(BodyError::Broken)));
     }
 
     #[tokio::test]
     async fn bodies_share_a_budget_and_give_back_what_they_held() {
-        let budget = BodyBudget::new(5);
-        let first = read_body(chunks(&[b"ab", b"c"]), None, 9, &budget).await.unwrap();
-        let second = read_body(chunks(&[b"ab", b"c"]), None, 9, &budget).await;
+        let budget = room(5);
+        let first = read_body(chunks(&[b"ab", b"c"]), None, 9, budget.clone()).await.unwrap();
+        let second = read_body(chunks(&[b"ab", b"c"]), None, 9, budget.clone()).await;
         assert!(matches!(second, Err(BodyError::NoRoom)));
         drop(first);
-        assert!(read_body(chunks(&[b"ab", b"cde"]), None, 9, &budget).await.is_ok());
+        assert!(read_body(chunks(&[b"ab", b"cde"]), None, 9, budget.clone()).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
@@ -276,16 +268,25 @@ mod tests {
                 Ok::<_, ()>(Bytes::from_static(chunk))
             })
         };
-        let (budget, started) = (BodyBudget::new(1 << 20), Instant::now());
-        let trickle = read_body(every(Duration::from_secs(1), b"a", 1_000), None, 1 << 20, &budget).await;
+        let (budget, started) = (room(1 << 20), Instant::now());
+        let trickle = read_body(every(Duration::from_secs(1), b"a", 1_000), None, 1 << 20, budget.clone()).await;
         assert!(matches!(trickle, Err(BodyError::TooSlow)));
         assert!(started.elapsed() < Duration::from_secs(7), "{:?}", started.elapsed());
         let honest = every(Duration::from_millis(250), &[b'a'; 16 << 10], 32);
-        assert_eq!(read_body(honest, None, 1 << 20, &budget).await.unwrap().bytes.len(), 512 << 10);
+        assert_eq!(read_body(honest, None, 1 << 20, budget.clone()).await.unwrap().bytes.len(), 512 << 10);
         let started = Instant::now();
-        let large = BodyBudget::new(1 << 30);
-        let endless = read_body(every(Duration::from_millis(10), &[b'a'; 1 << 10], 9_999), None, 1 << 30, &large);
+        let large = room(1 << 30);
+        let endless = read_body(every(Duration::from_millis(10), &[b'a'; 1 << 10], 9_999), None, 1 << 30, large);
         assert!(matches!(endless.await, Err(BodyError::TooSlow)));
         assert!(started.elapsed() < Duration::from_secs(30));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_after_much_is_not_borne_for_longer_than_silence_at_the_beginning() {
+        let much = futures::stream::iter((0..21).map(|_| Ok::<_, ()>(Bytes::from_static(&[b'a'; 1 << 20]))));
+        let started = Instant::now();
+        let read = read_body(much.chain(futures::stream::pending()), Some(25 << 20), 25 << 20, room(25 << 20)).await;
+        assert!(matches!(read, Err(BodyError::TooSlow)));
+        assert!(started.elapsed() <= GRACE, "{:?}", started.elapsed());
     }
 }

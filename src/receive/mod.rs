@@ -12,6 +12,7 @@ mod duplicates;
 mod limits;
 pub mod paypal;
 mod rejections;
+mod room;
 mod units;
 mod unverified;
 
@@ -35,11 +36,12 @@ use unverified::WaitingRoom;
 
 pub use admission::Admission;
 pub use answer::WebhookAnswer;
-pub use body::{BodyBudget, BodyError, HeldBody, drain_body, read_body};
+pub use body::{BodyError, HeldBody, drain_body, read_body};
 pub use duplicate_bodies::{DuplicateBody, RedeliverError, RedeliverRequest, duplicate_body};
 pub use duplicates::{DuplicateCounter, Duplicates};
 pub use limits::{LimitWarner, Limits};
 pub use rejections::{RejectionCounter, Rejections};
+pub use room::{BodyBudget, Owner};
 
 /// Bodies of rejected requests are kept up to this size: enough to see what was wrong with them,
 /// too little to fill a disk with. Digest and size are always kept.

@@ -117,6 +117,7 @@ pub fn settings(url: Option<&str>) -> ServeSettings {
             magic_link_ttl: Span(chrono::Duration::minutes(15)),
         },
         listen: "127.0.0.1:0".parse().unwrap(),
+        operations_listen: None,
         max_body: Size(25 << 20),
         body_budget: Size(128 << 20),
         max_connections: 4_096,

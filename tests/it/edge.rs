@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -92,19 +93,147 @@ async fn bodies_that_do_not_fit_together_are_refused_for_a_moment() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_finds_no_place_is_told_so() {
+async fn whoever_finds_no_place_is_told_so_and_who_is_still_gives_way() {
     let app = TestApp::with(|settings| settings.max_connections = 3).await;
+    let admin = app.super_admin().await;
+    app.organization(&admin, "acme", &[]).await;
+    let healthz = b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    // Those who wait for us keep their places: their lists are locked.
+    let mut holder = app.database.superuser().await.begin().await.unwrap();
+    sqlx::query("lock table webhook_logs in access exclusive mode").execute(&mut *holder).await.unwrap();
+    let answer = found("nobody gives way", async || {
+        let asked: Vec<_> = (0..3)
+            .map(|_| {
+                let asking = app.client.post(format!("{}/graphql", app.url)).bearer_auth(&admin.token);
+                let query = "{ organization(slug: \"acme\") { webhooks(first: 1) { nodes { id } } } }";
+                tokio::spawn(asking.json(&json!({ "query": query })).send())
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let answer = raw(&app, healthz).await;
+        asked.iter().for_each(JoinHandle::abort);
+        answer.starts_with("HTTP/1.1 503").then_some(answer)
+    })
+    .await;
+    assert!(answer.contains("retry-after") && answer.contains("too many connections"), "{answer}");
+    holder.rollback().await.unwrap();
+    // Those who say nothing do not.
     let mut idle = Vec::new();
     for _ in 0..8 {
         idle.push(TcpStream::connect(app.url.strip_prefix("http://").unwrap()).await.unwrap());
     }
-    let answer = raw(&app, b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n").await;
-    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("retry-after"), "{answer}");
+    until("somebody gives way", async || raw(&app, healthz).await.starts_with("HTTP/1.1 200")).await;
     drop(idle);
-    until("there is a place again", async || {
-        app.client.get(format!("{}/healthz", app.url)).send().await.is_ok_and(|answer| answer.status() == 200)
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_100_hears_at_once_what_is_known_from_the_head() {
+    let app = TestApp::start().await;
+    let admin = app.super_admin().await;
+    app.organization(&admin, "acme", &[("GITHUB", GITHUB_SECRET)]).await;
+    for (path, length, status) in [
+        ("POST /webhooks/acme/stripe", 5, "404"),
+        ("POST /webhooks/nobody/github", 5, "404"),
+        ("POST /webhooks/acme/github", 26 << 20, "413"),
+        ("PUT /webhooks/acme/github", 5, "405"),
+        ("POST /graphql", 5, "401"),
+    ] {
+        let head = format!("{path} HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: {length}\r\n\r\n");
+        let answer = raw(&app, head.as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {answer}");
+    }
+    let signature = hmac_hex(GITHUB_SECRET, b"{}");
+    let head = format!(
+        "POST /webhooks/acme/github HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\nx-github-delivery: d\r\n\
+         x-hub-signature-256: sha256={signature}\r\ncontent-length: 2\r\nconnection: close\r\n\r\n"
+    );
+    let mut stream = TcpStream::connect(app.url.strip_prefix("http://").unwrap()).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut asked = vec![0; "HTTP/1.1 100 Continue\r\n\r\n".len()];
+    tokio::time::timeout(PATIENCE, stream.read_exact(&mut asked)).await.expect("it is asked for").unwrap();
+    assert!(asked.starts_with(b"HTTP/1.1 100"));
+    stream.write_all(b"{}").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_names_one_host_and_no_earlier_one_hides_its_length() {
+    let app = TestApp::start().await;
+    let answer = raw(&app, b"GET /healthz HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("ambiguous_host"), "{answer}");
+    let two =
+        "POST /webhooks/a/b HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
+    for earlier in [
+        "GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n".to_owned(),
+        format!("POST /healthz HTTP/1.1\r\nhost: a\r\ncontent-length: {}2\r\n\r\nab", " ".repeat(60)),
+    ] {
+        let answer = raw(&app, format!("{earlier}{two}").as_bytes()).await;
+        assert!(answer.contains("ambiguous_length"), "{answer}");
+    }
+    // Where the next request begins is not known, there is none.
+    let padded = format!("POST /healthz HTTP/1.1\r\nhost: a\r\ncontent-length: {}2\r\n\r\nab{two}", " ".repeat(400));
+    let answer = raw(&app, padded.as_bytes()).await;
+    assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_see_no_metrics_and_browsers_keep_to_tls() {
+    let operators = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let app = TestApp::with(|settings| {
+        settings.store.base_url = "https://hooks.example.com".parse().unwrap();
+        settings.operations_listen = Some(operators);
     })
     .await;
+    let get = async |url: String| app.client.get(url).send().await.unwrap();
+    let metrics = get(format!("{}/metrics", app.url)).await;
+    assert_eq!(metrics.status(), 404);
+    assert_eq!(metrics.headers()["strict-transport-security"], "max-age=31536000");
+    assert_eq!(get(format!("http://{operators}/metrics")).await.status(), 200);
+    assert_eq!(get(format!("http://{operators}/webhooks/acme/github")).await.status(), 404);
+    until("it is ready", async || get(format!("{}/readyz", app.url)).await.status() == 200).await;
+    // Somebody is behind: operators hear who, strangers that the node is not ready.
+    let superuser = app.database.superuser().await;
+    sqlx::query("update follower_checkpoints set stopped_by = 'a test' where name = 'users'")
+        .execute(&superuser)
+        .await
+        .unwrap();
+    until("it is not ready", async || get(format!("{}/readyz", app.url)).await.status() == 503).await;
+    assert_eq!(get(format!("{}/readyz", app.url)).await.text().await.unwrap(), "{\"status\":\"unavailable\"}");
+    let told = get(format!("http://{operators}/readyz")).await.text().await.unwrap();
+    assert!(told.contains("users stopped at an event"), "{told}");
+    app.stop().await;
+
+    let app = TestApp::start().await;
+    let answer = app.client.get(format!("{}/metrics", app.url)).send().await.unwrap();
+    assert_eq!(answer.status(), 200, "on this machine alone there is nobody to hide it from");
+    assert!(!answer.headers().contains_key("strict-transport-security"));
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_that_finds_no_room_may_come_again() {
+    let app = TestApp::with(|settings| settings.body_budget.0 = 1 << 20).await;
+    let admin = app.super_admin().await;
+    let ask = |length: usize| {
+        let query = format!("{{ viewer {{ isSuperAdmin }} }}{}", " ".repeat(length));
+        app.client
+            .post(format!("{}/graphql", app.url))
+            .bearer_auth(&admin.token)
+            .json(&json!({ "query": query }))
+            .send()
+    };
+    let refused = ask(200 << 10).await.unwrap();
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(refused.headers()["retry-after"], "1");
+    let told: Value = refused.json().await.unwrap();
+    assert_eq!(told["errors"][0]["extensions"]["code"], "UNAVAILABLE", "{told}");
+    assert_eq!(ask(2 << 20).await.unwrap().status(), 413);
+    assert_eq!(ask(0).await.unwrap().status(), 200);
     app.stop().await;
 }
 

@@ -57,6 +57,7 @@ mod retention;
 mod secrets;
 mod senders;
 mod sessions;
+mod siege;
 mod signatures;
 mod sink;
 mod subscriptions;
