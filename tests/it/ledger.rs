@@ -139,8 +139,9 @@ async fn kept(pool: &PgPool) -> BTreeMap<Uuid, (i64, Vec<u8>)> {
 
 /// Waits until a question to the database is answered with true.
 async fn until(pool: &PgPool, question: &str) {
-    crate::patience::until(question, async || sqlx::query_scalar::<_, bool>(question).fetch_one(pool).await.unwrap())
-        .await;
+    // Unknown, as sums over no rows are, is not yet true.
+    let holds = async || sqlx::query_scalar::<_, Option<bool>>(question).fetch_one(pool).await.unwrap() == Some(true);
+    crate::patience::until(question, holds).await;
 }
 
 async fn caught_up(pool: &PgPool) {
