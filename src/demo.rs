@@ -181,7 +181,7 @@ async fn fill(core: &Core, organization: OrganizationId) -> Result<Option<LogPos
         // Each sample comes at most twice, so all of them are logged.
         duplicates: Arc::default(),
         // The sample organization has no limit, and none of its senders needs a certificate.
-        limits: Limits::new(core.commands.clone()).0,
+        limits: Limits::new(core.commands.clone(), &core.heads).0,
         certificates: Arc::new(CertificateStore::new(None, None).map_err(refused)?),
         paypal_max_age: chrono::Duration::zero(),
         fresh: Arc::default(),

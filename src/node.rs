@@ -35,7 +35,7 @@ use crate::identity::{
 };
 use crate::keys::{self, KeysError};
 use crate::lane::{Lane, Niceness};
-use crate::log::{Commands, FreshBodies, Heads, Log, ReadError, Reader, Writer};
+use crate::log::{Commands, FreshBodies, Heads, HeadsError, Log, ReadError, Reader, Writer};
 use crate::mail::{MailQueue, Transport, TransportError};
 use crate::receive::paypal::{self, CertificateStore, Fetch, FetchFromPaypal, Verifier};
 use crate::receive::{
@@ -80,6 +80,8 @@ pub enum NodeError {
     #[error(transparent)]
     Database(#[from] sqlx::Error),
     #[error(transparent)]
+    Heads(#[from] HeadsError),
+    #[error(transparent)]
     Relay(#[from] RelayError),
     #[error("a thread could not be started: {0}")]
     Thread(#[source] std::io::Error),
@@ -104,6 +106,7 @@ impl NodeError {
             | Self::Directory(
                 DirectoryError::Read(ReadError::Database(error)) | DirectoryError::Vault(VaultError::Database(error)),
             )
+            | Self::Heads(HeadsError::Database(error))
             | Self::Database(error) => error,
             Self::Vault(error) => error,
             Self::Identity(error) => error,
@@ -262,7 +265,7 @@ impl Core {
 
     /// Starts what notes how many duplicates were not told one by one.
     fn count_duplicates(&self) -> Arc<Duplicates> {
-        let duplicates = Arc::new(Duplicates::default());
+        let duplicates = Arc::new(Duplicates::of(&self.heads));
         let counter = DuplicateCounter::new(Arc::clone(&duplicates), self.log.clone());
         self.spawn("duplicates", counter.run(self.stop.clone()));
         duplicates
@@ -461,10 +464,10 @@ pub async fn serve_fetching(
             .watched(core.vitals.clone());
     patiently(store, async || Ok(follower.load().await?)).await?;
     core.spawn("directory", follower.run(core.stop.clone()));
-    let fresh = Arc::new(FreshBodies::default());
+    let fresh = Arc::new(FreshBodies::of(&core.heads));
     let egress = Egress::new(settings.egress_allow_cidrs.clone())?;
     deliver(store, settings, &core, &directory, Arc::clone(&fresh), egress.clone()).await?;
-    let (limits, warner) = MonthlyLimits::new(core.commands.clone());
+    let (limits, warner) = MonthlyLimits::new(core.commands.clone(), &core.heads);
     core.spawn("warner", warner.run(core.stop.clone()));
     let certificates = CertificateStore::new(settings.paypal_cert_dir.clone(), settings.paypal_trust_roots.as_deref())?;
     let admission = Admission::default();
@@ -605,7 +608,7 @@ async fn deliver(
 ) -> Result<(), NodeError> {
     // A span of the settings is never negative.
     let attempt_timeout = settings.attempt_timeout.0.to_std().unwrap_or_default();
-    let queue = Queue::new(store.pool(Use::Queue).await?, core.leases.node());
+    let queue = Queue::new(store.pool(Use::Queue).await?, core.leases.node(), core.heads.clone());
     let sweeper =
         Sweeper::new(core.pool.clone(), queue.clone(), settings.pending_timeout.0.to_std().unwrap_or_default());
     let places = Arc::new(Places::default());

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use crate::follow::{Checkpoints, within};
-use crate::log::{Heads, LogPosition, ReadError, Reader, Scope, Touched};
+use crate::log::{Epoch, Heads, LogPosition, ReadError, Reader, Scope, Touched};
 use crate::store::Tenants;
 use crate::vitals::Vitals;
 
@@ -83,6 +83,8 @@ pub struct Watcher {
     checkpoints: Checkpoints,
     heads: Heads,
     tenants: Tenants,
+    /// In which epoch of the log it was told.
+    epoch: Epoch,
     /// Up to where each watched partition was told.
     told: BTreeMap<Partition, i64>,
     vitals: Vitals,
@@ -91,7 +93,8 @@ pub struct Watcher {
 impl Watcher {
     #[must_use]
     pub fn new(changes: Changes, reader: Reader, checkpoints: Checkpoints, heads: Heads, tenants: Tenants) -> Self {
-        Self { changes, reader, checkpoints, heads, tenants, told: BTreeMap::new(), vitals: Vitals::default() }
+        let (epoch, told, vitals) = (heads.epoch(), BTreeMap::new(), Vitals::default());
+        Self { changes, reader, checkpoints, heads, tenants, epoch, told, vitals }
     }
 
     /// Told there when changes cannot be read.
@@ -138,6 +141,14 @@ impl Watcher {
 
     /// Tells what the read model took in since the last step; whether more is on its way.
     async fn step(&mut self, watched: &BTreeMap<Partition, Vec<OrganizationId>>) -> Result<bool, ReadError> {
+        let epoch = self.heads.epoch();
+        if epoch != self.epoch {
+            self.epoch = epoch;
+            self.told.clear();
+            // What was told may never have happened.
+            let organizations = watched.values().flatten();
+            organizations.for_each(|organization| self.changes.tell(*organization, Change::Missed));
+        }
         self.told.retain(|partition, _| watched.contains_key(partition));
         let heads = self.heads.now();
         let is_behind = |told: &BTreeMap<Partition, i64>, partition: &Partition| {

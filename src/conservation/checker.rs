@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::balances::{self, Mismatch};
-use crate::follow::{Checkpoints, Isolation, Lease, Leases, STATEMENT_LIMIT, within};
+use crate::follow::{Checkpoints, Isolation, Lease, Leases, Move, STATEMENT_LIMIT, within};
 use crate::log::{Heads, LogPosition, balance_changes, standings_before};
 use crate::vitals::Vitals;
 
@@ -163,7 +163,8 @@ impl Checker {
 async fn advance(transaction: &mut PgConnection, epoch: i64, at: LogPosition, to: i64) -> Result<bool, sqlx::Error> {
     let changes = balance_changes(&mut *transaction, at, to).await?;
     balances::add(&mut *transaction, at.partition, to, &changes).await?;
-    Checkpoints::advance(transaction, NAME, epoch, &[(at, to)]).await
+    // What was counted was read in this transaction.
+    Checkpoints::advance(transaction, NAME, epoch, &[Move { from: at, to, recorded_at: None }]).await
 }
 
 /// Some webhooks that do not stand where the log says, of the newest ones.

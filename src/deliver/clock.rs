@@ -5,17 +5,21 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
+use crate::log::Epoch;
+
 /// What the database's clock showed, and when this node had asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
     database: DateTime<Utc>,
     asked: Instant,
+    /// In which epoch of the log that was, and what was read with it.
+    pub(super) epoch: Epoch,
 }
 
 impl Reading {
     #[must_use]
-    pub fn new(database: DateTime<Utc>, asked: Instant) -> Self {
-        Self { database, asked }
+    pub fn new(database: DateTime<Utc>, (asked, epoch): (Instant, Epoch)) -> Self {
+        Self { database, asked, epoch }
     }
 
     /// The database's time now: later than its clock shows by no more than the answer took, never

@@ -14,7 +14,7 @@ use super::start::{Job, Sending};
 use super::story::Story;
 use super::worker::{Shared, lease};
 use super::{failure_command, jitter_per_mille};
-use crate::log::AppendError;
+use crate::log::{AppendError, ReadError};
 
 /// How long the outcome of an attempt is held that the log does not take. Nobody else takes the webhook
 /// meanwhile, as long as this node tells that it is alive; then it is recorded as lost.
@@ -39,7 +39,7 @@ impl Shared {
         if let Some(circuit) = self.places.note(due.provider, verdict.health, Instant::now()) {
             self.tell(circuit).await;
         }
-        self.conclude(&due, state, sequence, verdict).await;
+        self.conclude(due, state, sequence, verdict).await;
         drop(sending);
     }
 
@@ -69,14 +69,15 @@ impl Shared {
 
     /// Appends the end of an attempt, and holds it for as long as the log can be neither read nor
     /// written. In conflict, the log is asked whether the attempt still runs: a duplicate that came in
-    /// between changes nothing, an end that somebody else appended makes ours void.
-    async fn conclude(&self, due: &Due, state: Webhook, sequence: i64, verdict: Verdict) {
+    /// between changes nothing, an end that somebody else appended makes ours void, and so does a log that
+    /// lost the beginning of the attempt.
+    async fn conclude(&self, mut due: Due, state: Webhook, sequence: i64, verdict: Verdict) {
         let attempt = due.attempt;
-        let command = self.end_command(due, &verdict);
+        let command = self.end_command(&due, &verdict);
         let response = verdict.excerpt.map(|excerpt| Response { attempt, excerpt });
-        let (mut story, until) = (Story { state, sequence }, Instant::now() + HOLD);
+        let (mut story, until) = (Story { state, sequence, epoch: due.read.epoch }, Instant::now() + HOLD);
         while Instant::now() < until {
-            let Story { state, sequence } = story.clone();
+            let Story { state, sequence, epoch } = story.clone();
             let decided = match decide(due.organization, due.webhook, state, sequence, [command.clone()]) {
                 Ok(decided) => decided,
                 Err(DecideError::Refused(error)) => {
@@ -88,26 +89,36 @@ impl Shared {
                     return;
                 }
             };
-            let appended = self.log.append_all(vec![decided.unit]).await;
+            let appended = self.log.append_all(vec![decided.unit.decided_in(epoch)]).await;
             match appended.map(|mut verdicts| verdicts.pop()) {
-                Ok(Some(Ok(_))) => return self.settle(due, &decided.state, decided.sequence, response).await,
+                Ok(Some(Ok(_))) => return self.settle(&due, &decided.state, decided.sequence, response).await,
                 Ok(Some(Err(AppendError::Conflict))) => {}
                 Ok(_) | Err(_) => tokio::time::sleep(BACKOFF).await,
             }
             // Also where it failed: whether it was committed may be unknown.
-            while let Err(error) = story.go_on(&self.reader, due.organization, due.webhook).await {
+            while let Err(error) = self.look_again(&due, &mut story).await {
                 tracing::warn!(%error, webhook.id = %due.webhook, "the outcome of an attempt is held: the log cannot be read");
                 if Instant::now() >= until {
                     break;
                 }
                 tokio::time::sleep(BACKOFF).await;
             }
+            due.read.epoch = story.epoch;
             // Our own append, of which no answer came.
             if let Some(settled) = ended(&story, &command) {
-                return self.send_settlement(due, settled, response).await;
+                return self.send_settlement(&due, settled, response).await;
             }
         }
         tracing::error!(webhook.id = %due.webhook, "the end of an attempt could not be appended; it will be recorded as lost");
+    }
+
+    /// Adds what came since; in another epoch of the log it is read from the beginning.
+    async fn look_again(&self, due: &Due, story: &mut Story) -> Result<(), ReadError> {
+        if story.epoch == self.log.epoch() {
+            return story.go_on(&self.reader, due.organization, due.webhook).await.map(drop);
+        }
+        *story = Story::read((&self.log, &self.reader), due.organization, due.webhook).await?;
+        Ok(())
     }
 
     pub(super) fn end_command(&self, due: &Due, verdict: &Verdict) -> WebhookCommand {
@@ -127,11 +138,12 @@ impl Shared {
     /// Brings a row in line with the log, which is asked how far the webhook came, for as long as the
     /// lease lasts; then the row is in doubt anew.
     async fn reconcile_now(&self, job: Job) {
-        let due = job.due;
+        let mut due = job.due;
         let until = job.began + lease(self.settings.attempt_timeout);
         while Instant::now() < until {
-            match Story::since(&self.reader, &due).await {
+            match Story::since((&self.log, &self.reader), &due).await {
                 Ok(story) => {
+                    due.read.epoch = story.epoch;
                     if let Some(settled) = self.brought_in_line(&due, story).await {
                         return self.send_settlement(&due, settled, None).await;
                     }
@@ -170,7 +182,7 @@ impl Shared {
 
     /// Appends an end that needs no worker; nothing where something came first, or nothing was appended.
     async fn append_end(&self, due: &Due, story: Story, command: WebhookCommand) -> Option<Settled> {
-        let Story { state, sequence } = story;
+        let Story { state, sequence, epoch } = story;
         let decided = match decide(due.organization, due.webhook, state, sequence, [command]) {
             Ok(decided) => decided,
             Err(error) => {
@@ -178,8 +190,8 @@ impl Shared {
                 return None;
             }
         };
-        match self.log.append_all(vec![decided.unit]).await.map(|mut verdicts| verdicts.pop()) {
-            Ok(Some(Ok(_))) => Some(stands(&Story { state: decided.state, sequence: decided.sequence })),
+        match self.log.append_all(vec![decided.unit.decided_in(epoch)]).await.map(|mut verdicts| verdicts.pop()) {
+            Ok(Some(Ok(_))) => Some(stands(&Story { state: decided.state, sequence: decided.sequence, epoch })),
             Ok(_) | Err(_) => None,
         }
     }

@@ -23,7 +23,7 @@ use super::story::{Story, owed_at};
 use super::worker::{Taken, lease};
 use crate::directory::{Directory, Standing};
 use crate::follow::{Handler, HandlerError};
-use crate::log::{AppendError, Log, LogPosition, ReadError, Reader, Scope};
+use crate::log::{AppendError, Epoch, Log, LogPosition, ReadError, Reader, Scope};
 
 /// Under this name its checkpoints are kept.
 pub(super) const NAME: &str = "processing";
@@ -145,7 +145,7 @@ impl Feeder {
     }
 
     async fn story_of(&self, organization: OrganizationId, id: WebhookId) -> Result<(ProviderId, Owed), HandlerError> {
-        let Story { state, .. } = Story::read(&self.reader, organization, id).await.map_err(unread)?;
+        let Story { state, .. } = Story::read((&self.log, &self.reader), organization, id).await.map_err(unread)?;
         state
             .provider()
             .zip(state.owed())
@@ -164,11 +164,11 @@ impl Feeder {
     }
 
     /// Appends the success of webhooks that are owed nothing but being recorded.
-    async fn record(&self, pending: Vec<Entry>) -> Result<(), HandlerError> {
+    async fn record(&self, pending: Vec<Entry>, epoch: Epoch) -> Result<(), HandlerError> {
         let mut units = Vec::with_capacity(pending.len());
         for entry in &pending {
             let Decided { unit, .. } = record(entry).map_err(|error| HandlerError::Unappliable(error.to_string()))?;
-            units.push(unit);
+            units.push(unit.decided_in(epoch));
         }
         // In portions, which the writer lets in beside what providers wait for.
         let mut portions = Vec::new();
@@ -191,12 +191,13 @@ impl Feeder {
     async fn record_again(&self, entry: &Entry) -> Result<(), HandlerError> {
         let (organization, webhook) = (entry.organization, entry.webhook);
         for _ in 0..TRIES {
-            let Story { state, sequence } = Story::read(&self.reader, organization, webhook).await.map_err(unread)?;
+            let story = Story::read((&self.log, &self.reader), organization, webhook).await.map_err(unread)?;
+            let Story { state, sequence, epoch } = story;
             // It was processed already where it is refused.
             let Ok(decided) = decide(organization, webhook, state, sequence, [WebhookCommand::Record]) else {
                 return Ok(());
             };
-            match self.log.append_all(vec![decided.unit]).await.map_err(transient)?.pop() {
+            match self.log.append_all(vec![decided.unit.decided_in(epoch)]).await.map_err(transient)?.pop() {
                 Some(Ok(_)) => return Ok(()),
                 Some(Err(AppendError::Conflict)) | None => {}
                 Some(Err(error)) => return Err(transient(error)),
@@ -233,6 +234,7 @@ impl Handler for Feeder {
 
     fn react<'a>(&'a self, events: &'a [RecordedEvent]) -> BoxFuture<'a, Result<(), HandlerError>> {
         Box::pin(async move {
+            let epoch = self.log.epoch();
             let (mut recorded, mut planned) = (Vec::new(), Vec::new());
             let (places, now) = (&*self.places, Instant::now());
             let mut rooms = Rooms { places, now, left: places.free(), taken: HashMap::new() };
@@ -251,7 +253,7 @@ impl Handler for Feeder {
                 planned.push(Planned { entry, room });
             }
             if !recorded.is_empty() {
-                self.record(recorded).await?;
+                self.record(recorded, epoch).await?;
             }
             *self.plan() = Plan { planned, read: None };
             Ok(())

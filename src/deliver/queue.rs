@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::clock::{Reading, within};
 use crate::directory::Hold;
+use crate::log::{Epoch, Heads};
 
 /// A webhook that goes into the queue, as the log tells of it. It is owed a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +87,7 @@ struct Row {
 }
 
 impl Row {
-    fn due(self, asked: Instant) -> Due {
+    fn due(self, asked: (Instant, Epoch)) -> Due {
         let pending_for = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or_default();
         Due {
             organization: OrganizationId::new(self.organization_id),
@@ -130,6 +131,8 @@ pub enum Settled {
 /// A row's end, and what the destination answered.
 #[derive(Clone, Debug)]
 pub struct Settlement {
+    /// In which epoch of the log its row was read. In another one the row is another.
+    pub epoch: Epoch,
     pub organization: OrganizationId,
     pub webhook: WebhookId,
     pub settled: Settled,
@@ -185,6 +188,7 @@ pub type Alive = (Uuid, DateTime<Utc>);
 pub struct Queue {
     pool: PgPool,
     node: Uuid,
+    heads: Heads,
 }
 
 /// Providers that have rows, by skipping from one to the next in an index. `$condition` is one on a row.
@@ -214,8 +218,18 @@ const RETURNING: &str = "d.organization_id, d.webhook_id, d.provider_id, d.attem
 
 impl Queue {
     #[must_use]
-    pub fn new(pool: PgPool, node: Uuid) -> Self {
-        Self { pool, node }
+    pub fn new(pool: PgPool, node: Uuid, heads: Heads) -> Self {
+        Self { pool, node, heads }
+    }
+
+    /// In which epoch of the log rows are read now.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.heads.epoch()
+    }
+
+    fn asked(&self) -> (Instant, Epoch) {
+        (Instant::now(), self.epoch())
     }
 
     #[must_use]
@@ -233,7 +247,7 @@ impl Queue {
     ) -> Result<Reading, sqlx::Error> {
         let mut columns = Columns::default();
         entries.iter().for_each(|(entry, lease)| columns.push(entry, lease.map(|lease| (self.node, lease))));
-        let asked = Instant::now();
+        let asked = self.asked();
         let clock = sqlx::query_scalar(
             "with put as (
                  insert into webhook_due as d (organization_id, webhook_id, provider_id, attempt, sequence, requested,
@@ -347,7 +361,7 @@ impl Queue {
              returning {RETURNING}",
             providers = providers_of!("true"),
         );
-        let asked = Instant::now();
+        let asked = self.asked();
         let rows: Vec<Row> = within(
             sqlx::query_as(&sql)
                 .bind(organizations)
@@ -396,7 +410,7 @@ impl Queue {
              returning {RETURNING}",
             providers = providers_of!("true"),
         );
-        let asked = Instant::now();
+        let asked = self.asked();
         let rows: Vec<Row> = within(
             sqlx::query_as(&sql)
                 .bind(pending_for.as_secs_f64())

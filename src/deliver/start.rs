@@ -191,7 +191,7 @@ impl Shared {
         }
         let (mut units, mut begun) = (Vec::with_capacity(starts.len()), Vec::with_capacity(starts.len()));
         for Start { job, decided: Decided { unit, state, sequence }, step } in starts {
-            units.push(unit);
+            units.push(unit.decided_in(job.due.read.epoch));
             begun.push((job, state, sequence, step));
         }
         let verdicts = match self.log.append_all(units).await {

@@ -5,7 +5,7 @@ use hookledger_aggregates::{Event, OrganizationId, WebhookId};
 
 use super::clock::within;
 use super::queue::Due;
-use crate::log::{ReadError, Reader};
+use crate::log::{Epoch, Log, ReadError, Reader};
 
 /// A webhook's state after the last event of its stream. Duplicates make streams long and change
 /// nothing, so the database leaves them out.
@@ -13,12 +13,18 @@ use crate::log::{ReadError, Reader};
 pub(super) struct Story {
     pub state: Webhook,
     pub sequence: i64,
+    /// In which epoch of the log that was read.
+    pub epoch: Epoch,
 }
 
 impl Story {
     /// From the first event on.
-    pub async fn read(reader: &Reader, organization: OrganizationId, webhook: WebhookId) -> Result<Self, ReadError> {
-        let mut story = Self { state: Webhook::default(), sequence: 0 };
+    pub async fn read(
+        (log, reader): (&Log, &Reader),
+        organization: OrganizationId,
+        webhook: WebhookId,
+    ) -> Result<Self, ReadError> {
+        let mut story = Self { state: Webhook::default(), sequence: 0, epoch: log.epoch() };
         let verified_at = story.go_on(reader, organization, webhook).await?;
         let (None, Some(provider), Some(verified_at)) = (story.state.owed(), story.state.provider(), verified_at)
         else {
@@ -30,12 +36,12 @@ impl Story {
     }
 
     /// From where the queue's row stands on.
-    pub async fn since(reader: &Reader, due: &Due) -> Result<Self, ReadError> {
-        if due.sequence == 0 {
-            return Self::read(reader, due.organization, due.webhook).await;
+    pub async fn since((log, reader): (&Log, &Reader), due: &Due) -> Result<Self, ReadError> {
+        if due.sequence == 0 || due.read.epoch != log.epoch() {
+            return Self::read((log, reader), due.organization, due.webhook).await;
         }
         let state = Webhook::waiting(due.attempt, due.requested, Owed::Delivery);
-        let mut story = Self { state, sequence: due.sequence };
+        let mut story = Self { state, sequence: due.sequence, epoch: due.read.epoch };
         story.go_on(reader, due.organization, due.webhook).await?;
         Ok(story)
     }

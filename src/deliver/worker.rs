@@ -185,7 +185,10 @@ pub(super) fn log_failure(what: &str, result: Result<(), sqlx::Error>) {
 async fn settle(queue: Queue, mut settlements: mpsc::Receiver<Settlement>, stopped: CancellationToken) {
     let mut batch = Vec::with_capacity(SETTLE_TOGETHER);
     while settlements.recv_many(&mut batch, SETTLE_TOGETHER).await > 0 {
-        while let Err(error) = queue.settle(&batch).await {
+        loop {
+            // Where the log lost its end, the row may have to be worked on again: its lease runs out.
+            batch.retain(|settlement| settlement.epoch == queue.epoch());
+            let Err(error) = queue.settle(&batch).await else { break };
             log_failure("settled", Err(error));
             // Each by itself: something in one of them may never be written.
             if let Some(alone) = one_by_one(&queue, &batch).await {
@@ -290,7 +293,8 @@ impl Shared {
     }
 
     pub(super) async fn send_settlement(&self, due: &Due, settled: Settled, response: Option<Response>) {
-        let settlement = Settlement { organization: due.organization, webhook: due.webhook, settled, response };
+        let (organization, webhook, epoch) = (due.organization, due.webhook, due.read.epoch);
+        let settlement = Settlement { epoch, organization, webhook, settled, response };
         // Nobody listens any more when the node stops: the lease runs out then.
         let _ = self.settlements.send(settlement).await;
     }

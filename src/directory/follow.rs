@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Destination, Directory, ProviderEntry};
 use crate::follow::within;
-use crate::log::{Broken, Heads, LogPosition, MonthlyLimit, Positions, ReadError, Reader, Scope};
+use crate::log::{Broken, Epoch, Heads, LogPosition, MonthlyLimit, Positions, ReadError, Reader, Scope};
 use crate::secrets::master::KeyError;
 use crate::secrets::vault::{Vault, VaultError};
 use crate::vitals::Vitals;
@@ -58,6 +58,8 @@ pub struct DirectoryFollower {
     reader: Reader,
     heads: Heads,
     vault: Vault,
+    /// In which epoch of the log all this holds.
+    epoch: Epoch,
     cursors: Vec<LogPosition>,
     /// Providers that changed and are not in the directory yet.
     unpublished: HashSet<ProviderId>,
@@ -74,11 +76,13 @@ impl DirectoryFollower {
     #[must_use]
     pub fn new(directory: Directory, reader: Reader, heads: Heads, vault: Vault) -> Self {
         let cursors = Partition::all().map(|partition| LogPosition { partition, position: 0 }).collect();
+        let epoch = heads.epoch();
         Self {
             directory,
             reader,
             heads,
             vault,
+            epoch,
             cursors,
             unpublished: HashSet::new(),
             unopened: BTreeSet::new(),
@@ -119,7 +123,7 @@ impl DirectoryFollower {
                 self.tried = Instant::now();
                 self.unpublished.extend(&self.unopened);
             }
-            let looked = within(LOOK_LIMIT, self.step(OnMissingKey::Disable)).await;
+            let looked = self.follow().await;
             if looked.is_ok() {
                 self.vitals.seen(NAME);
             }
@@ -143,9 +147,25 @@ impl DirectoryFollower {
         self.vitals.expect_no_looks(NAME);
     }
 
+    async fn follow(&mut self) -> Result<usize, DirectoryError> {
+        if self.heads.epoch() == self.epoch {
+            return within(LOOK_LIMIT, self.step(OnMissingKey::Disable)).await;
+        }
+        // Beside what is known, which is in force until all is read.
+        let (reader, heads, vault) = (self.reader.clone(), self.heads.clone(), self.vault.clone());
+        let mut again = Self::new(Directory::default(), reader, heads, vault).watched(self.vitals.clone());
+        self.vitals.fine(TOO_OLD);
+        while within(LOOK_LIMIT, again.step(OnMissingKey::Disable)).await? > 0 {}
+        self.directory.replace(&again.directory);
+        let directory = self.directory.clone();
+        *self = Self { directory, ..again };
+        tracing::info!(log.epoch = %self.epoch, "the directory was read again from the beginning of the log");
+        Ok(0)
+    }
+
     async fn step(&mut self, on_missing: OnMissingKey) -> Result<usize, DirectoryError> {
         // In the log before it is read, so what is read holds everything up to there.
-        let there = self.there();
+        let there = self.there().await?;
         let batch = self.reader.after(&self.cursors, Scope::Administrative, BATCH).await?;
         let mut counts = [0; PARTITIONS as usize];
         for recorded in &batch.events {
@@ -208,10 +228,14 @@ impl DirectoryFollower {
         self.vitals.trouble(TOO_OLD, sentence);
     }
 
-    /// How far the log goes, as far as anybody on this node knows.
-    fn there(&self) -> Positions {
-        let (heads, wanted) = (self.heads.now(), *self.directory.wanted.borrow());
-        std::array::from_fn(|index| heads[index].max(wanted[index]))
+    /// How far the log goes, at least up to where somebody waits, if the log goes there: what was committed to
+    /// a database that was replaced may be waited for in vain.
+    async fn there(&self) -> Result<Positions, ReadError> {
+        let wanted = *self.directory.wanted.borrow();
+        if wanted.iter().zip(self.heads.now()).any(|(wanted, head)| *wanted > head) {
+            self.reader.refresh(&self.heads).await?;
+        }
+        Ok(self.heads.now())
     }
 
     fn fold(&mut self, recorded: &RecordedEvent) {

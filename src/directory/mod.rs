@@ -8,7 +8,7 @@ mod follow;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use hookledger_aggregates::ids::PARTITIONS;
@@ -161,7 +161,7 @@ impl Directory {
     /// The endpoint at `/webhooks/{slug}/{provider}`, if there is one.
     #[must_use]
     pub fn endpoint(&self, slug: &str, provider: ProviderName) -> Option<Endpoint> {
-        let organizations = self.organizations.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let organizations = self.organizations.read().unwrap_or_else(PoisonError::into_inner);
         let organization = organizations.get(slug)?;
         let provider = Arc::clone(organization.providers.get(&provider)?);
         Some(Endpoint {
@@ -176,7 +176,7 @@ impl Directory {
     #[must_use]
     pub fn endpoint_of(&self, organization: OrganizationId, provider: ProviderId) -> Option<Endpoint> {
         let slug = {
-            let organizations = self.organizations.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let organizations = self.organizations.read().unwrap_or_else(PoisonError::into_inner);
             organizations.iter().find(|(_, entry)| entry.id == organization).map(|(slug, _)| slug.clone())?
         };
         let name = ProviderName::ALL.into_iter().find(|name| ProviderId::derive(organization, *name) == provider)?;
@@ -186,11 +186,11 @@ impl Directory {
     /// Whether webhooks that a provider sent can be delivered now.
     #[must_use]
     pub fn standing(&self, provider: ProviderId) -> Standing {
-        let senders = self.senders.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let senders = self.senders.read().unwrap_or_else(PoisonError::into_inner);
         let Some(sender) = senders.get(&provider).filter(|sender| sender.is_connected) else {
             return Standing::Held(Hold::ProviderDeleted);
         };
-        let disabled = self.disabled.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let disabled = self.disabled.read().unwrap_or_else(PoisonError::into_inner);
         match &sender.destination {
             _ if disabled.contains(&sender.organization) => Standing::Held(Hold::OrganizationDisabled),
             _ if !sender.is_active => Standing::Held(Hold::ProviderDisabled),
@@ -203,7 +203,7 @@ impl Directory {
     /// Which service a provider is.
     #[must_use]
     pub fn provider_name(&self, provider: ProviderId) -> Option<ProviderName> {
-        let senders = self.senders.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let senders = self.senders.read().unwrap_or_else(PoisonError::into_inner);
         senders.get(&provider).map(|sender| sender.name)
     }
 
@@ -237,13 +237,26 @@ impl Directory {
         let _ = looked.wait_for(|looked| looked[index] >= place.position).await;
     }
 
+    /// Takes over what another one knows.
+    fn replace(&self, other: &Self) {
+        let organizations = std::mem::take(&mut *other.organizations.write().unwrap_or_else(PoisonError::into_inner));
+        *self.organizations.write().unwrap_or_else(PoisonError::into_inner) = organizations;
+        let senders = std::mem::take(&mut *other.senders.write().unwrap_or_else(PoisonError::into_inner));
+        *self.senders.write().unwrap_or_else(PoisonError::into_inner) = senders;
+        let disabled = std::mem::take(&mut *other.disabled.write().unwrap_or_else(PoisonError::into_inner));
+        *self.disabled.write().unwrap_or_else(PoisonError::into_inner) = disabled;
+        self.is_too_old.store(other.is_too_old.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.wanted.send_replace(Positions::default());
+        self.looked.send_replace(*other.looked.borrow());
+    }
+
     fn change(&self, slug: &str, change: impl FnOnce(&mut OrganizationEntry)) {
-        let mut organizations = self.organizations.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut organizations = self.organizations.write().unwrap_or_else(PoisonError::into_inner);
         let id = OrganizationId::from_slug(slug);
         let new = || OrganizationEntry { id, is_active: true, limit: None, providers: HashMap::new() };
         let organization = organizations.entry(slug.to_owned()).or_insert_with(new);
         change(organization);
-        let mut disabled = self.disabled.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut disabled = self.disabled.write().unwrap_or_else(PoisonError::into_inner);
         if organization.is_active {
             disabled.remove(&id);
         } else {
@@ -259,7 +272,7 @@ impl Directory {
             is_active: entry.is_active,
             destination: entry.destination.clone(),
         };
-        self.senders.write().unwrap_or_else(std::sync::PoisonError::into_inner).insert(entry.id, sender);
+        self.senders.write().unwrap_or_else(PoisonError::into_inner).insert(entry.id, sender);
         self.change(slug, |organization| {
             if provider.is_connected() {
                 organization.providers.insert(entry.name, Arc::new(entry));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use hookledger_aggregates::Partition;
 use sqlx::{PgConnection, PgPool};
 use tokio::time::Instant;
@@ -36,6 +37,15 @@ pub struct Standing {
     /// The last position of the log there.
     pub head: i64,
     pub stopped_by: Option<String>,
+}
+
+/// A checkpoint that moves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Move {
+    pub(crate) from: LogPosition,
+    pub(crate) to: i64,
+    /// When the event there was recorded, where one was dealt with.
+    pub(crate) recorded_at: Option<DateTime<Utc>>,
 }
 
 impl Checkpoints {
@@ -75,26 +85,31 @@ impl Checkpoints {
             .collect())
     }
 
-    /// Moves checkpoints in the caller's transaction; false when this follower is not it any more.
+    /// Moves checkpoints in the caller's transaction; false when this follower is not it any more, or when
+    /// the log of this database does not have the events that were dealt with: they were read in another one.
     pub(crate) async fn advance(
         connection: &mut PgConnection,
         name: &str,
         epoch: i64,
-        moves: &[(LogPosition, i64)],
+        moves: &[Move],
     ) -> Result<bool, sqlx::Error> {
-        let partitions: Vec<i32> = moves.iter().map(|(from, _)| from.partition.number()).collect();
-        let (from, to): (Vec<i64>, Vec<i64>) = moves.iter().map(|(from, to)| (from.position, *to)).unzip();
+        let partitions: Vec<i32> = moves.iter().map(|moved| moved.from.partition.number()).collect();
+        let (from, to): (Vec<i64>, Vec<i64>) = moves.iter().map(|moved| (moved.from.position, moved.to)).unzip();
+        let recorded_at: Vec<Option<DateTime<Utc>>> = moves.iter().map(|moved| moved.recorded_at).collect();
         let result = sqlx::query(
             "update follower_checkpoints c set position = n.to_, stopped_by = null
-             from unnest($3::int[], $4::bigint[], $5::bigint[]) as n (partition, from_, to_)
+             from unnest($3::int[], $4::bigint[], $5::bigint[], $6::timestamptz[]) as n (partition, from_, to_, at)
              where c.name = $1 and c.partition = n.partition and c.position = n.from_
-               and exists (select from followers f where f.name = $1 and f.epoch = $2)",
+               and exists (select from followers f where f.name = $1 and f.epoch = $2)
+               and (n.at is null or exists (
+                   select from events e where e.partition = n.partition and e.position = n.to_ and e.recorded_at = n.at))",
         )
         .bind(name)
         .bind(epoch)
         .bind(partitions)
         .bind(from)
         .bind(to)
+        .bind(recorded_at)
         .execute(connection)
         .await?;
         Ok(result.rows_affected() == moves.len() as u64)

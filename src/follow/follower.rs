@@ -9,11 +9,11 @@ use hookledger_aggregates::RecordedEvent;
 use sqlx::{PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 
-use super::checkpoints::Checkpoints;
+use super::checkpoints::{Checkpoints, Move};
 use super::lease::{Isolation, Lease};
 use super::leases::Leases;
 use super::limit::{READ_LIMIT, STATEMENT_LIMIT, is_late, within};
-use crate::log::{Batch, Heads, LogPosition, ReadError, Reader, Scope};
+use crate::log::{Batch, Epoch, Heads, LogPosition, ReadError, Reader, Scope};
 use crate::vitals::Vitals;
 
 /// Events of one partition that are handed on at once.
@@ -208,6 +208,8 @@ pub struct Follower<E: Followed = RecordedEvent> {
 
 /// A follower's own knowledge while it holds the lease.
 struct Progress {
+    /// In which epoch of the log all this holds.
+    epoch: Epoch,
     /// What the database has as checkpoint, per partition.
     stored: Vec<LogPosition>,
     /// Up to where the log was looked through; beyond the checkpoint where nothing concerned us.
@@ -281,7 +283,8 @@ impl<E: Followed> Follower<E> {
     async fn work(&self, lease: &Lease, stop: &CancellationToken) -> Result<(), ReadError> {
         let mut progress = self.start().await?;
         let mut wake = self.heads.wake(self.handler.scope());
-        while !stop.is_cancelled() {
+        // Where another epoch of the log begins, the checkpoints are read anew.
+        while !stop.is_cancelled() && self.heads.epoch() == progress.epoch {
             let started = tokio::time::Instant::now();
             let taken = self.step(lease, &mut progress).await?;
             if taken != Step::Late {
@@ -317,9 +320,11 @@ impl<E: Followed> Follower<E> {
 
     async fn start(&self) -> Result<Progress, ReadError> {
         within(STATEMENT_LIMIT, self.heads.refresh(&self.pool)).await?;
+        let epoch = self.heads.epoch();
         let stored = within(STATEMENT_LIMIT, self.checkpoints.load(self.handler.name())).await?;
         self.handler.begin();
         Ok(Progress {
+            epoch,
             seen: stored.iter().map(|place| place.position).collect(),
             stopped: vec![false; stored.len()],
             stored,
@@ -359,6 +364,9 @@ impl<E: Followed> Follower<E> {
             }
             read => read?,
         };
+        if self.heads.epoch() != progress.epoch {
+            return Ok(Step::Lost);
+        }
         progress.applied_at = batch.events.iter().map(E::recorded_at).min();
         match self.hand_on(lease, progress, &batch.events).await? {
             Handed::On => {}
@@ -458,10 +466,14 @@ impl<E: Followed> Follower<E> {
             Ok(Err(error)) => return Ok(Err(error)),
             Err(_) => return Ok(Err(HandlerError::Late(format!("no reaction within {} s", patience.as_secs())))),
         }
-        let moves: Vec<(LogPosition, i64)> = events
+        let moves: Vec<Move> = events
             .chunk_by(same_partition)
-            .filter_map(|of_partition| of_partition.last().map(E::at))
-            .map(|last| (progress.stored[last.partition.index()], last.position))
+            .filter_map(<[E]>::last)
+            .map(|last| Move {
+                from: progress.stored[last.at().partition.index()],
+                to: last.at().position,
+                recorded_at: Some(last.recorded_at()),
+            })
             .collect();
         match tokio::time::timeout(APPLY_LIMIT, self.apply(lease, events, &moves)).await {
             Ok(Ok(true)) => {}
@@ -470,7 +482,7 @@ impl<E: Followed> Follower<E> {
             Err(_) => return Ok(Err(HandlerError::Late(format!("not applied within {} s", APPLY_LIMIT.as_secs())))),
         }
         self.handler.committed();
-        for (from, to) in moves {
+        for Move { from, to, .. } in moves {
             progress.stored[from.partition.index()].position = to;
         }
         metrics::counter!("hookledger_follower_events_total", "follower" => self.handler.name())
@@ -479,7 +491,7 @@ impl<E: Followed> Follower<E> {
     }
 
     /// Writes rows and moves the checkpoint, together; false where another node follows now.
-    async fn apply(&self, lease: &Lease, events: &[E], moves: &[(LogPosition, i64)]) -> Result<bool, HandlerError> {
+    async fn apply(&self, lease: &Lease, events: &[E], moves: &[Move]) -> Result<bool, HandlerError> {
         let mut transaction = lease.begin(&self.pool, Isolation::ReadCommitted).await?;
         let applied = match self.handler.apply(&mut transaction, events).await {
             Ok(()) => Checkpoints::advance(&mut transaction, self.handler.name(), lease.epoch, moves).await?,

@@ -10,6 +10,7 @@ mod leases;
 mod limit;
 mod projector;
 
+pub(crate) use checkpoints::Move;
 pub use checkpoints::{Checkpoints, Lag, Standing};
 pub use follower::{Followed, Follower, Handler, HandlerError, Step, UnderPressure};
 pub(crate) use lease::{Isolation, Lease};

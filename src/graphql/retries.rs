@@ -191,9 +191,10 @@ async fn ask(
     let (mut asked, mut left) = (Asked::default(), webhooks.to_vec());
     for _ in 0..TRIES {
         let mut units = Vec::with_capacity(left.len());
+        let epoch = app.log.epoch();
         for decided in decide(context, organization, &left, request).await? {
             match decided {
-                Ok(unit) => units.push(unit),
+                Ok((id, unit)) => units.push((id, unit.decided_in(epoch))),
                 Err(refused) => asked.refused.push(refused),
             }
         }

@@ -87,6 +87,7 @@ impl Accounts {
         let user = UserId::new(Uuid::now_v7());
         let registering = Registering { organization, user, metadata };
         for _ in 0..TRIES {
+            let epoch = self.log.epoch();
             let mut unit = Vec::new();
             self.take(claim, None, &registering, &mut unit).await?;
             self.take(claim.within(organization), Some(organization), &registering, &mut unit).await?;
@@ -98,6 +99,7 @@ impl Accounts {
             if registered.administers() {
                 self.count_admin(&registering, TeamCommand::Add { admin: user }, &mut unit).await?;
             }
+            let unit = Unit::new(unit).decided_in(epoch);
             if let Some(place) = self.append_with_address(email, &registering, unit).await? {
                 return Ok((user, place));
             }
@@ -122,6 +124,7 @@ impl Accounts {
         let user = UserId::new(Uuid::now_v7());
         let inviting = Registering { organization, user, metadata };
         for _ in 0..TRIES {
+            let epoch = self.log.epoch();
             let claimed: EmailClaim = self.commands.load(organization, here.uuid()).await.map_err(unread)?;
             if let Some(known) = claimed.holder() {
                 return self.invite_again(organization, known, role, metadata).await;
@@ -135,6 +138,7 @@ impl Accounts {
             for event in User::default().decide(UserCommand::Invite { role, email_claim: claim })? {
                 unit.push(NewEvent::of(organization, user.uuid(), Sequence::At(1), &event, metadata)?);
             }
+            let unit = Unit::new(unit).decided_in(epoch);
             if let Some(place) = self.append_with_address(email, &inviting, unit).await? {
                 return Ok(Invited { user, place: Some(place) });
             }
@@ -174,6 +178,7 @@ impl Accounts {
     ) -> Result<Option<LogPosition>, IdentityError> {
         let changing = Registering { organization, user, metadata };
         for _ in 0..TRIES {
+            let epoch = self.log.epoch();
             let (before, last) =
                 self.commands.load_with_sequence::<User>(organization, user.uuid()).await.map_err(unread)?;
             let events = before.decide(command.clone())?;
@@ -203,7 +208,7 @@ impl Accounts {
                 self.count_admin(&changing, change, &mut unit).await?;
             }
             push_all(&mut unit, organization, user.uuid(), last, &events, metadata)?;
-            match self.log.append(Unit::new(unit)).await {
+            match self.log.append(Unit::new(unit).decided_in(epoch)).await {
                 Ok(appended) => return Ok(Some(appended.last)),
                 Err(AppendError::Conflict) => {}
                 Err(error) => return Err(error.into()),
@@ -287,7 +292,7 @@ impl Accounts {
         &self,
         email: &str,
         Registering { organization, user, .. }: &Registering<'_>,
-        unit: Vec<NewEvent>,
+        unit: Unit,
     ) -> Result<Option<LogPosition>, IdentityError> {
         sqlx::query(
             "insert into user_emails (organization_id, user_id, email) values ($1, $2, $3) on conflict do nothing",
@@ -297,7 +302,7 @@ impl Accounts {
         .bind(email.trim())
         .execute(&self.pool)
         .await?;
-        match self.log.append(Unit::new(unit)).await {
+        match self.log.append(unit).await {
             Ok(appended) => Ok(Some(appended.last)),
             Err(error @ (AppendError::Conflict | AppendError::Overloaded)) => {
                 // Nothing was appended: what was stored for this user is nobody's.

@@ -230,6 +230,22 @@ pub(super) async fn append_checked(
     Ok(verdicts(&Record::of(&row)?, &columns, units))
 }
 
+/// What an earlier try under that id came to, where it was committed here.
+pub(super) async fn recorded(
+    connection: &mut PgConnection,
+    flush: &Flush,
+    units: &[Unit],
+) -> Result<Option<(DateTime<Utc>, Verdicts)>, sqlx::Error> {
+    let columns = Columns::of(units);
+    // A try that still ran has ended when this answers: it held the same heads.
+    sqlx::query("select lock_heads($1)").bind(columns.touched()).execute(&mut *connection).await?;
+    let query = sqlx::query(
+        "select recorded_at, is_checked, positions, over_limit, organizations, months, used from flushes where id = $1",
+    );
+    let row = query.bind(flush.id).fetch_optional(connection).await?;
+    row.map(|row| Ok(verdicts(&Record::of(&row)?, &columns, units))).transpose()
+}
+
 /// What became of the units; an earlier try may have been the other kind of call.
 fn verdicts(record: &Record, columns: &Columns<'_>, units: &[Unit]) -> (DateTime<Utc>, Verdicts) {
     let verdicts: Verdicts = if record.is_checked {

@@ -19,6 +19,7 @@ use serde_json::Value;
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use super::heads::Epoch;
 use super::unit::{LogPosition, NewEvent, Sequence, Unit};
 use super::writer::{AppendError, Log};
 use crate::store::is_unavailable;
@@ -155,6 +156,8 @@ struct Repository {
     stored: PostgresEventRepository,
     log: Log,
     organization: OrganizationId,
+    /// What is read and decided here holds in this epoch.
+    epoch: Epoch,
     appended: Arc<Mutex<Option<LogPosition>>>,
 }
 
@@ -165,6 +168,7 @@ impl Repository {
             stored: PostgresEventRepository::new(commands.pool.clone()),
             log: commands.log.clone(),
             organization,
+            epoch: commands.log.epoch(),
             appended: Arc::default(),
         }
     }
@@ -256,7 +260,7 @@ impl PersistedEventRepository for Repository {
             return Ok(());
         }
         let unit = Unit::new(events.iter().map(|event| self.new_event::<A>(event)).collect::<Result<_, _>>()?);
-        let appended = self.log.append(unit).await.map_err(|error| match error {
+        let appended = self.log.append(unit.decided_in(self.epoch)).await.map_err(|error| match error {
             AppendError::Conflict => PersistenceError::OptimisticLockError,
             // Commands have no limit.
             AppendError::Overloaded | AppendError::OverLimit(_) => PersistenceError::UnknownError(Overload.into()),

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::error::DatabaseError;
 use sqlx::pool::PoolConnection;
-use sqlx::{PgPool, Postgres};
+use sqlx::{PgConnection, PgPool, Postgres};
 use uuid::Uuid;
 
-use super::batch::{Flush, Verdicts, append, append_checked};
+use super::batch::{Flush, Verdict, Verdicts, append, append_checked, recorded};
+use super::heads::{Epoch, Heads};
 use super::limits;
 use super::unit::Unit;
 use super::writer::AppendError;
@@ -48,8 +49,9 @@ pub(super) type Now = fn() -> DateTime<Utc>;
 /// The writer's connection, and what it takes to use it.
 pub(super) struct Flusher {
     pool: PgPool,
+    heads: Heads,
     vitals: Vitals,
-    connection: Option<PoolConnection<Postgres>>,
+    connection: Option<Connected>,
     careful: u32,
     now: Now,
     /// What the database's clock said when it was last agreed with, and when that was.
@@ -57,16 +59,39 @@ pub(super) struct Flusher {
     ails: bool,
 }
 
+/// A connection, and which history of the log it leads to.
+struct Connected {
+    connection: PoolConnection<Postgres>,
+    epoch: Epoch,
+}
+
 /// What a flush came to.
 pub(super) struct Flushed {
     pub(super) verdicts: Result<Verdicts, AppendError>,
     /// Whether it says nothing of how long flushes take.
     pub(super) is_unusual: bool,
+    /// Which history of the log was appended to.
+    pub(super) epoch: Epoch,
+}
+
+/// Whether somebody still waits.
+type IsWorthWhile<'a> = &'a (dyn Fn() -> bool + Send + Sync);
+
+/// What a try came to.
+struct Tried {
+    epoch: Epoch,
+    /// Nothing where some units are void in this epoch, and nothing was committed.
+    committed: Option<(DateTime<Utc>, Verdicts)>,
+}
+
+/// Whether it was decided on another history of the log.
+fn is_void(unit: &Unit, epoch: Epoch) -> bool {
+    unit.epoch.is_some_and(|decided| decided != epoch)
 }
 
 impl Flusher {
-    pub(super) fn new(pool: PgPool, vitals: Vitals, now: Now) -> Self {
-        Self { pool, vitals, connection: None, careful: 0, now, agreed: None, ails: false }
+    pub(super) fn new(pool: PgPool, heads: Heads, vitals: Vitals, now: Now) -> Self {
+        Self { pool, heads, vitals, connection: None, careful: 0, now, agreed: None, ails: false }
     }
 
     /// Whether the last flush failed.
@@ -76,24 +101,25 @@ impl Flusher {
 
     /// Whether the log commits again.
     pub(super) async fn probe(&mut self) {
-        self.flush(&[], || false).await;
+        self.flush(&[], &|| false).await;
     }
 
     /// Flushes, again and again while that is worth while.
-    pub(super) async fn flush(&mut self, units: &[Unit], is_worth_while: impl Fn() -> bool) -> Flushed {
+    pub(super) async fn flush(&mut self, units: &[Unit], is_worth_while: IsWorthWhile<'_>) -> Flushed {
         let mut flush = Flush { id: Uuid::now_v7(), clocks: Vec::new() };
         for tries in 0.. {
             flush.clocks = self.clocks();
             let (told, is_late) = match self.attempt(&flush, units, CONNECT_LIMITS[tries % 2]).await {
-                Ok((recorded_at, verdicts)) => {
+                Ok(Tried { epoch, committed: Some((recorded_at, verdicts)) }) => {
                     self.agreed = Some((recorded_at, Instant::now()));
                     self.recover();
-                    return Flushed { verdicts: Ok(verdicts), is_unusual: tries > 0 };
+                    return Flushed { verdicts: Ok(verdicts), is_unusual: tries > 0, epoch };
                 }
+                Ok(Tried { epoch, committed: None }) => return self.flush_valid(units, epoch, is_worth_while).await,
                 Err(Failure::Database(error)) if has_code(&error, WRONG_CLOCK) => {
                     tracing::error!(%error, "nothing is appended until the clock is right");
                     self.fall_ill(TROUBLE_WITH_CLOCK);
-                    return Flushed { verdicts: Err(AppendError::Overloaded), is_unusual: true };
+                    return self.failed(AppendError::Overloaded);
                 }
                 Err(Failure::Database(error)) if lasts(&error) => {
                     tracing::error!(%error, log.units = units.len(), "the log could not commit");
@@ -117,41 +143,83 @@ impl Flusher {
         metrics::counter!("hookledger_append_failures_total").increment(1);
         self.abandon_connection();
         self.fall_ill(TROUBLE);
-        Flushed { verdicts: Err(AppendError::Failed), is_unusual: true }
+        self.failed(AppendError::Failed)
+    }
+
+    fn failed(&self, error: AppendError) -> Flushed {
+        Flushed { verdicts: Err(error), is_unusual: true, epoch: self.heads.epoch() }
+    }
+
+    /// Flushes what was not decided on another history of the log; the rest is decided again, as after any
+    /// other conflict. It is another flush, with an id of its own: a record says what became of all units.
+    async fn flush_valid(&mut self, units: &[Unit], epoch: Epoch, is_worth_while: IsWorthWhile<'_>) -> Flushed {
+        let valid: Vec<Unit> = units.iter().filter(|unit| !is_void(unit, epoch)).cloned().collect();
+        let Flushed { verdicts, epoch: last, .. } = Box::pin(self.flush(&valid, is_worth_while)).await;
+        let verdicts = verdicts.map(|verdicts| {
+            let mut verdicts = verdicts.into_iter();
+            let verdict = |unit| if is_void(unit, epoch) { None } else { verdicts.next() };
+            units.iter().map(verdict).map(|verdict| verdict.unwrap_or(Verdict::Conflict)).collect()
+        });
+        Flushed { verdicts, is_unusual: true, epoch: last }
     }
 
     /// Closes the connection, whatever state it is in, and waits for nobody.
     pub(super) fn abandon_connection(&mut self) {
-        if let Some(connection) = self.connection.take() {
+        if let Some(Connected { connection, .. }) = self.connection.take() {
             drop(connection.detach());
         }
     }
 
-    async fn attempt(
-        &mut self,
-        flush: &Flush,
-        units: &[Unit],
-        connect_limit: Duration,
-    ) -> Result<(DateTime<Utc>, Verdicts), Failure> {
-        if self.connection.is_none() {
-            let connecting = tokio::time::timeout(connect_limit, self.pool.acquire());
-            self.connection = Some(connecting.await.map_err(|_| Failure::Late)??);
+    async fn attempt(&mut self, flush: &Flush, units: &[Unit], connect_limit: Duration) -> Result<Tried, Failure> {
+        let now = self.heads.epoch();
+        if self.connection.as_ref().is_some_and(|connected| connected.epoch != now) {
+            self.abandon_connection();
         }
+        let epoch = match &self.connection {
+            Some(connected) => connected.epoch,
+            None => tokio::time::timeout(connect_limit, self.connect()).await.map_err(|_| Failure::Late)??,
+        };
         let weight: usize = units.iter().map(Unit::weight).sum();
         let limit = TRY_LIMIT + Duration::from_millis((weight / (PACE / 1_000)) as u64);
-        Ok(tokio::time::timeout(limit, self.try_flush(flush, units)).await.map_err(|_| Failure::Late)??)
+        let trying = async {
+            if units.iter().any(|unit| is_void(unit, epoch)) {
+                // An earlier try may have been committed, in this history too.
+                recorded(self.connected()?, flush, units).await
+            } else {
+                self.try_flush(flush, units).await.map(Some)
+            }
+        };
+        let committed = tokio::time::timeout(limit, trying).await.map_err(|_| Failure::Late)??;
+        Ok(Tried { epoch, committed })
+    }
+
+    fn connected(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
+        self.connection.as_mut().map(|connected| &mut *connected.connection).ok_or(sqlx::Error::PoolClosed)
+    }
+
+    async fn connect(&mut self) -> Result<Epoch, sqlx::Error> {
+        let mut connection = self.pool.acquire().await?;
+        match self.heads.refresh_on(&mut connection).await {
+            Ok(epoch) => {
+                self.connection = Some(Connected { connection, epoch });
+                Ok(epoch)
+            }
+            Err(error) => {
+                drop(connection.detach());
+                Err(error.into())
+            }
+        }
     }
 
     async fn try_flush(&mut self, flush: &Flush, units: &[Unit]) -> Result<(DateTime<Utc>, Verdicts), sqlx::Error> {
-        let connection = self.connection.as_mut().ok_or(sqlx::Error::PoolClosed)?;
         if self.careful == 0 && !units.iter().any(Unit::needs_placing) {
-            match append(connection, flush, units).await {
+            match append(self.connected()?, flush, units).await {
                 Err(error) if needs_care(&error) => self.careful = CAREFUL_FLUSHES,
                 other => return other,
             }
         }
         self.careful = self.careful.saturating_sub(1);
-        append_checked(connection, flush, units).await
+        append_checked(self.connected()?, flush, units).await
     }
 
     /// The node's clock, and what the database's should say by how much time has passed since it was

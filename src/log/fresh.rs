@@ -8,6 +8,7 @@ use bytes::Bytes;
 use hookledger_aggregates::{Label, WebhookId};
 
 use super::bodies::header_lines;
+use super::heads::{Heads, Remembered};
 
 /// Bytes that are kept in all.
 const KEPT: usize = 32 << 20;
@@ -35,7 +36,7 @@ impl FreshBody {
 
 /// A bounded memory of bodies that are going to be delivered; the oldest go first.
 #[derive(Debug, Default)]
-pub struct FreshBodies(Mutex<Kept>);
+pub struct FreshBodies(Mutex<Remembered<Kept>>);
 
 #[derive(Debug, Default)]
 struct Kept {
@@ -45,6 +46,12 @@ struct Kept {
 }
 
 impl FreshBodies {
+    /// Of what is appended to that log.
+    #[must_use]
+    pub fn of(heads: &Heads) -> Self {
+        Self(Mutex::new(heads.remember()))
+    }
+
     /// Remembers a body for a moment.
     pub fn keep(&self, webhook: WebhookId, fresh: &FreshBody) {
         let FreshBody { headers, body, event_type } = fresh;
@@ -55,7 +62,8 @@ impl FreshBodies {
         let body = Bytes::copy_from_slice(body);
         let body = FreshBody { headers: headers.clone(), body, event_type: event_type.clone() };
         let size = body.headers.len() + body.body.len() + OVERHEAD;
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut remembered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = remembered.get();
         kept.bytes += size;
         kept.order.push_back((webhook, size));
         kept.bodies.insert(webhook, body);
@@ -68,7 +76,7 @@ impl FreshBodies {
 
     /// The body, once: it is delivered soon or not from here.
     pub fn take(&self, webhook: WebhookId) -> Option<FreshBody> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).bodies.remove(&webhook)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get().bodies.remove(&webhook)
     }
 }
 

@@ -16,6 +16,7 @@ mod read;
 mod record;
 mod removal;
 mod stored;
+mod tail;
 mod unit;
 mod walk;
 mod writer;
@@ -24,7 +25,7 @@ pub use balance::{BalanceChange, Standing, balance_changes, standings_before};
 pub use bodies::{RawRequest, bodies_containing, bodies_of, headers_of};
 pub use commands::{CommandError, Commands};
 pub use fresh::{FreshBodies, FreshBody};
-pub use heads::{Heads, Positions, Wake};
+pub use heads::{Epoch, Heads, HeadsError, Positions, Remembered, Wake};
 pub use read::{
     Batch, Broken, LogSpan, ReadError, Reader, Scope, Tail, Touched, count_after, destination_changes, end_of_stream,
     events_of, positions_at, recorded_at, settings_until, streams_of, tails_of,
@@ -34,6 +35,7 @@ pub use removal::{
     Removable, Removal, removable, removal_of, remove_bodies, remove_body, removed_after, retried_after, with_bodies,
 };
 pub use stored::{oldest_after_checkpoint, stored_at};
+pub use tail::{Incarnation, LostTail, Noticed, noticed_since};
 pub use unit::{Appended, Body, LogPosition, MonthlyLimit, NewEvent, Sequence, Unit, UsedMonth};
 pub use walk::{KeptRequest, Row, Walked, begin, ends, kept_requests, stray_request, walk};
 pub use writer::{AppendError, Log, Priority, Writer};

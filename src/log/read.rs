@@ -11,7 +11,7 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, PgExecutor, PgPool, Row as _};
 use uuid::Uuid;
 
-use super::heads::Positions;
+use super::heads::{Heads, HeadsError, Positions};
 use super::unit::LogPosition;
 
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +22,12 @@ pub enum ReadError {
     Gap { partition: Partition, expected: i64, found: i64 },
     #[error("events at {partition}:{position}: {source}")]
     Decode { partition: Partition, position: i64, source: DecodeError },
+}
+
+impl From<HeadsError> for ReadError {
+    fn from(error: HeadsError) -> Self {
+        Self::Database(error.into())
+    }
 }
 
 /// Which events a follower wants.
@@ -87,6 +93,14 @@ impl Reader {
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
         Self { pool }
+    }
+
+    /// Reads the heads once.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn refresh(&self, heads: &Heads) -> Result<(), ReadError> {
+        Ok(heads.refresh(&self.pool).await?)
     }
 
     /// Up to `limit` events of each partition after its cursor.

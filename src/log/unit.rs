@@ -6,6 +6,8 @@ use hookledger_aggregates::event::{Stored, payload};
 use hookledger_aggregates::{Metadata, OrganizationId, Partition, WebhookId};
 use uuid::Uuid;
 
+use super::heads::Epoch;
+
 /// A place in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogPosition {
@@ -91,6 +93,9 @@ pub struct Unit {
     pub body: Option<Body>,
     /// Set where appending takes one of what its organization may have in a month.
     pub limit: Option<MonthlyLimit>,
+    /// In which epoch that was read which the unit was decided on; nothing where it depends on nothing that
+    /// was read.
+    pub epoch: Option<Epoch>,
 }
 
 /// How many webhooks an organization may have in a calendar month, UTC.
@@ -122,7 +127,29 @@ impl Unit {
     /// A unit without a raw request.
     #[must_use]
     pub fn new(events: Vec<NewEvent>) -> Self {
-        Self { events, body: None, limit: None }
+        Self { events, body: None, limit: None, epoch: None }
+    }
+
+    /// Decided on what was read in that epoch: in another one it is in conflict, and has to be decided again.
+    #[must_use]
+    pub fn decided_in(self, epoch: Epoch) -> Self {
+        Self { epoch: Some(epoch), ..self }
+    }
+
+    /// Whether it goes on with streams that were read before, so that it has to say in which epoch.
+    pub(super) fn goes_on(&self) -> bool {
+        let begins = |event: &NewEvent| {
+            self.events
+                .iter()
+                .any(|other| other.aggregate_id == event.aggregate_id && other.sequence == Sequence::At(1))
+        };
+        let placed = self.events.iter().filter(|event| matches!(event.sequence, Sequence::At(_)));
+        placed.into_iter().any(|event| !begins(event))
+    }
+
+    /// The stream of its last event.
+    pub(super) fn last_stream(&self) -> Option<Uuid> {
+        self.events.last().map(|event| event.aggregate_id)
     }
 
     /// Bytes that this unit holds in memory, roughly.

@@ -12,8 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch::{Verdict, Verdicts};
 use super::flusher::{Flushed, Flusher, Now};
-use super::heads::Heads;
-use super::pressure::Pressure;
+use super::heads::{Epoch, Heads, Remembered};
 use super::record;
 use super::unit::{Appended, Unit, UsedMonth};
 use crate::vitals::Vitals;
@@ -88,14 +87,27 @@ struct Request {
 pub struct Log {
     foreground: mpsc::Sender<Request>,
     background: mpsc::Sender<Request>,
-    pressure: Pressure,
+    heads: Heads,
 }
 
 impl Log {
+    /// Which history of the log is appended to now. Whoever reads to decide asks before, and says it with
+    /// the unit.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.heads.epoch()
+    }
+
+    /// A memory of what the log says, which is empty again in each new epoch.
+    #[must_use]
+    pub fn remember<T: Default>(&self) -> Remembered<T> {
+        self.heads.remember()
+    }
+
     /// How long an append will most likely wait, for those who would rather refuse than wait.
     #[must_use]
     pub fn expected_wait(&self) -> Duration {
-        self.pressure.expected_wait(self.foreground.max_capacity() - self.foreground.capacity())
+        self.heads.pressure.expected_wait(self.foreground.max_capacity() - self.foreground.capacity())
     }
 
     /// Appends one unit that somebody waits for, durably.
@@ -104,7 +116,8 @@ impl Log {
     /// [`AppendError`]: on a conflict and under overload nothing was appended.
     pub async fn append(&self, unit: Unit) -> Result<Appended, AppendError> {
         let (answer, wait) = oneshot::channel();
-        self.foreground.try_send(Request { units: vec![unit], answer }).map_err(|_| AppendError::Overloaded)?;
+        let units = vec![self.dated(unit)];
+        self.foreground.try_send(Request { units, answer }).map_err(|_| AppendError::Overloaded)?;
         let answered = tokio::time::timeout(APPEND_LIMIT, wait).await.map_err(|_| AppendError::Failed)?;
         let mut verdicts = answered.map_err(|_| AppendError::Failed)?;
         verdicts.pop().unwrap_or(Err(AppendError::Failed))
@@ -116,8 +129,15 @@ impl Log {
     /// [`AppendError::Overloaded`] when the writer has stopped; otherwise a verdict per unit.
     pub async fn append_all(&self, units: Vec<Unit>) -> Result<Vec<Result<Appended, AppendError>>, AppendError> {
         let (answer, wait) = oneshot::channel();
+        let units = units.into_iter().map(|unit| self.dated(unit)).collect();
         self.background.send(Request { units, answer }).await.map_err(|_| AppendError::Overloaded)?;
         wait.await.map_err(|_| AppendError::Failed)
+    }
+
+    /// A unit that goes on with a stream and does not say in which epoch it was decided was so just now: it is
+    /// not appended in another one, however long it waits.
+    fn dated(&self, unit: Unit) -> Unit {
+        if unit.epoch.is_none() && unit.goes_on() { unit.decided_in(self.epoch()) } else { unit }
     }
 }
 
@@ -136,8 +156,7 @@ impl Writer {
     pub fn new(pool: PgPool, heads: Heads) -> (Log, Self) {
         let (to_foreground, foreground) = mpsc::channel(FOREGROUND_QUEUE);
         let (to_background, background) = mpsc::channel(BACKGROUND_QUEUE);
-        let pressure = heads.pressure.clone();
-        let log = Log { foreground: to_foreground, background: to_background, pressure };
+        let log = Log { foreground: to_foreground, background: to_background, heads: heads.clone() };
         (log, Self { pool, heads, foreground, background, now: Utc::now })
     }
 
@@ -149,7 +168,7 @@ impl Writer {
 
     /// Flushes until stopped, then flushes what is still queued.
     pub async fn run(mut self, vitals: Vitals, stop: CancellationToken) {
-        let mut flusher = Flusher::new(self.pool.clone(), vitals.clone(), self.now);
+        let mut flusher = Flusher::new(self.pool.clone(), self.heads.clone(), vitals.clone(), self.now);
         let sweeper = tokio::spawn(record::sweep(self.pool.clone(), stop.clone()));
         let mut ails = false;
         loop {
@@ -229,12 +248,13 @@ impl Writer {
             let limit = if stop.is_cancelled() { APPEND_LIMIT } else { FLUSH_LIMIT };
             gathered.is_waited_for() && started.elapsed() < limit
         };
-        let Flushed { verdicts, is_unusual } = flusher.flush(&gathered.units, is_worth_while).await;
+        let Flushed { verdicts, is_unusual, epoch } = flusher.flush(&gathered.units, &is_worth_while).await;
         metrics::histogram!("hookledger_append_flush_seconds").record(started.elapsed());
         #[expect(clippy::cast_precision_loss, reason = "at most some hundreds")]
         metrics::histogram!("hookledger_append_flush_units").record(gathered.units.len() as f64);
         self.heads.pressure.note_end(if is_unusual { 0 } else { foreground });
-        self.heads.advance(verdicts.iter().flatten().filter_map(Verdict::place));
+        let placed = verdicts.iter().flatten().zip(&gathered.units);
+        self.heads.advance(epoch, placed.filter_map(|(verdict, unit)| Some((verdict.place()?, unit.last_stream()?))));
         if gathered.units.iter().any(Unit::is_administrative) {
             self.heads.advance_administrative();
         }

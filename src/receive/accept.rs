@@ -14,7 +14,7 @@ use super::duplicates::{Delivered, Look, Original, Read};
 use super::units::unit;
 use super::{Accepted, NotAccepted, ReceiveError, Receiver, Request, kept_headers, receipt, refusal, webhook_id};
 use crate::directory::Endpoint;
-use crate::log::{AppendError, Body, FreshBody, MonthlyLimit, NewEvent, ReadError, Sequence, Unit, UsedMonth};
+use crate::log::{AppendError, Body, Epoch, FreshBody, MonthlyLimit, NewEvent, ReadError, Sequence, Unit, UsedMonth};
 
 /// Larger bodies wait outside until their certificate is here: they are rare, and anybody can send them.
 const UNVERIFIED_BODY_LIMIT: usize = 1 << 20;
@@ -168,8 +168,14 @@ impl Receiver {
     async fn decide(&self, delivery: &Delivery<'_>, verified: Verified) -> Result<Accepted, ReceiveError> {
         let (organization, endpoint) = (delivery.organization(), delivery.endpoint);
         let verified = verified.into_match(endpoint.provider.id);
+        // Before anything is looked up, here or in the log.
+        let epoch = self.log.epoch();
         match self.duplicates.look(&delivery.delivered()) {
-            Look::Duplicate(original) => return self.note_again(delivery, original).await,
+            Look::Duplicate(original) => {
+                if let Some(accepted) = self.note_again(delivery, original, epoch).await? {
+                    return Ok(accepted);
+                }
+            }
             Look::Again => {
                 if let Came::Before(accepted) = self.accept_known(delivery, &verified).await? {
                     return Ok(accepted);
@@ -245,6 +251,7 @@ impl Receiver {
     async fn accept_known(&self, delivery: &Delivery<'_>, verified: &SignatureMatch) -> Result<Came, ReceiveError> {
         let organization = delivery.organization();
         for _ in 0..TRIES {
+            let epoch = self.log.epoch();
             let bound = match delivery.transmission {
                 Some(transmission) => self.bound_to(organization, transmission).await?,
                 None => None,
@@ -261,7 +268,7 @@ impl Receiver {
             let original = known.original(delivery.sha256);
             let remember = || {
                 let is_full = room == BodyRoom::Full;
-                let read = Read { body_sha256: known.state.body_sha256(), logged: known.logged, is_full };
+                let read = Read { body_sha256: known.state.body_sha256(), logged: known.logged, is_full, epoch };
                 self.duplicates.remember(&delivery.delivered(), original, read);
             };
             let binds = delivery.transmission.is_some() && bound.is_none();
@@ -275,14 +282,17 @@ impl Receiver {
                 }
                 BodyRoom::Kept | BodyRoom::Full if !binds => {
                     remember();
-                    return Ok(Came::Before(self.note_again(delivery, original).await?));
+                    match self.note_again(delivery, original, epoch).await? {
+                        Some(accepted) => return Ok(Came::Before(accepted)),
+                        None => continue,
+                    }
                 }
                 BodyRoom::Kept | BodyRoom::Full => {}
             }
             if binds {
                 delivery.bind(&mut unit)?;
             }
-            match self.log.append(unit).await {
+            match self.log.append(unit.decided_in(epoch)).await {
                 Ok(_) => {
                     remember();
                     return Ok(Came::Before(original.accepted()));
@@ -295,16 +305,26 @@ impl Receiver {
         Err(ReceiveError::Unavailable)
     }
 
-    /// Logs that a webhook came again, or counts it beyond the rate.
-    async fn note_again(&self, delivery: &Delivery<'_>, original: Original) -> Result<Accepted, ReceiveError> {
+    /// Logs that a webhook came again, or counts it beyond the rate; nothing where the log may have lost that
+    /// webhook since that epoch.
+    async fn note_again(
+        &self,
+        delivery: &Delivery<'_>,
+        original: Original,
+        epoch: Epoch,
+    ) -> Result<Option<Accepted>, ReceiveError> {
         let organization = delivery.organization();
         let is_logged = self.duplicates.is_logged(&delivery.delivered());
-        let is_noted = !is_logged && self.duplicates.count(organization, original);
-        if !is_noted && self.log.append(delivery.again(original)?).await.is_err() {
-            // The first delivery is durable all the same, which is what the answer says.
-            self.duplicates.count(organization, original);
+        let is_noted = !is_logged && self.duplicates.count(organization, original, epoch);
+        if !is_noted {
+            match self.log.append(delivery.again(original)?.decided_in(epoch)).await {
+                Ok(_) => {}
+                Err(AppendError::Conflict) => return Ok(None),
+                // The first delivery is durable all the same, which is what the answer says.
+                Err(_) => drop(self.duplicates.count(organization, original, epoch)),
+            }
         }
-        Ok(original.accepted())
+        Ok(Some(original.accepted()))
     }
 
     /// Whether and where the body of a duplicate is kept.

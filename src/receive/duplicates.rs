@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::log::{Log, NewEvent, Sequence, Unit};
+use crate::log::{self, AppendError, Epoch, Heads, Log, NewEvent, Sequence, Unit};
 use crate::rate::Rate;
 
 /// Duplicates of one endpoint that are logged at once, and then per second.
@@ -99,6 +99,8 @@ pub(super) struct Read<'a> {
     pub(super) logged: u32,
     /// As many bodies of duplicates are kept as may be.
     pub(super) is_full: bool,
+    /// In which epoch of the log that was read.
+    pub(super) epoch: Epoch,
 }
 
 #[derive(Debug)]
@@ -139,7 +141,7 @@ impl Known {
 #[derive(Debug)]
 pub struct Duplicates {
     limiter: DefaultKeyedRateLimiter<ProviderId>,
-    known: Mutex<Known>,
+    known: Mutex<log::Remembered<Known>>,
     /// There is no room for more counts.
     full: Notify,
 }
@@ -151,13 +153,20 @@ impl Default for Duplicates {
 }
 
 impl Duplicates {
-    fn known(&self) -> MutexGuard<'_, Known> {
+    /// Of what is appended to that log.
+    #[must_use]
+    pub fn of(heads: &Heads) -> Self {
+        Self { known: Mutex::new(heads.remember()), ..Self::default() }
+    }
+
+    fn known(&self) -> MutexGuard<'_, log::Remembered<Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is remembered of a delivery. Now and then one who asks is to read again how the webhook stands.
     pub(super) fn look(&self, delivered: &Delivered<'_>) -> Look {
         let mut known = self.known();
+        let known = known.get();
         let Some(remembered) = known.of(delivered.event) else { return Look::Unknown };
         if !remembered.knows(delivered.body_sha256, delivered.transmission) {
             return Look::Again;
@@ -173,8 +182,9 @@ impl Duplicates {
     /// Remembers what was just read: that the log has the webhook, with this body or as many as it may
     /// have.
     pub(super) fn remember(&self, delivered: &Delivered<'_>, original: Original, read: Read<'_>) {
-        let Read { body_sha256, logged, is_full } = read;
+        let Read { body_sha256, logged, is_full, epoch } = read;
         let mut known = self.known();
+        let Some(known) = known.get_in(epoch) else { return };
         if known.of(delivered.event).is_none() {
             let new = Remembered {
                 webhook: original.webhook,
@@ -204,6 +214,7 @@ impl Duplicates {
     /// The log has no such webhook: it lost its end, if this is remembered.
     pub(super) fn forget(&self, event: WebhookId) {
         let mut known = self.known();
+        let known = known.get();
         known.recent.remove(&event);
         known.before.remove(&event);
     }
@@ -211,6 +222,7 @@ impl Duplicates {
     /// Whether one more duplicate is logged by itself; otherwise it is to be counted.
     pub(super) fn is_logged(&self, delivered: &Delivered<'_>) -> bool {
         let mut known = self.known();
+        let known = known.get();
         let Some(remembered) = known.of(delivered.event) else { return true };
         if remembered.logged >= LOGGED_EACH || self.limiter.check_key(&delivered.provider).is_err() {
             return false;
@@ -219,10 +231,12 @@ impl Duplicates {
         true
     }
 
-    /// Counts a duplicate that is not logged by itself; false where there is no room for that.
-    pub(super) fn count(&self, organization: OrganizationId, original: Original) -> bool {
+    /// Counts a duplicate, known in that epoch, that is not logged by itself; false where there is no room
+    /// for that, or the epoch is over.
+    pub(super) fn count(&self, organization: OrganizationId, original: Original, epoch: Epoch) -> bool {
         let key = (organization, original.webhook);
-        let counted = self.add(key, 1, u64::from(original.body_differs), Utc::now());
+        let told = Told { all: 1, differing: u64::from(original.body_differs), since: Utc::now(), epoch };
+        let counted = self.add(key, told);
         if counted {
             metrics::counter!("hookledger_duplicates_counted_total").increment(1);
         } else {
@@ -231,8 +245,10 @@ impl Duplicates {
         counted
     }
 
-    fn add(&self, key: (OrganizationId, WebhookId), all: u64, differing: u64, since: DateTime<Utc>) -> bool {
+    fn add(&self, key: (OrganizationId, WebhookId), told: Told) -> bool {
+        let Told { all, differing, since, epoch } = told;
         let mut known = self.known();
+        let Some(known) = known.get_in(epoch) else { return false };
         if known.counts.len() >= COUNTED && !known.counts.contains_key(&key) {
             return false;
         }
@@ -252,6 +268,7 @@ impl Duplicates {
     fn take(&self, all: bool) -> Vec<((OrganizationId, WebhookId), Told)> {
         let (mut known, now) = (self.known(), Instant::now());
         let mut taken = Vec::new();
+        let (known, epoch) = known.get_with_epoch();
         known.counts.retain(|key, count| {
             if count.due > now && !all {
                 return true;
@@ -259,7 +276,7 @@ impl Duplicates {
             if count.all == 0 {
                 return false;
             }
-            taken.push((*key, Told { all: count.all, differing: count.differing, since: count.since }));
+            taken.push((*key, Told { all: count.all, differing: count.differing, since: count.since, epoch }));
             (count.all, count.differing) = (0, 0);
             count.every = (count.every * 2).min(LAST_REPORT);
             count.due = now + count.every;
@@ -275,6 +292,8 @@ struct Told {
     all: u64,
     differing: u64,
     since: DateTime<Utc>,
+    /// In which epoch of the log those webhooks are known.
+    epoch: Epoch,
 }
 
 /// Of so many the last ones are enough: each costs a look into the log when it comes again.
@@ -317,11 +336,11 @@ impl DuplicateCounter {
     async fn report(&self, all: bool) {
         let (mut units, mut told) = (Vec::new(), Vec::new());
         for (key, count) in self.duplicates.take(all) {
-            let Told { all, differing, since } = count;
+            let Told { all, differing, since, epoch } = count;
             let event = WebhookEvent::DuplicatesCounted { count: all, differing, since };
             match NewEvent::of(key.0, key.1.uuid(), Sequence::End, &event, &Metadata::default()) {
                 Ok(event) => {
-                    units.push(Unit::new(vec![event]));
+                    units.push(Unit::new(vec![event]).decided_in(epoch));
                     told.push((key, count));
                 }
                 Err(error) => tracing::error!(%error, "an event cannot be written as JSON"),
@@ -336,9 +355,11 @@ impl DuplicateCounter {
         });
         // As with rejections: where a flush failed although it was committed, that counts twice.
         let mut verdicts = verdicts.into_iter();
-        for (key, Told { all, differing, since }) in told {
-            if !matches!(verdicts.next(), Some(Ok(_))) {
-                self.duplicates.add(key, all, differing, since);
+        for (key, told) in told {
+            match verdicts.next() {
+                // In conflict is only what was counted in an epoch that is over: the webhook may be lost.
+                Some(Ok(_) | Err(AppendError::Conflict)) => {}
+                Some(Err(_)) | None => drop(self.duplicates.add(key, told)),
             }
         }
     }
@@ -349,7 +370,7 @@ mod tests {
     use super::*;
 
     const ORGANIZATION: OrganizationId = OrganizationId::PLATFORM;
-    const READ: Read<'_> = Read { body_sha256: "aa", logged: 0, is_full: false };
+    const READ: Read<'_> = Read { body_sha256: "aa", logged: 0, is_full: false, epoch: Epoch::FIRST };
 
     fn id(number: u128) -> uuid::Uuid {
         uuid::Uuid::from_u128(number)
@@ -407,7 +428,7 @@ mod tests {
         let duplicates = Duplicates::default();
         let mut reports = Vec::new();
         for _ in 0..100 {
-            assert!(duplicates.count(ORGANIZATION, original(1, false)));
+            assert!(duplicates.count(ORGANIZATION, original(1, false), Epoch::FIRST));
             tokio::time::advance(Duration::from_secs(1)).await;
             reports.extend(duplicates.take(false).into_iter().map(|(_, told)| told.all));
         }
@@ -415,10 +436,10 @@ mod tests {
         assert_eq!(duplicates.take(true)[0].1.all, 38);
         assert!(duplicates.take(true).is_empty());
         for webhook in 0..COUNTED as u128 {
-            assert!(duplicates.count(ORGANIZATION, original(webhook, true)));
+            assert!(duplicates.count(ORGANIZATION, original(webhook, true), Epoch::FIRST));
         }
-        assert!(!duplicates.count(ORGANIZATION, original(u128::MAX, true)));
-        assert!(duplicates.count(ORGANIZATION, original(1, true)));
+        assert!(!duplicates.count(ORGANIZATION, original(u128::MAX, true), Epoch::FIRST));
+        assert!(duplicates.count(ORGANIZATION, original(1, true), Epoch::FIRST));
         assert_eq!(duplicates.take(true).iter().map(|(_, told)| told.differing).sum::<u64>(), COUNTED as u64 + 1);
     }
 
@@ -429,7 +450,26 @@ mod tests {
             duplicates.remember(&delivered(event, 1, "aa"), original(event, false), READ);
             assert_ne!(duplicates.look(&delivered(0, 1, "aa")), Look::Unknown);
         }
-        let known = duplicates.known();
+        let mut known = duplicates.known();
+        let known = known.get();
         assert!(known.recent.len() + known.before.len() <= 2 * REMEMBERED);
+    }
+
+    #[test]
+    fn nothing_is_remembered_of_a_log_that_lost_its_end() {
+        let heads = Heads::default();
+        let duplicates = Duplicates::of(&heads);
+        duplicates.remember(&delivered(1, 1, "aa"), original(7, false), READ);
+        assert!(duplicates.count(ORGANIZATION, original(7, false), Epoch::FIRST));
+        let (counts, told) = (duplicates.take(true), duplicates.count(ORGANIZATION, original(7, false), Epoch::FIRST));
+        assert!(told && counts.len() == 1);
+        heads.begin_again();
+        assert_eq!(duplicates.look(&delivered(1, 1, "aa")), Look::Unknown);
+        assert!(duplicates.take(true).is_empty());
+        // What was read before is not remembered after, nor is a count that could not be appended.
+        duplicates.remember(&delivered(1, 1, "aa"), original(7, false), READ);
+        assert_eq!(duplicates.look(&delivered(1, 1, "aa")), Look::Unknown);
+        assert!(!duplicates.count(ORGANIZATION, original(7, false), Epoch::FIRST));
+        assert!(!duplicates.add(counts[0].0, counts[0].1));
     }
 }

@@ -13,7 +13,7 @@ use hookledger_aggregates::{Metadata, OrganizationId, UsageId};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::log::{Commands, MonthlyLimit, UsedMonth};
+use crate::log::{Commands, Heads, MonthlyLimit, Remembered, UsedMonth};
 
 /// Warnings that may wait; one that finds no room is given with the next webhook.
 const WAITING: usize = 256;
@@ -38,9 +38,9 @@ struct Warning {
 /// Shared by all requests. Its keys are organizations that exist, so they are bounded.
 #[derive(Debug)]
 pub struct Limits {
-    over: Mutex<HashMap<OrganizationId, Over>>,
+    over: Mutex<Remembered<HashMap<OrganizationId, Over>>>,
     /// The month and share that the last warning was about.
-    warned: Mutex<HashMap<OrganizationId, (NaiveDate, u8)>>,
+    warned: Mutex<Remembered<HashMap<OrganizationId, (NaiveDate, u8)>>>,
     warnings: mpsc::Sender<Warning>,
     questions: Semaphore,
 }
@@ -48,17 +48,18 @@ pub struct Limits {
 impl Limits {
     /// The limits, and who gives the warnings.
     #[must_use]
-    pub fn new(commands: Commands) -> (std::sync::Arc<Self>, LimitWarner) {
+    pub fn new(commands: Commands, heads: &Heads) -> (std::sync::Arc<Self>, LimitWarner) {
         let (warnings, waiting) = mpsc::channel(WAITING);
         let questions = Semaphore::new(QUESTIONS);
-        let limits = Self { over: Mutex::default(), warned: Mutex::default(), warnings, questions };
+        let (over, warned) = (Mutex::new(heads.remember()), Mutex::new(heads.remember()));
+        let limits = Self { over, warned, warnings, questions };
         let limits = std::sync::Arc::new(limits);
         (std::sync::Arc::clone(&limits), LimitWarner { limits, waiting, commands })
     }
 
     /// What an organization has used, where its month is known to be used up under this limit.
     pub(super) fn used_up(&self, organization: OrganizationId, limit: MonthlyLimit) -> Option<UsedMonth> {
-        let over = *locked(&self.over).get(&organization)?;
+        let over = *locked(&self.over).get().get(&organization)?;
         (over.limit == limit && Utc::now() < over.used.resets_at()).then_some(over.used)
     }
 
@@ -69,7 +70,7 @@ impl Limits {
 
     /// Notes that the log refused a webhook.
     pub(super) fn note_used_up(&self, organization: OrganizationId, limit: MonthlyLimit, used: UsedMonth) {
-        locked(&self.over).insert(organization, Over { limit, used });
+        locked(&self.over).get().insert(organization, Over { limit, used });
         self.warn(organization, limit, used, 100);
     }
 
@@ -82,7 +83,8 @@ impl Limits {
     }
 
     fn warn(&self, organization: OrganizationId, limit: MonthlyLimit, used: UsedMonth, share: u8) {
-        let mut warned = locked(&self.warned);
+        let mut remembered = locked(&self.warned);
+        let warned = remembered.get();
         let done = warned.get(&organization).is_some_and(|(month, done)| *month == used.month && *done >= share);
         if !done && self.warnings.try_send(Warning { organization, limit, used }).is_ok() {
             warned.insert(organization, (used.month, share));
@@ -112,7 +114,7 @@ impl LimitWarner {
             if let Err(error) = self.commands.execute::<Usage>(organization, id, command, &Metadata::default()).await {
                 tracing::warn!(%error, organization.id = %organization, "a warning of a limit could not be appended");
                 // It is given again with the next webhook.
-                locked(&self.limits.warned).remove(&organization);
+                locked(&self.limits.warned).get().remove(&organization);
             }
         }
     }

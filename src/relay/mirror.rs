@@ -12,7 +12,7 @@ use super::NAME;
 use super::event::{event_id, is_same, proposed, stream_name};
 use super::session::{CallError, Session, Target};
 use crate::follow::{Checkpoints, Leases, READ_LIMIT, STATEMENT_LIMIT, within};
-use crate::log::{Heads, LogPosition, ReadError, Reader, Scope, stored_at};
+use crate::log::{Epoch, Heads, LogPosition, ReadError, Reader, Scope, stored_at};
 
 /// Events of one append, and their bytes: a server takes 1 MiB at once, unless it is set to less.
 const BATCH: i64 = 500;
@@ -80,7 +80,10 @@ impl Mirrored {
 
 /// What a node knows while it holds the lease.
 struct Progress {
+    /// Of the lease.
     epoch: i64,
+    /// In which epoch of the log the mirror was compared with it.
+    log_epoch: Epoch,
     mirrored: Vec<Mirrored>,
     session: Option<Session>,
     /// The partition that the next round begins with: one that fails does not keep others from theirs.
@@ -155,12 +158,17 @@ impl Relay {
                 stopped: None,
             })
             .collect();
-        Ok(Progress { epoch, mirrored, session: None, first: 0, noted_at: None })
+        Ok(Progress { epoch, log_epoch: self.heads.epoch(), mirrored, session: None, first: 0, noted_at: None })
     }
 
     /// Copies a batch of every partition that has something new. Answers how many events it copied,
     /// also where it failed then.
     async fn round(&self, progress: &mut Progress) -> Result<usize, (usize, MirrorError)> {
+        let log_epoch = self.heads.epoch();
+        if log_epoch != progress.log_epoch {
+            progress.log_epoch = log_epoch;
+            progress.mirrored.iter_mut().for_each(|mirrored| mirrored.verified = false);
+        }
         let heads = self.heads.now();
         let (first, mut copied) = (progress.first, 0);
         for offset in 0..usize::from(PARTITIONS) {

@@ -155,12 +155,16 @@ impl Sweep {
         if !lease.is_good() {
             return Ok(false);
         }
+        let epoch = self.log.epoch();
         let until = self.until(organizations, cutoff).await?;
         let found = removable(&self.pool, &until, BATCH, cutoff.rest).await?;
         if found.is_empty() {
             return Ok(false);
         }
-        let units = found.iter().map(|found| unit(found, cutoff.before)).collect::<Result<Vec<_>, _>>()?;
+        let units = found
+            .iter()
+            .map(|found| Ok(unit(found, cutoff.before)?.decided_in(epoch)))
+            .collect::<Result<Vec<_>, serde_json::Error>>()?;
         let verdicts = self.log.append_all(units).await?;
         // What is refused another node does at this moment, or the log takes nothing now.
         let told = found.iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_ok());

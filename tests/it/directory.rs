@@ -30,7 +30,7 @@ async fn a_directory_says_how_far_it_has_looked() {
         head.fetch_one(&pool).await.unwrap()
     };
     // Webhooks do not concern it, and it has looked through them all the same.
-    core.heads.advance([LogPosition { partition, position: position().await }]);
+    core.heads.refresh(&core.pool).await.unwrap();
     let stop = CancellationToken::new();
     let running = tokio::spawn(follower.run(stop.clone()));
     let deadline = std::time::Instant::now() + crate::patience::PATIENCE;

@@ -440,7 +440,7 @@ async fn queue_of(rows: &[(&str, ProviderName, i32)]) -> (Database, Queue) {
         .await
         .unwrap();
     }
-    let queue = Queue::new(superuser, Uuid::new_v4());
+    let queue = Queue::new(superuser, Uuid::new_v4(), hookledger::log::Heads::default());
     (database, queue)
 }
 

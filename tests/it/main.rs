@@ -37,6 +37,7 @@ mod kill;
 mod ledger;
 mod limits;
 mod log;
+mod lost_tail;
 mod mail;
 mod mailbox;
 mod master_keys;

@@ -24,7 +24,9 @@ use super::super::duplicate_bodies::keep_body;
 use super::super::units::{UnitError, unit};
 use super::super::webhook_id;
 use super::fetch::{Fetch, FetchError};
-use crate::log::{AppendError, Body, LogPosition, MonthlyLimit, NewEvent, RawRequest, ReadError, Sequence, Unit};
+use crate::log::{
+    AppendError, Body, Epoch, LogPosition, MonthlyLimit, NewEvent, RawRequest, ReadError, Remembered, Sequence, Unit,
+};
 
 /// How often what other nodes or an earlier start left is looked for.
 const POLL: Duration = Duration::from_secs(5);
@@ -70,7 +72,7 @@ pub struct Verifier {
     /// When a certificate may be asked for again, and the wait before that.
     retries: HashMap<CertificateUrl, (Instant, Duration)>,
     /// What was looked at last: what cannot be verified now must not hide what can.
-    seen: Option<LogPosition>,
+    seen: Remembered<Option<LogPosition>>,
 }
 
 /// What became of a webhook that waits.
@@ -84,7 +86,8 @@ enum Outcome {
 impl Verifier {
     #[must_use]
     pub fn new(receiver: Receiver, fetch: Arc<dyn Fetch>) -> Self {
-        Self { receiver, fetch, retries: HashMap::new(), seen: None }
+        let seen = receiver.log.remember();
+        Self { receiver, fetch, retries: HashMap::new(), seen }
     }
 
     /// Verifies until stopped.
@@ -113,10 +116,11 @@ impl Verifier {
 
     /// One round over what waits; whether there is more to do at once.
     async fn step(&mut self) -> Result<bool, VerifyError> {
-        let waiting = self.receiver.reader.unverified(self.seen, BATCH).await?;
+        let epoch = self.receiver.log.epoch();
+        let waiting = self.receiver.reader.unverified(*self.seen.get(), BATCH).await?;
         let mut needed = self.receiver.unverified.wanted();
         for recorded in &waiting {
-            match self.verify(recorded).await {
+            match self.verify(recorded, epoch).await {
                 Ok(Outcome::Done | Outcome::Waits) => {}
                 Ok(Outcome::Needs(url)) => drop(needed.insert(url)),
                 Err(error) => {
@@ -126,7 +130,7 @@ impl Verifier {
         }
         let full = i64::try_from(waiting.len()).is_ok_and(|count| count == BATCH);
         let last = waiting.last().map(|last| LogPosition { partition: last.partition, position: last.position });
-        self.seen = last.filter(|_| full);
+        *self.seen.get() = last.filter(|_| full);
         let fetched = if self.receiver.certificates.is_offline() {
             self.tell_missing(needed);
             false
@@ -134,7 +138,7 @@ impl Verifier {
             self.fetch_all(needed).await
         };
         if fetched {
-            self.seen = None;
+            *self.seen.get() = None;
         }
         Ok(fetched || full)
     }
@@ -197,7 +201,8 @@ impl Verifier {
         known
     }
 
-    async fn verify(&self, recorded: &RecordedEvent) -> Result<Outcome, VerifyError> {
+    /// `recorded` was read in that epoch.
+    async fn verify(&self, recorded: &RecordedEvent, epoch: Epoch) -> Result<Outcome, VerifyError> {
         let Event::Webhook(event @ WebhookEvent::ReceivedUnverified { receipt, event_webhook_id, owed: _ }) =
             &recorded.event
         else {
@@ -208,6 +213,7 @@ impl Verifier {
             webhook: WebhookId::new(recorded.aggregate_id),
             event_webhook_id: *event_webhook_id,
             state: Webhook::default(),
+            epoch,
         };
         waiting.state.evolve(event);
         let refuse = |reason, detail: &str| Refusal { reason, detail: Label::new(detail) };
@@ -322,7 +328,7 @@ impl Verifier {
         let mut unit = Unit::new(events);
         unit.limit = limit.filter(|_| is_new);
         unit.body = kept;
-        self.append(unit).await?;
+        self.append(unit.decided_in(waiting.epoch)).await?;
         Ok(Outcome::Done)
     }
 
@@ -331,7 +337,7 @@ impl Verifier {
         let command = WebhookCommand::FailVerification { reason, detail };
         let organization = waiting.recorded.organization;
         let unit = unit(organization, waiting.webhook, Sequence::At(2), &waiting.state, command, &Metadata::default())?;
-        match self.append(unit).await {
+        match self.append(unit.decided_in(waiting.epoch)).await {
             // Another node was first.
             Ok(()) | Err(AppendError::Conflict) => Ok(Outcome::Done),
             Err(error) => Err(error.into()),
@@ -350,6 +356,7 @@ struct Waiting<'a> {
     webhook: WebhookId,
     event_webhook_id: WebhookId,
     state: Webhook,
+    epoch: Epoch,
 }
 
 /// The headers as they were kept, `name:value` lines.
