@@ -17,6 +17,7 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use hookledger::audit::LedgerId;
 use hookledger::audit::checkpoint::{LedgerKeys, Origin};
 use hookledger::audit::command::{self, AuditCommand, VerifySettings};
+use hookledger::audit::loss::declare;
 use hookledger::audit::verify::{Verification, report};
 use hookledger::config::{ServeSettings, StoreSettings, with_file};
 use hookledger::node::Core;
@@ -165,6 +166,12 @@ fn main() -> anyhow::Result<ExitCode> {
             Ok(())
         }),
         Command::Audit(AuditCommand::Verify(settings)) => return Ok(verify(&settings)),
+        Command::Audit(AuditCommand::DeclareLoss(settings)) => {
+            with_store(&settings.ledger.store, None, async |store, _| {
+                print!("{}", declare::declare(&store, &settings).await?);
+                Ok(())
+            })
+        }
         Command::Schema => Ok(std::io::stdout().write_all(hookledger::graphql::sdl().as_bytes())?),
     };
     done.map(|()| ExitCode::SUCCESS)

@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use crate::audit::checkpoint::LedgerKeys;
 use crate::audit::file::CheckpointFile;
+use crate::audit::loss::watch::LossWatch;
 use crate::audit::{LedgerFollower, Ledgers, Witness, WitnessError};
 use crate::changes::{Changes, Ticks, Watcher};
 use crate::config::{ServeSettings, StoreSettings};
@@ -584,6 +585,13 @@ fn transport(settings: &ServeSettings) -> Result<Transport, TransportError> {
 /// Starts what signs the heads of the ledger's trees, and what tells a witness of them.
 fn sign_ledger(settings: &ServeSettings, core: &Core) -> Result<Ledgers, NodeError> {
     let file = settings.checkpoint_file().map(CheckpointFile::new);
+    let losses = LossWatch {
+        pool: core.pool.clone(),
+        keys: LedgerKeys::derive(&keys::master(&settings.store)?).public(),
+        file: settings.checkpoint_file(),
+        vitals: core.vitals.clone(),
+    };
+    core.spawn("losses", losses.run(core.stop.clone()));
     let (put, witness) =
         settings.witness_url.as_deref().map(|url| Witness::new(url, file.clone())).transpose()?.unzip();
     let keys = LedgerKeys::derive(&keys::master(&settings.store)?);

@@ -74,6 +74,16 @@ impl Origin {
         let plain = |c: char| if c.is_whitespace() || c.is_control() || c == '+' { '-' } else { c };
         Self { deployment: name.chars().map(plain).collect(), ledger }
     }
+
+    /// The same tree after so many declared losses: what is signed of it does not go on from what was signed
+    /// before, and so has another name.
+    #[must_use]
+    pub fn after(self, losses: i64) -> Self {
+        if losses == 0 {
+            return self;
+        }
+        Self { deployment: format!("{}/after-loss-{losses}", self.deployment), ..self }
+    }
 }
 
 impl fmt::Display for Origin {

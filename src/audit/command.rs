@@ -38,6 +38,9 @@ pub enum AuditCommand {
     Export(ExportSettings),
     /// Checks that nothing was altered, removed or reordered: in the store, or in an export.
     Verify(Box<VerifySettings>),
+    /// Declares, signed and for ever to be seen, that a database that was promoted or restored lacks the end of
+    /// its log. Shows what is missing; changes nothing without `--yes`.
+    DeclareLoss(Box<DeclareSettings>),
 }
 
 #[derive(Args, Clone, Debug)]
@@ -70,6 +73,18 @@ pub struct VerifySettings {
 }
 
 #[derive(Args, Clone, Debug)]
+pub struct DeclareSettings {
+    /// What happened: it is signed, and told with each check from now on.
+    #[arg(long)]
+    pub reason: String,
+    /// Declares what is shown without it.
+    #[arg(long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub ledger: LedgerSettings,
+}
+
+#[derive(Args, Clone, Debug)]
 pub struct LedgerSettings {
     #[command(flatten)]
     pub store: StoreSettings,
@@ -80,7 +95,7 @@ pub struct LedgerSettings {
 }
 
 impl LedgerSettings {
-    fn checkpoint_file(&self) -> Option<PathBuf> {
+    pub(super) fn checkpoint_file(&self) -> Option<PathBuf> {
         self.store.checkpoint_file(self.checkpoint_file.as_deref())
     }
 }
@@ -105,6 +120,10 @@ pub enum AuditError {
     Note(#[from] CommandError<std::convert::Infallible>),
     #[error("{path}: {source}")]
     File { path: PathBuf, source: std::io::Error },
+    #[error("{0}")]
+    Refused(String),
+    #[error(transparent)]
+    Sign(#[from] super::checkpoint::CheckpointError),
     #[error("no organization has the slug {0:?}")]
     NoOrganization(String),
     #[error("what was just recorded is not in the ledger after {} minutes; is a server of an earlier release running?", SIGNED_LIMIT.as_secs() / 60)]
@@ -117,7 +136,7 @@ fn operator() -> Metadata {
 }
 
 /// A bar where somebody watches, and nothing elsewhere.
-fn bar(what: &'static str, unit: &'static str) -> impl FnMut(u64, u64) {
+pub(super) fn bar(what: &'static str, unit: &'static str) -> impl FnMut(u64, u64) {
     let mut progress = std::io::stderr().is_terminal().then(|| Progress::new(what, unit));
     move |done, of| {
         if let Some(progress) = &mut progress {
@@ -215,6 +234,7 @@ pub async fn verify_store(store: &Store, settings: &VerifySettings) -> Result<Ve
         key_source,
         organization: settings.organization.as_deref(),
         checkpoint_file: file.as_deref(),
+        declaring: false,
         progress: &mut progress,
     };
     let mut found = check.run(Utc::now()).await?;

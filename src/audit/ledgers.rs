@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::checkpoint::{Checkpoint, CheckpointError, LedgerKeys, Origin, PublicKey};
 use super::file::CheckpointFile;
 use super::lookup::{self, Place, Signed};
+use super::loss;
 use super::store::{self, Head, StoreError};
 use super::tree::{Hash, ProofError, Statement, prove, tiles_to_prove};
 use super::{FOLLOWER, LedgerId};
@@ -157,8 +158,12 @@ impl Ledgers {
         }
         let signed_at: DateTime<Utc> = Utc::now().trunc_subsecs(6);
         let mut signed = Vec::with_capacity(heads.len());
+        let ledgers: Vec<_> = heads.iter().map(|head| head.ledger).collect();
+        let losses = loss::counts(&self.0.pool, &ledgers).await?;
         for Head { ledger, size, last, root } in heads.iter().copied() {
-            let checkpoint = Checkpoint { origin: self.origin(ledger), size, root, signed_at, last };
+            // Nobody can prove that the tree goes on from what was lost: it is another one from there.
+            let origin = self.origin(ledger).after(losses.get(&ledger).copied().unwrap_or_default());
+            let checkpoint = Checkpoint { origin, size, root, signed_at, last };
             let note = checkpoint.sign(&self.0.keys)?;
             signed.push(Signed { ledger, size, root, last, signed_at, note });
         }

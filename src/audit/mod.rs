@@ -5,7 +5,7 @@
 //! [`checkpoint`] how the head of a tree is signed. Those three are pure; a verifier needs no more.
 //! [`LedgerFollower`] makes the trees, as a follower of the log; [`store`] and [`lookup`] have their tables.
 //! [`Ledgers`] signs and proves; [`file`] and [`Witness`] take what was signed out of the database.
-//! [`export`] writes and reads files that prove themselves, [`verify`] checks a store; [`command`] is what the
+//! [`loss`] declares what a database lacks that lost the end of its log. [`export`] writes and reads files that prove themselves, [`verify`] checks a store; [`command`] is what the
 //! operator runs.
 //!
 //! What deliberately does not live here: SQL on `events` (that is `log`), and who may see what
@@ -21,6 +21,7 @@ pub mod leaf;
 mod ledger_id;
 mod ledgers;
 pub mod lookup;
+pub mod loss;
 mod positions;
 pub mod store;
 pub mod tree;

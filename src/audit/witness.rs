@@ -13,7 +13,6 @@ use signed_note::Note;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::LedgerId;
 use super::file::CheckpointFile;
 use super::ledgers::Ledgers;
 use super::lookup::Signed;
@@ -54,7 +53,8 @@ pub struct Witness {
     target: Target,
     queue: mpsc::Receiver<Signed>,
     file: Option<CheckpointFile>,
-    known: HashMap<LedgerId, u64>,
+    /// By the name under which the tree is signed.
+    known: HashMap<String, u64>,
 }
 
 impl Witness {
@@ -94,17 +94,17 @@ impl Witness {
         let outcome = loop {
             match self.send(ledgers, signed).await {
                 Sent::Taken(signatures) => {
-                    self.remember(signed.ledger, signed.size);
+                    self.remember(signed, signed.size);
                     self.keep(signed, &signatures).await;
                     break "taken";
                 }
                 Sent::Knows(size) if size >= signed.size => {
-                    self.remember(signed.ledger, size);
+                    self.remember(signed, size);
                     break "known";
                 }
                 // At most once: a witness must not keep this going.
                 Sent::Knows(size) if !corrected => {
-                    self.remember(signed.ledger, size);
+                    self.remember(signed, size);
                     corrected = true;
                 }
                 Sent::Knows(_) => break "refused",
@@ -124,15 +124,15 @@ impl Witness {
         metrics::counter!("hookledger_witness_total", "outcome" => outcome).increment(1);
     }
 
-    fn remember(&mut self, ledger: LedgerId, size: u64) {
+    fn remember(&mut self, signed: &Signed, size: u64) {
         if self.known.len() >= REMEMBERED {
             self.known.clear();
         }
-        self.known.insert(ledger, size);
+        self.known.insert(name(signed).to_owned(), size);
     }
 
     async fn send(&self, ledgers: &Ledgers, signed: &Signed) -> Sent {
-        let from = self.known.get(&signed.ledger).copied().unwrap_or_default();
+        let from = self.known.get(name(signed)).copied().unwrap_or_default();
         let proof = match ledgers.prove_consistency(signed, from).await {
             Ok(proof) => proof,
             Err(error) => return Sent::Refused(format!("what it knows cannot be proved to be the beginning: {error}")),
@@ -157,6 +157,11 @@ impl Witness {
             tracing::error!(path = %file.path().display(), %error, "a witness's signature could not be kept");
         }
     }
+}
+
+/// The first line of a note.
+fn name(signed: &Signed) -> &str {
+    signed.note.lines().next().unwrap_or_default()
 }
 
 fn understood(status: StatusCode, body: &str, note: &str) -> Sent {

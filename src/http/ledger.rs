@@ -17,6 +17,7 @@ use warp::{Filter, Reply as _};
 use super::session::viewer_of;
 use super::{Answer, Services, error, person, with};
 use crate::audit::lookup::{self, Signed};
+use crate::audit::loss;
 use crate::audit::tree::{ProofError, SizedTile, TILE_WIDTH, TileId, hashes_to_bytes};
 use crate::audit::{LedgerError, LedgerId};
 use crate::graphql::Viewer;
@@ -107,6 +108,11 @@ async fn answer(
             let mut told = checkpoint(&found.checkpoint);
             told["from"] = from.into();
             told["hashes"] = hashes.into();
+            // What was signed and lost is not in the tree: a proof from there is none.
+            let losses = loss::notes_of(&mut *rows, ledger).await.map_err(|error| failed(&error))?;
+            if !losses.is_empty() {
+                told["declaredLosses"] = losses.into();
+            }
             Ok(Answer::json(StatusCode::OK, &told))
         }
         path => match path.strip_prefix("tile/").and_then(parse) {

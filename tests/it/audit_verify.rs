@@ -403,3 +403,50 @@ async fn an_export_verifies_alone_and_not_with_any_byte_changed() {
         assert!(check_bytes(&bytes).is_some());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_backup_verifies_once_its_loss_is_declared_and_a_later_change_is_found_all_the_same() {
+    let audited = Audited::new().await;
+    let backup = audited.copy().await;
+    // An export is noted in the log and signed, in the file of checkpoints as well.
+    let exported = audited.audit(&audited.database.url, &["export", "acme"]);
+    assert!(exported.status.success(), "{}", told(&exported));
+
+    let verify = || audited.audit(&backup, &["verify"]);
+    let before = verify();
+    assert_eq!(before.status.code(), Some(1), "{}", told(&before));
+    assert!(told(&before).contains("WRONG") && told(&before).contains("missing"), "{}", told(&before));
+
+    let shown = audited.audit(&backup, &["declare-loss", "--reason", "restored from Tuesday's backup"]);
+    assert!(shown.status.success(), "{}", told(&shown));
+    assert!(told(&shown).contains("missing: organization acme"), "{}", told(&shown));
+    assert!(told(&shown).contains("Nothing was declared yet"), "{}", told(&shown));
+    assert_eq!(verify().status.code(), Some(1));
+
+    let declared = audited.audit(&backup, &["declare-loss", "--reason", "restored from Tuesday's backup", "--yes"]);
+    assert!(declared.status.success(), "{}", told(&declared));
+    for _ in 0..2 {
+        let after = verify();
+        assert_eq!(after.status.code(), Some(0), "{}", told(&after));
+        assert!(told(&after).contains("declared loss: organization acme"), "{}", told(&after));
+        assert!(told(&after).contains("restored from Tuesday's backup"), "{}", told(&after));
+    }
+    let again = audited.audit(&backup, &["declare-loss", "--reason", "again", "--yes"]);
+    assert!(told(&again).contains("Nothing is missing"), "{}", told(&again));
+
+    // Nothing but what was declared is excused: neither a change, nor a declaration that somebody else wrote.
+    let mut superuser = PgConnection::connect(&backup).await.unwrap();
+    let change = format!(
+        "set session_replication_role = replica;
+         update events set metadata = '{{\"actor\":\"sender\"}}' where partition = {} and position = {}",
+        audited.partition.number(),
+        audited.received().await[7]
+    );
+    superuser.execute(change.as_str()).await.unwrap();
+    superuser.close().await.unwrap();
+    let changed = verify();
+    assert_eq!(changed.status.code(), Some(1), "{}", told(&changed));
+    let refused = audited.audit(&backup, &["declare-loss", "--reason", "to hide it", "--yes"]);
+    assert!(!refused.status.success(), "{}", told(&refused));
+    assert_eq!(verify().status.code(), Some(1));
+}

@@ -33,6 +33,7 @@ use hookledger_aggregates::OrganizationId;
 use super::LedgerId;
 use super::checkpoint::{Checkpoint, PublicKey};
 use super::leaf::StoredEvent;
+use super::loss::{Loss, LostHead};
 
 /// Heads of trees that are told one by one.
 const HEADS: usize = 100;
@@ -78,6 +79,15 @@ impl KeySource {
     }
 }
 
+/// Signed heads outside the database that are not those of the log, and that nobody declared to be lost.
+#[derive(Clone, Debug, Default)]
+pub struct Undeclared {
+    /// With the leaves that are proved before it and the position of the last of them.
+    pub lost: Vec<(LedgerId, Promise, (u64, i64))>,
+    /// They hold, and are not in the database any more.
+    pub unrecorded: Vec<(LedgerId, LostHead)>,
+}
+
 /// What a check found.
 #[derive(Clone, Debug)]
 pub struct Verification {
@@ -95,6 +105,10 @@ pub struct Verification {
     /// Events after the last checkpoint of their tree.
     pub unsigned: u64,
     pub findings: Findings,
+    /// What was declared to be lost.
+    pub losses: Vec<Loss>,
+    /// What could be declared to be lost, where that was asked for.
+    pub undeclared: Option<Undeclared>,
     /// Slugs of organizations, where the log told them.
     pub names: BTreeMap<Uuid, String>,
     /// What somebody who reads the result must know besides.
@@ -115,6 +129,8 @@ impl Verification {
             heads: Vec::new(),
             unsigned: 0,
             findings: Findings::default(),
+            losses: Vec::new(),
+            undeclared: None,
             names: BTreeMap::new(),
             notes: Vec::new(),
         }

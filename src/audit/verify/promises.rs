@@ -1,6 +1,6 @@
 //! What was signed of a tree: the checkpoints in the database, and those in the file outside of it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::Path;
 
@@ -14,6 +14,7 @@ use super::tree::Promise;
 use crate::audit::LedgerId;
 use crate::audit::checkpoint::{Checkpoint, PublicKey};
 use crate::audit::file;
+use crate::audit::loss::{Loss, Losses, LostHead};
 use crate::log::LogPosition;
 
 /// Checkpoints that are read at once.
@@ -33,6 +34,7 @@ pub(super) struct Anchors {
     by_ledger: HashMap<LedgerId, VecDeque<Anchor>>,
     /// Lines that are no checkpoint.
     pub(super) cut: u64,
+    pub(super) losses: Losses,
 }
 
 impl Anchors {
@@ -50,6 +52,16 @@ impl Anchors {
                 anchors.cut += 1;
                 continue;
             };
+            if Loss::is_one(&note) {
+                match Loss::open(&note, keys) {
+                    Ok(loss) => anchors.losses.add(loss),
+                    Err(error) => {
+                        let text = format!("line {line} of {}: {error}", path.display());
+                        findings.add(Finding::elsewhere(Kind::Ledger, text));
+                    }
+                }
+                continue;
+            }
             match Checkpoint::open(&note, keys) {
                 Ok(checkpoint) if wanted.is_none_or(|wanted| wanted == checkpoint.origin.ledger) => {
                     let (promise, digest) = (Promise::from(&checkpoint), Sha256::digest(&note).into());
@@ -93,11 +105,13 @@ pub(super) struct Promises {
     after: i64,
     ended: bool,
     anchors: VecDeque<Anchor>,
+    excused: HashSet<LostHead>,
 }
 
 impl Promises {
     pub(super) fn new(ledger: LedgerId, anchors: &mut Anchors) -> Self {
-        Self { ledger, rows: VecDeque::new(), after: -1, ended: false, anchors: anchors.take(ledger) }
+        let excused = anchors.losses.of(ledger);
+        Self { ledger, rows: VecDeque::new(), after: -1, ended: false, anchors: anchors.take(ledger), excused }
     }
 
     /// The size of the next promise, if there is one.
@@ -118,11 +132,14 @@ impl Promises {
         size: u64,
         keys: &[PublicKey],
         findings: &mut Findings,
+        unrecorded: Option<&mut Vec<(LedgerId, LostHead)>>,
     ) -> Vec<(Promise, Option<Checkpoint>)> {
         let mut promises = Vec::new();
         let mut anchors = Vec::new();
         while self.anchors.front().is_some_and(|anchor| anchor.promise.size <= size) {
-            anchors.extend(self.anchors.pop_front());
+            // Exactly what was declared to be lost is not compared; what the database has always is.
+            let is_lost = |anchor: &Anchor| self.excused.contains(&(anchor.promise.size, anchor.promise.root.0));
+            anchors.extend(self.anchors.pop_front().filter(|anchor| !is_lost(anchor)));
         }
         let row = if self.rows.front().is_some_and(|row| row.size <= size) { self.rows.pop_front() } else { None };
         let partition: Partition = self.ledger.partition();
@@ -155,7 +172,10 @@ impl Promises {
                 ),
             }
         }
-        if let (false, Some(anchor)) = (has_row, anchors.first()) {
+        if let (false, Some(_), Some(unrecorded)) = (has_row, anchors.first(), unrecorded) {
+            let heads = anchors.iter().map(|anchor| (anchor.promise.size, anchor.promise.root.0));
+            unrecorded.extend(heads.map(|head| (self.ledger, head)));
+        } else if let (false, Some(anchor)) = (has_row, anchors.first()) {
             wrong(
                 anchor.promise.last,
                 format!(

@@ -20,6 +20,9 @@ pub fn text(found: &Verification) -> String {
     for (what, said) in facts(found) {
         line(format!("{what}: {said}"));
     }
+    for loss in &found.losses {
+        line(format!("declared loss: {}", loss.told(&found.name_of(loss.origin.ledger))));
+    }
     for note in &found.notes {
         line(note.clone());
     }
@@ -131,6 +134,10 @@ pub fn html(found: &Verification) -> String {
             [escape(&place), escape(&ledger), escape(&finding.text)]
         });
         table(&mut page, &format!("What is wrong ({})", found.findings.count()), ["position", "ledger", "what"], rows);
+    }
+    if !found.losses.is_empty() {
+        let rows = found.losses.iter().map(|loss| [escape(&loss.told(&found.name_of(loss.origin.ledger)))]);
+        table(&mut page, "Declared losses", ["what is not in the log"], rows);
     }
     page.push_str("<h2>Keys</h2><ul>");
     for key in &found.keys {

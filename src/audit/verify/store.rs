@@ -17,9 +17,10 @@ use super::promises::{Anchors, Promises};
 use super::signatures::Signatures;
 use super::stored;
 use super::tree::{Promise, StoredTile, TreeCheck, Verdict};
-use super::{KeySource, Subject, Verification};
+use super::{KeySource, Subject, Undeclared, Verification};
 use crate::audit::LedgerId;
 use crate::audit::checkpoint::{Checkpoint, PublicKey};
+use crate::audit::loss::{self, Loss};
 use crate::audit::tree::{FullTile, Hash, TileId};
 use crate::log::{self, LogPosition, Walked};
 use crate::secrets::vault::{Vault, VaultError};
@@ -48,6 +49,8 @@ pub struct StoreCheck<'a> {
     pub organization: Option<&'a str>,
     /// The file of checkpoints outside the database.
     pub checkpoint_file: Option<&'a Path>,
+    /// What of that file the log does not have is gathered, to be declared, and is no finding.
+    pub declaring: bool,
     /// Told how many events of how many are checked.
     pub progress: &'a mut dyn FnMut(u64, u64),
 }
@@ -66,7 +69,21 @@ impl StoreCheck<'_> {
         let mut found = Verification::new(subject, now, self.keys.clone(), self.key_source);
         let organization = self.organization.map(OrganizationId::from_slug);
         let wanted = organization.map(LedgerId::organization);
-        let anchors = self.anchors(wanted, &mut found)?;
+        let mut anchors = self.anchors(wanted, &mut found)?;
+        found.undeclared = self.declaring.then(Undeclared::default);
+        for (ledger, note) in loss::notes(&mut lookups).await? {
+            match Loss::open(&note, &self.keys) {
+                Ok(loss) if loss.origin.ledger == ledger => anchors.losses.add(loss),
+                _ => {
+                    let text = format!(
+                        "a declared loss of the ledger {ledger} (ledger_losses) was changed, or another key signed it"
+                    );
+                    found.findings.add(Finding::elsewhere(Kind::Ledger, text));
+                }
+            }
+        }
+        let is_wanted = |loss: &&Loss| wanted.is_none_or(|wanted| wanted == loss.origin.ledger);
+        found.losses = anchors.losses.declared.iter().filter(is_wanted).cloned().collect();
         let mut walk = Walk {
             ledgers: stored::ledgers(&mut lookups).await?.into_iter().chain(anchors.ledgers()).collect(),
             heads: stored::heads(&mut lookups)
@@ -301,9 +318,21 @@ impl Walk<'_> {
 
     /// Compares the tree with everything that was signed at a size, which is the next.
     async fn keep_promises(&mut self, ledger: LedgerId, tree: &mut Tree, size: u64) -> Result<(), StoreCheckError> {
-        for (promise, checkpoint) in tree.promises.take(size, &self.keys, &mut self.found.findings) {
+        for (promise, checkpoint) in tree.promises.take(
+            size,
+            &self.keys,
+            &mut self.found.findings,
+            self.found.undeclared.as_mut().map(|undeclared| &mut undeclared.unrecorded),
+        ) {
             if tree.broken {
                 break;
+            }
+            if checkpoint.is_none()
+                && !tree.check.keeps(&promise)
+                && let Some(undeclared) = &mut self.found.undeclared
+            {
+                undeclared.lost.push((ledger, promise, tree.check.proved_to()));
+                continue;
             }
             let stored = if tree.check.keeps(&promise) {
                 Vec::new()

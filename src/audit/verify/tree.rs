@@ -115,6 +115,12 @@ impl TreeCheck {
         self.proved.0
     }
 
+    /// Likewise, with the position of the last of them.
+    #[must_use]
+    pub fn proved_to(&self) -> (u64, i64) {
+        self.proved
+    }
+
     /// The first leaf that is not in a full tile.
     #[must_use]
     pub fn boundary(&self) -> u64 {
