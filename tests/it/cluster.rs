@@ -13,16 +13,34 @@ pub struct Cluster {
 impl Cluster {
     /// One that runs.
     pub fn start() -> Self {
+        let cluster = Self::empty();
+        cluster.run("initdb", &["-U", "postgres", "-E", "UTF8", "--locale=C", "-A", "trust", "-N"]);
+        cluster.restart();
+        cluster
+    }
+
+    fn empty() -> Self {
         let directory = tempfile::tempdir().unwrap();
         if is_root() {
             assert!(Command::new("chown").arg("postgres").arg(directory.path()).status().unwrap().success());
         }
         let host = directory.path().to_str().unwrap().replace('/', "%2F");
         let url = format!("postgres://postgres@{host}/postgres");
-        let cluster = Self { url, directory, programs: programs() };
-        cluster.run("initdb", &["-U", "postgres", "-E", "UTF8", "--locale=C", "-A", "trust", "-N"]);
-        cluster.restart();
-        cluster
+        Self { url, directory, programs: programs() }
+    }
+
+    /// A replica that runs and follows it.
+    pub fn replica(&self) -> Self {
+        let replica = Self::empty();
+        let host = self.directory.path().to_str().unwrap();
+        replica.run("pg_basebackup", &["-h", host, "-U", "postgres", "-R", "-c", "fast"]);
+        replica.restart();
+        replica
+    }
+
+    /// Makes a primary of a replica.
+    pub fn promote(&self) {
+        self.run("pg_ctl", &["-w", "promote"]);
     }
 
     /// Starts it again, and waits until it has recovered.

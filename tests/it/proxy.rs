@@ -28,6 +28,7 @@ pub struct Proxy {
     /// `DATABASE_URL` through the proxy.
     pub url: String,
     network: watch::Sender<Network>,
+    target: watch::Sender<Target>,
     accepting: JoinHandle<()>,
 }
 
@@ -36,6 +37,19 @@ pub struct Proxy {
 enum Target {
     Tcp(String),
     Unix(String),
+}
+
+impl Target {
+    fn of(database_url: &str) -> Self {
+        let url = url::Url::parse(database_url).unwrap();
+        let host = url.host_str().unwrap().replace("%2F", "/");
+        let port = url.port().unwrap_or(5432);
+        if host.starts_with('/') {
+            Self::Unix(format!("{host}/.s.PGSQL.{port}"))
+        } else {
+            Self::Tcp(format!("{host}:{port}"))
+        }
+    }
 }
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -49,30 +63,30 @@ impl Proxy {
 
     /// The same on an address of one's own.
     pub async fn at(address: &str, database_url: &str) -> Self {
-        let url = url::Url::parse(database_url).unwrap();
-        let host = url.host_str().unwrap().replace("%2F", "/");
-        let port = url.port().unwrap_or(5432);
-        let target = if host.starts_with('/') {
-            Target::Unix(format!("{host}/.s.PGSQL.{port}"))
-        } else {
-            Target::Tcp(format!("{host}:{port}"))
-        };
+        let target = watch::Sender::new(Target::of(database_url));
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
+        let url = url::Url::parse(database_url).unwrap();
         let url = format!("postgres://{}@{address}{}?sslmode=disable", url.username(), url.path());
         let network = watch::Sender::new(Network::Good);
-        let seen = network.subscribe();
+        let (seen, targets) = (network.subscribe(), target.subscribe());
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(carry(client, target.clone(), seen.clone()));
+                let target = targets.borrow().clone();
+                tokio::spawn(carry(client, target, seen.clone()));
             }
         });
-        Self { url, network, accepting }
+        Self { url, network, target, accepting }
     }
 
     /// From now on the network is like that, for connections that exist and for new ones.
     pub fn set(&self, network: Network) {
         self.network.send_replace(network);
+    }
+
+    /// New connections lead to the server of that URL, as after a failover.
+    pub fn point_to(&self, database_url: &str) {
+        self.target.send_replace(Target::of(database_url));
     }
 }
 
