@@ -5,16 +5,13 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::HeaderMap;
 use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
 use super::forwarded;
-
-/// A connection over which nothing went for so long gives its place to a newcomer, where there is no other.
-const STILL: Duration = Duration::from_millis(10);
 
 /// Counts connections, altogether and by client. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -61,8 +58,10 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) struct Seat {
     since: Instant,
-    /// When something went over it, in milliseconds after `since`.
-    moved: AtomicU64,
+    /// Since when its client is waited for, in microseconds after `since`; 0 where it is not. One that was just
+    /// accepted, or has something to say that nobody has read yet, does not count: on a busy machine it would
+    /// give way before anybody looked at it.
+    waits: AtomicU64,
     /// Its request is here as a whole and is not answered yet, so that the client is not waited for.
     busy: AtomicBool,
     /// Somebody else has its place.
@@ -72,12 +71,26 @@ pub(super) struct Seat {
 impl Seat {
     /// Something went over it.
     pub(super) fn moved(&self) {
-        self.moved.store(millis(self.since.elapsed()), Ordering::Relaxed);
+        self.waits.store(0, Ordering::Relaxed);
+    }
+
+    /// The client has to say something, or to take what it is sent, and does not.
+    pub(super) fn waits(&self) {
+        if self.waits.load(Ordering::Relaxed) == 0 {
+            let now = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX);
+            self.waits.store(now.max(1), Ordering::Relaxed);
+        }
     }
 
     pub(super) fn set_busy(&self, busy: bool) {
         self.busy.store(busy, Ordering::Relaxed);
         self.moved();
+    }
+
+    /// Since when it could give way; none where it could not.
+    fn gives_way_since(&self) -> Option<u64> {
+        let waits = self.waits.load(Ordering::Relaxed);
+        (waits > 0 && !self.busy.load(Ordering::Relaxed)).then_some(waits)
     }
 
     /// Returns when somebody else has its place.
@@ -101,13 +114,10 @@ impl Drop for Place {
 }
 
 impl Counts {
-    /// Ends the connection that has been still the longest, if any has been for long enough.
-    fn make_way(&mut self, now: u64) -> bool {
-        let waiting = self.connections.iter().filter(|(_, seat)| !seat.busy.load(Ordering::Relaxed));
-        let stillest = waiting.map(|(id, seat)| (seat.moved.load(Ordering::Relaxed), *id)).min();
-        let Some((_, id)) = stillest.filter(|(moved, _)| now.saturating_sub(*moved) >= millis(STILL)) else {
-            return false;
-        };
+    /// Ends the connection whose client has been waited for the longest, if any is.
+    fn make_way(&mut self) -> bool {
+        let waiting = self.connections.iter().filter_map(|(id, seat)| Some((seat.gives_way_since()?, *id)));
+        let Some((_, id)) = waiting.min() else { return false };
         if let Some(seat) = self.connections.remove(&id) {
             seat.gone.cancel();
         }
@@ -127,12 +137,11 @@ impl Clients {
         let peer = peer.to_canonical();
         let client = (!self.is_shared(peer)).then(|| network(peer));
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = millis(self.since.elapsed());
         if client.is_some_and(|client| counts.by_client.get(&client).is_some_and(|count| *count >= self.max_per_client))
         {
             return None;
         }
-        if counts.connections.len() >= self.max && !counts.make_way(now) {
+        if counts.connections.len() >= self.max && !counts.make_way() {
             return None;
         }
         if let Some(client) = client {
@@ -140,7 +149,7 @@ impl Clients {
         }
         let seat = Arc::new(Seat {
             since: self.since,
-            moved: AtomicU64::new(now),
+            waits: AtomicU64::new(0),
             busy: AtomicBool::new(false),
             gone: CancellationToken::new(),
         });
@@ -148,6 +157,11 @@ impl Clients {
         counts.next += 1;
         counts.connections.insert(id, Arc::clone(&seat));
         Some(Place { counts: Arc::clone(&self.counts), client, id, seat })
+    }
+
+    /// Whether all places are taken, whoever asks.
+    pub(super) fn are_full(&self) -> bool {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).connections.len() >= self.max
     }
 
     /// Who sent a request: the peer, or whom a trusted proxy names last that is not a proxy itself.
@@ -173,10 +187,6 @@ impl Clients {
     fn is_proxy(&self, address: IpAddr) -> bool {
         self.proxies.iter().any(|range| range.contains(&address))
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// One client has one IPv4 address, or a whole /64 of IPv6.
@@ -216,9 +226,14 @@ mod tests {
     fn whoever_has_been_still_the_longest_gives_way() {
         let clients = Clients::new(3, 1_024, Vec::new());
         let places: Vec<_> = (0..3).map(|_| clients.admit(ip("127.0.0.1")).unwrap()).collect();
-        std::thread::sleep(STILL);
+        assert!(clients.admit(ip("127.0.0.1")).is_none(), "nobody has looked at any of them yet");
+        for place in &places {
+            place.seat.waits();
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
         places[0].seat.set_busy(true);
         places[1].seat.moved();
+        places[1].seat.waits();
         let newcomer = clients.admit(ip("127.0.0.1")).unwrap();
         let gone: Vec<bool> = places.iter().map(|place| place.seat.gone.is_cancelled()).collect();
         assert_eq!(gone, [false, false, true]);

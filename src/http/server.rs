@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, StatusCode, header};
 use hyper::body::{Body, Frame, SizeHint};
@@ -18,7 +18,7 @@ use tower_service::Service as _;
 use warp::reply::Response;
 use warp::{Filter, Reply as _};
 
-use super::clients::{Clients, Seat};
+use super::clients::{Clients, Place, Seat};
 use super::connection::{Guarded, Heads};
 use super::error;
 
@@ -34,6 +34,9 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 const TURNED_AWAY: usize = 512;
 /// How long one of them may take to hear it.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
+/// How long newcomers are not accepted before they are told so: those who were just accepted are being looked at.
+const LOOK_LIMIT: Duration = Duration::from_millis(100);
+const LOOK_PAUSE: Duration = Duration::from_millis(2);
 const NO_PLACE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
     connection: close\r\ncontent-length: 72\r\n\r\n\
     {\"error\":\"too many connections; try again shortly\",\"code\":\"unavailable\"}";
@@ -68,8 +71,9 @@ impl Server {
         F::Future: Send,
     {
         let (connections, turned_away) = (TaskTracker::new(), Arc::new(Semaphore::new(TURNED_AWAY)));
+        let mut full_since: Option<Instant> = None;
         while let Some((stream, peer)) = stop.run_until_cancelled(accept(&self.listener)).await {
-            let Some(place) = self.clients.admit(peer.ip()) else {
+            let Some(place) = self.place_for(peer.ip(), &mut full_since).await else {
                 turn_away(stream, &turned_away);
                 continue;
             };
@@ -86,6 +90,23 @@ impl Server {
         connections.close();
         if tokio::time::timeout(DRAIN_LIMIT, connections.wait()).await.is_err() {
             tracing::warn!("requests were still in flight when the time to finish was over");
+        }
+    }
+}
+
+impl Server {
+    /// A place, at once or as soon as somebody was found to give way. While there is none for longer, nobody
+    /// else waits for it.
+    async fn place_for(&self, peer: IpAddr, full_since: &mut Option<Instant>) -> Option<Place> {
+        loop {
+            if let Some(place) = self.clients.admit(peer) {
+                *full_since = None;
+                return Some(place);
+            }
+            if !self.clients.are_full() || full_since.get_or_insert_with(Instant::now).elapsed() >= LOOK_LIMIT {
+                return None;
+            }
+            tokio::time::sleep(LOOK_PAUSE).await;
         }
     }
 }
