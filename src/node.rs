@@ -416,6 +416,39 @@ async fn pool_of(lane: &Lane, store: &Store, use_: Use) -> Result<PgPool, NodeEr
     Ok(lane.run(async move { store.pool(use_).await }).await.map_err(NodeError::Thread)??)
 }
 
+/// Where requests come in, for everybody and for operators.
+struct Listeners {
+    server: Server,
+    address: SocketAddr,
+    operators: Option<Server>,
+}
+
+impl Listeners {
+    fn bind(settings: &ServeSettings) -> Result<Self, NodeError> {
+        let listen =
+            |address, clients| Server::bind(address, clients).map_err(|source| NodeError::Listen { address, source });
+        let proxies = settings.trusted_proxies.clone();
+        let clients = Clients::new(settings.max_connections, settings.max_connections_per_client, proxies);
+        let server = listen(settings.listen, clients)?;
+        let address = server.address().map_err(|source| NodeError::Listen { address: settings.listen, source })?;
+        let operators = settings.operations_listen;
+        let operators = operators.map(|address| listen(address, Clients::new(OPERATORS, OPERATORS, Vec::new())));
+        Ok(Self { server, address, operators: operators.transpose()? })
+    }
+
+    async fn serve(self, services: Arc<Services>, stop: CancellationToken) {
+        if self.operators.is_none() && !services.operations_are_public {
+            tracing::info!("metrics and the reasons of /readyz are not served; set HOOKLEDGER_OPERATIONS_LISTEN");
+        }
+        let operating = async {
+            if let Some(operators) = self.operators {
+                operators.run(operations(Arc::clone(&services)), stop.clone()).await;
+            }
+        };
+        tokio::join!(self.server.run(routes(Arc::clone(&services)), stop.clone()), operating);
+    }
+}
+
 /// Serves until stopped. `ready` is told the address once requests are taken.
 ///
 /// # Errors
@@ -440,16 +473,7 @@ pub async fn serve_fetching(
     ready: impl FnOnce(SocketAddr),
     fetch: Arc<dyn Fetch>,
 ) -> Result<(), NodeError> {
-    let listening = |source| NodeError::Listen { address: settings.listen, source };
-    let clients =
-        Clients::new(settings.max_connections, settings.max_connections_per_client, settings.trusted_proxies.clone());
-    let server = Server::bind(settings.listen, clients).map_err(listening)?;
-    let address = server.address().map_err(listening)?;
-    let operators = settings.operations_listen.map(|address| {
-        let clients = Clients::new(OPERATORS, OPERATORS, Vec::new());
-        Server::bind(address, clients).map_err(|source| NodeError::Listen { address, source })
-    });
-    let operators = operators.transpose()?;
+    let listeners = Listeners::bind(settings)?;
     let metrics = metrics();
     let tokens =
         Arc::new(Tokens::new(keys::jwt(&settings.store)?, settings.store.base_url.0.clone(), settings.session_ttl.0));
@@ -468,24 +492,7 @@ pub async fn serve_fetching(
     let fresh = Arc::new(FreshBodies::of(&core.heads));
     let egress = Egress::new(settings.egress_allow_cidrs.clone())?;
     deliver(store, settings, &core, &directory, Arc::clone(&fresh), egress.clone()).await?;
-    let (limits, warner) = MonthlyLimits::new(core.commands.clone(), &core.heads);
-    core.spawn("warner", warner.run(core.stop.clone()));
-    let certificates = CertificateStore::new(settings.paypal_cert_dir.clone(), settings.paypal_trust_roots.as_deref())?;
-    let admission = Admission::default();
-    let receiver = Receiver::new(Parts {
-        directory: directory.clone(),
-        log: core.log.clone(),
-        reader: core.reader.clone(),
-        rejections: core.count_rejections(),
-        duplicates: core.count_duplicates(),
-        limits,
-        certificates: Arc::new(certificates),
-        paypal_max_age: settings.paypal_max_age.0,
-        fresh,
-        admission: admission.clone(),
-    });
-    let measuring = admission.run(Handle::current(), core.stop.clone());
-    core.tasks.spawn_on(core.vitals.watch("admission", core.stop.clone(), measuring), core.append_lane.handle());
+    let receiver = receiver(settings, &core, &directory, fresh)?;
     let verifier = Verifier::new(receiver.clone(), fetch);
     core.spawn("verifier", verifier.run(core.stop.clone()));
 
@@ -546,15 +553,11 @@ pub async fn serve_fetching(
         max_body: settings.max_body.0,
         bodies: BodyBudget::new(settings.body_budget.0, settings.max_body.0),
         graphql_get: settings.graphql_get,
-        operations_are_public: operators.is_none() && settings.is_local(),
+        operations_are_public: listeners.operators.is_none() && settings.is_local(),
         readiness: Readiness::default(),
         app,
     };
-    if operators.is_none() && !services.operations_are_public {
-        tracing::info!("metrics and the reasons of /readyz are not served; set HOOKLEDGER_OPERATIONS_LISTEN");
-    }
-    let services = Arc::new(services);
-    ready(address);
+    ready(listeners.address);
     let stopping = {
         let stop = stop.clone();
         async move {
@@ -562,15 +565,37 @@ pub async fn serve_fetching(
             Instant::now() + STOP_LIMIT
         }
     };
-    let operating = async {
-        if let Some(operators) = operators {
-            operators.run(operations(Arc::clone(&services)), stop.clone()).await;
-        }
-    };
-    let serving = server.run(routes(Arc::clone(&services)), stop.clone());
-    let (deadline, (), ()) = tokio::join!(stopping, serving, operating);
+    let (deadline, ()) = tokio::join!(stopping, listeners.serve(Arc::new(services), stop));
     core.stop_until(deadline).await;
     Ok(())
+}
+
+/// Starts what receives webhooks, and what measures who can be let in.
+fn receiver(
+    settings: &ServeSettings,
+    core: &Core,
+    directory: &Directory,
+    fresh: Arc<FreshBodies>,
+) -> Result<Receiver, NodeError> {
+    let (limits, warner) = MonthlyLimits::new(core.commands.clone(), &core.heads);
+    core.spawn("warner", warner.run(core.stop.clone()));
+    let certificates = CertificateStore::new(settings.paypal_cert_dir.clone(), settings.paypal_trust_roots.as_deref())?;
+    let admission = Admission::default();
+    let receiver = Receiver::new(Parts {
+        directory: directory.clone(),
+        log: core.log.clone(),
+        reader: core.reader.clone(),
+        rejections: core.count_rejections(),
+        duplicates: core.count_duplicates(),
+        limits,
+        certificates: Arc::new(certificates),
+        paypal_max_age: settings.paypal_max_age.0,
+        fresh,
+        admission: admission.clone(),
+    });
+    let measuring = admission.run(Handle::current(), core.stop.clone());
+    core.tasks.spawn_on(core.vitals.watch("admission", core.stop.clone(), measuring), core.append_lane.handle());
+    Ok(receiver)
 }
 
 /// How mails leave. A directory wins over a server: it is for tests and closed networks.

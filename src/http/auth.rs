@@ -15,9 +15,8 @@ use warp::reply::Response;
 use warp::{Filter, Reply as _};
 
 use super::session::viewer_of;
-use super::{Answer, Services, declared_length, error, person, share, with};
+use super::{Answer, Services, error, person, read, share, with};
 use crate::identity::{Client, IdentityError, Redeemed};
-use crate::receive::read_body;
 
 /// Bytes of a request.
 const MAX_BODY: usize = 4 << 10;
@@ -192,7 +191,7 @@ async fn posted<T: DeserializeOwned, B: Buf>(
     if !is_json {
         return Err(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", "Send application/json"));
     }
-    let body = read_body(body, declared_length(headers), MAX_BODY, services.bodies.for_people(share)).await?;
+    let body = read(headers, body, MAX_BODY, services.bodies.for_people(share)).await?;
     serde_json::from_slice(&body.bytes).map_err(|_| error(StatusCode::BAD_REQUEST, "bad_request", form))
 }
 

@@ -18,13 +18,13 @@ use warp::reply::Response;
 use warp::{Filter, Reply as _};
 
 use super::session::{NoViewer, viewer_of};
-use super::{Answer, Services, declared_length, person, share, with};
+use super::{Answer, Services, person, read, share, with};
 use crate::graphql::{
     Code, Guest, Parameters, Viewer, is_away, is_for_guests, only_error, was_refused, with_codes, with_guest,
     with_viewer,
 };
 use crate::identity::Client;
-use crate::receive::{BodyError, read_body};
+use crate::receive::BodyError;
 
 /// Bytes of a request: the query and its variables.
 const MAX_BODY: usize = 1 << 20;
@@ -190,8 +190,7 @@ impl Call {
         if shows_token || self.method != Method::POST || !is_json(&self.headers) {
             return Err(refusal);
         }
-        let declared = declared_length(&self.headers);
-        let body = match read_body(body, declared, MAX_GUEST_BODY, services.bodies.for_people(self.share)).await {
+        let body = match read(&self.headers, body, MAX_GUEST_BODY, services.bodies.for_people(self.share)).await {
             Ok(body) => body,
             Err(BodyError::NoRoom) => return Err(BodyError::NoRoom.into()),
             Err(BodyError::TooLarge { .. } | BodyError::TooSlow | BodyError::Broken) => return Err(refusal),
@@ -252,8 +251,7 @@ impl Call {
                 "send a query as application/json, in UTF-8",
             ));
         }
-        let body =
-            read_body(body, declared_length(&self.headers), MAX_BODY, services.bodies.for_people(self.share)).await?;
+        let body = read(&self.headers, body, MAX_BODY, services.bodies.for_people(self.share)).await?;
         Parameters::from_json(&body.bytes).map_err(Refusal::bad_request)
     }
 }

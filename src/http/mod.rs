@@ -19,6 +19,8 @@ mod webhooks;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Buf;
+use futures::Stream;
 use http::{HeaderMap, HeaderValue, header};
 use warp::reply::Response;
 use warp::{Filter, Reply as _};
@@ -31,7 +33,7 @@ pub use socket::Sockets;
 use crate::follow::Checkpoints;
 use crate::graphql::{App, Schema};
 use crate::identity::{Client, Links};
-use crate::receive::{BodyBudget, Receiver};
+use crate::receive::{BodyBudget, BodyError, Claim, HeldBody, Receiver, drain_body, read_body};
 use crate::vitals::Vitals;
 use answers::{Answer, ErrorBody};
 
@@ -110,6 +112,27 @@ fn person() -> impl Filter<Extract = (Client,), Error = std::convert::Infallible
     client().and(warp::header::headers_cloned()).map(|address, headers: HeaderMap| {
         Client::new(address, headers.get(header::USER_AGENT).map(HeaderValue::as_bytes))
     })
+}
+
+/// Reads a body that is no webhook's. Who is refused hears why: to close on what it sends would reset the
+/// connection, unless it waits to be asked for it.
+async fn read<B: Buf>(
+    headers: &HeaderMap,
+    body: impl Stream<Item = Result<B, warp::Error>>,
+    cap: usize,
+    claim: Claim,
+) -> Result<HeldBody, BodyError> {
+    let mut body = std::pin::pin!(body);
+    let read = read_body(body.as_mut(), declared_length(headers), cap, claim).await;
+    if read.is_err() && !waits_to_be_asked(headers) {
+        drain_body(body).await;
+    }
+    read
+}
+
+/// Whether a client sends its body only once it was asked for it.
+fn waits_to_be_asked(headers: &HeaderMap) -> bool {
+    headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// How many bytes a body has, as its head says.

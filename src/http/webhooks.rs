@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use bytes::Buf;
 use futures::{FutureExt as _, Stream, StreamExt as _};
 use hookledger_aggregates::Metadata;
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode};
 use warp::reply::Response;
 use warp::{Filter, Reply as _};
 
-use super::{Answer, Services, client, declared_length, error, share, with};
+use super::{Answer, Services, client, declared_length, error, share, waits_to_be_asked, with};
 use crate::receive::{Accepted, NotAccepted, Owner, ReceiveError, Request, WebhookAnswer, drain_body, read_body};
 
 pub(super) fn route(services: Arc<Services>) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
@@ -49,8 +49,7 @@ async fn answer<B: Buf>(
     body: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Answer {
     // Who waits for 100 before it sends is answered at once, and not asked for a body that nobody reads.
-    let waits = headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    let begun = AtomicBool::new(!waits);
+    let begun = AtomicBool::new(!waits_to_be_asked(&headers));
     let mut body = std::pin::pin!(body.inspect(|_| begun.store(true, Ordering::Relaxed)));
     if method != Method::POST {
         drain(body, &begun).await;

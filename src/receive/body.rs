@@ -283,7 +283,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn silence_after_much_is_not_borne_for_longer_than_silence_at_the_beginning() {
-        let much = futures::stream::iter((0..21).map(|_| Ok::<_, ()>(Bytes::from_static(&[b'a'; 1 << 20]))));
+        let much = futures::stream::iter((0..21).map(|_| Ok::<_, ()>(Bytes::from(vec![b'a'; 1 << 20]))));
         let started = Instant::now();
         let read = read_body(much.chain(futures::stream::pending()), Some(25 << 20), 25 << 20, room(25 << 20)).await;
         assert!(matches!(read, Err(BodyError::TooSlow)));

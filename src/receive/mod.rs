@@ -41,7 +41,7 @@ pub use duplicate_bodies::{DuplicateBody, RedeliverError, RedeliverRequest, dupl
 pub use duplicates::{DuplicateCounter, Duplicates};
 pub use limits::{LimitWarner, Limits};
 pub use rejections::{RejectionCounter, Rejections};
-pub use room::{BodyBudget, Owner};
+pub use room::{BodyBudget, Claim, Owner};
 
 /// Bodies of rejected requests are kept up to this size: enough to see what was wrong with them,
 /// too little to fill a disk with. Digest and size are always kept.
