@@ -316,17 +316,17 @@ impl Provider {
             return Err(ProviderError::TooManySecrets);
         }
         let is_only = self.staying().count() <= 1;
-        let replaced = match replaces {
+        let before = match replaces {
             Some(version) if self.staying().any(|staying| staying == version) => Some(version),
             Some(version) => return Err(ProviderError::NoSuchSecret(version)),
             None if is_only => self.staying().next(),
             None => return Err(ProviderError::ReplacesWhich),
         };
-        let label = replaced.and_then(|version| self.labels.get(&version)).cloned();
-        Ok(match replaced {
-            Some(replaced) if !is_only => vec![
+        let label = before.and_then(|version| self.labels.get(&version)).cloned();
+        Ok(match before {
+            Some(before) if !is_only => vec![
                 ProviderEvent::SecretAdded { secret_id, secret_version, label },
-                ProviderEvent::SecretRevoked { secret_version: replaced, expire_at },
+                ProviderEvent::SecretRevoked { secret_version: before, expire_at },
             ],
             _ => {
                 let rotated = ProviderEvent::SecretRotated { secret_id, secret_version, previous_expire_at: expire_at };

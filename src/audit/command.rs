@@ -35,7 +35,7 @@ const SIGNED_LIMIT: Duration = Duration::from_secs(600);
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
     /// Writes an organization's ledger to a file that verifies by itself.
-    Export(ExportSettings),
+    Export(Box<ExportSettings>),
     /// Checks that nothing was altered, removed or reordered: in the store, or in an export.
     Verify(Box<VerifySettings>),
     /// Declares, signed and for ever to be seen, that a database that was promoted or restored lacks the end of

@@ -428,7 +428,7 @@ impl Queue {
     /// # Errors
     /// When the database does not answer.
     pub async fn hold(&self, provider: ProviderId, hold: Hold) -> Result<u64, sqlx::Error> {
-        let held = within(
+        let holding = within(
             sqlx::query(
                 "update webhook_due set held = $2, due_at = 'infinity', pending_since = null
                  where provider_id = $1 and due_at <= now() and holder is null",
@@ -437,7 +437,7 @@ impl Queue {
             .bind(hold.as_str())
             .execute(&self.pool),
         );
-        Ok(held.await?.rows_affected())
+        Ok(holding.await?.rows_affected())
     }
 
     /// Providers whose deliveries are held.
@@ -615,7 +615,7 @@ impl Queue {
     /// Rows whose webhooks are where they were.
     async fn settle_back(&self, connection: &mut PgConnection, settlements: &[Settlement]) -> Result<(), sqlx::Error> {
         let (mut organizations, mut webhooks) = (Vec::new(), Vec::new());
-        let (mut pauses, mut anew, mut held, mut doubtful) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut pauses, mut anew, mut reasons, mut doubtful) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for settlement in settlements {
             let (pause, waits_anew, hold, is_doubtful) = match settlement.settled {
                 Settled::Back { pause, waits_anew } => (pause, waits_anew, None, false),
@@ -627,7 +627,7 @@ impl Queue {
             webhooks.push(settlement.webhook.uuid());
             pauses.push(pause.as_secs_f64());
             anew.push(waits_anew);
-            held.push(hold);
+            reasons.push(hold);
             doubtful.push(is_doubtful);
         }
         if webhooks.is_empty() {
@@ -648,7 +648,7 @@ impl Queue {
         .bind(webhooks)
         .bind(pauses)
         .bind(anew)
-        .bind(held)
+        .bind(reasons)
         .bind(doubtful)
         .bind(self.node)
         .execute(connection)

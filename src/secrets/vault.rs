@@ -34,6 +34,9 @@ pub struct Vault {
     keys: Arc<KeyRing>,
 }
 
+/// Organization, provider, version, nonce and ciphertext.
+type SealedRow = (Uuid, Uuid, i32, Vec<u8>, Vec<u8>);
+
 impl Vault {
     #[must_use]
     pub fn new(pool: PgPool, keys: KeyRing) -> Self {
@@ -102,7 +105,7 @@ impl Vault {
                 .bind(OLDEST)
                 .fetch_all(&self.pool)
                 .await?;
-        let providers: Vec<(Uuid, Uuid, i32, Vec<u8>, Vec<u8>)> = sqlx::query_as(
+        let providers: Vec<SealedRow> = sqlx::query_as(
             "select organization_id, provider_id, version, nonce, ciphertext from provider_secrets
              where key_id = $1 order by created_at limit $2",
         )

@@ -98,15 +98,15 @@ async fn appends_whose_connections_are_ended_succeed_and_are_there_once() {
             let (log, done) = (appender.log.clone(), Arc::clone(&done));
             tokio::spawn(async move {
                 let (organization, id) = (OrganizationId::from_slug(&format!("o{n}")), Uuid::new_v4());
-                let mut appended = 0;
+                let mut count = 0;
                 while !done.load(Ordering::Relaxed) {
                     // What goes to the end of a stream would be there twice if it were sent twice.
                     let units = vec![unit(organization, id, Sequence::End)];
                     let verdicts = log.append_all(units).await.unwrap();
                     assert!(verdicts.iter().all(Result::is_ok), "{verdicts:?}");
-                    appended += 1;
+                    count += 1;
                 }
-                appended
+                count
             })
         })
         .collect();
@@ -115,11 +115,11 @@ async fn appends_whose_connections_are_ended_succeed_and_are_there_once() {
         end_connections(&superuser).await;
     }
     done.store(true, Ordering::Relaxed);
-    let mut appended = 0;
+    let mut count = 0;
     for task in tasks {
-        appended += task.await.unwrap();
+        count += task.await.unwrap();
     }
-    assert_eq!(events(&superuser).await, appended);
+    assert_eq!(events(&superuser).await, count);
     appender.until_ready(true).await;
 }
 
@@ -377,8 +377,8 @@ async fn a_commit_whose_answer_is_lost_is_answered_and_is_there_once() {
     for n in 1..=20 {
         // At the end of the stream it could be there twice; at a place of its own it would be in conflict.
         let sequence = if n % 2 == 0 { Sequence::End } else { Sequence::At(n) };
-        let appended = appender.log.append(unit(organization, id, sequence)).await.unwrap();
-        assert_eq!((appended.last.position, events(&superuser).await), (n, n));
+        let place = appender.log.append(unit(organization, id, sequence)).await.unwrap();
+        assert_eq!((place.last.position, events(&superuser).await), (n, n));
         proxy.armed.store(true, Ordering::SeqCst);
     }
     assert_eq!(proxy.lost.load(Ordering::SeqCst), 19);

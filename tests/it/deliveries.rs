@@ -227,11 +227,11 @@ async fn every_attempt_carries_what_the_sender_says_of_the_event_and_no_credenti
         .await;
     let told: Vec<String> = serde_json::from_value(nodes[0]["attempts"][0]["requestHeaderNames"].clone()).unwrap();
     let ours_alone = ["host", "content-length"];
-    let mut sent: Vec<_> = came[0].headers.keys().filter(|name| !ours_alone.contains(&name.as_str())).collect();
+    let mut arrived: Vec<_> = came[0].headers.keys().filter(|name| !ours_alone.contains(&name.as_str())).collect();
     let mut told: Vec<_> = told.iter().collect();
-    sent.sort_unstable();
+    arrived.sort_unstable();
     told.sort_unstable();
-    assert_eq!(told, sent);
+    assert_eq!(told, arrived);
     app.stop().await;
 }
 

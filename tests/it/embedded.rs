@@ -57,7 +57,7 @@ async fn the_owner_of_the_embedded_store_can_give_itself_nothing() {
         "alter system set fsync = off",
     ] {
         let refused = owner.execute(attack).await.unwrap_err();
-        let code = refused.as_database_error().and_then(|error| error.code()).unwrap_or_default();
+        let code = refused.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default();
         assert_eq!(code, "42501", "{attack}: {refused}");
     }
     let others: Vec<(String, String)> = sqlx::query_as(

@@ -56,14 +56,11 @@ impl Loss {
         let time = self.declared_at.to_rfc3339_opts(SecondsFormat::Micros, true);
         let reason = serde_json::Value::from(self.reason.as_str());
         let (kept, last) = self.kept;
-        let mut text = format!("{}\n{TITLE}\ntime {time}\nkept {kept} {last}\nreason {reason}\n", self.origin);
-        for (partition, known, found) in &self.noticed {
-            text.push_str(&format!("noticed {partition} {known} {found}\n"));
-        }
-        for (size, root) in &self.lost {
-            text.push_str(&format!("lost {size} {}\n", Hash(*root)));
-        }
-        text
+        let head = format!("{}\n{TITLE}\ntime {time}\nkept {kept} {last}\nreason {reason}\n", self.origin);
+        let noticed =
+            self.noticed.iter().map(|(partition, known, found)| format!("noticed {partition} {known} {found}\n"));
+        let heads = self.lost.iter().map(|(size, root)| format!("lost {size} {}\n", Hash(*root)));
+        std::iter::once(head).chain(noticed).chain(heads).collect()
     }
 
     /// Signs with every key; several notes where one would be too long.
