@@ -68,27 +68,18 @@ impl Links {
         let secret: [u8; 32] = random_bytes().map_err(crate::secrets::vault::VaultError::Key)?;
         let token = token_text(&secret);
         let expires_at = now + self.lifetime;
-        let mut transaction = self.pool.begin().await?;
         // Of two links that are made at once the one that is stored later stays alone.
-        sqlx::query("select pg_advisory_xact_lock(hashtextextended($1::text, 7307))")
-            .bind(user.uuid())
-            .execute(&mut *transaction)
-            .await?;
-        sqlx::query("delete from magic_links where organization_id = $1 and user_id = $2 and used_at is null")
-            .bind(organization.uuid())
-            .bind(user.uuid())
-            .execute(&mut *transaction)
-            .await?;
         sqlx::query(
-            "insert into magic_links (token_sha256, organization_id, user_id, expires_at) values ($1, $2, $3, $4)",
+            "insert into magic_links (token_sha256, organization_id, user_id, expires_at) values ($1, $2, $3, $4)
+             on conflict (organization_id, user_id) where used_at is null
+             do update set token_sha256 = excluded.token_sha256, expires_at = excluded.expires_at",
         )
         .bind(digest(&token))
         .bind(organization.uuid())
         .bind(user.uuid())
         .bind(expires_at)
-        .execute(&mut *transaction)
+        .execute(&self.pool)
         .await?;
-        transaction.commit().await?;
         Ok(SignInLink { url: format!("{}/auth/verify?token={token}", self.base_url), expires_at })
     }
 

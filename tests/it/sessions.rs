@@ -301,3 +301,21 @@ async fn an_end_that_only_the_log_knows_of_comes_into_force() {
     core.stop().await;
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_links_that_are_made_at_once_one_works_and_none_waits_for_another() {
+    let app = TestApp::start().await;
+    let core = Core::start(&app.database.store(), &app.settings.store).await.unwrap();
+    let made = (0..8).map(|_| core.sign_in_link(&app.settings.store, "admin@localhost"));
+    let links: Vec<String> = futures::future::join_all(made).await.into_iter().map(|link| link.unwrap().url).collect();
+    core.stop().await;
+    let mut worked = 0;
+    for link in links {
+        let (_, token) = link.split_once("token=").unwrap();
+        let verify = app.client.post(format!("{}/api/auth/verify-magic-link", app.url));
+        let status = verify.json(&serde_json::json!({ "token": token })).send().await.unwrap().status();
+        worked += usize::from(status == StatusCode::OK);
+    }
+    assert_eq!(worked, 1);
+    app.stop().await;
+}
