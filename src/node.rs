@@ -29,7 +29,7 @@ use crate::deliver::egress::{Egress, StartError};
 use crate::deliver::{self, Feeder, Places, Queue, Sweeper, Worker};
 use crate::directory::{Directory, DirectoryError, DirectoryFollower};
 use crate::follow::{Checkpoints, Follower, Handler, Leases, Projector};
-use crate::graphql::{App, Platform, schema};
+use crate::graphql::{App, Platform, Rendering, schema};
 use crate::http::{Clients, Readiness, Server, Services, Sockets, operations, routes};
 use crate::identity::{
     Accounts, Courier, IdentityError, Limits, Links, Refusals, SessionKeeper, Sessions, Tokens, sweep,
@@ -541,6 +541,7 @@ pub async fn serve_fetching(
         },
         sandbox: settings.demo.then(|| Arc::new(sandbox)),
         ledgers,
+        rendering: Rendering::default(),
     };
     let services = Services {
         receiver,

@@ -162,7 +162,7 @@ pub async fn export(store: &Store, settings: &ExportSettings) -> Result<(PathBuf
 async fn export_from(core: &Core, store: &Store, settings: &ExportSettings) -> Result<(PathBuf, Exported), AuditError> {
     let slug = settings.organization.as_str();
     let organization = OrganizationId::from_slug(slug);
-    let mut tenant = core.tenants.of(organization).await?;
+    let mut tenant = core.tenants.of(organization).await.map_err(sqlx::Error::from)?;
     let known = organizations::find(&mut *tenant, organization).await?;
     drop(tenant);
     known.ok_or_else(|| AuditError::NoOrganization(slug.to_owned()))?;
@@ -222,7 +222,7 @@ pub async fn verify_store(store: &Store, settings: &VerifySettings) -> Result<Ve
     };
     if let Some(slug) = &settings.organization {
         let id = OrganizationId::from_slug(slug);
-        let mut tenant = store.tenants().await?.of(id).await?;
+        let mut tenant = store.tenants().await?.of(id).await.map_err(sqlx::Error::from)?;
         organizations::find(&mut *tenant, id).await?.ok_or_else(|| AuditError::NoOrganization(slug.clone()))?;
     }
     let file = settings.ledger.checkpoint_file();

@@ -184,7 +184,7 @@ impl Watcher {
                 continue;
             }
             let ids: Vec<WebhookId> = webhooks.iter().map(|touched| touched.webhook).collect();
-            let mut tenant = self.tenants.of(organization).await?;
+            let mut tenant = self.tenants.of(organization).await.map_err(sqlx::Error::from)?;
             let rows = webhook_logs::find_many(&mut *tenant, organization, &ids).await?;
             drop(tenant);
             let mut rows: HashMap<_, _> = rows.into_iter().map(|row| (row.webhook_id, row)).collect();

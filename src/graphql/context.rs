@@ -10,6 +10,7 @@ use hookledger_aggregates::user::Role;
 use hookledger_aggregates::{Metadata, OrganizationId, SessionId, UserId};
 use hookledger_projections::users;
 
+use super::allowance::{Allowance, Rendering, SEARCH, TooManyReads};
 use super::errors::{Code, internal, not_found};
 use super::system::Platform;
 use crate::audit::Ledgers;
@@ -22,7 +23,7 @@ use crate::log::{Commands, Log, LogPosition};
 use crate::receive::Receiver;
 use crate::sandbox::Sandbox;
 use crate::secrets::vault::Vault;
-use crate::store::{Tenant, Tenants};
+use crate::store::{Asker, Reading, Tenant, Tenants};
 
 /// How long a mutation waits for its read models.
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(5);
@@ -53,6 +54,8 @@ pub struct App {
     /// For the public demo, where there is one.
     pub sandbox: Option<Arc<Sandbox>>,
     pub ledgers: Ledgers,
+    /// What the answers of this node hold in memory.
+    pub rendering: Rendering,
 }
 
 impl App {
@@ -83,13 +86,27 @@ impl App {
 /// A connection for the viewer's reads of an organization, which shows no other's rows.
 pub(super) async fn tenant(context: &Context<'_>, organization: OrganizationId) -> Result<Tenant, Error> {
     let confined = Viewer::of(context)?.confined(organization);
-    App::of(context)?.tenants.of(confined).await.map_err(internal)
+    reads(context, Reading::Page, 1)?.of(confined).await.map_err(internal)
+}
+
+/// The same for what looks at many rows: it costs more, and waits among its kind.
+pub(super) async fn searching(context: &Context<'_>, organization: OrganizationId) -> Result<Tenant, Error> {
+    let confined = Viewer::of(context)?.confined(organization);
+    reads(context, Reading::Search, SEARCH)?.of(confined).await.map_err(internal)
 }
 
 /// A connection for what super admins ask of all organizations at once.
 pub(super) async fn everybody(context: &Context<'_>) -> Result<Tenant, Error> {
     Viewer::of(context)?.must_be_super_admin()?;
-    App::of(context)?.tenants.everybody().await.map_err(internal)
+    reads(context, Reading::Page, 1)?.everybody().await.map_err(internal)
+}
+
+/// Where a viewer's reads begin, once they are paid for.
+fn reads(context: &Context<'_>, reading: Reading, price: i64) -> Result<Tenants, Error> {
+    Allowance::of(context)?.reads(price).map_err(TooManyReads::told)?;
+    let subscribes = context.query_env.operation.node.ty == OperationType::Subscription;
+    let reading = if subscribes { Reading::Subscription } else { reading };
+    Ok(App::of(context)?.tenants.asked_by(Viewer::of(context)?.asker(), reading))
 }
 
 /// Who is asking.
@@ -133,6 +150,12 @@ impl Viewer {
     #[must_use]
     pub fn home(&self) -> OrganizationId {
         OrganizationId::new(self.user.organization_id)
+    }
+
+    /// Among whose reads the viewer's wait.
+    #[must_use]
+    pub fn asker(&self) -> Asker {
+        Asker::Person(self.home(), UserId::new(self.user.id))
     }
 
     /// Whether the viewer may see what is this organization's.

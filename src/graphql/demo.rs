@@ -10,6 +10,7 @@ use hookledger_aggregates::{Actor, Metadata, ProviderName as Name, RecordedEvent
 use hookledger_projections::{webhook_logs, webhook_retries};
 use uuid::Uuid;
 
+use super::allowance::{Allowance, TooManyReads};
 use super::context::{App, Viewer};
 use super::errors::{Code, internal};
 use super::provider::ProviderName;
@@ -19,7 +20,7 @@ use crate::identity::TooOften;
 use crate::log;
 use crate::samples;
 use crate::sandbox::{SLUG, Sandbox, SandboxError};
-use crate::store::Tenant;
+use crate::store::{Asker, Reading, Tenant};
 use crate::tester::{self, Draft, Fault};
 
 /// The fields of the roots that need no session.
@@ -60,7 +61,7 @@ pub fn is_for_guests(document: &ExecutableDocument) -> bool {
 
 /// A request of somebody who is not signed in.
 pub fn with_guest(request: Request, guest: Guest) -> Request {
-    request.data(guest)
+    request.data(guest).data(Allowance::of_guest())
 }
 
 /// Asked too often: with how many seconds to wait.
@@ -94,7 +95,13 @@ fn address(context: &Context<'_>) -> Result<String, Error> {
 
 /// The sandbox's rows, for whoever asks.
 async fn rows(context: &Context<'_>) -> Result<Tenant, Error> {
-    App::of(context)?.tenants.of(Sandbox::organization()).await.map_err(internal)
+    Allowance::of(context)?.reads(1).map_err(TooManyReads::told)?;
+    let asker = match context.data_opt::<Guest>() {
+        Some(guest) => Asker::Guest(guest.address.clone()),
+        None => Viewer::of(context)?.asker(),
+    };
+    let tenants = App::of(context)?.tenants.asked_by(asker, Reading::Page);
+    tenants.of(Sandbox::organization()).await.map_err(internal)
 }
 
 /// What is needed to try how webhooks are received.

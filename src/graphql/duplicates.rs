@@ -3,19 +3,19 @@
 use std::sync::Arc;
 
 use async_graphql::{Context, Error, ID, InputObject, Object, SimpleObject};
-use base64::Engine as _;
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::webhook::MAX_DUPLICATE_BODIES;
 use hookledger_aggregates::{DuplicateBodiesId, OrganizationId, WebhookId};
 use hookledger_projections::webhook_logs;
 
+use super::allowance::Allowance;
 use super::context::{App, Viewer, tenant};
 use super::errors::{Code, internal, not_found, unread};
 use super::ids::NodeId;
 use super::retention::BodyRemoval;
 use super::retries::{checked_reason, webhook};
-use super::rows::{Bodies, BodyOf, HeadersOf, LookBacks, load};
-use super::webhook::{Header, Webhook};
+use super::rows::{BodyOf, load};
+use super::webhook::{Header, Webhook, as_base64, as_text};
 use crate::log::{self, streams_of};
 use crate::receive::{self, RedeliverError, RedeliverRequest};
 
@@ -52,14 +52,14 @@ impl DuplicateBody {
         original: WebhookId,
     ) -> Result<Vec<Self>, Error> {
         // With what is asked of each body.
-        LookBacks::of(context)?.take_several(LOOK_BACKS)?;
+        Allowance::of(context)?.look_backs(LOOK_BACKS)?;
         let all = duplicate_bodies(context, organization, original).await?;
         Ok(all.into_iter().map(|kept| Self { organization, original, kept }).collect())
     }
 
     async fn body(&self, context: &Context<'_>) -> Result<Option<Arc<Vec<u8>>>, Error> {
         let size = i64::try_from(self.kept.receipt.body_size).unwrap_or(i64::MAX);
-        Bodies::of(context)?.take(size)?;
+        Allowance::of(context)?.body(size, 1)?;
         load(context, BodyOf(self.organization, self.kept.received.position)).await
     }
 }
@@ -82,18 +82,15 @@ impl DuplicateBody {
     }
     /// As received, but for `authorization` and `cookie`.
     async fn headers(&self, context: &Context<'_>) -> Result<Vec<Header>, Error> {
-        let pairs = load(context, HeadersOf(self.organization, self.kept.received.position)).await?;
-        Ok(pairs.unwrap_or_default().iter().map(|(name, value)| Header::new(name, value)).collect())
+        Header::all_of(context, self.organization, self.kept.received.position).await
     }
     /// The body as text, where it is UTF-8 and is still kept.
     async fn raw_body(&self, context: &Context<'_>) -> Option<Result<String, Error>> {
-        let text = |body: Arc<Vec<u8>>| std::str::from_utf8(&body).ok().map(str::to_owned);
-        self.body(context).await.map(|body| body.and_then(text)).transpose()
+        self.body(context).await.and_then(|body| as_text(context, body)).transpose()
     }
     /// The bytes of the body, in base64, while they are kept.
     async fn raw_body_base64(&self, context: &Context<'_>) -> Option<Result<String, Error>> {
-        let encode = |body: Arc<Vec<u8>>| base64::engine::general_purpose::STANDARD.encode(&*body);
-        self.body(context).await.map(|body| body.map(encode)).transpose()
+        self.body(context).await.and_then(|body| as_base64(context, body)).transpose()
     }
     /// Why body and headers are not kept any more; null while they are.
     async fn body_removal(&self, context: &Context<'_>) -> Option<Result<BodyRemoval, Error>> {

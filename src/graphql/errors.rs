@@ -9,7 +9,10 @@ use hookledger_aggregates::user::UserError;
 
 use crate::identity::IdentityError;
 use crate::log::{AppendError, CommandError, ReadError};
-use crate::store::is_unavailable;
+use crate::store::{is_busy, is_unavailable};
+
+/// Seconds after which to come again.
+pub(super) const RETRY_AFTER: u64 = 1;
 
 /// What kind of error, for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,13 +71,21 @@ pub(super) fn failed(error: &(dyn StdError + 'static)) -> Error {
     if is_unavailable(error) {
         return away(error);
     }
+    if is_busy(error) {
+        return again("too much is being read at once; try again");
+    }
     tracing::error!(%error, "a GraphQL field failed");
     Code::Internal.error("something failed on our side; it was logged")
 }
 
 fn away(error: impl std::fmt::Display) -> Error {
     tracing::warn!(%error, "a GraphQL field was not answered: the store is away");
-    Code::Unavailable.error("the store does not answer; try again")
+    again("the store does not answer; try again")
+}
+
+/// The same may work in a moment.
+fn again(sentence: &str) -> Error {
+    Code::Unavailable.error(sentence).extend_with(|_, extensions| extensions.set("retryAfter", RETRY_AFTER))
 }
 
 /// A read failed: when it was stopped for taking too long, whoever asked may ask for less.
@@ -96,7 +107,7 @@ pub(super) fn command<E: std::error::Error>(error: CommandError<E>, refused: imp
     match error {
         CommandError::Refused(error) => refused(&error).error(error.to_string()),
         CommandError::Busy => Code::Conflict.error("others are changing the same thing; try again"),
-        CommandError::Overloaded => Code::Unavailable.error("the log takes no more for now; try again"),
+        CommandError::Overloaded => again("the log takes no more for now; try again"),
         CommandError::Unavailable(reason) => away(reason),
         CommandError::Failed(reason) => internal(reason),
     }
@@ -116,8 +127,8 @@ pub(super) fn identity(error: IdentityError) -> Error {
         | IdentityError::SeveralInvitations(_)
         | IdentityError::Busy => Code::Conflict,
         IdentityError::Append(AppendError::Overloaded | AppendError::OverLimit(_)) => Code::Unavailable,
-        IdentityError::Unavailable(_) => return away(error),
-        IdentityError::Append(AppendError::Conflict | AppendError::Failed)
+        IdentityError::Unavailable(_) | IdentityError::Append(AppendError::Failed) => return away(error),
+        IdentityError::Append(AppendError::Conflict)
         | IdentityError::Read(_)
         | IdentityError::Token(_)
         | IdentityError::Database(_)

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use hookledger_aggregates::{OrganizationId, ProviderId, UserId};
 use uuid::Uuid;
 
-use super::context::{Viewer, tenant};
+use super::context::{Viewer, searching};
 use super::errors::{Code, unread};
 use super::organization::Plan;
 use super::provider::ProviderName;
@@ -108,7 +108,7 @@ pub(super) async fn as_of(
     time: DateTime<Utc>,
 ) -> Result<OrganizationState, Error> {
     Viewer::of(context)?.must_manage(organization)?;
-    let mut tenant = tenant(context, organization).await?;
+    let mut tenant = searching(context, organization).await?;
     let events = settings_until(&mut *tenant, organization, time, MAX_EVENTS + 1).await.map_err(unread)?;
     drop(tenant);
     if i64::try_from(events.len()).is_ok_and(|count| count > MAX_EVENTS) {

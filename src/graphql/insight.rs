@@ -8,7 +8,7 @@ use hookledger_projections::histogram::{self, Stretches};
 use hookledger_projections::summaries::{self, LOOKED_AT, Ranked};
 use hookledger_projections::webhook_logs;
 
-use super::context::tenant;
+use super::context::searching;
 use super::errors::{Code, internal, unread};
 use super::provider::WebhookProvider;
 use super::rows::{ProviderOf, load};
@@ -59,7 +59,7 @@ impl Histogram {
         let stretches = Stretches::of(from, to, buckets).ok_or_else(|| {
             Code::BadUserInput.error(format!("from comes before to, with 1 to {} buckets", histogram::MAX_BUCKETS))
         })?;
-        let mut tenant = tenant(context, organization).await?;
+        let mut tenant = searching(context, organization).await?;
         let found = histogram::of_webhooks(&mut tenant, organization, filter, &stretches).await.map_err(unread)?;
         let buckets: Vec<_> = found
             .buckets
@@ -129,7 +129,7 @@ pub struct DeadLetterGroups {
 
 impl DeadLetterGroups {
     pub(super) async fn read(context: &Context<'_>, organization: OrganizationId) -> Result<Self, Error> {
-        let mut tenant = tenant(context, organization).await?;
+        let mut tenant = searching(context, organization).await?;
         let groups = summaries::dead_letter_groups(&mut *tenant, organization).await.map_err(unread)?;
         let total = groups.iter().map(|group| group.count).sum();
         let groups = groups.into_iter().map(|group| DeadLetterGroup(organization, group)).collect();
@@ -171,7 +171,7 @@ impl Ranking {
         if !(1..=MAX_NAMES).contains(&first) {
             return Err(Code::BadUserInput.error(format!("a ranking has 1 to {MAX_NAMES} names")));
         }
-        let mut tenant = tenant(context, organization).await?;
+        let mut tenant = searching(context, organization).await?;
         let rows = summaries::ranking(&mut *tenant, organization, ranked, provider, (from, to), first.into()).await;
         let rows = rows.map_err(unread)?;
         let total = rows.first().map_or(0, |row| row.looked_at);

@@ -1,6 +1,7 @@
 //! The GraphQL contract: the only place that knows GraphQL. No SQL here: resolvers ask projections,
 //! the log's reader and commands, always with the organization first.
 
+mod allowance;
 mod analytics;
 mod audit;
 mod conservation;
@@ -14,6 +15,7 @@ mod ids;
 mod insight;
 mod ledger;
 mod limits;
+mod merge;
 mod mutations;
 mod order;
 mod organization;
@@ -34,6 +36,7 @@ mod webhook;
 
 use async_graphql::{MergedObject, SDLExportOptions};
 
+pub use allowance::{Allowance, Rendering};
 pub use context::{App, Viewer};
 pub use demo::{Guest, is_for_guests, with_guest};
 pub(crate) use errors::only_error;

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::analytics::{Analytics, Grain};
 use super::audit::{self, AuditEntry, AuditFilter};
-use super::context::{Viewer, tenant};
+use super::context::{Viewer, searching, tenant};
 use super::errors::{Code, internal, unread};
 use super::history::{self, OrganizationState};
 use super::ids::{List, NodeId, decode_cursor, encode_cursor};
@@ -197,7 +197,7 @@ impl Organization {
     /// The event types of the newest 10,000 webhooks, the most frequent first; at most 200.
     async fn event_types(&self, context: &Context<'_>) -> Result<Vec<String>, Error> {
         let organization = self.0.organization_id();
-        let mut tenant = tenant(context, organization).await?;
+        let mut tenant = searching(context, organization).await?;
         summaries::recent_event_types(&mut *tenant, organization).await.map_err(unread)
     }
 
@@ -300,7 +300,10 @@ async fn webhooks(
     window: Window,
 ) -> Result<Webhooks, Error> {
     let page = window.request(|cursor| keyset(List::Webhooks, organization, cursor))?;
-    let mut tenant = tenant(context, organization).await?;
+    let mut tenant = match filter.text {
+        None => tenant(context, organization).await?,
+        Some(_) => searching(context, organization).await?,
+    };
     let found = match filter.text.as_deref() {
         None => {
             let page = webhook_logs::list(&mut *tenant, organization, &filter, page).await.map_err(unread)?;

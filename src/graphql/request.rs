@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::errors::{Code, coded, only_error};
 use super::limits::{check_document, check_source};
+use super::merge::{check_repeats, merge_repeated};
 
 /// The parameters of a request, each of the type that the specification says, or refused.
 #[derive(Clone, Deserialize)]
@@ -45,8 +46,12 @@ impl Parameters {
         let refuse = |code, error| Response::from_errors(vec![coded(code, error)]);
         let variables = request.variables.clone();
         let document = request.parsed_query().map_err(|error| refuse(Code::ParseFailed, error))?;
-        check_document(document, &variables)
-            .map_err(|(limit, at)| refuse(Code::LimitExceeded, ServerError::new(limit, Some(at))))?;
+        let too_much = |(limit, at)| refuse(Code::LimitExceeded, ServerError::new(limit, Some(at)));
+        check_document(document, &variables).map_err(too_much)?;
+        let mut document = document.clone();
+        merge_repeated(&mut document);
+        check_repeats(&document).map_err(too_much)?;
+        request.set_parsed_query(document);
         Ok(request)
     }
 }

@@ -7,7 +7,7 @@ use hookledger_aggregates::webhook::{Webhook as Aggregate, WebhookCommand, Webho
 use hookledger_aggregates::{Event, Label, OrganizationId, WebhookId};
 use hookledger_projections::webhook_logs;
 
-use super::context::{App, Viewer, tenant};
+use super::context::{App, Viewer, searching, tenant};
 use super::errors::{Code, internal, not_found};
 use super::ids::NodeId;
 use super::mutations::organization_id;
@@ -139,7 +139,7 @@ pub(super) async fn retryable(
     organization: OrganizationId,
     filter: &webhook_logs::WebhookFilter,
 ) -> Result<Vec<WebhookId>, Error> {
-    let mut tenant = tenant(context, organization).await?;
+    let mut tenant = searching(context, organization).await?;
     let found =
         webhook_logs::retryable(&mut *tenant, organization, filter, MAX_TOGETHER + 1).await.map_err(internal)?;
     if i64::try_from(found.len()).is_ok_and(|count| count > MAX_TOGETHER) {

@@ -1,12 +1,11 @@
-//! What many objects of one answer have in common, loaded once for all of them; and how much of
-//! bodies one answer may load.
+//! What many objects of one answer have in common, loaded once for all of them.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_graphql::dataloader::{DataLoader, Loader};
+use async_graphql::parser::types::{ExecutableDocument, OperationType};
 use async_graphql::runtime::{TokioSpawner, TokioTimer};
 use async_graphql::{Context, Error, Request};
 use chrono::{DateTime, Duration, Utc};
@@ -14,72 +13,18 @@ use hookledger_aggregates::provider::{Destination, ProviderEvent};
 use hookledger_aggregates::{Event, OrganizationId, ProviderId, RecordedEvent, UserId, WebhookId};
 use hookledger_projections::{organizations, summaries, users, webhook_providers, webhook_retries};
 
+use super::allowance::{Allowance, TooManyReads};
 use super::context::{App, Viewer};
 use super::errors::{Code, failed, internal};
 use crate::deliver;
 use crate::identity::Session;
 use crate::log::{self, ReadError};
-use crate::store::{Tenant, Tenants};
+use crate::store::{Busy, Reading, Tenant, TenantError, Tenants};
 
-/// Bytes of bodies that one answer loads at most. A body that is shown parsed counts four times:
-/// that is about what it takes.
-const MAX_BODY_BYTES: i64 = 64 << 20;
 /// Events of one webhook that are shown.
 const MAX_EVENTS: i64 = 1_000;
-/// Webhooks of one answer that look for the one before them, or for why they have no body.
-const MAX_LOOK_BACKS: i64 = 20;
 /// Events of all webhooks of one answer.
 const MAX_EVENTS_TOGETHER: usize = 20_000;
-
-/// How much of bodies an answer may still load.
-#[derive(Clone)]
-pub(super) struct Bodies(Arc<AtomicI64>);
-
-impl Bodies {
-    pub(super) fn of<'a>(context: &Context<'a>) -> Result<&'a Self, Error> {
-        context.data().map_err(|_| internal("a request has no limit on bodies"))
-    }
-
-    /// Another answer begins.
-    pub(super) fn begin(&self) {
-        self.0.store(MAX_BODY_BYTES, Ordering::Relaxed);
-    }
-
-    /// Counts a body in, before it is loaded.
-    pub(super) fn take(&self, bytes: i64) -> Result<(), Error> {
-        if self.0.fetch_sub(bytes, Ordering::Relaxed) >= bytes {
-            return Ok(());
-        }
-        Err(Code::LimitExceeded.error(format!(
-            "one answer loads at most {} MiB of bodies: ask for fewer webhooks at once, or for rawBody instead of payload",
-            MAX_BODY_BYTES >> 20
-        )))
-    }
-}
-
-/// How many webhooks of an answer may still look for the one before them, which reads many rows each.
-pub(super) struct LookBacks(AtomicI64);
-
-impl LookBacks {
-    pub(super) fn of<'a>(context: &Context<'a>) -> Result<&'a Self, Error> {
-        context.data().map_err(|_| internal("a request has no limit on looking back"))
-    }
-
-    pub(super) fn take(&self) -> Result<(), Error> {
-        self.take_several(1)
-    }
-
-    /// Takes what is as dear as so many.
-    pub(super) fn take_several(&self, count: i64) -> Result<(), Error> {
-        if self.0.fetch_sub(count, Ordering::Relaxed) >= count {
-            return Ok(());
-        }
-        let sentence = format!(
-            "previousOfType, bodyRemoval and duplicateOf are told of at most {MAX_LOOK_BACKS} webhooks at once, duplicateBodies of 4"
-        );
-        Err(Code::LimitExceeded.error(sentence))
-    }
-}
 
 /// Why rows could not be loaded.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -88,6 +33,19 @@ pub(super) enum LoadError {
     Failed(Arc<ReadError>),
     #[error("one answer shows at most {MAX_EVENTS_TOGETHER} events: ask for those of fewer webhooks at once")]
     TooManyEvents,
+    #[error(transparent)]
+    TooManyReads(#[from] TooManyReads),
+    #[error(transparent)]
+    Busy(#[from] Busy),
+}
+
+impl From<TenantError> for LoadError {
+    fn from(error: TenantError) -> Self {
+        match error {
+            TenantError::Busy(busy) => Self::Busy(busy),
+            TenantError::Database(error) => error.into(),
+        }
+    }
 }
 
 impl From<ReadError> for LoadError {
@@ -106,6 +64,8 @@ impl LoadError {
     fn told(self) -> Error {
         match self {
             Self::Failed(error) => failed(&*error),
+            Self::Busy(busy) => internal(busy),
+            Self::TooManyReads(error) => error.told(),
             Self::TooManyEvents => Code::LimitExceeded.error(self.to_string()),
         }
     }
@@ -115,20 +75,28 @@ impl LoadError {
 pub struct Rows {
     tenants: Tenants,
     viewer: Viewer,
+    allowance: Arc<Allowance>,
 }
 
 impl Rows {
-    async fn tenant(&self, organization: OrganizationId) -> Result<Tenant, sqlx::Error> {
-        self.tenants.of(self.viewer.confined(organization)).await
+    async fn tenant(&self, organization: OrganizationId) -> Result<Tenant, LoadError> {
+        self.allowance.reads(1)?;
+        Ok(self.tenants.of(self.viewer.confined(organization)).await?)
     }
 }
 
-/// A request with what its resolvers need: who asks, the loaders, the limit on bodies.
-pub fn with_viewer(request: Request, app: &App, viewer: &Viewer) -> Request {
-    let rows = Rows { tenants: app.tenants.clone(), viewer: viewer.clone() };
+/// A request with what its resolvers need: who asks, the loaders, what it may cost. Its answer holds memory for
+/// as long as the allowance is held.
+pub fn with_viewer(mut request: Request, app: &App, viewer: &Viewer) -> (Request, Arc<Allowance>) {
+    let subscribes = |document: &ExecutableDocument| {
+        document.operations.iter().any(|(_, operation)| operation.node.ty == OperationType::Subscription)
+    };
+    let reading = if request.parsed_query().is_ok_and(subscribes) { Reading::Subscription } else { Reading::Page };
+    let allowance = Allowance::of_viewer(viewer, app.rendering.clone());
+    let tenants = app.tenants.asked_by(viewer.asker(), reading);
+    let rows = Rows { tenants, viewer: viewer.clone(), allowance: Arc::clone(&allowance) };
     let loader = DataLoader::new(rows, TokioSpawner::current(), TokioTimer::default());
-    let bodies = Bodies(Arc::new(AtomicI64::new(MAX_BODY_BYTES)));
-    request.data(viewer.clone()).data(loader).data(bodies).data(LookBacks(AtomicI64::new(MAX_LOOK_BACKS)))
+    (request.data(viewer.clone()).data(loader).data(Arc::clone(&allowance)), allowance)
 }
 
 /// What a key stands for, together with the others that are asked for at the same moment.

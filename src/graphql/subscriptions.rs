@@ -1,17 +1,19 @@
 //! What changes, as it changes. A transport gives each subscription a viewer, whose rights it
 //! watches for as long as the subscription runs.
 
+use std::sync::Arc;
+
 use async_graphql::{Context, Enum, Error, ID, SimpleObject, Subscription as GraphqlSubscription};
 use futures::StreamExt as _;
 use futures::stream::{BoxStream, unfold};
 use hookledger_projections::webhook_logs::WebhookFilter as Filter;
 use tokio::sync::broadcast::error::RecvError;
 
+use super::allowance::Allowance;
 use super::analytics::AnalyticsBucket;
 use super::context::{App, Viewer};
 use super::errors::{Code, not_found};
 use super::ids::NodeId;
-use super::rows::Bodies;
 use super::webhook::{Webhook, WebhookFilter};
 use crate::changes::Change;
 
@@ -63,8 +65,8 @@ impl Subscription {
             return Err(Code::BadUserInput.error("changes cannot be filtered by text"));
         }
         let receiver = App::of(context)?.changes.watch(organization);
-        let bodies = Bodies::of(context)?.clone();
-        let changes = unfold((receiver, filter, bodies), |(mut receiver, filter, bodies)| async move {
+        let allowance = Arc::clone(Allowance::of(context)?);
+        let changes = unfold((receiver, filter, allowance), |(mut receiver, filter, allowance)| async move {
             let change = loop {
                 match receiver.recv().await {
                     Ok(Change::Row { row, .. }) if !filter.matches(&row) => {}
@@ -79,8 +81,8 @@ impl Subscription {
                 }
             };
             // Each change is an answer of its own.
-            bodies.begin();
-            Some((change, (receiver, filter, bodies)))
+            allowance.begin();
+            Some((change, (receiver, filter, allowance)))
         });
         Ok(changes.boxed())
     }

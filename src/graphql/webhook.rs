@@ -14,15 +14,14 @@ use hookledger_aggregates::{Actor, Event, OrganizationId, ProviderId, RecordedEv
 use hookledger_projections::{summaries, webhook_logs, webhook_providers, webhook_retries};
 use uuid::Uuid;
 
+use super::allowance::Allowance;
 use super::context::tenant;
 use super::duplicates::DuplicateBody;
 use super::errors::{Code, internal, unread};
 use super::ids::NodeId;
 use super::provider::WebhookProvider;
 use super::retention::BodyRemoval;
-use super::rows::{
-    AttemptsOf, Bodies, BodyOf, DestinationsOf, EventsOf, HeadersOf, LookBacks, ProviderOf, ResponsesOf, WaitOf, load,
-};
+use super::rows::{AttemptsOf, BodyOf, DestinationsOf, EventsOf, HeadersOf, ProviderOf, ResponsesOf, WaitOf, load};
 use crate::deliver;
 use crate::directory::Hold;
 use crate::log::{self, streams_of};
@@ -203,6 +202,34 @@ impl Header {
     pub(super) fn new(name: &str, value: &str) -> Self {
         Self { name: name.to_owned(), value: value.to_owned() }
     }
+
+    /// Those of the request at that position, while they are kept.
+    pub(super) async fn all_of(
+        context: &Context<'_>,
+        organization: OrganizationId,
+        position: i64,
+    ) -> Result<Vec<Self>, Error> {
+        let pairs = load(context, HeadersOf(organization, position)).await?.unwrap_or_default();
+        let bytes: usize = pairs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        Allowance::of(context)?.hold(3 * i64::try_from(bytes).map_err(internal)?)?;
+        Ok(pairs.into_iter().map(|(name, value)| Self { name, value }).collect())
+    }
+}
+
+/// A body as text, where it is UTF-8: counted as it is written, before it is copied.
+pub(super) fn as_text(context: &Context<'_>, body: Option<Arc<Vec<u8>>>) -> Result<Option<String>, Error> {
+    let Some(body) = body else { return Ok(None) };
+    let Ok(text) = std::str::from_utf8(&body) else { return Ok(None) };
+    Allowance::of(context)?.hold_text(text)?;
+    Ok(Some(text.to_owned()))
+}
+
+/// A body in base64, counted before it is encoded.
+pub(super) fn as_base64(context: &Context<'_>, body: Option<Arc<Vec<u8>>>) -> Result<Option<String>, Error> {
+    let Some(body) = body else { return Ok(None) };
+    // Four for three, as a value and as it is written; the body itself was counted.
+    Allowance::of(context)?.hold(i64::try_from(body.len() / 3 * 5).map_err(internal)?)?;
+    Ok(Some(base64::engine::general_purpose::STANDARD.encode(&*body)))
 }
 
 /// One try at processing.
@@ -255,11 +282,13 @@ impl Attempt {
     /// UTF-8 is replaced.
     async fn response_excerpt(&self, context: &Context<'_>) -> Option<Result<String, Error>> {
         let excerpt = async {
-            Bodies::of(context)?.take(MAX_EXCERPT)?;
+            Allowance::of(context)?.body(MAX_EXCERPT, 1)?;
             let (organization, webhook) = self.of;
             let all = load(context, ResponsesOf(organization, webhook)).await?.unwrap_or_default();
             let mine = all.into_iter().find(|(attempt, _)| *attempt == self.attempt_number);
-            Ok(mine.map(|(_, excerpt)| String::from_utf8_lossy(&excerpt).into_owned()))
+            let mine = mine.map(|(_, excerpt)| String::from_utf8_lossy(&excerpt).into_owned());
+            mine.iter().try_for_each(|text| Allowance::of(context)?.hold_text(text))?;
+            Ok(mine)
         };
         excerpt.await.transpose()
     }
@@ -412,7 +441,7 @@ impl Webhook {
 
     /// The body, which counts so many times towards what one answer may load.
     async fn body(&self, context: &Context<'_>, weight: i64) -> Result<Option<Arc<Vec<u8>>>, Error> {
-        Bodies::of(context)?.take(self.0.body_size.saturating_mul(weight))?;
+        Allowance::of(context)?.body(self.0.body_size, weight)?;
         load(context, BodyOf(self.organization(), self.0.position)).await
     }
 
@@ -470,13 +499,11 @@ impl Webhook {
     }
     /// The body as text, where it is UTF-8 and is still kept.
     async fn raw_body(&self, context: &Context<'_>) -> Option<Result<String, Error>> {
-        let text = |body: Arc<Vec<u8>>| std::str::from_utf8(&body).ok().map(str::to_owned);
-        self.body(context, 1).await.map(|body| body.and_then(text)).transpose()
+        self.body(context, 1).await.and_then(|body| as_text(context, body)).transpose()
     }
     /// The bytes of the body, in base64, while they are kept.
     async fn raw_body_base64(&self, context: &Context<'_>) -> Option<Result<String, Error>> {
-        let encode = |body: Arc<Vec<u8>>| base64::engine::general_purpose::STANDARD.encode(&*body);
-        self.body(context, 1).await.map(|body| body.map(encode)).transpose()
+        self.body(context, 1).await.and_then(|body| as_base64(context, body)).transpose()
     }
     /// SHA-256 of the body, in hex.
     async fn body_sha256(&self) -> &str {
@@ -491,13 +518,12 @@ impl Webhook {
     }
     /// As received, but for `authorization` and `cookie`.
     async fn headers(&self, context: &Context<'_>) -> Result<Vec<Header>, Error> {
-        let pairs = load(context, HeadersOf(self.organization(), self.0.position)).await?.unwrap_or_default();
-        Ok(pairs.into_iter().map(|(name, value)| Header { name, value }).collect())
+        Header::all_of(context, self.organization(), self.0.position).await
     }
     /// Why body and headers are not kept any more; null while they are. For at most 20 webhooks at once.
     async fn body_removal(&self, context: &Context<'_>) -> Option<Result<BodyRemoval, Error>> {
         let removal = async {
-            LookBacks::of(context)?.take()?;
+            Allowance::of(context)?.look_backs(1)?;
             let organization = self.organization();
             let place = log::LogPosition { partition: organization.partition(), position: self.0.position };
             let mut tenant = tenant(context, organization).await?;
@@ -568,7 +594,7 @@ impl Webhook {
     /// webhooks at once.
     async fn duplicate_of(&self, context: &Context<'_>) -> Option<Result<Webhook, Error>> {
         let original = async {
-            LookBacks::of(context)?.take()?;
+            Allowance::of(context)?.look_backs(1)?;
             let (organization, ids) = (self.organization(), [self.id_()]);
             let mut tenant = tenant(context, organization).await?;
             let first = streams_of(&mut *tenant, organization, "webhook", &ids, 1, 1).await.map_err(unread)?;
@@ -621,7 +647,7 @@ impl Webhook {
     /// among the provider's last 2,000 before it: to compare them. For at most 20 webhooks at once.
     async fn previous_of_type(&self, context: &Context<'_>) -> Option<Result<Webhook, Error>> {
         let previous = async {
-            LookBacks::of(context)?.take()?;
+            Allowance::of(context)?.look_backs(1)?;
             let mut tenant = tenant(context, self.organization()).await?;
             summaries::previous_of_type(&mut *tenant, self.organization(), &self.0).await.map_err(unread)
         };

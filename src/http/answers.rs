@@ -1,11 +1,19 @@
 //! Answers: JSON bodies, and the one form that errors have. Errors map to HTTP here.
 
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use warp::Reply;
 use warp::reply::Response;
 
+use crate::graphql::Allowance;
 use crate::receive::{BodyError, ReceiveError, WebhookAnswer};
+
+/// Bytes of a large answer that are handed on at once.
+const CHUNK: usize = 64 << 10;
 
 /// `{"error": "<sentence>", "code": "<snake_case>"}`.
 #[derive(Debug, Serialize)]
@@ -29,13 +37,25 @@ pub(super) struct Answer {
     retry_after: Option<u64>,
     allow: Option<&'static str>,
     content_type: &'static str,
+    /// What its body counts for until it is sent.
+    held: Option<Arc<Allowance>>,
 }
 
 impl Answer {
+    /// An answer of GraphQL, which counts for as much memory until it is sent.
+    pub(super) fn holding(held: Option<Arc<Allowance>>, body: &impl Serialize) -> Self {
+        let held = held.filter(|held| held.is_large());
+        // Room for all of it: to grow would take as much again for a moment.
+        let mut text = Vec::with_capacity(held.as_ref().map_or(0, |held| held.bytes()));
+        // Our own types are plain data, which serde_json always writes.
+        let _ = serde_json::to_writer(&mut text, body);
+        Self { held, ..Self::text(StatusCode::OK, "application/json", text) }
+    }
+
     pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Self {
         // Our own types are plain data, which serde_json always writes.
         let body = serde_json::to_vec(body).unwrap_or_default();
-        Self { status, body, retry_after: None, allow: None, content_type: "application/json" }
+        Self::text(status, "application/json", body)
     }
 
     pub(super) fn error(status: StatusCode, body: ErrorBody) -> Self {
@@ -43,7 +63,7 @@ impl Answer {
     }
 
     pub(super) fn text(status: StatusCode, content_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, body: body.into(), retry_after: None, allow: None, content_type }
+        Self { status, body: body.into(), retry_after: None, allow: None, content_type, held: None }
     }
 
     pub(super) fn not_found() -> Self {
@@ -74,7 +94,10 @@ impl Answer {
 
 impl Reply for Answer {
     fn into_response(self) -> Response {
-        let mut response = Response::new(self.body.into());
+        let mut response = match self.held {
+            None => Response::new(self.body.into()),
+            Some(held) => in_chunks(self.body.into(), held),
+        };
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.content_type));
@@ -90,10 +113,19 @@ impl Reply for Answer {
     }
 }
 
+/// A body that holds its allowance until the last of it is taken.
+fn in_chunks(body: Bytes, held: Arc<Allowance>) -> Response {
+    let chunks = futures::stream::unfold((body, held), |(mut body, held)| async move {
+        let chunk = body.split_to(body.len().min(CHUNK));
+        (!chunk.is_empty()).then_some((Ok::<_, Infallible>(chunk), (body, held)))
+    });
+    warp::reply::stream(chunks).into_response()
+}
+
 impl From<WebhookAnswer> for Answer {
     fn from(answer: WebhookAnswer) -> Self {
         let WebhookAnswer { status, body, retry_after } = answer;
-        Self { status, body: body.into(), retry_after, allow: None, content_type: "application/json" }
+        Self { retry_after, ..Self::text(status, "application/json", body) }
     }
 }
 

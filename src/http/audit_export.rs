@@ -19,7 +19,7 @@ use warp::{Filter, Reply as _};
 use super::session::viewer_of;
 use super::{Answer, Services, error, person, with};
 use crate::identity::Client;
-use crate::store::Tenants;
+use crate::store::{Reading, TenantError, Tenants};
 
 /// Entries that are in memory at once.
 const PAGE: i64 = 500;
@@ -76,7 +76,8 @@ async fn export(
         return Err(if viewer.sees(id) { forbidden() } else { Answer::not_found() });
     }
     let filter = filter(query)?;
-    let mut tenant = app.tenants.of(id).await.map_err(|error| unavailable(&error))?;
+    let tenants = app.tenants.asked_by(viewer.asker(), Reading::Page);
+    let mut tenant = tenants.of(id).await.map_err(|error| unavailable(&error))?;
     let organization = organizations::find(&mut *tenant, id).await.map_err(|error| unavailable(&error))?;
     drop(tenant);
     let organization = organization.ok_or_else(Answer::not_found)?;
@@ -97,7 +98,7 @@ async fn export(
         }
     }
     let (to_client, mut pages) = mpsc::channel(1);
-    tokio::spawn(write(app.tenants.clone(), id, filter, format, to_client));
+    tokio::spawn(write(tenants, id, filter, format, to_client));
     let mut response =
         warp::reply::stream(futures::stream::poll_fn(move |context| pages.poll_recv(context))).into_response();
     let headers = response.headers_mut();
@@ -119,7 +120,7 @@ async fn write(
     organization: OrganizationId,
     filter: AuditFilter,
     format: Format,
-    to_client: mpsc::Sender<Result<Bytes, sqlx::Error>>,
+    to_client: mpsc::Sender<Result<Bytes, TenantError>>,
 ) {
     let mut after: Option<AuditKey> = None;
     let mut text = format.beginning().to_owned();
@@ -154,9 +155,9 @@ async fn page(
     organization: OrganizationId,
     filter: &AuditFilter,
     request: PageRequest<AuditKey>,
-) -> Result<Page<AuditEntry>, sqlx::Error> {
+) -> Result<Page<AuditEntry>, TenantError> {
     let mut tenant = tenants.of(organization).await?;
-    audit_logs::list(&mut *tenant, organization, filter, request).await
+    Ok(audit_logs::list(&mut *tenant, organization, filter, request).await?)
 }
 
 impl Format {

@@ -17,6 +17,7 @@ use warp::{Filter, Reply as _};
 use super::session::viewer_of;
 use super::{Answer, Services, error, person, read, share, with};
 use crate::identity::{Client, IdentityError, Redeemed};
+use crate::store::{Asker, Reading};
 
 /// Bytes of a request.
 const MAX_BODY: usize = 4 << 10;
@@ -146,7 +147,8 @@ async fn verify<B: Buf>(
         Redeemed::Unknown => return Err(link_invalid()),
     };
     let organization = OrganizationId::new(user.organization_id);
-    let organization = organization_row(services, organization).await.map_err(|error| failed(&error.into()))?;
+    let organization =
+        organization_row(services, organization, UserId::new(user.id)).await.map_err(|error| failed(&error.into()))?;
     let response = VerifyResponse {
         token: session.token,
         user: UserBody { id: user.id, email: user.email, role: user.role },
@@ -158,9 +160,10 @@ async fn verify<B: Buf>(
 async fn organization_row(
     services: &Services,
     id: OrganizationId,
+    user: UserId,
 ) -> Result<Option<organizations::Organization>, sqlx::Error> {
-    let mut tenant = services.app.tenants.of(id).await?;
-    organizations::find(&mut *tenant, id).await
+    let tenants = services.app.tenants.asked_by(Asker::Person(id, user), Reading::Page);
+    organizations::find(&mut *tenants.of(id).await?, id).await
 }
 
 async fn logout(method: Method, headers: HeaderMap, client: Client, services: &Services) -> Result<Answer, Answer> {

@@ -20,8 +20,8 @@ use warp::{Filter, Reply as _};
 use super::session::{NoViewer, viewer_of};
 use super::{Answer, Services, person, read, share, with};
 use crate::graphql::{
-    Code, Guest, Parameters, Viewer, is_away, is_for_guests, only_error, was_refused, with_codes, with_guest,
-    with_viewer,
+    Allowance, Code, Guest, Parameters, Viewer, is_away, is_for_guests, only_error, was_refused, with_codes,
+    with_guest, with_viewer,
 };
 use crate::identity::Client;
 use crate::receive::BodyError;
@@ -76,6 +76,18 @@ struct Refusal {
     retry_after: Option<u64>,
 }
 
+/// What was answered, and the memory that this counts for.
+struct Executed {
+    response: GraphqlResponse,
+    held: Option<Arc<Allowance>>,
+}
+
+impl From<GraphqlResponse> for Executed {
+    fn from(response: GraphqlResponse) -> Self {
+        Self { response, held: None }
+    }
+}
+
 impl Refusal {
     fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, Code::BadUserInput, message)
@@ -112,12 +124,12 @@ impl Call {
             return errors_only(StatusCode::NOT_ACCEPTABLE, &response).with_type(JSON_UTF8);
         };
         match self.execute(services, body).await {
-            Ok(response) => {
+            Ok(Executed { response, held }) => {
                 // The older media type says 200 whatever the answer is, the newer one says more.
                 let refused = was_refused(&response);
                 let response = with_codes(response, id);
                 if !refused {
-                    let answer = Answer::json(StatusCode::OK, &response).with_type(media_type);
+                    let answer = Answer::holding(held, &response).with_type(media_type);
                     return match retry_after(&response) {
                         Some(seconds) => answer.retry_after(seconds),
                         None => answer,
@@ -139,7 +151,7 @@ impl Call {
         self,
         services: &Services,
         body: impl Stream<Item = Result<B, warp::Error>>,
-    ) -> Result<GraphqlResponse, Refusal> {
+    ) -> Result<Executed, Refusal> {
         let by_get = self.method == Method::GET;
         if self.method != Method::POST && !(by_get && services.graphql_get) {
             let allow = if services.graphql_get { "GET, POST" } else { "POST" };
@@ -155,7 +167,7 @@ impl Call {
         let again = parameters.clone();
         let mut request = match parameters.request() {
             Ok(request) => request,
-            Err(refused) => return Ok(refused),
+            Err(refused) => return Ok(refused.into()),
         };
         let reads = only_reads(&mut request);
         if by_get && !reads {
@@ -164,17 +176,22 @@ impl Call {
             return Err(Refusal { allow: Some("POST"), ..refusal });
         }
         let begun = Instant::now();
-        let response = services.schema.execute(with_viewer(request, &services.app, &viewer)).await;
+        let execute = async |request| {
+            let (request, held) = with_viewer(request, &services.app, &viewer);
+            Executed { response: services.schema.execute(request).await, held: Some(held) }
+        };
+        let executed = execute(request).await;
         // A connection that broke in the middle of a read is not told, where another one answers. Nothing
         // but a read is done twice.
         if reads
-            && is_away(&response)
+            && is_away(&executed.response)
             && begun.elapsed() < ONCE_MORE_WITHIN
             && let Ok(request) = again.request()
         {
-            return Ok(services.schema.execute(with_viewer(request, &services.app, &viewer)).await);
+            drop(executed);
+            return Ok(execute(request).await);
         }
-        Ok(response)
+        Ok(executed)
     }
 
     /// Who shows no token may use the public demo, where there is one. All else is refused as if there
@@ -184,7 +201,7 @@ impl Call {
         services: &Services,
         body: impl Stream<Item = Result<B, warp::Error>>,
         refusal: Refusal,
-    ) -> Result<GraphqlResponse, Refusal> {
+    ) -> Result<Executed, Refusal> {
         let shows_token = self.headers.contains_key(header::AUTHORIZATION);
         let Some(sandbox) = services.app.sandbox.as_deref() else { return Err(refusal) };
         if shows_token || self.method != Method::POST || !is_json(&self.headers) {
@@ -206,7 +223,7 @@ impl Call {
             let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, Code::RateLimited, message);
             return Err(Refusal { retry_after: Some(too_often.retry_after), ..refusal });
         }
-        Ok(services.schema.execute(with_guest(request, guest)).await)
+        Ok(services.schema.execute(with_guest(request, guest)).await.into())
     }
 
     /// Nobody asks anything else without a session.

@@ -23,7 +23,7 @@ use crate::audit::{LedgerError, LedgerId};
 use crate::graphql::Viewer;
 use crate::identity::Client;
 use crate::log::stored_at;
-use crate::store::Tenant;
+use crate::store::{Reading, Tenant};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const BYTES: &str = "application/octet-stream";
@@ -88,7 +88,7 @@ async fn answer(
             Ok(Answer::text(StatusCode::OK, TEXT, keys))
         }
         "proof/inclusion" => {
-            let mut rows = rows(services, ledger).await?;
+            let mut rows = rows(services, &viewer, ledger).await?;
             let position = number(&asked.query, "position")?.ok_or_else(|| bad("position is missing"))?;
             let position = i64::try_from(position).map_err(|_| bad("position is too large"))?;
             let size = number(&asked.query, "size")?;
@@ -100,7 +100,7 @@ async fn answer(
             Ok(Answer::json(StatusCode::OK, &told))
         }
         "proof/consistency" => {
-            let mut rows = rows(services, ledger).await?;
+            let mut rows = rows(services, &viewer, ledger).await?;
             let from = number(&asked.query, "from")?.ok_or_else(|| bad("from is missing"))?;
             let to = number(&asked.query, "to")?;
             let found = ledgers.consistency(&mut rows, ledger, from, to).await.map_err(refused)?;
@@ -116,8 +116,8 @@ async fn answer(
             Ok(Answer::json(StatusCode::OK, &told))
         }
         path => match path.strip_prefix("tile/").and_then(parse) {
-            Some(Path::Hashes(tile)) => tile_bytes(services, ledger, tile).await,
-            Some(Path::Entries { index, width }) => entries(services, ledger, index, width).await,
+            Some(Path::Hashes(tile)) => tile_bytes(services, &viewer, ledger, tile).await,
+            Some(Path::Entries { index, width }) => entries(services, &viewer, ledger, index, width).await,
             None => Err(Answer::not_found()),
         },
     }
@@ -142,24 +142,30 @@ fn ledger_of(whose: &Whose, viewer: &Viewer, services: &Services) -> Result<Ledg
     Err(if viewer.sees(ledger.owner()) { forbidden() } else { Answer::not_found() })
 }
 
-async fn rows(services: &Services, ledger: LedgerId) -> Result<Tenant, Answer> {
-    let tenants = &services.app.tenants;
+async fn rows(services: &Services, viewer: &Viewer, ledger: LedgerId) -> Result<Tenant, Answer> {
+    let tenants = services.app.tenants.asked_by(viewer.asker(), Reading::Page);
     // Only super admins come here for a tree that has events of many.
     let rows = if ledger.is_of_many() { tenants.everybody().await } else { tenants.of(ledger.owner()).await };
     rows.map_err(|error| failed(&error))
 }
 
-async fn tile_bytes(services: &Services, ledger: LedgerId, tile: SizedTile) -> Result<Answer, Answer> {
-    let mut rows = rows(services, ledger).await?;
+async fn tile_bytes(services: &Services, viewer: &Viewer, ledger: LedgerId, tile: SizedTile) -> Result<Answer, Answer> {
+    let mut rows = rows(services, viewer, ledger).await?;
     let mut tiles = lookup::tiles(&mut *rows, ledger, &[tile]).await.map_err(|error| failed(&error))?;
     let hashes = tiles.remove(&tile.id).filter(|hashes| hashes.len() >= tile.width).ok_or_else(Answer::not_found)?;
     Ok(Answer::text(StatusCode::OK, BYTES, hashes_to_bytes(&hashes[..tile.width])))
 }
 
 /// The leaves themselves, each with its length before it.
-async fn entries(services: &Services, ledger: LedgerId, index: u64, width: usize) -> Result<Answer, Answer> {
+async fn entries(
+    services: &Services,
+    viewer: &Viewer,
+    ledger: LedgerId,
+    index: u64,
+    width: usize,
+) -> Result<Answer, Answer> {
     let first = index.checked_mul(TILE_WIDTH as u64).ok_or_else(Answer::not_found)?;
-    let mut rows = rows(services, ledger).await?;
+    let mut rows = rows(services, viewer, ledger).await?;
     let mut places = lookup::places(&mut *rows, ledger, first).await.map_err(|error| failed(&error))?;
     places.truncate(width);
     if places.len() < width || places.first().is_none_or(|place| place.index != first) {

@@ -164,7 +164,10 @@ async fn reasons(services: &Services) -> Vec<String> {
 
 /// Where log and read models do not say the same; see [`crate::conservation`].
 async fn warnings(services: &Services) -> Vec<String> {
-    let count = async { conservation::mismatches(&mut *services.app.tenants.everybody().await?).await };
+    let count = async {
+        let mut everybody = services.app.tenants.everybody().await?;
+        conservation::mismatches(&mut *everybody).await
+    };
     match tokio::time::timeout(STORE_LIMIT, count).await {
         Ok(Ok(0)) | Err(_) => vec![],
         Ok(Ok(count)) => vec![format!("the read models of {count} organizations do not say what the log says")],

@@ -13,7 +13,7 @@ use async_graphql::Response as GraphqlResponse;
 use futures::{SinkExt as _, StreamExt as _};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::Instrument as _;
@@ -306,7 +306,8 @@ struct Session {
 
 /// What an operation has to say.
 enum Outgoing {
-    Message(Message),
+    /// The other end hears when it was sent, or never will be.
+    Message(Message, oneshot::Sender<()>),
     /// The last of the operation of that id and run, whose id is free from then on.
     Last(Message, String, Uuid),
 }
@@ -366,7 +367,7 @@ impl Connection {
                     Some(Ok(message)) => self.hear(message).await,
                 },
                 Some(outgoing) = waiting.recv() => match outgoing {
-                    Outgoing::Message(message) => self.send(message).await,
+                    Outgoing::Message(message, _sent) => self.send(message).await,
                     Outgoing::Last(message, id, run) => {
                         // The client may have ended it meanwhile, and begun another under this id.
                         if self.operations.get(&id).is_some_and(|(current, _)| *current == run) {
@@ -432,7 +433,7 @@ impl Connection {
         } else {
             parameters.request()
         };
-        let request = match refused {
+        let (request, held) = match refused {
             Ok(request) => with_viewer(request, &self.services.app, &session.viewer),
             Err(response) => {
                 let response = with_codes(response, &request_id);
@@ -456,8 +457,14 @@ impl Connection {
                     return;
                 }
                 let message = ServerMessage::Next { id: &id, payload: &answer }.message();
-                if outgoing.send(Outgoing::Message(message)).await.is_err() {
+                drop(answer);
+                let (sent, is_sent) = oneshot::channel();
+                if outgoing.send(Outgoing::Message(message, sent)).await.is_err() {
                     return;
+                }
+                // A large one counts until it is sent, and no other of this operation waits beside it.
+                if held.is_large() {
+                    let _ = is_sent.await;
                 }
             }
             let message = ServerMessage::Complete { id: &id }.message();

@@ -10,6 +10,7 @@ pub mod embedded;
 mod facts;
 mod migrate;
 mod outage;
+mod places;
 mod roles;
 mod sockets;
 mod tenant;
@@ -28,9 +29,10 @@ pub use self::connections::{Connections, TooFew, Use};
 use self::embedded::{DATABASE, OWNER, SUPERUSER};
 pub use self::facts::{Facts, facts};
 pub use self::migrate::MIGRATIONS;
-pub use self::outage::{is_unavailable, is_unreachable};
+pub use self::outage::{is_busy, is_unavailable, is_unreachable};
+pub use self::places::{Asker, Busy, Reading};
 use self::sockets::Sockets;
-pub use self::tenant::{Tenant, Tenants};
+pub use self::tenant::{Tenant, TenantError, Tenants};
 pub use self::watch::{Clock, StoreWatch};
 
 /// How long a server is waited for that starts or recovers, and by a node for one that is not there.

@@ -8,6 +8,7 @@ use crate::audit::store::StoreError as LedgerStoreError;
 use crate::identity::IdentityError;
 use crate::log::{AppendError, ReadError};
 use crate::secrets::vault::VaultError;
+use crate::store::{Busy, TenantError};
 
 /// Whether the store, or the way to it, is away: the same may work a moment later.
 #[must_use]
@@ -22,6 +23,8 @@ pub fn is_unavailable(error: &(dyn Error + 'static)) -> bool {
         } else if let Some(VaultError::Database(error)) = error.downcast_ref() {
             is_unreachable(error)
         } else if let Some(LedgerError::Store(LedgerStoreError::Database(error))) = error.downcast_ref() {
+            is_unreachable(error)
+        } else if let Some(TenantError::Database(error)) = error.downcast_ref() {
             is_unreachable(error)
         } else if let Some(error) = error.downcast_ref::<AppendError>() {
             matches!(error, AppendError::Failed | AppendError::Overloaded)
@@ -41,6 +44,12 @@ pub fn is_unavailable(error: &(dyn Error + 'static)) -> bool {
         next = error.source();
     }
     false
+}
+
+/// Whether nothing was read because others of the same asker, or of the same kind, take all the time.
+#[must_use]
+pub fn is_busy(error: &(dyn Error + 'static)) -> bool {
+    error.is::<Busy>() || matches!(error.downcast_ref(), Some(TenantError::Busy(_)))
 }
 
 /// Whether the server was not reached, or ended the connection. Not whether it did what was asked.

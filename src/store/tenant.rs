@@ -9,52 +9,95 @@ use hookledger_aggregates::OrganizationId;
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
 use super::outage::is_unreachable;
+use super::places::{Asker, Busy, Place, Places, Reading};
 
-/// Where people's reads begin.
+/// Where people's reads begin, on somebody's behalf: on the node's own until [`Tenants::asked_by`] says otherwise.
 #[derive(Clone, Debug)]
 pub struct Tenants {
     pool: PgPool,
+    places: Places,
+    asker: Asker,
+    reading: Reading,
+}
+
+/// Why nothing could be read.
+#[derive(Debug, thiserror::Error)]
+pub enum TenantError {
+    #[error(transparent)]
+    Busy(#[from] Busy),
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
+
+/// For what tells no difference: to have waited in vain.
+impl From<TenantError> for sqlx::Error {
+    fn from(error: TenantError) -> Self {
+        match error {
+            TenantError::Busy(Busy) => Self::PoolTimedOut,
+            TenantError::Database(error) => error,
+        }
+    }
 }
 
 /// A read-only transaction that is confined to one organization (or to none, see
 /// [`Tenants::everybody`]). It ends when it is dropped. Hand `&mut *tenant` to a query.
 pub struct Tenant {
     transaction: Transaction<'static, Postgres>,
+    _place: Place,
 }
 
 impl Tenants {
     /// Over connections that act as `hookledger_runtime`.
     #[must_use]
     pub(super) fn new(pool: PgPool) -> Self {
-        Self { pool }
+        let places = Places::new(pool.options().get_max_connections());
+        Self { pool, places, asker: Asker::Node, reading: Reading::Page }
+    }
+
+    /// The same, where reads wait among those of that asker.
+    #[must_use]
+    pub fn asked_by(&self, asker: Asker, reading: Reading) -> Self {
+        Self { asker, reading, ..self.clone() }
     }
 
     /// Reads of one organization; of the platform's own rows with [`OrganizationId::PLATFORM`].
     ///
     /// # Errors
-    /// When the database does not answer.
-    pub async fn of(&self, organization: OrganizationId) -> Result<Tenant, sqlx::Error> {
+    /// When the database does not answer, or others of the same asker take too long.
+    pub async fn of(&self, organization: OrganizationId) -> Result<Tenant, TenantError> {
         self.begin(&format!("set_config('hookledger.organization', '{}', true)", organization.uuid())).await
     }
 
     /// Reads across organizations: for what super admins ask of all of them at once, and nothing else.
     ///
     /// # Errors
-    /// When the database does not answer.
-    pub async fn everybody(&self) -> Result<Tenant, sqlx::Error> {
+    /// When the database does not answer, or others of the same asker take too long.
+    pub async fn everybody(&self) -> Result<Tenant, TenantError> {
         self.begin("set_config('hookledger.everybody', 'on', true)").await
     }
 
     /// One message and one answer for both: each read costs a round trip more than its query. A connection
     /// that turns out dead is no reason to refuse a read, which changes nothing: it begins once again.
-    async fn begin(&self, setting: &str) -> Result<Tenant, sqlx::Error> {
+    async fn begin(&self, setting: &str) -> Result<Tenant, TenantError> {
+        let place = self.places.take(&self.asker, self.reading).await?;
+        metrics::counter!("hookledger_reads_total", "by" => self.by()).increment(1);
         let attempt = || self.pool.begin_with(format!("begin read only; select {setting}"));
         let transaction = match attempt().await {
             // To have waited for a connection in vain is the answer.
             Err(error) if is_unreachable(&error) && !matches!(error, sqlx::Error::PoolTimedOut) => attempt().await?,
             transaction => transaction?,
         };
-        Ok(Tenant { transaction })
+        Ok(Tenant { transaction, _place: place })
+    }
+
+    fn by(&self) -> &'static str {
+        match (&self.asker, self.reading) {
+            (Asker::Node, _) => "node",
+            (Asker::Guest(_), _) => "guest",
+            (Asker::Person(..), Reading::Page) => "person",
+            (Asker::Person(..), Reading::Search) => "search",
+            (Asker::Person(..), Reading::Subscription) => "subscription",
+        }
     }
 
     pub(crate) async fn close(&self) {

@@ -58,6 +58,7 @@ mod retention;
 mod secrets;
 mod senders;
 mod sessions;
+mod shares;
 mod siege;
 mod signatures;
 mod sink;
