@@ -30,6 +30,16 @@ async function test(name, run) {
   }
 }
 
+// Sessions
+
+await test('a session that nobody uses is over, whatever its tabs and clocks say', async () => {
+  const { isIdle, IDLE_MINUTES } = await load('session/idle.ts');
+  const now = Date.UTC(2026, 0, 31);
+  const ago = (minutes) => String(now - minutes * 60_000);
+  for (const used of [null, ago(0), ago(IDLE_MINUTES - 1)]) assert.equal(isIdle(used, now), false, used);
+  for (const used of [ago(IDLE_MINUTES), ago(10_000), ago(-5), '', 'soon', 'Infinity']) assert.equal(isIdle(used, now), true, used);
+});
+
 // Payloads
 
 const tree = (text, view = json.untouched) => json.lines(json.parse(text), view).map(({ path, kind, size }) => `${json.written(path)} ${kind} ${size}`);

@@ -11,12 +11,14 @@ import { Provider } from 'urql';
 
 import { makeClient } from './api/client';
 import { App, begin } from './app';
+import { watchUse } from './session/idle';
 import { theme } from './theme';
 
 // The policy of the page lets in only styles with the nonce of this answer.
 const nonce = document.querySelector<HTMLMetaElement>('meta[property="csp-nonce"]')?.nonce ?? '';
 setNonce(nonce);
 
+watchUse();
 begin(location.pathname);
 const client = makeClient();
 const root = document.getElementById('root');

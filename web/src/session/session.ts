@@ -2,6 +2,8 @@
 import { useSyncExternalStore } from 'react';
 
 const KEY = 'hookledger.session';
+/** When somebody last did something, in any tab. */
+export const USED = 'hookledger.used';
 const listeners = new Set<() => void>();
 
 export function token(): string | null {
@@ -10,6 +12,7 @@ export function token(): string | null {
 
 export function signIn(next: string): void {
   localStorage.setItem(KEY, next);
+  localStorage.setItem(USED, String(Date.now()));
   announce();
 }
 
@@ -20,10 +23,14 @@ export function forget(): void {
 }
 
 /** Ends the session at the server, and here whatever the server says. */
-export async function signOut(): Promise<void> {
+export async function endSession(): Promise<void> {
   const authorization = `Bearer ${token() ?? ''}`;
   await fetch('/api/auth/logout', { method: 'POST', headers: { authorization } }).catch(() => undefined);
   forget();
+}
+
+export async function signOut(): Promise<void> {
+  await endSession();
   location.assign('/login');
 }
 
