@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike as _, Utc};
 use hookledger_aggregates::access::{Access, AccessCommand, AccessEvent};
 use hookledger_aggregates::{Label, OrganizationId, UserId};
 use hookledger_projections::audit_logs::{self, AuditEntry, AuditFilter, AuditKey};
@@ -27,8 +27,6 @@ const PAGE: i64 = 500;
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(5);
 /// How long a client may take over a page.
 const READ_LIMIT: Duration = Duration::from_secs(60);
-const COLUMNS: &str =
-    "position,at,user_id,user_email,session_id,client,user_agent,action,resource_type,resource_id,old,new\r\n";
 
 #[derive(Clone, Copy)]
 enum Format {
@@ -177,7 +175,10 @@ impl Format {
 
     fn beginning(self) -> &'static str {
         match self {
-            Self::Csv => COLUMNS,
+            Self::Csv => concat!(
+                "\u{feff}",
+                "position,at,user_id,user_email,session_id,client,user_agent,action,resource_type,resource_id,old,new\r\n"
+            ),
             Self::Json => "[",
         }
     }
@@ -234,11 +235,22 @@ impl Format {
     }
 }
 
-/// A cell that no spreadsheet takes for a formula: <https://owasp.org/www-community/attacks/CSV_Injection>.
+/// A cell that no spreadsheet takes for a formula, by the same rule as the web's own export:
+/// <https://owasp.org/www-community/attacks/CSV_Injection>.
 fn cell(text: &str) -> String {
-    let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠']);
+    let seen = text.trim_start_matches(|c: char| c.is_whitespace() || is_invisible(c));
+    let is_formula = seen.starts_with(['=', '+', '-', '@', '|', '%', '＝', '＋', '－', '＠'])
+        || text.starts_with(['\t', '\r', '\n']);
     let guard = if is_formula { "'" } else { "" };
     format!("\"{guard}{}\"", text.replace('"', "\"\""))
+}
+
+/// Controls, formats and private use: what spreadsheets pass over.
+fn is_invisible(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{180e}'
+            | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{e000}'..='\u{f8ff}'
+            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0001}'..='\u{e007f}' | '\u{f0000}'..='\u{10ffff}')
 }
 
 /// The filter of the query string; unknown names are not looked at.
@@ -248,7 +260,9 @@ fn filter(query: &str) -> Result<AuditFilter, Answer> {
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         let id = || value.parse().map(Some).map_err(|_| bad(&name, "a UUID"));
         let time = || {
-            let time = DateTime::parse_from_rfc3339(&value).map_err(|_| bad(&name, "a time like 2026-01-31T00:00:00Z"));
+            let time = DateTime::parse_from_rfc3339(&value);
+            let time = time.ok().filter(|time| (1..=9999).contains(&time.with_timezone(&Utc).year()));
+            let time = time.ok_or_else(|| bad(&name, "a time like 2026-01-31T00:00:00Z"));
             time.map(|time| Some(time.with_timezone(&Utc)))
         };
         let word = || {
@@ -297,6 +311,11 @@ mod tests {
             ("-2", "\"'-2\""),
             ("+cmd|' /C calc'!A0", "\"'+cmd|' /C calc'!A0\""),
             ("\t=1", "\"'\t=1\""),
+            (" =1", "\"' =1\""),
+            ("\u{200b}\u{feff}=1", "\"'\u{200b}\u{feff}=1\""),
+            ("|calc", "\"'|calc\""),
+            ("%0A=1", "\"'%0A=1\""),
+            ("\n", "\"'\n\""),
             ("a\",=1", "\"a\"\",=1\""),
             ("{\"role\":\"admin\"}", "\"{\"\"role\"\":\"\"admin\"\"}\""),
             ("", "\"\""),
