@@ -15,7 +15,7 @@ use hookledger_projections::{summaries, webhook_logs, webhook_providers, webhook
 use uuid::Uuid;
 
 use super::allowance::Allowance;
-use super::context::tenant;
+use super::context::{Viewer, tenant};
 use super::duplicates::DuplicateBody;
 use super::errors::{Code, internal, unread};
 use super::ids::NodeId;
@@ -341,8 +341,9 @@ pub struct RecordedEvent {
     payload: Json<serde_json::Value>,
     /// `system`, `sender`, or `user`.
     actor: &'static str,
+    /// For admins, and of oneself.
     user_id: Option<Uuid>,
-    /// The client's address.
+    /// The client's address: a sender's; of users for admins, and one's own.
     client: Option<String>,
     recorded_at: DateTime<Utc>,
 }
@@ -669,6 +670,13 @@ impl Webhook {
     /// What the log says of this webhook, in order, from its beginning; at most 1,000 events.
     async fn events(&self, context: &Context<'_>) -> Result<Vec<RecordedEvent>, Error> {
         let events = load(context, EventsOf(self.organization(), self.id_())).await?.unwrap_or_default();
-        events.into_iter().map(RecordedEvent::try_from).collect()
+        let viewer = Viewer::of(context)?;
+        let sees_people = viewer.manages(self.organization());
+        let shown = |event: Recorded| {
+            let event = RecordedEvent::try_from(event)?;
+            let is_shown = sees_people || event.user_id.is_none_or(|user| user == viewer.user.id);
+            Ok(if is_shown { event } else { RecordedEvent { user_id: None, client: None, ..event } })
+        };
+        events.into_iter().map(shown).collect()
     }
 }

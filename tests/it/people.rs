@@ -8,7 +8,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 use sqlx::Executor as _;
 
-use crate::app::{Actor, TestApp};
+use crate::app::{Actor, GITHUB_SECRET, TestApp};
 use crate::mailbox::{Mailbox, link_in};
 
 const INVITE: &str = "mutation($id: ID!, $email: String!, $role: Role!) { \
@@ -451,5 +451,28 @@ async fn an_operator_without_mail_lets_in_who_was_invited() {
     admin.data(SET_ACTIVE, json!({ "id": my_id(&gone).await, "on": false })).await;
     let (done, refusal) = print(&["gone@example.org"]);
     assert!(!done && refusal.contains("no active user"), "{refusal}");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_do_not_see_where_an_admin_sits() {
+    let app = TestApp::start().await;
+    let admin = app.super_admin().await;
+    app.organization(&admin, "acme", &[("GITHUB", GITHUB_SECRET)]).await;
+    let boss = app.user("acme", "boss@acme.example", Role::Admin).await;
+    let member = app.user("acme", "member@acme.example", Role::Member).await;
+    let provider = boss.data("{ organization(slug: \"acme\") { providers { id } } }", json!({})).await;
+    let send = "mutation($id: ID!) { sendTestWebhook(input: {providerId: $id}) { webhook { id } } }";
+    let id = |data: Value| data["sendTestWebhook"]["webhook"]["id"].clone();
+    let provider = json!({ "id": provider["organization"]["providers"][0]["id"] });
+    let (by_boss, by_member) = (id(boss.data(send, provider.clone()).await), id(member.data(send, provider).await));
+    let events = "query($id: ID!) { node(id: $id) { ... on Webhook { events { actor userId client } } } }";
+    let first =
+        async |actor: &Actor<'_>, id: &Value| actor.data(events, json!({ "id": id })).await["node"]["events"][0].take();
+    let seen = first(&boss, &by_boss).await;
+    assert!(seen["userId"].is_string() && seen["client"].is_string(), "{seen}");
+    assert_eq!(first(&member, &by_boss).await, json!({ "actor": "user", "userId": null, "client": null }));
+    assert!(first(&member, &by_member).await["userId"].is_string());
+    assert_eq!(first(&boss, &by_member).await["client"], seen["client"]);
     app.stop().await;
 }
