@@ -13,6 +13,7 @@ use super::ids::{List, NodeId, decode_cursor, encode_cursor};
 use super::organization::Organization;
 use super::paging::{Cursor, Window, connection};
 use super::rows::{OrganizationOf, UserOf, load};
+use super::time::Time;
 use super::user::User;
 use super::webhook::LogPosition;
 
@@ -30,9 +31,9 @@ pub struct AuditFilter {
     resource_type: Option<String>,
     resource_id: Option<Uuid>,
     /// Then or later.
-    from: Option<DateTime<Utc>>,
+    from: Option<Time>,
     /// Before then.
-    to: Option<DateTime<Utc>>,
+    to: Option<Time>,
 }
 
 impl AuditFilter {
@@ -52,8 +53,8 @@ impl AuditFilter {
             action: name(self.action)?,
             resource_type: name(self.resource_type)?,
             resource: self.resource_id,
-            from: self.from,
-            to: self.to,
+            from: self.from.map(|from| from.0),
+            to: self.to.map(|to| to.0),
         })
     }
 }

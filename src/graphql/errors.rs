@@ -9,7 +9,7 @@ use hookledger_aggregates::user::UserError;
 
 use crate::identity::IdentityError;
 use crate::log::{AppendError, CommandError, ReadError};
-use crate::store::{is_busy, is_unavailable};
+use crate::store::{is_busy, is_out_of_range, is_unavailable};
 
 /// Seconds after which to come again.
 pub(super) const RETRY_AFTER: u64 = 1;
@@ -70,6 +70,10 @@ pub(super) fn internal(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Err
 pub(super) fn failed(error: &(dyn StdError + 'static)) -> Error {
     if is_unavailable(error) {
         return away(error);
+    }
+    if is_out_of_range(error) {
+        tracing::warn!(%error, "a GraphQL field was asked for what the store cannot hold");
+        return Code::BadUserInput.error("a value of this query is outside of what the store can hold");
     }
     if is_busy(error) {
         return again("too much is being read at once; try again");

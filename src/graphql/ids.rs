@@ -5,7 +5,7 @@
 use async_graphql::{Error, ID};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike as _, Utc};
 use hookledger_aggregates::{OrganizationId, ProviderId, SessionId, UserId, WebhookId};
 use hookledger_projections::order::{Direction, Field, Kind, Value};
 use hookledger_projections::{Order, Place};
@@ -156,7 +156,9 @@ fn beginning<F: Field>(list: List, organization: OrganizationId, order: Order<F>
 }
 
 fn time_of(bytes: &[u8]) -> Option<DateTime<Utc>> {
-    DateTime::from_timestamp_micros(i64::from_be_bytes(bytes.try_into().ok()?))
+    let time = DateTime::from_timestamp_micros(i64::from_be_bytes(bytes.try_into().ok()?))?;
+    // PostgreSQL holds no others that chrono does.
+    (1..=9999).contains(&time.year()).then_some(time)
 }
 
 /// PostgreSQL has no text with a NUL in it.

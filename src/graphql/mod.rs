@@ -30,6 +30,7 @@ mod rows;
 mod subscriptions;
 mod system;
 mod tester;
+mod time;
 mod usage;
 mod user;
 mod webhook;

@@ -24,6 +24,7 @@ use super::ledger::{self, Ledger};
 use super::paging::{Cursor, Window, connection};
 use super::provider::WebhookProvider;
 use super::retries::retryable;
+use super::time::Time;
 use super::usage::{self, Usage};
 use super::user::{self, User};
 use super::webhook::{LogPosition, RecordedEvent, Webhook, WebhookFilter, provider_of};
@@ -133,15 +134,15 @@ impl Organization {
     async fn analytics(
         &self,
         context: &Context<'_>,
-        from: DateTime<Utc>,
-        to: DateTime<Utc>,
+        from: Time,
+        to: Time,
         grain: Grain,
         provider_id: Option<ID>,
     ) -> Result<Analytics, Error> {
         let organization = self.0.organization_id();
         let provider = provider_of(organization, provider_id.as_ref())?;
         let mut tenant = tenant(context, organization).await?;
-        Analytics::read(&mut tenant, Some(organization), provider, from, to, grain).await
+        Analytics::read(&mut tenant, Some(organization), provider, from.0, to.0, grain).await
     }
 
     /// How many webhooks that match were received when, by where they stand now: for a chart above
@@ -151,13 +152,13 @@ impl Organization {
         &self,
         context: &Context<'_>,
         filter: Option<WebhookFilter>,
-        from: DateTime<Utc>,
-        to: DateTime<Utc>,
+        from: Time,
+        to: Time,
         buckets: i32,
     ) -> Result<Histogram, Error> {
         let organization = self.0.organization_id();
         let filter = filter.unwrap_or_default().checked(organization)?;
-        Histogram::read(context, organization, &filter, (from, to), buckets).await
+        Histogram::read(context, organization, &filter, (from.0, to.0), buckets).await
     }
 
     /// Webhooks that wait for a person, by what went wrong and provider.
@@ -169,14 +170,14 @@ impl Organization {
     async fn top_event_types(
         &self,
         context: &Context<'_>,
-        from: DateTime<Utc>,
-        to: DateTime<Utc>,
+        from: Time,
+        to: Time,
         first: Option<i32>,
         provider_id: Option<ID>,
     ) -> Result<Ranking, Error> {
         let organization = self.0.organization_id();
         let provider = provider_of(organization, provider_id.as_ref())?;
-        Ranking::read(context, organization, Ranked::EventTypes, provider, (from, to), first).await
+        Ranking::read(context, organization, Ranked::EventTypes, provider, (from.0, to.0), first).await
     }
 
     /// What went wrong most often with what was received in a span of time and has failed: rejections
@@ -184,14 +185,14 @@ impl Organization {
     async fn top_errors(
         &self,
         context: &Context<'_>,
-        from: DateTime<Utc>,
-        to: DateTime<Utc>,
+        from: Time,
+        to: Time,
         first: Option<i32>,
         provider_id: Option<ID>,
     ) -> Result<Ranking, Error> {
         let organization = self.0.organization_id();
         let provider = provider_of(organization, provider_id.as_ref())?;
-        Ranking::read(context, organization, Ranked::Errors, provider, (from, to), first).await
+        Ranking::read(context, organization, Ranked::Errors, provider, (from.0, to.0), first).await
     }
 
     /// The event types of the newest 10,000 webhooks, the most frequent first; at most 200.
@@ -235,8 +236,8 @@ impl Organization {
         context: &Context<'_>,
         after: Option<LogPosition>,
         aggregate_id: Option<Uuid>,
-        from: Option<DateTime<Utc>>,
-        to: Option<DateTime<Utc>>,
+        from: Option<Time>,
+        to: Option<Time>,
         first: Option<i32>,
     ) -> Result<Connection<Cursor, RecordedEvent>, Error> {
         let organization = self.0.organization_id();
@@ -246,6 +247,7 @@ impl Organization {
             return Err(Code::BadUserInput.error("this position is not from this log"));
         }
         let mut tenant = tenant(context, organization).await?;
+        let (from, to) = (from.map(|from| from.0), to.map(|to| to.0));
         let mut span = LogSpan { after: after.map(|after| after.position), aggregate_id, from, to };
         if let (Some(from), None) = (from, aggregate_id) {
             // Times never go backwards within an organization: what was received before tells where to begin.
@@ -271,8 +273,8 @@ impl Organization {
     }
 
     /// Its settings, users and providers as they stood at a time, by its events up to then. For admins.
-    async fn as_of(&self, context: &Context<'_>, time: DateTime<Utc>) -> Result<OrganizationState, Error> {
-        history::as_of(context, self.0.organization_id(), time).await
+    async fn as_of(&self, context: &Context<'_>, time: Time) -> Result<OrganizationState, Error> {
+        history::as_of(context, self.0.organization_id(), time.0).await
     }
 
     /// The plan, and what was used of it. For admins.

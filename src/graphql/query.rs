@@ -2,7 +2,6 @@
 
 use async_graphql::connection::{Connection, EmptyFields};
 use async_graphql::{Context, Error, ID, Interface, Object};
-use chrono::{DateTime, Utc};
 use hookledger_aggregates::{OrganizationId, UserId};
 use hookledger_projections::organizations::{self, OrganizationFilter};
 use hookledger_projections::users::{self, UserFilter};
@@ -21,6 +20,7 @@ use super::organization::Organization;
 use super::paging::{Cursor, Window, connection};
 use super::provider::{ProviderName, WebhookProvider};
 use super::system::System;
+use super::time::Time;
 use super::user::{self, Session, User};
 use super::webhook::Webhook;
 
@@ -120,15 +120,9 @@ impl PeopleQuery {
     }
 
     /// What happened in all organizations together, in buckets of a grain. For super admins.
-    async fn analytics(
-        &self,
-        context: &Context<'_>,
-        from: DateTime<Utc>,
-        to: DateTime<Utc>,
-        grain: Grain,
-    ) -> Result<Analytics, Error> {
+    async fn analytics(&self, context: &Context<'_>, from: Time, to: Time, grain: Grain) -> Result<Analytics, Error> {
         let mut tenants = everybody(context).await?;
-        Analytics::read(&mut tenants, None, None, from, to, grain).await
+        Analytics::read(&mut tenants, None, None, from.0, to.0, grain).await
     }
 
     /// Every organization, newest first unless ordered otherwise. For super admins.

@@ -1,11 +1,16 @@
 //! A request as clients send it, over whichever transport, checked against the limits and parsed.
 
+use async_graphql::parser::types::{ExecutableDocument, OperationDefinition, Selection, SelectionSet};
 use async_graphql::{Extensions, Request, Response, ServerError, Value, Variables};
+use async_graphql_value::Value as Literal;
 use serde::Deserialize;
 
 use super::errors::{Code, coded, only_error};
 use super::limits::{check_document, check_source};
 use super::merge::{check_repeats, merge_repeated};
+
+/// PostgreSQL's text has no U+0000, and nobody's text needs it.
+const NUL: &str = "a text holds no U+0000";
 
 /// The parameters of a request, each of the type that the specification says, or refused.
 #[derive(Clone, Deserialize)]
@@ -35,9 +40,13 @@ impl Parameters {
     /// The answer to give where it does not parse or exceeds a limit.
     pub fn request(self) -> Result<Request, Response> {
         check_source(&self.query).map_err(|limit| only_error(Code::LimitExceeded, limit))?;
+        if self.variables.as_ref().is_some_and(|map| map.values().any(holds_nul)) {
+            return Err(only_error(Code::BadUserInput, NUL));
+        }
         let variables = self.variables.map(|map| Variables::from_json(serde_json::Value::Object(map)));
         let mut request = Request::new(self.query).variables(variables.unwrap_or_default());
-        request.operation_name = self.operation_name;
+        // An empty name is none, as for those who send every field of a form.
+        request.operation_name = self.operation_name.filter(|name| !name.is_empty());
         if let Some(Ok(Value::Object(map))) =
             self.extensions.map(|map| Value::from_json(serde_json::Value::Object(map)))
         {
@@ -48,10 +57,61 @@ impl Parameters {
         let document = request.parsed_query().map_err(|error| refuse(Code::ParseFailed, error))?;
         let too_much = |(limit, at)| refuse(Code::LimitExceeded, ServerError::new(limit, Some(at)));
         check_document(document, &variables).map_err(too_much)?;
+        if texts_hold_nul(document) {
+            return Err(only_error(Code::BadUserInput, NUL));
+        }
         let mut document = document.clone();
         merge_repeated(&mut document);
         check_repeats(&document).map_err(too_much)?;
         request.set_parsed_query(document);
         Ok(request)
+    }
+}
+
+fn holds_nul(value: &serde_json::Value) -> bool {
+    match value {
+        serde_json::Value::String(text) => text.contains('\0'),
+        serde_json::Value::Array(items) => items.iter().any(holds_nul),
+        serde_json::Value::Object(map) => map.iter().any(|(name, value)| name.contains('\0') || holds_nul(value)),
+        serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) => false,
+    }
+}
+
+/// Whether any text that stands in the query itself holds it.
+fn texts_hold_nul(document: &ExecutableDocument) -> bool {
+    let defaults = |operation: &OperationDefinition| {
+        let values =
+            operation.variable_definitions.iter().filter_map(|definition| definition.node.default_value.as_ref());
+        values.into_iter().any(|value| literal_holds_nul(&value.node.clone().into_value()))
+    };
+    document
+        .operations
+        .iter()
+        .any(|(_, operation)| defaults(&operation.node) || arguments_hold_nul(&operation.node.selection_set.node))
+        || document.fragments.values().any(|fragment| arguments_hold_nul(&fragment.node.selection_set.node))
+}
+
+fn arguments_hold_nul(set: &SelectionSet) -> bool {
+    set.items.iter().any(|selection| match &selection.node {
+        Selection::Field(field) => {
+            field.node.arguments.iter().any(|(_, value)| literal_holds_nul(&value.node))
+                || arguments_hold_nul(&field.node.selection_set.node)
+        }
+        Selection::InlineFragment(fragment) => arguments_hold_nul(&fragment.node.selection_set.node),
+        Selection::FragmentSpread(_) => false,
+    })
+}
+
+fn literal_holds_nul(value: &Literal) -> bool {
+    match value {
+        Literal::String(text) => text.contains('\0'),
+        Literal::List(items) => items.iter().any(literal_holds_nul),
+        Literal::Object(map) => map.values().any(literal_holds_nul),
+        Literal::Variable(_)
+        | Literal::Null
+        | Literal::Number(_)
+        | Literal::Boolean(_)
+        | Literal::Binary(_)
+        | Literal::Enum(_) => false,
     }
 }

@@ -22,6 +22,7 @@ use super::ids::NodeId;
 use super::provider::WebhookProvider;
 use super::retention::BodyRemoval;
 use super::rows::{AttemptsOf, BodyOf, DestinationsOf, EventsOf, HeadersOf, ProviderOf, ResponsesOf, WaitOf, load};
+use super::time::Time;
 use crate::deliver;
 use crate::directory::Hold;
 use crate::log::{self, streams_of};
@@ -102,9 +103,9 @@ pub struct WebhookFilter {
     /// Anything about it is suspicious.
     flagged: Option<bool>,
     /// Received then or later.
-    received_from: Option<DateTime<Utc>>,
+    received_from: Option<Time>,
     /// Received before then.
-    received_to: Option<DateTime<Utc>>,
+    received_to: Option<Time>,
     /// A webhook id or a provider's event id; or the beginning of a provider's event id or of an event
     /// type, or text anywhere in a body of up to 1 MiB, byte for byte. Ids are found wherever they are;
     /// all else is looked for in the newest 10,000 webhooks of the page that the other filters leave.
@@ -144,8 +145,8 @@ impl WebhookFilter {
             body_differs: self.body_differs,
             suspected_replay: self.suspected_replay,
             flagged: self.flagged,
-            received_from: self.received_from,
-            received_to: self.received_to,
+            received_from: self.received_from.map(|from| from.0),
+            received_to: self.received_to.map(|to| to.0),
             text: self.text.filter(|text| !text.is_empty()),
         })
     }
@@ -173,7 +174,9 @@ impl ScalarType for LogPosition {
     fn parse(value: Value) -> InputValueResult<Self> {
         let parsed = match &value {
             Value::String(text) => text.split_once(':').and_then(|(partition, position)| {
-                Some(Self { partition: partition.parse().ok()?, position: position.parse().ok()? })
+                let place = Self { partition: partition.parse().ok()?, position: position.parse().ok()? };
+                // None is before the first, and one more is a number still.
+                (place.position >= 0 && place.position < i64::MAX).then_some(place)
             }),
             _ => None,
         };

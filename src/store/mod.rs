@@ -29,7 +29,7 @@ pub use self::connections::{Connections, TooFew, Use};
 use self::embedded::{DATABASE, OWNER, SUPERUSER};
 pub use self::facts::{Facts, facts};
 pub use self::migrate::MIGRATIONS;
-pub use self::outage::{is_busy, is_unavailable, is_unreachable};
+pub use self::outage::{is_busy, is_out_of_range, is_unavailable, is_unreachable};
 pub use self::places::{Asker, Busy, Reading};
 use self::sockets::Sockets;
 pub use self::tenant::{Tenant, TenantError, Tenants};

@@ -46,6 +46,29 @@ pub fn is_unavailable(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
+/// Whether a parameter was refused for what it is: its type should have refused it before.
+#[must_use]
+pub fn is_out_of_range(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let database = match (error.downcast_ref(), error.downcast_ref()) {
+            (Some(error), _) | (_, Some(ReadError::Database(error))) => Some(error),
+            _ => None,
+        };
+        match database {
+            Some(sqlx::Error::Encode(_)) => return true,
+            // Numbers and times out of range, and U+0000 in a text.
+            Some(sqlx::Error::Database(error)) => {
+                return error
+                    .code()
+                    .is_some_and(|code| matches!(&*code, "22003" | "22007" | "22008" | "22021" | "22P05"));
+            }
+            _ => next = error.source(),
+        }
+    }
+    false
+}
+
 /// Whether nothing was read because others of the same asker, or of the same kind, take all the time.
 #[must_use]
 pub fn is_busy(error: &(dyn Error + 'static)) -> bool {

@@ -12,6 +12,7 @@
 
 mod app;
 mod appending;
+mod arguments;
 mod audit;
 mod audit_verify;
 mod browser;
