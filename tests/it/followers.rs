@@ -315,10 +315,15 @@ async fn a_batch_that_takes_too_long_comes_back_smaller() {
     }
     let store = app.database.store();
     let (work, follow) = (store.pool(Use::Work).await.unwrap(), store.pool(Use::Follow).await.unwrap());
-    let (stop, leases) = (CancellationToken::new(), Leases::new(work, Uuid::new_v4()));
+    let (stop, heads, leases) = (CancellationToken::new(), Heads::default(), Leases::new(work.clone(), Uuid::new_v4()));
     let follower =
-        Follower::new(Box::new(Overtaxed(Counting::new("overtaxed"))), follow, Heads::default(), leases.clone());
-    let running = [tokio::spawn(leases.run(Vitals::default(), stop.clone())), tokio::spawn(follower.run(stop.clone()))];
+        Follower::new(Box::new(Overtaxed(Counting::new("overtaxed"))), follow, heads.clone(), leases.clone());
+    let running = [
+        tokio::spawn(leases.run(Vitals::default(), stop.clone())),
+        // The app goes on appending what becomes of the webhooks.
+        tokio::spawn(heads.poll(work, stop.clone())),
+        tokio::spawn(follower.run(stop.clone())),
+    ];
     until(&pool, "overtaxed", "it is never applied", |known| known.behind == 0).await;
     stop.cancel();
     for task in running {
