@@ -18,9 +18,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::app::{GITHUB_SECRET, TestApp};
+use crate::patience::PATIENCE;
 use crate::proxy::{Network, Proxy};
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Counts events, and takes its time for each batch.
 #[derive(Clone)]

@@ -12,11 +12,9 @@ use sqlx::{Connection as _, Executor as _};
 
 use crate::app::{Database, GITHUB_SECRET, TestApp, settings};
 use crate::kill::with_acme;
+use crate::patience::PATIENCE;
 use crate::process::Process;
 use crate::proxy::{Network, Proxy};
-
-/// How long anything here may take on a slow and busy machine.
-const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Waits for a condition.
 macro_rules! until {
