@@ -27,6 +27,7 @@ mod request;
 mod retention;
 mod retries;
 mod rows;
+mod shown;
 mod subscriptions;
 mod system;
 mod tester;

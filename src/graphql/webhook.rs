@@ -12,6 +12,7 @@ use hookledger_aggregates::provider::Destination;
 use hookledger_aggregates::webhook::{PENDING_TIMEOUT, WebhookEvent};
 use hookledger_aggregates::{Actor, Event, OrganizationId, ProviderId, RecordedEvent as Recorded, WebhookId};
 use hookledger_projections::{summaries, webhook_logs, webhook_providers, webhook_retries};
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::allowance::Allowance;
@@ -22,6 +23,7 @@ use super::ids::NodeId;
 use super::provider::WebhookProvider;
 use super::retention::BodyRemoval;
 use super::rows::{AttemptsOf, BodyOf, DestinationsOf, EventsOf, HeadersOf, ProviderOf, ResponsesOf, WaitOf, load};
+use super::shown::shown;
 use super::time::Time;
 use crate::deliver;
 use crate::directory::Hold;
@@ -36,8 +38,8 @@ const MAX_PROVIDERS: usize = 20;
 const MAX_TYPES: usize = 50;
 /// A larger body is not shown parsed.
 const MAX_PARSED: i64 = 4 << 20;
-/// A parsed body takes about so many times its bytes.
-const PARSED_WEIGHT: i64 = 4;
+/// A body that is shown as JSON is copied so many times on the way.
+const SHOWN_WEIGHT: i64 = 4;
 
 /// Where a webhook stands.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
@@ -449,12 +451,13 @@ impl Webhook {
         load(context, BodyOf(self.organization(), self.0.position)).await
     }
 
-    async fn parsed(&self, context: &Context<'_>) -> Result<Option<Json<serde_json::Value>>, Error> {
+    async fn parsed(&self, context: &Context<'_>) -> Result<Option<Json<Box<RawValue>>>, Error> {
         if self.0.body_size > MAX_PARSED {
             return Err(Code::LimitExceeded.error("a body above 4 MiB is not shown parsed: ask for rawBody"));
         }
-        let Some(body) = self.body(context, PARSED_WEIGHT).await? else { return Ok(None) };
-        let parse = move || serde_json::from_slice(&body).ok().map(Json);
+        let Some(body) = self.body(context, SHOWN_WEIGHT).await? else { return Ok(None) };
+        Allowance::of(context)?.hold(self.0.body_size.saturating_mul(2))?;
+        let parse = move || shown(&body);
         if self.0.body_size > LARGE_BODY {
             return tokio::task::spawn_blocking(parse).await.map_err(internal);
         }
@@ -497,8 +500,9 @@ impl Webhook {
     async fn event_type(&self) -> Option<&str> {
         self.0.event_type.as_deref()
     }
-    /// The body, where it is JSON and is still kept. One above 4 MiB is shown as `rawBody` only.
-    async fn payload(&self, context: &Context<'_>) -> Option<Result<Json<serde_json::Value>, Error>> {
+    /// The body, where it is JSON and is still kept, with the digits of its numbers. One above 4 MiB is shown
+    /// as `rawBody` only.
+    async fn payload(&self, context: &Context<'_>) -> Option<Result<Json<Box<RawValue>>, Error>> {
         self.parsed(context).await.transpose()
     }
     /// The body as text, where it is UTF-8 and is still kept.

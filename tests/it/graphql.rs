@@ -257,3 +257,18 @@ async fn what_was_changed_is_in_the_answer_and_in_the_audit_trail() {
     }
     app.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payload_keeps_its_digits() {
+    let app = TestApp::start().await;
+    let admin = app.super_admin().await;
+    app.organization(&admin, "acme", &[("GITHUB", GITHUB_SECRET)]).await;
+    let body = "{\"id\": 12345678901234567890123, \"b\": 1.10, \"a\": 1.0e2}";
+    assert_eq!(app.github("acme", "d-1", body).send().await.unwrap().status(), StatusCode::OK);
+    admin.webhooks_until("acme", "webhookId", |rows| rows.len() == 1).await;
+    let query = "{ organization(slug: \"acme\") { webhooks { nodes { payload } } } }";
+    let post = app.client.post(format!("{}/graphql", app.url)).bearer_auth(&admin.token);
+    let answer = post.json(&json!({ "query": query })).send().await.unwrap().text().await.unwrap();
+    assert!(answer.contains(&format!("\"payload\":{body}")), "{answer}");
+    app.stop().await;
+}
