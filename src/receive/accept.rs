@@ -17,7 +17,7 @@ use crate::directory::Endpoint;
 use crate::log::{AppendError, Body, Epoch, FreshBody, MonthlyLimit, NewEvent, ReadError, Sequence, Unit, UsedMonth};
 
 /// Larger bodies wait outside until their certificate is here: they are rare, and anybody can send them.
-const UNVERIFIED_BODY_LIMIT: usize = 1 << 20;
+const UNVERIFIED_BODY_LIMIT: usize = 64 << 10;
 /// Events of a known webhook that are read: its receipt, and most often all that became of it.
 const FIRST_EVENTS: i64 = 16;
 /// How often a webhook is decided again that races with others for the same streams.
@@ -357,8 +357,11 @@ impl Receiver {
         sha256: String,
         certificate: CertificateUrl,
     ) -> Result<Accepted, ReceiveError> {
-        self.unverified.want(certificate);
         // Anybody can send these, so there are few at a time; PayPal sends again what finds no room.
+        if !self.unverified.admit_client(request.by.client.as_deref().unwrap_or_default()) {
+            return Err(ReceiveError::Unavailable);
+        }
+        self.unverified.want(certificate);
         if request.body.bytes.len() > UNVERIFIED_BODY_LIMIT || !self.unverified.admit(endpoint.provider.id) {
             return Err(ReceiveError::Unavailable);
         }

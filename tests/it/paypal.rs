@@ -44,10 +44,12 @@ async fn only_certificates_of_paypal_that_lead_to_a_root_are_believed() {
     app.organization(&admin, "acme", &[("PAYPAL", PAYPAL_WEBHOOK_ID)]).await;
     let good = authority.leaf(PAYPAL_LEAF, NAME, -1..30);
     let leaf_alone = format!("{}-----END CERTIFICATE-----\n", good.split_once("-----END CERTIFICATE-----").unwrap().0);
-    let cases: [(&str, String, bool); 10] = [
+    let cases: [(&str, String, bool); 12] = [
         ("good", good.clone(), true),
         ("sandbox", authority.leaf(PAYPAL_LEAF, "messageverificationcerts.sandbox.paypal.com", -1..30), true),
-        ("subject-alone", authority.leaf_without_alternative_names(PAYPAL_LEAF, NAME), true),
+        ("subject-alone", authority.leaf_without_alternative_names(PAYPAL_LEAF, NAME), false),
+        ("other-purpose", authority.leaf(PAYPAL_LEAF, "www.paypal.com", -1..30), false),
+        ("wildcard", authority.leaf(PAYPAL_LEAF, "*.paypal.com", -1..30), false),
         ("wrong-name", authority.leaf(PAYPAL_LEAF, "paypal.com.evil.example", -1..30), false),
         ("wrong-subject", authority.leaf_without_alternative_names(PAYPAL_LEAF, "evil.example"), false),
         ("expired", authority.leaf(PAYPAL_LEAF, NAME, -30..-1), false),
@@ -242,6 +244,13 @@ async fn what_cannot_be_verified_yet_waits_and_is_not_processed_before() {
         let node = of(&nodes, id).unwrap();
         assert_eq!((&node["status"], &node["signatureValid"]), (&json!("PENDING"), &json!(false)), "{node}");
     }
+    // A large body waits outside: anybody could store it.
+    let large = event(&format!("WH-{}", "x".repeat(64 << 10)));
+    let mut outside = app.client.post(app.webhooks("acme", "paypal")).body(large.clone());
+    for (name, value) in Sender::Paypal.genuine("t-9", now, large.as_bytes()) {
+        outside = outside.header(name, value);
+    }
+    assert_eq!(outside.once().await.unwrap().status().as_u16(), 503);
     // Stale ones need no certificate to be refused.
     let stale = now - chrono::Duration::days(4);
     assert_eq!(
@@ -266,8 +275,11 @@ async fn what_cannot_be_verified_yet_waits_and_is_not_processed_before() {
     assert_eq!((&refused["signatureValid"], &refused["rejection"]), (&json!(false), &json!("signature_invalid")));
     let count = admin.data("{ organization(slug: \"acme\") { webhookCount } }", json!({})).await;
     assert_eq!(count["organization"]["webhookCount"], 1);
-    // Of the two that turned out to be the same no body is kept, which nobody would find.
-    crate::retention::until(&app.database.superuser().await, crate::retention::KEPT, 4).await;
+    // Of the two that turned out to be the same no body is kept, which nobody would find; nor of the two that were
+    // accepted and turned out to be nobody's.
+    crate::retention::until(&app.database.superuser().await, crate::retention::KEPT, 2).await;
+
+    assert_eq!(post(&app, Sender::Paypal.genuine("t-9", now, large.as_bytes()), large).await.0, 200);
 
     // From now on it is known: what comes is verified at once, and a duplicate finds the first one.
     let (status, answer) = post(&app, Sender::Paypal.genuine("t-5", now, body.as_bytes()), body.clone()).await;

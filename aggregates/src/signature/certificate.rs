@@ -28,8 +28,8 @@ pub enum CertificateError {
     /// Expired, not valid yet, or no chain to a root that is trusted.
     #[error("its chain is not valid: {0}")]
     Chain(String),
-    #[error("it is issued to another domain than {0}")]
-    Subject(&'static str),
+    #[error("it is not issued to {}", .0.join(" or "))]
+    Subject(&'static [&'static str]),
 }
 
 /// What is known of the certificate at a URL.
@@ -55,7 +55,7 @@ impl SigningCertificate {
     pub fn check(
         pem: &[u8],
         roots: &[TrustAnchor<'_>],
-        domain: &'static str,
+        names: &'static [&'static str],
         now: DateTime<Utc>,
     ) -> Result<Self, CertificateError> {
         let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(pem)
@@ -81,10 +81,9 @@ impl SigningCertificate {
                 None,
             )
             .map_err(failed)?;
-        let common_name = common_name(certificate.subject());
-        let mut names = certificate.valid_dns_names().chain(common_name);
-        if !names.any(|name| is_within(name, domain)) {
-            return Err(CertificateError::Subject(domain));
+        // A subject's common name is nobody's promise: public authorities vouch for alternative names alone.
+        if !certificate.valid_dns_names().any(|name| names.iter().any(|known| known.eq_ignore_ascii_case(name))) {
+            return Err(CertificateError::Subject(names));
         }
         Ok(Self { leaf: leaf.clone() })
     }
@@ -96,43 +95,6 @@ impl SigningCertificate {
         EndEntityCert::try_from(&self.leaf)
             .is_ok_and(|certificate| certificate.verify_signature(algorithm, message, signature).is_ok())
     }
-}
-
-fn is_within(name: &str, domain: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    name == domain || name.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'))
-}
-
-/// The common name in a DER subject, for certificates without alternative names.
-fn common_name(subject: &[u8]) -> Option<&str> {
-    const COMMON_NAME: &[u8] = &[0x06, 0x03, 0x55, 0x04, 0x03];
-    let mut rest = subject;
-    let mut found = None;
-    while let Some((0x31, set, after)) = element(rest) {
-        rest = after;
-        let Some((0x30, attribute, _)) = element(set) else { continue };
-        let Some(value) = attribute.strip_prefix(COMMON_NAME) else { continue };
-        // UTF8String, PrintableString, IA5String.
-        if let Some((0x0c | 0x13 | 0x16, text, [])) = element(value) {
-            found = std::str::from_utf8(text).ok();
-        }
-    }
-    found
-}
-
-/// The tag and contents of a DER element, and what follows it.
-fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (tag, der) = der.split_first()?;
-    let (length, der) = der.split_first()?;
-    let (length, der) = match *length {
-        short @ 0..=0x7f => (usize::from(short), der),
-        0x81 => der.split_first().map(|(length, der)| (usize::from(*length), der))?,
-        0x82 => {
-            der.split_at_checked(2).map(|(length, der)| (usize::from(length[0]) << 8 | usize::from(length[1]), der))?
-        }
-        _ => return None,
-    };
-    der.split_at_checked(length).map(|(contents, rest)| (*tag, contents, rest))
 }
 
 /// The certificates of a PEM file as roots.
@@ -148,34 +110,4 @@ pub fn trust_roots(pem: &[u8]) -> Result<TrustRoots, CertificateError> {
         })
         .collect::<Result<_, _>>()?;
     if roots.is_empty() { Err(CertificateError::Malformed) } else { Ok(roots) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_domain_is_itself_and_what_lies_below_it() {
-        for good in ["paypal.com", "messageverificationcerts.paypal.com", "*.PayPal.com"] {
-            assert!(is_within(good, "paypal.com"), "{good}");
-        }
-        for bad in ["", "com", "evilpaypal.com", "paypal.com.evil.example", "paypal.comx"] {
-            assert!(!is_within(bad, "paypal.com"), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_common_name_is_read_from_its_own_attribute_only() {
-        let attribute = |oid: u8, text: &[u8]| {
-            let length = u8::try_from(text.len()).unwrap();
-            let mut der = vec![0x31, length + 9, 0x30, length + 7, 0x06, 0x03, 0x55, 0x04, oid, 0x0c, length];
-            der.extend_from_slice(text);
-            der
-        };
-        let subject = [attribute(10, b"\x06\x03\x55\x04\x03\x0c\x01x"), attribute(3, b"a.paypal.com")].concat();
-        assert_eq!(common_name(&subject), Some("a.paypal.com"));
-        assert_eq!(common_name(&subject[..subject.len() - 1]), None);
-        assert_eq!(common_name(&attribute(10, b"paypal.com")), None);
-        assert_eq!(common_name(&[0x31, 0x84, 0xff, 0xff, 0xff, 0xff]), None);
-    }
 }

@@ -9,8 +9,8 @@ use hookledger_aggregates::signature::{
     CertificateError, CertificateUrl, Certificates, Found, SigningCertificate, TrustRoots, trust_roots,
 };
 
-/// Whose the certificates must be.
-const DOMAIN: &str = "paypal.com";
+/// Whom the certificates must name: PayPal signs with these alone, and has others for other purposes.
+const NAMES: &[&str] = &["messageverificationcerts.paypal.com", "messageverificationcerts.sandbox.paypal.com"];
 /// A certificate expires while it is at hand: it is checked again, or read again, after so long.
 const CHECKED_FOR: Duration = Duration::minutes(10);
 /// What is no good is not looked for again for so long.
@@ -76,7 +76,7 @@ impl CertificateStore {
     }
 
     fn check(&self, pem: Vec<u8>, now: DateTime<Utc>) -> Entry {
-        match SigningCertificate::check(&pem, &self.roots, DOMAIN, now) {
+        match SigningCertificate::check(&pem, &self.roots, NAMES, now) {
             Ok(certificate) => Entry::Good { certificate: Arc::new(certificate), pem, checked_at: now },
             Err(error) => Entry::Bad { detail: format!("the certificate cannot be trusted: {error}"), since: now },
         }

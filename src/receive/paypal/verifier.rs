@@ -24,15 +24,19 @@ use super::super::duplicate_bodies::keep_body;
 use super::super::units::{UnitError, unit};
 use super::super::webhook_id;
 use super::fetch::{Fetch, FetchError};
+use crate::identity::Buckets;
 use crate::log::{
     AppendError, Body, Epoch, LogPosition, MonthlyLimit, NewEvent, RawRequest, ReadError, Remembered, Sequence, Unit,
 };
+use crate::rate::Rate;
 
 /// How often what other nodes or an earlier start left is looked for.
 const POLL: Duration = Duration::from_secs(5);
 /// What is looked at in one round, and how many certificates are fetched at once.
 const BATCH: i64 = 256;
 const FETCHES: usize = 4;
+/// Certificates that are asked for at once, and how often after that: strangers name them.
+const FETCH_RATE: Rate = Rate::new(20, Duration::from_secs(6));
 /// How long after a failed fetch the same is tried again: twice as long each time, up to a limit.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LAST: Duration = Duration::from_secs(300);
@@ -73,6 +77,7 @@ pub struct Verifier {
     retries: HashMap<CertificateUrl, (Instant, Duration)>,
     /// What was looked at last: what cannot be verified now must not hide what can.
     seen: Remembered<Option<LogPosition>>,
+    fetches: Buckets,
 }
 
 /// What became of a webhook that waits.
@@ -87,7 +92,7 @@ impl Verifier {
     #[must_use]
     pub fn new(receiver: Receiver, fetch: Arc<dyn Fetch>) -> Self {
         let seen = receiver.log.remember();
-        Self { receiver, fetch, retries: HashMap::new(), seen }
+        Self { receiver, fetch, retries: HashMap::new(), seen, fetches: Buckets::new(FETCH_RATE) }
     }
 
     /// Verifies until stopped.
@@ -163,8 +168,10 @@ impl Verifier {
     async fn fetch_all(&mut self, needed: HashSet<CertificateUrl>) -> bool {
         let now = Instant::now();
         self.retries.retain(|url, (at, _)| needed.contains(url) || *at > now);
-        let due: Vec<_> =
-            needed.into_iter().filter(|url| self.retries.get(url).is_none_or(|(at, _)| *at <= now)).collect();
+        // A set has no order, so that the genuine one has its chance among what strangers name. What finds none is
+        // wanted again by what waits for it, or by PayPal's next try.
+        let is_due = |url: &CertificateUrl| self.retries.get(url).is_none_or(|(at, _)| *at <= now);
+        let due: Vec<_> = needed.into_iter().filter(|url| is_due(url) && self.fetches.check(&()).is_ok()).collect();
         let fetch = &self.fetch;
         let results: Vec<_> = futures::stream::iter(due)
             .map(|url| async move {
@@ -336,7 +343,12 @@ impl Verifier {
         let Refusal { reason, detail } = refusal;
         let command = WebhookCommand::FailVerification { reason, detail };
         let organization = waiting.recorded.organization;
-        let unit = unit(organization, waiting.webhook, Sequence::At(2), &waiting.state, command, &Metadata::default())?;
+        let system = Metadata::default();
+        let mut unit = unit(organization, waiting.webhook, Sequence::At(2), &waiting.state, command, &system)?;
+        // Strangers store nothing here.
+        let position = waiting.recorded.position;
+        let gone = RetentionEvent::BodyErased { position, reason: Some(Label::new("it could not be verified")) };
+        unit.events.push(NewEvent::of(organization, waiting.webhook.uuid(), Sequence::At(1), &gone, &system)?);
         match self.append(unit.decided_in(waiting.epoch)).await {
             // Another node was first.
             Ok(()) | Err(AppendError::Conflict) => Ok(Outcome::Done),
