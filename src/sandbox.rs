@@ -56,6 +56,8 @@ pub struct Sandbox {
     vault: Vault,
     directory: Directory,
     made: OnceCell<()>,
+    /// Whether the slug is the sandbox's, once an organization has it: that never changes.
+    owns_slug: OnceCell<bool>,
     clients: Buckets,
     together: Buckets,
     readers: Buckets,
@@ -71,6 +73,7 @@ impl Sandbox {
             vault,
             directory,
             made: OnceCell::new(),
+            owns_slug: OnceCell::new(),
             clients: Buckets::new(PER_CLIENT),
             together: Buckets::new(TOGETHER),
             readers: Buckets::new(READS_PER_CLIENT),
@@ -122,6 +125,18 @@ impl Sandbox {
     /// When the log cannot be read.
     pub async fn is_there(&self) -> Result<bool, SandboxError> {
         if self.made.initialized() { Ok(true) } else { self.is_ours(Self::organization()).await }
+    }
+
+    /// Whether a request to that slug is to the sandbox, which has no public door: it takes only what is sent
+    /// through `sendDemoWebhook`, at its rate. Asked only where an organization has the slug.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub async fn is_closed(&self, slug: &str) -> Result<bool, SandboxError> {
+        if slug != SLUG {
+            return Ok(false);
+        }
+        self.owns_slug.get_or_try_init(|| self.is_ours(Self::organization())).await.copied()
     }
 
     async fn make(&self) -> Result<(), SandboxError> {

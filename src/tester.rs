@@ -1,14 +1,19 @@
-//! Webhooks that people make: signed as their provider would, with a fault where one is wished for,
-//! and sent in by the door that everybody's come in by.
+//! Webhooks that people make: signed as their provider would, with a fault where one is wished for, and
+//! verified, appended and delivered as everybody's.
+//!
+//! Each is signed with a secret of its own that verifies nothing else ([`for_tests`]): whoever sees the signature
+//! can't send a genuine webhook with it.
 
 use chrono::{DateTime, Duration, Utc};
-use hookledger_aggregates::signature::sample::{Sample, Unsignable, sign};
-use hookledger_aggregates::{Metadata, ProviderName, WebhookId};
+use hookledger_aggregates::signature::sample::{Sample, Unsignable, is_signature, sign};
+use hookledger_aggregates::signature::{SINGLE_USE, SigningSecret};
+use hookledger_aggregates::{Metadata, ProviderName, WebhookId, outgoing};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use uuid::Uuid;
 
-use crate::directory::Endpoint;
+use crate::directory::{Endpoint, ProviderEntry};
 use crate::receive::{HeldBody, NotAccepted, Receiver, Request, WebhookAnswer};
+use crate::secrets::master::random_bytes;
 
 /// Headers that somebody adds, and bytes of their names and values.
 const MAX_HEADERS: usize = 30;
@@ -75,6 +80,40 @@ pub enum DraftError {
 pub struct Made {
     pub headers: HeaderMap,
     pub body: String,
+}
+
+impl Made {
+    /// The headers for people to see: no signature is shown.
+    pub fn shown(&self) -> impl Iterator<Item = (&HeaderName, std::borrow::Cow<'_, str>)> {
+        self.headers.iter().map(|(name, value)| {
+            let text = String::from_utf8_lossy(value.as_bytes());
+            (name, if is_signature(name.as_str()) { "(redacted)".into() } else { text })
+        })
+    }
+}
+
+/// The endpoint for one test: with a secret of its own, and apart from the sender's events.
+///
+/// # Errors
+/// Where the provider's own secrets cannot be opened, or there is no randomness.
+pub fn for_tests(endpoint: &Endpoint) -> Result<Endpoint, DraftError> {
+    let known = &endpoint.provider;
+    if known.secrets.is_none() {
+        return Err(DraftError::NoSecret);
+    }
+    let random = random_bytes().map_err(|_| DraftError::NoSecret)?;
+    // In the form of Standard Webhooks, which is as good as any for the others.
+    let value = outgoing::secret(&random).into_bytes().into();
+    let secret = SigningSecret { version: SINGLE_USE, value, expires_at: None };
+    let provider = ProviderEntry {
+        id: known.id,
+        connection: known.connection,
+        name: known.name,
+        is_active: known.is_active,
+        secrets: Some(vec![secret]),
+        destination: known.destination.clone(),
+    };
+    Ok(Endpoint { provider: std::sync::Arc::new(provider), is_for_tests: true, ..endpoint.clone() })
 }
 
 /// Signs a draft.
@@ -149,11 +188,9 @@ pub async fn send(receiver: &Receiver, endpoint: &Endpoint, made: Made, by: Meta
 mod tests {
     use std::sync::Arc;
 
-    use hookledger_aggregates::signature::SigningSecret;
     use hookledger_aggregates::{ConnectionId, OrganizationId, ProviderId};
 
     use super::*;
-    use crate::directory::ProviderEntry;
 
     fn endpoint(name: ProviderName) -> Endpoint {
         let organization = OrganizationId::from_slug("a");
@@ -162,7 +199,8 @@ mod tests {
         let connection = ConnectionId::new(id, 1);
         let provider =
             ProviderEntry { id, connection, name, is_active: true, secrets: Some(vec![secret]), destination: None };
-        Endpoint { organization, organization_is_active: true, limit: None, provider: Arc::new(provider) }
+        let provider = Arc::new(provider);
+        Endpoint { organization, organization_is_active: true, limit: None, provider, is_for_tests: false }
     }
 
     fn draft(fault: Fault, headers: &[(&str, &str)]) -> Draft {
@@ -207,6 +245,19 @@ mod tests {
         }
         let many = vec![("x", "1"); MAX_HEADERS + 1];
         assert_eq!(make(&github, &draft(Fault::None, &many), now).unwrap_err(), DraftError::TooManyHeaders);
+    }
+
+    #[test]
+    fn a_tests_signature_verifies_once_and_is_not_shown() {
+        let now = Utc::now();
+        let github = endpoint(ProviderName::Github);
+        let signatures = [&github, &for_tests(&github).unwrap(), &for_tests(&github).unwrap()].map(|endpoint| {
+            let made = make(endpoint, &draft(Fault::None, &[]), now).unwrap();
+            assert!(made.shown().any(|(name, value)| name == "x-hub-signature-256" && value == "(redacted)"));
+            made.headers["x-hub-signature-256"].clone()
+        });
+        assert_ne!(signatures[0], signatures[1]);
+        assert_ne!(signatures[1], signatures[2]);
     }
 
     #[test]

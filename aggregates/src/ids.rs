@@ -117,13 +117,20 @@ impl ProviderId {
 pub struct ConnectionId {
     provider: ProviderId,
     generation: u32,
+    is_test: bool,
 }
 
 impl ConnectionId {
     /// `generation` counts the provider's connects, from 1.
     #[must_use]
     pub const fn new(provider: ProviderId, generation: u32) -> Self {
-        Self { provider, generation }
+        Self { provider, generation, is_test: false }
+    }
+
+    /// People who try the connection: their event ids are never the sender's.
+    #[must_use]
+    pub const fn for_tests(self) -> Self {
+        Self { is_test: true, ..self }
     }
 }
 
@@ -143,7 +150,8 @@ impl WebhookId {
         let generation = connection.generation.to_be_bytes();
         let parts = [connection.provider.0.as_bytes(), &generation[..], &identity.event];
         let subscription = identity.subscription.as_deref();
-        Self(derive(b"webhook", &parts.into_iter().chain(subscription).collect::<Vec<_>>()))
+        let kind: &[u8] = if connection.is_test { b"test_webhook" } else { b"webhook" };
+        Self(derive(kind, &parts.into_iter().chain(subscription).collect::<Vec<_>>()))
     }
 }
 

@@ -40,6 +40,17 @@ pub struct Receipt {
     /// The webhook whose duplicate had this body, where a person had that delivered.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub duplicate_of: Option<WebhookId>,
+    /// A person sent it to try the provider.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub is_test: bool,
+    /// How often an installation of ours had delivered it before it came here.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub hops: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// Which secret verified a webhook, and how.
@@ -90,6 +101,8 @@ pub enum RejectionReason {
     MonthlyLimitReached,
     /// The id of a transmission came before, with another body: a security event.
     TransmissionReplayed,
+    /// It was delivered from one installation to another too often: destinations form a loop.
+    LoopDetected,
 }
 
 impl RejectionReason {
@@ -104,6 +117,7 @@ impl RejectionReason {
             Self::OrganizationDisabled => "organization_disabled",
             Self::MonthlyLimitReached => "monthly_limit_reached",
             Self::TransmissionReplayed => "transmission_replayed",
+            Self::LoopDetected => "loop_detected",
         }
     }
 }
@@ -631,6 +645,8 @@ mod tests {
             content_type: None,
             signature: None,
             duplicate_of: None,
+            is_test: false,
+            hops: 0,
         }
     }
 

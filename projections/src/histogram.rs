@@ -144,10 +144,11 @@ fn is_only_time_and_provider(filter: &WebhookFilter) -> bool {
         dead_lettered,
         body_differs,
         suspected_replay,
+        is_test,
         flagged,
         text,
     } = filter;
-    let flags = [signature_valid, dead_lettered, body_differs, suspected_replay, flagged];
+    let flags = [signature_valid, dead_lettered, body_differs, suspected_replay, is_test, flagged];
     let texts = [event_type, error_message, text];
     providers.is_none()
         && status.is_none()
@@ -170,6 +171,7 @@ async fn look(
         signature_valid: filter.signature_valid.filter(|valid| !valid),
         dead_lettered: filter.dead_lettered.filter(|dead| *dead),
         suspected_replay: filter.suspected_replay.filter(|replay| *replay),
+        is_test: filter.is_test.filter(|test| *test),
         body_differs: filter.body_differs.filter(|differs| *differs),
         flagged: filter.flagged.filter(|flagged| *flagged),
         received_from: filter.received_from,

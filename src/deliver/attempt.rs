@@ -23,9 +23,12 @@ const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature
 const PROVIDER: HeaderName = HeaderName::from_static("hookledger-provider");
 const EVENT_TYPE: HeaderName = HeaderName::from_static("hookledger-event-type");
 const ATTEMPT: HeaderName = HeaderName::from_static("hookledger-attempt");
+const HOPS: HeaderName = HeaderName::from_static(crate::receive::HOPS);
+const TEST: HeaderName = HeaderName::from_static("hookledger-test");
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("Hookledger/", env!("CARGO_PKG_VERSION")));
 
-/// Names of the headers that every delivery has. The destination's own and the sender's come besides.
+/// Names of the headers that every delivery has; those of tests have `hookledger-test` too. The destination's own and
+/// the sender's come besides.
 pub const SENT_HEADERS: &[&str] = &[
     "user-agent",
     "webhook-id",
@@ -34,6 +37,7 @@ pub const SENT_HEADERS: &[&str] = &[
     "hookledger-provider",
     "hookledger-event-type",
     "hookledger-attempt",
+    "hookledger-hops",
 ];
 
 /// Names of headers that a destination cannot set: they are ours, or the connection's.
@@ -115,6 +119,10 @@ pub fn headers(
     put(ATTEMPT, &delivery.attempt.to_string());
     if let Some(provider) = delivery.provider {
         put(PROVIDER, provider.as_str());
+    }
+    put(HOPS, &received.hops.saturating_add(1).to_string());
+    if received.is_test {
+        put(TEST, "true");
     }
     if let Some(event_type) = &received.event_type {
         put(EVENT_TYPE, event_type.as_str());

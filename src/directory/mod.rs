@@ -78,6 +78,8 @@ pub struct Endpoint {
     pub organization_is_active: bool,
     pub limit: Option<MonthlyLimit>,
     pub provider: Arc<ProviderEntry>,
+    /// Its webhooks come from people who try the provider, are marked, and never the sender's own.
+    pub is_for_tests: bool,
 }
 
 /// Whether a provider's webhooks can be delivered now.
@@ -169,6 +171,7 @@ impl Directory {
             organization_is_active: organization.is_active,
             limit: organization.limit,
             provider,
+            is_for_tests: false,
         })
     }
 

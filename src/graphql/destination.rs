@@ -234,15 +234,33 @@ pub(super) struct Wish {
 impl Wish {
     /// A URL and nothing else.
     pub(super) fn plain(app: &App, url: &str) -> Result<Self, Error> {
-        let target = Target::parse(url, app.egress.allow_list());
         Ok(Self {
-            url: target.map_err(|error| Code::BadUserInput.error(error.to_string()))?.as_str().to_owned(),
+            url: target(app, url)?,
             timeout_seconds: None,
             concurrency: DEFAULT_CONCURRENCY,
             headers: WishedHeaders::AsTheyAre,
             original_signature: None,
         })
     }
+}
+
+/// The URL as it is kept.
+fn target(app: &App, url: &str) -> Result<String, Error> {
+    if leads_back(&app.base_url, url) {
+        let sentence = "this URL receives webhooks of this installation: they would go in a circle. Name another one.";
+        return Err(Code::BadUserInput.error(sentence));
+    }
+    let target = Target::parse(url, app.egress.allow_list());
+    Ok(target.map_err(|error| Code::BadUserInput.error(error.to_string()))?.as_str().to_owned())
+}
+
+/// Whether a URL is one of ours that receives webhooks. Other names of this installation are told by the hops of
+/// what comes back.
+fn leads_back(base_url: &str, url: &str) -> bool {
+    let (Ok(base), Ok(url)) = (url::Url::parse(base_url), url::Url::parse(url)) else { return false };
+    let same_place = base.host_str() == url.host_str() && base.port_or_known_default() == url.port_or_known_default();
+    let below = url.path().strip_prefix(base.path().trim_end_matches('/'));
+    same_place && below.is_some_and(|path| path.starts_with("/webhooks/"))
 }
 
 enum WishedHeaders {

@@ -64,7 +64,7 @@ pub enum TestFault {
     BadSignature,
     /// It was signed an hour ago. For providers that sign a time: Stripe and senders of Standard Webhooks.
     StaleTimestamp,
-    /// The last accepted webhook of this provider again: its id, type and body; others are ignored.
+    /// The last accepted test webhook of this provider again: its id, type and body; others are ignored.
     DuplicateOfLast,
 }
 
@@ -86,7 +86,8 @@ struct SendTestWebhookInput {
     /// They replace those that we set, the signature's among them; at most 30.
     headers: Option<Vec<TestHeaderInput>>,
     fault: Option<TestFault>,
-    /// The provider's own id of the event, to repeat one; left out: a new one. Stripe's stands in the body.
+    /// The provider's own id of the event, to repeat a test's; left out: a new one. Stripe's stands in the body. A
+    /// test is never a duplicate of a genuine event, nor the other way round.
     event_id: Option<String>,
 }
 
@@ -95,20 +96,17 @@ struct SendTestWebhookInput {
 pub struct TestRequest {
     method: &'static str,
     url: String,
-    /// With the signature, and never a secret.
+    /// The signature is redacted.
     headers: Vec<Header>,
     body: String,
 }
 
 impl TestRequest {
     pub(super) fn new(app: &App, slug: &str, provider: Name, made: &Made) -> Self {
-        let header = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
-            Header::new(name.as_str(), &String::from_utf8_lossy(value.as_bytes()))
-        };
         Self {
             method: "POST",
             url: format!("{}/webhooks/{slug}/{provider}", app.base_url),
-            headers: made.headers.iter().map(header).collect(),
+            headers: made.shown().map(|(name, value)| Header::new(name.as_str(), &value)).collect(),
             body: made.body.clone(),
         }
     }
@@ -162,9 +160,9 @@ pub struct TesterMutation;
 
 #[Object]
 impl TesterMutation {
-    /// Sends a webhook as its provider would, signed with the provider's own secret, through the door
-    /// that everybody's come in by. That it is refused is an answer, not an error. PayPal's cannot be
-    /// sent: PayPal signs with a private key of its own.
+    /// Sends a webhook as its provider would, signed with a secret for this one alone, and has it verified and
+    /// delivered as everybody's. It is marked as a test everywhere, in its delivery by `hookledger-test`. That it is
+    /// refused is an answer, not an error. PayPal's cannot be sent: PayPal signs with a private key of its own.
     async fn send_test_webhook(
         &self,
         context: &Context<'_>,
@@ -179,6 +177,7 @@ impl TesterMutation {
             existing_provider(context, organization, id).await?.provider_name.parse().map_err(internal)?;
         let slug = existing_organization(context, organization).await?.slug;
         let endpoint = app.receiver.endpoint(&slug, provider.as_str()).ok_or_else(not_found)?;
+        let endpoint = tester::for_tests(&endpoint).map_err(unmade)?;
         let draft = draft(context, &endpoint, input).await?;
         let made = tester::make(&endpoint, &draft, Utc::now()).map_err(unmade)?;
         let request = TestRequest::new(app, &slug, provider, &made);
@@ -212,17 +211,21 @@ async fn draft(context: &Context<'_>, endpoint: &Endpoint, input: SendTestWebhoo
 /// The last accepted webhook again.
 async fn last(context: &Context<'_>, endpoint: &Endpoint) -> Result<Draft, Error> {
     let organization = endpoint.organization;
-    let filter =
-        WebhookFilter { provider: Some(endpoint.provider.id), signature_valid: Some(true), ..WebhookFilter::default() };
+    let filter = WebhookFilter {
+        provider: Some(endpoint.provider.id),
+        signature_valid: Some(true),
+        is_test: Some(true),
+        ..WebhookFilter::default()
+    };
     let mut tenant = tenant(context, organization).await?;
     let page = webhook_logs::list(&mut *tenant, organization, &filter, PageRequest::first(1)).await;
     let Some(row) = page.map_err(internal)?.rows.into_iter().next() else {
-        return Err(Code::Conflict.error("no webhook of this provider was accepted yet"));
+        return Err(Code::Conflict.error("no test webhook of this provider was accepted yet"));
     };
     let body = log::bodies_of(&mut *tenant, organization, &[row.position]).await.map_err(internal)?;
     let body = body.into_iter().next().and_then(|(_, body)| String::from_utf8(body).ok());
     let body = body.filter(|body| body.len() <= MAX_BODY).ok_or_else(|| {
-        Code::Conflict.error("the last webhook cannot be repeated: its body is not kept, is large, or is not text")
+        Code::Conflict.error("the last test webhook cannot be repeated: its body is not kept, is large, or is not text")
     })?;
     Ok(Draft {
         event_type: row.event_type.unwrap_or_else(|| "test".to_owned()),

@@ -102,6 +102,8 @@ pub struct WebhookFilter {
     body_differs: Option<bool>,
     /// Its body came before, under another id that is not signed.
     suspected_replay: Option<bool>,
+    /// A person sent it to try the provider.
+    is_test: Option<bool>,
     /// Anything about it is suspicious.
     flagged: Option<bool>,
     /// Received then or later.
@@ -146,6 +148,7 @@ impl WebhookFilter {
             dead_lettered: self.dead_lettered,
             body_differs: self.body_differs,
             suspected_replay: self.suspected_replay,
+            is_test: self.is_test,
             flagged: self.flagged,
             received_from: self.received_from.map(|from| from.0),
             received_to: self.received_to.map(|to| to.0),
@@ -617,6 +620,10 @@ impl Webhook {
     /// Its body came before, under another id that is not signed.
     async fn suspected_replay(&self) -> bool {
         self.0.suspected_replay
+    }
+    /// A person sent it to try the provider; the service did not.
+    async fn is_test(&self) -> bool {
+        self.0.is_test
     }
     /// Anything about it is suspicious: its body differs from a duplicate's, or came before under
     /// another id, or a transmission was replayed with another body.

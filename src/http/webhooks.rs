@@ -96,13 +96,18 @@ async fn receive<B: Buf>(
     services: &Services,
     body: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Result<Accepted, Refused> {
-    let endpoint = services.receiver.endpoint(slug, provider).ok_or_else(|| {
-        if services.receiver.may_miss_endpoints() {
-            return Refused::from(ReceiveError::Unavailable);
-        }
+    let unknown = || {
         let sentence = "There is no such organization, or it has no such provider";
         Refused::AtOnce(error(StatusCode::NOT_FOUND, "unknown_endpoint", sentence))
+    };
+    let endpoint = services.receiver.endpoint(slug, provider).ok_or_else(|| {
+        if services.receiver.may_miss_endpoints() { ReceiveError::Unavailable.into() } else { unknown() }
     })?;
+    if let Some(sandbox) = &services.app.sandbox
+        && sandbox.is_closed(slug).await.map_err(|_| ReceiveError::Unavailable)?
+    {
+        return Err(unknown());
+    }
     let declared = declared_length(&headers);
     services.receiver.admit(&endpoint)?;
     let owner = Owner { client: sender.share, endpoint: Some(endpoint.provider.id.uuid()) };

@@ -53,9 +53,10 @@ impl Reader {
         organization: OrganizationId,
         webhook: WebhookId,
     ) -> Result<Option<FreshBody>, ReadError> {
-        let row: Option<(Vec<u8>, Vec<u8>, Option<String>)> =
+        let row: Option<(Vec<u8>, Vec<u8>, Option<String>, bool, i64)> =
             sqlx::query_as(
-                "select b.headers, b.body, e.payload->>'eventType'
+                "select b.headers, b.body, e.payload->>'eventType', coalesce((e.payload->>'isTest')::bool, false),
+                        coalesce((e.payload->>'hops')::bigint, 0)
                  from events e join webhook_bodies b on b.organization_id = e.organization_id and b.position = e.position
                  where e.organization_id = $1 and e.aggregate_type = 'webhook' and e.aggregate_id = $2
                    and e.partition = $3 and e.sequence = 1",
@@ -65,8 +66,10 @@ impl Reader {
             .bind(organization.partition().number())
             .fetch_optional(&self.pool)
             .await?;
-        Ok(row.map(|(headers, body, event_type)| FreshBody {
+        Ok(row.map(|(headers, body, event_type, is_test, hops)| FreshBody {
             headers: headers.into(),
+            is_test,
+            hops: u32::try_from(hops).unwrap_or(u32::MAX),
             body: body.into(),
             event_type: event_type.as_deref().map(Label::new),
         }))

@@ -22,6 +22,10 @@ const OVERHEAD: usize = 256;
 pub struct FreshBody {
     /// Those that are kept, as `name:value` lines.
     pub headers: Bytes,
+    /// A person sent it to try the provider.
+    pub is_test: bool,
+    /// How often it had been delivered before it came here.
+    pub hops: u32,
     pub body: Bytes,
     /// The sender's own name of the event.
     pub event_type: Option<Label>,
@@ -54,13 +58,12 @@ impl FreshBodies {
 
     /// Remembers a body for a moment.
     pub fn keep(&self, webhook: WebhookId, fresh: &FreshBody) {
-        let FreshBody { headers, body, event_type } = fresh;
-        if headers.len() + body.len() > LARGEST {
+        if fresh.headers.len() + fresh.body.len() > LARGEST {
             return;
         }
         // A copy: what came may be a slice of a read buffer many times its size.
-        let body = Bytes::copy_from_slice(body);
-        let body = FreshBody { headers: headers.clone(), body, event_type: event_type.clone() };
+        let body = Bytes::copy_from_slice(&fresh.body);
+        let body = FreshBody { headers: fresh.headers.clone(), body, event_type: fresh.event_type.clone(), ..*fresh };
         let size = body.headers.len() + body.body.len() + OVERHEAD;
         let mut remembered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = remembered.get();
@@ -86,7 +89,13 @@ mod tests {
     use uuid::Uuid;
 
     fn fresh_body(size: usize) -> FreshBody {
-        FreshBody { headers: Bytes::from_static(b"a:b\n"), body: vec![b'x'; size - 4].into(), event_type: None }
+        FreshBody {
+            headers: Bytes::from_static(b"a:b\n"),
+            is_test: false,
+            hops: 0,
+            body: vec![b'x'; size - 4].into(),
+            event_type: None,
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::duplicate_bodies::keep_body;
 use super::duplicates::{Delivered, Look, Original, Read};
+use super::hops::hops;
 use super::units::unit;
 use super::{Accepted, NotAccepted, ReceiveError, Receiver, Request, kept_headers, receipt, refusal, webhook_id};
 use crate::directory::Endpoint;
@@ -234,6 +235,8 @@ impl Receiver {
         if delivery.endpoint.provider.destination.is_some() {
             let fresh = FreshBody {
                 headers: delivery.headers.clone(),
+                is_test: delivery.endpoint.is_for_tests,
+                hops: hops(&delivery.request.headers),
                 body: delivery.request.body.bytes.clone(),
                 event_type: delivery.claims.event_type.clone(),
             };

@@ -55,6 +55,7 @@ impl From<&ReceiveError> for WebhookAnswer {
             ReceiveError::Refused(refusal) => (StatusCode::UNAUTHORIZED, refusal.reason.as_str(), None),
             ReceiveError::ProviderDisabled => (StatusCode::FORBIDDEN, "provider_disabled", None),
             ReceiveError::OrganizationDisabled => (StatusCode::FORBIDDEN, "organization_disabled", None),
+            ReceiveError::Loop(_) => (StatusCode::LOOP_DETECTED, "loop_detected", None),
             ReceiveError::LimitReached { .. } => (StatusCode::TOO_MANY_REQUESTS, "monthly_limit_reached", None),
             ReceiveError::RateLimited { retry_after } => {
                 (StatusCode::TOO_MANY_REQUESTS, "rate_limited", Some(*retry_after))

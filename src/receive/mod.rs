@@ -9,6 +9,7 @@ mod answer;
 mod body;
 mod duplicate_bodies;
 mod duplicates;
+mod hops;
 mod limits;
 pub mod paypal;
 mod rejections;
@@ -29,6 +30,7 @@ use uuid::Uuid;
 
 use crate::directory::{Directory, Endpoint};
 use crate::log::{AppendError, Body, FreshBodies, Log, ReadError, Reader, Sequence};
+use hops::{hops, is_loop};
 
 use paypal::CertificateStore;
 use units::{UnitError, unit};
@@ -39,6 +41,7 @@ pub use answer::WebhookAnswer;
 pub use body::{BodyError, HeldBody, drain_body, read_body};
 pub use duplicate_bodies::{DuplicateBody, RedeliverError, RedeliverRequest, duplicate_body};
 pub use duplicates::{DuplicateCounter, Duplicates};
+pub use hops::HOPS;
 pub use limits::{LimitWarner, Limits};
 pub use rejections::{RejectionCounter, Rejections};
 pub use room::{BodyBudget, Claim, Owner};
@@ -75,6 +78,8 @@ pub enum ReceiveError {
     ProviderDisabled,
     #[error("Organization disabled")]
     OrganizationDisabled,
+    #[error("this webhook was delivered {0} times already: a destination leads back here; change its URL")]
+    Loop(u32),
     #[error("the organization's limit of {limit} webhooks a month is used up")]
     LimitReached { limit: u32, resets_at: DateTime<Utc> },
     /// Rejections of this endpoint are counted, not logged, for so many seconds.
@@ -205,6 +210,7 @@ impl Receiver {
                     ReceiveError::Refused(refusal) => refusal.clone(),
                     ReceiveError::ProviderDisabled => refusal(RejectionReason::ProviderDisabled, &error),
                     ReceiveError::OrganizationDisabled => refusal(RejectionReason::OrganizationDisabled, &error),
+                    ReceiveError::Loop(_) => refusal(RejectionReason::LoopDetected, &error),
                     ReceiveError::LimitReached { .. }
                     | ReceiveError::RateLimited { .. }
                     | ReceiveError::Overloaded { .. }
@@ -224,6 +230,7 @@ impl Receiver {
         let verdict = match &provider.secrets {
             _ if !endpoint.organization_is_active => Err(ReceiveError::OrganizationDisabled),
             _ if !provider.is_active => Err(ReceiveError::ProviderDisabled),
+            _ if is_loop(&request.headers) => Err(ReceiveError::Loop(hops(&request.headers))),
             None => Err(ReceiveError::Unavailable),
             Some(secrets) => {
                 verify(provider.name, unverified, secrets, &self.trust(), Utc::now()).map_err(ReceiveError::Refused)
@@ -286,7 +293,9 @@ struct Judged {
 
 /// The id of the webhook that a delivery is, as far as what it claims is true.
 fn webhook_id(endpoint: &Endpoint, claims: &Claims, sha256: &str) -> WebhookId {
-    WebhookId::derive(endpoint.provider.connection, &claims.identity(sha256))
+    let connection = endpoint.provider.connection;
+    let connection = if endpoint.is_for_tests { connection.for_tests() } else { connection };
+    WebhookId::derive(connection, &claims.identity(sha256))
 }
 
 /// `headers` are those that are kept, if they are.
@@ -309,6 +318,8 @@ fn receipt(
         content_type: content_type.map(|value| Label::from_bytes(value.as_bytes())),
         signature: claims.signature.clone(),
         duplicate_of: None,
+        is_test: endpoint.is_for_tests,
+        hops: hops(&request.headers),
     }
 }
 

@@ -91,7 +91,7 @@ const FIELDS: &[(&str, Allowed, &str)] = &[
         Members,
         "id webhookId createdAt updatedAt provider providerEventId eventType payload rawBody rawBodyBase64 bodySha256
          bodySize contentType headers bodyRemoval signatureReceived signatureValid status retryCount canRetry errorMessage waitsFor receivedAt
-         processedAt nextRetryAt deadLetteredAt duplicateCount bodyDiffers suspectedReplay flagged rejection attempts retries events
+         processedAt nextRetryAt deadLetteredAt duplicateCount bodyDiffers suspectedReplay isTest flagged rejection attempts retries events
          previousOfType stateAt(sequence: 1) duplicateBodies duplicateOf",
     ),
 ];

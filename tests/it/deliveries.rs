@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::app::{Actor, GITHUB_SECRET, TestApp};
 use crate::patience::until;
+use crate::senders::{STANDARD_SECRET, Sender};
 use crate::sink::Sink;
 
 const FIELDS: &str = "id webhookId status retryCount canRetry errorMessage nextRetryAt deadLetteredAt processedAt \
@@ -269,6 +270,47 @@ async fn bad_destinations_are_refused_with_a_reason() {
         let input = json!({ "input": { "providerId": provider, "url": "https://example.com/", "headers": headers } });
         assert_eq!(admin.code(set, input).await, "BAD_USER_INPUT", "{name}");
     }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_destination_that_leads_back_here_is_refused_or_ends_after_a_few_hops() {
+    let app = TestApp::with(quick).await;
+    let admin = app.super_admin().await;
+    let id = app.organization(&admin, "acme", &[]).await;
+    let provider = admin.connect(&id, "STANDARD", STANDARD_SECRET).await;
+    let set = "mutation($id: ID!, $url: String!) { setProviderDestination(input: {providerId: $id, url: $url}) { signingSecret } }";
+    let ours = json!({ "id": provider, "url": "http://LOCALHOST:8080/webhooks/acme/standard" });
+    let refused = admin.ask(set, ours).await;
+    assert!(refused["errors"][0]["message"].as_str().unwrap().contains("circle"), "{refused}");
+
+    // By another name than the base URL's, it is found out by what comes back.
+    let back = app.webhooks("acme", "standard");
+    let data = admin.data(set, json!({ "id": provider, "url": back })).await;
+    let add = "mutation($id: ID!, $secret: String!) { addProviderSecret(input: {providerId: $id, secret: $secret, label: \"Ours\"}) \
+               { provider { id } } }";
+    let secret = &data["setProviderDestination"]["signingSecret"];
+    admin.data(add, json!({ "id": provider, "secret": secret })).await;
+    let now = chrono::Utc::now();
+    let mut post = app.client.post(&back).body("{}");
+    for (name, value) in Sender::Standard.genuine("msg_1", now, b"{}") {
+        post = post.header(name, value);
+    }
+    assert_eq!(post.send().await.unwrap().status(), StatusCode::OK);
+    let fields = "status signatureValid rejection deadLetteredAt errorMessage";
+    let nodes =
+        admin.webhooks_until("acme", fields, |nodes| nodes.iter().any(|node| !node["deadLetteredAt"].is_null()));
+    let nodes = nodes.await;
+    let accepted: Vec<_> = nodes.iter().filter(|node| node["signatureValid"] == true).collect();
+    assert_eq!(accepted.len(), 4, "{nodes:#?}");
+    assert_eq!(accepted.iter().filter(|node| node["status"] == "SUCCESS").count(), 3, "{nodes:#?}");
+    let dead = accepted.iter().find(|node| !node["deadLetteredAt"].is_null()).unwrap();
+    assert!(dead["errorMessage"].as_str().unwrap().contains("508"), "{dead}");
+    let refused = nodes.iter().filter(|node| node["signatureValid"] == false);
+    assert!(
+        refused.clone().count() > 0 && refused.clone().all(|node| node["rejection"] == "loop_detected"),
+        "{nodes:#?}"
+    );
     app.stop().await;
 }
 

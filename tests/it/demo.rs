@@ -106,6 +106,23 @@ async fn whoever_comes_sees_a_webhook_verified_appended_and_processed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_sandbox_takes_only_what_its_own_door_sends() {
+    let app = TestApp::start().await;
+    let sent = send(&app, json!({ "providerName": "GITHUB", "sample": "push" })).await;
+    assert_eq!(sent["answer"]["status"], 200, "{sent:#}");
+    let mut request = app.client.post(app.webhooks("demo", "github")).body(sent["request"]["body"].to_string());
+    for header in sent["request"]["headers"].as_array().unwrap() {
+        let (name, value) = (header["name"].as_str().unwrap(), header["value"].as_str().unwrap());
+        assert!(name != "x-hub-signature-256" || value == "(redacted)", "{header}");
+        request = request.header(name, value);
+    }
+    let response = request.send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    assert_eq!(response.json::<Value>().await.unwrap()["code"], "unknown_endpoint");
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_demo_shows_nothing_of_anybody_else() {
     let app = TestApp::start().await;
     let admin = app.super_admin().await;

@@ -8,7 +8,7 @@ use crate::app::{Actor, GITHUB_SECRET, TestApp};
 const STANDARD_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const SEND: &str = "mutation($input: SendTestWebhookInput!) { sendTestWebhook(input: $input) {
     request { method url headers { name value } body } answer { status body retryAfter } duplicate
-    webhook { webhookId signatureValid status rejection eventType providerEventId bodyDiffers } } }";
+    webhook { webhookId signatureReceived signatureValid status rejection eventType providerEventId bodyDiffers } } }";
 
 async fn send(actor: &Actor<'_>, provider: &str, more: Value) -> Value {
     let mut input = json!({ "providerId": provider });
@@ -70,17 +70,19 @@ async fn a_test_webhook_shows_what_was_sent_what_was_answered_and_its_row() {
     let again = send(&admin, &github, repeat("{\"a\":2}")).await;
     assert_eq!((&again["duplicate"], &again["webhook"]["bodyDiffers"]), (&json!(true), &json!(true)), "{again:#}");
 
-    // What was shown is what was sent: over HTTP it is the same event.
+    // No signature is shown, and that of the row is good for nothing else.
     let sent = send(&admin, &github, json!({})).await;
     let url = sent["request"]["url"].as_str().unwrap().replace("http://localhost:8080", &app.url);
-    let mut request = app.client.post(url).body(sent["request"]["body"].as_str().unwrap().to_owned());
-    for header in sent["request"]["headers"].as_array().unwrap() {
-        request = request.header(header["name"].as_str().unwrap(), header["value"].as_str().unwrap());
+    let kept = sent["webhook"]["signatureReceived"].as_str().unwrap();
+    assert!(!sent["request"].to_string().contains(kept));
+    for signature in ["(redacted)", kept] {
+        let mut request = app.client.post(&url).body(sent["request"]["body"].as_str().unwrap().to_owned());
+        for header in sent["request"]["headers"].as_array().unwrap() {
+            let (name, value) = (header["name"].as_str().unwrap(), header["value"].as_str().unwrap());
+            request = request.header(name, if name == "x-hub-signature-256" { signature } else { value });
+        }
+        assert_eq!(request.send().await.unwrap().status(), StatusCode::UNAUTHORIZED, "{signature}");
     }
-    let response = request.send().await.unwrap();
-    assert_eq!(response.status(), StatusCode::OK);
-    let body: Value = response.json().await.unwrap();
-    assert_eq!((&body["duplicate"], &body["webhook_id"]), (&json!(true), &sent["webhook"]["webhookId"]));
 
     for (provider, more) in [
         (&github, json!({ "fault": "STALE_TIMESTAMP" })),
@@ -92,6 +94,46 @@ async fn a_test_webhook_shows_what_was_sent_what_was_answered_and_its_row() {
         let mut input = json!({ "providerId": provider });
         input.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         assert_eq!(admin.code(SEND, json!({ "input": input })).await, "BAD_USER_INPUT", "{more}");
+    }
+    app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_test_is_marked_everywhere_and_is_never_the_senders_event() {
+    let app = TestApp::with(crate::deliveries::quick).await;
+    let (admin, sink) = (app.super_admin().await, crate::sink::Sink::start().await);
+    let (provider, _) = crate::deliveries::forwarding(&admin, "acme", &sink.url("/switch")).await;
+    let test = json!({ "eventId": "e-1", "body": "{\"a\":1}" });
+    let first = send(&admin, &provider, test.clone()).await;
+    assert_eq!(first["duplicate"], false, "{first:#}");
+    // The genuine event of that id is another one, with the same body too.
+    let genuine: Value = app.github("acme", "e-1", "{\"a\":1}").send().await.unwrap().json().await.unwrap();
+    assert_eq!(genuine["duplicate"], false, "{genuine}");
+    assert_eq!(send(&admin, &provider, test).await["duplicate"], true);
+    let again: Value = app.github("acme", "e-1", "{\"a\":1}").send().await.unwrap().json().await.unwrap();
+    assert_eq!((&again["duplicate"], &again["webhook_id"]), (&json!(true), &genuine["webhook_id"]));
+
+    // The first attempt has the body at hand, and the second reads it: both are marked.
+    let test_id = first["webhook"]["webhookId"].as_str().unwrap();
+    crate::patience::until("both were tried twice", async || {
+        [test_id, genuine["webhook_id"].as_str().unwrap()]
+            .iter()
+            .all(|id| sink.at("/switch").iter().filter(|came| came.header("webhook-id") == *id).count() >= 2)
+    })
+    .await;
+    for came in sink.at("/switch") {
+        let is_test = came.header("webhook-id") == test_id;
+        assert_eq!(came.headers.get("hookledger-test").map(|value| value == "true"), is_test.then_some(true));
+        assert_eq!(came.header("hookledger-hops"), "1");
+    }
+    for node in admin.webhooks("acme", "webhookId isTest suspectedReplay").await {
+        assert_eq!(node["isTest"], node["webhookId"] == test_id, "{node}");
+        assert_eq!(node["suspectedReplay"], false, "{node}");
+    }
+    let query = "query($test: Boolean) { organization(slug: \"acme\") { webhooks(filter: {isTest: $test}) { nodes { webhookId } } } }";
+    for (test, id) in [(true, test_id), (false, genuine["webhook_id"].as_str().unwrap())] {
+        let data = admin.data(query, json!({ "test": test })).await;
+        assert_eq!(data["organization"]["webhooks"]["nodes"], json!([{ "webhookId": id }]));
     }
     app.stop().await;
 }

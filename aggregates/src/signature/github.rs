@@ -12,7 +12,7 @@
 use super::{Active, Claims, Refusal, Spellings, Unverified, hex32};
 use crate::webhook::SignatureMatch;
 
-const SIGNATURE: Spellings = Spellings(&["x-hub-signature-256"]);
+pub(super) const SIGNATURE: Spellings = Spellings(&["x-hub-signature-256"]);
 const DELIVERY: Spellings = Spellings(&["x-github-delivery"]);
 const HOOK: Spellings = Spellings(&["x-github-hook-id"]);
 const EVENT: Spellings = Spellings(&["x-github-event"]);

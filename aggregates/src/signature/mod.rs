@@ -44,6 +44,9 @@ pub struct Unverified<'a> {
     pub body: &'a [u8],
 }
 
+/// The version of a secret that signs and verifies one request and is then forgotten. Stored ones begin at 1.
+pub const SINGLE_USE: u32 = 0;
+
 /// One active signing secret, opened.
 #[derive(Debug)]
 pub struct SigningSecret {
@@ -255,6 +258,10 @@ fn hmac_matches(key: &[u8], parts: &[&[u8]], signatures: &[[u8; 32]]) -> bool {
     parts.iter().for_each(|part| mac.update(part));
     signatures.iter().any(|signature| mac.clone().verify_slice(signature).is_ok())
 }
+
+/// The headers that hold the providers' signatures.
+const SIGNATURES: [Spellings; 5] =
+    [stripe::SIGNATURE, github::SIGNATURE, paypal::SIGNATURE, shopify::SIGNATURE, standard::SIGNATURE];
 
 /// A header's names: its own first, then other spellings that senders use.
 #[derive(Clone, Copy, Debug)]

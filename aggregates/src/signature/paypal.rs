@@ -18,7 +18,7 @@ use super::{Active, Claims, Refusal, Spellings, TOLERANCE, Trust, Unverified, Ve
 use crate::Label;
 use crate::webhook::{RejectionReason, SignatureMatch, SignatureScheme};
 
-const SIGNATURE: Spellings = Spellings(&["paypal-transmission-sig"]);
+pub(super) const SIGNATURE: Spellings = Spellings(&["paypal-transmission-sig"]);
 const ID: Spellings = Spellings(&["paypal-transmission-id"]);
 const TIME: Spellings = Spellings(&["paypal-transmission-time"]);
 const CERT_URL: Spellings = Spellings(&["paypal-cert-url"]);

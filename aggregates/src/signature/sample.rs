@@ -68,6 +68,12 @@ pub fn sign(provider: ProviderName, secret: &SigningSecret, sample: Sample<'_>) 
     }
 }
 
+/// Whether a header of that name holds a signature.
+#[must_use]
+pub fn is_signature(name: &str) -> bool {
+    super::SIGNATURES.iter().flat_map(|header| header.0).any(|known| *known == name)
+}
+
 fn headers(pairs: &[(&'static str, &str)]) -> Result<HeaderMap, Unsignable> {
     let mut headers = HeaderMap::with_capacity(pairs.len() + 2);
     for (name, value) in pairs {

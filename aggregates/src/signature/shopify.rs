@@ -11,7 +11,7 @@
 use super::{Active, Claims, Refusal, Spellings, Unverified, base64_bytes};
 use crate::webhook::SignatureMatch;
 
-const SIGNATURE: Spellings = Spellings(&["x-shopify-hmac-sha256", "shopify-hmac-sha256"]);
+pub(super) const SIGNATURE: Spellings = Spellings(&["x-shopify-hmac-sha256", "shopify-hmac-sha256"]);
 const ID: Spellings = Spellings(&["x-shopify-webhook-id", "shopify-webhook-id"]);
 const TOPIC: Spellings = Spellings(&["x-shopify-topic", "shopify-topic"]);
 /// What destinations read although we do not: each of them has one reading too.

@@ -21,7 +21,7 @@ use crate::webhook::{SignatureMatch, SignatureScheme};
 
 const ID: Spellings = Spellings(&["webhook-id", "svix-id"]);
 const TIMESTAMP: Spellings = Spellings(&["webhook-timestamp", "svix-timestamp"]);
-const SIGNATURE: Spellings = Spellings(&["webhook-signature", "svix-signature"]);
+pub(super) const SIGNATURE: Spellings = Spellings(&["webhook-signature", "svix-signature"]);
 
 /// What a configured secret is.
 enum Key {

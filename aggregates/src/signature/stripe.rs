@@ -13,7 +13,7 @@ use super::{Active, Claims, MAX_SIGNATURES, Refusal, Spellings, Unverified, hex3
 use crate::Label;
 use crate::webhook::SignatureMatch;
 
-const SIGNATURE: Spellings = Spellings(&["stripe-signature"]);
+pub(super) const SIGNATURE: Spellings = Spellings(&["stripe-signature"]);
 
 pub(super) fn claims(request: Unverified<'_>) -> Claims {
     let found = id_and_type(request.body);

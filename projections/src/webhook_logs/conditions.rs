@@ -107,6 +107,11 @@ impl Conditions {
                 Some(false) => self.all.push(format!("not {column}")),
             }
         }
+        match filter.is_test {
+            None => {}
+            Some(true) => self.all.push("is_test".to_owned()),
+            Some(false) => self.all.push("not is_test".to_owned()),
+        }
         match filter.flagged {
             None => {}
             Some(true) => self.all.push(FLAGGED.to_owned()),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
+use hookledger_aggregates::signature::SINGLE_USE;
 use hookledger_aggregates::webhook::{Receipt, RejectionReason, WebhookEvent};
 use hookledger_aggregates::{Event, Label, RecordedEvent};
 use uuid::Uuid;
@@ -168,6 +169,7 @@ impl<'a> Fold<'a> {
             WebhookEvent::SignatureVerified(matched) => {
                 let (version, at) = (matched.secret_version, recorded.recorded_at);
                 match self.providers.get(&recorded.aggregate_id) {
+                    _ if version == SINGLE_USE => {}
                     Some(provider) => drop(self.uses.insert((key.0, *provider, version), at)),
                     None => self.later.push(VerifiedLater {
                         organization: key.0,

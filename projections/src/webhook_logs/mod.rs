@@ -73,6 +73,8 @@ pub struct WebhookLog {
     pub duplicate_count: i32,
     pub body_differs: bool,
     pub suspected_replay: bool,
+    /// A person sent it to try the provider.
+    pub is_test: bool,
     /// The code of why it was refused; nothing where it was accepted.
     pub rejection: Option<String>,
 }
@@ -113,6 +115,8 @@ pub struct WebhookFilter {
     pub body_differs: Option<bool>,
     /// Its body came before, under another id.
     pub suspected_replay: Option<bool>,
+    /// A person sent it to try the provider.
+    pub is_test: Option<bool>,
     /// Anything about it is suspicious; see [`WebhookLog::is_flagged`].
     pub flagged: Option<bool>,
     pub received_from: Option<DateTime<Utc>>,
@@ -142,6 +146,7 @@ impl WebhookFilter {
             && is(self.dead_lettered, row.dead_lettered_at.is_some())
             && is(self.body_differs, row.body_differs)
             && is(self.suspected_replay, row.suspected_replay)
+            && is(self.is_test, row.is_test)
             && is(self.flagged, row.is_flagged())
             && self.received_from.is_none_or(|from| row.received_at >= from)
             && self.received_to.is_none_or(|to| row.received_at < to)
@@ -154,7 +159,7 @@ pub type WebhookKey = (DateTime<Utc>, i64);
 pub(crate) const COLUMNS: &str = "organization_id, webhook_id, position, provider_id, provider_event_id, event_type, \
      body_sha256, body_size, content_type, signature_received, signature_valid, status, retry_count, error_message, \
      received_at, updated_at, processed_at, next_retry_at, dead_lettered_at, duplicate_count, body_differs, \
-     suspected_replay, rejection";
+     suspected_replay, is_test, rejection";
 
 /// A webhook of an organization.
 ///

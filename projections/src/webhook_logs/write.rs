@@ -95,7 +95,7 @@ async fn make(connection: &mut PgConnection, made: &[Changed<'_>]) -> Result<(),
                  (organization_id, webhook_id, position, applied_position, provider_id, provider_event_id, event_type,
                   body_sha256, body_size, content_type, signature_received, signature_valid, status, retry_count,
                   error_message, received_at, updated_at, processed_at, next_retry_at, dead_lettered_at,
-                  duplicate_count, body_differs, rejection, replay_key, suspected_replay)
+                  duplicate_count, body_differs, rejection, replay_key, is_test, suspected_replay)
              select n.*, n.replay_key is not null and exists (
                  select from webhook_logs o
                  where o.organization_id = n.organization_id and o.provider_id = n.provider_id
@@ -103,11 +103,12 @@ async fn make(connection: &mut PgConnection, made: &[Changed<'_>]) -> Result<(),
              from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::uuid[], $6::text[],
                  $7::text[], $8::text[], $9::bigint[], $10::text[], $11::text[], $12::bool[], $13::text[], $14::int[],
                  $15::text[], $16::timestamptz[], $17::timestamptz[], $18::timestamptz[], $19::timestamptz[],
-                 $20::timestamptz[], $21::int[], $22::bool[], $23::text[], $24::uuid[])
+                 $20::timestamptz[], $21::int[], $22::bool[], $23::text[], $24::uuid[],
+                 $25::bool[])
                  as n (organization_id, webhook_id, position, applied_position, provider_id, provider_event_id,
                        event_type, body_sha256, body_size, content_type, signature_received, signature_valid, status,
                        retry_count, error_message, received_at, updated_at, processed_at, next_retry_at,
-                       dead_lettered_at, duplicate_count, body_differs, rejection, replay_key)
+                       dead_lettered_at, duplicate_count, body_differs, rejection, replay_key, is_test)
              on conflict (organization_id, webhook_id) do update
              set applied_position = excluded.applied_position, status = excluded.status,
                  retry_count = excluded.retry_count, error_message = excluded.error_message,
@@ -152,6 +153,7 @@ async fn make(connection: &mut PgConnection, made: &[Changed<'_>]) -> Result<(),
     .bind(&columns.body_differs)
     .bind(&columns.rejection)
     .bind(&columns.replay_key)
+    .bind(&columns.is_test)
     .execute(&mut *connection)
     .await?;
     flag_replays_within(connection, &columns).await
@@ -188,7 +190,7 @@ async fn flag_replays_within(connection: &mut PgConnection, columns: &Made<'_>) 
 /// Where only bodies are signed, a body that comes again under another id may be somebody's recording.
 /// The first half of its digest tells bodies apart.
 fn replay_key(first: &First<'_>) -> Option<Uuid> {
-    let applies = first.valid && first.receipt.provider.signs_body_alone();
+    let applies = first.valid && !first.receipt.is_test && first.receipt.provider.signs_body_alone();
     let half = first.receipt.body_sha256.get(..32).filter(|_| applies)?;
     u128::from_str_radix(half, 16).ok().map(Uuid::from_u128)
 }
@@ -213,6 +215,7 @@ struct Made<'a> {
     body_differs: Vec<bool>,
     rejection: Vec<Option<&'static str>>,
     replay_key: Vec<Option<Uuid>>,
+    is_test: Vec<bool>,
     state: States,
 }
 
@@ -238,6 +241,7 @@ impl<'a> Made<'a> {
         self.body_differs.push(differ(&change.duplicates));
         self.rejection.push(rejection.map(RejectionReason::as_str));
         self.replay_key.push(replay_key(first));
+        self.is_test.push(receipt.is_test);
         self.state.push(change.state.as_ref());
     }
 }

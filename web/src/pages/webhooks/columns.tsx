@@ -95,6 +95,7 @@ type Note = { key: string; word: string; means: string; color: string };
 export function notesOf(row: WebhookRow): Note[] {
   const notes: Note[] = [];
   const add = (key: string, word: string, means: string, color: string) => notes.push({ key, word, means, color });
+  if (row.isTest) add('test', 'Test', 'Somebody sent it from Hookledger to try the provider', 'var(--quiet)');
   if (row.bodyDiffers) add('body', 'Body differs', 'A further delivery of this event came with another body', 'var(--failed)');
   if (row.suspectedReplay) add('replay', 'Replay?', 'This body came before under another id, which the sender does not sign', 'var(--pending)');
   if (row.rejection === 'transmission_replayed') add('transmission', 'Replayed', 'A transmission was sent again with another body', 'var(--failed)');

@@ -7,7 +7,7 @@ export const RowFields = graphql(`
     id webhookId status deadLetteredAt rejection eventType providerEventId
     provider { id providerName }
     receivedAt processedAt updatedAt nextRetryAt retryCount errorMessage waitsFor bodySize
-    signatureValid flagged bodyDiffers suspectedReplay duplicateCount
+    signatureValid flagged bodyDiffers suspectedReplay isTest duplicateCount
   }
 `);
 

@@ -13,6 +13,8 @@ export function whyRejected(code: string, provider: string): string {
       return 'The organization was deactivated when it came, so that nothing was accepted.';
     case 'monthly_limit_reached':
       return 'The webhooks that the plan allows in a month were used up. They are accepted again next month, or with a larger limit.';
+    case 'loop_detected':
+      return 'It had been delivered several times before it came here. A destination leads back to Hookledger: change its URL.';
     case 'transmission_replayed':
       return 'The id of this transmission came before with another body: somebody who has one valid request tried to pass another one off as genuine.';
     default:

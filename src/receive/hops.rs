@@ -1,0 +1,45 @@
+//! How often a webhook was delivered by us, or another installation, before it came here. A destination that
+//! leads back to a receiving URL would otherwise make webhooks of one for ever.
+
+use http::HeaderMap;
+
+/// The header of deliveries that counts them.
+pub const HOPS: &str = "hookledger-hops";
+/// Chains of installations are short; a longer one is a loop.
+const MAX_HOPS: u32 = 3;
+
+/// Where the header is repeated or no number, it was tampered with: then there were too many.
+pub(super) fn hops(headers: &HeaderMap) -> u32 {
+    let mut values = headers.get_all(HOPS).iter();
+    match (values.next(), values.next()) {
+        (None, _) => 0,
+        (Some(value), None) => value.to_str().ok().and_then(|text| text.trim().parse().ok()).unwrap_or(u32::MAX),
+        (Some(_), Some(_)) => u32::MAX,
+    }
+}
+
+pub(super) fn is_loop(headers: &HeaderMap) -> bool {
+    hops(headers) > MAX_HOPS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_chain_is_none_and_what_cannot_be_counted_is_a_loop() {
+        let with = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(HOPS, value.parse().unwrap());
+            }
+            is_loop(&headers)
+        };
+        for fine in [&[][..], &["0"], &["3"]] {
+            assert!(!with(fine), "{fine:?}");
+        }
+        for looped in [&["4"][..], &["99999999999"], &["-1"], &["x"], &["1", "1"]] {
+            assert!(with(looped), "{looped:?}");
+        }
+    }
+}
