@@ -72,8 +72,8 @@ pub fn signatures(data: &[u8]) {
 pub fn certificates(data: &[u8]) {
     let trusted = trust_roots(data).unwrap_or_default();
     for now in [DateTime::UNIX_EPOCH, DateTime::UNIX_EPOCH + Duration::days(20_000)] {
-        assert!(SigningCertificate::check(data, &[], "paypal.com", now).is_err());
-        let _ = SigningCertificate::check(data, &trusted, "paypal.com", now);
+        assert!(SigningCertificate::check(data, &[], &["paypal.com"], now).is_err());
+        let _ = SigningCertificate::check(data, &trusted, &["paypal.com"], now);
     }
     if let Ok(text) = std::str::from_utf8(data) {
         let _ = CertificateUrl::parse(text);

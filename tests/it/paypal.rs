@@ -250,7 +250,7 @@ async fn what_cannot_be_verified_yet_waits_and_is_not_processed_before() {
     for (name, value) in Sender::Paypal.genuine("t-9", now, large.as_bytes()) {
         outside = outside.header(name, value);
     }
-    assert_eq!(outside.once().await.unwrap().status().as_u16(), 503);
+    assert_eq!(outside.send().await.unwrap().status().as_u16(), 503);
     // Stale ones need no certificate to be refused.
     let stale = now - chrono::Duration::days(4);
     assert_eq!(
