@@ -6,6 +6,9 @@ use sqlx::PgExecutor;
 use super::fresh::FreshBody;
 use super::read::{ReadError, Reader};
 
+/// Headers, body, event type, whether it is a test, hops.
+type DeliverableRow = (Vec<u8>, Vec<u8>, Option<String>, bool, i64);
+
 impl Reader {
     /// Bytes of a webhook's body, unless retention removed it.
     ///
@@ -53,7 +56,7 @@ impl Reader {
         organization: OrganizationId,
         webhook: WebhookId,
     ) -> Result<Option<FreshBody>, ReadError> {
-        let row: Option<(Vec<u8>, Vec<u8>, Option<String>, bool, i64)> =
+        let row: Option<DeliverableRow> =
             sqlx::query_as(
                 "select b.headers, b.body, e.payload->>'eventType', coalesce((e.payload->>'isTest')::bool, false),
                         coalesce((e.payload->>'hops')::bigint, 0)
