@@ -53,8 +53,17 @@ torture: ## Injects every kind of fault into real nodes and databases; ARGS="--k
 	target/release/hookledger-torture $(or $(ARGS),--kind each)
 
 .PHONY: schema
-schema: ## Writes schema.graphql anew
+schema: ## Writes schema.graphql from the code
 	cargo run --quiet -- schema > schema.graphql.new && mv schema.graphql.new schema.graphql
+
+.PHONY: reference
+reference: ## Writes the reference of commands and settings from the binary's help
+	cargo build --quiet
+	scripts/reference > docs/reference/command-line.new && mv docs/reference/command-line.new docs/reference/command-line.md
+
+.PHONY: docs
+docs: ## Builds the book into target/book; installs mdbook where it is missing
+	@scripts/book
 
 .PHONY: deny
 deny: ## Checks licences, advisories and layering (needs cargo-deny)
