@@ -33,7 +33,7 @@ pub async fn connection(data: &[u8]) -> Vec<u8> {
             Ok::<_, std::convert::Infallible>(response)
         })
         .unify();
-    let serving = hookledger::http::serve_connection(server, [192, 0, 2, 1].into(), routes);
+    let serving = hookledger::api::http::serve_connection(server, [192, 0, 2, 1].into(), routes);
     let talking = async {
         let mut rest = bytes;
         for cut in cuts.iter().map(|cut| usize::from(*cut)).chain(std::iter::once(usize::MAX)) {

@@ -17,6 +17,9 @@ const PREFIX: &str = "whsec_";
 /// Bytes of a key; the specification says 24 to 64.
 pub const KEY_BYTES: usize = 32;
 
+/// The header of a delivery that counts how often the webhook was delivered on its way.
+pub const HOPS: &str = "hookledger-hops";
+
 /// Headers that describe the body.
 const DESCRIBING: [HeaderName; 2] = [CONTENT_TYPE, CONTENT_ENCODING];
 /// Headers that hold the senders' signatures.

@@ -30,7 +30,7 @@ use zeroize::Zeroizing;
 
 use super::LedgerId;
 use super::tree::Hash;
-use crate::secrets::master::{KEY_BYTES, KeyRing};
+use crate::platform::secrets::master::{KEY_BYTES, KeyRing};
 
 /// The number of Ed25519 in signed notes.
 const ED25519: u8 = 1;

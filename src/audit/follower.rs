@@ -14,10 +14,10 @@ use hookledger_aggregates::OrganizationId;
 use sqlx::PgConnection;
 
 use super::growing::{Changes, Growing};
-use super::leaf::StoredEvent;
 use super::tree::Hash;
 use super::{LedgerId, store};
-use crate::follow::{Followed, Handler, HandlerError, UnderPressure};
+use crate::log::follow::{Followed, Handler, HandlerError, UnderPressure};
+use crate::log::stored_event::StoredEvent;
 use crate::log::{Batch, LogPosition, ReadError, Reader, Scope};
 
 /// Under this name are its lease and checkpoints.

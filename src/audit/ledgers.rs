@@ -16,8 +16,8 @@ use super::loss;
 use super::store::{self, Head, StoreError};
 use super::tree::{Hash, ProofError, Statement, prove, tiles_to_prove};
 use super::{FOLLOWER, LedgerId};
-use crate::follow::{Checkpoints, STATEMENT_LIMIT, within};
-use crate::vitals::Vitals;
+use crate::log::follow::{Checkpoints, STATEMENT_LIMIT, within};
+use crate::platform::vitals::Vitals;
 
 /// Heads that are signed together.
 const PORTION: i64 = 200;
@@ -33,7 +33,7 @@ const DEMAND: chrono::Duration = chrono::Duration::seconds(1);
 
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
-    #[error(transparent)]
+    #[error("{0}")]
     Store(#[from] StoreError),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),

@@ -1,23 +1,22 @@
 //! The ledger: proof that nothing in the log was altered, removed or reordered.
 //!
 //! Each event of the log is a leaf of exactly one Merkle tree (RFC 6962), that of its [`LedgerId`].
-//! [`leaf`] says which bytes a leaf is made of, [`tree`] how trees grow and what proofs are,
+//! [`crate::log::stored_event`] says which bytes a leaf is made of, [`tree`] how trees grow and what proofs are,
 //! [`checkpoint`] how the head of a tree is signed. Those three are pure; a verifier needs no more.
 //! [`LedgerFollower`] makes the trees, as a follower of the log; [`store`] and [`lookup`] have their tables.
 //! [`Ledgers`] signs and proves; [`file`] and [`Witness`] take what was signed out of the database.
-//! [`loss`] declares what a database lacks that lost the end of its log. [`export`] writes and reads files that prove themselves, [`verify`] checks a store; [`command`] is what the
-//! operator runs.
+//! [`loss`] is a signed statement of what a database lacks that lost the end of its log. [`export`] writes and reads
+//! files that prove themselves, [`verify`] checks a store, [`conservation`] that every webhook is accounted for.
 //!
 //! What deliberately does not live here: SQL on `events` (that is `log`), and who may see what
-//! (`graphql`, `http`).
+//! (`api`).
 
 pub mod checkpoint;
-pub mod command;
+pub mod conservation;
 pub mod export;
 pub mod file;
 mod follower;
 mod growing;
-pub mod leaf;
 mod ledger_id;
 mod ledgers;
 pub mod lookup;

@@ -9,7 +9,7 @@ use super::growing::{Changes, Growing};
 use super::lookup::Signed;
 use super::tree::{Edge, Hash, TILE_WIDTH, hashes_from_bytes, hashes_to_bytes};
 use super::{LedgerId, positions};
-use crate::follow::HandlerError;
+use crate::log::follow::HandlerError;
 
 /// The head of a tree as it is now, signed or not.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -22,7 +22,7 @@ pub struct Head {
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error(transparent)]
+    #[error("{0}")]
     Database(#[from] sqlx::Error),
     #[error("{table}: the rows of the tree {ledger} do not add up: {what}")]
     Corrupt { table: &'static str, ledger: LedgerId, what: &'static str },
@@ -303,7 +303,7 @@ pub(super) async fn unsigned(
 ///
 /// # Errors
 /// When the database does not take them.
-pub(super) async fn keep(executor: impl PgExecutor<'_>, signed: &[Signed]) -> Result<(), StoreError> {
+pub(crate) async fn keep(executor: impl PgExecutor<'_>, signed: &[Signed]) -> Result<(), StoreError> {
     sqlx::query(
         "insert into ledger_checkpoints (ledger_id, size, root, last_position, signed_at, note)
          select * from unnest($1::uuid[], $2::bigint[], $3::bytea[], $4::bigint[], $5::timestamptz[], $6::text[])

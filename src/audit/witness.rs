@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::file::CheckpointFile;
 use super::ledgers::Ledgers;
 use super::lookup::Signed;
-use crate::deliver::egress::{AllowList, Egress, Outgoing, StartError, Target, TargetError};
+use crate::platform::egress::{AllowList, Egress, Outgoing, StartError, Target, TargetError};
 
 /// Heads that wait; of each tree only the newest is sent.
 const QUEUE: usize = 1_024;

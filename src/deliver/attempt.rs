@@ -13,9 +13,9 @@ use secrecy::ExposeSecret as _;
 use sha2::{Digest as _, Sha256};
 
 use super::circuit::Health;
-use super::egress::{Answer, Kind, SendError};
 use crate::directory::Destination;
 use crate::log::FreshBody;
+use crate::platform::egress::{Answer, Kind, SendError};
 
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
@@ -23,7 +23,7 @@ const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature
 const PROVIDER: HeaderName = HeaderName::from_static("hookledger-provider");
 const EVENT_TYPE: HeaderName = HeaderName::from_static("hookledger-event-type");
 const ATTEMPT: HeaderName = HeaderName::from_static("hookledger-attempt");
-const HOPS: HeaderName = HeaderName::from_static(crate::receive::HOPS);
+const HOPS: HeaderName = HeaderName::from_static(hookledger_aggregates::outgoing::HOPS);
 const TEST: HeaderName = HeaderName::from_static("hookledger-test");
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("Hookledger/", env!("CARGO_PKG_VERSION")));
 

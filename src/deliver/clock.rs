@@ -44,7 +44,7 @@ impl Reading {
 /// Waits for the database no longer than a statement of the queue may take: where the network swallows
 /// packets no answer comes.
 pub(super) async fn within<T, E: From<sqlx::Error>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-    crate::follow::within(LIMIT, work).await
+    crate::log::follow::within(LIMIT, work).await
 }
 
 const LIMIT: Duration = Duration::from_secs(10);

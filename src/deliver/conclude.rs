@@ -8,13 +8,13 @@ use tokio::time::Instant;
 
 use super::attempt::{Delivery, Verdict, headers, judge};
 use super::decide::{DecideError, decide};
-use super::egress::Outgoing;
 use super::queue::{Due, Response, Settled, When};
 use super::start::{Job, Sending};
 use super::story::Story;
 use super::worker::{Shared, lease};
 use super::{failure_command, jitter_per_mille};
 use crate::log::{AppendError, ReadError};
+use crate::platform::egress::Outgoing;
 
 /// How long the outcome of an attempt is held that the log does not take. Nobody else takes the webhook
 /// meanwhile, as long as this node tells that it is alive; then it is recorded as lost.

@@ -22,7 +22,7 @@ use super::queue::{Entry, Queue};
 use super::story::{Story, owed_at};
 use super::worker::{Taken, lease};
 use crate::directory::{Directory, Standing};
-use crate::follow::{Handler, HandlerError};
+use crate::log::follow::{Handler, HandlerError};
 use crate::log::{AppendError, Epoch, Log, LogPosition, ReadError, Reader, Scope};
 
 /// Under this name its checkpoints are kept.

@@ -16,7 +16,6 @@ mod circuit;
 mod clock;
 mod conclude;
 mod decide;
-pub mod egress;
 mod feeder;
 mod overview;
 mod places;

@@ -12,7 +12,6 @@ use tokio::time::Instant;
 use super::attempt::Verdict;
 use super::clock::within;
 use super::decide::{DecideError, Decided, decide_due};
-use super::egress::Target;
 use super::places::{BodyRoom, Place};
 use super::queue::{Due, Settled};
 use super::worker::{BACKOFF, Shared, Taken, lease};
@@ -20,6 +19,7 @@ use super::working::InHand;
 use super::{failed_before_sending, timeout_command};
 use crate::directory::{Destination, Standing};
 use crate::log::{AppendError, FreshBody, ReadError};
+use crate::platform::egress::Target;
 
 /// A row that could not be worked on is due again after that.
 const GIVEN_BACK: Duration = Duration::from_secs(1);

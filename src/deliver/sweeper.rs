@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::feeder;
 use super::queue::Queue;
-use crate::follow::{Checkpoints, within};
+use crate::log::follow::{Checkpoints, within};
 
 /// Webhooks of each kind that are looked at in one round.
 const PAGE: i64 = 1_000;

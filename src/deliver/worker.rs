@@ -17,12 +17,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::beat::beat;
-use super::egress::Egress;
 use super::places::{Place, Places};
 use super::queue::{CircuitRow, Due, Queue, Response, Settled, Settlement, When};
 use super::working::Working;
 use crate::directory::{Directory, Standing};
 use crate::log::{FreshBodies, Log, Reader};
+use crate::platform::egress::Egress;
 
 /// Webhooks that are started together.
 pub(super) const BATCH: usize = 64;

@@ -17,11 +17,11 @@ use secrecy::{ExposeSecret as _, SecretSlice};
 use tokio_util::sync::CancellationToken;
 
 use super::{Destination, Directory, ProviderEntry};
-use crate::follow::within;
+use crate::log::follow::within;
 use crate::log::{Broken, Epoch, Heads, LogPosition, MonthlyLimit, Positions, ReadError, Reader, Scope};
-use crate::secrets::master::KeyError;
-use crate::secrets::vault::{Vault, VaultError};
-use crate::vitals::Vitals;
+use crate::platform::secrets::master::KeyError;
+use crate::platform::secrets::vault::{Vault, VaultError};
+use crate::platform::vitals::Vitals;
 
 const BATCH: i64 = 2_000;
 /// How long a retired secret is known, so that a refusal can say that it was used.

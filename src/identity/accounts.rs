@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::error::{IdentityError, unread};
 use crate::log::{AppendError, Commands, Log, LogPosition, NewEvent, Sequence, Unit};
-use crate::secrets::vault::{Vault, VaultError};
+use crate::platform::secrets::vault::{Vault, VaultError};
 
 /// Name of the key under which addresses are hashed. It never changes, or addresses would be free
 /// to be claimed again.

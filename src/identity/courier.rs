@@ -18,7 +18,7 @@ use super::error::IdentityError;
 use super::letters;
 use super::links::Links;
 use super::refusals::Refusals;
-use crate::mail::{Mail, Mailer};
+use crate::platform::mail::{Mail, Mailer};
 
 /// Errands that may wait; more are refused.
 const QUEUE: usize = 1_024;

@@ -4,8 +4,8 @@ use hookledger_aggregates::email_claim::EmailClaimError;
 use hookledger_aggregates::team::TeamError;
 use hookledger_aggregates::user::UserError;
 
-use crate::log::{AppendError, CommandError};
-use crate::secrets::vault::VaultError;
+use crate::log::{AppendError, CommandError, Unreachable};
+use crate::platform::secrets::vault::VaultError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
@@ -27,16 +27,16 @@ pub enum IdentityError {
     Busy,
     #[error("a stream of the log cannot be read: {0}")]
     Read(String),
-    /// The store is away; whether the change was made may be unknown.
-    #[error("the log cannot be reached: {0}")]
-    Unavailable(String),
+    /// Whether the change was made may be unknown.
+    #[error("{0}")]
+    Unavailable(#[from] Unreachable),
     #[error("a session token cannot be made: {0}")]
     Token(#[from] super::TokenError),
-    #[error(transparent)]
+    #[error("{0}")]
     Database(#[from] sqlx::Error),
-    #[error(transparent)]
+    #[error("{0}")]
     Vault(#[from] VaultError),
-    #[error(transparent)]
+    #[error("{0}")]
     Append(#[from] AppendError),
     #[error(transparent)]
     Json(#[from] serde_json::Error),
@@ -53,7 +53,7 @@ impl From<EmailClaimError> for IdentityError {
 /// Reading a stream refuses nothing and appends nothing.
 pub(super) fn unread<E: std::error::Error>(error: CommandError<E>) -> IdentityError {
     match error {
-        CommandError::Unavailable(reason) => IdentityError::Unavailable(reason),
+        CommandError::Unavailable(reason) => IdentityError::Unavailable(Unreachable(reason)),
         other => IdentityError::Read(other.to_string()),
     }
 }

@@ -3,7 +3,7 @@
 use lettre::Address;
 
 use super::links::SignInLink;
-use crate::mail::Mail;
+use crate::platform::mail::Mail;
 
 /// A link that somebody asked for.
 pub(super) fn sign_in(to: Address, link: SignInLink) -> Mail {

@@ -1,20 +1,11 @@
 //! How often somebody may ask for a link, invite and export, in bounded memory.
-//!
-//! Keys are hashed, with a secret of this process, into a fixed number of buckets. So whoever asks
-//! in the names of millions costs no memory, and nobody can choose whose bucket they share.
 
-use std::hash::{BuildHasher as _, Hash, RandomState};
-use std::net::IpAddr;
 use std::time::Duration;
 
-use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, RateLimiter};
 use hookledger_aggregates::{EmailClaimId, OrganizationId, UserId};
 
-use crate::rate::Rate;
+use crate::platform::rate::{Buckets, Rate, TooOften, network};
 
-/// Buckets of each kind, at about 100 bytes.
-const BUCKETS: u64 = 1 << 17;
 /// Links for one address at once, and how often after that. Whoever asks in somebody else's name
 /// ends that person's last link: they must not be able to do so all the time.
 const PER_ADDRESS: Rate = Rate::new(5, Duration::from_secs(120));
@@ -28,12 +19,6 @@ const TRIES_PER_PROXY: Rate = Rate::new(1_000, Duration::from_millis(10));
 const PER_INVITER: Rate = Rate::new(50, Duration::from_secs(20));
 /// Exports of one admin at once, and how often after that.
 const PER_EXPORTER: Rate = Rate::new(20, Duration::from_secs(10));
-
-/// Asked too often; the seconds after which it may be asked again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooOften {
-    pub retry_after: u64,
-}
 
 /// The limits of one node.
 pub struct Limits {
@@ -98,33 +83,6 @@ impl Limits {
     }
 }
 
-/// Whoever has one IPv6 address has the 2⁶⁴ of its network.
-pub(crate) fn network(client: &str) -> String {
-    match client.parse() {
-        Ok(IpAddr::V6(address)) => format!("{:x}", address.to_bits() >> 64),
-        _ => client.to_owned(),
-    }
-}
-
-/// How often each of any number of keys may, in bounded memory.
-pub(crate) struct Buckets {
-    limiter: DefaultKeyedRateLimiter<u64>,
-    hasher: RandomState,
-}
-
-impl Buckets {
-    pub(crate) fn new(rate: Rate) -> Self {
-        Self { limiter: RateLimiter::keyed(rate.quota()), hasher: RandomState::new() }
-    }
-
-    pub(crate) fn check(&self, key: &impl Hash) -> Result<(), TooOften> {
-        let bucket = self.hasher.hash_one(key) % BUCKETS;
-        self.limiter.check_key(&bucket).map_err(|not_until| TooOften {
-            retry_after: not_until.wait_time_from(DefaultClock::default().now()).as_secs().max(1),
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,14 +117,5 @@ mod tests {
         });
         let asked = asked.count();
         assert!((60..=62).contains(&asked), "{asked}");
-    }
-
-    #[test]
-    fn a_million_addresses_take_no_more_memory_than_the_buckets() {
-        let buckets = Buckets::new(PER_ADDRESS);
-        for n in 0..1_000_000_u64 {
-            let _ = buckets.check(&n);
-        }
-        assert!(buckets.limiter.len() <= usize::try_from(BUCKETS).unwrap());
     }
 }

@@ -13,7 +13,7 @@ use super::client::Client;
 use super::error::IdentityError;
 use super::sessions::{Begun, Sessions};
 use super::tokens::token_text;
-use crate::secrets::master::random_bytes;
+use crate::platform::secrets::master::random_bytes;
 
 /// A link as its owner gets it.
 pub struct SignInLink {
@@ -65,7 +65,7 @@ impl Links {
         user: UserId,
         now: DateTime<Utc>,
     ) -> Result<SignInLink, IdentityError> {
-        let secret: [u8; 32] = random_bytes().map_err(crate::secrets::vault::VaultError::Key)?;
+        let secret: [u8; 32] = random_bytes().map_err(crate::platform::secrets::vault::VaultError::Key)?;
         let token = token_text(&secret);
         let expires_at = now + self.lifetime;
         // Of two links that are made at once the one that is stored later stays alone.

@@ -1,7 +1,7 @@
 //! Identity: users, sign-in links and sessions. There are no passwords.
 //!
 //! What deliberately does not live here: who may do what (`graphql::context`), and how a mail
-//! leaves ([`crate::mail`]).
+//! leaves ([`crate::platform::mail`]).
 
 mod accounts;
 mod client;
@@ -24,8 +24,7 @@ pub use client::Client;
 pub use courier::{Courier, Errands, Overloaded};
 pub use error::IdentityError;
 pub use forget::{REMAINS, forget};
-pub(crate) use limits::{Buckets, network};
-pub use limits::{Limits, TooOften};
+pub use limits::Limits;
 pub use links::{Links, Redeemed, SignInLink};
 pub use refusals::{RefusalRecorder, Refusals};
 pub use sessions::{Authenticated, Begun, Session, SessionKeeper, Sessions};

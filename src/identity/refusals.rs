@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::log::{Log, NewEvent, Sequence, Unit};
-use crate::rate::Rate;
+use crate::platform::rate::Rate;
 
 /// Refusals of one person that are noted at once, and how often one is after that.
 const NOTED: Rate = Rate::new(30, Duration::from_secs(60));

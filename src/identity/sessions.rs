@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::accounts::{Accounts, Authority};
 use super::error::IdentityError;
 use super::tokens::Tokens;
-use crate::follow::{Handler, HandlerError};
+use crate::log::follow::{Handler, HandlerError};
 use crate::log::{LogPosition, Scope};
 
 /// Sessions of one user that are listed.

@@ -10,7 +10,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-use crate::secrets::master::KeyRing;
+use crate::platform::secrets::master::KeyRing;
 
 /// How far clocks may differ.
 const LEEWAY_SECONDS: u64 = 5;
@@ -161,7 +161,7 @@ pub(super) fn token_text(bytes: &[u8; 32]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secrets::master::generate;
+    use crate::platform::secrets::master::generate;
 
     fn tokens(issuer: &str) -> (Tokens, String) {
         let key = generate("k1").unwrap();

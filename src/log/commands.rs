@@ -20,9 +20,9 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::heads::Epoch;
+use super::outage::is_unavailable;
 use super::unit::{LogPosition, NewEvent, Sequence, Unit};
 use super::writer::{AppendError, Log};
-use crate::store::is_unavailable;
 
 /// How often a command is decided again after another one came first.
 const TRIES: usize = 5;

@@ -14,7 +14,7 @@ use super::heads::{Epoch, Heads};
 use super::limits;
 use super::unit::Unit;
 use super::writer::AppendError;
-use crate::vitals::Vitals;
+use crate::platform::vitals::Vitals;
 
 /// Under this name `/readyz` tells of it.
 const NAME: &str = "append";

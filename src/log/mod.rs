@@ -8,14 +8,17 @@ mod batch;
 mod bodies;
 mod commands;
 mod flusher;
+pub mod follow;
 mod fresh;
 mod heads;
 mod limits;
+mod outage;
 mod pressure;
 mod read;
 mod record;
 mod removal;
 mod stored;
+pub mod stored_event;
 mod tail;
 mod unit;
 mod walk;
@@ -26,6 +29,7 @@ pub use bodies::{RawRequest, bodies_containing, bodies_of, headers_of};
 pub use commands::{CommandError, Commands};
 pub use fresh::{FreshBodies, FreshBody};
 pub use heads::{Epoch, Heads, HeadsError, Positions, Remembered, Wake};
+pub use outage::{Unreachable, is_busy, is_out_of_range, is_unavailable};
 pub use read::{
     Batch, Broken, LogSpan, ReadError, Reader, Scope, Tail, Touched, count_after, destination_changes, end_of_stream,
     events_of, positions_at, recorded_at, settings_until, streams_of, tails_of,

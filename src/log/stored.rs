@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::read::{Batch, Broken, ReadError, Reader};
 use super::unit::LogPosition;
-use crate::audit::leaf::StoredEvent;
+use crate::log::stored_event::StoredEvent;
 
 /// In the order in which [`stored`] takes them. JSON is `json`: its text as it was written.
 const COLUMNS: &str = "e.partition, e.position, e.organization_id, e.sequence, e.recorded_at, e.aggregate_type, \

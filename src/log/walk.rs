@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::stored::stored;
 use super::unit::LogPosition;
-use crate::audit::leaf::StoredEvent;
+use crate::log::stored_event::StoredEvent;
 
 /// An event, and what is kept of the request that it is about.
 #[derive(Clone, Debug)]

@@ -15,7 +15,7 @@ use super::flusher::{Flushed, Flusher, Now};
 use super::heads::{Epoch, Heads, Remembered};
 use super::record;
 use super::unit::{Appended, Unit, UsedMonth};
-use crate::vitals::Vitals;
+use crate::platform::vitals::Vitals;
 
 /// Under this name it is missed.
 const NAME: &str = "writer";

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::log::{self, AppendError, Epoch, Heads, Log, NewEvent, Sequence, Unit};
-use crate::rate::Rate;
+use crate::platform::rate::Rate;
 
 /// Duplicates of one endpoint that are logged at once, and then per second.
 const LOGGED: Rate = Rate::new(120, Duration::from_millis(50));

@@ -1,10 +1,9 @@
 //! How often a webhook was delivered by us, or another installation, before it came here. A destination that
 //! leads back to a receiving URL would otherwise make webhooks of one for ever.
 
+use hookledger_aggregates::outgoing::HOPS;
 use http::HeaderMap;
 
-/// The header of deliveries that counts them.
-pub const HOPS: &str = "hookledger-hops";
 /// Chains of installations are short; a longer one is a loop.
 const MAX_HOPS: u32 = 3;
 

@@ -41,7 +41,6 @@ pub use answer::WebhookAnswer;
 pub use body::{BodyError, HeldBody, drain_body, read_body};
 pub use duplicate_bodies::{DuplicateBody, RedeliverError, RedeliverRequest, duplicate_body};
 pub use duplicates::{DuplicateCounter, Duplicates};
-pub use hops::HOPS;
 pub use limits::{LimitWarner, Limits};
 pub use rejections::{RejectionCounter, Rejections};
 pub use room::{BodyBudget, Claim, Owner};

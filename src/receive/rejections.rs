@@ -12,7 +12,7 @@ use hookledger_aggregates::{Metadata, OrganizationId, ProviderId};
 use tokio_util::sync::CancellationToken;
 
 use crate::log::{Log, NewEvent, Sequence, Unit};
-use crate::rate::Rate;
+use crate::platform::rate::Rate;
 
 /// Rejections of one endpoint that are logged at once, and then per second.
 const LOGGED: Rate = Rate::new(120, Duration::from_millis(500));

@@ -9,8 +9,7 @@ use hookledger_aggregates::ProviderId;
 use hookledger_aggregates::signature::CertificateUrl;
 use tokio::sync::Notify;
 
-use crate::identity::{Buckets, network};
-use crate::rate::Rate;
+use crate::platform::rate::{Buckets, Rate, network};
 
 /// Webhooks of one endpoint that are accepted unverified at once, and then one in each period.
 const ADMITTED: Rate = Rate::new(60, Duration::from_secs(5));

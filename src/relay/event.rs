@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::audit::leaf::StoredEvent;
+use crate::log::stored_event::StoredEvent;
 
 /// Of the ids in the mirror. Never changes, or events would be doubled.
 const NAMESPACE: Uuid = Uuid::from_u128(0x9d0c_51be_77f3_4c0a_8a52_1e6b_3f94_c7d8);

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::NAME;
 use super::event::{event_id, is_same, proposed, stream_name};
 use super::session::{CallError, Session, Target};
-use crate::follow::{Checkpoints, Leases, READ_LIMIT, STATEMENT_LIMIT, within};
+use crate::log::follow::{Checkpoints, Leases, READ_LIMIT, STATEMENT_LIMIT, within};
 use crate::log::{Epoch, Heads, LogPosition, ReadError, Reader, Scope, stored_at};
 
 /// Events of one append, and their bytes: a server takes 1 MiB at once, unless it is set to less.

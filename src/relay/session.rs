@@ -20,7 +20,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::OnceCell;
 
 use super::RelayError;
-use crate::lane::{Lane, Niceness};
+use crate::platform::lane::{Lane, Niceness};
 
 /// How long a call may take, connecting included.
 const CALL_LIMIT: Duration = Duration::from_secs(20);

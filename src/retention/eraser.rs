@@ -8,8 +8,8 @@ use hookledger_aggregates::user::UserEvent;
 use hookledger_aggregates::{Event, OrganizationId, RecordedEvent, UserId, WebhookId};
 use sqlx::PgPool;
 
-use crate::follow::{Handler, HandlerError, STATEMENT_LIMIT, within};
 use crate::identity;
+use crate::log::follow::{Handler, HandlerError, STATEMENT_LIMIT, within};
 use crate::log::{Scope, remove_bodies, remove_body};
 
 /// Under this name its checkpoints are kept.

@@ -11,12 +11,12 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::follow::{Checkpoints, Lease, Leases};
+use crate::demo::sandbox;
+use crate::log::follow::{Checkpoints, Lease, Leases};
 use crate::log::{
     AppendError, Heads, Log, NewEvent, Positions, Removable, Sequence, Unit, positions_at, removable, retried_after,
 };
-use crate::sandbox;
-use crate::vitals::Vitals;
+use crate::platform::vitals::Vitals;
 
 /// Under this name the lease is kept.
 const LEASE: &str = "retention_sweep";

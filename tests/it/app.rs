@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use hmac::{Hmac, Mac as _};
-use hookledger::config::{BaseUrl, Delays, ServeSettings, Size, Span, StoreSettings};
-use hookledger::deliver::egress::AllowList;
 use hookledger::node::Core;
+use hookledger::node::config::{BaseUrl, Delays, ServeSettings, Size, Span, StoreSettings};
+use hookledger::platform::egress::AllowList;
+use hookledger::platform::secrets::master::generate;
+use hookledger::platform::store::Store;
 use hookledger::receive::paypal::{Fetch, FetchError};
-use hookledger::secrets::master::generate;
-use hookledger::store::Store;
 use hookledger_aggregates::signature::CertificateUrl;
 use reqwest::StatusCode;
 use secrecy::SecretString;
@@ -75,7 +75,7 @@ fn of_database(server: &str, name: &str) -> String {
 /// A migrated database to copy, made once for each state of the migrations.
 async fn template(admin: &mut PgConnection, server: &str) -> String {
     let mut digest = crc(&[]);
-    for migration in hookledger::store::MIGRATIONS.iter() {
+    for migration in hookledger::platform::store::MIGRATIONS.iter() {
         digest = digest.wrapping_mul(31).wrapping_add(crc(&migration.checksum));
     }
     let name = format!("hookledger_template_{digest:016x}");
@@ -91,7 +91,7 @@ async fn template(admin: &mut PgConnection, server: &str) -> String {
         admin.execute(format!("create database {name}").as_str()).await.unwrap();
         let url = of_database(server, &name);
         let mut connection = PgConnection::connect(&url).await.unwrap();
-        hookledger::store::MIGRATIONS.run(&mut connection).await.unwrap();
+        hookledger::platform::store::MIGRATIONS.run(&mut connection).await.unwrap();
         connection.close().await.unwrap();
         admin.execute(format!("alter database {name} is_template true").as_str()).await.unwrap();
     }
@@ -108,7 +108,7 @@ pub fn settings(url: Option<&str>) -> ServeSettings {
     ServeSettings {
         store: StoreSettings {
             database_url: url.map(SecretString::from),
-            database_connections: hookledger::store::Connections::default(),
+            database_connections: hookledger::platform::store::Connections::default(),
             data_dir: "unused".into(),
             master_keys: Some(SecretString::from(generate("k1").unwrap())),
             jwt_keys: Some(SecretString::from(generate("j1").unwrap())),

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use hookledger::log::{AppendError, Heads, Log, MonthlyLimit, NewEvent, Sequence, Unit, Writer, remove_old_flushes};
-use hookledger::secrets::master::generate;
-use hookledger::store::Use;
-use hookledger::vitals::Vitals;
+use hookledger::platform::secrets::master::generate;
+use hookledger::platform::store::Use;
+use hookledger::platform::vitals::Vitals;
 use hookledger_aggregates::webhook::WebhookEvent;
 use hookledger_aggregates::{Metadata, OrganizationId};
 use serde_json::{Value, json};

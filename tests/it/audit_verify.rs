@@ -10,8 +10,8 @@ use chrono::Utc;
 use futures::StreamExt as _;
 use hookledger::audit::export::format::{EventLine, Line};
 use hookledger::audit::export::read;
-use hookledger::audit::leaf::StoredEvent;
 use hookledger::audit::verify::Kind;
+use hookledger::log::stored_event::StoredEvent;
 use hookledger_aggregates::{OrganizationId, Partition};
 use secrecy::ExposeSecret as _;
 use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
@@ -295,7 +295,7 @@ async fn whatever_a_superuser_changes_is_named() {
         |key: &str| audited.audit(&audited.database.url, &["verify", "--organization", "acme", "--public-key", key]);
     assert_eq!(with(key.trim()).status.code(), Some(0), "{}", told(&with(key.trim())));
     let other = hookledger::audit::checkpoint::LedgerKeys::derive(
-        &hookledger::secrets::master::generate("x").unwrap().parse().unwrap(),
+        &hookledger::platform::secrets::master::generate("x").unwrap().parse().unwrap(),
     );
     assert_eq!(with(&other.public()[0].to_string()).status.code(), Some(1));
     assert_eq!(audited.audit("postgres://nobody@127.0.0.1:1/none", &["verify"]).status.code(), Some(2));

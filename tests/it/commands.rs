@@ -65,6 +65,6 @@ fn keygen_and_schema_print_what_they_say() {
         let output = Command::new(BINARY).args(arguments).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
-    assert!(run(&["keygen", "k7"]).trim().parse::<hookledger::secrets::master::KeyRing>().is_ok());
-    assert_eq!(run(&["schema"]), hookledger::graphql::sdl());
+    assert!(run(&["keygen", "k7"]).trim().parse::<hookledger::platform::secrets::master::KeyRing>().is_ok());
+    assert_eq!(run(&["schema"]), hookledger::api::graphql::sdl());
 }

@@ -82,7 +82,7 @@ async fn what_is_not_where_the_log_says_is_reported_and_named() {
     checked_until(&admin, "other", |one| one["difference"] == 0).await;
 
     // A rebuild mends it.
-    let mut rebuild = hookledger::rebuild::Rebuild::open(&app.database.store(), "webhook_logs").await.unwrap();
+    let mut rebuild = hookledger::reads::rebuild::Rebuild::open(&app.database.store(), "webhook_logs").await.unwrap();
     rebuild.begin().await.unwrap();
     rebuild.catch_up(|_| {}).await.unwrap();
     let comparison = rebuild.compare(|_| {}).await.unwrap();

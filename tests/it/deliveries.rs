@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use base64::Engine as _;
-use hookledger::config::{Delays, ServeSettings, Span};
+use hookledger::node::config::{Delays, ServeSettings, Span};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 

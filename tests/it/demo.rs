@@ -183,9 +183,9 @@ async fn the_sample_data_shows_something_of_everything() {
     let settings = crate::app::settings(Some(&database.url));
     let core = Core::start(&database.store(), &settings.store).await.unwrap();
     let began = Instant::now();
-    assert!(hookledger::demo::seed(&core, "http://localhost").await.unwrap().is_new);
+    assert!(hookledger::cli::seed_demo::seed(&core, "http://localhost").await.unwrap().is_new);
     eprintln!("the sample data took {:?}", began.elapsed());
-    assert!(!hookledger::demo::seed(&core, "http://localhost").await.unwrap().is_new);
+    assert!(!hookledger::cli::seed_demo::seed(&core, "http://localhost").await.unwrap().is_new);
     core.stop().await;
 
     let app = TestApp::on(database, settings).await;

@@ -3,7 +3,7 @@
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use hookledger::store::embedded::{DATABASE, OWNER, SUPERUSER, Supervised};
+use hookledger::platform::store::embedded::{DATABASE, OWNER, SUPERUSER, Supervised};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, Executor as _, PgConnection};
 

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use hookledger::audit::Leaf;
-use hookledger::follow::{Followed, Follower, Handler, HandlerError, Leases};
+use hookledger::log::follow::{Followed, Follower, Handler, HandlerError, Leases};
 use hookledger::log::{Heads, Scope};
-use hookledger::store::{Store, Use};
-use hookledger::vitals::Vitals;
+use hookledger::platform::store::{Store, Use};
+use hookledger::platform::vitals::Vitals;
 use hookledger_aggregates::{OrganizationId, RecordedEvent};
 use secrecy::SecretString;
 use sqlx::{Connection as _, Executor as _, PgConnection, PgPool};

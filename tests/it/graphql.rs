@@ -10,7 +10,7 @@ use crate::app::{GITHUB_SECRET, TestApp};
 #[test]
 fn the_committed_schema_is_the_schema() {
     let committed = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/schema.graphql")).unwrap();
-    assert!(committed == hookledger::graphql::sdl(), "schema.graphql has drifted; run `make schema`");
+    assert!(committed == hookledger::api::graphql::sdl(), "schema.graphql has drifted; run `make schema`");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,8 +4,8 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use hookledger::config::{Delays, ServeSettings, Span};
 use hookledger::deliver::{Queue, Room};
+use hookledger::node::config::{Delays, ServeSettings, Span};
 use hookledger_aggregates::{OrganizationId, ProviderId, ProviderName};
 use reqwest::StatusCode;
 use serde_json::{Value, json};

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use hookledger::secrets::master::generate;
+use hookledger::platform::secrets::master::generate;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 

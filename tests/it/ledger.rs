@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hookledger::log::{Heads, NewEvent, Sequence, Unit, Writer};
-use hookledger::store::Use;
-use hookledger::vitals::Vitals;
+use hookledger::platform::store::Use;
+use hookledger::platform::vitals::Vitals;
 use hookledger_aggregates::user::Role;
 use hookledger_aggregates::webhook::WebhookEvent;
 use hookledger_aggregates::{Metadata, OrganizationId};
@@ -592,7 +592,7 @@ async fn a_witness_is_told_and_what_it_signs_is_kept() {
     let serving = tokio::spawn(warp::serve(route).incoming(listener).run());
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("checkpoints.jsonl");
-    let settings = |settings: &mut hookledger::config::ServeSettings| {
+    let settings = |settings: &mut hookledger::node::config::ServeSettings| {
         settings.checkpoint_file = Some(path.clone());
         settings.witness_url = Some(format!("http://{address}/add-checkpoint"));
     };

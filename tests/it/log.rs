@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use hookledger::log::{
     AppendError, Body, Commands, Heads, Log, LogPosition, NewEvent, Reader, Scope, Sequence, Unit, Writer,
 };
-use hookledger::store::Use;
-use hookledger::vitals::Vitals;
+use hookledger::platform::store::Use;
+use hookledger::platform::vitals::Vitals;
 use hookledger_aggregates::organization::{Organization, OrganizationCommand, Plan};
 use hookledger_aggregates::provider::ProviderEvent;
 use hookledger_aggregates::webhook::WebhookEvent;

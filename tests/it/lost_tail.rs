@@ -1,9 +1,9 @@
 //! A database that comes back without the end of its log, as a promoted replica or a restored backup is.
 
 use hookledger::log::{AppendError, Heads, Log, NewEvent, Sequence, Unit, Writer};
-use hookledger::secrets::master::generate;
-use hookledger::store::Use;
-use hookledger::vitals::Vitals;
+use hookledger::platform::secrets::master::generate;
+use hookledger::platform::store::Use;
+use hookledger::platform::vitals::Vitals;
 use hookledger_aggregates::webhook::WebhookEvent;
 use hookledger_aggregates::{Metadata, OrganizationId};
 use serde_json::{Value, json};

@@ -35,6 +35,7 @@ mod graphql;
 mod held;
 mod insight;
 mod kill;
+mod layers;
 mod ledger;
 mod limits;
 mod log;

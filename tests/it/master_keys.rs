@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use hookledger::node::{Core, NodeError};
-use hookledger::secrets::master::{KeyError, generate};
-use hookledger::secrets::vault::VaultError;
+use hookledger::platform::secrets::master::{KeyError, generate};
+use hookledger::platform::secrets::vault::VaultError;
 use hookledger_aggregates::{OrganizationId, ProviderId, ProviderName};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;

@@ -4,8 +4,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use hookledger::secrets::master::generate;
-use hookledger::store::{Use, is_unreachable};
+use hookledger::platform::secrets::master::generate;
+use hookledger::platform::store::{Use, is_unreachable};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, Executor as _};

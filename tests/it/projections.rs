@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
-use hookledger::follow::{Follower, Handler, HandlerError, Leases};
+use hookledger::log::follow::{Follower, Handler, HandlerError, Leases};
 use hookledger::log::{Heads, Scope};
-use hookledger::store::Use;
-use hookledger::vitals::Vitals;
+use hookledger::platform::store::Use;
+use hookledger::platform::vitals::Vitals;
 use hookledger_aggregates::RecordedEvent;
 use serde_json::json;
 use sqlx::{Executor as _, PgPool};

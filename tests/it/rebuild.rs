@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use hookledger::log::LogPosition;
-use hookledger::rebuild::{AsOf, Rebuild, RebuildError, Replay, drop_replay};
+use hookledger::reads::rebuild::{AsOf, Rebuild, RebuildError, Replay, drop_replay};
 use hookledger_aggregates::OrganizationId;
 use serde_json::{Value, json};
 use sqlx::PgPool;

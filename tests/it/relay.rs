@@ -3,11 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use hookledger::follow::Leases;
 use hookledger::log::Heads;
+use hookledger::log::follow::Leases;
+use hookledger::platform::store::{Store, Use};
+use hookledger::platform::vitals::Vitals;
 use hookledger::relay::{Relay, RelayError, Target, event_id, stream_name};
-use hookledger::store::{Store, Use};
-use hookledger::vitals::Vitals;
 use hookledger_aggregates::Partition;
 use reqwest::StatusCode;
 use secrecy::SecretString;

@@ -1,7 +1,7 @@
 //! What is not kept: bodies that are too old, a body or a person whom somebody had erased. The log says so,
 //! an auditor's checks hold, and nothing goes of which it says nothing.
 
-use hookledger::config::{Delays, Span};
+use hookledger::node::config::{Delays, Span};
 use hookledger_aggregates::OrganizationId;
 use hookledger_aggregates::user::Role;
 use reqwest::StatusCode;

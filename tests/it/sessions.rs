@@ -128,7 +128,7 @@ async fn a_rotated_key_signs_and_the_one_before_is_still_taken() {
     let old = app.super_admin().await.token.clone();
     let mut settings = app.settings.clone();
     let keys = settings.store.jwt_keys.as_ref().unwrap().expose_secret().to_owned();
-    let fresh = hookledger::secrets::master::generate("j2").unwrap();
+    let fresh = hookledger::platform::secrets::master::generate("j2").unwrap();
     settings.store.jwt_keys = Some(format!("{fresh},{keys}").into());
     let rotated = TestApp::on(crate::app::Database { url: app.database.url.clone() }, settings.clone()).await;
     assert_eq!(status(&rotated, &old).await, StatusCode::OK);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use hookledger::store::{Tenant, Use};
+use hookledger::platform::store::{Tenant, Use};
 use hookledger_aggregates::OrganizationId;
 use sqlx::{Executor as _, PgPool};
 use uuid::Uuid;

@@ -27,8 +27,8 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::audit::checkpoint::Origin;
-use crate::audit::leaf::StoredEvent;
 use crate::audit::tree::Hash;
+use crate::log::stored_event::StoredEvent;
 
 /// The version of the format that is written today.
 pub const VERSION: u32 = 1;

@@ -12,10 +12,10 @@ use sha2::{Digest as _, Sha256};
 use super::format::{EventLine, Header, LONGEST_LINE, Line, RequestLine, Trailer, VERSION, origin_of};
 use crate::audit::LedgerId;
 use crate::audit::checkpoint::{Checkpoint, Origin, PublicKey, open_note};
-use crate::audit::leaf::StoredEvent;
 use crate::audit::tree::Edge;
 use crate::audit::verify::{Digests, EventCheck, Finding, KeySource, Kind, Subject, Verification, has_request};
 use crate::log::LogPosition;
+use crate::log::stored_event::StoredEvent;
 
 /// Signers of a file; one for each master key.
 const KEYS: usize = 64;

@@ -11,10 +11,9 @@
 //! ```
 //!
 //! It is a signed note, as checkpoints are. It excuses exactly the signed heads that it names by size and
-//! root: what the log has now, and whatever is signed of it, is excused by nothing. [`declare`] makes one,
+//! root: what the log has now, and whatever is signed of it, is excused by nothing. `hookledger audit declare-loss` makes one,
 //! [`watch`] tells that one is needed.
 
-pub mod declare;
 pub mod watch;
 
 use std::collections::{HashMap, HashSet};

@@ -15,7 +15,7 @@ use crate::audit::LedgerId;
 use crate::audit::checkpoint::{Checkpoint, PublicKey};
 use crate::audit::file;
 use crate::log::noticed_since;
-use crate::vitals::Vitals;
+use crate::platform::vitals::Vitals;
 
 const EVERY: Duration = Duration::from_secs(1);
 /// Heads that the database is asked about together, and that are remembered as missing.

@@ -9,9 +9,9 @@ use hookledger_aggregates::{OrganizationId, Partition};
 
 use super::finding::{Finding, Kind};
 use crate::audit::LedgerId;
-use crate::audit::leaf::StoredEvent;
 use crate::audit::tree::Hash;
 use crate::log::LogPosition;
+use crate::log::stored_event::StoredEvent;
 
 /// Suspects among which the one is looked for with which the first was swapped.
 pub(super) const LOOKED_AT: usize = 64;

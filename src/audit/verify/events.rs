@@ -11,8 +11,8 @@ use uuid::Uuid;
 use super::finding::{Finding, Findings, Kind};
 use super::tally::Tally;
 use crate::audit::LedgerId;
-use crate::audit::leaf::StoredEvent;
 use crate::log::LogPosition;
+use crate::log::stored_event::StoredEvent;
 
 /// What is kept of a request.
 #[derive(Clone, Copy, Debug)]

@@ -32,8 +32,8 @@ use hookledger_aggregates::OrganizationId;
 
 use super::LedgerId;
 use super::checkpoint::{Checkpoint, PublicKey};
-use super::leaf::StoredEvent;
 use super::loss::{Loss, LostHead};
+use crate::log::stored_event::StoredEvent;
 
 /// Heads of trees that are told one by one.
 const HEADS: usize = 100;

@@ -15,8 +15,8 @@ use serde_json::value::RawValue;
 use super::events::{Attested, EventCheck, Request};
 use super::finding::{Finding, Findings, Kind};
 use super::tally::Tally;
-use crate::audit::leaf::StoredEvent;
-use crate::secrets::vault::{Vault, VaultError};
+use crate::log::stored_event::StoredEvent;
+use crate::platform::secrets::vault::{Vault, VaultError};
 
 /// Certificates are not kept with the log.
 struct NoCertificates;

@@ -23,7 +23,7 @@ use crate::audit::checkpoint::{Checkpoint, PublicKey};
 use crate::audit::loss::{self, Loss};
 use crate::audit::tree::{FullTile, Hash, TileId};
 use crate::log::{self, LogPosition, Walked};
-use crate::secrets::vault::{Vault, VaultError};
+use crate::platform::secrets::vault::{Vault, VaultError};
 
 /// Events after which it is told how far the check has come.
 const TOLD: u64 = 1_000;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
-use crate::audit::leaf::StoredEvent;
+use crate::log::stored_event::StoredEvent;
 
 /// Different kinds, months and actors that are counted apart: a hostile file may name any number.
 const APART: usize = 2_000;

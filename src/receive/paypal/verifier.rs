@@ -24,11 +24,10 @@ use super::super::duplicate_bodies::keep_body;
 use super::super::units::{UnitError, unit};
 use super::super::webhook_id;
 use super::fetch::{Fetch, FetchError};
-use crate::identity::Buckets;
 use crate::log::{
     AppendError, Body, Epoch, LogPosition, MonthlyLimit, NewEvent, RawRequest, ReadError, Remembered, Sequence, Unit,
 };
-use crate::rate::Rate;
+use crate::platform::rate::{Buckets, Rate};
 
 /// How often what other nodes or an earlier start left is looked for.
 const POLL: Duration = Duration::from_secs(5);

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use futures::Stream;
 use futures::stream::{self, BoxStream, StreamExt as _};
-use hookledger::lane::{Lane, Niceness};
+use hookledger::platform::lane::{Lane, Niceness};
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 

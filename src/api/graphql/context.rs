@@ -1,0 +1,226 @@
+//! What resolvers work with: the application, and who is asking.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_graphql::parser::types::OperationType;
+use async_graphql::{Context, Error};
+use hookledger_aggregates::user::Role;
+use hookledger_aggregates::{Metadata, OrganizationId, SessionId, UserId};
+use hookledger_projections::users;
+
+use super::allowance::{Allowance, Rendering, SEARCH, TooManyReads};
+use super::errors::{Code, internal, not_found};
+use super::system::Platform;
+use crate::audit::Ledgers;
+use crate::demo::sandbox::Sandbox;
+use crate::directory::Directory;
+use crate::identity::{Accounts, Client, Errands, Limits, Refusals, Sessions};
+use crate::log::follow::Checkpoints;
+use crate::log::{Commands, Log, LogPosition};
+use crate::platform::egress::Egress;
+use crate::platform::secrets::vault::Vault;
+use crate::platform::store::{Asker, Reading, Tenant, Tenants};
+use crate::reads::changes::{Changes, Ticks};
+use crate::receive::Receiver;
+
+/// How long a mutation waits for its read models.
+const CATCH_UP_LIMIT: Duration = Duration::from_secs(5);
+
+const BEHIND: &str = "the change is recorded, and will show as soon as the read models caught up";
+
+/// What resolvers read from and write to.
+#[derive(Clone)]
+pub struct App {
+    /// For every read: see [`tenant`].
+    pub tenants: Tenants,
+    pub commands: Commands,
+    pub checkpoints: Checkpoints,
+    pub directory: Directory,
+    pub vault: Vault,
+    pub receiver: Receiver,
+    pub egress: Egress,
+    pub log: Log,
+    pub base_url: String,
+    pub changes: Changes,
+    pub ticks: Ticks,
+    pub accounts: Arc<Accounts>,
+    pub sessions: Sessions,
+    pub refusals: Refusals,
+    pub errands: Errands,
+    pub limits: Arc<Limits>,
+    pub platform: Platform,
+    /// For the public demo, where there is one.
+    pub sandbox: Option<Arc<Sandbox>>,
+    pub ledgers: Ledgers,
+    /// What the answers of this node hold in memory.
+    pub rendering: Rendering,
+}
+
+impl App {
+    pub(super) fn of<'a>(context: &Context<'a>) -> Result<&'a Self, Error> {
+        context.data()
+    }
+
+    /// Waits until the read models know of what is no setting.
+    pub(super) async fn models_caught_up(&self, projections: &[&str], place: Option<LogPosition>) -> Result<(), Error> {
+        let Some(place) = place else { return Ok(()) };
+        let caught_up = self.checkpoints.wait_for(projections, place, CATCH_UP_LIMIT).await.map_err(internal)?;
+        caught_up.then_some(()).ok_or_else(|| Code::Unavailable.error(BEHIND))
+    }
+
+    /// Waits until the read models, and this node's directory, know of a change.
+    pub(super) async fn caught_up(&self, projections: &[&str], place: Option<LogPosition>) -> Result<(), Error> {
+        let Some(place) = place else { return Ok(()) };
+        let models = self.checkpoints.wait_for(projections, place, CATCH_UP_LIMIT);
+        let directory = tokio::time::timeout(CATCH_UP_LIMIT, self.directory.wait_for(place));
+        let (models, directory) = tokio::join!(models, directory);
+        if models.map_err(internal)? && directory.is_ok() {
+            return Ok(());
+        }
+        Err(Code::Unavailable.error(BEHIND))
+    }
+}
+
+/// A connection for the viewer's reads of an organization, which shows no other's rows.
+pub(super) async fn tenant(context: &Context<'_>, organization: OrganizationId) -> Result<Tenant, Error> {
+    let confined = Viewer::of(context)?.confined(organization);
+    reads(context, Reading::Page, 1)?.of(confined).await.map_err(internal)
+}
+
+/// The same for what looks at many rows: it costs more, and waits among its kind.
+pub(super) async fn searching(context: &Context<'_>, organization: OrganizationId) -> Result<Tenant, Error> {
+    let confined = Viewer::of(context)?.confined(organization);
+    reads(context, Reading::Search, SEARCH)?.of(confined).await.map_err(internal)
+}
+
+/// A connection for what super admins ask of all organizations at once.
+pub(super) async fn everybody(context: &Context<'_>) -> Result<Tenant, Error> {
+    Viewer::of(context)?.must_be_super_admin()?;
+    reads(context, Reading::Page, 1)?.everybody().await.map_err(internal)
+}
+
+/// Where a viewer's reads begin, once they are paid for.
+fn reads(context: &Context<'_>, reading: Reading, price: i64) -> Result<Tenants, Error> {
+    Allowance::of(context)?.reads(price).map_err(TooManyReads::told)?;
+    let subscribes = context.query_env.operation.node.ty == OperationType::Subscription;
+    let reading = if subscribes { Reading::Subscription } else { reading };
+    Ok(App::of(context)?.tenants.asked_by(Viewer::of(context)?.asker(), reading))
+}
+
+/// Who is asking.
+#[derive(Clone, Debug)]
+pub struct Viewer {
+    pub user: users::User,
+    pub session: SessionId,
+    pub client: Client,
+}
+
+/// Who is asking, and for what: checks rights, and has it noted where a mutation is refused.
+#[derive(Clone, Copy)]
+pub struct Asking<'a> {
+    viewer: &'a Viewer,
+    refusals: Option<&'a Refusals>,
+    field: &'a str,
+}
+
+impl Deref for Asking<'_> {
+    type Target = Viewer;
+    fn deref(&self) -> &Viewer {
+        self.viewer
+    }
+}
+
+impl Viewer {
+    pub(super) fn of<'a>(context: &Context<'a>) -> Result<Asking<'a>, Error> {
+        // HTTP lets nobody in without a session; this is the second door.
+        let viewer = context.data_opt().ok_or_else(|| Code::Unauthenticated.error("sign in first"))?;
+        let is_mutation = context.query_env.operation.node.ty == OperationType::Mutation;
+        let refusals = context.data_opt::<App>().filter(|_| is_mutation).map(|app| &app.refusals);
+        Ok(Asking { viewer, refusals, field: context.item.node.name.node.as_str() })
+    }
+
+    #[must_use]
+    pub fn is_super_admin(&self) -> bool {
+        self.user.role == Role::SuperAdmin.as_str() && self.home() == OrganizationId::PLATFORM
+    }
+
+    /// The viewer's own organization; the platform for super admins.
+    #[must_use]
+    pub fn home(&self) -> OrganizationId {
+        OrganizationId::new(self.user.organization_id)
+    }
+
+    /// Among whose reads the viewer's wait.
+    #[must_use]
+    pub fn asker(&self) -> Asker {
+        Asker::Person(self.home(), UserId::new(self.user.id))
+    }
+
+    /// Whether the viewer may see what is this organization's.
+    #[must_use]
+    pub fn sees(&self, organization: OrganizationId) -> bool {
+        self.is_super_admin() || (self.home() == organization && organization != OrganizationId::PLATFORM)
+    }
+
+    /// Whether an earlier look at the same session found the same rights.
+    pub(crate) fn has_rights_of(&self, earlier: &Self) -> bool {
+        (self.user.id, self.user.organization_id, &self.user.role, self.session)
+            == (earlier.user.id, earlier.user.organization_id, &earlier.user.role, earlier.session)
+    }
+
+    /// Which organization's rows the database shows, when one's are asked for: to anybody but super
+    /// admins their own alone, whatever a resolver forgot to check.
+    pub(super) fn confined(&self, organization: OrganizationId) -> OrganizationId {
+        if self.is_super_admin() { organization } else { self.home() }
+    }
+
+    /// Whether the viewer is an admin of this organization, or a super admin.
+    #[must_use]
+    pub fn manages(&self, organization: OrganizationId) -> bool {
+        self.is_super_admin() || (self.sees(organization) && self.user.role == Role::Admin.as_str())
+    }
+
+    /// The circumstances of what the viewer does.
+    #[must_use]
+    pub fn metadata(&self) -> Metadata {
+        self.client.clone().metadata(UserId::new(self.user.id), Some(self.session))
+    }
+}
+
+impl Asking<'_> {
+    /// Lets super admins and the organization's own admins pass. Who may not see it learns as much
+    /// as from an id that nobody has.
+    pub(super) fn must_manage(&self, organization: OrganizationId) -> Result<(), Error> {
+        if !self.sees(organization) {
+            return Err(self.refuse_as_unknown());
+        }
+        if self.manages(organization) {
+            return Ok(());
+        }
+        Err(self.forbidden("only an admin of the organization may do this"))
+    }
+
+    pub(super) fn must_be_super_admin(&self) -> Result<(), Error> {
+        if self.is_super_admin() { Ok(()) } else { Err(self.forbidden("only a super admin may do this")) }
+    }
+
+    /// Refuses what is there as if it were not.
+    pub(super) fn refuse_as_unknown(&self) -> Error {
+        self.note_refusal();
+        not_found()
+    }
+
+    fn forbidden(&self, sentence: &'static str) -> Error {
+        self.note_refusal();
+        Code::Forbidden.error(sentence)
+    }
+
+    /// The field's own name, whatever the query calls it.
+    fn note_refusal(&self) {
+        if let Some(refusals) = self.refusals {
+            refusals.action(self.home(), UserId::new(self.user.id), self.field, &self.metadata());
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! What many objects of one answer have in common, loaded once for all of them.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use async_graphql::dataloader::{DataLoader, Loader};
+use async_graphql::parser::types::{ExecutableDocument, OperationType};
+use async_graphql::runtime::{TokioSpawner, TokioTimer};
+use async_graphql::{Context, Error, Request};
+use chrono::{DateTime, Duration, Utc};
+use hookledger_aggregates::provider::{Destination, ProviderEvent};
+use hookledger_aggregates::{Event, OrganizationId, ProviderId, RecordedEvent, UserId, WebhookId};
+use hookledger_projections::{organizations, summaries, users, webhook_providers, webhook_retries};
+
+use super::allowance::{Allowance, TooManyReads};
+use super::context::{App, Viewer};
+use super::errors::{Code, failed, internal};
+use crate::deliver;
+use crate::identity::Session;
+use crate::log::{self, ReadError};
+use crate::platform::store::{Busy, Reading, Tenant, TenantError, Tenants};
+
+/// Events of one webhook that are shown.
+const MAX_EVENTS: i64 = 1_000;
+/// Events of all webhooks of one answer.
+const MAX_EVENTS_TOGETHER: usize = 20_000;
+
+/// Why rows could not be loaded.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum LoadError {
+    #[error("{0}")]
+    Failed(Arc<ReadError>),
+    #[error("one answer shows at most {MAX_EVENTS_TOGETHER} events: ask for those of fewer webhooks at once")]
+    TooManyEvents,
+    #[error(transparent)]
+    TooManyReads(#[from] TooManyReads),
+    #[error(transparent)]
+    Busy(#[from] Busy),
+}
+
+impl From<TenantError> for LoadError {
+    fn from(error: TenantError) -> Self {
+        match error {
+            TenantError::Busy(busy) => Self::Busy(busy),
+            TenantError::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<ReadError> for LoadError {
+    fn from(error: ReadError) -> Self {
+        Self::Failed(Arc::new(error))
+    }
+}
+
+impl From<sqlx::Error> for LoadError {
+    fn from(error: sqlx::Error) -> Self {
+        ReadError::from(error).into()
+    }
+}
+
+impl LoadError {
+    fn told(self) -> Error {
+        match self {
+            Self::Failed(error) => failed(&*error),
+            Self::Busy(busy) => internal(busy),
+            Self::TooManyReads(error) => error.told(),
+            Self::TooManyEvents => Code::LimitExceeded.error(self.to_string()),
+        }
+    }
+}
+
+/// Loads what many webhooks of one answer have in common, once.
+pub struct Rows {
+    tenants: Tenants,
+    viewer: Viewer,
+    allowance: Arc<Allowance>,
+}
+
+impl Rows {
+    async fn tenant(&self, organization: OrganizationId) -> Result<Tenant, LoadError> {
+        self.allowance.reads(1)?;
+        Ok(self.tenants.of(self.viewer.confined(organization)).await?)
+    }
+}
+
+/// A request with what its resolvers need: who asks, the loaders, what it may cost. Its answer holds memory for
+/// as long as the allowance is held.
+pub fn with_viewer(mut request: Request, app: &App, viewer: &Viewer) -> (Request, Arc<Allowance>) {
+    let subscribes = |document: &ExecutableDocument| {
+        document.operations.iter().any(|(_, operation)| operation.node.ty == OperationType::Subscription)
+    };
+    let reading = if request.parsed_query().is_ok_and(subscribes) { Reading::Subscription } else { Reading::Page };
+    let allowance = Allowance::of_viewer(viewer, app.rendering.clone());
+    let tenants = app.tenants.asked_by(viewer.asker(), reading);
+    let rows = Rows { tenants, viewer: viewer.clone(), allowance: Arc::clone(&allowance) };
+    let loader = DataLoader::new(rows, TokioSpawner::current(), TokioTimer::default());
+    (request.data(viewer.clone()).data(loader).data(Arc::clone(&allowance)), allowance)
+}
+
+/// What a key stands for, together with the others that are asked for at the same moment.
+pub(super) async fn load<K>(context: &Context<'_>, key: K) -> Result<Option<<Rows as Loader<K>>::Value>, Error>
+where
+    K: Clone + Eq + Hash + Send + Sync + 'static,
+    Rows: Loader<K, Error = LoadError>,
+{
+    let loader = context.data::<DataLoader<Rows>>().map_err(|_| internal("a request has no loaders"))?;
+    loader.load_one(key).await.map_err(LoadError::told)
+}
+
+/// Makes a key type, whose rows are those of an organization, and its loader.
+macro_rules! loader {
+    ($(#[$doc:meta])* $key:ident($id:ty) -> $value:ty, |$tenant:ident, $organization:ident, $ids:ident| $load:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash)]
+        pub(super) struct $key(pub(super) OrganizationId, pub(super) $id);
+
+        impl Loader<$key> for Rows {
+            type Value = $value;
+            type Error = LoadError;
+
+            async fn load(&self, keys: &[$key]) -> Result<HashMap<$key, Self::Value>, Self::Error> {
+                let mut found = HashMap::new();
+                let mut groups: HashMap<OrganizationId, Vec<$id>> = HashMap::new();
+                keys.iter().for_each(|key| groups.entry(key.0).or_default().push(key.1));
+                for ($organization, $ids) in groups {
+                    let mut $tenant = self.tenant($organization).await?;
+                    let rows: HashMap<$id, $value> = $load;
+                    found.extend(rows.into_iter().map(|(id, value)| ($key($organization, id), value)));
+                }
+                Ok(found)
+            }
+        }
+    };
+}
+
+loader!(
+    /// An organization's own row; the second id is the same again.
+    OrganizationOf(OrganizationId) -> organizations::Organization, |tenant, organization, _ids| {
+        let row = organizations::find(&mut *tenant, organization).await?;
+        row.map(|row| (organization, row)).into_iter().collect()
+    }
+);
+
+loader!(
+    /// A user of an organization.
+    UserOf(UserId) -> users::User, |tenant, organization, ids| {
+        let rows = users::find_many(&mut *tenant, organization, &ids).await?;
+        rows.into_iter().map(|row| (UserId::new(row.id), row)).collect()
+    }
+);
+
+loader!(
+    /// Where a user is signed in.
+    SessionsOf(UserId) -> Vec<Session>, |tenant, organization, ids| {
+        let rows = Session::of_users(&mut *tenant, organization, &ids).await?;
+        grouped(rows, |row| UserId::new(row.user_id))
+    }
+);
+
+loader!(
+    /// A provider, deleted ones among them.
+    ProviderOf(ProviderId) -> webhook_providers::WebhookProvider, |tenant, organization, ids| {
+        let rows = webhook_providers::find_many(&mut *tenant, organization, &ids).await?;
+        rows.into_iter().map(|row| (ProviderId::new(row.id), row)).collect()
+    }
+);
+
+loader!(
+    /// The versions of a provider's secret.
+    SecretsOf(ProviderId) -> Vec<webhook_providers::SecretVersion>, |tenant, organization, ids| {
+        let rows = webhook_providers::secrets(&mut *tenant, organization, &ids).await?;
+        grouped(rows, |row| ProviderId::new(row.provider_id))
+    }
+);
+
+loader!(
+    /// The versions of the secret that signs a provider's deliveries.
+    OutgoingSecretsOf(ProviderId) -> Vec<webhook_providers::SecretVersion>, |tenant, organization, ids| {
+        let rows = webhook_providers::outgoing_secrets(&mut *tenant, organization, &ids).await?;
+        grouped(rows, |row| ProviderId::new(row.provider_id))
+    }
+);
+
+/// A destination, or that there was none, from a time on.
+type DestinationSince = (DateTime<Utc>, Option<Destination>);
+
+loader!(
+    /// Where a provider's webhooks were forwarded to, by when that changed, oldest first.
+    DestinationsOf(ProviderId) -> Vec<DestinationSince>, |tenant, organization, ids| {
+        let events = log::destination_changes(&mut *tenant, organization, &ids).await?;
+        let mut groups: HashMap<ProviderId, Vec<DestinationSince>> = HashMap::new();
+        for recorded in events {
+            let destination = match recorded.event {
+                Event::Provider(ProviderEvent::DestinationSet(destination)) => Some(destination),
+                _ => None,
+            };
+            groups.entry(ProviderId::new(recorded.aggregate_id)).or_default().push((recorded.recorded_at, destination));
+        }
+        groups
+    }
+);
+
+loader!(
+    /// How a provider fared in the last day.
+    HealthOf(ProviderId) -> summaries::ProviderHealth, |tenant, organization, ids| {
+        let since = Utc::now() - Duration::days(1);
+        let rows = summaries::health(&mut *tenant, organization, &ids, since).await?;
+        rows.into_iter().map(|row| (ProviderId::new(row.provider_id), row)).collect()
+    }
+);
+
+loader!(
+    /// The circuits of a provider's destination.
+    CircuitsOf(ProviderId) -> Vec<deliver::CircuitNote>, |tenant, organization, ids| {
+        let rows = deliver::circuits_of(&mut *tenant, organization, &ids).await?;
+        grouped(rows, |row| ProviderId::new(row.provider_id))
+    }
+);
+
+loader!(
+    /// How many webhooks wait for an attempt at a provider's destination.
+    WaitingOf(ProviderId) -> i64, |tenant, organization, ids| {
+        deliver::waiting_of(&mut *tenant, organization, &ids).await?.into_iter().collect()
+    }
+);
+
+/// What was answered to an attempt of that number.
+type Excerpt = (i32, Arc<Vec<u8>>);
+
+loader!(
+    /// What destinations answered to a webhook's attempts, by attempt.
+    ResponsesOf(WebhookId) -> Vec<Excerpt>, |tenant, organization, ids| {
+        let rows = deliver::responses_of(&mut *tenant, organization, &ids).await?;
+        let mut groups: HashMap<WebhookId, Vec<Excerpt>> = HashMap::new();
+        for (webhook, attempt, excerpt) in rows {
+            groups.entry(webhook).or_default().push((attempt, Arc::new(excerpt)));
+        }
+        groups
+    }
+);
+
+loader!(
+    /// What a webhook in the queue waits for.
+    WaitOf(WebhookId) -> deliver::Wait, |tenant, organization, ids| {
+        deliver::waits_of(&mut *tenant, organization, &ids).await?.into_iter().collect()
+    }
+);
+
+loader!(
+    /// The attempts at a webhook.
+    AttemptsOf(WebhookId) -> Vec<webhook_retries::WebhookAttempt>, |tenant, organization, ids| {
+        let rows = webhook_retries::of_webhooks(&mut *tenant, organization, &ids).await?;
+        grouped(rows, |row| WebhookId::new(row.webhook_id))
+    }
+);
+
+loader!(
+    /// The bytes of a webhook's body, by its position, while they are kept.
+    BodyOf(i64) -> Arc<Vec<u8>>, |tenant, organization, positions| {
+        let bodies = log::bodies_of(&mut *tenant, organization, &positions).await?;
+        bodies.into_iter().map(|(position, body)| (position, Arc::new(body))).collect()
+    }
+);
+
+loader!(
+    /// The headers of a webhook, by its position, while they are kept.
+    HeadersOf(i64) -> Vec<(String, String)>, |tenant, organization, positions| {
+        log::headers_of(&mut *tenant, organization, &positions).await?.into_iter().collect()
+    }
+);
+
+loader!(
+    /// What the log says of a webhook, from its beginning.
+    EventsOf(WebhookId) -> Vec<RecordedEvent>, |tenant, organization, ids| {
+        let most = i64::try_from(MAX_EVENTS_TOGETHER + 1).unwrap_or(i64::MAX);
+        let events = log::streams_of(&mut *tenant, organization, "webhook", &ids, MAX_EVENTS, most).await?;
+        if events.len() > MAX_EVENTS_TOGETHER {
+            return Err(LoadError::TooManyEvents);
+        }
+        grouped(events, |event| WebhookId::new(event.aggregate_id))
+    }
+);
+
+fn grouped<K: Eq + Hash, V>(rows: Vec<V>, key: impl Fn(&V) -> K) -> HashMap<K, Vec<V>> {
+    let mut groups: HashMap<K, Vec<V>> = HashMap::new();
+    rows.into_iter().for_each(|row| groups.entry(key(&row)).or_default().push(row));
+    groups
+}

@@ -1,0 +1,120 @@
+//! What changes, as it changes. A transport gives each subscription a viewer, whose rights it
+//! watches for as long as the subscription runs.
+
+use std::sync::Arc;
+
+use async_graphql::{Context, Enum, Error, ID, SimpleObject, Subscription as GraphqlSubscription};
+use futures::StreamExt as _;
+use futures::stream::{BoxStream, unfold};
+use hookledger_projections::webhook_logs::WebhookFilter as Filter;
+use tokio::sync::broadcast::error::RecvError;
+
+use super::allowance::Allowance;
+use super::analytics::AnalyticsBucket;
+use super::context::{App, Viewer};
+use super::errors::{Code, not_found};
+use super::ids::NodeId;
+use super::webhook::{Webhook, WebhookFilter};
+use crate::reads::changes::Change;
+
+/// What became of a webhook.
+#[derive(Clone, Copy, PartialEq, Eq, Enum)]
+pub enum WebhookChangeKind {
+    Created,
+    Updated,
+    /// More changed than is told one by one: read the list again.
+    Missed,
+}
+
+/// A webhook that is new or has changed.
+#[derive(SimpleObject)]
+pub struct WebhookChange {
+    kind: WebhookChangeKind,
+    /// As it is now; null where changes were missed.
+    webhook: Option<Webhook>,
+}
+
+/// The latest minutes of the analytics.
+#[derive(SimpleObject)]
+pub struct AnalyticsTick {
+    /// The minute before this one, and this one so far.
+    buckets: Vec<AnalyticsBucket>,
+}
+
+pub struct Subscription;
+
+#[GraphqlSubscription]
+impl Subscription {
+    /// New and changed webhooks of an organization that match the filter as they are now. A filter
+    /// by text is not taken.
+    async fn webhook_changed(
+        &self,
+        context: &Context<'_>,
+        organization_id: ID,
+        filter: Option<WebhookFilter>,
+    ) -> Result<BoxStream<'static, WebhookChange>, Error> {
+        let Some(NodeId::Organization(organization)) = NodeId::decode(&organization_id) else {
+            return Err(not_found());
+        };
+        if !Viewer::of(context)?.sees(organization) {
+            return Err(not_found());
+        }
+        super::query::existing_organization(context, organization).await?;
+        let filter: Filter = filter.unwrap_or_default().checked(organization)?;
+        if filter.text.is_some() {
+            return Err(Code::BadUserInput.error("changes cannot be filtered by text"));
+        }
+        let receiver = App::of(context)?.changes.watch(organization);
+        let allowance = Arc::clone(Allowance::of(context)?);
+        let changes = unfold((receiver, filter, allowance), |(mut receiver, filter, allowance)| async move {
+            let change = loop {
+                match receiver.recv().await {
+                    Ok(Change::Row { row, .. }) if !filter.matches(&row) => {}
+                    Ok(Change::Row { row, created }) => {
+                        let kind = if created { WebhookChangeKind::Created } else { WebhookChangeKind::Updated };
+                        break WebhookChange { kind, webhook: Some(Webhook::of((*row).clone())) };
+                    }
+                    Ok(Change::Missed) | Err(RecvError::Lagged(_)) => {
+                        break WebhookChange { kind: WebhookChangeKind::Missed, webhook: None };
+                    }
+                    Err(RecvError::Closed) => return None,
+                }
+            };
+            // Each change is an answer of its own.
+            allowance.begin();
+            Some((change, (receiver, filter, allowance)))
+        });
+        Ok(changes.boxed())
+    }
+
+    /// The analytics of the latest minutes, at most once a second and only when they change: of an
+    /// organization; or of all together, for super admins, where none is named.
+    async fn analytics_tick(
+        &self,
+        context: &Context<'_>,
+        organization_id: Option<ID>,
+    ) -> Result<BoxStream<'static, AnalyticsTick>, Error> {
+        let viewer = Viewer::of(context)?;
+        let whose = match organization_id.as_ref().map(NodeId::decode) {
+            None => {
+                viewer.must_be_super_admin()?;
+                None
+            }
+            Some(Some(NodeId::Organization(organization))) if viewer.sees(organization) => {
+                super::query::existing_organization(context, organization).await?;
+                Some(organization)
+            }
+            Some(_) => return Err(not_found()),
+        };
+        let receiver = App::of(context)?.ticks.watch(whose);
+        let ticks = unfold((receiver, true), |(mut receiver, first)| async move {
+            let has_one = first && !receiver.borrow_and_update().is_empty();
+            if !has_one {
+                receiver.changed().await.ok()?;
+            }
+            let buckets = receiver.borrow_and_update().iter().map(AnalyticsBucket::from).collect();
+            Some((AnalyticsTick { buckets }, (receiver, false)))
+        });
+        Ok(ticks.boxed())
+    }
+}

@@ -1,0 +1,50 @@
+//! Whose session a token is: asked for every request, and again and again while a socket is open.
+
+use http::{HeaderMap, StatusCode, header};
+
+use super::{Answer, Services, error};
+use crate::api::graphql::Viewer;
+use crate::identity::{Authenticated, Client};
+
+/// Why nobody is let in.
+pub(super) enum NoViewer {
+    /// The token is not one of ours, or its session is not in force any more.
+    Refused,
+    /// It could not be told.
+    Unavailable,
+}
+
+/// Who asks with that token, from there.
+pub(super) async fn viewer(services: &Services, token: &str, client: Client) -> Result<Viewer, NoViewer> {
+    let found = services.app.sessions.authenticate(token).await.map_err(|error| {
+        tracing::error!(%error, "a session cannot be read");
+        NoViewer::Unavailable
+    })?;
+    let Authenticated { user, session } = found.ok_or(NoViewer::Refused)?;
+    Ok(Viewer { user, session, client })
+}
+
+/// Who asks with the token in `Authorization: Bearer`.
+pub(super) async fn viewer_of(services: &Services, headers: &HeaderMap, client: Client) -> Result<Viewer, NoViewer> {
+    let token = bearer(headers).ok_or(NoViewer::Refused)?;
+    viewer(services, token, client).await
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+impl From<NoViewer> for Answer {
+    fn from(none: NoViewer) -> Self {
+        match none {
+            NoViewer::Refused => {
+                error(StatusCode::UNAUTHORIZED, "unauthenticated", "Sign in first: a valid token is needed")
+            }
+            NoViewer::Unavailable => {
+                error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The store does not answer; try again")
+                    .retry_after(1)
+            }
+        }
+    }
+}

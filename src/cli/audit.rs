@@ -1,0 +1,282 @@
+//! `hookledger audit`: exports a ledger, and checks a store or an export.
+//!
+//! A check ends with 0 where nothing is wrong, with 1 where something is, and with 2 where it could not
+//! be made.
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use clap::{Args, Subcommand};
+use hookledger_aggregates::access::{Access, AccessCommand, AccessEvent};
+use hookledger_aggregates::{Label, Metadata, OrganizationId};
+use hookledger_projections::organizations;
+use uuid::Uuid;
+
+use crate::audit::checkpoint::{LedgerKeys, PublicKey};
+use crate::audit::export::read;
+use crate::audit::export::write::{Export, ExportError, Exported, Unfinished};
+use crate::audit::file::CheckpointFile;
+use crate::audit::verify::store::{StoreCheck, StoreCheckError};
+use crate::audit::verify::{KeySource, Verification, report};
+use crate::audit::{FOLLOWER, LedgerError, LedgerId, Ledgers};
+use crate::cli::progress::Progress;
+use crate::log::CommandError;
+use crate::node::config::StoreSettings;
+use crate::node::keys::{self, KeysError};
+use crate::node::{Core, NodeError};
+use crate::platform::secrets::vault::Vault;
+use crate::platform::store::{Store, Use};
+
+/// How long an export waits until what was just recorded is in the ledger, and signed.
+const SIGNED_LIMIT: Duration = Duration::from_secs(600);
+
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Writes an organization's ledger to a file that verifies by itself.
+    Export(Box<ExportSettings>),
+    /// Checks that nothing was altered, removed or reordered: in the store, or in an export.
+    Verify(Box<VerifySettings>),
+    /// Declares, signed and for ever to be seen, that a database that was promoted or restored lacks the end of
+    /// its log. Shows what is missing; changes nothing without `--yes`.
+    DeclareLoss(Box<DeclareSettings>),
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct ExportSettings {
+    /// Slug of the organization.
+    pub organization: String,
+    /// The file; `hookledger-ORG.jsonl` when left out. One that is there is replaced.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub ledger: LedgerSettings,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct VerifySettings {
+    /// An export. Needs no server, no database and no network. Without it, the store is checked.
+    pub file: Option<PathBuf>,
+    /// Slug of the one organization to check in the store.
+    #[arg(long, value_name = "SLUG", conflicts_with = "file")]
+    pub organization: Option<String>,
+    /// A key that is trusted, as `hookledger ledger-key` prints it; may be given several times. Without
+    /// it, those of the deployment, or those that the file names.
+    #[arg(long, value_name = "KEY")]
+    pub public_key: Vec<PublicKey>,
+    /// Writes a report as HTML, to be filed.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    #[command(flatten)]
+    pub ledger: LedgerSettings,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct DeclareSettings {
+    /// What happened: it is signed, and told with each check from now on.
+    #[arg(long)]
+    pub reason: String,
+    /// Declares what is shown without it.
+    #[arg(long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub ledger: LedgerSettings,
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct LedgerSettings {
+    #[command(flatten)]
+    pub store: StoreSettings,
+    /// File to which the server appends checkpoints, `checkpoints.jsonl` in the data directory when left
+    /// out; `none` for no file.
+    #[arg(long, env = "HOOKLEDGER_CHECKPOINT_FILE", value_name = "FILE")]
+    pub checkpoint_file: Option<PathBuf>,
+}
+
+impl LedgerSettings {
+    pub(super) fn checkpoint_file(&self) -> Option<PathBuf> {
+        self.store.checkpoint_file(self.checkpoint_file.as_deref())
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    #[error(transparent)]
+    Store(#[from] crate::platform::store::StoreError),
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    #[error(transparent)]
+    Check(#[from] StoreCheckError),
+    #[error("the export cannot be noted in the log: {0}")]
+    Note(#[from] CommandError<std::convert::Infallible>),
+    #[error("{path}: {source}")]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("{0}")]
+    Refused(String),
+    #[error(transparent)]
+    Sign(#[from] crate::audit::checkpoint::CheckpointError),
+    #[error("no organization has the slug {0:?}")]
+    NoOrganization(String),
+    #[error("what was just recorded is not in the ledger after {} minutes; is a server of an earlier release running?", SIGNED_LIMIT.as_secs() / 60)]
+    NotSigned,
+}
+
+/// Who ran the command: the operator, at the command line.
+fn operator() -> Metadata {
+    Metadata { agent: Some(Label::new("command line")), ..Metadata::default() }
+}
+
+/// A bar where somebody watches, and nothing elsewhere.
+pub(super) fn bar(what: &'static str, unit: &'static str) -> impl FnMut(u64, u64) {
+    let mut progress = std::io::stderr().is_terminal().then(|| Progress::new(what, unit));
+    move |done, of| {
+        if let Some(progress) = &mut progress {
+            progress.set(done, of);
+            if done >= of {
+                progress.end();
+            }
+        }
+    }
+}
+
+/// Exports a ledger; that it was exported is in it.
+///
+/// # Errors
+/// [`AuditError`].
+pub async fn export(store: &Store, settings: &ExportSettings) -> Result<(PathBuf, Exported), AuditError> {
+    let core = Core::start(store, &settings.ledger.store).await?;
+    let exported = export_from(&core, store, settings).await;
+    core.stop().await;
+    exported
+}
+
+async fn export_from(core: &Core, store: &Store, settings: &ExportSettings) -> Result<(PathBuf, Exported), AuditError> {
+    let slug = settings.organization.as_str();
+    let organization = OrganizationId::from_slug(slug);
+    let mut tenant = core.tenants.of(organization).await.map_err(sqlx::Error::from)?;
+    let known = organizations::find(&mut *tenant, organization).await?;
+    drop(tenant);
+    known.ok_or_else(|| AuditError::NoOrganization(slug.to_owned()))?;
+    core.follow_ledger(store).await?;
+    let note = AccessEvent::AuditExported { format: Label::new("ledger"), filter: Label::new("{}") };
+    let command = AccessCommand::Note(note);
+    let place = core.commands.execute::<Access>(organization, organization.uuid(), command, &operator()).await?;
+    let position = place.map_or(0, |place| place.position);
+    let master = keys::master(&settings.ledger.store)?;
+    let base_url = settings.ledger.store.base_url.0.clone();
+    let file = settings.ledger.checkpoint_file().map(CheckpointFile::new);
+    let signing = LedgerKeys::derive(&master);
+    let ledgers = Ledgers::new(core.pool.clone(), Uuid::new_v4(), LedgerKeys::derive(&master), base_url, file, None);
+    let ledger = LedgerId::organization(organization);
+    let begun = Instant::now();
+    if let Some(place) = place
+        && !core.checkpoints.wait_for(&[FOLLOWER], place, SIGNED_LIMIT).await?
+    {
+        return Err(AuditError::NotSigned);
+    }
+    let path = settings.out.clone().unwrap_or_else(|| format!("hookledger-{slug}.jsonl").into());
+    loop {
+        // The head is signed once a second at most.
+        let is_signed = ledgers.fresh_checkpoint(ledger).await?.is_some_and(|signed| signed.last >= position);
+        if is_signed {
+            let mut progress = bar("exporting", "events");
+            let export = Export {
+                pool: core.pool.clone(),
+                keys: &signing,
+                origin: ledgers.origin(ledger),
+                slug,
+                progress: &mut progress,
+            };
+            match export.run(&path, Utc::now()).await {
+                // Until that is signed too.
+                Err(ExportError::Removing) if begun.elapsed() <= SIGNED_LIMIT => {}
+                exported => return Ok((path, exported?)),
+            }
+        }
+        if begun.elapsed() > SIGNED_LIMIT {
+            return Err(AuditError::NotSigned);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Checks the store, and notes in the log that it was checked.
+///
+/// # Errors
+/// [`AuditError`], where it cannot be checked.
+pub async fn verify_store(store: &Store, settings: &VerifySettings) -> Result<Verification, AuditError> {
+    let pool = store.pool(Use::Work).await?;
+    let master = keys::master(&settings.ledger.store)?;
+    let (keys, key_source) = match &settings.public_key[..] {
+        [] => (LedgerKeys::derive(&master).public(), KeySource::Deployment),
+        given => (given.to_vec(), KeySource::Given),
+    };
+    if let Some(slug) = &settings.organization {
+        let id = OrganizationId::from_slug(slug);
+        let mut tenant = store.tenants().await?.of(id).await.map_err(sqlx::Error::from)?;
+        organizations::find(&mut *tenant, id).await?.ok_or_else(|| AuditError::NoOrganization(slug.clone()))?;
+    }
+    let file = settings.ledger.checkpoint_file();
+    let mut progress = bar("verifying", "events");
+    let check = StoreCheck {
+        vault: Vault::new(pool.clone(), master),
+        pool,
+        keys,
+        key_source,
+        organization: settings.organization.as_deref(),
+        checkpoint_file: file.as_deref(),
+        declaring: false,
+        progress: &mut progress,
+    };
+    let mut found = check.run(Utc::now()).await?;
+    if found.findings.has_missing() {
+        found.notes.push(
+            "That it was checked is not noted in the log: where events are missing, another would take their place."
+                .to_owned(),
+        );
+    } else if let Err(error) = note(store, settings, &found).await {
+        found.notes.push(format!("That it was checked could not be noted in the log: {error}"));
+    }
+    Ok(found)
+}
+
+async fn note(store: &Store, settings: &VerifySettings, found: &Verification) -> Result<(), AuditError> {
+    let organization = settings.organization.as_deref().map_or(OrganizationId::PLATFORM, OrganizationId::from_slug);
+    let finding = found.findings.first().map(|finding| Label::new(&finding.to_string()));
+    let event = AccessEvent::LedgerVerified { ledgers: found.ledgers, events: found.tally.events, finding };
+    let core = Core::start(store, &settings.ledger.store).await?;
+    let command = AccessCommand::Note(event);
+    let noted = core.commands.execute::<Access>(organization, organization.uuid(), command, &operator()).await;
+    core.stop().await;
+    noted?;
+    Ok(())
+}
+
+/// Checks an export.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn verify_file(file: &Path, settings: &VerifySettings) -> Result<Verification, AuditError> {
+    let mut progress = bar("verifying", "bytes");
+    read::verify(file, &settings.public_key, Utc::now(), &mut progress)
+        .map_err(|source| AuditError::File { path: file.to_owned(), source })
+}
+
+/// Writes the report, where one is wanted.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_report(found: &Verification, settings: &VerifySettings) -> Result<(), AuditError> {
+    let Some(path) = &settings.report else { return Ok(()) };
+    Unfinished::write(path, report::html(found).as_bytes())
+        .map_err(|source| AuditError::File { path: path.clone(), source })
+}

@@ -1,0 +1,352 @@
+//! The command line. The calling thread starts the embedded store, since that ends with the thread
+//! that started it, and then runs everything else.
+
+#![expect(clippy::print_stdout, reason = "what commands print is their result")]
+
+mod audit;
+mod comparison;
+mod declare_loss;
+mod progress;
+mod projections;
+mod replay;
+pub mod seed_demo;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use self::audit::{AuditCommand, VerifySettings};
+use crate::audit::LedgerId;
+use crate::audit::checkpoint::{LedgerKeys, Origin};
+use crate::audit::verify::{Verification, report};
+use crate::node::Core;
+use crate::node::config::{ServeSettings, StoreSettings, with_file};
+use crate::platform::secrets::master::generate;
+use crate::platform::store::Store;
+use crate::platform::store::embedded::Supervised;
+use anyhow::Context as _;
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use hookledger_aggregates::OrganizationId;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// How long stopping takes at most, whatever the database does.
+const STOP_LIMIT: Duration = Duration::from_secs(19);
+/// How long of it what still runs may take to end, once all is done in order.
+const RUNTIME_LIMIT: Duration = Duration::from_secs(2);
+
+/// Bytes of log lines that are written at once.
+const LOG_BUFFER: usize = 64 << 10;
+
+/// Receives other people's webhooks and never loses, doubles, leaks or misremembers one.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    /// A TOML file with settings: the names of the environment variables in lower case.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serves webhooks, GraphQL and sign-in.
+    Serve(Box<ServeSettings>),
+    /// Brings the schema of the store up to date.
+    Migrate(StoreSettings),
+    /// Prints a fresh key for `HOOKLEDGER_MASTER_KEYS` or `HOOKLEDGER_JWT_KEYS`.
+    Keygen {
+        /// Id of the key; give each key another.
+        #[arg(default_value = "k1")]
+        id: String,
+    },
+    /// Makes sample data, once, and prints a curl command that sends a webhook.
+    SeedDemo(StoreSettings),
+    /// Prints a link with which a user signs in, or who was invited joins.
+    SignInLink(SignInLink),
+    /// Prints the public keys that verify the ledger's checkpoints; needs the master keys, and no store.
+    LedgerKey(LedgerKey),
+    /// Read models: how far they are, and building them anew.
+    Projections(projections::Projections),
+    /// Builds the read models as they stood at some time, beside the live ones, and compares them.
+    Replay(replay::ReplayCommand),
+    /// Exports an organization's ledger, and checks a ledger or an export.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// Prints the GraphQL schema.
+    Schema,
+}
+
+#[derive(Args)]
+struct LedgerKey {
+    /// Slug of an organization: its key as C2SP signed-note has it, `name+id+base64`. Without it, the
+    /// key that all trees share, base64.
+    organization: Option<String>,
+    #[command(flatten)]
+    store: StoreSettings,
+}
+
+#[derive(Args)]
+struct SignInLink {
+    /// Address of the user, or of who was invited.
+    email: String,
+    /// Slug of the organization whose invitation it is, where several invited the address.
+    #[arg(long, value_name = "SLUG")]
+    organization: Option<String>,
+    #[command(flatten)]
+    store: StoreSettings,
+}
+
+/// Runs the command that the arguments name.
+///
+/// # Errors
+/// What the command failed with, to be printed.
+pub fn run() -> anyhow::Result<ExitCode> {
+    let cli = parse()?;
+    // Lines are written by a thread of their own, many at once where many come; the guard writes the
+    // last ones. A reader of the log who has stopped reading holds up nobody's webhook.
+    let (lines, _guard) =
+        tracing_appender::non_blocking(std::io::BufWriter::with_capacity(LOG_BUFFER, std::io::stderr()));
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")))
+        .with_writer(lines)
+        .json()
+        .flatten_event(true)
+        .init();
+    let done = match cli.command {
+        Command::Serve(settings) => {
+            allow_many_files(settings.max_connections);
+            let threads = settings.threads;
+            with_store(&settings.store, threads, async |store, deadline| {
+                serve(&store.waiting(), &settings, deadline).await
+            })
+        }
+        Command::Migrate(settings) => with_store(&settings, None, async |store, _| Ok(store.migrate().await?)),
+        Command::Keygen { id } => {
+            println!("{}", generate(&id)?);
+            Ok(())
+        }
+        Command::SeedDemo(settings) => with_store(&settings, None, async |store, _| seed_demo(&store, &settings).await),
+        Command::SignInLink(SignInLink { email, organization, store }) => with_store(&store, None, async |at, _| {
+            let core = Core::start(&at, &store).await?;
+            let organization = organization.as_deref().map(OrganizationId::from_slug);
+            let link = core.sign_in_link_by(&store, &email, organization).await;
+            core.stop().await;
+            println!("{}", link?.url);
+            Ok(())
+        }),
+        Command::LedgerKey(LedgerKey { organization, store }) => {
+            let keys = LedgerKeys::derive(&crate::node::keys::master(&store)?).public();
+            let ledger = organization.map(|slug| LedgerId::organization(OrganizationId::from_slug(&slug)));
+            let name = ledger.map(|ledger| Origin::new(&store.base_url.0, ledger).to_string());
+            for key in keys {
+                println!("{}", name.as_ref().map_or_else(|| key.to_string(), |name| key.named(name)));
+            }
+            Ok(())
+        }
+        Command::Projections(arguments) => {
+            with_store(&arguments.store, None, async |store, _| projections::run(&store, &arguments).await)
+        }
+        Command::Replay(arguments) => {
+            with_store(&arguments.store, None, async |store, _| replay::run(&store, &arguments).await)
+        }
+        Command::Audit(AuditCommand::Export(settings)) => with_store(&settings.ledger.store, None, async |store, _| {
+            let (path, exported) = audit::export(&store, &settings).await?;
+            let trailer = &exported.trailer;
+            println!(
+                "{}: {} events, {} requests, sha256 {}",
+                path.display(),
+                trailer.events,
+                trailer.requests,
+                trailer.sha256
+            );
+            if exported.left_out > 0 {
+                println!("{} checkpoints are left out: none of the keys at hand signed them", exported.left_out);
+            }
+            Ok(())
+        }),
+        Command::Audit(AuditCommand::Verify(settings)) => return Ok(verify(&settings)),
+        Command::Audit(AuditCommand::DeclareLoss(settings)) => {
+            with_store(&settings.ledger.store, None, async |store, _| {
+                print!("{}", declare_loss::declare(&store, &settings).await?);
+                Ok(())
+            })
+        }
+        Command::Schema => Ok(std::io::stdout().write_all(crate::api::graphql::sdl().as_bytes())?),
+    };
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+/// 0 where nothing is wrong, 1 where something is, 2 where that could not be found out.
+fn verify(settings: &VerifySettings) -> ExitCode {
+    let found: anyhow::Result<Verification> = match &settings.file {
+        Some(file) => audit::verify_file(file, settings).map_err(Into::into),
+        None => with_store(&settings.ledger.store, None, async |store, _| {
+            audit::verify_store(&store, settings).await.map_err(Into::into)
+        }),
+    };
+    let reported = found.and_then(|found| audit::write_report(&found, settings).map(|()| found).map_err(Into::into));
+    match reported {
+        Ok(found) => {
+            print!("{}", report::text(&found));
+            if found.is_intact() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            println!("NOT CHECKED: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Each connection is a file; many systems allow a process 1,024 unless it asks for more.
+fn allow_many_files(connections: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let needed = connections as u64 + 1_024;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_none_or(|current| current >= needed) {
+        return;
+    }
+    let current = maximum.map_or(needed, |maximum| maximum.min(needed));
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum }) {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    } else if current < needed {
+        tracing::warn!(files = current, "the system allows fewer open files than connections are allowed");
+    }
+}
+
+/// The file's path is among the arguments, and its settings become defaults of the others.
+fn parse() -> anyhow::Result<Cli> {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let mut command = Cli::command();
+    let file = arguments.iter().enumerate().find_map(|(index, argument)| {
+        let argument = argument.to_str()?;
+        match argument.strip_prefix("--config=") {
+            Some(path) => Some(PathBuf::from(path)),
+            None if argument == "--config" => arguments.get(index + 1).map(PathBuf::from),
+            None => None,
+        }
+    });
+    if let Some(file) = file {
+        command = with_file(command, &file)?;
+    }
+    Ok(Cli::from_arg_matches(&command.get_matches_from(arguments))
+        .map_err(|error| error.exit())
+        .unwrap_or_else(|never| never))
+}
+
+/// Runs a command with its store, embedded where no other is named, and stops what it started.
+fn with_store<T>(
+    settings: &StoreSettings,
+    threads: Option<usize>,
+    run: impl AsyncFnOnce(Store, StopDeadline) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let mut embedded = match settings.database_url {
+        Some(_) => None,
+        None => Some(Supervised::start(&settings.data_dir).context("the embedded store does not start")?),
+    };
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = threads {
+        runtime.worker_threads(threads.max(1));
+    }
+    let runtime = runtime.enable_all().build()?;
+    let stopping = StopDeadline::default();
+    let result = runtime.block_on(async {
+        let store = match (&embedded, &settings.database_url) {
+            (Some(embedded), _) => Store::embedded(embedded.socket_directory()).await?,
+            (None, Some(url)) => Store::at_url(url)?,
+            (None, None) => anyhow::bail!("there is no store"),
+        };
+        let run = run(store.with(settings.database_connections), stopping.clone());
+        match &mut embedded {
+            None => run.await,
+            Some(embedded) => tokio::select! {
+                done = run => done,
+                lost = embedded.lost() => Err(lost).context("the embedded store is gone"),
+            },
+        }
+    });
+    runtime.shutdown_timeout(stopping.remaining().min(RUNTIME_LIMIT));
+    if let Some(embedded) = embedded {
+        embedded.stop(stopping.remaining());
+    }
+    result
+}
+
+/// When the process has to be gone, once it was asked to stop.
+#[derive(Clone, Debug, Default)]
+struct StopDeadline(Arc<OnceLock<Instant>>);
+
+impl StopDeadline {
+    /// From now on the time runs. When it is over the process ends, whatever still hangs: what was not
+    /// finished is taken up by another node or at the next start, as after a crash.
+    fn begin(&self) {
+        self.0.get_or_init(|| Instant::now() + STOP_LIMIT);
+        let spawned = std::thread::Builder::new().name("stop".to_owned()).spawn(|| {
+            std::thread::sleep(STOP_LIMIT);
+            tracing::warn!(limit_s = STOP_LIMIT.as_secs(), "the time to stop is over; this process ends");
+            // The line is written by another thread.
+            std::thread::sleep(Duration::from_millis(200));
+            std::process::exit(0);
+        });
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "stopping has no limit: there is no thread for it");
+        }
+    }
+
+    fn remaining(&self) -> Duration {
+        self.0.get().map_or(STOP_LIMIT, |at| at.saturating_duration_since(Instant::now()))
+    }
+}
+
+async fn serve(store: &Store, settings: &ServeSettings, deadline: StopDeadline) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        tracing::info!("stopping: requests in flight finish");
+        deadline.begin();
+        stopping.cancel();
+        // Whoever asks twice does not want to wait.
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        std::process::exit(130);
+    });
+    let (asked_to_stop, is_serving) = (stop.clone(), AtomicBool::new(false));
+    let serving = crate::node::serve(store, settings, stop, |address| {
+        is_serving.store(true, Ordering::Relaxed);
+        tracing::info!(http.address = %address, base_url = settings.store.base_url.0, "serving");
+    });
+    tokio::pin!(serving);
+    tokio::select! {
+        served = &mut serving => Ok(served?),
+        // A node that is asked to stop before it serves waits for nothing; one that serves stops in order.
+        () = asked_to_stop.cancelled(), if !is_serving.load(Ordering::Relaxed) => Ok(()),
+    }
+}
+
+async fn seed_demo(store: &Store, settings: &StoreSettings) -> anyhow::Result<()> {
+    let core = Core::start(store, settings).await?;
+    let seeded = crate::cli::seed_demo::seed(&core, &settings.base_url.0).await;
+    let link = core.sign_in_link(settings, &settings.super_admin_email).await;
+    core.stop().await;
+    let seeded = seeded?;
+    println!("{}\n", if seeded.is_new { "Sample data was made." } else { "Sample data is there already." });
+    println!("Send a webhook:\n\n{}\n", seeded.curl);
+    println!(
+        "Sign in as the super admin (works once, for {} minutes):\n\n{}",
+        settings.magic_link_ttl.0.num_minutes(),
+        link?.url
+    );
+    Ok(())
+}

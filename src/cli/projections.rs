@@ -1,0 +1,151 @@
+//! `hookledger projections …`.
+
+use crate::cli::progress::Progress;
+use crate::node::config::StoreSettings;
+use crate::platform::store::Store;
+use crate::reads::rebuild::{ProjectionStatus, Rebuild, Step, status};
+use clap::{Args, Subcommand};
+
+#[derive(Args)]
+pub struct Projections {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    pub store: StoreSettings,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Shows how far everybody is who follows the log, and which rebuild of a read model is live.
+    Status,
+    /// Builds a read model anew from the log beside the live one, compares both, and puts the new one
+    /// in its place, while the servers run. What it replaces is kept until the next rebuild.
+    Rebuild {
+        /// The projection; `projections status` names them.
+        name: String,
+        /// Go on where an interrupted rebuild stopped, instead of beginning anew.
+        #[arg(long)]
+        resume: bool,
+        /// Build and compare, and leave the live one in its place.
+        #[arg(long)]
+        no_switch: bool,
+    },
+    /// Compares the live read model row by row with a rebuilt one that waits, or with what the last
+    /// rebuild replaced, brought up to date. Exits with 1 where they differ.
+    Compare { name: String },
+    /// Puts a rebuilt read model that waits in the place of the live one.
+    Switch { name: String },
+    /// Brings back what the last rebuild replaced, brought up to date.
+    Revert { name: String },
+    /// Drops a rebuilt read model that waits, and what the last rebuild replaced.
+    Drop { name: String },
+}
+
+pub async fn run(store: &Store, arguments: &Projections) -> anyhow::Result<()> {
+    store.migrate().await?;
+    match &arguments.command {
+        Command::Status => {
+            println!("{}", table(&status(store).await?));
+            Ok(())
+        }
+        Command::Rebuild { name, resume, no_switch } => rebuild(store, name, *resume, *no_switch).await,
+        Command::Compare { name } => compare(store, name).await,
+        Command::Switch { name } => switch(Rebuild::open(store, name).await?, name).await,
+        Command::Revert { name } => {
+            let mut rebuild = Rebuild::open(store, name).await?;
+            rebuild.take_back().await?;
+            let mut progress = Progress::new(name, "positions");
+            rebuild.catch_up(|step| tell(&mut progress, step)).await?;
+            progress.end();
+            switch(rebuild, name).await
+        }
+        Command::Drop { name } => {
+            Rebuild::open(store, name).await?.drop_all().await?;
+            println!("Nothing is kept of {name} but what is live.");
+            Ok(())
+        }
+    }
+}
+
+async fn rebuild(store: &Store, name: &str, resume: bool, no_switch: bool) -> anyhow::Result<()> {
+    let mut rebuild = Rebuild::open(store, name).await?;
+    if !(resume && rebuild.is_begun().await?) {
+        rebuild.begin().await?;
+    }
+    let mut progress = Progress::new(name, "positions");
+    rebuild.catch_up(|step| tell(&mut progress, step)).await?;
+    let comparison = rebuild.compare(|step| tell(&mut progress, step)).await?;
+    progress.end();
+    println!("{}", super::comparison::told(&comparison, "rebuilt"));
+    if no_switch {
+        println!("The rebuilt {name} waits: `hookledger projections switch {name}` puts it in place.");
+        return Ok(());
+    }
+    switch(rebuild, name).await
+}
+
+async fn switch(mut rebuild: Rebuild, name: &str) -> anyhow::Result<()> {
+    let mut progress = Progress::new(name, "positions");
+    let version = rebuild.switch(|step| tell(&mut progress, step)).await?;
+    progress.end();
+    println!(
+        "Version {version} of {name} is live. What it replaced is kept in the schema previous_{name} until the next \
+         rebuild; `hookledger projections revert {name}` brings it back, `drop` drops it."
+    );
+    Ok(())
+}
+
+async fn compare(store: &Store, name: &str) -> anyhow::Result<()> {
+    let mut rebuild = Rebuild::open(store, name).await?;
+    let waits = rebuild.is_begun().await?;
+    if !waits {
+        rebuild.take_back().await?;
+    }
+    let mut progress = Progress::new(name, "positions");
+    let comparison = rebuild.compare(|step| tell(&mut progress, step)).await;
+    progress.end();
+    if !waits {
+        rebuild.put_back().await?;
+    }
+    let comparison = comparison?;
+    println!("{}", super::comparison::told(&comparison, if waits { "rebuilt" } else { "previous" }));
+    anyhow::ensure!(comparison.is_same(), "they differ");
+    println!("They are the same.");
+    Ok(())
+}
+
+fn tell(progress: &mut Progress, step: Step) {
+    match step {
+        Step::Applying { done, of } => {
+            progress.set(u64::try_from(done).unwrap_or_default(), u64::try_from(of).unwrap_or_default());
+        }
+        Step::Analyzing => progress.step("gathering statistics"),
+        Step::Comparing => progress.step("comparing"),
+        Step::Switching => progress.step("switching"),
+    }
+}
+
+fn table(all: &[ProjectionStatus]) -> String {
+    let mut lines = vec![format!(
+        "{:<20} {:>7} {:>9} {:>12} {:>12} {:>9}  state",
+        "follower", "version", "partition", "checkpoint", "head", "lag"
+    )];
+    for follower in all {
+        let version = follower.version.map_or_else(|| "-".to_owned(), |version| version.to_string());
+        for at in &follower.partitions {
+            let state =
+                at.stopped_by.as_ref().map_or_else(|| "follows".to_owned(), |reason| format!("stopped: {reason}"));
+            lines.push(format!(
+                "{:<20} {version:>7} {:>9} {:>12} {:>12} {:>9}  {state}",
+                follower.name, at.partition, at.position, at.head, at.lag
+            ));
+        }
+        if follower.has_copy {
+            lines.push(format!("{:<20} a rebuilt copy is there that is not in use (rebuild_{0})", follower.name));
+        }
+        if follower.has_previous {
+            lines.push(format!("{:<20} what the last rebuild replaced is kept (previous_{0})", follower.name));
+        }
+    }
+    lines.join("\n")
+}

@@ -1,0 +1,270 @@
+//! The store: where PostgreSQL is, its connections, and its migrations.
+//!
+//! Three roles are used. The owner makes the schema. The running server acts as `hookledger_worker`,
+//! which owns nothing and can only insert into and read the log, and reads for people as
+//! `hookledger_runtime`, which only reads, and sees one organization at a time. In the embedded store it
+//! logs in as each of them, and the cluster's superuser makes all three; see [`roles`].
+
+mod connections;
+pub mod embedded;
+mod facts;
+mod migrate;
+mod outage;
+mod places;
+mod roles;
+mod sockets;
+mod tenant;
+mod watch;
+
+use std::path::Path;
+use std::str::FromStr as _;
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use secrecy::{ExposeSecret as _, SecretString};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, PgPool};
+
+pub use self::connections::{Connections, TooFew, Use};
+use self::embedded::{DATABASE, OWNER, SUPERUSER};
+pub use self::facts::{Facts, facts};
+pub use self::migrate::MIGRATIONS;
+pub use self::outage::is_unreachable;
+pub use self::places::{Asker, Busy, Reading};
+use self::sockets::Sockets;
+pub use self::tenant::{Tenant, TenantError, Tenants};
+pub use self::watch::{Clock, StoreWatch};
+
+/// How long a server is waited for that starts or recovers, and by a node for one that is not there.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(300);
+/// How long a command waits for a server that is not there: its URL may be wrong.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(10);
+/// How long connecting may take, and waiting for a connection that is free.
+const ACQUIRE_LIMIT: Duration = Duration::from_secs(5);
+/// How long a connection may take to show that it lives.
+const PING_LIMIT: Duration = Duration::from_secs(2);
+/// Between two complaints about a server that does not answer.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What the server does by itself with a connection whose node is gone, or paused in a transaction that
+/// holds locks.
+const OF_EVERY_CONNECTION: &[(&str, &str)] = &[
+    ("idle_in_transaction_session_timeout", "5s"),
+    ("client_connection_check_interval", "2s"),
+    ("tcp_keepalives_idle", "10"),
+    ("tcp_keepalives_interval", "5"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "15000"),
+];
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error(transparent)]
+    Embedded(#[from] embedded::EmbeddedError),
+    #[error("DATABASE_URL does not begin with postgres:// or postgresql://")]
+    Scheme,
+    #[error("DATABASE_URL is not a PostgreSQL URL: {0}")]
+    Url(#[source] sqlx::Error),
+    #[error("the database at {server} cannot be reached: {source}")]
+    Unreachable { server: String, source: sqlx::Error },
+    #[error("the schema cannot be brought up to date: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
+
+/// How to connect to the store.
+#[derive(Clone, Debug)]
+pub struct Store {
+    options: PgConnectOptions,
+    sockets: Sockets,
+    connections: Connections,
+    patience: Duration,
+    logins: Logins,
+}
+
+/// As whom a running server connects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Logins {
+    /// As the user of the URL, who then acts as another role.
+    One,
+    /// As each role itself: nothing leads from there to the owner.
+    OfEachRole,
+}
+
+impl Store {
+    fn new(options: PgConnectOptions) -> Self {
+        let sockets = Sockets::to(&options);
+        Self { options, sockets, connections: Connections::default(), patience: COMMAND_PATIENCE, logins: Logins::One }
+    }
+
+    /// The PostgreSQL that `DATABASE_URL` names.
+    ///
+    /// # Errors
+    /// When it is not a URL of PostgreSQL.
+    pub fn at_url(url: &SecretString) -> Result<Self, StoreError> {
+        let text = url.expose_secret();
+        if !(text.starts_with("postgres://") || text.starts_with("postgresql://")) {
+            return Err(StoreError::Scheme);
+        }
+        let options = PgConnectOptions::from_str(text).map_err(StoreError::Url)?;
+        Ok(Self::new(options.application_name("hookledger")))
+    }
+
+    /// The embedded PostgreSQL: waits until it has recovered, and makes role and database once.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn embedded(socket_directory: &Path) -> Result<Self, StoreError> {
+        let local = |user: &str, database: &str| local_options(socket_directory, user, database);
+        let mut superuser = Self::new(local(SUPERUSER, "postgres")).waiting().owner().await?;
+        // Two commands may start at once on a fresh directory.
+        sqlx::query("select pg_advisory_lock(7305)").execute(&mut superuser).await?;
+        roles::make(&mut superuser).await?;
+        let has_database = "select exists (select from pg_database where datname = $1)";
+        if !sqlx::query_scalar::<_, bool>(has_database).bind(DATABASE).fetch_one(&mut superuser).await? {
+            superuser.execute(format!("create database {DATABASE} owner {OWNER}").as_str()).await?;
+        }
+        superuser.close().await?;
+        Ok(Self { logins: Logins::OfEachRole, ..Self::new(local(OWNER, DATABASE)) })
+    }
+
+    /// Uses so many connections at most, all pools of a node together.
+    #[must_use]
+    pub fn with(self, connections: Connections) -> Self {
+        Self { connections, ..self }
+    }
+
+    /// Waits for a server that is not there as long as for one that starts, as a node does.
+    #[must_use]
+    pub fn waiting(self) -> Self {
+        Self { patience: RECOVERY_LIMIT, ..self }
+    }
+
+    /// How long a server that is not there is waited for.
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// Brings the schema up to date, as the owner. Several nodes may ask at once.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or a migration fails; what it did is rolled back.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        migrate::run(self).await
+    }
+
+    /// One connection of the owner, for commands that make and move tables. Row-level security holds for
+    /// it too: what it reads of tenants it reads as the worker.
+    ///
+    /// # Errors
+    /// When the server cannot be reached.
+    pub async fn owner(&self) -> Result<PgConnection, StoreError> {
+        self.patiently(|| self.options.connect()).await
+    }
+
+    /// Where people's reads begin.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or the role is not there.
+    pub async fn tenants(&self) -> Result<Tenants, StoreError> {
+        Ok(Tenants::new(self.pool(Use::Query).await?))
+    }
+
+    /// A pool of connections that act as the role of that use.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or the role is not there.
+    pub async fn pool(&self, use_: Use) -> Result<PgPool, StoreError> {
+        self.patiently(|| Box::pin(self.pool_options(use_).connect_with(self.options_of(use_)))).await
+    }
+
+    /// What tells whether the store answers, and cuts connections off that never will.
+    #[must_use]
+    pub fn watch(&self) -> StoreWatch {
+        StoreWatch::new(self.options_of(Use::Work), self.sockets.clone())
+    }
+
+    /// How to connect for that use. The role is among what a session starts with, so that no connection is
+    /// ever without it, and `reset role` changes nothing.
+    fn options_of(&self, use_: Use) -> PgConnectOptions {
+        let settings = OF_EVERY_CONNECTION.iter().chain(use_.settings()).copied();
+        let options = self.options.clone().options(settings);
+        match self.logins {
+            Logins::One => options.options([("role", use_.role())]),
+            Logins::OfEachRole => options.username(use_.role()),
+        }
+    }
+
+    fn pool_options(&self, use_: Use) -> PgPoolOptions {
+        let (opened, asked) = (self.sockets.clone(), self.sockets.clone());
+        PgPoolOptions::new()
+            .max_connections(self.connections.of(use_))
+            .acquire_timeout(ACQUIRE_LIMIT)
+            // Asking each time would cost a round trip. The system knows which connections the server closed.
+            .test_before_acquire(false)
+            .before_acquire(move |connection, _| {
+                let may_be_dead = asked.has_closed();
+                Box::pin(async move {
+                    if may_be_dead {
+                        tokio::time::timeout(PING_LIMIT, connection.ping())
+                            .await
+                            .map_err(|_| sqlx::Error::PoolTimedOut)??;
+                    }
+                    Ok(true)
+                })
+            })
+            .after_connect(move |_, _| {
+                let opened = opened.clone();
+                Box::pin(async move {
+                    opened.resolve().await;
+                    opened.look();
+                    Ok(())
+                })
+            })
+    }
+
+    /// Connects, and tries again while the server starts, recovers or cannot be reached.
+    async fn patiently<'a, T>(
+        &self,
+        connect: impl Fn() -> BoxFuture<'a, Result<T, sqlx::Error>> + Send + Sync,
+    ) -> Result<T, StoreError> {
+        let begun = Instant::now();
+        let mut complained: Option<Instant> = None;
+        loop {
+            let connected = tokio::time::timeout(2 * ACQUIRE_LIMIT, connect()).await;
+            let error = match connected.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+                Ok(connected) => return Ok(connected),
+                Err(error) => error,
+            };
+            let limit = if outage::is_starting(&error) { RECOVERY_LIMIT } else { self.patience };
+            if !is_unreachable(&error) || begun.elapsed() >= limit {
+                return Err(StoreError::Unreachable { server: self.server(), source: error });
+            }
+            if complained.is_none_or(|at| at.elapsed() >= COMPLAINT_INTERVAL) && begun.elapsed() > PING_LIMIT / 2 {
+                complained = Some(Instant::now());
+                tracing::warn!(
+                    database.server = self.server(), %error, waited_s = begun.elapsed().as_secs(), limit_s = limit.as_secs(),
+                    "the database cannot be reached; trying again"
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(if begun.elapsed() < PING_LIMIT { 50 } else { 250 })).await;
+        }
+    }
+
+    /// As errors name it: never with a password.
+    fn server(&self) -> String {
+        match self.options.get_socket() {
+            Some(directory) => directory.display().to_string(),
+            None => format!("{}:{}", self.options.get_host(), self.options.get_port()),
+        }
+    }
+}
+
+fn local_options(socket: &Path, user: &str, database: &str) -> PgConnectOptions {
+    PgConnectOptions::new_without_pgpass()
+        .socket(socket)
+        .username(user)
+        .database(database)
+        .application_name("hookledger")
+}
