@@ -1,11 +1,11 @@
-//! A node's heartbeat: it tells that it is alive, notices who is not, says which destinations are busy,
-//! lets go what was held, and takes what nobody took in time.
+//! A node's heartbeat: it tells that it is alive, notices who is not and when the database's clock went back, says
+//! which destinations are busy, lets go what was held, and takes what nobody took in time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -20,19 +20,28 @@ const EVERY: Duration = Duration::from_secs(1);
 const DEAD_AFTER: Duration = Duration::from_secs(10);
 /// After a longer silence of the database's, or of ours, nobody's silence counts that fell into it.
 const GAP: Duration = Duration::from_secs(3);
+/// A clock that goes back by less delays a delivery by less.
+const STEP: TimeDelta = TimeDelta::seconds(1);
+/// Transactions that began before the clock went back may write what it said then: for longer than a statement
+/// of the queue may take.
+const SET_RIGHT_FOR: Duration = Duration::from_secs(15);
 
 pub(super) async fn beat(shared: Arc<Shared>, stop: CancellationToken) {
     let mut interval = tokio::time::interval(EVERY);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut pulse = Pulse::default();
+    let (mut pulse, mut clock) = (Pulse::default(), Backwards::default());
     while stop.run_until_cancelled(interval.tick()).await.is_some() {
         let busy = shared.places.busy(Instant::now());
         log_failure("busy", shared.queue.note_busy(&busy).await);
+        let asked = Instant::now();
         match shared.queue.tell_alive().await {
-            Ok(others) => {
+            Ok((told, others)) => {
                 let dead = pulse.dead(&others, Instant::now());
                 if !dead.is_empty() {
                     log_failure("dead", shared.queue.bury(&dead).await);
+                }
+                if clock.has_gone_back(told, asked) {
+                    shared.set_times_right().await;
                 }
             }
             Err(error) => log_failure("alive", Err(error)),
@@ -44,6 +53,17 @@ pub(super) async fn beat(shared: Arc<Shared>, stop: CancellationToken) {
 }
 
 impl Shared {
+    /// What was set by a clock that was ahead would be due only when the clock is there again.
+    async fn set_times_right(&self) {
+        match self.queue.set_times_right().await {
+            Ok(0) => {}
+            Ok(count) => {
+                tracing::warn!(count, "the database's clock went back; due times of deliveries were set right");
+            }
+            Err(error) => log_failure("times", Err(error)),
+        }
+    }
+
     /// Deliveries whose reason to be held is over go on.
     async fn let_go(&self) {
         let held = match self.queue.held().await {
@@ -104,9 +124,47 @@ impl Pulse {
     }
 }
 
+/// Whether the database's clock went back not long ago, by this node's monotonic clock. It may have before the
+/// start, too.
+#[derive(Default)]
+struct Backwards {
+    last: Option<(DateTime<Utc>, Instant)>,
+    until: Option<Instant>,
+}
+
+impl Backwards {
+    fn has_gone_back(&mut self, told: DateTime<Utc>, asked: Instant) -> bool {
+        let is_back = self.last.is_none_or(|(last, since)| {
+            let passed = TimeDelta::from_std(asked.saturating_duration_since(since)).unwrap_or(TimeDelta::MAX);
+            last.checked_add_signed(passed - STEP).is_some_and(|expected| told < expected)
+        });
+        self.last = Some((told, asked));
+        if is_back {
+            self.until = Some(asked + SET_RIGHT_FOR);
+        }
+        self.until.is_some_and(|until| asked <= until)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_goes_back_is_noticed_for_a_while_and_one_that_goes_on_is_not() {
+        let (mut clock, start) = (Backwards::default(), Instant::now());
+        let mut at = |told: i64, second| {
+            clock.has_gone_back(DateTime::from_timestamp(told, 0).unwrap(), start + Duration::from_secs(second))
+        };
+        // Before the start it may have gone anywhere.
+        assert!(at(1_000, 0) && at(1_015, 15));
+        assert!(!at(1_016, 16));
+        // Forwards, and an outage.
+        assert!(!at(1_617, 17) && !at(1_718, 118));
+        // Backwards, also during an outage.
+        assert!(at(1_117, 119) && at(1_132, 134) && !at(1_133, 135));
+        assert!(at(1_233, 735));
+    }
 
     #[test]
     fn a_node_is_dead_that_is_silent_while_it_could_be_heard() {

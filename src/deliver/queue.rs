@@ -656,23 +656,45 @@ impl Queue {
         .map(drop)
     }
 
-    /// Tells that this node is alive; answers what the others told last.
+    /// Tells that this node is alive; answers what the database's clock says, and what the others told last.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn tell_alive(&self) -> Result<Vec<Alive>, sqlx::Error> {
-        within(
+    pub async fn tell_alive(&self) -> Result<(DateTime<Utc>, Vec<Alive>), sqlx::Error> {
+        let (clock, nodes, told): (DateTime<Utc>, Vec<Uuid>, Vec<DateTime<Utc>>) = within(
             sqlx::query_as(
                 "with mine as (
                      insert into delivery_nodes (node, alive_at) values ($1, now())
                      on conflict (node) do update set alive_at = excluded.alive_at
                  )
-                 select node, alive_at from delivery_nodes where node <> $1",
+                 select now(), coalesce(array_agg(node), '{}'), coalesce(array_agg(alive_at), '{}')
+                 from delivery_nodes where node <> $1",
             )
             .bind(self.node)
-            .fetch_all(&self.pool),
+            .fetch_one(&self.pool),
         )
-        .await
+        .await?;
+        Ok((clock, nodes.into_iter().zip(told).collect()))
+    }
+
+    /// After the database's clock went back: brings back to now what was set by a clock that was ahead, with
+    /// the waits that were meant. Answers of how many webhooks.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn set_times_right(&self) -> Result<u64, sqlx::Error> {
+        // It reads the whole queue, which is small, and clocks go back seldom.
+        let set_right = within(
+            sqlx::query(
+                "with busy as (update destination_busy set busy_at = now() where busy_at > now())
+                 update webhook_due
+                 set due_at = now() + greatest(due_at - due_set_at, interval '0'),
+                     pending_since = least(pending_since, now())
+                 where due_set_at > now() and due_at < 'infinity'",
+            )
+            .execute(&self.pool),
+        );
+        Ok(set_right.await?.rows_affected())
     }
 
     /// Lets what nodes held be taken at once that have told nothing since.

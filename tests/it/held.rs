@@ -236,23 +236,72 @@ async fn a_persons_retry_is_never_used_up_by_waiting() {
     app.stop().await;
 }
 
-/// The node's clock is 2 minutes ahead of the database's, which the log still believes: `now()` and `clock_timestamp()` are found in a
-/// schema before PostgreSQL's own.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_nodes_clock_that_is_ahead_times_nothing_out() {
-    let database = Database::fresh().await;
+/// Makes the clock of a database movable: `now()` and `clock_timestamp()` are found in a schema before
+/// PostgreSQL's own.
+async fn make_clock_movable(database: &Database) {
     let superuser = database.superuser().await;
+    let clock = "create schema skew; grant usage on schema skew to public;
+                 create table skew.clock (ahead interval not null); insert into skew.clock values ('0');
+                 grant select on skew.clock to public";
+    superuser.execute(clock).await.unwrap();
     for clock in ["now", "clock_timestamp"] {
         let skewed = format!(
-            "create schema if not exists skew; grant usage on schema skew to public;
-             create function skew.{clock}() returns timestamptz language sql stable
-             as 'select pg_catalog.{clock}() - interval ''2 minutes'''"
+            "create function skew.{clock}() returns timestamptz language sql stable
+             as 'select pg_catalog.{clock}() + ahead from skew.clock'"
         );
         superuser.execute(skewed.as_str()).await.unwrap();
     }
     let name = database.url.rsplit_once('/').unwrap().1;
     let path = format!("alter database {name} set search_path = skew, pg_catalog, public");
     superuser.execute(path.as_str()).await.unwrap();
+}
+
+/// Sets how far the database's clock is ahead of everybody else's.
+async fn set_clock(database: &Database, ahead: &str) {
+    let moved = format!("update skew.clock set ahead = '{ahead}'");
+    database.superuser().await.execute(moved.as_str()).await.unwrap();
+}
+
+/// The log believes both clocks, which are 3 minutes apart.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_comes_in_time_though_the_databases_clock_went_back() {
+    let database = Database::fresh().await;
+    make_clock_movable(&database).await;
+    let mut settings = crate::app::settings(Some(&database.url));
+    one_retry(&mut settings);
+    settings.retry_delays = Delays(vec![chrono::Duration::seconds(5); 10]);
+    let app = TestApp::on(database, settings).await;
+    let (admin, sink) = (app.super_admin().await, Sink::start().await);
+    forwarding(&admin, "acme", &sink.url("/switch")).await;
+    set_clock(&app.database, "3 minutes").await;
+    post(&app, "acme", "d", "{}").await;
+    sink.until("/switch", 1).await;
+    until(&admin, "acme", all("status", "FAILED")).await;
+    // Its row says when the retry is due, by the clock that is ahead.
+    let superuser = app.database.superuser().await;
+    let deadline = Instant::now() + LIMIT;
+    while sqlx::query_scalar::<_, i64>("select count(*) from webhook_due where holder is null")
+        .fetch_one(&superuser)
+        .await
+        .unwrap()
+        == 0
+    {
+        assert!(Instant::now() < deadline, "the row is never given back");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    sink.repaired.store(true, Ordering::SeqCst);
+    set_clock(&app.database, "0").await;
+    // The limit is half of what the clocks are apart.
+    until(&admin, "acme", all("status", "SUCCESS")).await;
+    app.stop().await;
+}
+
+/// The node's clock is 2 minutes ahead of the database's, which the log still believes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nodes_clock_that_is_ahead_times_nothing_out() {
+    let database = Database::fresh().await;
+    make_clock_movable(&database).await;
+    set_clock(&database, "-2 minutes").await;
     let mut settings = crate::app::settings(Some(&database.url));
     one_retry(&mut settings);
     // Less than the clocks differ by, and enough for a slow machine.
