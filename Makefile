@@ -48,7 +48,7 @@ bench: ## Measures durable webhooks/s against a stock cqrs-es server, in one run
 
 .PHONY: torture
 torture: ## Injects every kind of fault into real nodes and databases; ARGS="--kind reset --seeds 10" for some
-	@scripts/setup run
+	@scripts/setup torture
 	cargo build --release --workspace
 	target/release/hookledger-torture $(or $(ARGS),--kind each)
 

@@ -205,8 +205,8 @@ impl Evidence {
         failures.count() <= usize::from(matches!(story.organization, Some(Behaviour::Flaky | Behaviour::Closing)))
     }
 
-    fn ends_a_node(&self) -> bool {
-        self.kinds.iter().any(|kind| kind.ends_a_node())
+    fn loses_a_node(&self) -> bool {
+        self.kinds.iter().any(|kind| kind.loses_a_node())
     }
 
     fn pauses_a_node(&self) -> bool {
@@ -234,7 +234,7 @@ impl Evidence {
                 Some(Attempt::Failed(error)) if answered && !self.pauses_a_node() => {
                     findings.add(FORGOTTEN, format!("{}: {error}", told()));
                 }
-                Some(Attempt::Abandoned) if answered && !self.ends_a_node() && !self.pauses_a_node() => {
+                Some(Attempt::Abandoned) if answered && !self.loses_a_node() && !self.pauses_a_node() => {
                     findings.add(FORGOTTEN, format!("{}: abandoned", told()));
                 }
                 Some(_) => {}

@@ -170,9 +170,9 @@ impl Step {
             Kind::NodeClock => node.clock.as_ref().context("its clock cannot be moved")?.set(0)?,
             Kind::DatabaseClock => world.cluster()?.clock()?.set(0)?,
             Kind::Promotion => promote(world).await?,
-            Kind::KillBackend
-            | Kind::EmbeddedKillBackend
-            | Kind::PauseBackend
+            // PostgreSQL recovers by itself, and takes as long as the machine needs.
+            Kind::KillBackend | Kind::EmbeddedKillBackend => drop(world.database.connect_patiently().await?),
+            Kind::PauseBackend
             | Kind::PauseWalwriter
             | Kind::TerminateAll
             | Kind::Reset

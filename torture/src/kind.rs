@@ -134,9 +134,10 @@ impl Kind {
             && (needs.clock.is_none() || needs.clock == setting.clock)
     }
 
-    /// A node may lose what it has in memory: attempts that run are recorded as lost.
+    /// A node loses what it has in memory, or is cut off for so long that the other one takes it for dead: attempts
+    /// that run are recorded as lost.
     #[must_use]
-    pub const fn ends_a_node(self) -> bool {
+    pub const fn loses_a_node(self) -> bool {
         matches!(
             self,
             Self::KillNode
@@ -145,6 +146,7 @@ impl Kind {
                 | Self::StopDown
                 | Self::StopHanging
                 | Self::StartFirst
+                | Self::HoleForOneOfTwo
                 | Self::RollingRestart
                 | Self::EmbeddedKill
                 | Self::EmbeddedKillNode

@@ -40,6 +40,9 @@ struct Arguments {
     /// Stops at the first run that finds something.
     #[arg(long)]
     until_found: bool,
+    /// Stops at the first run that finds this rule broken, and fails where none does; other findings count for nothing.
+    #[arg(long, value_name = "RULE")]
+    expect: Option<String>,
     /// Prints the schedules and runs nothing.
     #[arg(long)]
     show: bool,
@@ -90,7 +93,12 @@ fn main() -> Result<ExitCode> {
             }
         }
         runtime.shutdown_timeout(std::time::Duration::from_secs(5));
-        if arguments.until_found && reports.last().is_some_and(|report| !report.findings.is_empty()) {
+        let Some(last) = reports.last().map(|report| &report.findings) else { continue };
+        if let Some(rule) = arguments.expect.as_deref().filter(|rule| last.count(rule) > 0) {
+            println!("found with {schedule}: {rule}");
+            return Ok(ExitCode::SUCCESS);
+        }
+        if arguments.until_found && !last.is_empty() {
             break;
         }
     }
@@ -101,6 +109,10 @@ fn main() -> Result<ExitCode> {
     }
     let wrong = reports.iter().filter(|report| !report.findings.is_empty()).count();
     println!("{} runs, {wrong} with findings, {broken} that could not be made", reports.len() + broken);
+    if let Some(rule) = &arguments.expect {
+        println!("not found: {rule}");
+        return Ok(ExitCode::FAILURE);
+    }
     Ok(if wrong + broken == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

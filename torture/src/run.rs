@@ -242,11 +242,17 @@ async fn check_audit(world: &World, schedule: &Schedule, findings: &mut Findings
     match world.nodes[0].run(&["audit", "verify"], Duration::from_secs(180)).await {
         Ok((status, _)) if status.success() => {}
         Ok((_, printed)) => {
-            let lines: Vec<_> = printed.lines().filter(|line| !line.starts_with('{')).take(6).collect();
-            findings.add(AUDIT, lines.join(" / "));
+            findings.add(AUDIT, wrong(&printed));
         }
         Err(error) => findings.add(AUDIT, format!("{error:#}")),
     }
+}
+
+/// What a check printed of what is wrong: that comes last.
+fn wrong(printed: &str) -> String {
+    let said: Vec<_> = printed.lines().filter(|line| !line.starts_with('{')).collect();
+    let first = said.iter().position(|line| line.starts_with("WRONG")).unwrap_or(said.len().saturating_sub(4));
+    said[first..].iter().take(4).copied().collect::<Vec<_>>().join(" / ")
 }
 
 fn check_nodes(world: &World, schedule: &Schedule, options: &Options, findings: &mut Findings) {
