@@ -27,16 +27,22 @@ const files = (key, seen, later) => {
   const chunk = manifest[key];
   if (!chunk || seen.has(chunk.file)) return seen;
   seen.add(chunk.file);
-  for (const next of [...(chunk.imports ?? []), ...(later ? (chunk.dynamicImports ?? []) : [])]) files(next, seen, later);
+  for (const next of [...(chunk.imports ?? []), ...(later ? (chunk.dynamicImports ?? []) : [])])
+    files(next, seen, later);
   return seen;
 };
 const size = (names) => [...names].reduce((sum, name) => sum + (sizes.get(name) ?? 0), 0);
 const entry = 'index.html';
-const pages = (manifest[entry]?.dynamicImports ?? []).map((page) => [page, files(page, files(entry, new Set(), false), true)]);
+const pages = (manifest[entry]?.dynamicImports ?? []).map((page) => [
+  page,
+  files(page, files(entry, new Set(), false), true),
+]);
 if (pages.length === 0) throw new Error('the application has no pages');
 const [heaviest, bytes] = pages.map(([page, names]) => [page, size(names)]).sort(([, a], [, b]) => b - a)[0];
 const all = size(new Set(pages.flatMap(([, names]) => [...names])));
 const told = (value) => `${Math.round(value / 1000)} kB`;
-console.log(`JavaScript as browsers get it: at most ${told(bytes)} for a page (${heaviest}), ${told(all)} for all ${pages.length} of the application`);
+console.log(
+  `JavaScript as browsers get it: at most ${told(bytes)} for a page (${heaviest}), ${told(all)} for all ${pages.length} of the application`,
+);
 if (bytes > BOUND) throw new Error(`a page loads more than ${told(BOUND)}`);
 rmSync(join(dist, '.vite'), { recursive: true });

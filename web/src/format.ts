@@ -4,14 +4,17 @@ const short = new Intl.NumberFormat('en-GB', { notation: 'compact', maximumFract
 
 export const count = (value: number): string => grouped.format(value);
 export const compact = (value: number): string => (value < 10_000 ? grouped.format(value) : short.format(value));
-export const percent = (share: number): string => `${(share * 100).toFixed(share > 0 && share < 1 && share > 0.99 ? 2 : 1)} %`;
-export const plural = (value: number, one: string, many = `${one}s`): string => `${count(value)} ${value === 1 ? one : many}`;
+export const percent = (share: number): string =>
+  `${(share * 100).toFixed(share > 0 && share < 1 && share > 0.99 ? 2 : 1)} %`;
+export const plural = (value: number, one: string, many = `${one}s`): string =>
+  `${count(value)} ${value === 1 ? one : many}`;
 
 export function duration(milliseconds: number | null | undefined): string {
   if (milliseconds === null || milliseconds === undefined) return '–';
   if (milliseconds < 1000) return `${Math.round(milliseconds)} ms`;
   if (milliseconds < 60_000) return `${(milliseconds / 1000).toFixed(1)} s`;
-  if (milliseconds < 3_600_000) return `${Math.floor(milliseconds / 60_000)} min ${Math.round((milliseconds % 60_000) / 1000)} s`;
+  if (milliseconds < 3_600_000)
+    return `${Math.floor(milliseconds / 60_000)} min ${Math.round((milliseconds % 60_000) / 1000)} s`;
   return `${(milliseconds / 3_600_000).toFixed(1)} h`;
 }
 

@@ -2,7 +2,16 @@
 import { createTheme, type MantineColorsTuple } from '@mantine/core';
 
 const accent: MantineColorsTuple = [
-  '#eef0ff', '#dfe2fb', '#bcc2f3', '#969feb', '#7682e4', '#626fe0', '#4f5bd5', '#4450c4', '#3b46b0', '#2f3a9c',
+  '#eef0ff',
+  '#dfe2fb',
+  '#bcc2f3',
+  '#969feb',
+  '#7682e4',
+  '#626fe0',
+  '#4f5bd5',
+  '#4450c4',
+  '#3b46b0',
+  '#2f3a9c',
 ];
 
 export const theme = createTheme({
@@ -15,7 +24,10 @@ export const theme = createTheme({
   cursorType: 'pointer',
   autoContrast: true,
   luminanceThreshold: 0.35,
-  headings: { fontWeight: '600', sizes: { h1: { fontSize: '1.375rem' }, h2: { fontSize: '1.125rem' }, h3: { fontSize: '1rem' } } },
+  headings: {
+    fontWeight: '600',
+    sizes: { h1: { fontSize: '1.375rem' }, h2: { fontSize: '1.125rem' }, h3: { fontSize: '1rem' } },
+  },
   components: {
     Tooltip: { defaultProps: { openDelay: 300, withArrow: true } },
     Button: { defaultProps: { size: 'sm' } },

@@ -85,7 +85,12 @@ export function relative(at: string | number, from: number): string {
 export function When({ at, exact = false, ...props }: TextProps & { at: string | null | undefined; exact?: boolean }) {
   const current = useNow();
   const where = useZone();
-  if (!at) return <Text span size="sm" className="quiet" {...props}>–</Text>;
+  if (!at)
+    return (
+      <Text span size="sm" className="quiet" {...props}>
+        –
+      </Text>
+    );
   const told = absolute(at, where);
   const [shown, hover] = exact ? [told, relative(at, current)] : [relative(at, current), absolute(at, where, true)];
   return (

@@ -5,7 +5,8 @@ export function sentence(error: CombinedError | Error | undefined | null): strin
   if (!error) return '';
   const first = 'graphQLErrors' in error ? error.graphQLErrors[0] : undefined;
   if (first) return first.message.charAt(0).toUpperCase() + first.message.slice(1);
-  if ('networkError' in error && error.networkError) return 'The server does not answer. Check the connection and try again.';
+  if ('networkError' in error && error.networkError)
+    return 'The server does not answer. Check the connection and try again.';
   return error.message;
 }
 

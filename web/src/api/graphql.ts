@@ -12,5 +12,5 @@ export const graphql = initGraphQLTada<{
   };
 }>();
 
-export { readFragment } from 'gql.tada';
 export type { FragmentOf, ResultOf, VariablesOf } from 'gql.tada';
+export { readFragment } from 'gql.tada';

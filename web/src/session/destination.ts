@@ -16,5 +16,7 @@ export function takeDestination(): string {
 /** A path of this application, and not `//elsewhere` or `/\elsewhere`. */
 export function isOurs(path: string): boolean {
   if (!/^\/(?![/\\])/.test(path)) return false;
-  return new URL(path, location.origin).origin === location.origin && !path.startsWith('/login') && !path.startsWith('/auth');
+  return (
+    new URL(path, location.origin).origin === location.origin && !path.startsWith('/login') && !path.startsWith('/auth')
+  );
 }

@@ -28,7 +28,8 @@ export function watchUse(): void {
     localStorage.setItem(USED, String(now));
   };
   use();
-  for (const event of ['pointerdown', 'keydown', 'wheel', 'touchstart']) addEventListener(event, use, { passive: true, capture: true });
+  for (const event of ['pointerdown', 'keydown', 'wheel', 'touchstart'])
+    addEventListener(event, use, { passive: true, capture: true });
   document.addEventListener('visibilitychange', () => void check());
   setInterval(check, STEP_MS);
 }

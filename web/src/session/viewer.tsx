@@ -50,7 +50,8 @@ export function useViewer(): Viewer {
 export function OrganizationProvider({ slug, children }: { slug: string; children: ReactNode }) {
   const viewer = useViewer();
   const [{ data, error, fetching }, again] = useQuery({ query: OrganizationQuery, variables: { slug } });
-  if (error && !data && !fetching) return <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} />;
+  if (error && !data && !fetching)
+    return <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} />;
   if (!data) return <PageLoading />;
   if (!data.organization) return <NotFound what="organization" />;
   const canManage = viewer.isSuperAdmin || viewer.user.role === 'ADMIN';

@@ -3,7 +3,13 @@ import { Badge } from '@mantine/core';
 /** `erased` are people of whom nothing is known any more. */
 export function Active({ is, erased = false }: { is: boolean; erased?: boolean }) {
   return (
-    <Badge miw="fit-content" variant={is ? 'light' : 'outline'} color={is ? 'teal' : 'gray'} tt="none" c={is ? 'var(--success)' : 'var(--quiet)'}>
+    <Badge
+      miw="fit-content"
+      variant={is ? 'light' : 'outline'}
+      color={is ? 'teal' : 'gray'}
+      tt="none"
+      c={is ? 'var(--success)' : 'var(--quiet)'}
+    >
       {is ? 'Active' : erased ? 'Erased' : 'Deactivated'}
     </Badge>
   );

@@ -20,6 +20,11 @@ export function ChooseAll({ of: { chosen, clear, all }, shown }: { of: Selection
 /** Chooses a row; with shift, all since the last one. */
 export function ChooseRow({ of: { chosen, toggle }, id, label }: { of: Selection; id: string; label: string }) {
   return (
-    <Checkbox size="xs" aria-label={`Choose ${label}`} checked={chosen.has(id)} onChange={(event) => toggle(id, (event.nativeEvent as MouseEvent).shiftKey)} />
+    <Checkbox
+      size="xs"
+      aria-label={`Choose ${label}`}
+      checked={chosen.has(id)}
+      onChange={(event) => toggle(id, (event.nativeEvent as MouseEvent).shiftKey)}
+    />
   );
 }

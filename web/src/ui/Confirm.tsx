@@ -44,10 +44,23 @@ function Content({ close, children, label, danger, busy, error, typed, withReaso
           {children}
         </Text>
         {typed && (
-          <TextInput label={`Type ${typed} to confirm`} value={written} autoComplete="off" data-autofocus onChange={(event) => setWritten(event.currentTarget.value)} />
+          <TextInput
+            label={`Type ${typed} to confirm`}
+            value={written}
+            autoComplete="off"
+            data-autofocus
+            onChange={(event) => setWritten(event.currentTarget.value)}
+          />
         )}
         {withReason && (
-          <TextInput label="Reason" description="Stands in the log; may be left out" maxLength={500} value={reason} data-autofocus onChange={(event) => setReason(event.currentTarget.value)} />
+          <TextInput
+            label="Reason"
+            description="Stands in the log; may be left out"
+            maxLength={500}
+            value={reason}
+            data-autofocus
+            onChange={(event) => setReason(event.currentTarget.value)}
+          />
         )}
         {error && (
           <Text size="sm" c="var(--failed)" role="alert">
@@ -58,7 +71,13 @@ function Content({ close, children, label, danger, busy, error, typed, withReaso
           <Button variant="default" onClick={close}>
             Cancel
           </Button>
-          <Button type="submit" color={danger ? 'red' : undefined} loading={busy} disabled={Boolean(typed) && written !== typed} aria-describedby={described}>
+          <Button
+            type="submit"
+            color={danger ? 'red' : undefined}
+            loading={busy}
+            disabled={Boolean(typed) && written !== typed}
+            aria-describedby={described}
+          >
             {label}
           </Button>
         </Group>

@@ -5,7 +5,17 @@ import { useState } from 'react';
 import classes from './CopyText.module.css';
 
 /** Text that people carry elsewhere. `shown` is what stands there where all of it is too long. */
-export function CopyText({ value, shown, label = 'Copy', mono = true }: { value: string; shown?: string; label?: string; mono?: boolean }) {
+export function CopyText({
+  value,
+  shown,
+  label = 'Copy',
+  mono = true,
+}: {
+  value: string;
+  shown?: string;
+  label?: string;
+  mono?: boolean;
+}) {
   return (
     <Group gap={4} wrap="nowrap" miw={0}>
       <Text span size="sm" className={mono ? 'mono cut' : 'cut'} title={shown ? value : undefined}>
@@ -49,7 +59,13 @@ export function QuickCopy({ value, label = 'Copy' }: { value: string; label?: st
     });
   };
   return (
-    <button type="button" className={classes.quick} title={copied ? 'Copied' : label} aria-label={copied ? 'Copied' : label} onClick={copy}>
+    <button
+      type="button"
+      className={classes.quick}
+      title={copied ? 'Copied' : label}
+      aria-label={copied ? 'Copied' : label}
+      onClick={copy}
+    >
       {copied ? <IconCheck size={14} aria-hidden /> : <IconCopy size={14} aria-hidden />}
     </button>
   );

@@ -5,7 +5,15 @@ import { useEffect, useState } from 'react';
 import { absolute, useZone } from '../time';
 
 /** The browser's own field, which is local, made to mean the zone that is shown. `onChange` once it is left or entered. */
-export function DateTimeField({ label, value, onChange }: { label: string; value: number | undefined; onChange: (at: number | undefined) => void }) {
+export function DateTimeField({
+  label,
+  value,
+  onChange,
+}: {
+  label: string;
+  value: number | undefined;
+  onChange: (at: number | undefined) => void;
+}) {
   const zone = useZone();
   const shown = value === undefined ? '' : absolute(value, zone).slice(0, 16).replace(' ', 'T');
   const [text, setText] = useState(shown);

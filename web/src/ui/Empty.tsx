@@ -3,7 +3,17 @@ import type { Icon } from '@tabler/icons-react';
 import type { ReactNode } from 'react';
 
 /** In the place of a list that has nothing: says what would be here, and what to do for it. */
-export function Empty({ icon: Symbol, title, children, action }: { icon: Icon; title: string; children?: ReactNode; action?: ReactNode }) {
+export function Empty({
+  icon: Symbol,
+  title,
+  children,
+  action,
+}: {
+  icon: Icon;
+  title: string;
+  children?: ReactNode;
+  action?: ReactNode;
+}) {
   return (
     <Center py={64} px="md">
       <Stack align="center" gap="sm" maw={520} ta="center">

@@ -5,7 +5,15 @@ import type { CombinedError } from 'urql';
 import { requestId, sentence } from '../api/errors';
 
 /** What went wrong, and a way to try again. */
-export function ErrorCard({ error, again, title = 'This could not be loaded' }: { error: CombinedError | Error; again?: () => void; title?: string }) {
+export function ErrorCard({
+  error,
+  again,
+  title = 'This could not be loaded',
+}: {
+  error: CombinedError | Error;
+  again?: () => void;
+  title?: string;
+}) {
   const id = 'graphQLErrors' in error ? requestId(error) : undefined;
   return (
     <Alert color="red" variant="light" icon={<IconAlertTriangle aria-hidden />} title={title} m="md" role="alert">

@@ -13,15 +13,36 @@ type Props = {
 
 /** HTTP headers to write: a name and a value each. */
 export function HeaderRows({ of, onChange, most, add }: Props) {
-  const put = (index: number, change: Partial<HeaderRow>) => onChange(of.map((header, at) => (at === index ? { ...header, ...change } : header)));
+  const put = (index: number, change: Partial<HeaderRow>) =>
+    onChange(of.map((header, at) => (at === index ? { ...header, ...change } : header)));
   return (
     <Stack gap={6}>
       {of.map(({ name, value }, index) => (
         // A row has no name of its own while it is typed.
         <Group key={index} gap="xs" wrap="nowrap">
-          <TextInput size="xs" flex={2} aria-label={`Name of header ${index + 1}`} placeholder="x-api-key" value={name} onChange={(event) => put(index, { name: event.currentTarget.value.trim() })} />
-          <TextInput size="xs" flex={3} aria-label={`Value of header ${index + 1}`} placeholder="value" autoComplete="off" value={value} onChange={(event) => put(index, { value: event.currentTarget.value })} />
-          <ActionIcon variant="subtle" color="gray" aria-label={`Remove header ${index + 1}`} onClick={() => onChange(of.filter((_, at) => at !== index))}>
+          <TextInput
+            size="xs"
+            flex={2}
+            aria-label={`Name of header ${index + 1}`}
+            placeholder="x-api-key"
+            value={name}
+            onChange={(event) => put(index, { name: event.currentTarget.value.trim() })}
+          />
+          <TextInput
+            size="xs"
+            flex={3}
+            aria-label={`Value of header ${index + 1}`}
+            placeholder="value"
+            autoComplete="off"
+            value={value}
+            onChange={(event) => put(index, { value: event.currentTarget.value })}
+          />
+          <ActionIcon
+            variant="subtle"
+            color="gray"
+            aria-label={`Remove header ${index + 1}`}
+            onClick={() => onChange(of.filter((_, at) => at !== index))}
+          >
             <IconTrash size={16} />
           </ActionIcon>
         </Group>

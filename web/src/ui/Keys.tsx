@@ -13,7 +13,10 @@ const everywhere = [
 export function Keys() {
   const [opened, { open, close }] = useDisclosure();
   const commands = useCommands();
-  useHotkeys([['shift+?', open], ['?', open]]);
+  useHotkeys([
+    ['shift+?', open],
+    ['?', open],
+  ]);
   const rows = [...commands.flatMap(({ hotkey, label }) => (hotkey ? [[hotkey, label] as const] : [])), ...everywhere];
   return (
     <Modal opened={opened} onClose={close} title="Keys">

@@ -5,7 +5,19 @@ import { type ReactNode, useEffect } from 'react';
  * A page: its title, what can be done on it, and its content. The window is named after it. One that fills the window
  * scrolls in a part of its own, like a long list.
  */
-export function Page({ title, lead, actions, fills = false, children }: { title: string; lead?: ReactNode; actions?: ReactNode; fills?: boolean; children: ReactNode }) {
+export function Page({
+  title,
+  lead,
+  actions,
+  fills = false,
+  children,
+}: {
+  title: string;
+  lead?: ReactNode;
+  actions?: ReactNode;
+  fills?: boolean;
+  children: ReactNode;
+}) {
   useEffect(() => {
     document.title = `${title} · Hookledger`;
   }, [title]);

@@ -44,7 +44,9 @@ function Choice({ close }: { close: () => void }) {
     [places, commands, go],
   );
   const words = text.toLowerCase().split(/\s+/).filter(Boolean);
-  const found = entries.filter(({ label, detail }) => words.every((word) => `${label} ${detail}`.toLowerCase().includes(word)));
+  const found = entries.filter(({ label, detail }) =>
+    words.every((word) => `${label} ${detail}`.toLowerCase().includes(word)),
+  );
   useEffect(() => setAt(0), [text]);
   const run = (entry: Entry | undefined) => {
     if (!entry) return;

@@ -30,7 +30,15 @@ export function ProviderMark({ kind, size = 18 }: { kind: ProviderKind; size?: n
   return (
     <svg width={size} height={size} viewBox="0 0 20 20" aria-hidden style={{ flexShrink: 0 }}>
       <rect width="20" height="20" rx="5" fill={color} stroke="rgb(255 255 255 / 25%)" />
-      <text x="10" y="14" fontSize="11" fontWeight="700" textAnchor="middle" fill="#fff" fontFamily="system-ui, sans-serif">
+      <text
+        x="10"
+        y="14"
+        fontSize="11"
+        fontWeight="700"
+        textAnchor="middle"
+        fill="#fff"
+        fontFamily="system-ui, sans-serif"
+      >
         {letter}
       </text>
     </svg>

@@ -1,7 +1,15 @@
 import { Button, Group, List, Modal, Text } from '@mantine/core';
 
 /** Says what is kept of something that was erased. */
-export function Remains({ of: remains, title, close }: { of: readonly string[] | undefined; title: string; close: () => void }) {
+export function Remains({
+  of: remains,
+  title,
+  close,
+}: {
+  of: readonly string[] | undefined;
+  title: string;
+  close: () => void;
+}) {
   return (
     <Modal opened={Boolean(remains)} onClose={close} title={title} centered>
       <Text size="sm" mb="xs">

@@ -6,7 +6,15 @@ import { useEffect, useRef, useState } from 'react';
 import { useOffer } from './commands';
 
 /** Text to look for; told a moment after the typing stops. `/` goes here. */
-export function SearchBox({ value, onChange, label }: { value: string; onChange: (value: string) => void; label: string }) {
+export function SearchBox({
+  value,
+  onChange,
+  label,
+}: {
+  value: string;
+  onChange: (value: string) => void;
+  label: string;
+}) {
   const [text, setText] = useState(value);
   const field = useRef<HTMLInputElement>(null);
   const told = useRef(value);

@@ -35,7 +35,11 @@ export function Shell({ children }: { children: ReactNode }) {
   const organization = useOrganizationIfAny();
   useEffect(close, [here, close]);
   return (
-    <AppShell header={{ height: 52 }} navbar={{ width: 220, breakpoint: 'sm', collapsed: { mobile: !menu } }} classNames={{ main: classes.main }}>
+    <AppShell
+      header={{ height: 52 }}
+      navbar={{ width: 220, breakpoint: 'sm', collapsed: { mobile: !menu } }}
+      classNames={{ main: classes.main }}
+    >
       <a href="#content" className={classes.skip}>
         Skip to the content
       </a>
@@ -107,7 +111,12 @@ function SchemeToggle() {
   const next = scheme === 'dark' ? 'light' : 'dark';
   return (
     <Tooltip label={`Use the ${next} theme`}>
-      <ActionIcon variant="subtle" color="gray" onClick={() => setColorScheme(next)} aria-label={`Use the ${next} theme`}>
+      <ActionIcon
+        variant="subtle"
+        color="gray"
+        onClick={() => setColorScheme(next)}
+        aria-label={`Use the ${next} theme`}
+      >
         {scheme === 'dark' ? <IconSun size={18} /> : <IconMoon size={18} />}
       </ActionIcon>
     </Tooltip>

@@ -16,7 +16,12 @@ export function SortBy({ field, children, ...props }: Omit<TableThProps, 'aria-s
   const Icon = is ? (is === 'ascending' ? IconChevronUp : IconChevronDown) : IconSelector;
   return (
     <Table.Th {...props} aria-sort={is}>
-      <UnstyledButton fz="inherit" fw="inherit" c={is && 'var(--ink)'} onClick={() => change({ sort: next === newestFirst ? undefined : next })}>
+      <UnstyledButton
+        fz="inherit"
+        fw="inherit"
+        c={is && 'var(--ink)'}
+        onClick={() => change({ sort: next === newestFirst ? undefined : next })}
+      >
         {children} <Icon size={12} style={{ verticalAlign: '-1px' }} aria-hidden />
       </UnstyledButton>
     </Table.Th>

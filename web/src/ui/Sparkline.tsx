@@ -9,15 +9,38 @@ export function Sparkline({ bars, summary }: { bars: readonly Bar[]; summary: st
   const total = ({ parts }: Bar) => parts.reduce((sum, { value }) => sum + value, 0);
   const most = Math.max(1, ...bars.map(total));
   return (
-    <svg width="100%" height={HEIGHT} viewBox={`0 0 ${Math.max(bars.length, 1) * 4} ${HEIGHT}`} preserveAspectRatio="none" role="img" aria-label={summary}>
-      <line x1={0} x2={bars.length * 4} y1={HEIGHT - 0.5} y2={HEIGHT - 0.5} stroke="var(--line)" vectorEffect="non-scaling-stroke" />
+    <svg
+      width="100%"
+      height={HEIGHT}
+      viewBox={`0 0 ${Math.max(bars.length, 1) * 4} ${HEIGHT}`}
+      preserveAspectRatio="none"
+      role="img"
+      aria-label={summary}
+    >
+      <line
+        x1={0}
+        x2={bars.length * 4}
+        y1={HEIGHT - 0.5}
+        y2={HEIGHT - 0.5}
+        stroke="var(--line)"
+        vectorEffect="non-scaling-stroke"
+      />
       {bars.map((bar, index) => {
         let below = 0;
         return bar.parts.map(({ color, value }) => {
           // What is there at all is seen.
           const height = value === 0 ? 0 : Math.max((value / most) * (HEIGHT - 2), 2);
           below += height;
-          return <rect key={`${bar.start} ${color}`} x={index * 4} y={HEIGHT - below} width={3} height={height} fill={color} />;
+          return (
+            <rect
+              key={`${bar.start} ${color}`}
+              x={index * 4}
+              y={HEIGHT - below}
+              width={3}
+              height={height}
+              fill={color}
+            />
+          );
         });
       })}
     </svg>

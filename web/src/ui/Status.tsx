@@ -13,12 +13,32 @@ import {
 export type Standing = 'pending' | 'processing' | 'success' | 'failed' | 'dead' | 'rejected';
 
 export const standings: Record<Standing, { word: string; icon: Icon; color: string; means: string }> = {
-  pending: { word: 'Pending', icon: IconCircleDashed, color: 'var(--pending)', means: 'Accepted; waits for its next attempt' },
+  pending: {
+    word: 'Pending',
+    icon: IconCircleDashed,
+    color: 'var(--pending)',
+    means: 'Accepted; waits for its next attempt',
+  },
   processing: { word: 'Processing', icon: IconLoader2, color: 'var(--processing)', means: 'An attempt is running' },
   success: { word: 'Success', icon: IconCircleCheckFilled, color: 'var(--success)', means: 'Processed' },
-  failed: { word: 'Failed', icon: IconCircleXFilled, color: 'var(--failed)', means: 'The last attempt failed; another one follows' },
-  dead: { word: 'Dead letter', icon: IconSkull, color: 'var(--dead)', means: 'All attempts failed; it waits for a person' },
-  rejected: { word: 'Rejected', icon: IconShieldX, color: 'var(--rejected)', means: 'Refused at the door; never processed' },
+  failed: {
+    word: 'Failed',
+    icon: IconCircleXFilled,
+    color: 'var(--failed)',
+    means: 'The last attempt failed; another one follows',
+  },
+  dead: {
+    word: 'Dead letter',
+    icon: IconSkull,
+    color: 'var(--dead)',
+    means: 'All attempts failed; it waits for a person',
+  },
+  rejected: {
+    word: 'Rejected',
+    icon: IconShieldX,
+    color: 'var(--rejected)',
+    means: 'Refused at the door; never processed',
+  },
 };
 
 /** What the fields of a webhook say together. */

@@ -56,7 +56,8 @@ export function TimeChart(props: TimeChartProps) {
     const bars = uPlot.paths.bars?.({ size: [0.86, 40], align: 1, gap: 0 });
     // The tallest bars are drawn first, so that each later one covers the lower part of the earlier.
     const order = series.map((_, index) => (kind === 'bars' ? series.length - 1 - index : index));
-    const utc = (seconds: number) => (zone === 'utc' ? uPlot.tzDate(new Date(seconds * 1000), 'Etc/UTC') : new Date(seconds * 1000));
+    const utc = (seconds: number) =>
+      zone === 'utc' ? uPlot.tzDate(new Date(seconds * 1000), 'Etc/UTC') : new Date(seconds * 1000);
     const tip = document.createElement('div');
     tip.className = classes.tip ?? '';
     const chart = new uPlot(
@@ -138,7 +139,14 @@ export function TimeChart(props: TimeChartProps) {
   }, [starts, step, series, kind, height, width, scheme, zone]);
 
   return (
-    <div ref={measure} className={classes.chart} style={{ height }} role="img" aria-label={summary} data-chart={starts.length > 0 || undefined}>
+    <div
+      ref={measure}
+      className={classes.chart}
+      style={{ height }}
+      role="img"
+      aria-label={summary}
+      data-chart={starts.length > 0 || undefined}
+    >
       <div ref={place} />
     </div>
   );
@@ -199,7 +207,9 @@ function showTip(u: uPlot, tip: HTMLElement, index: number | undefined, props: T
   };
   const rows = props.series.flatMap(({ label, color, values }) => {
     const value = values[index];
-    return value === null || value === undefined || (props.kind === 'bars' && value === 0) ? [] : [line(`${label} ${told(value)}`, color)];
+    return value === null || value === undefined || (props.kind === 'bars' && value === 0)
+      ? []
+      : [line(`${label} ${told(value)}`, color)];
   });
   tip.replaceChildren(line(absolute(start, zone)), ...rows);
   const left = u.cursor.left ?? 0;

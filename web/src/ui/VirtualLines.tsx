@@ -8,7 +8,16 @@ export type LinesHandle = { scrollTo: (index: number) => void };
 
 const LINE = 20;
 
-export function VirtualLines({ count, line, label, role, active, most = 480, onKeyDown, handle }: {
+export function VirtualLines({
+  count,
+  line,
+  label,
+  role,
+  active,
+  most = 480,
+  onKeyDown,
+  handle,
+}: {
   count: number;
   line: (index: number) => ReactNode;
   label: string;
@@ -21,8 +30,15 @@ export function VirtualLines({ count, line, label, role, active, most = 480, onK
   handle?: Ref<LinesHandle>;
 }) {
   const box = useRef<HTMLDivElement>(null);
-  const virtualizer = useVirtualizer({ count, getScrollElement: () => box.current, estimateSize: () => LINE, overscan: 20 });
-  useImperativeHandle(handle, () => ({ scrollTo: (index) => virtualizer.scrollToIndex(index, { align: 'auto' }) }), [virtualizer]);
+  const virtualizer = useVirtualizer({
+    count,
+    getScrollElement: () => box.current,
+    estimateSize: () => LINE,
+    overscan: 20,
+  });
+  useImperativeHandle(handle, () => ({ scrollTo: (index) => virtualizer.scrollToIndex(index, { align: 'auto' }) }), [
+    virtualizer,
+  ]);
   return (
     <div
       ref={box}

@@ -77,7 +77,8 @@ export function VirtualTable<Row>({
     () => ({
       scrollTo: (index) => virtualizer.scrollToIndex(index, { align: 'auto' }),
       toTop: () => box.current?.scrollTo({ top: 0 }),
-      focus: (index) => box.current?.querySelector<HTMLElement>(`[data-index="${index}"]`)?.focus({ preventScroll: true }),
+      focus: (index) =>
+        box.current?.querySelector<HTMLElement>(`[data-index="${index}"]`)?.focus({ preventScroll: true }),
     }),
     [virtualizer],
   );
@@ -98,7 +99,13 @@ export function VirtualTable<Row>({
         tabIndex={0}
         onScroll={(event) => onTop?.(event.currentTarget.scrollTop < height)}
       >
-        <div role="table" aria-label={label} aria-rowcount={count} className={classes.table} style={asCards ? { width: '100%' } : undefined}>
+        <div
+          role="table"
+          aria-label={label}
+          aria-rowcount={count}
+          className={classes.table}
+          style={asCards ? { width: '100%' } : undefined}
+        >
           {!asCards && (
             <div role="rowgroup">
               <div role="row" className={classes.head} style={{ gridTemplateColumns: template }}>
@@ -150,7 +157,18 @@ type LineProps = {
   onOpen: ((index: number, event: MouseEvent) => void) | undefined;
 };
 
-const Line = memo(function Line({ row, index, start, height, template, columns, card, current, chosen, onOpen }: LineProps) {
+const Line = memo(function Line({
+  row,
+  index,
+  start,
+  height,
+  template,
+  columns,
+  card,
+  current,
+  chosen,
+  onOpen,
+}: LineProps) {
   const shared = {
     role: 'row',
     'aria-rowindex': index + 1,
@@ -164,15 +182,25 @@ const Line = memo(function Line({ row, index, start, height, template, columns, 
   if (card) {
     return (
       <div {...shared} className={classes.card} style={{ transform: `translateY(${start}px)`, height }}>
-        <div role="cell">{row === undefined ? <span className={classes.bar} style={{ width: '60%' }} /> : card(row, chosen)}</div>
+        <div role="cell">
+          {row === undefined ? <span className={classes.bar} style={{ width: '60%' }} /> : card(row, chosen)}
+        </div>
       </div>
     );
   }
   return (
-    <div {...shared} className={classes.row} style={{ transform: `translateY(${start}px)`, height, gridTemplateColumns: template }}>
+    <div
+      {...shared}
+      className={classes.row}
+      style={{ transform: `translateY(${start}px)`, height, gridTemplateColumns: template }}
+    >
       {columns.map(({ key, right, render }, at) => (
         <div role="cell" key={key} className={right ? `${classes.cell} ${classes.right}` : classes.cell}>
-          {row === undefined ? <span className={classes.bar} style={{ width: `${45 + ((index * 7 + at * 13) % 5) * 10}%` }} /> : render(row, chosen)}
+          {row === undefined ? (
+            <span className={classes.bar} style={{ width: `${45 + ((index * 7 + at * 13) % 5) * 10}%` }} />
+          ) : (
+            render(row, chosen)
+          )}
         </div>
       ))}
     </div>
@@ -182,5 +210,5 @@ const Line = memo(function Line({ row, index, start, height, template, columns, 
 /** Not a click on a link or a control within the row, nor one that selects text. */
 function isPlain(event: MouseEvent): boolean {
   if (event.target instanceof Element && event.target.closest('a, button, input, label')) return false;
-  return !(document.getSelection()?.toString());
+  return !document.getSelection()?.toString();
 }

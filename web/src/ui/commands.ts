@@ -27,7 +27,10 @@ export function useOffer(offered: readonly Command[]): void {
   const shape = JSON.stringify(offered.map(({ label, hotkey }) => [label, hotkey]));
   useEffect(() => {
     const page = Symbol(shape);
-    pages.set(page, latest.current.map((command, index) => ({ ...command, run: () => latest.current[index]?.run() })));
+    pages.set(
+      page,
+      latest.current.map((command, index) => ({ ...command, run: () => latest.current[index]?.run() })),
+    );
     publish();
     return () => {
       pages.delete(page);

@@ -27,7 +27,14 @@ export function later(load: () => Promise<{ default: ComponentType }>): Later {
       if (!Content) begin().then(() => arrived(true), setError);
     }, []);
     // Where the server was updated meanwhile, the code of before is not there any more.
-    if (error) return <ErrorCard title="This page could not be loaded" error={new Error('Load it again: there may be a new version.')} again={() => location.reload()} />;
+    if (error)
+      return (
+        <ErrorCard
+          title="This page could not be loaded"
+          error={new Error('Load it again: there may be a new version.')}
+          again={() => location.reload()}
+        />
+      );
     return Content ? <Content /> : <PageLoading />;
   }
   return Object.assign(Page, { begin });

@@ -52,6 +52,7 @@ export function usePlaces(): Place[] {
     add('Health', 'health', IconActivityHeartbeat);
     add('Settings', 'settings', IconAdjustments);
   }
-  if (canManage) places.push({ label: 'GraphiQL', href: '/graphiql', icon: IconCode, section: 'Developers', external: true });
+  if (canManage)
+    places.push({ label: 'GraphiQL', href: '/graphiql', icon: IconCode, section: 'Developers', external: true });
   return places;
 }

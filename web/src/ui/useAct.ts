@@ -6,7 +6,10 @@ import { type AnyVariables, type TypedDocumentNode, useClient } from 'urql';
 import { sentence } from '../api/errors';
 
 /** `act` answers the data, or undefined where it failed; the failure is told in a notification unless it is `quiet`. */
-export function useAct<Data, Variables extends AnyVariables>(mutation: TypedDocumentNode<Data, Variables>, { quiet = false } = {}) {
+export function useAct<Data, Variables extends AnyVariables>(
+  mutation: TypedDocumentNode<Data, Variables>,
+  { quiet = false } = {},
+) {
   const client = useClient();
   const [state, setState] = useState<{ busy: boolean; error?: string }>({ busy: false });
   const act = useCallback(

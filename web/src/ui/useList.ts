@@ -1,7 +1,8 @@
 // A list that goes on: a page at a time, each after the end of the one before.
-import { type TypedDocumentNode, useClient } from 'urql';
+
 import { useCallback, useEffect, useRef, useState } from 'react';
 import type { CombinedError } from 'urql';
+import { type TypedDocumentNode, useClient } from 'urql';
 
 type Connection<Row> = {
   nodes: readonly Row[];
@@ -28,7 +29,14 @@ export function useList<Data, Variables extends { after?: string | null }, Row>(
 ): List<Row> {
   const client = useClient();
   const key = JSON.stringify(variables);
-  const [state, setState] = useState<{ key: string; rows: readonly Row[]; end: string | null; isFirst: boolean; fetching: boolean; error?: CombinedError }>({
+  const [state, setState] = useState<{
+    key: string;
+    rows: readonly Row[];
+    end: string | null;
+    isFirst: boolean;
+    fetching: boolean;
+    error?: CombinedError;
+  }>({
     key,
     rows: [],
     end: null,

@@ -1,6 +1,6 @@
 import { Button, Group, SegmentedControl, SimpleGrid, Stack, Text, useMantineColorScheme } from '@mantine/core';
-import { notifications } from '@mantine/notifications';
 import { useDisclosure } from '@mantine/hooks';
+import { notifications } from '@mantine/notifications';
 import { IconLogout } from '@tabler/icons-react';
 import { useState } from 'react';
 import { useQuery } from 'urql';
@@ -8,7 +8,7 @@ import { useQuery } from 'urql';
 import { graphql } from '../../api/graphql';
 import { plural } from '../../format';
 import { signOut } from '../../session/session';
-import { setZone, useNow, useZone, When, absolute } from '../../time';
+import { absolute, setZone, useNow, useZone, When } from '../../time';
 import { Card } from '../../ui/Card';
 import { Confirm } from '../../ui/Confirm';
 import { ErrorCard } from '../../ui/ErrorCard';
@@ -40,7 +40,12 @@ export default function Account() {
     <Page
       title="Account"
       actions={
-        <Button variant="default" size="xs" leftSection={<IconLogout size={14} aria-hidden />} onClick={() => void signOut()}>
+        <Button
+          variant="default"
+          size="xs"
+          leftSection={<IconLogout size={14} aria-hidden />}
+          onClick={() => void signOut()}
+        >
           Sign out
         </Button>
       }
@@ -52,7 +57,13 @@ export default function Account() {
               <dt>E-mail address</dt>
               <dd className="foreign">{user.email}</dd>
               <dt>Role</dt>
-              <dd>{isSuperAdmin ? 'Super admin of this deployment' : user.role === 'ADMIN' ? 'Admin of the organization' : 'Team member'}</dd>
+              <dd>
+                {isSuperAdmin
+                  ? 'Super admin of this deployment'
+                  : user.role === 'ADMIN'
+                    ? 'Admin of the organization'
+                    : 'Team member'}
+              </dd>
               <dt>Organization</dt>
               <dd className="foreign">{organization?.name ?? 'none: super admins see all of them'}</dd>
               <dt>Since</dt>
@@ -146,7 +157,15 @@ function SessionsCard({ sessions, reload }: { sessions: Parameters<typeof Sessio
       }
     >
       <Sessions of={sessions} ended={reload} />
-      <Confirm opened={asked} close={close} title="End all other sessions" label="End them" danger busy={busy} run={() => void endOthers()}>
+      <Confirm
+        opened={asked}
+        close={close}
+        title="End all other sessions"
+        label="End them"
+        danger
+        busy={busy}
+        run={() => void endOthers()}
+      >
         {plural(others.length, 'session')} on other devices and browsers end at once. This one goes on.
       </Confirm>
     </Card>

@@ -21,7 +21,12 @@ const EndSession = graphql(`
 /** Where somebody is signed in, and a way to end each. One's own that is in use ends by signing out. */
 export function Sessions({ of, ended }: { of: readonly Session[]; ended: () => void }) {
   const end = useAct(EndSession);
-  if (of.length === 0) return <Text size="sm" className="quiet">Signed in nowhere</Text>;
+  if (of.length === 0)
+    return (
+      <Text size="sm" className="quiet">
+        Signed in nowhere
+      </Text>
+    );
   return (
     <Stack gap={0} component="ul" className={classes.list}>
       {of.map((session) => (
@@ -38,7 +43,8 @@ export function Sessions({ of, ended }: { of: readonly Session[]; ended: () => v
               )}
             </Group>
             <Text size="xs" className="quiet" component="div">
-              <span className="mono foreign">{session.client ?? 'unknown address'}</span> · signed in <When at={session.startedAt} size="xs" /> · ends <When at={session.expiresAt} size="xs" />
+              <span className="mono foreign">{session.client ?? 'unknown address'}</span> · signed in{' '}
+              <When at={session.startedAt} size="xs" /> · ends <When at={session.expiresAt} size="xs" />
             </Text>
           </div>
           {!session.isCurrent && (

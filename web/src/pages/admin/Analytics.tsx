@@ -24,8 +24,14 @@ export default function SystemAnalytics() {
   const { before, from, to, grain } = chosen.period;
   const [{ data, error, fetching }, again] = useQuery({ query: Query, variables: { before, from, to, grain } });
   return (
-    <Page title="System analytics" lead="All organizations together. Drag over a chart to look closer." actions={<PeriodChoice of={chosen} />}>
-      {error && !fetching && !data && <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} />}
+    <Page
+      title="System analytics"
+      lead="All organizations together. Drag over a chart to look closer."
+      actions={<PeriodChoice of={chosen} />}
+    >
+      {error && !fetching && !data && (
+        <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} />
+      )}
       {data && <Series current={data.current} previous={data.previous} period={chosen.period} onZoom={chosen.zoom} />}
       {!data && !error && <PageLoading />}
     </Page>

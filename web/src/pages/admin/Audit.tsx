@@ -10,7 +10,10 @@ export default function SystemAudit() {
   const filter = useAuditFilter();
   const list = useList(SystemAuditQuery, { filter: filter.server }, (data) => data.auditLog);
   return (
-    <Page title="System audit" lead="Who did what in every organization, newest first. Export one's trail from its own page">
+    <Page
+      title="System audit"
+      lead="Who did what in every organization, newest first. Export one's trail from its own page"
+    >
       <Filters of={filter} />
       <AuditTrail list={list} filter={filter} withOrganization />
     </Page>

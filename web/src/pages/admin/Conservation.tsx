@@ -25,7 +25,9 @@ const SHOWN = 20;
 
 export function Conservation() {
   const [{ data, error, fetching }, again] = useQuery({ query: Query });
-  useInterval(() => document.visibilityState === 'visible' && again({ requestPolicy: 'network-only' }), 10_000, { autoInvoke: true });
+  useInterval(() => document.visibilityState === 'visible' && again({ requestPolicy: 'network-only' }), 10_000, {
+    autoInvoke: true,
+  });
   const rows = data?.conservation ?? [];
   const wrong = rows.filter(({ mismatchSince }) => mismatchSince).length;
   return (
@@ -33,23 +35,41 @@ export function Conservation() {
       title="Conservation"
       actions={
         data && (
-          <Badge variant="light" tt="none" color={wrong ? 'red' : 'teal'} c={wrong ? 'var(--failed)' : 'var(--success)'}>
+          <Badge
+            variant="light"
+            tt="none"
+            color={wrong ? 'red' : 'teal'}
+            c={wrong ? 'var(--failed)' : 'var(--success)'}
+          >
             {wrong ? `${count(wrong)} differ` : 'Nothing is missing'}
           </Badge>
         )
       }
     >
       <Text size="sm" className="quiet" mb="xs">
-        What was received is pending, processing, succeeded, failed or a dead letter; counted from the log, and compared with what people see at the same place of it.
+        What was received is pending, processing, succeeded, failed or a dead letter; counted from the log, and compared
+        with what people see at the same place of it.
       </Text>
-      {error && !data && !fetching && <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} />}
+      {error && !data && !fetching && (
+        <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} />
+      )}
       {rows.length > 0 && (
         <Table.ScrollContainer minWidth={820} type="native" tabIndex={0} role="region" aria-label="Conservation">
           <Table withRowBorders={false}>
             <Table.Thead>
               <Table.Tr>
                 <Table.Th>Organization</Table.Th>
-                {['Received', 'Succeeded', 'Pending', 'Processing', 'Failed', 'Dead letters', 'Duplicates', 'Rejected', 'Difference'].map((name) => (
+                {[
+                  'Received',
+                  'Succeeded',
+                  'Pending',
+                  'Processing',
+                  'Failed',
+                  'Dead letters',
+                  'Duplicates',
+                  'Rejected',
+                  'Difference',
+                ].map((name) => (
                   <Table.Th key={name} ta="right">
                     {name}
                   </Table.Th>
@@ -62,7 +82,12 @@ export function Conservation() {
                 <Table.Tr key={row.organization?.slug ?? row.position}>
                   <Table.Td>
                     {row.organization && (
-                      <Anchor component={Link} href={`/admin/organizations/${row.organization.slug}`} size="sm" className="foreign">
+                      <Anchor
+                        component={Link}
+                        href={`/admin/organizations/${row.organization.slug}`}
+                        size="sm"
+                        className="foreign"
+                      >
                         {row.organization.name}
                       </Anchor>
                     )}
@@ -73,16 +98,33 @@ export function Conservation() {
                     ))}
                     {row.webhookIds.map((id) => (
                       <Text key={id} size="xs" className="mono">
-                        {row.organization ? <Link href={`/dashboard/${row.organization.slug}/webhooks/${id}`}>{id}</Link> : id}
+                        {row.organization ? (
+                          <Link href={`/dashboard/${row.organization.slug}/webhooks/${id}`}>{id}</Link>
+                        ) : (
+                          id
+                        )}
                       </Text>
                     ))}
                   </Table.Td>
-                  {[row.received, row.succeeded, row.pending, row.processing, row.failed, row.deadLettered, row.duplicates, row.rejected].map((value, column) => (
+                  {[
+                    row.received,
+                    row.succeeded,
+                    row.pending,
+                    row.processing,
+                    row.failed,
+                    row.deadLettered,
+                    row.duplicates,
+                    row.rejected,
+                  ].map((value, column) => (
                     <Table.Td key={column} ta="right">
                       {count(value)}
                     </Table.Td>
                   ))}
-                  <Table.Td ta="right" c={row.difference ? 'var(--failed)' : undefined} fw={row.difference ? 600 : undefined}>
+                  <Table.Td
+                    ta="right"
+                    c={row.difference ? 'var(--failed)' : undefined}
+                    fw={row.difference ? 600 : undefined}
+                  >
                     {count(row.difference)}
                   </Table.Td>
                   <Table.Td>

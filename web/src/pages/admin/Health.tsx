@@ -34,7 +34,9 @@ const FINE = 10_000;
 /** How the platform is, anew every five seconds. */
 export default function Health() {
   const [{ data, error, fetching }, again] = useQuery({ query: Query });
-  useInterval(() => document.visibilityState === 'visible' && again({ requestPolicy: 'network-only' }), 5000, { autoInvoke: true });
+  useInterval(() => document.visibilityState === 'visible' && again({ requestPolicy: 'network-only' }), 5000, {
+    autoInvoke: true,
+  });
   const system = data?.system;
   return (
     <Page title="Health" lead="Anew every five seconds">
@@ -44,13 +46,18 @@ export default function Health() {
         <Stack gap="md">
           <SimpleGrid cols={{ base: 2, md: 4 }} spacing="sm">
             <Figure label="Log" value={compact(system.database.events)} detail="events" />
-            <Figure label="Appending takes" value={duration(system.node.appendWaitMs)} detail="of waiting for others, about" />
+            <Figure
+              label="Appending takes"
+              value={duration(system.node.appendWaitMs)}
+              detail="of waiting for others, about"
+            />
             <Figure
               label="Deliveries"
               value={count(system.deliveries.waiting)}
               detail={
                 <>
-                  waiting, {count(system.deliveries.running)} of them running on {plural(system.deliveries.nodes, 'node')}
+                  waiting, {count(system.deliveries.running)} of them running on{' '}
+                  {plural(system.deliveries.nodes, 'node')}
                   {system.deliveries.overdueSince && (
                     <>
                       ; the longest overdue <When at={system.deliveries.overdueSince} size="xs" />
@@ -70,7 +77,8 @@ export default function Health() {
           <Conservation />
           <Text size="xs" className="quiet">
             Version {system.node.version}, started <When at={system.node.startedAt} size="xs" />
-            {typeof system.node.clockDifferenceMs === 'number' && `, clock ${clock(system.node.clockDifferenceMs)} the database's`}
+            {typeof system.node.clockDifferenceMs === 'number' &&
+              `, clock ${clock(system.node.clockDifferenceMs)} the database's`}
           </Text>
         </Stack>
       )}
@@ -176,7 +184,11 @@ function Circuits({ of }: { of: System['openCircuits'] }) {
                 <Table.Tr key={`${circuit.node} ${provider?.id}`}>
                   <Table.Td>
                     {provider && (
-                      <Anchor component={Link} size="sm" href={`/dashboard/${provider.organization.slug}/providers/${services[provider.providerName].slug}`}>
+                      <Anchor
+                        component={Link}
+                        size="sm"
+                        href={`/dashboard/${provider.organization.slug}/providers/${services[provider.providerName].slug}`}
+                      >
                         <ProviderName kind={provider.providerName} />
                       </Anchor>
                     )}

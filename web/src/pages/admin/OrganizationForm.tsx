@@ -71,7 +71,11 @@ export function OrganizationForm({ values, label, busy, submit, cancel }: Props)
           value={limit ?? ''}
           onChange={(next) => setLimit(Number(next) || 0)}
         />
-        <Checkbox label="Unlimited" checked={limit === null} onChange={(event) => setLimit(event.currentTarget.checked ? null : (plans[plan].limit ?? 1000))} />
+        <Checkbox
+          label="Unlimited"
+          checked={limit === null}
+          onChange={(event) => setLimit(event.currentTarget.checked ? null : (plans[plan].limit ?? 1000))}
+        />
         <Group justify="flex-end" gap="xs">
           <Button variant="default" onClick={cancel}>
             Cancel

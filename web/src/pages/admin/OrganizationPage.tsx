@@ -46,7 +46,8 @@ export default function OrganizationPage() {
   const [asked, setAsked] = useState(false);
   const update = useAct(Update);
   const setActive = useAct(SetOrganizationActive);
-  if (error && !data && !fetching) return <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} />;
+  if (error && !data && !fetching)
+    return <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} />;
   if (!data) return <PageLoading />;
   const { organization } = data;
   if (!organization) return <NotFound what="organization" />;
@@ -69,7 +70,11 @@ export default function OrganizationPage() {
           <Button variant="default" onClick={open}>
             Edit
           </Button>
-          <Button variant="default" c={organization.isActive ? 'var(--failed)' : undefined} onClick={() => setAsked(true)}>
+          <Button
+            variant="default"
+            c={organization.isActive ? 'var(--failed)' : undefined}
+            onClick={() => setAsked(true)}
+          >
             {organization.isActive ? 'Deactivate' : 'Reactivate'}
           </Button>
         </>
@@ -95,67 +100,108 @@ export default function OrganizationPage() {
               {usage.pastMonths.map(({ month, used }) => `${month}: ${count(used)}`).join(' · ') || 'No earlier month'}
             </Text>
             <Text size="xs" className="quiet">
-              Created <When at={organization.createdAt} size="xs" />, changed <When at={organization.updatedAt} size="xs" />
+              Created <When at={organization.createdAt} size="xs" />, changed{' '}
+              <When at={organization.updatedAt} size="xs" />
             </Text>
           </Stack>
         </Card>
         <Card title="Providers">
-          {organization.providers.length === 0 && <Text size="sm" className="quiet">None is connected</Text>}
-          <Table.ScrollContainer minWidth={440} type="native" tabIndex={0} role="region" aria-label="Providers of it"><Table withRowBorders={false}>
-            <Table.Tbody>
-              {organization.providers.map((provider) => (
-                <Table.Tr key={provider.id}>
-                  <Table.Td>
-                    <Anchor component={Link} href={`${dashboard}/providers/${providers[provider.providerName].slug}`} size="sm">
-                      <ProviderName kind={provider.providerName} />
-                    </Anchor>
-                  </Table.Td>
-                  <Table.Td>{provider.deletedAt ? <Text size="sm" className="quiet">Deleted</Text> : <Active is={provider.isActive} />}</Table.Td>
-                  <Table.Td maw={220}>
-                    <Text size="xs" className="quiet cut">
-                      {provider.destination?.url ?? 'recorded only'}
-                    </Text>
-                  </Table.Td>
-                  <Table.Td ta="right">{provider.destination ? `${plural(provider.destination.waiting, 'webhook')} waiting` : ''}</Table.Td>
-                </Table.Tr>
-              ))}
-            </Table.Tbody>
-          </Table></Table.ScrollContainer>
+          {organization.providers.length === 0 && (
+            <Text size="sm" className="quiet">
+              None is connected
+            </Text>
+          )}
+          <Table.ScrollContainer minWidth={440} type="native" tabIndex={0} role="region" aria-label="Providers of it">
+            <Table withRowBorders={false}>
+              <Table.Tbody>
+                {organization.providers.map((provider) => (
+                  <Table.Tr key={provider.id}>
+                    <Table.Td>
+                      <Anchor
+                        component={Link}
+                        href={`${dashboard}/providers/${providers[provider.providerName].slug}`}
+                        size="sm"
+                      >
+                        <ProviderName kind={provider.providerName} />
+                      </Anchor>
+                    </Table.Td>
+                    <Table.Td>
+                      {provider.deletedAt ? (
+                        <Text size="sm" className="quiet">
+                          Deleted
+                        </Text>
+                      ) : (
+                        <Active is={provider.isActive} />
+                      )}
+                    </Table.Td>
+                    <Table.Td maw={220}>
+                      <Text size="xs" className="quiet cut">
+                        {provider.destination?.url ?? 'recorded only'}
+                      </Text>
+                    </Table.Td>
+                    <Table.Td ta="right">
+                      {provider.destination ? `${plural(provider.destination.waiting, 'webhook')} waiting` : ''}
+                    </Table.Td>
+                  </Table.Tr>
+                ))}
+              </Table.Tbody>
+            </Table>
+          </Table.ScrollContainer>
         </Card>
-        <Card title="People" actions={<Anchor component={Link} href={`${dashboard}/team`} size="sm">All of them</Anchor>}>
-          <Table.ScrollContainer minWidth={440} type="native" tabIndex={0} role="region" aria-label="People of it"><Table withRowBorders={false}>
-            <Table.Tbody>
-              {organization.users.nodes.map((user) => (
-                <Table.Tr key={user.id}>
-                  <Table.Td className="foreign">{user.email ?? 'erased'}</Table.Td>
-                  <Table.Td>{user.role === 'ADMIN' ? 'Admin' : 'Member'}</Table.Td>
-                  <Table.Td>
-                    <Active is={user.isActive} />
-                  </Table.Td>
-                  <Table.Td>
-                    <When at={user.lastLoginAt} />
-                  </Table.Td>
-                </Table.Tr>
-              ))}
-            </Table.Tbody>
-          </Table></Table.ScrollContainer>
+        <Card
+          title="People"
+          actions={
+            <Anchor component={Link} href={`${dashboard}/team`} size="sm">
+              All of them
+            </Anchor>
+          }
+        >
+          <Table.ScrollContainer minWidth={440} type="native" tabIndex={0} role="region" aria-label="People of it">
+            <Table withRowBorders={false}>
+              <Table.Tbody>
+                {organization.users.nodes.map((user) => (
+                  <Table.Tr key={user.id}>
+                    <Table.Td className="foreign">{user.email ?? 'erased'}</Table.Td>
+                    <Table.Td>{user.role === 'ADMIN' ? 'Admin' : 'Member'}</Table.Td>
+                    <Table.Td>
+                      <Active is={user.isActive} />
+                    </Table.Td>
+                    <Table.Td>
+                      <When at={user.lastLoginAt} />
+                    </Table.Td>
+                  </Table.Tr>
+                ))}
+              </Table.Tbody>
+            </Table>
+          </Table.ScrollContainer>
         </Card>
-        <Card title="History" actions={<Anchor component={Link} href={`${dashboard}/audit`} size="sm">The whole audit trail</Anchor>}>
-          <Table.ScrollContainer minWidth={440} type="native" tabIndex={0} role="region" aria-label="History of it"><Table withRowBorders={false}>
-            <Table.Tbody>
-              {organization.auditLog.nodes.map((entry) => (
-                <Table.Tr key={entry.position}>
-                  <Table.Td>
-                    <When at={entry.at} />
-                  </Table.Td>
-                  <Table.Td>
-                    {entry.resourceType} {entry.action.replaceAll('_', ' ')}
-                  </Table.Td>
-                  <Table.Td className="quiet foreign">{entry.user?.email ?? (entry.userId ? 'super admin' : 'system')}</Table.Td>
-                </Table.Tr>
-              ))}
-            </Table.Tbody>
-          </Table></Table.ScrollContainer>
+        <Card
+          title="History"
+          actions={
+            <Anchor component={Link} href={`${dashboard}/audit`} size="sm">
+              The whole audit trail
+            </Anchor>
+          }
+        >
+          <Table.ScrollContainer minWidth={440} type="native" tabIndex={0} role="region" aria-label="History of it">
+            <Table withRowBorders={false}>
+              <Table.Tbody>
+                {organization.auditLog.nodes.map((entry) => (
+                  <Table.Tr key={entry.position}>
+                    <Table.Td>
+                      <When at={entry.at} />
+                    </Table.Td>
+                    <Table.Td>
+                      {entry.resourceType} {entry.action.replaceAll('_', ' ')}
+                    </Table.Td>
+                    <Table.Td className="quiet foreign">
+                      {entry.user?.email ?? (entry.userId ? 'super admin' : 'system')}
+                    </Table.Td>
+                  </Table.Tr>
+                ))}
+              </Table.Tbody>
+            </Table>
+          </Table.ScrollContainer>
         </Card>
       </SimpleGrid>
       <Modal opened={editing} onClose={close} title="Edit the organization">
@@ -179,7 +225,9 @@ export default function OrganizationPage() {
         danger={organization.isActive}
         busy={setActive.busy}
         typed={organization.isActive ? organization.slug : undefined}
-        run={() => void setActive.act({ id: organization.id, isActive: !organization.isActive }).then(() => setAsked(false))}
+        run={() =>
+          void setActive.act({ id: organization.id, isActive: !organization.isActive }).then(() => setAsked(false))
+        }
       >
         {organization.isActive
           ? 'Its webhooks are refused from now on, and the sessions of its people end at once. Nothing is deleted.'

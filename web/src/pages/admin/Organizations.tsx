@@ -74,13 +74,18 @@ export default function Organizations() {
         activate="Reactivate"
         means={{
           activate: 'Their webhooks are accepted again, and their people can sign in.',
-          deactivate: 'Their webhooks are refused from now on, and the sessions of their people end at once. Nothing is deleted.',
+          deactivate:
+            'Their webhooks are refused from now on, and the sessions of their people end at once. Nothing is deleted.',
         }}
         set={async (id, isActive) => Boolean(await set.act({ id, isActive }))}
         done={list.reload}
       />
       {!list.isFirst && list.rows.length === 0 ? (
-        <Empty icon={IconBuilding} title={q || active ? 'No organization matches' : 'No organization yet'} action={<Button onClick={open}>New organization</Button>}>
+        <Empty
+          icon={IconBuilding}
+          title={q || active ? 'No organization matches' : 'No organization yet'}
+          action={<Button onClick={open}>New organization</Button>}
+        >
           An organization is a customer: its providers, its webhooks and its people are apart from everybody else's.
         </Empty>
       ) : (
@@ -107,7 +112,13 @@ export default function Organizations() {
                       <ChooseRow of={selection} id={row.id} label={row.name} />
                     </Table.Td>
                     <Table.Td>
-                      <Anchor component={Link} href={`/admin/organizations/${row.slug}`} size="sm" fw={500} className="foreign">
+                      <Anchor
+                        component={Link}
+                        href={`/admin/organizations/${row.slug}`}
+                        size="sm"
+                        fw={500}
+                        className="foreign"
+                      >
                         {row.name}
                       </Anchor>
                       <Text size="xs" className="quiet mono">

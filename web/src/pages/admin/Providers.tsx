@@ -43,7 +43,11 @@ export default function Providers() {
   const [{ q, active, service, sort }, change] = useSearch();
   const kind = providerKinds.find((each) => services[each].slug === service) ?? null;
   const orderBy = orderOf(sort, ['CREATED_AT', 'PROVIDER_NAME', 'ORGANIZATION_NAME']);
-  const list = useList(Query, { search: q ?? null, providerName: kind, isActive: activeOf(active), orderBy }, (data) => data.providers);
+  const list = useList(
+    Query,
+    { search: q ?? null, providerName: kind, isActive: activeOf(active), orderBy },
+    (data) => data.providers,
+  );
   const selection = useSelection(list.rows.map(({ id }) => id));
   const set = useAct(SetProviderActive);
   return (
@@ -51,7 +55,11 @@ export default function Providers() {
       title="All providers"
       actions={
         <>
-          <SearchBox label="Organization or destination" value={q ?? ''} onChange={(next) => change({ q: next }, { replace: true })} />
+          <SearchBox
+            label="Organization or destination"
+            value={q ?? ''}
+            onChange={(next) => change({ q: next }, { replace: true })}
+          />
           <Select
             size="xs"
             w={170}
@@ -104,15 +112,28 @@ export default function Providers() {
                 {list.rows.map((row) => (
                   <Table.Tr key={row.id} bg={selection.chosen.has(row.id) ? 'var(--chosen)' : undefined}>
                     <Table.Td>
-                      <ChooseRow of={selection} id={row.id} label={`${services[row.providerName].word} of ${row.organization.name}`} />
+                      <ChooseRow
+                        of={selection}
+                        id={row.id}
+                        label={`${services[row.providerName].word} of ${row.organization.name}`}
+                      />
                     </Table.Td>
                     <Table.Td>
-                      <Anchor component={Link} href={`/dashboard/${row.organization.slug}/providers/${services[row.providerName].slug}`} size="sm">
+                      <Anchor
+                        component={Link}
+                        href={`/dashboard/${row.organization.slug}/providers/${services[row.providerName].slug}`}
+                        size="sm"
+                      >
                         <ProviderName kind={row.providerName} />
                       </Anchor>
                     </Table.Td>
                     <Table.Td>
-                      <Anchor component={Link} href={`/admin/organizations/${row.organization.slug}`} size="sm" className="foreign">
+                      <Anchor
+                        component={Link}
+                        href={`/admin/organizations/${row.organization.slug}`}
+                        size="sm"
+                        className="foreign"
+                      >
                         {row.organization.name}
                       </Anchor>
                     </Table.Td>

@@ -19,14 +19,20 @@ const Query = graphql(`
 export default function Settings() {
   const [{ q = '' }, change] = useSearch();
   const [{ data, error, fetching }, again] = useQuery({ query: Query });
-  const settings = data?.system.settings.filter(({ name, help }) => `${name} ${help}`.toLowerCase().includes(q.toLowerCase()));
+  const settings = data?.system.settings.filter(({ name, help }) =>
+    `${name} ${help}`.toLowerCase().includes(q.toLowerCase()),
+  );
   return (
     <Page
       title="Settings"
       lead="As they stand on the node that answers. They are changed by its environment or its configuration file, and take effect when it is started again."
-      actions={<SearchBox label="Name or meaning" value={q} onChange={(next) => change({ q: next }, { replace: true })} />}
+      actions={
+        <SearchBox label="Name or meaning" value={q} onChange={(next) => change({ q: next }, { replace: true })} />
+      }
     >
-      {error && !data && !fetching && <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} />}
+      {error && !data && !fetching && (
+        <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} />
+      )}
       {!data && !error && <PageLoading />}
       {settings && (
         <Card p={0}>
@@ -63,7 +69,12 @@ export default function Settings() {
                             {setting.value ?? '–'}
                           </Text>
                           {setting.value !== null && setting.value !== setting.default && (
-                            <Badge variant="light" tt="none" size="sm" c="light-dark(var(--mantine-color-accent-8), var(--mantine-color-accent-2))">
+                            <Badge
+                              variant="light"
+                              tt="none"
+                              size="sm"
+                              c="light-dark(var(--mantine-color-accent-8), var(--mantine-color-accent-2))"
+                            >
                               changed
                             </Badge>
                           )}

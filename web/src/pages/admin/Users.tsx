@@ -49,7 +49,11 @@ type Asked = { row: Row; what: 'sessions' | 'active' };
 export default function Users() {
   const [{ q, active, sort }, change] = useSearch();
   const { user: me } = useViewer();
-  const variables = { search: q ?? null, isActive: activeOf(active), orderBy: orderOf(sort, ['CREATED_AT', 'EMAIL', 'LAST_LOGIN_AT']) };
+  const variables = {
+    search: q ?? null,
+    isActive: activeOf(active),
+    orderBy: orderOf(sort, ['CREATED_AT', 'EMAIL', 'LAST_LOGIN_AT']),
+  };
   const list = useList(Query, variables, (data) => data.users);
   // Nobody shuts themselves out, and who was erased stays gone.
   const canChange = ({ id, email }: Row) => id !== me.id && email !== null;
@@ -59,7 +63,10 @@ export default function Users() {
   const endSessions = useAct(EndSessions);
   const [asked, setAsked] = useState<Asked>();
   const run = async ({ row, what }: Asked) => {
-    const done = what === 'sessions' ? await endSessions.act({ id: row.id }, 'Their sessions have ended') : await setActive.act({ id: row.id, isActive: !row.isActive });
+    const done =
+      what === 'sessions'
+        ? await endSessions.act({ id: row.id }, 'Their sessions have ended')
+        : await setActive.act({ id: row.id, isActive: !row.isActive });
     setAsked(undefined);
     if (done) list.reload();
   };
@@ -68,7 +75,11 @@ export default function Users() {
       title="Users"
       actions={
         <>
-          <SearchBox label="E-mail address" value={q ?? ''} onChange={(next) => change({ q: next }, { replace: true })} />
+          <SearchBox
+            label="E-mail address"
+            value={q ?? ''}
+            onChange={(next) => change({ q: next }, { replace: true })}
+          />
           <ActiveChoice />
         </>
       }
@@ -80,7 +91,8 @@ export default function Users() {
         activate="Reactivate"
         means={{
           activate: 'They can sign in again.',
-          deactivate: 'They are signed out everywhere, at once, and cannot sign in any more; also where an organization is then left without an admin. Nothing is deleted.',
+          deactivate:
+            'They are signed out everywhere, at once, and cannot sign in any more; also where an organization is then left without an admin. Nothing is deleted.',
         }}
         set={async (id, isActive) => Boolean(await setActive.act({ id, isActive }))}
         done={list.reload}
@@ -111,7 +123,9 @@ export default function Users() {
               <Table.Tbody>
                 {list.rows.map((row) => (
                   <Table.Tr key={row.id} bg={selection.chosen.has(row.id) ? 'var(--chosen)' : undefined}>
-                    <Table.Td>{canChange(row) && <ChooseRow of={selection} id={row.id} label={row.email ?? ''} />}</Table.Td>
+                    <Table.Td>
+                      {canChange(row) && <ChooseRow of={selection} id={row.id} label={row.email ?? ''} />}
+                    </Table.Td>
                     <Table.Td>
                       <Text size="sm" className="foreign" miw={200}>
                         {row.email ?? `user ${row.userId.slice(0, 8)}`}
@@ -119,7 +133,12 @@ export default function Users() {
                     </Table.Td>
                     <Table.Td>
                       {row.organization ? (
-                        <Anchor component={Link} href={`/admin/organizations/${row.organization.slug}`} size="sm" className="foreign">
+                        <Anchor
+                          component={Link}
+                          href={`/admin/organizations/${row.organization.slug}`}
+                          size="sm"
+                          className="foreign"
+                        >
                           {row.organization.name}
                         </Anchor>
                       ) : (
@@ -130,7 +149,15 @@ export default function Users() {
                     <Table.Td>
                       <Active is={row.isActive} erased={row.email === null} />
                     </Table.Td>
-                    <Table.Td>{row.joinedAt ? <When at={row.joinedAt} /> : <Text size="sm" className="quiet">invited</Text>}</Table.Td>
+                    <Table.Td>
+                      {row.joinedAt ? (
+                        <When at={row.joinedAt} />
+                      ) : (
+                        <Text size="sm" className="quiet">
+                          invited
+                        </Text>
+                      )}
+                    </Table.Td>
                     <Table.Td>
                       <When at={row.lastLoginAt} />
                     </Table.Td>
@@ -140,7 +167,11 @@ export default function Users() {
                     <Table.Td>
                       <Group gap="xs" justify="flex-end" wrap="nowrap">
                         {row.email !== null && (
-                          <Button size="compact-xs" variant="default" onClick={() => setAsked({ row, what: 'sessions' })}>
+                          <Button
+                            size="compact-xs"
+                            variant="default"
+                            onClick={() => setAsked({ row, what: 'sessions' })}
+                          >
                             End sessions
                           </Button>
                         )}
@@ -163,7 +194,13 @@ export default function Users() {
         <Confirm
           opened
           close={() => setAsked(undefined)}
-          title={asked.what === 'sessions' ? 'End all sessions' : asked.row.isActive ? 'Deactivate this user' : 'Reactivate this user'}
+          title={
+            asked.what === 'sessions'
+              ? 'End all sessions'
+              : asked.row.isActive
+                ? 'Deactivate this user'
+                : 'Reactivate this user'
+          }
           label={asked.what === 'sessions' ? 'End sessions' : asked.row.isActive ? 'Deactivate' : 'Reactivate'}
           danger={asked.what === 'active' && asked.row.isActive}
           busy={setActive.busy || endSessions.busy}

@@ -35,7 +35,10 @@ export default function Analytics() {
   const [, go] = useLocation();
   const chosen = usePeriod();
   const { before, from, to, grain, step } = chosen.period;
-  const [{ data, error, fetching }, again] = useQuery({ query: Query, variables: { slug, before, from, to, grain, provider: provider ?? null } });
+  const [{ data, error, fetching }, again] = useQuery({
+    query: Query,
+    variables: { slug, before, from, to, grain, provider: provider ?? null },
+  });
   const organization = data?.organization;
   const pick = (start: number) =>
     go(webhooksHref(base, { from: new Date(start).toISOString(), to: new Date(start + step).toISOString(), provider }));
@@ -62,8 +65,18 @@ export default function Analytics() {
         </>
       }
     >
-      {error && !fetching && !data && <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} />}
-      {organization && <Series current={organization.current} previous={organization.previous} period={chosen.period} onZoom={chosen.zoom} onPick={pick} />}
+      {error && !fetching && !data && (
+        <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} />
+      )}
+      {organization && (
+        <Series
+          current={organization.current}
+          previous={organization.previous}
+          period={chosen.period}
+          onZoom={chosen.zoom}
+          onPick={pick}
+        />
+      )}
       {organization && <Rankings period={chosen.period} provider={provider} />}
       {!organization && !error && <PageLoading />}
     </Page>

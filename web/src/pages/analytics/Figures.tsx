@@ -32,12 +32,48 @@ type Figure = {
 
 const figures: readonly Figure[] = [
   { label: 'Received', means: 'Webhooks accepted, duplicates apart', value: (c) => c.received, format: compact },
-  { label: 'Success rate', means: 'Of the attempts that ended, those that succeeded', value: (c) => c.successRate, format: percent, better: 'more' },
-  { label: 'Failed attempts', means: 'Attempts that failed; most are retried', value: (c) => c.failed, format: compact, better: 'less' },
-  { label: 'Retries', means: 'Attempts that were not the first at their webhook', value: (c) => c.retries, format: compact, better: 'less' },
-  { label: 'Dead letters', means: 'Webhooks given up, to wait for a person', value: (c) => c.deadLettered, format: compact, better: 'less' },
-  { label: 'Rejected', means: 'Requests refused at the door', value: (c) => c.rejected, format: compact, better: 'less' },
-  { label: 'Median latency', means: 'From being received to being processed', value: (c) => c.latency.p50, format: duration, better: 'less' },
+  {
+    label: 'Success rate',
+    means: 'Of the attempts that ended, those that succeeded',
+    value: (c) => c.successRate,
+    format: percent,
+    better: 'more',
+  },
+  {
+    label: 'Failed attempts',
+    means: 'Attempts that failed; most are retried',
+    value: (c) => c.failed,
+    format: compact,
+    better: 'less',
+  },
+  {
+    label: 'Retries',
+    means: 'Attempts that were not the first at their webhook',
+    value: (c) => c.retries,
+    format: compact,
+    better: 'less',
+  },
+  {
+    label: 'Dead letters',
+    means: 'Webhooks given up, to wait for a person',
+    value: (c) => c.deadLettered,
+    format: compact,
+    better: 'less',
+  },
+  {
+    label: 'Rejected',
+    means: 'Requests refused at the door',
+    value: (c) => c.rejected,
+    format: compact,
+    better: 'less',
+  },
+  {
+    label: 'Median latency',
+    means: 'From being received to being processed',
+    value: (c) => c.latency.p50,
+    format: duration,
+    better: 'less',
+  },
   { label: '99th percentile', means: 'Of the same', value: (c) => c.latency.p99, format: duration, better: 'less' },
 ];
 
@@ -74,7 +110,12 @@ function Change({ figure, now, before }: { figure: Figure; now: Counts; before: 
   const up = is > was;
   const good = figure.better === undefined ? undefined : (figure.better === 'more') === up;
   const color = good === undefined ? 'var(--quiet)' : good ? 'var(--success)' : 'var(--failed)';
-  const share = was === 0 ? 'new' : figure.format === percent ? `${((is - was) * 100).toFixed(1)} pt` : `${Math.abs(((is - was) / was) * 100).toFixed(0)} %`;
+  const share =
+    was === 0
+      ? 'new'
+      : figure.format === percent
+        ? `${((is - was) * 100).toFixed(1)} pt`
+        : `${Math.abs(((is - was) / was) * 100).toFixed(0)} %`;
   const Arrow = up ? IconArrowUpRight : IconArrowDownRight;
   return (
     <Tooltip label={`${told(figure, before)} in the period before`}>

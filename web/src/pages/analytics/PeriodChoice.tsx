@@ -12,7 +12,13 @@ export function PeriodChoice({ of: { span, period, choose } }: { of: ReturnType<
           {absolute(period.from, zone)} – {absolute(period.to, zone)} ✕
         </Button>
       )}
-      <SegmentedControl size="xs" aria-label="Period" value={span} onChange={choose} data={spans.map(({ value, label }) => ({ value, label }))} />
+      <SegmentedControl
+        size="xs"
+        aria-label="Period"
+        value={span}
+        onChange={choose}
+        data={spans.map(({ value, label }) => ({ value, label }))}
+      />
     </>
   );
 }

@@ -26,23 +26,52 @@ type Ranking = NonNullable<ResultOf<typeof Query>['organization']>['types'];
 
 export function Rankings({ period: { from, to }, provider }: { period: Period; provider: string | undefined }) {
   const { slug, base } = useOrganization();
-  const [{ data, error, fetching }, again] = useQuery({ query: Query, variables: { slug, from, to, provider: provider ?? null } });
+  const [{ data, error, fetching }, again] = useQuery({
+    query: Query,
+    variables: { slug, from, to, provider: provider ?? null },
+  });
   const organization = data?.organization;
   const span = { from, to, provider };
   return (
     <SimpleGrid cols={{ base: 1, md: 2 }} spacing="md" mt="md">
-      {error && !data && !fetching && <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} />}
+      {error && !data && !fetching && (
+        <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} />
+      )}
       <Card title="Most frequent types" mih={180}>
-        {organization && <List of={organization.types} nothing="No webhook came in this time." href={(type) => webhooksHref(base, { ...span, type })} unnamed="without a type" />}
+        {organization && (
+          <List
+            of={organization.types}
+            nothing="No webhook came in this time."
+            href={(type) => webhooksHref(base, { ...span, type })}
+            unnamed="without a type"
+          />
+        )}
       </Card>
       <Card title="Most frequent errors" mih={180}>
-        {organization && <List of={organization.errors} nothing="Nothing went wrong in this time." href={() => webhooksHref(base, { ...span, status: 'failed' })} unnamed="without a message" />}
+        {organization && (
+          <List
+            of={organization.errors}
+            nothing="Nothing went wrong in this time."
+            href={() => webhooksHref(base, { ...span, status: 'failed' })}
+            unnamed="without a message"
+          />
+        )}
       </Card>
     </SimpleGrid>
   );
 }
 
-function List({ of, nothing, href, unnamed }: { of: Ranking; nothing: string; href: (name: string) => string; unnamed: string }) {
+function List({
+  of,
+  nothing,
+  href,
+  unnamed,
+}: {
+  of: Ranking;
+  nothing: string;
+  href: (name: string) => string;
+  unnamed: string;
+}) {
   if (of.names.length === 0) {
     return (
       <Text size="sm" className="quiet">

@@ -69,16 +69,40 @@ export function Series({ current, previous, period, onZoom, onPick }: Props) {
       <Figures now={totals} before={previous.totals} />
       <SimpleGrid cols={{ base: 1, md: 2 }} spacing="md">
         <Card title="Volume" actions={<Legend of={volume} />}>
-          <TimeChart {...shared} kind="bars" series={volume} format={count} summary={`Received ${count(totals.received)}, duplicates ${count(totals.duplicates)}, rejected ${count(totals.rejected)}`} />
+          <TimeChart
+            {...shared}
+            kind="bars"
+            series={volume}
+            format={count}
+            summary={`Received ${count(totals.received)}, duplicates ${count(totals.duplicates)}, rejected ${count(totals.rejected)}`}
+          />
         </Card>
         <Card title="Attempts" actions={<Legend of={outcomes} />}>
-          <TimeChart {...shared} kind="bars" series={outcomes} format={count} summary={`Succeeded ${count(totals.succeeded)}, failed ${count(totals.failed)}, dead letters ${count(totals.deadLettered)}`} />
+          <TimeChart
+            {...shared}
+            kind="bars"
+            series={outcomes}
+            format={count}
+            summary={`Succeeded ${count(totals.succeeded)}, failed ${count(totals.failed)}, dead letters ${count(totals.deadLettered)}`}
+          />
         </Card>
         <Card title="Success rate">
-          <TimeChart {...shared} kind="lines" series={rate} format={percent} summary={`Success rate ${told(totals.successRate, percent)}`} />
+          <TimeChart
+            {...shared}
+            kind="lines"
+            series={rate}
+            format={percent}
+            summary={`Success rate ${told(totals.successRate, percent)}`}
+          />
         </Card>
         <Card title="Latency" actions={<Legend of={latency} />}>
-          <TimeChart {...shared} kind="lines" series={latency} format={duration} summary={`Latency: median ${duration(totals.latency.p50)}, 99th percentile ${duration(totals.latency.p99)}`} />
+          <TimeChart
+            {...shared}
+            kind="lines"
+            series={latency}
+            format={duration}
+            summary={`Latency: median ${duration(totals.latency.p50)}, 99th percentile ${duration(totals.latency.p99)}`}
+          />
         </Card>
       </SimpleGrid>
     </Stack>

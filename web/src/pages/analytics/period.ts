@@ -39,7 +39,12 @@ export function periodOf(from: number, to: number): Period {
 }
 
 /** The period of the address: a chosen span up to now, or one from a time to another. */
-export function usePeriod(): { span: string; period: Period; choose: (span: string) => void; zoom: (from: number, to: number) => void } {
+export function usePeriod(): {
+  span: string;
+  period: Period;
+  choose: (span: string) => void;
+  zoom: (from: number, to: number) => void;
+} {
   const [search, change] = useSearch();
   const now = useNow();
   const span = search.from && search.to ? 'custom' : (search.span ?? '24h');

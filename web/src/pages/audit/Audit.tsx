@@ -2,8 +2,8 @@ import { useOrganization } from '../../session/viewer';
 import { Page } from '../../ui/Page';
 import { useList } from '../../ui/useList';
 import { AuditTrail } from './AuditTrail';
-import { AuditQuery } from './entries';
 import { Export } from './Export';
+import { AuditQuery } from './entries';
 import { Filters } from './Filters';
 import { useAuditFilter } from './useAuditFilter';
 
@@ -12,7 +12,11 @@ export default function Audit() {
   const filter = useAuditFilter();
   const list = useList(AuditQuery, { slug, filter: filter.server }, (data) => data.organization?.auditLog);
   return (
-    <Page title="Audit trail" lead="Who did what, newest first; nobody can change it" actions={<Export slug={slug} query={filter.query} />}>
+    <Page
+      title="Audit trail"
+      lead="Who did what, newest first; nobody can change it"
+      actions={<Export slug={slug} query={filter.query} />}
+    >
       <Filters of={filter} slug={slug} />
       <AuditTrail list={list} filter={filter} />
     </Page>

@@ -55,7 +55,13 @@ export function AuditTrail({ list, filter, withOrganization = false }: Props) {
               const Chevron = opened ? IconChevronDown : IconChevronRight;
               return (
                 <Fragment key={entry.position}>
-                  <Table.Tr className={classes.row} data-open={opened || undefined} onClick={(event) => event.target instanceof Element && !event.target.closest('a, button') && toggle()}>
+                  <Table.Tr
+                    className={classes.row}
+                    data-open={opened || undefined}
+                    onClick={(event) =>
+                      event.target instanceof Element && !event.target.closest('a, button') && toggle()
+                    }
+                  >
                     <Table.Td style={{ whiteSpace: 'nowrap' }}>
                       <When at={entry.at} />
                     </Table.Td>
@@ -65,7 +71,12 @@ export function AuditTrail({ list, filter, withOrganization = false }: Props) {
                     {withOrganization && (
                       <Table.Td>
                         {entry.organization ? (
-                          <Anchor component={Link} href={`/admin/organizations/${entry.organization.slug}`} size="sm" className="foreign">
+                          <Anchor
+                            component={Link}
+                            href={`/admin/organizations/${entry.organization.slug}`}
+                            size="sm"
+                            className="foreign"
+                          >
                             {entry.organization.name}
                           </Anchor>
                         ) : (
@@ -106,7 +117,9 @@ export function AuditTrail({ list, filter, withOrganization = false }: Props) {
 
 function summary({ changes }: Entry): string {
   return changesOf(changes)
-    .map(({ field, old, new: now }) => (old === undefined || old === now ? `${field}: ${now ?? '–'}` : `${field}: ${old} → ${now ?? '–'}`))
+    .map(({ field, old, new: now }) =>
+      old === undefined || old === now ? `${field}: ${now ?? '–'}` : `${field}: ${old} → ${now ?? '–'}`,
+    )
     .join(' · ');
 }
 
@@ -125,7 +138,11 @@ function Detail({ entry, filter: { change } }: { entry: Entry; filter: AuditFilt
           {entry.userId && (
             <>
               {' · '}
-              <Anchor component="button" size="sm" onClick={() => change({ user: entry.userId ?? undefined, open: undefined })}>
+              <Anchor
+                component="button"
+                size="sm"
+                onClick={() => change({ user: entry.userId ?? undefined, open: undefined })}
+              >
                 all that they did
               </Anchor>
             </>
@@ -144,7 +161,8 @@ function Detail({ entry, filter: { change } }: { entry: Entry; filter: AuditFilt
         )}
         <dt>About</dt>
         <dd>
-          {told(entry.resourceType)} <span className="mono">{entry.resourceId}</span> <Copy value={entry.resourceId} label="Copy its id" />{' '}
+          {told(entry.resourceType)} <span className="mono">{entry.resourceId}</span>{' '}
+          <Copy value={entry.resourceId} label="Copy its id" />{' '}
           <Anchor component="button" size="sm" onClick={() => change({ resource: entry.resourceId, open: undefined })}>
             its history
           </Anchor>
@@ -165,7 +183,9 @@ function Detail({ entry, filter: { change } }: { entry: Entry; filter: AuditFilt
             {changes.map(({ field, old, new: now }) => (
               <tr key={field}>
                 <th scope="row">{field}</th>
-                <td className={`foreign mono ${old === undefined || old === now ? 'quiet' : classes.old}`}>{old ?? '–'}</td>
+                <td className={`foreign mono ${old === undefined || old === now ? 'quiet' : classes.old}`}>
+                  {old ?? '–'}
+                </td>
                 <td className={`foreign mono ${old === now ? '' : classes.new}`}>{now ?? '–'}</td>
               </tr>
             ))}

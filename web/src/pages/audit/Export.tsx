@@ -33,7 +33,9 @@ export function Export({ slug, query }: { slug: string; query: string }) {
 /** Answers what went wrong, if anything. A file that broke off is not kept. */
 async function save(slug: string, format: 'csv' | 'json', query: string): Promise<string | undefined> {
   try {
-    const response = await fetch(`/api/organizations/${slug}/audit.${format}${query && `?${query}`}`, { headers: { authorization: `Bearer ${token() ?? ''}` } });
+    const response = await fetch(`/api/organizations/${slug}/audit.${format}${query && `?${query}`}`, {
+      headers: { authorization: `Bearer ${token() ?? ''}` },
+    });
     if (!response.ok) {
       const answer = (await response.json().catch(() => ({}))) as { error?: string };
       return answer.error ?? `The server answered ${response.status}`;

@@ -18,7 +18,10 @@ const PeopleQuery = graphql(`
 /** What is shown of the trail: who, what, about what, and when. `slug` offers the people of an organization. */
 export function Filters({ of: { search, change, clear, isFiltered }, slug }: { of: AuditFilter; slug?: string }) {
   const [{ data }] = useQuery({ query: PeopleQuery, variables: { slug: slug ?? '' }, pause: !slug });
-  const people = (data?.organization?.users.nodes ?? []).map(({ userId, email }) => ({ value: userId, label: email ?? userId }));
+  const people = (data?.organization?.users.nodes ?? []).map(({ userId, email }) => ({
+    value: userId,
+    label: email ?? userId,
+  }));
   const known = !search.user || people.some(({ value }) => value === search.user);
   const at = (value: string | undefined) => (value && !Number.isNaN(Date.parse(value)) ? Date.parse(value) : undefined);
   const choose = (name: string) => (next: string | null) => change({ [name]: next ?? undefined, open: undefined });
@@ -38,10 +41,34 @@ export function Filters({ of: { search, change, clear, isFiltered }, slug }: { o
           onChange={choose('user')}
         />
       )}
-      <Select size="xs" w={170} label="Action" placeholder="Any" clearable searchable value={search.action ?? null} data={withOwn(allActions, search.action)} onChange={choose('action')} />
-      <Select size="xs" w={150} label="About" placeholder="Anything" clearable value={search.type ?? null} data={withOwn(resourceTypes, search.type)} onChange={choose('type')} />
+      <Select
+        size="xs"
+        w={170}
+        label="Action"
+        placeholder="Any"
+        clearable
+        searchable
+        value={search.action ?? null}
+        data={withOwn(allActions, search.action)}
+        onChange={choose('action')}
+      />
+      <Select
+        size="xs"
+        w={150}
+        label="About"
+        placeholder="Anything"
+        clearable
+        value={search.type ?? null}
+        data={withOwn(resourceTypes, search.type)}
+        onChange={choose('type')}
+      />
       {(['from', 'to'] as const).map((name) => (
-        <DateTimeField key={name} label={name === 'from' ? 'From' : 'Up to'} value={at(search[name])} onChange={(next) => change({ [name]: next === undefined ? undefined : new Date(next).toISOString() })} />
+        <DateTimeField
+          key={name}
+          label={name === 'from' ? 'From' : 'Up to'}
+          value={at(search[name])}
+          onChange={(next) => change({ [name]: next === undefined ? undefined : new Date(next).toISOString() })}
+        />
       ))}
       {search.resource && (
         <Button size="xs" variant="default" onClick={() => change({ resource: undefined })}>

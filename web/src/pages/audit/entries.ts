@@ -35,14 +35,42 @@ export const SystemAuditQuery = graphql(
   [EntryFragment],
 );
 
-export type Entry = ResultOf<typeof EntryFragment> & { organization?: { id: string; slug: string; name: string } | null };
+export type Entry = ResultOf<typeof EntryFragment> & {
+  organization?: { id: string; slug: string; name: string } | null;
+};
 export type ServerFilter = NonNullable<VariablesOf<typeof AuditQuery>['filter']>;
 
 /** Everything that an entry may tell, by the kind of thing that it is about. */
 export const actions = {
   organization: ['created', 'updated', 'activated', 'deactivated', 'bodies_removed'],
-  user: ['created', 'invited', 'joined', 'signed_in', 'role_changed', 'activated', 'deactivated', 'session_ended', 'sessions_ended', 'sign_in_refused', 'action_refused', 'refusals_suppressed', 'erased'],
-  provider: ['created', 'secret_rotated', 'secret_added', 'secret_labelled', 'secret_revoked', 'activated', 'deactivated', 'deleted', 'destination_set', 'destination_removed', 'outgoing_secret_set'],
+  user: [
+    'created',
+    'invited',
+    'joined',
+    'signed_in',
+    'role_changed',
+    'activated',
+    'deactivated',
+    'session_ended',
+    'sessions_ended',
+    'sign_in_refused',
+    'action_refused',
+    'refusals_suppressed',
+    'erased',
+  ],
+  provider: [
+    'created',
+    'secret_rotated',
+    'secret_added',
+    'secret_labelled',
+    'secret_revoked',
+    'activated',
+    'deactivated',
+    'deleted',
+    'destination_set',
+    'destination_removed',
+    'outgoing_secret_set',
+  ],
   webhook: ['retry_requested', 'body_erased'],
   usage: ['limit_warned'],
   audit_log: ['exported', 'verified'],
@@ -68,7 +96,11 @@ export function changesOf(changes: unknown): Change[] {
   if (typeof changes !== 'object' || changes === null) return [];
   const { old: before, new: after } = changes as { old?: unknown; new?: unknown };
   const [was, is] = [new Map(leaves(before)), new Map(leaves(after))];
-  return [...new Set([...is.keys(), ...was.keys()])].map((field) => ({ field, old: was.get(field), new: is.get(field) }));
+  return [...new Set([...is.keys(), ...was.keys()])].map((field) => ({
+    field,
+    old: was.get(field),
+    new: is.get(field),
+  }));
 }
 
 /** `destination.url` and its like: each value by its path, as text. */

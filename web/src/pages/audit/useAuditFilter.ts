@@ -23,8 +23,16 @@ export function useAuditFilter(): AuditFilter {
   const { user, action, type, resource, from, to } = search;
   const filter = useMemo(() => {
     const uuid = (value: string | undefined) => (value && UUID.test(value) ? value : undefined);
-    const time = (value: string | undefined) => (value && !Number.isNaN(Date.parse(value)) ? new Date(value).toISOString() : undefined);
-    const asked = { userId: uuid(user), action, resourceType: type, resourceId: uuid(resource), from: time(from), to: time(to) };
+    const time = (value: string | undefined) =>
+      value && !Number.isNaN(Date.parse(value)) ? new Date(value).toISOString() : undefined;
+    const asked = {
+      userId: uuid(user),
+      action,
+      resourceType: type,
+      resourceId: uuid(resource),
+      from: time(from),
+      to: time(to),
+    };
     const given = Object.entries(asked).filter((pair): pair is [string, string] => Boolean(pair[1]));
     return { server: Object.fromEntries(given) as ServerFilter, query: new URLSearchParams(given).toString() };
   }, [user, action, type, resource, from, to]);

@@ -6,9 +6,9 @@ import { Link } from 'wouter';
 import { count, plural } from '../../format';
 import { useOrganization } from '../../session/viewer';
 import { Ago } from '../../time';
-import { beginning, visible } from '../../ui/payload/visible';
-import { ProviderMark, providers } from '../../ui/ProviderName';
 import { Card } from '../../ui/Card';
+import { ProviderMark, providers } from '../../ui/ProviderName';
+import { beginning, visible } from '../../ui/payload/visible';
 import { listOf, useSearch } from '../../url';
 import { webhooksHref } from '../webhooks/filter';
 import type { RetryTarget } from '../webhooks/RetryDialog';
@@ -25,13 +25,17 @@ export function DeadLetterGroup({ group, retry }: { group: DeadGroup; retry: (ta
   const name = shortName(group.key);
   const open = listOf(search.open);
   const isOpen = open.includes(name);
-  const toggle = () => setSearch({ open: (isOpen ? open.filter((each) => each !== name) : [...open, name]).join(',') }, { replace: true });
+  const toggle = () =>
+    setSearch({ open: (isOpen ? open.filter((each) => each !== name) : [...open, name]).join(',') }, { replace: true });
   const { word, slug } = providers[group.provider.providerName];
   // One by one where all are at hand, so that each shows what becomes of it; otherwise by what they have in common.
   const all = (): RetryTarget =>
     group.rows.length >= group.count || group.error === null
       ? { rows: group.rows }
-      : { filter: { deadLettered: true, providerId: group.provider.id, errorMessage: group.error }, what: `of ${word} with this error` };
+      : {
+          filter: { deadLettered: true, providerId: group.provider.id, errorMessage: group.error },
+          what: `of ${word} with this error`,
+        };
   return (
     <Card p={0}>
       <div className={classes.group}>
@@ -64,21 +68,38 @@ export function DeadLetterGroup({ group, retry }: { group: DeadGroup; retry: (ta
           <ul className={classes.rows}>
             {group.rows.slice(0, SHOWN).map((row) => (
               <li key={row.webhookId} className={classes.row}>
-                <Anchor component={Link} href={`${base}/webhooks/${row.webhookId}`} size="sm" className="cut" c="inherit">
+                <Anchor
+                  component={Link}
+                  href={`${base}/webhooks/${row.webhookId}`}
+                  size="sm"
+                  className="cut"
+                  c="inherit"
+                >
                   <bdi>{visible(beginning(row.eventType ?? 'no type', 120))}</bdi>
                 </Anchor>
                 <span className="mono quiet cut">{row.webhookId.slice(0, 8)}…</span>
                 <Text span size="sm" className="quiet">
                   <Ago at={row.receivedAt} />
                 </Text>
-                <Button size="compact-xs" variant="subtle" aria-label={`Retry ${row.webhookId}`} onClick={() => retry({ rows: [row] })}>
+                <Button
+                  size="compact-xs"
+                  variant="subtle"
+                  aria-label={`Retry ${row.webhookId}`}
+                  onClick={() => retry({ rows: [row] })}
+                >
                   Retry…
                 </Button>
               </li>
             ))}
             <li className={classes.all}>
-              <Anchor component={Link} href={webhooksHref(base, { status: 'dead', provider: slug, error: group.error ?? undefined })} size="xs">
-                {group.count > SHOWN ? `${SHOWN} are shown; all ${count(group.count)} in the list of webhooks` : 'These in the list of webhooks'}
+              <Anchor
+                component={Link}
+                href={webhooksHref(base, { status: 'dead', provider: slug, error: group.error ?? undefined })}
+                size="xs"
+              >
+                {group.count > SHOWN
+                  ? `${SHOWN} are shown; all ${count(group.count)} in the list of webhooks`
+                  : 'These in the list of webhooks'}
               </Anchor>
             </li>
           </ul>

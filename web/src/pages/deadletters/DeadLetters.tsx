@@ -6,8 +6,8 @@ import { Link } from 'wouter';
 
 import { count, plural } from '../../format';
 import { useOrganization } from '../../session/viewer';
-import { useOffer } from '../../ui/commands';
 import { Card } from '../../ui/Card';
+import { useOffer } from '../../ui/commands';
 import { Empty } from '../../ui/Empty';
 import { ErrorCard } from '../../ui/ErrorCard';
 import { Page } from '../../ui/Page';
@@ -28,10 +28,21 @@ export default function DeadLetters() {
   return (
     <Page
       title="Dead letters"
-      lead={!letters.loading && !letters.error && (number === 0 ? 'Webhooks whose attempts all failed come here.' : `${plural(number, 'webhook')} failed every attempt and ${number === 1 ? 'waits' : 'wait'} for a person.`)}
+      lead={
+        !letters.loading &&
+        !letters.error &&
+        (number === 0
+          ? 'Webhooks whose attempts all failed come here.'
+          : `${plural(number, 'webhook')} failed every attempt and ${number === 1 ? 'waits' : 'wait'} for a person.`)
+      }
       actions={
         <>
-          <Button size="xs" variant="default" leftSection={<IconRefresh size={14} aria-hidden />} onClick={letters.reload}>
+          <Button
+            size="xs"
+            variant="default"
+            leftSection={<IconRefresh size={14} aria-hidden />}
+            onClick={letters.reload}
+          >
             Reload
           </Button>
           {number > 0 && (
@@ -86,7 +97,8 @@ function Retried({ of: { all, succeeded, again, underWay }, forget }: { of: Tall
     <Card>
       <Group justify="space-between" mb={8} gap="xs">
         <Text size="sm" aria-live="polite">
-          <b>{plural(all, 'webhook')} retried:</b> {count(succeeded)} succeeded, {count(again)} failed again, {count(underWay)} under way
+          <b>{plural(all, 'webhook')} retried:</b> {count(succeeded)} succeeded, {count(again)} failed again,{' '}
+          {count(underWay)} under way
         </Text>
         {underWay === 0 && (
           <Button size="compact-xs" variant="subtle" color="gray" onClick={forget}>

@@ -25,13 +25,22 @@ export function grouped(rows: readonly WebhookRow[]): Group[] {
     else groups.set(key, [row]);
   }
   return [...groups.entries()]
-    .map(([key, members]) => {
+    .flatMap(([key, members]) => {
       const inOrder = [...members].sort((a, b) => (a.receivedAt < b.receivedAt ? -1 : 1));
       const [first, last] = [inOrder[0], inOrder.at(-1)];
       if (!first || !last) return [];
-      return [{ key, provider: first.provider, error: first.errorMessage, rows: inOrder, count: inOrder.length, oldest: first.receivedAt, newest: last.receivedAt }];
+      return [
+        {
+          key,
+          provider: first.provider,
+          error: first.errorMessage,
+          rows: inOrder,
+          count: inOrder.length,
+          oldest: first.receivedAt,
+          newest: last.receivedAt,
+        },
+      ];
     })
-    .flat()
     .sort((a, b) => b.count - a.count || (a.oldest < b.oldest ? -1 : 1));
 }
 

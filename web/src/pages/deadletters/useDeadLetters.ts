@@ -67,7 +67,13 @@ export function useDeadLetters(slug: string, organizationId: string): DeadLetter
   const [groups, total] = useMemo(() => {
     const local = grouped(waiting(known));
     if (!more || !byServer) return [local, local.reduce((sum, group) => sum + group.count, 0)];
-    return [joined(byServer.groups.map(({ errorMessage, ...group }) => ({ ...group, error: errorMessage })), local), byServer.total];
+    return [
+      joined(
+        byServer.groups.map(({ errorMessage, ...group }) => ({ ...group, error: errorMessage })),
+        local,
+      ),
+      byServer.total,
+    ];
   }, [known, more, byServer]);
   const countAgain = counted.again;
 

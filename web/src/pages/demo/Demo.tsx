@@ -1,4 +1,18 @@
-import { Anchor, Box, Button, Group, Radio, SegmentedControl, Select, SimpleGrid, Stack, Text, Textarea, TextInput, Title } from '@mantine/core';
+import {
+  Anchor,
+  Box,
+  Button,
+  Group,
+  Radio,
+  SegmentedControl,
+  Select,
+  SimpleGrid,
+  Stack,
+  Text,
+  Textarea,
+  TextInput,
+  Title,
+} from '@mantine/core';
 import { useState } from 'react';
 import { useQuery } from 'urql';
 import { Link } from 'wouter';
@@ -10,7 +24,7 @@ import { PageLoading } from '../../ui/PageLoading';
 import { type ProviderKind, providers as services } from '../../ui/ProviderName';
 import { useSearch } from '../../url';
 import classes from './Demo.module.css';
-import { DemoQuery, type DemoProvider, type Fault, SamplesQuery } from './queries';
+import { type DemoProvider, DemoQuery, type Fault, SamplesQuery } from './queries';
 import { Steps } from './Steps';
 import { useDemo } from './useDemo';
 
@@ -29,9 +43,12 @@ export default function Demo() {
       </Group>
       <Title order={1}>See a webhook through</Title>
       <Text className="quiet" maw={720} mt={4} mb="lg">
-        Choose what a service would send. It is signed as that service signs, goes in by the same door as everybody's, and you see what becomes of it. Then break something.
+        Choose what a service would send. It is signed as that service signs, goes in by the same door as everybody's,
+        and you see what becomes of it. Then break something.
       </Text>
-      {error && !data && !fetching && <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} />}
+      {error && !data && !fetching && (
+        <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} />
+      )}
       {!data && !error && <PageLoading />}
       {data && <Bench of={data.demo.providers.filter(({ canSign }) => canSign)} />}
     </Box>
@@ -53,7 +70,8 @@ function Bench({ of }: { of: readonly DemoProvider[] }) {
   const body = edited?.of === key ? edited.body : (sample?.body ?? '');
   const repeatable = last?.draft.providerName === kind && last.sent.answer.status === 200 ? last : undefined;
   const chosen = (fault === 'again' || fault === 'other-body') && !repeatable ? 'none' : fault;
-  const submit = () => sample && void send({ providerName: kind, eventType: sample.eventType, body }, chosen, repeatable);
+  const submit = () =>
+    sample && void send({ providerName: kind, eventType: sample.eventType, body }, chosen, repeatable);
   return (
     <SimpleGrid cols={{ base: 1, md: 2 }} spacing="md">
       <Card>
@@ -69,7 +87,10 @@ function Bench({ of }: { of: readonly DemoProvider[] }) {
               fullWidth
               className={classes.services}
               value={kind}
-              data={of.map(({ providerName }) => ({ value: providerName, label: providerName === 'STANDARD' ? 'Standard' : services[providerName].word }))}
+              data={of.map(({ providerName }) => ({
+                value: providerName,
+                label: providerName === 'STANDARD' ? 'Standard' : services[providerName].word,
+              }))}
               onChange={(next) => {
                 change({ service: services[next as ProviderKind].slug, sample: undefined });
                 setFault('none');
@@ -125,7 +146,8 @@ function Bench({ of }: { of: readonly DemoProvider[] }) {
           </Text>
         )}
         <Text size="xs" className="quiet" mt="md">
-          This sandbox is everybody's, for a few webhooks a minute, and is cleared after a while. With an organization of your own, the same goes to{' '}
+          This sandbox is everybody's, for a few webhooks a minute, and is cleared after a while. With an organization
+          of your own, the same goes to{' '}
           <Anchor component={Link} href="/login" size="xs" underline="always">
             your dashboard
           </Anchor>{' '}

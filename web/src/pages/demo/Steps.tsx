@@ -10,9 +10,11 @@ import classes from './Steps.module.css';
 import type { Try } from './useDemo';
 
 const reasons: Record<string, string> = {
-  signature_invalid: 'The signature does not fit the body, so it was not made by whoever knows the secret: or something changed on the way.',
+  signature_invalid:
+    'The signature does not fit the body, so it was not made by whoever knows the secret: or something changed on the way.',
   signature_missing: 'There is no signature at all.',
-  timestamp_out_of_tolerance: 'The signature is right but old. Who records genuine webhooks could otherwise send them again later.',
+  timestamp_out_of_tolerance:
+    'The signature is right but old. Who records genuine webhooks could otherwise send them again later.',
 };
 
 export function Steps({ of: { sent, seen, fault }, provider }: { of: Try; provider: DemoProvider }) {
@@ -24,8 +26,14 @@ export function Steps({ of: { sent, seen, fault }, provider }: { of: Try; provid
     <ol className={classes.steps} aria-live="polite">
       <Step state="done" title="Signed">
         <Text size="sm">
-          The sender computes {provider.algorithm} over {provider.signedContent}, with a secret that only the two sides know
-          {fault === 'broken' ? ', but over another body than the one that is sent' : fault === 'stale' ? ', with the time of an hour ago' : ''}.
+          The sender computes {provider.algorithm} over {provider.signedContent}, with a secret that only the two sides
+          know
+          {fault === 'broken'
+            ? ', but over another body than the one that is sent'
+            : fault === 'stale'
+              ? ', with the time of an hour ago'
+              : ''}
+          .
         </Text>
         {signature && (
           <Code block className={classes.code}>
@@ -46,7 +54,10 @@ export function Steps({ of: { sent, seen, fault }, provider }: { of: Try; provid
           </Code>
         </details>
       </Step>
-      <Step state={accepted ? 'done' : 'failed'} title={accepted ? (sent.duplicate ? 'Verified, and known already' : 'Verified') : 'Refused'}>
+      <Step
+        state={accepted ? 'done' : 'failed'}
+        title={accepted ? (sent.duplicate ? 'Verified, and known already' : 'Verified') : 'Refused'}
+      >
         <Text size="sm">
           {accepted
             ? sent.duplicate
@@ -54,7 +65,9 @@ export function Steps({ of: { sent, seen, fault }, provider }: { of: Try; provid
               : 'The same computation over the bytes as they came gives the same signature, compared in constant time.'
             : (reasons[seen?.rejection ?? ''] ?? 'It is not taken.')}
         </Text>
-        {sent.duplicate && seen?.bodyDiffers && <Text size="sm">Its body differs from the first one's, which is flagged: a person should look.</Text>}
+        {sent.duplicate && seen?.bodyDiffers && (
+          <Text size="sm">Its body differs from the first one's, which is flagged: a person should look.</Text>
+        )}
       </Step>
       <Step state={sent.webhookId ? (seen ? 'done' : 'waiting') : 'failed'} title="Recorded">
         <Text size="sm">
@@ -73,10 +86,14 @@ export function Steps({ of: { sent, seen, fault }, provider }: { of: Try; provid
           {sent.answer.body}
         </Code>
       </Step>
-      <Step state={accepted ? (end ? (seen?.status === 'SUCCESS' ? 'done' : 'failed') : 'waiting') : 'skipped'} title={accepted ? 'Processed' : 'Not processed'}>
+      <Step
+        state={accepted ? (end ? (seen?.status === 'SUCCESS' ? 'done' : 'failed') : 'waiting') : 'skipped'}
+        title={accepted ? 'Processed' : 'Not processed'}
+      >
         {accepted ? (
           <Text size="sm">
-            It would be forwarded to your URL now, with retries after 1, 5 and 15 minutes. Nobody is behind this demo, so that recording it is its processing.
+            It would be forwarded to your URL now, with retries after 1, 5 and 15 minutes. Nobody is behind this demo,
+            so that recording it is its processing.
           </Text>
         ) : (
           <Text size="sm">What is not verified goes nowhere.</Text>
@@ -115,7 +132,10 @@ function Step({ state, title, children }: { state: State; title: string; childre
   return (
     <li className={classes.step} data-state={state}>
       <span className={classes.mark}>
-        <Symbol size={14} aria-label={{ done: 'Done', waiting: 'Under way', failed: 'Refused', skipped: 'Left out' }[state]} />
+        <Symbol
+          size={14}
+          aria-label={{ done: 'Done', waiting: 'Under way', failed: 'Refused', skipped: 'Left out' }[state]}
+        />
       </span>
       <div className={classes.content}>
         <Title order={3}>{title}</Title>

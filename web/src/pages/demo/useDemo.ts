@@ -41,7 +41,12 @@ export function useDemo() {
       const { data, error: failed } = await client.mutation(SendDemoWebhook, { input }).toPromise();
       setBusy(false);
       if (failed || !data) setError(sentence(failed));
-      else setLast({ draft: repeats && before ? { ...before.draft, body: input.body } : draft, fault, sent: data.sendDemoWebhook });
+      else
+        setLast({
+          draft: repeats && before ? { ...before.draft, body: input.body } : draft,
+          fault,
+          sent: data.sendDemoWebhook,
+        });
     },
     [client],
   );
@@ -53,7 +58,9 @@ export function useDemo() {
     let left = false;
     const look = async () => {
       for (let looks = 0; looks < LOOKS && !left; looks += 1) {
-        const { data } = await client.query(DemoWebhookQuery, { webhookId: id }, { requestPolicy: 'network-only' }).toPromise();
+        const { data } = await client
+          .query(DemoWebhookQuery, { webhookId: id }, { requestPolicy: 'network-only' })
+          .toPromise();
         const seen = data?.demoWebhook;
         if (left) return;
         if (seen) setLast((now) => (now?.sent === sent ? { ...now, seen } : now));

@@ -49,7 +49,9 @@ export function AddressStep({ kind, address, secret, isConnected, onwards, back 
         <AddressGuide kind={kind} />
         {!isConnected && (
           <Alert variant="light" color="gray">
-            <Text size="sm">Until the secret is entered here, in the next step, webhooks that come are answered with 404.</Text>
+            <Text size="sm">
+              Until the secret is entered here, in the next step, webhooks that come are answered with 404.
+            </Text>
           </Alert>
         )}
       </Stack>

@@ -2,7 +2,7 @@ import { Badge, Group, SimpleGrid, Text } from '@mantine/core';
 import { Link } from 'wouter';
 
 import { useOrganization } from '../../session/viewer';
-import { providerKinds, ProviderName, providers as services } from '../../ui/ProviderName';
+import { ProviderName, providerKinds, providers as services } from '../../ui/ProviderName';
 import { guides } from './Guide';
 import type { Provider } from './queries';
 import classes from './Wizard.module.css';
@@ -16,7 +16,11 @@ export function ChooseService({ known }: { known: readonly Provider[] }) {
         const isConnected = known.some(({ providerName, deletedAt }) => providerName === kind && !deletedAt);
         const { slug } = services[kind];
         return (
-          <Link key={kind} href={isConnected ? `${base}/providers/${slug}` : `${base}/providers/new?service=${slug}`} className={classes.service}>
+          <Link
+            key={kind}
+            href={isConnected ? `${base}/providers/${slug}` : `${base}/providers/new?service=${slug}`}
+            className={classes.service}
+          >
             <Group justify="space-between" wrap="nowrap">
               <ProviderName kind={kind} size="md" />
               {isConnected && (

@@ -8,7 +8,7 @@ import { useOrganization } from '../../session/viewer';
 import { Card } from '../../ui/Card';
 import { ErrorCard } from '../../ui/ErrorCard';
 import { Page } from '../../ui/Page';
-import { type ProviderKind, providerKinds, ProviderName, providers as services } from '../../ui/ProviderName';
+import { type ProviderKind, ProviderName, providerKinds, providers as services } from '../../ui/ProviderName';
 import { useSearch } from '../../url';
 import { AddressStep } from './AddressStep';
 import { ChooseService } from './ChooseService';
@@ -30,7 +30,11 @@ export default function ConnectProvider() {
   if (!known) {
     return (
       <Page title="Connect a provider">
-        {error && !fetching ? <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} /> : <Skeleton height={360} aria-label="Loading" />}
+        {error && !fetching ? (
+          <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} />
+        ) : (
+          <Skeleton height={360} aria-label="Loading" />
+        )}
       </Page>
     );
   }
@@ -46,14 +50,26 @@ export default function ConnectProvider() {
   const address = provider?.webhookUrl ?? `${origin}/webhooks/${slug}/${kind ? services[kind].slug : ''}`;
   const kept = secret?.kind === kind ? secret?.value : undefined;
   return (
-    <Page title="Connect a provider" lead={kind ? <ProviderName kind={kind} /> : 'Choose the service whose webhooks you want to receive'}>
+    <Page
+      title="Connect a provider"
+      lead={kind ? <ProviderName kind={kind} /> : 'Choose the service whose webhooks you want to receive'}
+    >
       <ol className={classes.steps} aria-label="Steps">
         {steps.map((each, index) => {
           const reachable = index <= at || stepAt(each, kind, Boolean(provider)) === each;
           const query = new URLSearchParams(kind && index > 0 ? { service: services[kind].slug, step: each } : {});
           return (
-            <li key={each} className={classes.step} data-reached={index <= at || undefined} aria-current={index === at ? 'step' : undefined}>
-              {reachable && index !== at ? <Link href={`${base}/providers/new${query.size ? `?${query}` : ''}`}>{stepWords[each]}</Link> : stepWords[each]}
+            <li
+              key={each}
+              className={classes.step}
+              data-reached={index <= at || undefined}
+              aria-current={index === at ? 'step' : undefined}
+            >
+              {reachable && index !== at ? (
+                <Link href={`${base}/providers/new${query.size ? `?${query}` : ''}`}>{stepWords[each]}</Link>
+              ) : (
+                stepWords[each]
+              )}
             </li>
           );
         })}
@@ -64,16 +80,34 @@ export default function ConnectProvider() {
       {step === 'service' && <ChooseService known={known} />}
       {kind && step !== 'service' && (
         <Card maw={820}>
-          {step === 'secret' && <SecretStep kind={kind} provider={provider} secret={kept ?? ''} setSecret={(value) => setSecret({ kind, value })} onwards={onwards} back={back} />}
-          {step === 'address' && <AddressStep kind={kind} address={address} secret={provider ? kept : undefined} isConnected={Boolean(provider)} onwards={onwards} back={back} />}
+          {step === 'secret' && (
+            <SecretStep
+              kind={kind}
+              provider={provider}
+              secret={kept ?? ''}
+              setSecret={(value) => setSecret({ kind, value })}
+              onwards={onwards}
+              back={back}
+            />
+          )}
+          {step === 'address' && (
+            <AddressStep
+              kind={kind}
+              address={address}
+              secret={provider ? kept : undefined}
+              isConnected={Boolean(provider)}
+              onwards={onwards}
+              back={back}
+            />
+          )}
           {step === 'destination' && provider && <DestinationStep provider={provider} onwards={onwards} back={back} />}
           {step === 'first' && provider && <FirstWebhook provider={provider} back={back} />}
         </Card>
       )}
       {step !== 'service' && !isPublic(address) && (
         <Alert variant="light" color="gray" mt="md" maw={820} title="This address is for this machine only">
-          Services on the internet cannot reach {new URL(address).host}. Test webhooks work all the same; for real ones, serve Hookledger under a public https address
-          (<code>HOOKLEDGER_BASE_URL</code>) or through a tunnel.
+          Services on the internet cannot reach {new URL(address).host}. Test webhooks work all the same; for real ones,
+          serve Hookledger under a public https address (<code>HOOKLEDGER_BASE_URL</code>) or through a tunnel.
         </Alert>
       )}
     </Page>
@@ -83,5 +117,9 @@ export default function ConnectProvider() {
 /** Whether a service on the internet may reach an address, as far as one sees by its name. */
 function isPublic(address: string): boolean {
   const { hostname, protocol } = new URL(address);
-  return protocol === 'https:' && hostname.includes('.') && !/^(10|127|192\.168|172\.(1[6-9]|2\d|3[01]))\.|\.(local|localhost|internal)$/.test(hostname);
+  return (
+    protocol === 'https:' &&
+    hostname.includes('.') &&
+    !/^(10|127|192\.168|172\.(1[6-9]|2\d|3[01]))\.|\.(local|localhost|internal)$/.test(hostname)
+  );
 }

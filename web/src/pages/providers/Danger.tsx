@@ -29,9 +29,14 @@ export function ActiveSwitch({ provider }: { provider: Provider }) {
         busy={set.busy}
         error={set.error}
         run={() =>
-          void set.act({ input: { id: provider.id, isActive: !isActive } }, `${word} is ${isActive ? 'deactivated' : 'active'}`).then((done) => {
-            if (done) close();
-          })
+          void set
+            .act(
+              { input: { id: provider.id, isActive: !isActive } },
+              `${word} is ${isActive ? 'deactivated' : 'active'}`,
+            )
+            .then((done) => {
+              if (done) close();
+            })
         }
       >
         {isActive
@@ -58,7 +63,8 @@ export function DeleteProvider({ provider }: { provider: Provider }) {
       }
     >
       <Text size="sm" className="quiet">
-        Its address answers 404 then, and its secrets and its destination are forgotten. Its webhooks and their history stay.
+        Its address answers 404 then, and its secrets and its destination are forgotten. Its webhooks and their history
+        stay.
       </Text>
       <Confirm
         opened={opened}
@@ -75,8 +81,11 @@ export function DeleteProvider({ provider }: { provider: Provider }) {
           })
         }
       >
-        Webhooks of {word} are answered with 404 from now on. Its secrets and its destination are forgotten{provider.destination && provider.destination.waiting > 0 ? '; those that wait for the destination are recorded and not forwarded' : ''}. To have it back, it is
-        connected anew.
+        Webhooks of {word} are answered with 404 from now on. Its secrets and its destination are forgotten
+        {provider.destination && provider.destination.waiting > 0
+          ? '; those that wait for the destination are recorded and not forwarded'
+          : ''}
+        . To have it back, it is connected anew.
       </Confirm>
     </Card>
   );

@@ -5,7 +5,7 @@ import { type FormEvent, useState } from 'react';
 import { plural } from '../../format';
 import { Card } from '../../ui/Card';
 import { Confirm } from '../../ui/Confirm';
-import { HeaderRows, type HeaderRow } from '../../ui/HeaderRows';
+import { type HeaderRow, HeaderRows } from '../../ui/HeaderRows';
 import { useAct } from '../../ui/useAct';
 import { Circuit } from './Circuit';
 import { OnceShown } from './OnceShown';
@@ -71,7 +71,14 @@ export function DestinationCard({ provider, may }: { provider: Provider; may: bo
           }}
         />
       </Modal>
-      <Modal opened={Boolean(signingSecret)} onClose={() => setSigningSecret(undefined)} title="The destination is set" closeOnClickOutside={false} closeOnEscape={false} size="lg">
+      <Modal
+        opened={Boolean(signingSecret)}
+        onClose={() => setSigningSecret(undefined)}
+        title="The destination is set"
+        closeOnClickOutside={false}
+        closeOnEscape={false}
+        size="lg"
+      >
         {signingSecret && <OnceShown secret={signingSecret} />}
         <Group justify="flex-end" mt="md">
           <Button onClick={() => setSigningSecret(undefined)}>I have copied it</Button>
@@ -86,18 +93,31 @@ export function DestinationCard({ provider, may }: { provider: Provider; may: bo
         busy={set.busy}
         error={set.error}
         run={() =>
-          void set.act({ input: { providerId: provider.id, url: null } }, 'Webhooks are recorded, and not forwarded any more').then((done) => {
-            if (done) remove.close();
-          })
+          void set
+            .act({ input: { providerId: provider.id, url: null } }, 'Webhooks are recorded, and not forwarded any more')
+            .then((done) => {
+              if (done) remove.close();
+            })
         }
       >
-        Webhooks that come from now on are recorded and not forwarded. {destination && destination.waiting > 0 && `${plural(destination.waiting, 'webhook')} wait for this destination.`}
+        Webhooks that come from now on are recorded and not forwarded.{' '}
+        {destination &&
+          destination.waiting > 0 &&
+          `${plural(destination.waiting, 'webhook')} wait for this destination.`}
       </Confirm>
     </Card>
   );
 }
 
-function DestinationForm({ provider, close, done }: { provider: Provider; close: () => void; done: (signingSecret: string | null) => void }) {
+function DestinationForm({
+  provider,
+  close,
+  done,
+}: {
+  provider: Provider;
+  close: () => void;
+  done: (signingSecret: string | null) => void;
+}) {
   const { destination } = provider;
   const names = destination?.headerNames ?? [];
   const [url, setUrl] = useState(destination?.url ?? '');
@@ -136,15 +156,35 @@ function DestinationForm({ provider, close, done }: { provider: Provider; close:
           onChange={(event) => setUrl(event.currentTarget.value)}
         />
         <Group grow align="flex-start">
-          <TextInput type="number" label="Timeout in seconds" description="Empty: the deployment's own" min={1} max={120} step={1} value={timeout} onChange={(event) => setTimeout(event.currentTarget.value)} />
-          <TextInput type="number" label="Deliveries at once" description="Per node" min={1} max={256} step={1} value={concurrency} onChange={(event) => setConcurrency(event.currentTarget.value)} />
+          <TextInput
+            type="number"
+            label="Timeout in seconds"
+            description="Empty: the deployment's own"
+            min={1}
+            max={120}
+            step={1}
+            value={timeout}
+            onChange={(event) => setTimeout(event.currentTarget.value)}
+          />
+          <TextInput
+            type="number"
+            label="Deliveries at once"
+            description="Per node"
+            min={1}
+            max={256}
+            step={1}
+            value={concurrency}
+            onChange={(event) => setConcurrency(event.currentTarget.value)}
+          />
         </Group>
         {names.length > 0 && (
           <Switch
             label={`Replace the headers (${names.join(', ')})`}
             description="Their values are encrypted and cannot be shown, so they are kept, or all written anew"
             checked={headers !== undefined}
-            onChange={(event) => setHeaders(event.currentTarget.checked ? names.map((name) => ({ name, value: '' })) : undefined)}
+            onChange={(event) =>
+              setHeaders(event.currentTarget.checked ? names.map((name) => ({ name, value: '' })) : undefined)
+            }
           />
         )}
         {headers && <HeaderRows of={headers} onChange={setHeaders} most={20} add="Send a header with each delivery" />}

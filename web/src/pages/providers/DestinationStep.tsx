@@ -7,7 +7,15 @@ import { type Provider, SetDestination } from './queries';
 import { WizardButtons } from './WizardButtons';
 
 /** Where to hand the webhooks on to, if anywhere. */
-export function DestinationStep({ provider, onwards, back }: { provider: Provider; onwards: () => void; back: () => void }) {
+export function DestinationStep({
+  provider,
+  onwards,
+  back,
+}: {
+  provider: Provider;
+  onwards: () => void;
+  back: () => void;
+}) {
   const [url, setUrl] = useState(provider.destination?.url ?? '');
   const [signingSecret, setSigningSecret] = useState<string>();
   const set = useAct(SetDestination, { quiet: true });
@@ -49,8 +57,9 @@ export function DestinationStep({ provider, onwards, back }: { provider: Provide
       <Stack gap="md">
         <Title order={2}>Forward them to your server?</Title>
         <Text size="sm">
-          Hookledger hands each webhook on to this URL, byte for byte, signs it, and tries again after 1, 5 and 15 minutes while your server fails. Without a destination, webhooks are
-          verified and recorded, and you read them here or by the API. You can set one any time later.
+          Hookledger hands each webhook on to this URL, byte for byte, signs it, and tries again after 1, 5 and 15
+          minutes while your server fails. Without a destination, webhooks are verified and recorded, and you read them
+          here or by the API. You can set one any time later.
         </Text>
         <TextInput
           label="Destination URL"

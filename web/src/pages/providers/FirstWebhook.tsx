@@ -23,7 +23,9 @@ export function FirstWebhook({ provider, back }: { provider: Provider; back: () 
   const test = useAct(SendTest, { quiet: true });
   const { word, slug } = services[provider.providerName];
   const sender = provider.providerName === 'STANDARD' ? 'the sender' : word;
-  const real = rows.find(({ webhookId, signatureValid, rejection }) => signatureValid && !rejection && !tests.has(webhookId));
+  const real = rows.find(
+    ({ webhookId, signatureValid, rejection }) => signatureValid && !rejection && !tests.has(webhookId),
+  );
   const refused = rows.find(({ webhookId, rejection }) => rejection && !tests.has(webhookId));
   const ownTest = rows.find(({ webhookId }) => tests.has(webhookId));
   const send = () =>
@@ -49,7 +51,9 @@ export function FirstWebhook({ provider, back }: { provider: Provider; back: () 
           {!real && (
             <Group gap="sm" wrap="nowrap" role="status">
               <Loader size="sm" aria-hidden />
-              <Text size="sm">Waiting for a webhook of {sender}. {guides[provider.providerName].first}</Text>
+              <Text size="sm">
+                Waiting for a webhook of {sender}. {guides[provider.providerName].first}
+              </Text>
             </Group>
           )}
           {!real && refused && (
@@ -60,7 +64,8 @@ export function FirstWebhook({ provider, back }: { provider: Provider; back: () 
               <Text size="sm" mt={4}>
                 {refused.rejection === 'signature_invalid' && (
                   <>
-                    Most often the secret here differs from the one at the service: <Link href={`${base}/providers/${slug}?rotate=incoming`}>enter it again</Link>.{' '}
+                    Most often the secret here differs from the one at the service:{' '}
+                    <Link href={`${base}/providers/${slug}?rotate=incoming`}>enter it again</Link>.{' '}
                   </>
                 )}
                 <Link href={`${base}/webhooks/${refused.webhookId}`}>Look at what came</Link>
@@ -69,8 +74,8 @@ export function FirstWebhook({ provider, back }: { provider: Provider; back: () 
           )}
           {!real && ownTest && !ownTest.rejection && (
             <Text size="sm" mt="sm">
-              The test was accepted{provider.destination ? ', and goes to your destination' : ''}. It was signed here, with the secret that is stored here: only a webhook of {sender} itself shows that both have the
-              same one.
+              The test was accepted{provider.destination ? ', and goes to your destination' : ''}. It was signed here,
+              with the secret that is stored here: only a webhook of {sender} itself shows that both have the same one.
             </Text>
           )}
         </div>

@@ -26,13 +26,14 @@ export const guides: Record<ProviderKind, Words> = {
     about: 'Payments, invoices, subscriptions',
     secret: (
       <>
-        Open the new destination in Workbench and choose <Menu of="Signing secret → Reveal" />: it begins with <Code>whsec_</Code>. Every destination has its own, and live mode has another one
-        than a sandbox.
+        Open the new destination in Workbench and choose <Menu of="Signing secret → Reveal" />: it begins with{' '}
+        <Code>whsec_</Code>. Every destination has its own, and live mode has another one than a sandbox.
       </>
     ),
     address: [
       <>
-        In the Stripe Dashboard, open <Menu of="Workbench → Webhooks" /> (<Menu of="Developers → Webhooks" /> in the older one) and choose <Menu of="Add destination" />.
+        In the Stripe Dashboard, open <Menu of="Workbench → Webhooks" /> (<Menu of="Developers → Webhooks" /> in the
+        older one) and choose <Menu of="Add destination" />.
       </>,
       <>
         Events from <Menu of="Your account" />; select the events that you need, and continue.
@@ -46,7 +47,8 @@ export const guides: Record<ProviderKind, Words> = {
     ],
     first: (
       <>
-        In Workbench, choose <Menu of="Send test events" /> on the destination, or run <Code>stripe trigger payment_intent.succeeded</Code>.
+        In Workbench, choose <Menu of="Send test events" /> on the destination, or run{' '}
+        <Code>stripe trigger payment_intent.succeeded</Code>.
       </>
     ),
     docs: 'https://docs.stripe.com/webhooks',
@@ -54,7 +56,8 @@ export const guides: Record<ProviderKind, Words> = {
   GITHUB: {
     addressFirst: false,
     about: 'Pushes, pull requests, releases',
-    secret: 'You choose the secret here and enter the same one at GitHub, next. Without a secret GitHub does not sign, and everything is refused.',
+    secret:
+      'You choose the secret here and enter the same one at GitHub, next. Without a secret GitHub does not sign, and everything is refused.',
     address: [
       <>
         In the repository or organization, open <Menu of="Settings → Webhooks" /> and choose <Menu of="Add webhook" />.
@@ -66,12 +69,14 @@ export const guides: Record<ProviderKind, Words> = {
         <Menu of="Secret" />: the one that you connected with. Leave <Menu of="SSL verification" /> on.
       </>,
       <>
-        Choose the events: just the push event, everything, or those that you select. Leave <Menu of="Active" /> on, and <Menu of="Add webhook" />.
+        Choose the events: just the push event, everything, or those that you select. Leave <Menu of="Active" /> on, and{' '}
+        <Menu of="Add webhook" />.
       </>,
     ],
     first: (
       <>
-        GitHub sends a <Code>ping</Code> as soon as the webhook is added. To have it again: <Menu of="Recent Deliveries → … → Redeliver" />.
+        GitHub sends a <Code>ping</Code> as soon as the webhook is added. To have it again:{' '}
+        <Menu of="Recent Deliveries → … → Redeliver" />.
       </>
     ),
     docs: 'https://docs.github.com/en/webhooks/using-webhooks/creating-webhooks',
@@ -81,12 +86,14 @@ export const guides: Record<ProviderKind, Words> = {
     about: 'Payments, payouts, disputes',
     secret: (
       <>
-        PayPal signs with a certificate, over the <Menu of="Webhook ID" /> among other things: copy it from your app's list of webhooks. Sandbox and live apps have different ones.
+        PayPal signs with a certificate, over the <Menu of="Webhook ID" /> among other things: copy it from your app's
+        list of webhooks. Sandbox and live apps have different ones.
       </>
     ),
     address: [
       <>
-        In the PayPal Developer Dashboard, open <Menu of="Apps & Credentials" /> and choose <Menu of="Sandbox" /> or <Menu of="Live" />.
+        In the PayPal Developer Dashboard, open <Menu of="Apps & Credentials" /> and choose <Menu of="Sandbox" /> or{' '}
+        <Menu of="Live" />.
       </>,
       <>
         Open your app, and under <Menu of="Webhooks" /> choose <Menu of="Add Webhook" />.
@@ -98,7 +105,8 @@ export const guides: Record<ProviderKind, Words> = {
         The list now shows the <Menu of="Webhook ID" />, which comes next here.
       </>,
     ],
-    first: 'Make a payment in the sandbox. Events of the Webhooks Simulator do not verify: they are signed for no webhook ID of yours.',
+    first:
+      'Make a payment in the sandbox. Events of the Webhooks Simulator do not verify: they are signed for no webhook ID of yours.',
     docs: 'https://developer.paypal.com/api/rest/webhooks/',
   },
   SHOPIFY: {
@@ -106,13 +114,15 @@ export const guides: Record<ProviderKind, Words> = {
     about: 'Orders, products, customers',
     secret: (
       <>
-        For webhooks of the shop's admin, it stands below their list: “Your webhooks will be signed with …”. For webhooks of an app, it is the app's <Menu of="Client secret" />, under{' '}
-        <Menu of="Settings → Credentials" /> in the Dev Dashboard.
+        For webhooks of the shop's admin, it stands below their list: “Your webhooks will be signed with …”. For
+        webhooks of an app, it is the app's <Menu of="Client secret" />, under <Menu of="Settings → Credentials" /> in
+        the Dev Dashboard.
       </>
     ),
     address: [
       <>
-        In the shop's admin, open <Menu of="Settings → Notifications → Webhooks" /> and choose <Menu of="Create webhook" />.
+        In the shop's admin, open <Menu of="Settings → Notifications → Webhooks" /> and choose{' '}
+        <Menu of="Create webhook" />.
       </>,
       <>
         Choose the <Menu of="Event" />, format <Menu of="JSON" />, and the newest stable version of the API.
@@ -121,12 +131,14 @@ export const guides: Record<ProviderKind, Words> = {
         <Menu of="URL" />: the address above. Save; add one for each event.
       </>,
       <>
-        With an app instead: subscribe in <Code>shopify.app.toml</Code> under <Code>[[webhooks.subscriptions]]</Code>, with the address above as <Code>uri</Code>, and deploy.
+        With an app instead: subscribe in <Code>shopify.app.toml</Code> under <Code>[[webhooks.subscriptions]]</Code>,
+        with the address above as <Code>uri</Code>, and deploy.
       </>,
     ],
     first: (
       <>
-        Choose <Menu of="Send test notification" /> beside the webhook in the shop's admin, or run <Code>shopify app webhook trigger</Code>.
+        Choose <Menu of="Send test notification" /> beside the webhook in the shop's admin, or run{' '}
+        <Code>shopify app webhook trigger</Code>.
       </>
     ),
     docs: 'https://shopify.dev/docs/apps/build/webhooks',
@@ -138,10 +150,12 @@ export const guides: Record<ProviderKind, Words> = {
     address: [
       'In the sender’s settings, add an endpoint with the address above, and choose its events.',
       <>
-        Sender and Hookledger need the same secret: enter the one from here there, or <Menu of="rotate" /> to the one that the sender shows.
+        Sender and Hookledger need the same secret: enter the one from here there, or <Menu of="rotate" /> to the one
+        that the sender shows.
       </>,
       <>
-        Your own sender sends the headers <Code>webhook-id</Code>, <Code>webhook-timestamp</Code> and <Code>webhook-signature</Code>: use a library of standardwebhooks.com.
+        Your own sender sends the headers <Code>webhook-id</Code>, <Code>webhook-timestamp</Code> and{' '}
+        <Code>webhook-signature</Code>: use a library of standardwebhooks.com.
       </>,
     ],
     first: 'Have the sender send an example, or send one by your own code.',

@@ -29,7 +29,11 @@ export function HealthCard({ provider }: { provider: Provider }) {
     ];
   }, [analytics]);
   const pick = (start: number) => {
-    const span = new URLSearchParams({ provider: services[provider.providerName].slug, from: new Date(start).toISOString(), to: new Date(start + step).toISOString() });
+    const span = new URLSearchParams({
+      provider: services[provider.providerName].slug,
+      from: new Date(start).toISOString(),
+      to: new Date(start + step).toISOString(),
+    });
     go(`${base}/webhooks?${span}`);
   };
   const rate = analytics && analytics.totals.successRate;
@@ -50,7 +54,16 @@ export function HealthCard({ provider }: { provider: Provider }) {
               last received <When at={last?.receivedAt} />
             </Text>
           </Group>
-          <TimeChart kind="bars" starts={starts} step={step} series={series} height={160} format={count} onPick={pick} summary={`${count(analytics.totals.received)} received in the last 24 hours`} />
+          <TimeChart
+            kind="bars"
+            starts={starts}
+            step={step}
+            series={series}
+            height={160}
+            format={count}
+            onPick={pick}
+            summary={`${count(analytics.totals.received)} received in the last 24 hours`}
+          />
         </>
       )}
     </Card>

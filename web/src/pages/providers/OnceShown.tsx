@@ -14,8 +14,8 @@ export function OnceShown({ secret }: { secret: string }) {
         <Copy value={secret} label="Copy the signing secret" />
       </Group>
       <Text size="sm" mt="xs">
-        Your server verifies deliveries with it: <code>webhook-signature</code>, as Standard Webhooks say, with any of their libraries. It is not shown again; whoever loses it makes a
-        new one.
+        Your server verifies deliveries with it: <code>webhook-signature</code>, as Standard Webhooks say, with any of
+        their libraries. It is not shown again; whoever loses it makes a new one.
       </Text>
     </Alert>
   );

@@ -84,7 +84,12 @@ function Health({ provider }: { provider: Provider }) {
     <div className={classes.health}>
       <Group gap="md" wrap="nowrap" justify="space-between">
         <Figure label="Received">{compact(totals.received)}</Figure>
-        <Figure label="Success rate" color={rate === null ? undefined : rate < 0.9 ? 'var(--failed)' : rate < 0.99 ? 'var(--pending)' : 'var(--success)'}>
+        <Figure
+          label="Success rate"
+          color={
+            rate === null ? undefined : rate < 0.9 ? 'var(--failed)' : rate < 0.99 ? 'var(--pending)' : 'var(--success)'
+          }
+        >
           {rate === null ? '–' : percent(rate)}
         </Figure>
         <Figure label="Rejected" color={totals.rejected > 0 ? 'var(--pending)' : undefined}>

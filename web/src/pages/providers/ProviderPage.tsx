@@ -26,7 +26,12 @@ export default function ProviderPage() {
   const { slug } = useOrganization();
   const [{ data, error, fetching }, again] = useQuery({ query: ProvidersQuery, variables: { slug } });
   const all = data?.organization?.providers;
-  if (!all) return error && !fetching ? <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} /> : <PageLoading />;
+  if (!all)
+    return error && !fetching ? (
+      <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} />
+    ) : (
+      <PageLoading />
+    );
   const provider = all.find(({ providerName }) => services[providerName].slug === name);
   return provider ? <Settings provider={provider} key={provider.id} /> : <NotFound what="provider" />;
 }
@@ -79,7 +84,8 @@ function Settings({ provider }: { provider: Provider }) {
       )}
       {!isDeleted && !provider.isActive && (
         <Alert variant="light" color="yellow" mb="md" title="This provider is deactivated">
-          Its webhooks are refused with 403, and the service may give up sending them. What had been accepted is still processed.
+          Its webhooks are refused with 403, and the service may give up sending them. What had been accepted is still
+          processed.
         </Alert>
       )}
       <Grid gap="md">
@@ -122,7 +128,11 @@ function RecentCard({ provider }: { provider: Provider }) {
   );
   return (
     <Card title="Recent webhooks" actions={all}>
-      {error ? <ErrorCard error={error} again={again} /> : <Recent rows={rows} isFirst={isFirst} empty="None came yet." />}
+      {error ? (
+        <ErrorCard error={error} again={again} />
+      ) : (
+        <Recent rows={rows} isFirst={isFirst} empty="None came yet." />
+      )}
     </Card>
   );
 }

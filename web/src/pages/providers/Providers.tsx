@@ -9,7 +9,7 @@ import { useOffer } from '../../ui/commands';
 import { Empty } from '../../ui/Empty';
 import { ErrorCard } from '../../ui/ErrorCard';
 import { Page } from '../../ui/Page';
-import { providerKinds, ProviderName, providers as services } from '../../ui/ProviderName';
+import { ProviderName, providerKinds, providers as services } from '../../ui/ProviderName';
 import { ProviderCard } from './ProviderCard';
 import { type Provider, ProvidersQuery } from './queries';
 
@@ -28,7 +28,11 @@ export default function Providers() {
     </Button>
   );
   return (
-    <Page title="Providers" lead="The services whose webhooks come in, over the last 24 hours" actions={connected.length > 0 && connected.length < providerKinds.length && connect}>
+    <Page
+      title="Providers"
+      lead="The services whose webhooks come in, over the last 24 hours"
+      actions={connected.length > 0 && connected.length < providerKinds.length && connect}
+    >
       {!all && error && !fetching && <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} />}
       {!all && !error && (
         <SimpleGrid cols={{ base: 1, md: 2, xl: 3 }} spacing="md" role="status" aria-label="Loading">

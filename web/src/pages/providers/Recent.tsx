@@ -27,7 +27,12 @@ export function Recent({ rows, isFirst, tests, empty }: Props) {
       </Stack>
     );
   }
-  if (rows.length === 0) return <Text size="sm" className="quiet">{empty}</Text>;
+  if (rows.length === 0)
+    return (
+      <Text size="sm" className="quiet">
+        {empty}
+      </Text>
+    );
   return (
     <Table.ScrollContainer minWidth={320}>
       <Table verticalSpacing={6} highlightOnHover>
@@ -46,7 +51,12 @@ export function Recent({ rows, isFirst, tests, empty }: Props) {
               </Table.Td>
               <Table.Td>
                 <Group gap={6} wrap="nowrap">
-                  <Anchor component={Link} href={`${base}/webhooks/${row.webhookId}`} size="sm" className="mono foreign">
+                  <Anchor
+                    component={Link}
+                    href={`${base}/webhooks/${row.webhookId}`}
+                    size="sm"
+                    className="mono foreign"
+                  >
                     {row.eventType ?? 'no type'}
                   </Anchor>
                   {tests?.has(row.webhookId) && (

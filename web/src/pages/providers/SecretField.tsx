@@ -1,7 +1,6 @@
 import { Anchor, Checkbox, Group, PasswordInput, Text } from '@mantine/core';
-
-import type { ProviderKind } from '../../ui/ProviderName';
 import { Copy } from '../../ui/CopyText';
+import type { ProviderKind } from '../../ui/ProviderName';
 import { newSecret, secretWord, weChoose } from './secret';
 import { useOpinion } from './useOpinion';
 

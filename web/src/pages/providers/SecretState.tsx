@@ -23,7 +23,14 @@ export function SecretState({ secrets, now }: { secrets: readonly Secret[]; now:
   const retire = earlier.length > 0 && earlier.every(({ safeToRetire }) => safeToRetire);
   return (
     <Text span size="sm">
-      Version {current.version}, {current.lastUsedAt ? <>last used <When at={current.lastUsedAt} /></> : 'not used yet'}
+      Version {current.version},{' '}
+      {current.lastUsedAt ? (
+        <>
+          last used <When at={current.lastUsedAt} />
+        </>
+      ) : (
+        'not used yet'
+      )}
       {beside > 0 && ` · ${beside} more ${beside === 1 ? 'stays' : 'stay'}`}
       {earlier[0]?.expiresAt && (
         <>

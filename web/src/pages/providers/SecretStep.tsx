@@ -43,9 +43,11 @@ export function SecretStep({ kind, provider, secret, setSecret, onwards, back }:
     <form
       onSubmit={(event) => {
         event.preventDefault();
-        void connect.act({ input: { organizationId: id, providerName: kind, secret } }, `${word} is connected`).then((done) => {
-          if (done) onwards();
-        });
+        void connect
+          .act({ input: { organizationId: id, providerName: kind, secret } }, `${word} is connected`)
+          .then((done) => {
+            if (done) onwards();
+          });
       }}
     >
       <Stack gap="md">
@@ -53,7 +55,8 @@ export function SecretStep({ kind, provider, secret, setSecret, onwards, back }:
         <Text size="sm">{guides[kind].secret}</Text>
         <SecretField kind={kind} value={secret} error={connect.error} onChange={setSecret} />
         <Text size="xs" className="quiet">
-          With it, every webhook is checked before it is accepted. It is stored encrypted, and nobody can read it back, you neither.
+          With it, every webhook is checked before it is accepted. It is stored encrypted, and nobody can read it back,
+          you neither.
         </Text>
       </Stack>
       <WizardButtons back={back}>

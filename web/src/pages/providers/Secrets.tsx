@@ -9,7 +9,15 @@ import { providers as services } from '../../ui/ProviderName';
 import { useAct } from '../../ui/useAct';
 import { useSearch } from '../../url';
 import { OnceShown } from './OnceShown';
-import { AddSecret, LabelSecret, type Provider, RevokeSecret, RotateSecret, RotateSigningSecret, type Secret } from './queries';
+import {
+  AddSecret,
+  LabelSecret,
+  type Provider,
+  RevokeSecret,
+  RotateSecret,
+  RotateSigningSecret,
+  type Secret,
+} from './queries';
 import { SecretField } from './SecretField';
 
 const graces = [
@@ -44,11 +52,19 @@ export function IncomingSecrets({ provider, may }: { provider: Provider; may: bo
         )
       }
     >
-      <Versions secrets={provider.secrets} used edit={may ? (version) => setChanged(provider.secrets.find((secret) => secret.version === version)) : undefined} />
+      <Versions
+        secrets={provider.secrets}
+        used
+        edit={may ? (version) => setChanged(provider.secrets.find((secret) => secret.version === version)) : undefined}
+      />
       <Modal opened={adding} onClose={add.close} title="Add a secret">
         <AddIncoming provider={provider} close={add.close} />
       </Modal>
-      <Modal opened={Boolean(changed)} onClose={() => setChanged(undefined)} title={`Secret version ${changed?.version ?? ''}`}>
+      <Modal
+        opened={Boolean(changed)}
+        onClose={() => setChanged(undefined)}
+        title={`Secret version ${changed?.version ?? ''}`}
+      >
         {changed && <EditIncoming provider={provider} secret={changed} close={() => setChanged(undefined)} />}
       </Modal>
       <Modal opened={opened} onClose={() => change({ rotate: undefined }, { replace: true })} title="Rotate the secret">
@@ -67,16 +83,36 @@ function AddIncoming({ provider, close }: { provider: Provider; close: () => voi
   const add = useAct(AddSecret, { quiet: true });
   const submit = (event: FormEvent) => {
     event.preventDefault();
-    void add.act({ input: { providerId: provider.id, secret, label, acceptSimulator: accepted } }, 'The added secret verifies').then((done) => {
-      if (done) close();
-    });
+    void add
+      .act(
+        { input: { providerId: provider.id, secret, label, acceptSimulator: accepted } },
+        'The added secret verifies',
+      )
+      .then((done) => {
+        if (done) close();
+      });
   };
   return (
     <form onSubmit={submit}>
       <Stack gap="sm">
-        <Text size="sm">It verifies beside the others until you revoke it: use it for a second endpoint that sends to the same URL.</Text>
-        <TextInput label="Label" description="What tells it from the others" required maxLength={64} value={label} onChange={(event) => setLabel(event.currentTarget.value)} />
-        <SecretField kind={kind} value={secret} error={add.error} onChange={setSecret} simulator={{ accepted, accept }} />
+        <Text size="sm">
+          It verifies beside the others until you revoke it: use it for a second endpoint that sends to the same URL.
+        </Text>
+        <TextInput
+          label="Label"
+          description="What tells it from the others"
+          required
+          maxLength={64}
+          value={label}
+          onChange={(event) => setLabel(event.currentTarget.value)}
+        />
+        <SecretField
+          kind={kind}
+          value={secret}
+          error={add.error}
+          onChange={setSecret}
+          simulator={{ accepted, accept }}
+        />
         <Group justify="flex-end" gap="xs">
           <Button variant="default" onClick={close}>
             Cancel
@@ -108,7 +144,13 @@ function EditIncoming({ provider, secret, close }: { provider: Provider; secret:
       }}
     >
       <Stack gap="sm">
-        <TextInput label="Label" required maxLength={64} value={label} onChange={(event) => setLabel(event.currentTarget.value)} />
+        <TextInput
+          label="Label"
+          required
+          maxLength={64}
+          value={label}
+          onChange={(event) => setLabel(event.currentTarget.value)}
+        />
         <Text size="sm">Once revoked, webhooks signed with this secret are rejected. This can't be undone.</Text>
         {error && (
           <Text size="sm" c="var(--failed)" role="alert">
@@ -116,7 +158,12 @@ function EditIncoming({ provider, secret, close }: { provider: Provider; secret:
           </Text>
         )}
         <Group justify="space-between" gap="xs">
-          <Button color="red" variant="light" loading={revoke.busy} onClick={() => void revoke.act({ input: of }, 'Secret revoked').then(closeIf)}>
+          <Button
+            color="red"
+            variant="light"
+            loading={revoke.busy}
+            onClick={() => void revoke.act({ input: of }, 'Secret revoked').then(closeIf)}
+          >
             Revoke immediately
           </Button>
           <Button type="submit" loading={rename.busy} disabled={!label.trim()}>
@@ -138,27 +185,49 @@ function RotateIncoming({ provider, close }: { provider: Provider; close: () => 
   const rotate = useAct(RotateSecret, { quiet: true });
   const submit = (event: FormEvent) => {
     event.preventDefault();
-    void rotate.act({ input: { providerId: provider.id, secret, graceSeconds: Number(grace), replacesVersion: replaces ? Number(replaces) : undefined } }, 'The new secret verifies').then((done) => {
-      if (done) close();
-    });
+    void rotate
+      .act(
+        {
+          input: {
+            providerId: provider.id,
+            secret,
+            graceSeconds: Number(grace),
+            replacesVersion: replaces ? Number(replaces) : undefined,
+          },
+        },
+        'The new secret verifies',
+      )
+      .then((done) => {
+        if (done) close();
+      });
   };
   return (
     <form onSubmit={submit}>
       <Stack gap="sm">
         <Text size="sm">
-          Both secrets verify for a while, so that nothing is lost: enter the new one here first, then at {kind === 'STANDARD' ? 'the sender' : word}. Here you see when the old one was last used.
+          Both secrets verify for a while, so that nothing is lost: enter the new one here first, then at{' '}
+          {kind === 'STANDARD' ? 'the sender' : word}. Here you see when the old one was last used.
         </Text>
         {staying.length > 1 && (
           <Select
             label="Secret to replace"
             required
-            data={staying.map(({ version, label }) => ({ value: String(version), label: label ?? `Version ${version}` }))}
+            data={staying.map(({ version, label }) => ({
+              value: String(version),
+              label: label ?? `Version ${version}`,
+            }))}
             value={replaces}
             onChange={setReplaces}
           />
         )}
         <SecretField kind={kind} value={secret} error={rotate.error} onChange={setSecret} />
-        <Select label="How long the earlier one still verifies" allowDeselect={false} data={graces} value={grace} onChange={(next) => setGrace(next ?? '86400')} />
+        <Select
+          label="How long the earlier one still verifies"
+          allowDeselect={false}
+          data={graces}
+          value={grace}
+          onChange={(next) => setGrace(next ?? '86400')}
+        />
         <Group justify="flex-end" gap="xs">
           <Button variant="default" onClick={close}>
             Cancel
@@ -195,7 +264,14 @@ export function OutgoingSecrets({ provider, may }: { provider: Provider; may: bo
       }
     >
       <Versions secrets={provider.destination?.secrets ?? []} />
-      <Modal opened={opened} onClose={leave} title="Rotate the signing secret" size={secret ? 'lg' : undefined} closeOnClickOutside={!secret} closeOnEscape={!secret}>
+      <Modal
+        opened={opened}
+        onClose={leave}
+        title="Rotate the signing secret"
+        size={secret ? 'lg' : undefined}
+        closeOnClickOutside={!secret}
+        closeOnEscape={!secret}
+      >
         {secret ? (
           <>
             <OnceShown secret={secret} />
@@ -205,8 +281,17 @@ export function OutgoingSecrets({ provider, may }: { provider: Provider; may: bo
           </>
         ) : (
           <Stack gap="sm">
-            <Text size="sm">A new secret is made and shown once. Deliveries carry the signatures of both until the earlier one ends: give your server the new one before that.</Text>
-            <Select label="How long the earlier one still signs" allowDeselect={false} data={graces} value={grace} onChange={(next) => setGrace(next ?? '86400')} />
+            <Text size="sm">
+              A new secret is made and shown once. Deliveries carry the signatures of both until the earlier one ends:
+              give your server the new one before that.
+            </Text>
+            <Select
+              label="How long the earlier one still signs"
+              allowDeselect={false}
+              data={graces}
+              value={grace}
+              onChange={(next) => setGrace(next ?? '86400')}
+            />
             {rotate.error && (
               <Text size="sm" c="var(--failed)" role="alert">
                 {rotate.error}
@@ -234,9 +319,18 @@ export function OutgoingSecrets({ provider, may }: { provider: Provider; may: bo
   );
 }
 
-type Version = Pick<Secret, 'version' | 'setAt' | 'expiresAt'> & Partial<Pick<Secret, 'label' | 'lastUsedAt' | 'safeToRetire'>>;
+type Version = Pick<Secret, 'version' | 'setAt' | 'expiresAt'> &
+  Partial<Pick<Secret, 'label' | 'lastUsedAt' | 'safeToRetire'>>;
 
-function Versions({ secrets, used = false, edit }: { secrets: readonly Version[]; used?: boolean; edit?: (version: number) => void }) {
+function Versions({
+  secrets,
+  used = false,
+  edit,
+}: {
+  secrets: readonly Version[];
+  used?: boolean;
+  edit?: (version: number) => void;
+}) {
   const now = useNow();
   return (
     <Table.ScrollContainer minWidth={320}>
@@ -258,14 +352,23 @@ function Versions({ secrets, used = false, edit }: { secrets: readonly Version[]
               <Table.Td>
                 <When at={secret.setAt} />
               </Table.Td>
-              {used && <Table.Td>{secret.lastUsedAt ? <When at={secret.lastUsedAt} /> : <span className="quiet">never</span>}</Table.Td>}
+              {used && (
+                <Table.Td>
+                  {secret.lastUsedAt ? <When at={secret.lastUsedAt} /> : <span className="quiet">never</span>}
+                </Table.Td>
+              )}
               <Table.Td>
                 <VersionState of={secret} now={now} />
               </Table.Td>
               {edit && (
                 <Table.Td>
                   {(!secret.expiresAt || Date.parse(secret.expiresAt) > now) && (
-                    <Button variant="subtle" size="compact-xs" aria-label={`Edit version ${secret.version}`} onClick={() => edit(secret.version)}>
+                    <Button
+                      variant="subtle"
+                      size="compact-xs"
+                      aria-label={`Edit version ${secret.version}`}
+                      onClick={() => edit(secret.version)}
+                    >
                       Edit
                     </Button>
                   )}
@@ -287,7 +390,12 @@ function VersionState({ of: { expiresAt, safeToRetire }, now }: { of: Version; n
       </Badge>
     );
   }
-  if (Date.parse(expiresAt) <= now) return <Text size="sm" className="quiet">ended <When at={expiresAt} /></Text>;
+  if (Date.parse(expiresAt) <= now)
+    return (
+      <Text size="sm" className="quiet">
+        ended <When at={expiresAt} />
+      </Text>
+    );
   return (
     <Group gap={6}>
       <Text size="sm" c="var(--pending)">

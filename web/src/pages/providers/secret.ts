@@ -11,7 +11,13 @@ export const secretWord: Record<ProviderKind, string> = {
 };
 
 /** Whether we may choose the secret, and the service takes it. */
-export const weChoose: Record<ProviderKind, boolean> = { STRIPE: false, GITHUB: true, PAYPAL: false, SHOPIFY: false, STANDARD: true };
+export const weChoose: Record<ProviderKind, boolean> = {
+  STRIPE: false,
+  GITHUB: true,
+  PAYPAL: false,
+  SHOPIFY: false,
+  STANDARD: true,
+};
 
 /** 256 random bits, in the form that the service likes. */
 export function newSecret(kind: ProviderKind): string {

@@ -8,19 +8,32 @@ import { ChangedSubscription, RecentQuery, type Row } from './queries';
 export function useRecent(provider: string, first: number) {
   const { id, slug } = useOrganization();
   const [live, setLive] = useState<ReadonlyMap<string, Row>>(new Map());
-  const [{ data, error, fetching }, ask] = useQuery({ query: RecentQuery, variables: { slug, provider, first }, requestPolicy: 'network-only' });
+  const [{ data, error, fetching }, ask] = useQuery({
+    query: RecentQuery,
+    variables: { slug, provider, first },
+    requestPolicy: 'network-only',
+  });
   const again = useCallback(() => ask({ requestPolicy: 'network-only' }), [ask]);
   const put = useCallback(
     (row: Row) => setLive((before) => new Map(newest([...before.values(), row], first).map((each) => [each.id, each]))),
     [first],
   );
-  useSubscription({ query: ChangedSubscription, variables: { organizationId: id, provider } }, (_, { webhookChanged: { kind, webhook } }) => {
-    if (webhook) put(webhook);
-    if (kind === 'MISSED') again();
-    return { webhookChanged: { kind, webhook } };
-  });
+  useSubscription(
+    { query: ChangedSubscription, variables: { organizationId: id, provider } },
+    (_, { webhookChanged: { kind, webhook } }) => {
+      if (webhook) put(webhook);
+      if (kind === 'MISSED') again();
+      return { webhookChanged: { kind, webhook } };
+    },
+  );
   const known = data?.organization?.webhooks.nodes;
-  return { rows: newest([...(known ?? []), ...live.values()], first), isFirst: !known && fetching, error: known ? undefined : error, again, put };
+  return {
+    rows: newest([...(known ?? []), ...live.values()], first),
+    isFirst: !known && fetching,
+    error: known ? undefined : error,
+    again,
+    put,
+  };
 }
 
 /** Each webhook once, as it is by the last word of it; the newest first. */

@@ -35,10 +35,12 @@ export default function SignIn() {
           <IconMailCheck size={40} stroke={1.4} aria-hidden />
           <Title order={1}>Look in your mail</Title>
           <Text size="sm">
-            If <b className="foreign">{sentTo}</b> belongs to a user, a link to sign in is on its way there. It works once, for a quarter of an hour.
+            If <b className="foreign">{sentTo}</b> belongs to a user, a link to sign in is on its way there. It works
+            once, for a quarter of an hour.
           </Text>
           <Text size="sm" className="quiet">
-            Without a mail server, the link is in the server's log; <code>hookledger sign-in-link ADDRESS</code> prints one, too.
+            Without a mail server, the link is in the server's log; <code>hookledger sign-in-link ADDRESS</code> prints
+            one, too.
           </Text>
           <Button variant="default" onClick={() => setSentTo(undefined)}>
             Use another address
@@ -77,7 +79,11 @@ export default function SignIn() {
             </Anchor>
           )}
           <Text size="sm" className="quiet">
-            Just looking? <Anchor component={Link} href="/demo" size="sm" underline="always">Try the demo</Anchor>, without an account.
+            Just looking?{' '}
+            <Anchor component={Link} href="/demo" size="sm" underline="always">
+              Try the demo
+            </Anchor>
+            , without an account.
           </Text>
         </Stack>
       </form>

@@ -25,7 +25,10 @@ export function ChangePerson({ person, change, isMe, close, done }: Props) {
     }
     const answer =
       change === 'role'
-        ? await setRole.act({ id, role: toAdmin ? 'ADMIN' : 'MEMBER' }, `${email} is ${toAdmin ? 'an admin' : 'a member'} now`)
+        ? await setRole.act(
+            { id, role: toAdmin ? 'ADMIN' : 'MEMBER' },
+            `${email} is ${toAdmin ? 'an admin' : 'a member'} now`,
+          )
         : change === 'active'
           ? await setActive.act({ id, isActive: !isActive }, `${email} is ${isActive ? 'deactivated' : 'active again'}`)
           : await endSessions.act({ id }, `${email} is signed out everywhere`);
@@ -34,14 +37,30 @@ export function ChangePerson({ person, change, isMe, close, done }: Props) {
   const [title, label, what] =
     change === 'role'
       ? toAdmin
-        ? ['Make them an admin', 'Make admin', 'can change providers, secrets and destinations, invite and deactivate people, and see usage and the audit trail.']
-        : ['Make them a member', 'Make member', 'sees webhooks and analytics and retries, and cannot change settings or people any more.']
+        ? [
+            'Make them an admin',
+            'Make admin',
+            'can change providers, secrets and destinations, invite and deactivate people, and see usage and the audit trail.',
+          ]
+        : [
+            'Make them a member',
+            'Make member',
+            'sees webhooks and analytics and retries, and cannot change settings or people any more.',
+          ]
       : change === 'active'
         ? isActive
-          ? ['Deactivate this user', 'Deactivate', 'is signed out everywhere at once, and cannot sign in any more. What they did stays in the audit trail.']
+          ? [
+              'Deactivate this user',
+              'Deactivate',
+              'is signed out everywhere at once, and cannot sign in any more. What they did stays in the audit trail.',
+            ]
           : ['Reactivate this user', 'Reactivate', 'can sign in again, with the role they had.']
         : change === 'erase'
-          ? ['Erase personal data', 'Erase', 'is known by a random number from now on: the address and sessions are removed, and the address may be invited again. This cannot be taken back.']
+          ? [
+              'Erase personal data',
+              'Erase',
+              'is known by a random number from now on: the address and sessions are removed, and the address may be invited again. This cannot be taken back.',
+            ]
           : ['End all sessions', 'End sessions', 'is signed out everywhere at once, and can sign in again.'];
   if (remains) return <Remains of={remains} title="Their personal data was erased" close={done} />;
   return (

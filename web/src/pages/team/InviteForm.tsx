@@ -25,7 +25,11 @@ export function InviteForm({ close, done }: { close: () => void; done: () => voi
         event.preventDefault();
         void invite.act({ input: { organizationId: id, email: email.trim(), role } }).then((answer) => {
           if (!answer) return;
-          notifications.show({ color: 'teal', title: 'Invited', message: `A mail with a link is on its way to ${email.trim()}` });
+          notifications.show({
+            color: 'teal',
+            title: 'Invited',
+            message: `A mail with a link is on its way to ${email.trim()}`,
+          });
           done();
         });
       }}
@@ -50,7 +54,8 @@ export function InviteForm({ close, done }: { close: () => void; done: () => voi
           </Stack>
         </Radio.Group>
         <Text size="xs" className="quiet">
-          They get a mail with a link, and join by following it. An address belongs to one organization only; should this one belong to another, just its owner is told so.
+          They get a mail with a link, and join by following it. An address belongs to one organization only; should
+          this one belong to another, just its owner is told so.
         </Text>
         <Group justify="flex-end" gap="xs">
           <Button variant="default" onClick={close}>

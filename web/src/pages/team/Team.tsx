@@ -18,7 +18,7 @@ import { useList } from '../../ui/useList';
 import { useRowKeys } from '../../ui/useRowKeys';
 import { useSearch } from '../../url';
 import { Sessions } from '../account/Sessions';
-import { ChangePerson, type Change } from './ChangePerson';
+import { type Change, ChangePerson } from './ChangePerson';
 import { InviteForm, roles } from './InviteForm';
 import { Invite, type Person, TeamQuery } from './queries';
 
@@ -44,14 +44,20 @@ export default function Team() {
       lead="Who sees this organization's webhooks, and who may change its settings"
       actions={
         <>
-          <SearchBox label="E-mail address" value={q ?? ''} onChange={(next) => change({ q: next }, { replace: true })} />
+          <SearchBox
+            label="E-mail address"
+            value={q ?? ''}
+            onChange={(next) => change({ q: next }, { replace: true })}
+          />
           {invite}
         </>
       }
     >
       {!list.isFirst && !list.error && list.rows.length === 0 ? (
         <Empty icon={IconUsers} title={q ? 'Nobody matches' : 'Nobody is here yet'} action={invite}>
-          {q ? 'An address is found by any part of it.' : 'Invite the people who work with the webhooks of this organization. Members look and retry; admins change settings, too.'}
+          {q
+            ? 'An address is found by any part of it.'
+            : 'Invite the people who work with the webhooks of this organization. Members look and retry; admins change settings, too.'}
         </Empty>
       ) : (
         <Card p={0}>
@@ -83,19 +89,36 @@ export default function Team() {
                           {person.role ? roles[person.role].word : 'Super admin'}
                         </Text>
                         {person.email !== null && (
-                          <Button size="compact-xs" variant="default" onClick={() => setAsked({ person, change: 'role' })}>
+                          <Button
+                            size="compact-xs"
+                            variant="default"
+                            onClick={() => setAsked({ person, change: 'role' })}
+                          >
                             {person.role === 'ADMIN' ? 'Make member' : 'Make admin'}
                           </Button>
                         )}
                       </Group>
                     </Table.Td>
-                    <Table.Td>{person.isActive && !person.joinedAt ? <Text size="sm" c="var(--pending)">Invited</Text> : <Active is={person.isActive} erased={person.email === null} />}</Table.Td>
+                    <Table.Td>
+                      {person.isActive && !person.joinedAt ? (
+                        <Text size="sm" c="var(--pending)">
+                          Invited
+                        </Text>
+                      ) : (
+                        <Active is={person.isActive} erased={person.email === null} />
+                      )}
+                    </Table.Td>
                     <Table.Td>
                       <When at={person.lastLoginAt} />
                     </Table.Td>
                     <Table.Td>
                       {person.sessions.length > 0 ? (
-                        <Button size="compact-xs" variant="default" aria-label={`${plural(person.sessions.length, 'session')} of ${person.email}`} onClick={() => change({ sessions: person.id })}>
+                        <Button
+                          size="compact-xs"
+                          variant="default"
+                          aria-label={`${plural(person.sessions.length, 'session')} of ${person.email}`}
+                          onClick={() => change({ sessions: person.id })}
+                        >
                           {person.sessions.length}
                         </Button>
                       ) : (
@@ -111,7 +134,12 @@ export default function Team() {
                           person={person}
                           ask={(what) => setAsked({ person, change: what })}
                           inviteAgain={() =>
-                            void again.act({ input: { organizationId: id, email: person.email ?? '', role: person.role ?? 'MEMBER' } }, `Another mail is on its way to ${person.email}`)
+                            void again.act(
+                              {
+                                input: { organizationId: id, email: person.email ?? '', role: person.role ?? 'MEMBER' },
+                              },
+                              `Another mail is on its way to ${person.email}`,
+                            )
                           }
                         />
                       )}
@@ -133,7 +161,12 @@ export default function Team() {
           }}
         />
       </Modal>
-      <Modal opened={Boolean(looked)} onClose={() => change({ sessions: undefined })} title="Where they are signed in" size="lg">
+      <Modal
+        opened={Boolean(looked)}
+        onClose={() => change({ sessions: undefined })}
+        title="Where they are signed in"
+        size="lg"
+      >
         {looked && (
           <>
             <Text size="sm" className="quiet foreign" mb="xs">
@@ -165,7 +198,15 @@ export default function Team() {
   );
 }
 
-function Actions({ person, ask, inviteAgain }: { person: Person; ask: (change: Change) => void; inviteAgain: () => void }) {
+function Actions({
+  person,
+  ask,
+  inviteAgain,
+}: {
+  person: Person;
+  ask: (change: Change) => void;
+  inviteAgain: () => void;
+}) {
   return (
     <Menu position="bottom-end" width={230}>
       <Menu.Target>

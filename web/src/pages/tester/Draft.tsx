@@ -20,7 +20,9 @@ export function Draft({ providerId, kind, sample, fresh, sent }: Props) {
   const [search, change] = useSearch();
   const [body, setBody] = useState(sample.body);
   const [eventType, setEventType] = useState(sample.eventType);
-  const [headers, setHeaders] = useState<readonly HeaderRow[]>(() => sample.headers.map(({ name, value }) => ({ name, value })));
+  const [headers, setHeaders] = useState<readonly HeaderRow[]>(() =>
+    sample.headers.map(({ name, value }) => ({ name, value })),
+  );
   const form = useRef<HTMLFormElement>(null);
   const field = useId();
   const send = useAct(Send, { quiet: true });
@@ -32,7 +34,11 @@ export function Draft({ providerId, kind, sample, fresh, sent }: Props) {
   useOffer([{ label: 'Send the test webhook', run: () => form.current?.requestSubmit() }]);
   const submit = (event: FormEvent) => {
     event.preventDefault();
-    const input = { providerId, fault, ...(repeats ? {} : { body, eventType, headers: headers.filter(({ name }) => name) }) };
+    const input = {
+      providerId,
+      fault,
+      ...(repeats ? {} : { body, eventType, headers: headers.filter(({ name }) => name) }),
+    };
     void send.act({ input }).then((done) => {
       if (done) sent(done.sendTestWebhook);
     });
@@ -58,20 +64,46 @@ export function Draft({ providerId, kind, sample, fresh, sent }: Props) {
         {!repeats && (
           <>
             {kind === 'GITHUB' || kind === 'SHOPIFY' ? (
-              <TextInput label="Event type" required maxLength={100} value={eventType} onChange={(event) => setEventType(event.currentTarget.value)} />
+              <TextInput
+                label="Event type"
+                required
+                maxLength={100}
+                value={eventType}
+                onChange={(event) => setEventType(event.currentTarget.value)}
+              />
             ) : (
               <Text size="xs" className="quiet">
                 Its type {kind === 'STRIPE' && 'and its id '}stand in the body.
               </Text>
             )}
             <Input.Wrapper label="Body" labelProps={{ htmlFor: field }}>
-              <textarea id={field} className={classes.body} spellCheck={false} autoComplete="off" value={body} onChange={(event) => setBody(event.currentTarget.value)} aria-describedby={`${field}-told`} />
+              <textarea
+                id={field}
+                className={classes.body}
+                spellCheck={false}
+                autoComplete="off"
+                value={body}
+                onChange={(event) => setBody(event.currentTarget.value)}
+                aria-describedby={`${field}-told`}
+              />
               <Group justify="space-between" gap="xs">
-                <Text size="xs" id={`${field}-told`} c={size > MOST ? 'var(--failed)' : wrong ? 'var(--pending)' : 'var(--quiet)'} role="status">
-                  {size > MOST ? `At most ${bytes(MOST)}` : bytes(size)} · {wrong ? `not JSON, and sent as it is: ${wrong}` : 'JSON'}
+                <Text
+                  size="xs"
+                  id={`${field}-told`}
+                  c={size > MOST ? 'var(--failed)' : wrong ? 'var(--pending)' : 'var(--quiet)'}
+                  role="status"
+                >
+                  {size > MOST ? `At most ${bytes(MOST)}` : bytes(size)} ·{' '}
+                  {wrong ? `not JSON, and sent as it is: ${wrong}` : 'JSON'}
                 </Text>
                 <Group gap="md">
-                  <Anchor component="button" type="button" size="xs" disabled={Boolean(wrong)} onClick={() => setBody(JSON.stringify(JSON.parse(body), null, 2))}>
+                  <Anchor
+                    component="button"
+                    type="button"
+                    size="xs"
+                    disabled={Boolean(wrong)}
+                    onClick={() => setBody(JSON.stringify(JSON.parse(body), null, 2))}
+                  >
                     Format
                   </Anchor>
                   <Anchor component="button" type="button" size="xs" onClick={fresh}>
@@ -86,7 +118,8 @@ export function Draft({ providerId, kind, sample, fresh, sent }: Props) {
               </Text>
               <HeaderRows of={headers} onChange={setHeaders} most={30} add="Another header" />
               <Text size="xs" className="quiet" mt={4}>
-                Besides these come the signature, and whatever else the service sends. One of the same name replaces ours; with an empty value it is left out.
+                Besides these come the signature, and whatever else the service sends. One of the same name replaces
+                ours; with an empty value it is left out.
               </Text>
             </div>
           </>

@@ -22,13 +22,30 @@ export default function Tester() {
   const [search, change] = useSearch();
   const [{ data, error, fetching }, again] = useQuery({ query: TesterQuery, variables: { slug } });
   const connected = data?.organization?.providers.filter(({ deletedAt }) => !deletedAt);
-  if (!connected) return error && !fetching ? <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} /> : <PageLoading />;
-  const provider = connected.find(({ providerName }) => services[providerName].slug === search.provider) ?? connected[0];
+  if (!connected)
+    return error && !fetching ? (
+      <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} />
+    ) : (
+      <PageLoading />
+    );
+  const provider =
+    connected.find(({ providerName }) => services[providerName].slug === search.provider) ?? connected[0];
   if (!provider) {
     return (
       <Page title="Tester">
-        <Empty icon={IconTestPipe} title="Nothing to test yet" action={canManage && <Button component={Link} href={`${base}/providers/new`}>Connect a provider</Button>}>
-          Once a provider is connected, you can send webhooks here as it would, signed with its secret, and see what becomes of them.
+        <Empty
+          icon={IconTestPipe}
+          title="Nothing to test yet"
+          action={
+            canManage && (
+              <Button component={Link} href={`${base}/providers/new`}>
+                Connect a provider
+              </Button>
+            )
+          }
+        >
+          Once a provider is connected, you can send webhooks here as it would, signed with its secret, and see what
+          becomes of them.
         </Empty>
       </Page>
     );
@@ -54,12 +71,16 @@ export default function Tester() {
     >
       {!provider.isActive && (
         <Alert variant="light" color="yellow" mb="md" title={`${services[provider.providerName].word} is deactivated`}>
-          Whatever is sent is refused with 403. <Anchor component={Link} size="sm" href={`${base}/providers/${services[provider.providerName].slug}`}>Its settings</Anchor>
+          Whatever is sent is refused with 403.{' '}
+          <Anchor component={Link} size="sm" href={`${base}/providers/${services[provider.providerName].slug}`}>
+            Its settings
+          </Anchor>
         </Alert>
       )}
       {provider.providerName === 'PAYPAL' ? (
         <Alert variant="light" color="gray" title="PayPal's webhooks cannot be made here">
-          PayPal signs with a private key that only PayPal has: a test is a payment in its sandbox. The other providers' webhooks can be tried.
+          PayPal signs with a private key that only PayPal has: a test is a payment in its sandbox. The other providers'
+          webhooks can be tried.
         </Alert>
       ) : (
         <WithSamples key={provider.id} providerId={provider.id} kind={provider.providerName} />
@@ -71,7 +92,11 @@ export default function Tester() {
 function WithSamples({ providerId, kind }: { providerId: string; kind: ProviderKind }) {
   const [{ sample: name }, change] = useSearch();
   // Each time they are asked for they have other ids and the present time.
-  const [{ data, error, fetching }, again] = useQuery({ query: SamplesQuery, variables: { provider: kind }, requestPolicy: 'network-only' });
+  const [{ data, error, fetching }, again] = useQuery({
+    query: SamplesQuery,
+    variables: { provider: kind },
+    requestPolicy: 'network-only',
+  });
   const [sent, setSent] = useState<Sent>();
   // They are read again after each send; what somebody writes is kept until they ask for the sample anew.
   const [wanted, setWanted] = useState(0);
@@ -82,7 +107,12 @@ function WithSamples({ providerId, kind }: { providerId: string; kind: ProviderK
     again({ requestPolicy: 'network-only' });
   };
   const samples = kept.data?.sampleWebhooks;
-  if (!samples) return error && !fetching ? <ErrorCard error={error} again={fresh} /> : <Skeleton height={520} aria-label="Loading" />;
+  if (!samples)
+    return error && !fetching ? (
+      <ErrorCard error={error} again={fresh} />
+    ) : (
+      <Skeleton height={520} aria-label="Loading" />
+    );
   const sample = samples.find((each) => each.name === name) ?? samples[0];
   return (
     <SimpleGrid cols={{ base: 1, md: 2 }} spacing="md">
@@ -95,7 +125,16 @@ function WithSamples({ providerId, kind }: { providerId: string; kind: ProviderK
             data={samples.map(({ name, title, eventType }) => ({ value: name, label: `${title} (${eventType})` }))}
             onChange={(next) => change({ sample: next ?? undefined })}
           />
-          {sample && <Draft key={`${sample.name} ${kept.round}`} providerId={providerId} kind={kind} sample={sample} fresh={fresh} sent={setSent} />}
+          {sample && (
+            <Draft
+              key={`${sample.name} ${kept.round}`}
+              providerId={providerId}
+              kind={kind}
+              sample={sample}
+              fresh={fresh}
+              sent={setSent}
+            />
+          )}
         </Stack>
       </Card>
       <Card title="What became of it">

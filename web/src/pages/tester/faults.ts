@@ -4,9 +4,19 @@ import type { Fault } from './queries';
 
 export const faults: Record<Fault, { word: string; means: string }> = {
   NONE: { word: 'Nothing: a genuine one', means: 'Signed now, with the secret that is stored here.' },
-  BAD_SIGNATURE: { word: 'Bad signature', means: 'Another body was signed, as a forger’s or a proxy’s that changed it: it has to be refused.' },
-  STALE_TIMESTAMP: { word: 'Stale timestamp', means: 'Signed an hour ago, as one that somebody recorded and plays again: it has to be refused.' },
-  DUPLICATE_OF_LAST: { word: 'Duplicate of the last', means: 'The last accepted webhook once more: it is answered with the first one’s id and not processed again. Body and type are that one’s.' },
+  BAD_SIGNATURE: {
+    word: 'Bad signature',
+    means: 'Another body was signed, as a forger’s or a proxy’s that changed it: it has to be refused.',
+  },
+  STALE_TIMESTAMP: {
+    word: 'Stale timestamp',
+    means: 'Signed an hour ago, as one that somebody recorded and plays again: it has to be refused.',
+  },
+  DUPLICATE_OF_LAST: {
+    word: 'Duplicate of the last',
+    means:
+      'The last accepted webhook once more: it is answered with the first one’s id and not processed again. Body and type are that one’s.',
+  },
 };
 
 /** Only some services sign a time. */

@@ -26,15 +26,28 @@ type Of = NonNullable<ResultOf<typeof Query>['organization']>['usage'];
 
 const warnings = {
   NONE: undefined,
-  APPROACHING: { title: 'Four fifths of the limit are used', text: 'Once all of it is used, webhooks are refused with 429 until the month ends.', color: 'yellow' },
-  REACHED: { title: 'The limit is used up', text: 'Webhooks are refused with 429, monthly_limit_reached. Some services send them again for days, others never do.', color: 'red' },
+  APPROACHING: {
+    title: 'Four fifths of the limit are used',
+    text: 'Once all of it is used, webhooks are refused with 429 until the month ends.',
+    color: 'yellow',
+  },
+  REACHED: {
+    title: 'The limit is used up',
+    text: 'Webhooks are refused with 429, monthly_limit_reached. Some services send them again for days, others never do.',
+    color: 'red',
+  },
 } as const;
 
 export default function Usage() {
   const { slug } = useOrganization();
   const [{ data, error, fetching }, again] = useQuery({ query: Query, variables: { slug } });
   const usage = data?.organization?.usage;
-  if (!usage) return error && !fetching ? <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} /> : <PageLoading />;
+  if (!usage)
+    return error && !fetching ? (
+      <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} />
+    ) : (
+      <PageLoading />
+    );
   const warning = warnings[usage.warning];
   return (
     <Page title="Usage and billing">
@@ -58,7 +71,14 @@ function ThisMonth({ usage }: { usage: Of }) {
   const { used, webhookLimit, percentUsed, remaining, warning, resetsAt, month } = usage;
   const color = warning === 'REACHED' ? 'red' : warning === 'APPROACHING' ? 'yellow' : undefined;
   return (
-    <Card title="This month" actions={<Badge variant="light" tt="none">{plans[usage.plan].word}</Badge>}>
+    <Card
+      title="This month"
+      actions={
+        <Badge variant="light" tt="none">
+          {plans[usage.plan].word}
+        </Badge>
+      }
+    >
       <Group gap={8} align="baseline">
         <Text fz={30} fw={600} lh={1.2}>
           {count(used)}
@@ -70,7 +90,13 @@ function ThisMonth({ usage }: { usage: Of }) {
       {percentUsed !== null && (
         <>
           <div className={classes.track}>
-            <Progress value={Math.min(percentUsed, 100)} color={color} size="lg" my={8} aria-label={`${Math.floor(percentUsed)} % of the limit are used`} />
+            <Progress
+              value={Math.min(percentUsed, 100)}
+              color={color}
+              size="lg"
+              my={8}
+              aria-label={`${Math.floor(percentUsed)} % of the limit are used`}
+            />
             <span className={classes.mark} title="80 %" />
           </div>
           <Text size="sm">
@@ -80,21 +106,33 @@ function ThisMonth({ usage }: { usage: Of }) {
       )}
       <Pace used={used} limit={webhookLimit} month={month} resetsAt={resetsAt} />
       <Text size="sm" className="quiet" mt={4}>
-        Counts begin anew <When at={resetsAt} exact />. Accepted webhooks count, once each; duplicates, rejected ones and retries do not.
+        Counts begin anew <When at={resetsAt} exact />. Accepted webhooks count, once each; duplicates, rejected ones
+        and retries do not.
       </Text>
     </Card>
   );
 }
 
 /** Where the month would end, were it to go on like this; not in its first day. */
-function Pace({ used, limit, month, resetsAt }: { used: number; limit: number | null; month: string; resetsAt: string }) {
+function Pace({
+  used,
+  limit,
+  month,
+  resetsAt,
+}: {
+  used: number;
+  limit: number | null;
+  month: string;
+  resetsAt: string;
+}) {
   const now = useNow();
   const [begin, end] = [Date.parse(`${month}-01T00:00:00Z`), Date.parse(resetsAt)];
   if (now - begin < 86_400_000 || used === 0) return null;
   const expected = Math.round((used * (end - begin)) / (now - begin));
   return (
     <Text size="sm" mt={4} c={limit !== null && expected > limit ? 'var(--pending)' : undefined}>
-      At this pace, about {count(expected)} by the end of the month{limit !== null && expected > limit && used < limit ? ', more than the limit' : ''}.
+      At this pace, about {count(expected)} by the end of the month
+      {limit !== null && expected > limit && used < limit ? ', more than the limit' : ''}.
     </Text>
   );
 }
@@ -108,7 +146,12 @@ function Months({ usage: { month, used, pastMonths } }: { usage: Of }) {
         {all.map((each) => (
           <Fragment key={each.month}>
             <span className="quiet">{each.month}</span>
-            <div className={classes.bar} data-now={each.now || undefined} style={{ width: `${(each.used / most) * 100}%` }} aria-hidden />
+            <div
+              className={classes.bar}
+              data-now={each.now || undefined}
+              style={{ width: `${(each.used / most) * 100}%` }}
+              aria-hidden
+            />
             <span className={classes.count}>
               {count(each.used)}
               {each.now && <span className="quiet"> so far</span>}
@@ -140,7 +183,8 @@ function Plans({ current }: { current: Plan }) {
         </Table.Tbody>
       </Table>
       <Text size="sm" className="quiet" mt="xs">
-        All plans have every function. Another plan, or another limit, is asked of the operator of this platform: nothing is paid or changed here.
+        All plans have every function. Another plan, or another limit, is asked of the operator of this platform:
+        nothing is paid or changed here.
       </Text>
     </Card>
   );

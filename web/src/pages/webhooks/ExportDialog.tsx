@@ -15,7 +15,17 @@ import { type WebhookRow, WebhooksQuery } from './queries';
 const MOST = 10_000;
 const PAGE = 1_000;
 
-export function ExportDialog({ opened, close, filter, filtered }: { opened: boolean; close: () => void; filter: ServerFilter; filtered: boolean }) {
+export function ExportDialog({
+  opened,
+  close,
+  filter,
+  filtered,
+}: {
+  opened: boolean;
+  close: () => void;
+  filter: ServerFilter;
+  filtered: boolean;
+}) {
   return (
     <Modal opened={opened} onClose={close} title="Export webhooks" closeOnClickOutside={false}>
       {opened && <Export filter={filter} filtered={filtered} close={close} />}
@@ -48,7 +58,11 @@ function Export({ filter, filtered, close }: { filter: ServerFilter; filtered: b
       const name = `webhooks-${slug}-${new Date().toISOString().slice(0, 19).replaceAll(':', '')}.${format}`;
       if (format === 'csv') download(name, csv(rows), 'text/csv;charset=utf-8');
       else download(name, json(rows), 'application/json');
-      setTold(more ? `The newest ${count(rows.length)} are in the file; older ones match too. Narrow the time to export those.` : `${plural(rows.length, 'webhook')} in the file: all that match.`);
+      setTold(
+        more
+          ? `The newest ${count(rows.length)} are in the file; older ones match too. Narrow the time to export those.`
+          : `${plural(rows.length, 'webhook')} in the file: all that match.`,
+      );
     } catch (cause) {
       setTold(sentence(cause instanceof Error ? cause : new Error(String(cause))));
     }
@@ -57,9 +71,19 @@ function Export({ filter, filtered, close }: { filter: ServerFilter; filtered: b
   return (
     <Stack gap="sm">
       <Text size="sm">
-        {filtered ? 'The webhooks that match the filter' : 'All webhooks'}, newest first, at most {count(MOST)}: what the list shows of them, without bodies and headers.
+        {filtered ? 'The webhooks that match the filter' : 'All webhooks'}, newest first, at most {count(MOST)}: what
+        the list shows of them, without bodies and headers.
       </Text>
-      <SegmentedControl data={[{ value: 'csv', label: 'CSV' }, { value: 'json', label: 'JSON' }]} value={format} onChange={setFormat} disabled={busy} aria-label="Format" />
+      <SegmentedControl
+        data={[
+          { value: 'csv', label: 'CSV' },
+          { value: 'json', label: 'JSON' },
+        ]}
+        value={format}
+        onChange={setFormat}
+        disabled={busy}
+        aria-label="Format"
+      />
       {busy && <Progress value={(got / MOST) * 100} animated aria-label="Exported" />}
       <Text size="sm" aria-live="polite">
         {told ?? (busy ? `${count(got)} so far` : '')}

@@ -12,7 +12,7 @@ import { providerKinds, providers as services } from '../../ui/ProviderName';
 import { type Standing, standings } from '../../ui/Status';
 import type { Search } from '../../url';
 import classes from './Filters.module.css';
-import { type Filter, filterNames, type FilterParameters, type KnownProvider, spans, toggled } from './filter';
+import { type Filter, type FilterParameters, filterNames, type KnownProvider, spans, toggled } from './filter';
 
 const TypesQuery = graphql(`
   query EventTypes($slug: String!) {
@@ -28,7 +28,13 @@ const flagWords = {
   replay: 'Suspected replay',
 } as const;
 
-export function Filters({ search, filter, change, providers, searchRef }: {
+export function Filters({
+  search,
+  filter,
+  change,
+  providers,
+  searchRef,
+}: {
   search: Search;
   filter: Filter;
   change: Change;
@@ -74,7 +80,15 @@ function TextFilter({ value, change, inputRef }: { value: string; change: Change
         placeholder="Id, type, or text in a body"
         maxLength={400}
         leftSection={<IconSearch size={14} aria-hidden />}
-        rightSection={text && <CloseButton size="xs" aria-label="Clear the search" onClick={() => (value ? change({ q: '' }) : setText(''))} />}
+        rightSection={
+          text && (
+            <CloseButton
+              size="xs"
+              aria-label="Clear the search"
+              onClick={() => (value ? change({ q: '' }) : setText(''))}
+            />
+          )
+        }
         value={text}
         onChange={(event) => setText(event.currentTarget.value)}
         onKeyDown={(event) => {
@@ -91,7 +105,14 @@ function StatusFilter({ chosen, change }: { chosen: readonly Standing[]; change:
   return (
     <Popover position="bottom-start" trapFocus withinPortal>
       <Popover.Target>
-        <Button size="xs" variant="default" fw={400} rightSection={<IconChevronDown size={14} aria-hidden />} className={classes.button} data-set={chosen.length > 0 || undefined}>
+        <Button
+          size="xs"
+          variant="default"
+          fw={400}
+          rightSection={<IconChevronDown size={14} aria-hidden />}
+          className={classes.button}
+          data-set={chosen.length > 0 || undefined}
+        >
           {label}
         </Button>
       </Popover.Target>
@@ -128,7 +149,15 @@ function TimeFilter({ search, filter, change }: { search: Search; filter: Filter
   return (
     <Popover opened={opened} onChange={setOpened} position="bottom-start" trapFocus withinPortal>
       <Popover.Target>
-        <Button size="xs" variant="default" fw={400} rightSection={<IconChevronDown size={14} aria-hidden />} className={classes.button} data-set={set || undefined} onClick={() => setOpened(!opened)}>
+        <Button
+          size="xs"
+          variant="default"
+          fw={400}
+          rightSection={<IconChevronDown size={14} aria-hidden />}
+          className={classes.button}
+          data-set={set || undefined}
+          onClick={() => setOpened(!opened)}
+        >
           {timeWord(search, filter, zone)}
         </Button>
       </Popover.Target>
@@ -187,7 +216,15 @@ function MoreFilters({ search, filter, change }: { search: Search; filter: Filte
   return (
     <Popover opened={opened} onChange={setOpened} position="bottom-start" trapFocus withinPortal>
       <Popover.Target>
-        <Button size="xs" variant="default" fw={400} rightSection={<IconChevronDown size={14} aria-hidden />} className={classes.button} data-set={set || undefined} onClick={() => setOpened(!opened)}>
+        <Button
+          size="xs"
+          variant="default"
+          fw={400}
+          rightSection={<IconChevronDown size={14} aria-hidden />}
+          className={classes.button}
+          data-set={set || undefined}
+          onClick={() => setOpened(!opened)}
+        >
           More
         </Button>
       </Popover.Target>
@@ -236,7 +273,9 @@ function MoreFilters({ search, filter, change }: { search: Search; filter: Filte
             comboboxProps={{ withinPortal: false }}
             data={Object.entries(flagWords).map(([value, label]) => ({ value, label }))}
             value={filter.flag ?? null}
-            onChange={(value) => change({ flag: value === 'any' || value === 'body' || value === 'replay' ? value : undefined })}
+            onChange={(value) =>
+              change({ flag: value === 'any' || value === 'body' || value === 'replay' ? value : undefined })
+            }
           />
         </Stack>
       </Popover.Dropdown>
@@ -249,24 +288,32 @@ export function Chips({ search, filter, change }: { search: Search; filter: Filt
   const zone = useZone();
   const chips: [string, string, FilterParameters][] = [];
   if (filter.text) chips.push(['Text', filter.text, { q: '' }]);
-  for (const each of filter.standings) chips.push(['Status', standings[each].word, { status: toggled(filter.standings, each).join(',') }]);
+  for (const each of filter.standings)
+    chips.push(['Status', standings[each].word, { status: toggled(filter.standings, each).join(',') }]);
   if (search.provider) {
     const kind = providerKinds.find((each) => services[each].slug === search.provider);
     const word = kind ? services[kind].word : search.provider;
     chips.push(['Provider', filter.unknownProvider ? `${word} (not connected)` : word, { provider: '' }]);
   }
   if (filter.type) chips.push(['Type', filter.type, { type: '' }]);
-  if (filter.signature) chips.push(['Signature', filter.signature === 'valid' ? 'verified' : 'not verified', { signature: undefined }]);
+  if (filter.signature)
+    chips.push(['Signature', filter.signature === 'valid' ? 'verified' : 'not verified', { signature: undefined }]);
   if (filter.flag) chips.push(['Suspicious', flagWords[filter.flag], { flag: undefined }]);
   if (filter.error) chips.push(['Error', filter.error, { error: '' }]);
-  if (filter.from !== undefined || filter.to !== undefined) chips.push(['Received', timeWord(search, filter, zone), { since: '', from: '', to: '' }]);
+  if (filter.from !== undefined || filter.to !== undefined)
+    chips.push(['Received', timeWord(search, filter, zone), { since: '', from: '', to: '' }]);
   if (chips.length === 0) return null;
   return (
     <Group gap={6} mt={8} component="ul" className={classes.chips} aria-label="Filters in use">
       {chips.map(([name, value, without]) => (
         <li key={name + value} className={classes.chip}>
           <span className="quiet">{name}</span> <bdi className={classes.value}>{value}</bdi>
-          <CloseButton size={18} iconSize={12} aria-label={`Without ${name}: ${value}`} onClick={() => change(without)} />
+          <CloseButton
+            size={18}
+            iconSize={12}
+            aria-label={`Without ${name}: ${value}`}
+            onClick={() => change(without)}
+          />
         </li>
       ))}
       {chips.length > 1 && (

@@ -32,11 +32,29 @@ const HEIGHT = 104;
 const AGAIN_MS = 10_000;
 
 /** `turn` is another at every change of the list; `moved` at every reading of it. */
-export default function Histogram({ filter, moved, turn, live, zoom }: { filter: Filter; moved: number; turn: unknown; live: boolean; zoom: (from: number, to: number) => void }) {
+export default function Histogram({
+  filter,
+  moved,
+  turn,
+  live,
+  zoom,
+}: {
+  filter: Filter;
+  moved: number;
+  turn: unknown;
+  live: boolean;
+  zoom: (from: number, to: number) => void;
+}) {
   const { slug } = useOrganization();
   const minute = Math.ceil(useNow() / 60_000) * 60_000;
   const span = useMemo(() => spanOf(filter, live ? minute : moved), [filter, live, minute, moved]);
-  const asked = { slug, filter: serverFilter(filter), from: new Date(span.from).toISOString(), to: new Date(span.to).toISOString(), buckets: span.buckets };
+  const asked = {
+    slug,
+    filter: serverFilter(filter),
+    from: new Date(span.from).toISOString(),
+    to: new Date(span.to).toISOString(),
+    buckets: span.buckets,
+  };
   const { data, error, again } = useAsk(HistogramQuery, filter.unknownProvider ? null : asked);
   useCountingAgain(turn, live, again);
 
@@ -47,24 +65,36 @@ export default function Histogram({ filter, moved, turn, live, zoom }: { filter:
   const shown = found ?? kept;
   const [starts, series] = useMemo(() => {
     const buckets = shown?.buckets ?? [];
-    const of = (name: 'success' | 'pending' | 'processing' | 'failed' | 'deadLettered' | 'rejected', standing: keyof typeof standings) => ({
+    const of = (
+      name: 'success' | 'pending' | 'processing' | 'failed' | 'deadLettered' | 'rejected',
+      standing: keyof typeof standings,
+    ) => ({
       label: standings[standing].word,
       color: standings[standing].color,
       values: buckets.map((bucket) => bucket[name]),
     });
     return [
       buckets.map(({ start }) => Date.parse(start)),
-      [of('success', 'success'), of('pending', 'pending'), of('processing', 'processing'), of('failed', 'failed'), of('deadLettered', 'dead'), of('rejected', 'rejected')],
+      [
+        of('success', 'success'),
+        of('pending', 'pending'),
+        of('processing', 'processing'),
+        of('failed', 'failed'),
+        of('deadLettered', 'dead'),
+        of('rejected', 'rejected'),
+      ],
     ];
   }, [shown]);
   const first = starts[0] ?? 0;
-  const step = starts.length > 1 ? ((starts[1] ?? 0) - first) : span.step;
+  const step = starts.length > 1 ? (starts[1] ?? 0) - first : span.step;
 
   return (
     <div className={classes.chart}>
       <Group justify="space-between" gap="xs" mb={2} wrap="nowrap" mih={18}>
         <Text size="xs" className="quiet cut" aria-live="polite">
-          {shown ? `${shown.truncated ? 'More than ' : ''}${count(shown.total)} ${span.usual ? 'in the last 24 hours' : 'in this time'}` : ' '}
+          {shown
+            ? `${shown.truncated ? 'More than ' : ''}${count(shown.total)} ${span.usual ? 'in the last 24 hours' : 'in this time'}`
+            : ' '}
           {filter.text && ', the text in ids and types alone'}
         </Text>
         <Legend of={series.filter(({ values }) => values.some((value) => value > 0))} />

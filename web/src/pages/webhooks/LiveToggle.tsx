@@ -5,19 +5,36 @@ import { sentence } from '../../api/errors';
 import classes from './Webhooks.module.css';
 
 /** Whether changes are shown as they come, and whether they come. */
-export function LiveToggle({ live, toggle, interrupted, searching }: { live: boolean; toggle: () => void; interrupted: Error | undefined; searching: boolean }) {
+export function LiveToggle({
+  live,
+  toggle,
+  interrupted,
+  searching,
+}: {
+  live: boolean;
+  toggle: () => void;
+  interrupted: Error | undefined;
+  searching: boolean;
+}) {
   const { state } = useConnection();
   const [word, means, tone] = told();
   function told(): [string, string, 'off' | 'on' | 'wait'] {
     if (!live) return ['Paused', 'Show changes as they come', 'off'];
     if (interrupted) return ['Interrupted', sentence(interrupted), 'wait'];
-    if (state === 'lost') return ['Reconnecting', 'The connection is gone; what was missed is read when it is back', 'wait'];
+    if (state === 'lost')
+      return ['Reconnecting', 'The connection is gone; what was missed is read when it is back', 'wait'];
     if (searching) return ['Live', 'Rows are kept up to date; new ones are not searched for text', 'on'];
     return ['Live', 'Changes are shown as they come', 'on'];
   }
   return (
     <Tooltip label={`${means} (l)`}>
-      <Button size="xs" variant="default" aria-pressed={live} onClick={toggle} leftSection={<span className={classes.dot} data-tone={tone} aria-hidden />}>
+      <Button
+        size="xs"
+        variant="default"
+        aria-pressed={live}
+        onClick={toggle}
+        leftSection={<span className={classes.dot} data-tone={tone} aria-hidden />}
+      >
         {word}
       </Button>
     </Tooltip>

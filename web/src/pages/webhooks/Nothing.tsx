@@ -64,11 +64,14 @@ export function NoWebhook({ providers, sent }: { providers: Surroundings['provid
     >
       <Stack gap="xs" align="center">
         <Text size="sm">
-          {word} is connected; what it sends to <span className="mono">{provider.webhookUrl}</span> appears here the moment it comes.
+          {word} is connected; what it sends to <span className="mono">{provider.webhookUrl}</span> appears here the
+          moment it comes.
         </Text>
         {curl && (
           <Stack gap={4} w="100%" maw={520}>
-            <Text size="sm">Or send one yourself, with the signing secret in <span className="mono">SECRET</span>:</Text>
+            <Text size="sm">
+              Or send one yourself, with the signing secret in <span className="mono">SECRET</span>:
+            </Text>
             <Group gap={4} wrap="nowrap" align="start">
               <Code block fz={12} ta="left" style={{ flex: 1, minWidth: 0 }}>
                 {curl}

@@ -12,14 +12,21 @@ import type { ServerFilter } from './filter';
 import { RetryableQuery, RetryMatchingMutation, type WebhookRow } from './queries';
 import { type Outcome, useRetryEach } from './retry';
 
-export type RetryTarget = { rows: readonly Pick<WebhookRow, 'id' | 'webhookId'>[] } | { filter: ServerFilter; what?: string };
+export type RetryTarget =
+  | { rows: readonly Pick<WebhookRow, 'id' | 'webhookId'>[] }
+  | { filter: ServerFilter; what?: string };
 
 type Props = { close: () => void; done: () => void; onRow?: (row: WebhookRow) => void };
 
 export function RetryDialog({ target, ...props }: Props & { target: RetryTarget | null }) {
   return (
     <Modal opened={target !== null} onClose={props.close} title="Retry webhooks" closeOnClickOutside={false}>
-      {target && ('rows' in target ? <Chosen rows={target.rows} {...props} /> : <Matching filter={target.filter} what={target.what} {...props} />)}
+      {target &&
+        ('rows' in target ? (
+          <Chosen rows={target.rows} {...props} />
+        ) : (
+          <Matching filter={target.filter} what={target.what} {...props} />
+        ))}
     </Modal>
   );
 }
@@ -28,7 +35,12 @@ const MOST = 10_000;
 const means = 'Each gets one attempt at its destination now. If that fails too, it is a dead letter again.';
 
 /** All that match, by one mutation that does nothing where the number is another by then. */
-function Matching({ filter, what = 'that match the filter', close, done }: Props & { filter: ServerFilter; what?: string }) {
+function Matching({
+  filter,
+  what = 'that match the filter',
+  close,
+  done,
+}: Props & { filter: ServerFilter; what?: string }) {
   const { slug, id } = useOrganization();
   const { data, error, again } = useAsk(RetryableQuery, { slug, filter });
   const [{ fetching, error: refused }, retry] = useMutation(RetryMatchingMutation);
@@ -42,7 +54,10 @@ function Matching({ filter, what = 'that match the filter', close, done }: Props
     const { retriedCount, skippedCount } = result.retryWebhooks;
     notifications.show({
       title: `${plural(retriedCount, 'webhook')} pending again`,
-      message: skippedCount > 0 ? `${count(skippedCount)} had been retried by somebody else a moment before.` : 'Their attempts begin now.',
+      message:
+        skippedCount > 0
+          ? `${count(skippedCount)} had been retried by somebody else a moment before.`
+          : 'Their attempts begin now.',
     });
     done();
     close();
@@ -55,11 +70,22 @@ function Matching({ filter, what = 'that match the filter', close, done }: Props
           <b>{plural(number, 'failed webhook')}</b> {what} will be retried. {means}
         </Text>
       )}
-      {filter.text && <Text size="xs" className="quiet">The text is looked for in ids and event types alone here, not in bodies.</Text>}
-      {number !== undefined && number > MOST && (
-        <Alert color="yellow">More than {count(MOST)} webhooks match. Narrow the filter, by time for example, and retry them part by part.</Alert>
+      {filter.text && (
+        <Text size="xs" className="quiet">
+          The text is looked for in ids and event types alone here, not in bodies.
+        </Text>
       )}
-      {number === 0 && <Text size="sm">Rejected webhooks are never processed, those that succeeded need no retry, and one whose body is not kept any more cannot be delivered.</Text>}
+      {number !== undefined && number > MOST && (
+        <Alert color="yellow">
+          More than {count(MOST)} webhooks match. Narrow the filter, by time for example, and retry them part by part.
+        </Alert>
+      )}
+      {number === 0 && (
+        <Text size="sm">
+          Rejected webhooks are never processed, those that succeeded need no retry, and one whose body is not kept any
+          more cannot be delivered.
+        </Text>
+      )}
       <Reason value={reason} set={setReason} />
       {(error ?? refused) && (
         <Alert color="red" role="alert">
@@ -97,14 +123,21 @@ function Chosen({ rows, close, done, onRow }: Props & { rows: readonly Pick<Webh
       setOutcome(result);
       return;
     }
-    notifications.show({ title: `${plural(result.retried, 'webhook')} pending again`, message: 'Their attempts begin now.' });
+    notifications.show({
+      title: `${plural(result.retried, 'webhook')} pending again`,
+      message: 'Their attempts begin now.',
+    });
     done();
     close();
   };
   if (outcome) {
     return (
       <Stack gap="sm">
-        <Alert color="yellow" role="alert" title={`${plural(outcome.retried, 'webhook')} pending again, ${count(outcome.refused.length)} not`}>
+        <Alert
+          color="yellow"
+          role="alert"
+          title={`${plural(outcome.retried, 'webhook')} pending again, ${count(outcome.refused.length)} not`}
+        >
           {[...new Set(outcome.refused.map(({ why }) => why))].slice(0, 5).map((why) => (
             <Text key={why} size="sm">
               {why}

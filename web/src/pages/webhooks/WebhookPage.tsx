@@ -39,7 +39,8 @@ export default function WebhookPage() {
   const place = useAsk(PlaceQuery, isId ? { slug, webhookId } : null);
   const at = place.data?.organization?.webhook?.receivedAt;
   const { data } = useAsk(NeighboursQuery, at ? { slug, at } : null);
-  const to = (other: { webhookId: string } | undefined) => other && (() => go(`${base}/webhooks/${other.webhookId}${location.search}`));
+  const to = (other: { webhookId: string } | undefined) =>
+    other && (() => go(`${base}/webhooks/${other.webhookId}${location.search}`));
   const newer = to(data?.organization?.newer.nodes.find((each) => each.webhookId !== webhookId));
   const older = to(data?.organization?.older.nodes[0]);
   useOffer([
@@ -49,7 +50,14 @@ export default function WebhookPage() {
   ]);
   return (
     <Box p={{ base: 'sm', sm: 'lg' }} maw={1100} mx="auto">
-      <Anchor component={Link} href={`${base}/webhooks`} size="sm" mb="sm" display="inline-flex" style={{ alignItems: 'center', gap: 4 }}>
+      <Anchor
+        component={Link}
+        href={`${base}/webhooks`}
+        size="sm"
+        mb="sm"
+        display="inline-flex"
+        style={{ alignItems: 'center', gap: 4 }}
+      >
         <IconArrowLeft size={14} aria-hidden /> All webhooks
       </Anchor>
       <Detail

@@ -15,12 +15,12 @@ import { columnsFor, WebhookCard } from './columns';
 import { WebhookDrawer } from './detail/WebhookDrawer';
 import { ExportDialog } from './ExportDialog';
 import { absoluteTimes, Chips, Filters, nothing } from './Filters';
-import { filterOf, type FilterParameters, isFiltered, serverFilter } from './filter';
+import { type FilterParameters, filterOf, isFiltered, serverFilter } from './filter';
 import { LiveToggle } from './LiveToggle';
 import { NoMatch, NoProvider, NoWebhook } from './Nothing';
 import { type Surroundings, SurroundingsQuery, type WebhookRow } from './queries';
-import { retryable } from './retry';
 import { RetryDialog, type RetryTarget } from './RetryDialog';
+import { retryable } from './retry';
 import { count as countRows, indexOf, isLoaded, rowAt } from './rows';
 import { useRows } from './useRows';
 import { useSelection } from './useSelection';
@@ -36,7 +36,11 @@ export default function Webhooks() {
   if (organization) return <List surroundings={organization} anew={() => again({ requestPolicy: 'network-only' })} />;
   return (
     <Page title="Webhooks" fills>
-      {error && !fetching ? <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} /> : <Loading />}
+      {error && !fetching ? (
+        <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} />
+      ) : (
+        <Loading />
+      )}
     </Page>
   );
 }
@@ -57,7 +61,10 @@ function List({ surroundings, anew }: { surroundings: Surroundings; anew: () => 
   const [search, setSearch] = useSearch();
   // "The last hour" ends when the list was read, not at every render.
   const [readAt, setReadAt] = useState(() => Date.now());
-  const filter = useMemo(() => filterOf(search, surroundings.providers, readAt), [search, surroundings.providers, readAt]);
+  const filter = useMemo(
+    () => filterOf(search, surroundings.providers, readAt),
+    [search, surroundings.providers, readAt],
+  );
   const filtered = isFiltered(filter);
   const live = search.live !== 'off';
   const table = useRef<VirtualTableHandle>(null);
@@ -70,7 +77,10 @@ function List({ surroundings, anew }: { surroundings: Surroundings; anew: () => 
   const [exporting, setExporting] = useState(false);
   const size = countRows(rows.list);
 
-  const change = useCallback((to: FilterParameters, options?: { replace?: boolean }) => setSearch(to as Search, options), [setSearch]);
+  const change = useCallback(
+    (to: FilterParameters, options?: { replace?: boolean }) => setSearch(to as Search, options),
+    [setSearch],
+  );
   const reload = () => {
     table.current?.toTop();
     // With a span up to now, reading begins with the new filter.
@@ -118,11 +128,17 @@ function List({ surroundings, anew }: { surroundings: Surroundings; anew: () => 
     { label: 'Previous webhook', hotkey: 'k', run: () => move(-1) },
     { label: 'Choose the webhook', hotkey: 'x', run: () => chooseAt(here) },
     // The open one brings keys of its own.
-    ...(opened ? [] : [
-      { label: 'Open the webhook', hotkey: 'Enter', run: () => current >= 0 && !isOnControl() && open(current) },
-      { label: 'Retry the webhook, or those chosen', hotkey: 'r', run: retryCurrent },
-    ]),
-    { label: live ? 'Pause live' : 'Go live', hotkey: 'l', run: () => setSearch({ live: live ? 'off' : '' }, { replace: true }) },
+    ...(opened
+      ? []
+      : [
+          { label: 'Open the webhook', hotkey: 'Enter', run: () => current >= 0 && !isOnControl() && open(current) },
+          { label: 'Retry the webhook, or those chosen', hotkey: 'r', run: retryCurrent },
+        ]),
+    {
+      label: live ? 'Pause live' : 'Go live',
+      hotkey: 'l',
+      run: () => setSearch({ live: live ? 'off' : '' }, { replace: true }),
+    },
     { label: 'Clear the filters', run: () => change(nothing) },
     { label: 'Export what matches', run: () => setExporting(true) },
   ]);
@@ -134,7 +150,9 @@ function List({ surroundings, anew }: { surroundings: Surroundings; anew: () => 
   }
   const columns = useMemo(() => columnsFor(hrefOf, choice(choose)), [hrefOf, choose]);
   const card = useCallback(
-    (row: WebhookRow, chosen: boolean) => <WebhookCard row={row} href={hrefOf(row)} choice={choice(choose).render(row, chosen)} />,
+    (row: WebhookRow, chosen: boolean) => (
+      <WebhookCard row={row} href={hrefOf(row)} choice={choice(choose).render(row, chosen)} />
+    ),
     [hrefOf, choose],
   );
   const at = useCallback((index: number) => rowAt(list.current, index), []);
@@ -154,7 +172,12 @@ function List({ surroundings, anew }: { surroundings: Surroundings; anew: () => 
           <Button size="xs" variant="default" leftSection={<IconRefresh size={14} aria-hidden />} onClick={reload}>
             Reload
           </Button>
-          <Button size="xs" variant="default" leftSection={<IconDownload size={14} aria-hidden />} onClick={() => setExporting(true)}>
+          <Button
+            size="xs"
+            variant="default"
+            leftSection={<IconDownload size={14} aria-hidden />}
+            onClick={() => setExporting(true)}
+          >
             Export
           </Button>
         </>
@@ -167,7 +190,13 @@ function List({ surroundings, anew }: { surroundings: Surroundings; anew: () => 
         </div>
         {(surroundings.webhookCount > 0 || size > 0) && (
           <Suspense fallback={<Skeleton height={142} />}>
-            <Histogram filter={filter} moved={readAt} turn={rows.list} live={live} zoom={(from, to) => change(absoluteTimes(from, to))} />
+            <Histogram
+              filter={filter}
+              moved={readAt}
+              turn={rows.list}
+              live={live}
+              zoom={(from, to) => change(absoluteTimes(from, to))}
+            />
           </Suspense>
         )}
         <ChoiceBar
@@ -190,12 +219,22 @@ function List({ surroundings, anew }: { surroundings: Surroundings; anew: () => 
         />
       )}
       <RetryDialog target={retrying} close={() => setRetrying(null)} done={selection.clear} onRow={rows.replace} />
-      <ExportDialog opened={exporting} close={() => setExporting(false)} filter={serverFilter(filter)} filtered={filtered} />
+      <ExportDialog
+        opened={exporting}
+        close={() => setExporting(false)}
+        filter={serverFilter(filter)}
+        filtered={filtered}
+      />
     </Page>
   );
 
   function content() {
-    if (rows.error && !isLoaded(rows.list)) return <div className={classes.instead}><ErrorCard error={rows.error} again={rows.goOn} /></div>;
+    if (rows.error && !isLoaded(rows.list))
+      return (
+        <div className={classes.instead}>
+          <ErrorCard error={rows.error} again={rows.goOn} />
+        </div>
+      );
     if (isLoaded(rows.list) && size === 0 && rows.list.next === undefined) {
       return (
         <div className={classes.instead}>
@@ -247,7 +286,8 @@ function List({ surroundings, anew }: { surroundings: Surroundings; anew: () => 
 }
 
 /** Enter there means the control itself. */
-const isOnControl = () => document.activeElement?.matches('a, button, input, summary, [role="tab"], [role="menuitemcheckbox"]') === true;
+const isOnControl = () =>
+  document.activeElement?.matches('a, button, input, summary, [role="tab"], [role="menuitemcheckbox"]') === true;
 
 const keyOf = (row: WebhookRow) => row.webhookId;
 
@@ -291,7 +331,14 @@ function Foot({ rows, size }: { rows: ReturnType<typeof useRows>; size: number }
   );
 }
 
-function ChoiceBar({ chosen, clear, loaded, more, retry, retryAll }: {
+function ChoiceBar({
+  chosen,
+  clear,
+  loaded,
+  more,
+  retry,
+  retryAll,
+}: {
   chosen: WebhookRow[];
   clear: () => void;
   loaded: number;
@@ -314,7 +361,8 @@ function ChoiceBar({ chosen, clear, loaded, more, retry, retryAll }: {
       ) : (
         <>
           <span aria-live="polite">
-            <b>{count(chosen.length)}</b> chosen{able.length < chosen.length && `, ${count(able.length)} of them failed`}
+            <b>{count(chosen.length)}</b> chosen
+            {able.length < chosen.length && `, ${count(able.length)} of them failed`}
           </span>
           <Group gap="xs">
             <Button size="compact-sm" disabled={able.length === 0} onClick={() => retry(able)}>

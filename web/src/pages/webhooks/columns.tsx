@@ -47,7 +47,11 @@ function leaveToRow(event: MouseEvent): void {
 export function StatusCell({ row }: { row: WebhookRow }) {
   const { word, icon: Symbol, color, means } = standings[standing(row)];
   return (
-    <span className={classes.status} style={{ color }} title={row.errorMessage ? `${means}: ${row.errorMessage}` : means}>
+    <span
+      className={classes.status}
+      style={{ color }}
+      title={row.errorMessage ? `${means}: ${row.errorMessage}` : means}
+    >
       <Symbol size={16} aria-hidden />
       {word}
     </span>
@@ -96,10 +100,24 @@ export function notesOf(row: WebhookRow): Note[] {
   const notes: Note[] = [];
   const add = (key: string, word: string, means: string, color: string) => notes.push({ key, word, means, color });
   if (row.isTest) add('test', 'Test', 'Somebody sent it from Hookledger to try the provider', 'var(--quiet)');
-  if (row.bodyDiffers) add('body', 'Body differs', 'A further delivery of this event came with another body', 'var(--failed)');
-  if (row.suspectedReplay) add('replay', 'Replay?', 'This body came before under another id, which the sender does not sign', 'var(--pending)');
-  if (row.rejection === 'transmission_replayed') add('transmission', 'Replayed', 'A transmission was sent again with another body', 'var(--failed)');
-  if (row.duplicateCount > 0) add('duplicates', `${row.duplicateCount}× again`, `Delivered again ${row.duplicateCount} times; processed once`, 'var(--quiet)');
+  if (row.bodyDiffers)
+    add('body', 'Body differs', 'A further delivery of this event came with another body', 'var(--failed)');
+  if (row.suspectedReplay)
+    add(
+      'replay',
+      'Replay?',
+      'This body came before under another id, which the sender does not sign',
+      'var(--pending)',
+    );
+  if (row.rejection === 'transmission_replayed')
+    add('transmission', 'Replayed', 'A transmission was sent again with another body', 'var(--failed)');
+  if (row.duplicateCount > 0)
+    add(
+      'duplicates',
+      `${row.duplicateCount}× again`,
+      `Delivered again ${row.duplicateCount} times; processed once`,
+      'var(--quiet)',
+    );
   return notes;
 }
 

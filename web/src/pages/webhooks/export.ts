@@ -3,8 +3,23 @@ import { standing } from '../../ui/Status';
 import type { WebhookRow } from './queries';
 
 export const fields = [
-  'webhook_id', 'provider', 'provider_event_id', 'event_type', 'status', 'rejection', 'signature_valid', 'received_at', 'processed_at',
-  'next_retry_at', 'dead_lettered_at', 'retry_count', 'duplicate_count', 'body_differs', 'suspected_replay', 'body_size', 'error_message',
+  'webhook_id',
+  'provider',
+  'provider_event_id',
+  'event_type',
+  'status',
+  'rejection',
+  'signature_valid',
+  'received_at',
+  'processed_at',
+  'next_retry_at',
+  'dead_lettered_at',
+  'retry_count',
+  'duplicate_count',
+  'body_differs',
+  'suspected_replay',
+  'body_size',
+  'error_message',
 ] as const;
 
 export function record(row: WebhookRow): Record<(typeof fields)[number], string | number | boolean | null> {

@@ -26,7 +26,18 @@ export type FilterParameters = {
   to?: string;
 };
 
-export const filterNames = ['q', 'status', 'provider', 'type', 'signature', 'flag', 'error', 'since', 'from', 'to'] as const;
+export const filterNames = [
+  'q',
+  'status',
+  'provider',
+  'type',
+  'signature',
+  'flag',
+  'error',
+  'since',
+  'from',
+  'to',
+] as const;
 
 export const spans: Record<string, { word: string; milliseconds: number }> = {
   '15m': { word: 'Last 15 minutes', milliseconds: 15 * 60_000 },
@@ -114,7 +125,8 @@ export function serverFilter(filter: Filter): ServerFilter {
   if (first === 'dead') asked.deadLettered = true;
   else if (first === 'failed') Object.assign(asked, { status: ['FAILED'], deadLettered: false, signatureValid: true });
   else if (first === 'rejected') Object.assign(asked, { status: ['FAILED'], signatureValid: false });
-  else if (first) asked.status = filter.standings.map((each) => each.toUpperCase() as 'PENDING' | 'PROCESSING' | 'SUCCESS');
+  else if (first)
+    asked.status = filter.standings.map((each) => each.toUpperCase() as 'PENDING' | 'PROCESSING' | 'SUCCESS');
   if (filter.providerId) asked.providerId = filter.providerId;
   if (filter.type) asked.eventType = filter.type;
   if (filter.signature) asked.signatureValid = filter.signature === 'valid';

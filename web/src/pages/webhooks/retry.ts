@@ -19,7 +19,11 @@ export function useRetryEach() {
     async (
       rows: readonly Pick<WebhookRow, 'id' | 'webhookId'>[],
       reason: string,
-      { onRow, onProgress, signal }: { onRow?: (row: WebhookRow) => void; onProgress?: (done: number) => void; signal?: AbortSignal } = {},
+      {
+        onRow,
+        onProgress,
+        signal,
+      }: { onRow?: (row: WebhookRow) => void; onProgress?: (done: number) => void; signal?: AbortSignal } = {},
     ): Promise<Outcome> => {
       const outcome: Outcome = { retried: 0, refused: [] };
       const queue = [...rows];

@@ -113,7 +113,10 @@ export function trimmed(list: Rows, first: number, last: number): Rows {
   const from = place(list, first).page - KEPT / 2;
   const to = place(list, last).page + KEPT / 2;
   if (!list.pages.some((page, at) => page.rows && (at < from || at > to))) return list;
-  return { ...list, pages: list.pages.map((page, at) => (page.rows && (at < from || at > to) ? { ...page, rows: null } : page)) };
+  return {
+    ...list,
+    pages: list.pages.map((page, at) => (page.rows && (at < from || at > to) ? { ...page, rows: null } : page)),
+  };
 }
 
 export type Changes = {
@@ -127,7 +130,10 @@ export type Changes = {
 export function changed(list: Rows, { rows, created }: Changes, atTop: boolean): Rows {
   if (!isLoaded(list)) return list;
   const fresh = created.filter((row) => indexOf(list, row.webhookId) < 0);
-  const swap = (all: readonly WebhookRow[]) => (all.some((row) => isNewer(rows.get(row.webhookId), row)) ? all.map((row) => latest(rows.get(row.webhookId), row)) : all);
+  const swap = (all: readonly WebhookRow[]) =>
+    all.some((row) => isNewer(rows.get(row.webhookId), row))
+      ? all.map((row) => latest(rows.get(row.webhookId), row))
+      : all;
   const next = {
     ...list,
     top: swap(list.top),
@@ -138,11 +144,20 @@ export function changed(list: Rows, { rows, created }: Changes, atTop: boolean):
   };
   if (fresh.length === 0) return next;
   if (!atTop) return { ...next, waiting: next.waiting + fresh.length };
-  const top = [...fresh, ...next.top].sort((a, b) => (a.receivedAt < b.receivedAt ? 1 : a.receivedAt > b.receivedAt ? -1 : 0));
+  const top = [...fresh, ...next.top].sort((a, b) =>
+    a.receivedAt < b.receivedAt ? 1 : a.receivedAt > b.receivedAt ? -1 : 0,
+  );
   if (top.length <= MOST_ON_TOP) return { ...next, top };
   // More than one can read came at once: the newest stay, and the rest is read again.
-  return { ...next, top: top.slice(0, PAGE), pages: [{ after: null, rows: [], size: 0, oldest: '' }], next: undefined, stale: true };
+  return {
+    ...next,
+    top: top.slice(0, PAGE),
+    pages: [{ after: null, rows: [], size: 0, oldest: '' }],
+    next: undefined,
+    stale: true,
+  };
 }
 
-const isNewer = (one: WebhookRow | undefined, other: WebhookRow) => one !== undefined && one.updatedAt >= other.updatedAt && one !== other;
+const isNewer = (one: WebhookRow | undefined, other: WebhookRow) =>
+  one !== undefined && one.updatedAt >= other.updatedAt && one !== other;
 const latest = (one: WebhookRow | undefined, other: WebhookRow) => (one && isNewer(one, other) ? one : other);

@@ -4,9 +4,23 @@ import { useSubscription } from 'urql';
 
 import { ask } from '../../api/ask';
 import { useConnection } from '../../api/connection';
-import { followed, type Filter, matches, serverFilter } from './filter';
+import { type Filter, followed, matches, serverFilter } from './filter';
 import { WebhookChangedSubscription, type WebhookRow, WebhooksQuery } from './queries';
-import { aged, type Answer, begun, changed, count, isLoaded, none, PAGE, place, type Rows, trimmed, withNext, withPage } from './rows';
+import {
+  type Answer,
+  aged,
+  begun,
+  changed,
+  count,
+  isLoaded,
+  none,
+  PAGE,
+  place,
+  type Rows,
+  trimmed,
+  withNext,
+  withPage,
+} from './rows';
 
 /** Changes are shown together, so often. */
 const FLUSH_MS = 250;
@@ -116,7 +130,8 @@ export function useRows(
       if (!isLoaded(rows)) return;
       for (let at = Math.max(place(rows, first).page, 0); at <= place(rows, last).page; at++) {
         const missing = rows.pages[at];
-        if (missing && (!missing.rows || missing.old)) void load(`page ${at}`, missing.after, (answer) => setList((before) => withPage(before, at, answer)));
+        if (missing && (!missing.rows || missing.old))
+          void load(`page ${at}`, missing.after, (answer) => setList((before) => withPage(before, at, answer)));
       }
       setList((before) => trimmed(before, first, last));
       if (last > count(rows) - PAGE / 2 && !paused) more();
@@ -136,7 +151,8 @@ export function useRows(
   }, [more, reload]);
 
   const replace = useCallback(
-    (row: WebhookRow) => setList((before) => changed(before, { rows: new Map([[row.webhookId, row]]), created: [] }, false)),
+    (row: WebhookRow) =>
+      setList((before) => changed(before, { rows: new Map([[row.webhookId, row]]), created: [] }, false)),
     [],
   );
 
@@ -154,7 +170,15 @@ async function page(slug: string, filter: string, after: string | null): Promise
 }
 
 /** Takes what changed, some at a time. */
-function useFollowing({ organizationId, filter, live, loaded, atTop, setList, reload }: {
+function useFollowing({
+  organizationId,
+  filter,
+  live,
+  loaded,
+  atTop,
+  setList,
+  reload,
+}: {
   organizationId: string;
   filter: Filter;
   live: boolean;
@@ -184,7 +208,9 @@ function useFollowing({ organizationId, filter, live, loaded, atTop, setList, re
       else setList(aged);
       return;
     }
-    const fresh = current.current.filter.text ? [] : [...rows.values()].filter((row) => created.has(row.webhookId) && matches(current.current.filter, row));
+    const fresh = current.current.filter.text
+      ? []
+      : [...rows.values()].filter((row) => created.has(row.webhookId) && matches(current.current.filter, row));
     setList((before) => changed(before, { rows, created: fresh }, top));
   }, [setList]);
 

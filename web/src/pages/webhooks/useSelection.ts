@@ -2,7 +2,7 @@
 import { useCallback, useMemo, useRef, useState } from 'react';
 
 import type { WebhookRow } from './queries';
-import { indexOf, rowAt, type Rows } from './rows';
+import { indexOf, type Rows, rowAt } from './rows';
 
 /** More are retried by the filter that they match, at once. */
 export const MOST_CHOSEN = 1_000;

@@ -3,7 +3,7 @@ import { Text } from '@mantine/core';
 import { useMemo } from 'react';
 
 import { count, plural } from '../../format';
-import { diff, type Difference, MOST } from './diff';
+import { type Difference, diff, MOST } from './diff';
 import { isBranch, type Json, told, written } from './json';
 import classes from './payload.module.css';
 import { beginning, visible } from './visible';

@@ -3,5 +3,12 @@ import { VirtualLines } from '../VirtualLines';
 import { dumped } from './bytes';
 
 export function HexView({ bytes, label, most }: { bytes: Uint8Array; label: string; most?: number }) {
-  return <VirtualLines count={Math.ceil(bytes.length / 16)} label={label} most={most} line={(index) => dumped(bytes, index * 16)} />;
+  return (
+    <VirtualLines
+      count={Math.ceil(bytes.length / 16)}
+      label={label}
+      most={most}
+      line={(index) => dumped(bytes, index * 16)}
+    />
+  );
 }

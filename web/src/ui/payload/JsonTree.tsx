@@ -6,7 +6,23 @@ import { type KeyboardEvent, useCallback, useEffect, useId, useMemo, useRef, use
 import { count } from '../../format';
 import { Copy } from '../CopyText';
 import { type LinesHandle, VirtualLines } from '../VirtualLines';
-import { at, isBranch, type Json, keyOf, type Line, lines, MOST_LINES, type Path, revealing, search, sizeOf, told, untouched, type View, written } from './json';
+import {
+  at,
+  isBranch,
+  type Json,
+  keyOf,
+  type Line,
+  lines,
+  MOST_LINES,
+  type Path,
+  revealing,
+  search,
+  sizeOf,
+  told,
+  untouched,
+  type View,
+  written,
+} from './json';
 import classes from './payload.module.css';
 import { beginning, visible } from './visible';
 
@@ -74,7 +90,9 @@ export function JsonTree({ value, most }: { value: Json; most?: number }) {
         onKeyDown={keys}
         line={(at) => {
           const line = all[at];
-          return line && <TreeLine line={line} id={`${id}-${at}`} chosen={at === index} choose={setChosen} toggle={toggle} />;
+          return (
+            line && <TreeLine line={line} id={`${id}-${at}`} chosen={at === index} choose={setChosen} toggle={toggle} />
+          );
         }}
       />
       {all.length >= MOST_LINES && (
@@ -87,7 +105,19 @@ export function JsonTree({ value, most }: { value: Json; most?: number }) {
   );
 }
 
-function TreeLine({ line, id, chosen, choose, toggle }: { line: Line; id: string; chosen: boolean; choose: (path: Path) => void; toggle: (line: Line) => void }) {
+function TreeLine({
+  line,
+  id,
+  chosen,
+  choose,
+  toggle,
+}: {
+  line: Line;
+  id: string;
+  chosen: boolean;
+  choose: (path: Path) => void;
+  toggle: (line: Line) => void;
+}) {
   const indent = { paddingLeft: Math.min(line.depth, 40) * 16 };
   if (line.kind === 'more') {
     return (
@@ -118,7 +148,9 @@ function TreeLine({ line, id, chosen, choose, toggle }: { line: Line; id: string
       </span>
       {name !== undefined && (
         <>
-          <bdi className={typeof name === 'number' ? classes.index : classes.key}>{visible(beginning(String(name), 120))}</bdi>
+          <bdi className={typeof name === 'number' ? classes.index : classes.key}>
+            {visible(beginning(String(name), 120))}
+          </bdi>
           {': '}
         </>
       )}
@@ -132,7 +164,8 @@ function BranchValue({ line }: { line: Line }) {
   if (line.size === 0) return <span className={classes.punctuation}>{open + close}</span>;
   return (
     <span className={classes.punctuation}>
-      {line.open ? open : `${open}…${close}`} <span className={classes.size}>{`${count(line.size)} ${line.size === 1 ? one : many}`}</span>
+      {line.open ? open : `${open}…${close}`}{' '}
+      <span className={classes.size}>{`${count(line.size)} ${line.size === 1 ? one : many}`}</span>
     </span>
   );
 }
@@ -143,7 +176,9 @@ function LeafValue({ value }: { value: Json }) {
   return (
     <bdi className={classes.value} data-kind={kind}>
       {visible(text)}
-      {typeof value === 'string' && value.length > SHORT && <span className={classes.size}> … {count(value.length)} characters</span>}
+      {typeof value === 'string' && value.length > SHORT && (
+        <span className={classes.size}> … {count(value.length)} characters</span>
+      )}
     </bdi>
   );
 }
@@ -163,7 +198,9 @@ function Chosen({ root, path }: { root: Json; path: Path }) {
         <Copy value={name} label="Copy the path" />
         {text !== undefined && <Copy value={text} label="Copy the value" />}
       </Group>
-      {typeof value === 'string' && value.length > 60 && <div className={classes.text}>{visible(beginning(value, 10_000))}</div>}
+      {typeof value === 'string' && value.length > 60 && (
+        <div className={classes.text}>{visible(beginning(value, 10_000))}</div>
+      )}
     </div>
   );
 }
@@ -223,9 +260,20 @@ function Search({ root, reveal }: { root: Json; reveal: (path: Path) => void }) 
         }}
       />
       <Text size="xs" className="quiet" miw={70} ta="right" aria-live="polite">
-        {text && (found === null ? 'Looking…' : found.length === 0 ? 'Nothing' : `${count(hit + 1)} of ${count(found.length)}${found.length >= MOST_HITS ? '+' : ''}`)}
+        {text &&
+          (found === null
+            ? 'Looking…'
+            : found.length === 0
+              ? 'Nothing'
+              : `${count(hit + 1)} of ${count(found.length)}${found.length >= MOST_HITS ? '+' : ''}`)}
       </Text>
-      <ActionIcon variant="subtle" color="gray" aria-label="Previous hit" disabled={!found?.length} onClick={() => go(-1)}>
+      <ActionIcon
+        variant="subtle"
+        color="gray"
+        aria-label="Previous hit"
+        disabled={!found?.length}
+        onClick={() => go(-1)}
+      >
         <IconChevronUp size={16} />
       </ActionIcon>
       <ActionIcon variant="subtle" color="gray" aria-label="Next hit" disabled={!found?.length} onClick={() => go(1)}>

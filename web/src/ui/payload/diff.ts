@@ -18,8 +18,10 @@ export function diff(before: Json, after: Json): Difference[] {
     if (a === undefined) found.push({ path, kind: 'added', after: b });
     else if (b === undefined) found.push({ path, kind: 'removed', before: a });
     else if (Array.isArray(a) && Array.isArray(b)) todo.push(...pairsOfLists(path, a, b).reverse());
-    else if (isBranch(a) && isBranch(b) && !Array.isArray(a) && !Array.isArray(b)) todo.push(...pairsOfObjects(path, a, b).reverse());
-    else if (isBranch(a) || isBranch(b) || told(a) !== told(b)) found.push({ path, kind: 'changed', before: a, after: b });
+    else if (isBranch(a) && isBranch(b) && !Array.isArray(a) && !Array.isArray(b))
+      todo.push(...pairsOfObjects(path, a, b).reverse());
+    else if (isBranch(a) || isBranch(b) || told(a) !== told(b))
+      found.push({ path, kind: 'changed', before: a, after: b });
   }
   return found;
 }

@@ -29,7 +29,8 @@ export type Path = readonly (string | number)[];
 export const isBranch = (value: Json): value is Json[] | { [key: string]: Json } =>
   typeof value === 'object' && value !== null && !(value instanceof Exact);
 
-export const keyOf = (path: Path): string => path.map((part) => `/${String(part).replaceAll('~', '~0').replaceAll('/', '~1')}`).join('');
+export const keyOf = (path: Path): string =>
+  path.map((part) => `/${String(part).replaceAll('~', '~0').replaceAll('/', '~1')}`).join('');
 
 /** As JavaScript would write it: `$.a.b[3]["c d"]`. */
 export function written(path: Path): string {
@@ -74,7 +75,8 @@ export function isOpen(view: View, key: string, depth: number, size: number): bo
   return view.toggled.get(key) ?? (depth < 2 && size <= (depth === 0 ? Number.MAX_SAFE_INTEGER : 40));
 }
 
-export const sizeOf = (value: Json): number => (Array.isArray(value) ? value.length : isBranch(value) ? Object.keys(value).length : 0);
+export const sizeOf = (value: Json): number =>
+  Array.isArray(value) ? value.length : isBranch(value) ? Object.keys(value).length : 0;
 
 /** The lines that are open now, in order. */
 export function lines(root: Json, view: View): Line[] {
@@ -139,11 +141,16 @@ export function* search(root: Json, text: string, most: number): Generator<Path[
     const { path, value } = next;
     const key = path.at(-1);
     const branch = isBranch(value);
-    const hit = (typeof key === 'string' && key.toLowerCase().includes(wanted)) || (!branch && (typeof value === 'string' ? value : told(value)).toLowerCase().includes(wanted));
+    const hit =
+      (typeof key === 'string' && key.toLowerCase().includes(wanted)) ||
+      (!branch && (typeof value === 'string' ? value : told(value)).toLowerCase().includes(wanted));
     if (hit) found.push(path);
     if (branch) {
-      if (Array.isArray(value)) for (let index = value.length - 1; index >= 0; index--) todo.push({ path: [...path, index], value: value[index] ?? null });
-      else for (const [name, child] of Object.entries(value).reverse()) todo.push({ path: [...path, name], value: child });
+      if (Array.isArray(value))
+        for (let index = value.length - 1; index >= 0; index--)
+          todo.push({ path: [...path, index], value: value[index] ?? null });
+      else
+        for (const [name, child] of Object.entries(value).reverse()) todo.push({ path: [...path, name], value: child });
     }
     if (++looked % 5_000 === 0) yield null;
   }

@@ -5,9 +5,9 @@ import { IconCircleCheckFilled, IconCircleXFilled, IconLoader2 } from '@tabler/i
 import { bytes, duration } from '../../../format';
 import { When } from '../../../time';
 import { Countdown } from '../../../ui/Countdown';
+import { providers } from '../../../ui/ProviderName';
 import { RawText } from '../../../ui/payload/RawText';
 import { beginning, visible } from '../../../ui/payload/visible';
-import { providers } from '../../../ui/ProviderName';
 import { standing } from '../../../ui/Status';
 import classes from './detail.module.css';
 import type { Attempt, Webhook } from './queries';
@@ -36,7 +36,11 @@ export function Attempts({ of: webhook }: { of: Webhook }) {
 
 function OneAttempt({ attempt, webhook }: { attempt: Attempt; webhook: Webhook }) {
   const [Symbol, color, word] =
-    attempt.succeeded === null ? [IconLoader2, 'var(--processing)', 'Running'] : attempt.succeeded ? [IconCircleCheckFilled, 'var(--success)', 'Succeeded'] : [IconCircleXFilled, 'var(--failed)', 'Failed'];
+    attempt.succeeded === null
+      ? [IconLoader2, 'var(--processing)', 'Running']
+      : attempt.succeeded
+        ? [IconCircleCheckFilled, 'var(--success)', 'Succeeded']
+        : [IconCircleXFilled, 'var(--failed)', 'Failed'];
   return (
     <section className={classes.attempt} aria-label={`Attempt ${attempt.attemptNumber}`}>
       <Group justify="space-between" gap="xs">
@@ -100,7 +104,8 @@ function Request({ attempt, webhook, url }: { attempt: Attempt; webhook: Webhook
         const value = known[name.toLowerCase()];
         return (
           <div key={name}>
-            <span className="quiet">{visible(beginning(name, 100))}:</span> {value === undefined ? <i className="quiet">not kept</i> : visible(beginning(value, 300))}
+            <span className="quiet">{visible(beginning(name, 100))}:</span>{' '}
+            {value === undefined ? <i className="quiet">not kept</i> : visible(beginning(value, 300))}
           </div>
         );
       })}

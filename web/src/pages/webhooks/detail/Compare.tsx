@@ -27,7 +27,10 @@ const MOST_BYTES = 8 << 20;
 
 export function Compare({ of: webhook }: { of: Webhook }) {
   const { slug, base } = useOrganization();
-  const { data, error, again } = useAsk(PreviousQuery, webhook.eventType ? { slug, webhookId: webhook.webhookId } : null);
+  const { data, error, again } = useAsk(
+    PreviousQuery,
+    webhook.eventType ? { slug, webhookId: webhook.webhookId } : null,
+  );
   const previous = data?.organization?.webhook?.previousOfType;
   const large = webhook.bodySize > MOST_BYTES;
   const mine = useBody(slug, previous && !large ? webhook.webhookId : undefined);
@@ -37,11 +40,26 @@ export function Compare({ of: webhook }: { of: Webhook }) {
     [mine.body, other.body],
   );
   const failed = error ?? mine.error ?? other.error;
-  if (!webhook.eventType) return <Text size="sm" className="quiet">It names no type, so that there is none to compare it with.</Text>;
+  if (!webhook.eventType)
+    return (
+      <Text size="sm" className="quiet">
+        It names no type, so that there is none to compare it with.
+      </Text>
+    );
   if (failed) return <ErrorCard error={failed} again={again} />;
-  if (large) return <Text size="sm" className="quiet">It is too large to be compared here.</Text>;
+  if (large)
+    return (
+      <Text size="sm" className="quiet">
+        It is too large to be compared here.
+      </Text>
+    );
   if (!data) return <Skeleton height={160} />;
-  if (!previous) return <Text size="sm" className="quiet">No webhook of its type came before it, among the last 2,000 of the provider.</Text>;
+  if (!previous)
+    return (
+      <Text size="sm" className="quiet">
+        No webhook of its type came before it, among the last 2,000 of the provider.
+      </Text>
+    );
   return (
     <Stack gap="xs">
       <Text size="sm">
@@ -53,7 +71,9 @@ export function Compare({ of: webhook }: { of: Webhook }) {
       {!mine.body || !other.body ? (
         <Skeleton height={160} />
       ) : after === undefined || before === undefined ? (
-        <Text size="sm" className="quiet">One of the two is not JSON, or its body is no longer kept.</Text>
+        <Text size="sm" className="quiet">
+          One of the two is not JSON, or its body is no longer kept.
+        </Text>
       ) : (
         <Differences before={before} after={after} />
       )}

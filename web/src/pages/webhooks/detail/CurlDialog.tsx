@@ -25,7 +25,10 @@ function Command({ of: webhook }: { of: Webhook }) {
   const { slug } = useOrganization();
   const { body, error, again } = useBody(slug, webhook.webhookId);
   const [url, setUrl] = useState(() => localStorage.getItem(KEY) ?? LOCAL);
-  const command = useMemo(() => (body && body.kind !== 'gone' ? curl(url, webhook.headers, bytesOf(body)) : undefined), [url, webhook.headers, body]);
+  const command = useMemo(
+    () => (body && body.kind !== 'gone' ? curl(url, webhook.headers, bytesOf(body)) : undefined),
+    [url, webhook.headers, body],
+  );
   if (error) return <ErrorCard error={error} again={again} />;
   if (body?.kind === 'gone') return <Text size="sm">The body is no longer kept, so that it cannot be sent again.</Text>;
   return (
@@ -39,10 +42,17 @@ function Command({ of: webhook }: { of: Webhook }) {
           localStorage.setItem(KEY, event.currentTarget.value);
         }}
       />
-      {command === undefined ? <Skeleton height={160} /> : <RawText text={command.slice(0, 20_000)} label="Command" most={280} />}
+      {command === undefined ? (
+        <Skeleton height={160} />
+      ) : (
+        <RawText text={command.slice(0, 20_000)} label="Command" most={280} />
+      )}
       <Text size="xs" className="quiet">
-        With the sender's headers and signature, so that a receiver with the same secret verifies it; some refuse a signature that is older than five minutes.
-        {command && command.length > 20_000 && ` All ${bytes(command.length)} of the command are copied; its beginning is shown.`}
+        With the sender's headers and signature, so that a receiver with the same secret verifies it; some refuse a
+        signature that is older than five minutes.
+        {command &&
+          command.length > 20_000 &&
+          ` All ${bytes(command.length)} of the command are copied; its beginning is shown.`}
       </Text>
       <Group justify="flex-end">
         <CopyButton value={command ?? ''}>

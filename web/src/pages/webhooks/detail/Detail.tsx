@@ -1,5 +1,17 @@
 // Everything about one webhook: in the drawer over the list, and on a page of its own.
-import { ActionIcon, Button, Group, Skeleton, Stack, Table, Tabs, Text, Title, Tooltip, VisuallyHidden } from '@mantine/core';
+import {
+  ActionIcon,
+  Button,
+  Group,
+  Skeleton,
+  Stack,
+  Table,
+  Tabs,
+  Text,
+  Title,
+  Tooltip,
+  VisuallyHidden,
+} from '@mantine/core';
 import { IconEraser, IconLink, IconRotateClockwise, IconTerminal2 } from '@tabler/icons-react';
 import { type ReactNode, useState } from 'react';
 
@@ -11,13 +23,13 @@ import { beginning, visible } from '../../../ui/payload/visible';
 import { Status, standing } from '../../../ui/Status';
 import { useSearch } from '../../../url';
 import type { WebhookRow } from '../queries';
-import { retryable } from '../retry';
 import { RetryDialog } from '../RetryDialog';
+import { retryable } from '../retry';
 import { Attempts } from './Attempts';
 import { Compare } from './Compare';
 import { CurlDialog } from './CurlDialog';
-import classes from './detail.module.css';
 import { Duplicates } from './Duplicates';
+import classes from './detail.module.css';
 import { EraseBody } from './EraseBody';
 import { Payload } from './Payload';
 import type { Webhook } from './queries';
@@ -44,7 +56,13 @@ export function Detail({ webhookId, order, actions, onRow }: Props) {
       <Group justify="flex-end" gap={4}>
         {actions}
       </Group>
-      {webhook === null ? <NotFound what="webhook" /> : error ? <ErrorCard error={error} again={again} /> : <Loading order={order} />}
+      {webhook === null ? (
+        <NotFound what="webhook" />
+      ) : error ? (
+        <ErrorCard error={error} again={again} />
+      ) : (
+        <Loading order={order} />
+      )}
     </>
   );
 }
@@ -65,7 +83,13 @@ function Loading({ order }: { order: 1 | 2 }) {
 
 const tabs = ['payload', 'headers', 'attempts', 'timeline', 'compare', 'duplicates'] as const;
 
-function Known({ webhook, order, actions, again, onRow }: Omit<Props, 'webhookId'> & { webhook: Webhook; again: () => void }) {
+function Known({
+  webhook,
+  order,
+  actions,
+  again,
+  onRow,
+}: Omit<Props, 'webhookId'> & { webhook: Webhook; again: () => void }) {
   const { base, canManage } = useOrganization();
   const [search, setSearch] = useSearch();
   const [asking, setAsking] = useState(false);
@@ -99,7 +123,12 @@ function Known({ webhook, order, actions, again, onRow }: Omit<Props, 'webhookId
             Retry…
           </Button>
         )}
-        <Button size="xs" variant="default" leftSection={<IconTerminal2 size={14} aria-hidden />} onClick={() => setCopying(true)}>
+        <Button
+          size="xs"
+          variant="default"
+          leftSection={<IconTerminal2 size={14} aria-hidden />}
+          onClick={() => setCopying(true)}
+        >
           Copy as curl…
         </Button>
         <CopyLink value={link} />
@@ -112,7 +141,11 @@ function Known({ webhook, order, actions, again, onRow }: Omit<Props, 'webhookId
         )}
       </Group>
       <Summary of={webhook} />
-      <Tabs value={tab} onChange={(next) => setSearch({ tab: next === 'payload' || !next ? '' : next }, { replace: true })} keepMounted={false}>
+      <Tabs
+        value={tab}
+        onChange={(next) => setSearch({ tab: next === 'payload' || !next ? '' : next }, { replace: true })}
+        keepMounted={false}
+      >
         <Tabs.List className={classes.tabs}>
           <Tabs.Tab value="payload">Payload</Tabs.Tab>
           <Tabs.Tab value="headers">Headers ({webhook.headers.length})</Tabs.Tab>
@@ -140,7 +173,12 @@ function Known({ webhook, order, actions, again, onRow }: Omit<Props, 'webhookId
           <Duplicates of={webhook} />
         </Tabs.Panel>
       </Tabs>
-      <RetryDialog target={asking ? { rows: [webhook] } : null} close={() => setAsking(false)} done={again} onRow={onRow} />
+      <RetryDialog
+        target={asking ? { rows: [webhook] } : null}
+        close={() => setAsking(false)}
+        done={again}
+        onRow={onRow}
+      />
       <EraseBody opened={erasing} close={() => setErasing(false)} of={webhook} done={again} />
       <CurlDialog opened={copying} close={() => setCopying(false)} of={webhook} />
     </Stack>
@@ -167,7 +205,12 @@ function CopyLink({ value }: { value: string }) {
 }
 
 function Headers({ of: { headers } }: { of: Webhook }) {
-  if (headers.length === 0) return <Text size="sm" className="quiet">The headers are no longer kept.</Text>;
+  if (headers.length === 0)
+    return (
+      <Text size="sm" className="quiet">
+        The headers are no longer kept.
+      </Text>
+    );
   return (
     <Table className={classes.headers} withRowBorders>
       <Table.Thead className={classes.unseen}>
@@ -187,4 +230,3 @@ function Headers({ of: { headers } }: { of: Webhook }) {
     </Table>
   );
 }
-

@@ -11,8 +11,8 @@ import { When } from '../../../time';
 import { Confirm } from '../../../ui/Confirm';
 import { Copy } from '../../../ui/CopyText';
 import { ErrorCard } from '../../../ui/ErrorCard';
-import { HexView } from '../../../ui/payload/HexView';
 import { fromBase64 } from '../../../ui/payload/bytes';
+import { HexView } from '../../../ui/payload/HexView';
 import { RawText } from '../../../ui/payload/RawText';
 import { beginning, visible } from '../../../ui/payload/visible';
 import { useAct } from '../../../ui/useAct';
@@ -48,7 +48,9 @@ const Deliver = graphql(`
   }
 `);
 
-type Duplicate = NonNullable<NonNullable<ResultOf<typeof DuplicatesQuery>['organization']>['webhook']>['duplicateBodies'][number];
+type Duplicate = NonNullable<
+  NonNullable<ResultOf<typeof DuplicatesQuery>['organization']>['webhook']
+>['duplicateBodies'][number];
 
 export function Duplicates({ of: webhook }: { of: Webhook }) {
   const { slug } = useOrganization();
@@ -132,7 +134,8 @@ function One({ of: duplicate, webhook, done }: { of: Duplicate; webhook: Webhook
         error={deliver.error}
         run={(reason) => void run(reason)}
       >
-        This body becomes a webhook with its own ID and is processed like any other. It counts toward the monthly limit. The original webhook stays as it is. This can be done once and can't be undone.
+        This body becomes a webhook with its own ID and is processed like any other. It counts toward the monthly limit.
+        The original webhook stays as it is. This can be done once and can't be undone.
       </Confirm>
     </Paper>
   );
@@ -143,10 +146,24 @@ function Bytes({ slug, webhookId, bodySha256 }: { slug: string; webhookId: strin
   const text = data?.organization?.webhook?.duplicateBodies.find((body) => body.bodySha256 === bodySha256)?.rawBody;
   const binary = useAsk(BytesQuery, data && typeof text !== 'string' ? { slug, webhookId } : null);
   if (error) return <ErrorCard error={error} again={again} />;
-  if (typeof text === 'string') return text === '' ? <Text size="sm" className="quiet">The body is empty.</Text> : <RawText text={text} label="The duplicate's body" most={320} />;
+  if (typeof text === 'string')
+    return text === '' ? (
+      <Text size="sm" className="quiet">
+        The body is empty.
+      </Text>
+    ) : (
+      <RawText text={text} label="The duplicate's body" most={320} />
+    );
   if (binary.error) return <ErrorCard error={binary.error} again={binary.again} />;
   if (!binary.data) return <Skeleton height={120} role="status" aria-label="Loading the body" />;
-  const base64 = binary.data.organization?.webhook?.duplicateBodies.find((body) => body.bodySha256 === bodySha256)?.rawBodyBase64;
-  if (typeof base64 !== 'string') return <Text size="sm" className="quiet">This body is no longer kept.</Text>;
+  const base64 = binary.data.organization?.webhook?.duplicateBodies.find(
+    (body) => body.bodySha256 === bodySha256,
+  )?.rawBodyBase64;
+  if (typeof base64 !== 'string')
+    return (
+      <Text size="sm" className="quiet">
+        This body is no longer kept.
+      </Text>
+    );
   return <HexView bytes={fromBase64(base64)} label="Bytes of the duplicate's body" most={320} />;
 }

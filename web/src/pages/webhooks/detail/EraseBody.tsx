@@ -13,7 +13,17 @@ const Erase = graphql(`
 `);
 
 /** Erases what a webhook came with, and then says what remains. */
-export function EraseBody({ of: { id, webhookId }, opened, close, done }: { of: Webhook; opened: boolean; close: () => void; done: () => void }) {
+export function EraseBody({
+  of: { id, webhookId },
+  opened,
+  close,
+  done,
+}: {
+  of: Webhook;
+  opened: boolean;
+  close: () => void;
+  done: () => void;
+}) {
   const erase = useAct(Erase, { quiet: true });
   const [remains, setRemains] = useState<readonly string[]>();
   const run = async (reason: string | undefined) => {
@@ -37,7 +47,8 @@ export function EraseBody({ of: { id, webhookId }, opened, close, done }: { of: 
         error={erase.error}
         run={(reason) => void run(reason)}
       >
-        Body, headers, the bodies of its duplicates and what destinations answered are removed, and the webhook cannot be delivered again. This cannot be taken back. Its events stay.
+        Body, headers, the bodies of its duplicates and what destinations answered are removed, and the webhook cannot
+        be delivered again. This cannot be taken back. Its events stay.
       </Confirm>
       <Remains of={remains} title="The body was erased" close={() => setRemains(undefined)} />
     </>

@@ -11,8 +11,8 @@ import { download } from '../../../ui/download';
 import { Empty } from '../../../ui/Empty';
 import { ErrorCard } from '../../../ui/ErrorCard';
 import { HexView } from '../../../ui/payload/HexView';
-import { parse } from '../../../ui/payload/json';
 import { JsonTree } from '../../../ui/payload/JsonTree';
+import { parse } from '../../../ui/payload/json';
 import { RawText } from '../../../ui/payload/RawText';
 import { beginning, visible } from '../../../ui/payload/visible';
 import { useSearch } from '../../../url';
@@ -26,13 +26,21 @@ export function Payload({ of: webhook }: { of: Webhook }) {
   if (error) return <ErrorCard error={error} again={again} />;
   if (webhook.bodyRemoval || body?.kind === 'gone') return <Gone of={webhook} />;
   if (!body) return <Skeleton height={300} role="status" aria-label="Loading the payload" />;
-  if (webhook.bodySize === 0) return <Text size="sm" className="quiet">The body is empty.</Text>;
+  if (webhook.bodySize === 0)
+    return (
+      <Text size="sm" className="quiet">
+        The body is empty.
+      </Text>
+    );
   return <Shown key={webhook.webhookId} body={body} webhook={webhook} />;
 }
 
 function Gone({ of: { bodyRemoval: removal, bodySize, rejection } }: { of: Webhook }) {
   return (
-    <Empty icon={IconFileOff} title={removal?.kind === 'ERASURE' ? 'The body was erased' : 'The body is no longer kept'}>
+    <Empty
+      icon={IconFileOff}
+      title={removal?.kind === 'ERASURE' ? 'The body was erased' : 'The body is no longer kept'}
+    >
       {removal ? <Why of={removal} /> : rejection && 'Of what was refused a large body is not kept. '}
       The log keeps that it had {bytes(bodySize)}, and its SHA-256.
     </Empty>
@@ -56,11 +64,22 @@ function Shown({ body, webhook }: { body: Exclude<Body, { kind: 'gone' }>; webho
   const view = search.view && views.includes(search.view) ? search.view : (views[0] ?? 'bytes');
   const words: Record<string, string> = { tree: 'Tree', raw: 'Raw', bytes: 'Hex' };
   const raw = useMemo(() => (view === 'bytes' ? bytesOf(body) : undefined), [view, body]);
-  const save = () => download(`webhook-${webhook.webhookId}.${json !== undefined ? 'json' : body.kind === 'text' ? 'txt' : 'bin'}`, bytesOf(body), 'application/octet-stream');
+  const save = () =>
+    download(
+      `webhook-${webhook.webhookId}.${json !== undefined ? 'json' : body.kind === 'text' ? 'txt' : 'bin'}`,
+      bytesOf(body),
+      'application/octet-stream',
+    );
   return (
     <Stack gap="xs">
       <Group justify="space-between" gap="xs">
-        <SegmentedControl size="xs" aria-label="How to show the payload" data={views.map((value) => ({ value, label: words[value] ?? value }))} value={view} onChange={(next) => setSearch({ view: next === views[0] ? '' : next }, { replace: true })} />
+        <SegmentedControl
+          size="xs"
+          aria-label="How to show the payload"
+          data={views.map((value) => ({ value, label: words[value] ?? value }))}
+          value={view}
+          onChange={(next) => setSearch({ view: next === views[0] ? '' : next }, { replace: true })}
+        />
         <Group gap="xs">
           {json === undefined && body.kind === 'text' && (
             <Text size="xs" className="quiet">
@@ -73,7 +92,12 @@ function Shown({ body, webhook }: { body: Exclude<Body, { kind: 'gone' }>; webho
             </Text>
           )}
           {body.kind === 'text' && <Copy value={body.text} label="Copy the body" />}
-          <Button size="compact-xs" variant="default" leftSection={<IconDownload size={14} aria-hidden />} onClick={save}>
+          <Button
+            size="compact-xs"
+            variant="default"
+            leftSection={<IconDownload size={14} aria-hidden />}
+            onClick={save}
+          >
             Download
           </Button>
         </Group>

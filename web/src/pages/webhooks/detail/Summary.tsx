@@ -6,11 +6,11 @@ import { Link } from 'wouter';
 
 import { bytes, duration } from '../../../format';
 import { useOrganization } from '../../../session/viewer';
-import { absolute, When, useZone } from '../../../time';
-import { Countdown } from '../../../ui/Countdown';
+import { absolute, useZone, When } from '../../../time';
 import { Copy } from '../../../ui/CopyText';
-import { beginning, visible } from '../../../ui/payload/visible';
+import { Countdown } from '../../../ui/Countdown';
 import { ProviderName, providers } from '../../../ui/ProviderName';
+import { beginning, visible } from '../../../ui/payload/visible';
 import { standing } from '../../../ui/Status';
 import { notesOf } from '../columns';
 import { waits } from '../waits';
@@ -33,17 +33,36 @@ export function Summary({ of: webhook }: { of: Webhook }) {
         </Alert>
       )}
       {status === 'dead' && (
-        <Alert color="violet" icon={<IconAlertTriangle aria-hidden />} title="Dead letter: it waits for a person" p="sm">
+        <Alert
+          color="violet"
+          icon={<IconAlertTriangle aria-hidden />}
+          title="Dead letter: it waits for a person"
+          p="sm"
+        >
           <Foreign>{webhook.errorMessage}</Foreign>
         </Alert>
       )}
       {webhook.waitsFor && (
-        <Alert color="yellow" icon={<IconHourglass aria-hidden />} title={`Waiting: ${waits[webhook.waitsFor].word.toLowerCase()}`} p="sm">
+        <Alert
+          color="yellow"
+          icon={<IconHourglass aria-hidden />}
+          title={`Waiting: ${waits[webhook.waitsFor].word.toLowerCase()}`}
+          p="sm"
+        >
           <Text size="sm">{waits[webhook.waitsFor].means}.</Text>
         </Alert>
       )}
       {status === 'failed' && !webhook.waitsFor && (
-        <Alert color="red" icon={<IconAlertTriangle aria-hidden />} title={<>The last attempt failed; the next one is <Countdown to={webhook.nextRetryAt} /></>} p="sm">
+        <Alert
+          color="red"
+          icon={<IconAlertTriangle aria-hidden />}
+          title={
+            <>
+              The last attempt failed; the next one is <Countdown to={webhook.nextRetryAt} />
+            </>
+          }
+          p="sm"
+        >
           <Foreign>{webhook.errorMessage}</Foreign>
         </Alert>
       )}
@@ -76,7 +95,11 @@ export function Summary({ of: webhook }: { of: Webhook }) {
             '–'
           )}
         </Fact>
-        <Fact name="Deliveries">{webhook.duplicateCount === 0 ? 'one' : `${webhook.duplicateCount + 1}: one accepted, ${webhook.duplicateCount} recognized as the same`}</Fact>
+        <Fact name="Deliveries">
+          {webhook.duplicateCount === 0
+            ? 'one'
+            : `${webhook.duplicateCount + 1}: one accepted, ${webhook.duplicateCount} recognized as the same`}
+        </Fact>
         {original && (
           <Fact name="Delivered from a duplicate of" mono>
             <Anchor component={Link} href={`${base}/webhooks/${original}`}>
@@ -85,7 +108,8 @@ export function Summary({ of: webhook }: { of: Webhook }) {
           </Fact>
         )}
         <Fact name="Body">
-          {bytes(webhook.bodySize)} <bdi className="quiet">{visible(beginning(webhook.contentType ?? 'no content type', 100))}</bdi>
+          {bytes(webhook.bodySize)}{' '}
+          <bdi className="quiet">{visible(beginning(webhook.contentType ?? 'no content type', 100))}</bdi>
         </Fact>
         <Fact name="SHA-256 of the body" copy={webhook.bodySha256} mono>
           {webhook.bodySha256}
@@ -106,7 +130,8 @@ function Verified({ of: webhook }: { of: Webhook }) {
   if (!webhook.signatureValid) {
     return (
       <span className={classes.verdict} style={{ color: 'var(--failed)' }}>
-        <IconShieldX size={16} aria-hidden /> {webhook.rejection || webhook.status === 'FAILED' ? 'Not verified' : 'Not verified yet'}
+        <IconShieldX size={16} aria-hidden />{' '}
+        {webhook.rejection || webhook.status === 'FAILED' ? 'Not verified' : 'Not verified yet'}
       </span>
     );
   }
@@ -120,7 +145,19 @@ function Verified({ of: webhook }: { of: Webhook }) {
   );
 }
 
-function Fact({ name, children, copy, mono = false, title }: { name: string; children: ReactNode; copy?: string; mono?: boolean; title?: string }) {
+function Fact({
+  name,
+  children,
+  copy,
+  mono = false,
+  title,
+}: {
+  name: string;
+  children: ReactNode;
+  copy?: string;
+  mono?: boolean;
+  title?: string;
+}) {
   return (
     <div className={classes.fact} title={title}>
       <dt>{name}</dt>
@@ -135,5 +172,7 @@ function Fact({ name, children, copy, mono = false, title }: { name: string; chi
 }
 
 export function Foreign({ children }: { children: string | null | undefined }) {
-  return <div className={`foreign ${classes.text}`}>{visible(beginning(children ?? 'No reason is recorded', 2_000))}</div>;
+  return (
+    <div className={`foreign ${classes.text}`}>{visible(beginning(children ?? 'No reason is recorded', 2_000))}</div>
+  );
 }

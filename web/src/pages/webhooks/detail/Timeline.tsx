@@ -29,7 +29,9 @@ export function Timeline({ of: { webhookId, events } }: { of: Webhook }) {
         return (
           <li key={event.position} data-tone={tone}>
             <span className={classes.offset} title={absolute(event.recordedAt, zone, true)}>
-              {index === 0 ? absolute(event.recordedAt, zone, true).slice(11, 23) : offset(first.recordedAt, event.recordedAt)}
+              {index === 0
+                ? absolute(event.recordedAt, zone, true).slice(11, 23)
+                : offset(first.recordedAt, event.recordedAt)}
             </span>
             <span>
               <b>{title}</b>{' '}

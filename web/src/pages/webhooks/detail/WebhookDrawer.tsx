@@ -9,7 +9,13 @@ import type { WebhookRow } from '../queries';
 import { Detail } from './Detail';
 import classes from './detail.module.css';
 
-export function WebhookDrawer({ webhookId, previous, next, close, onRow }: {
+export function WebhookDrawer({
+  webhookId,
+  previous,
+  next,
+  close,
+  onRow,
+}: {
   webhookId: string;
   previous?: () => void;
   next?: () => void;
@@ -28,7 +34,9 @@ export function WebhookDrawer({ webhookId, previous, next, close, onRow }: {
     const onKey = (event: KeyboardEvent) => {
       if (event.key !== 'Escape' || event.defaultPrevented) return;
       // Esc closes what lies on top first, and leaves a field before that.
-      const above = document.querySelectorAll('.mantine-Modal-content, .mantine-Popover-dropdown, .mantine-Menu-dropdown');
+      const above = document.querySelectorAll(
+        '.mantine-Modal-content, .mantine-Popover-dropdown, .mantine-Menu-dropdown',
+      );
       if ([...above].some((each) => each.getClientRects().length > 0)) return;
       if (event.target instanceof HTMLInputElement || event.target instanceof HTMLTextAreaElement) return;
       latest.current();
@@ -51,7 +59,13 @@ export function WebhookDrawer({ webhookId, previous, next, close, onRow }: {
               <IconChevronDown size={18} />
             </Act>
             <Tooltip label="On a page of its own">
-              <ActionIcon component={Link} href={`${base}/webhooks/${webhookId}`} variant="subtle" color="gray" aria-label="Open on a page of its own">
+              <ActionIcon
+                component={Link}
+                href={`${base}/webhooks/${webhookId}`}
+                variant="subtle"
+                color="gray"
+                aria-label="Open on a page of its own"
+              >
                 <IconArrowsDiagonal size={18} />
               </ActionIcon>
             </Tooltip>

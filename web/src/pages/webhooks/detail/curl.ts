@@ -2,7 +2,18 @@
 // shell: every byte is either plain text within single quotes or an octal escape that `printf` undoes.
 
 /** What a client or a proxy on the way puts there anew. */
-const left = new Set(['host', 'content-length', 'connection', 'transfer-encoding', 'accept-encoding', 'expect', 'keep-alive', 'te', 'trailer', 'upgrade']);
+const left = new Set([
+  'host',
+  'content-length',
+  'connection',
+  'transfer-encoding',
+  'accept-encoding',
+  'expect',
+  'keep-alive',
+  'te',
+  'trailer',
+  'upgrade',
+]);
 
 /** Within single quotes only a single quote means anything to a POSIX shell. */
 export function quoted(text: string): string {
@@ -24,7 +35,9 @@ function escaped(bytes: Uint8Array): string {
 
 /** A word of a command, whatever is in it but a NUL, which no argument can hold. */
 function word(text: string): string {
-  return isPlain(text, false) ? quoted(text) : `"$(printf '${escaped(new TextEncoder().encode(text.replaceAll('\0', '')))}')"`;
+  return isPlain(text, false)
+    ? quoted(text)
+    : `"$(printf '${escaped(new TextEncoder().encode(text.replaceAll('\0', '')))}')"`;
 }
 
 /** Above this a system may not take the body as an argument; `printf` is the shell's own and takes more. */
@@ -32,7 +45,10 @@ const ARGUMENT = 100_000;
 
 export function curl(url: string, headers: readonly { name: string; value: string }[], body: Uint8Array): string {
   const sent = headers.filter(({ name }) => !left.has(name.toLowerCase()));
-  const options = [`-X POST ${word(url)}`, ...sent.map(({ name, value }) => `-H ${word(value === '' ? `${name};` : `${name}: ${value}`)}`)];
+  const options = [
+    `-X POST ${word(url)}`,
+    ...sent.map(({ name, value }) => `-H ${word(value === '' ? `${name};` : `${name}: ${value}`)}`),
+  ];
   const text = utf8(body);
   if (text !== undefined && isPlain(text, true) && body.length <= ARGUMENT) {
     return command('curl', [...options, `--data-raw ${quoted(text)}`]);

@@ -13,18 +13,27 @@ export function field(payload: unknown, name: string): string | undefined {
 export type Told = { title: string; detail?: string; tone: 'good' | 'bad' | 'plain' };
 
 /** `when` writes a time. */
-export function toldEvent({ eventType, payload }: Pick<LogEvent, 'eventType' | 'payload'>, when: (at: string) => string): Told {
+export function toldEvent(
+  { eventType, payload }: Pick<LogEvent, 'eventType' | 'payload'>,
+  when: (at: string) => string,
+): Told {
   const of = (name: string) => field(payload, name);
   const attempt = of('attempt');
   const took = of('durationMs');
-  const result = [of('statusCode') && `answered ${of('statusCode')}`, took && `in ${duration(Number(took))}`].filter(Boolean).join(' ');
+  const result = [of('statusCode') && `answered ${of('statusCode')}`, took && `in ${duration(Number(took))}`]
+    .filter(Boolean)
+    .join(' ');
   switch (eventType) {
     case 'webhook.received':
       return { title: 'Received', detail: of('providerEventId') && `event ${of('providerEventId')}`, tone: 'plain' };
     case 'webhook.received_unverified':
       return { title: 'Received, not verified yet', tone: 'plain' };
     case 'webhook.signature_verified':
-      return { title: 'Signature verified', detail: `${of('scheme') ?? ''}, secret ${of('secretVersion') ?? '?'}`, tone: 'good' };
+      return {
+        title: 'Signature verified',
+        detail: `${of('scheme') ?? ''}, secret ${of('secretVersion') ?? '?'}`,
+        tone: 'good',
+      };
     case 'webhook.verification_failed':
       return { title: 'Verification failed', detail: of('detail'), tone: 'bad' };
     case 'webhook.merged':
@@ -32,21 +41,36 @@ export function toldEvent({ eventType, payload }: Pick<LogEvent, 'eventType' | '
     case 'webhook.rejected':
       return { title: `Rejected: ${of('reason') ?? ''}`, detail: of('detail'), tone: 'bad' };
     case 'webhook.duplicate_received':
-      return { title: of('bodyDiffers') === 'true' ? 'Duplicate with a different body' : 'Duplicate', tone: of('bodyDiffers') === 'true' ? 'bad' : 'plain' };
+      return {
+        title: of('bodyDiffers') === 'true' ? 'Duplicate with a different body' : 'Duplicate',
+        tone: of('bodyDiffers') === 'true' ? 'bad' : 'plain',
+      };
     case 'webhook.duplicates_counted': {
       const differing = Number(of('differing') ?? 0);
-      return { title: `${of('count')} more duplicates`, detail: differing > 0 ? `${differing} with a different body` : undefined, tone: differing > 0 ? 'bad' : 'plain' };
+      return {
+        title: `${of('count')} more duplicates`,
+        detail: differing > 0 ? `${differing} with a different body` : undefined,
+        tone: differing > 0 ? 'bad' : 'plain',
+      };
     }
     case 'webhook.attempt_started':
       return { title: `Attempt ${attempt} began`, tone: 'plain' };
     case 'webhook.attempt_succeeded':
       return { title: `Attempt ${attempt} succeeded`, detail: result, tone: 'good' };
     case 'webhook.attempt_failed':
-      return { title: `Attempt ${attempt} failed`, detail: [of('error'), result].filter(Boolean).join(' · '), tone: 'bad' };
+      return {
+        title: `Attempt ${attempt} failed`,
+        detail: [of('error'), result].filter(Boolean).join(' · '),
+        tone: 'bad',
+      };
     case 'webhook.attempt_abandoned':
       return { title: `Attempt ${attempt}: the worker was lost`, tone: 'bad' };
     case 'webhook.retry_scheduled':
-      return { title: `Attempt ${attempt} planned`, detail: of('retryAt') && `for ${when(of('retryAt') ?? '')}`, tone: 'plain' };
+      return {
+        title: `Attempt ${attempt} planned`,
+        detail: of('retryAt') && `for ${when(of('retryAt') ?? '')}`,
+        tone: 'plain',
+      };
     case 'webhook.dead_lettered':
       return { title: `Given up after ${of('attempts')} attempts`, detail: 'It waits for a person', tone: 'bad' };
     case 'webhook.retry_requested':

@@ -41,7 +41,10 @@ const BytesQuery = graphql(`
 `);
 
 /** `gone`: it was too old or erased; what it was stays known by its SHA-256. */
-export type Body = { kind: 'text'; text: string } | { kind: 'bytes'; bytes: Uint8Array<ArrayBuffer> } | { kind: 'gone' };
+export type Body =
+  | { kind: 'text'; text: string }
+  | { kind: 'bytes'; bytes: Uint8Array<ArrayBuffer> }
+  | { kind: 'gone' };
 
 export async function readBody(slug: string, webhookId: string): Promise<Body> {
   const text = (await ask(TextQuery, { slug, webhookId })).organization?.webhook?.rawBody;

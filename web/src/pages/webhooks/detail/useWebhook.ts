@@ -47,7 +47,10 @@ function useChanges(organizationId: string, receivedAt: string | undefined, chan
 }
 
 /** The body, once somebody wants it; forgotten with the component that asked. */
-export function useBody(slug: string, webhookId: string | undefined): { body: Body | undefined; error: Error | undefined; again: () => void } {
+export function useBody(
+  slug: string,
+  webhookId: string | undefined,
+): { body: Body | undefined; error: Error | undefined; again: () => void } {
   const [state, setState] = useState<{ id: string; body?: Body; error?: Error }>();
   const [turn, setTurn] = useState(0);
   useEffect(() => {

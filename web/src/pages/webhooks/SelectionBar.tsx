@@ -1,0 +1,52 @@
+import { Button, Group } from '@mantine/core';
+
+import { count, plural } from '../../format';
+import type { WebhookRow } from './queries';
+import { retryable } from './retry';
+import classes from './Webhooks.module.css';
+
+type Props = {
+  selected: readonly WebhookRow[];
+  clear: () => void;
+  loaded: number;
+  /** There are more than are loaded. */
+  more: boolean;
+  retry: (selected: readonly WebhookRow[]) => void;
+  retryAll: () => void;
+};
+
+/** Above the list: how many there are or are selected, and what can be done with them. */
+export function SelectionBar({ selected, clear, loaded, more, retry, retryAll }: Props) {
+  if (selected.length === 0) {
+    return (
+      <div className={classes.bar}>
+        <span className="quiet" aria-live="polite">
+          {more ? `${count(loaded)}+ webhooks` : plural(loaded, 'webhook')}
+        </span>
+        <Button size="compact-sm" variant="subtle" color="gray" onClick={retryAll}>
+          Retry all matching…
+        </Button>
+      </div>
+    );
+  }
+  const able = selected.filter(retryable);
+  return (
+    <div className={classes.bar}>
+      <span aria-live="polite">
+        <b>{count(selected.length)}</b> selected
+        {able.length < selected.length && `, ${count(able.length)} can be retried`}
+      </span>
+      <Group gap="xs">
+        <Button size="compact-sm" disabled={able.length === 0} onClick={() => retry(able)}>
+          Retry {plural(able.length, 'webhook')}…
+        </Button>
+        <Button size="compact-sm" variant="default" onClick={retryAll}>
+          Retry all matching…
+        </Button>
+        <Button size="compact-sm" variant="subtle" color="gray" onClick={clear}>
+          Clear selection
+        </Button>
+      </Group>
+    </div>
+  );
+}

@@ -1,0 +1,51 @@
+// Which row of the list keys act on, and which webhook is open beside it. The open one stands in the address.
+import { type RefObject, useCallback, useRef, useState } from 'react';
+
+import type { VirtualTableHandle } from '../../ui/VirtualTable';
+import { useSearch } from '../../url';
+import { count, indexOf, type Rows, rowAt } from './rows';
+
+export type OpenWebhook = {
+  /** The id of the open one. */
+  opened: string | undefined;
+  /** The row that was last gone to. */
+  current: number;
+  /** The row of the open webhook, or else the current one. */
+  here: number;
+  open: (index: number) => void;
+  /** Goes on to another row, and opens it where one is open. */
+  move: (by: number) => void;
+  close: () => void;
+};
+
+export function useOpenWebhook(list: Rows, table: RefObject<VirtualTableHandle | null>): OpenWebhook {
+  const [{ webhook: opened }, setSearch] = useSearch();
+  const [current, setCurrent] = useState(-1);
+  // `open` stays the same from one render to the next, so that rows need not be drawn again.
+  const latest = useRef({ list, opened });
+  latest.current = { list, opened };
+  const open = useCallback(
+    (index: number) => {
+      const row = rowAt(latest.current.list, index);
+      setCurrent(index);
+      if (row) setSearch({ webhook: row.webhookId }, { replace: Boolean(latest.current.opened) });
+    },
+    [setSearch],
+  );
+  const openedAt = opened ? indexOf(list, opened) : -1;
+  const here = openedAt >= 0 ? openedAt : current;
+  const move = (by: number) => {
+    const next = Math.min(count(list) - 1, Math.max(0, here + by));
+    const row = rowAt(list, next);
+    setCurrent(next);
+    table.current?.scrollTo(next);
+    if (opened && row) setSearch({ webhook: row.webhookId }, { replace: true });
+    else requestAnimationFrame(() => table.current?.focus(next));
+  };
+  const close = () => {
+    setSearch({ webhook: '', tab: '', view: '' });
+    setCurrent(here);
+    requestAnimationFrame(() => table.current?.focus(here));
+  };
+  return { opened, current, here, open, move, close };
+}
