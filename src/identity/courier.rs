@@ -29,8 +29,8 @@ const INVITATIONS: i64 = 3;
 enum Errand {
     /// Somebody wants to sign in with this address.
     Link { email: String, client: Client },
-    /// Somebody was invited.
-    Invitation { organization: OrganizationId, user: UserId },
+    /// Somebody was invited, by this person of the same organization.
+    Invitation { organization: OrganizationId, user: UserId, by: Option<String> },
 }
 
 /// Takes errands on. Cheap to clone.
@@ -38,7 +38,7 @@ enum Errand {
 pub struct Errands(mpsc::Sender<Errand>);
 
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("too many requests wait already")]
+#[error("too many emails are queued")]
 pub struct Overloaded;
 
 impl Errands {
@@ -50,12 +50,12 @@ impl Errands {
         self.0.try_send(Errand::Link { email, client }).map_err(|_| Overloaded)
     }
 
-    /// A mail to somebody who was invited.
+    /// A mail to somebody who was invited, which names who of the same organization invited them.
     ///
     /// # Errors
     /// [`Overloaded`]: there is no mail.
-    pub fn invite(&self, organization: OrganizationId, user: UserId) -> Result<(), Overloaded> {
-        self.0.try_send(Errand::Invitation { organization, user }).map_err(|_| Overloaded)
+    pub fn invite(&self, organization: OrganizationId, user: UserId, by: Option<String>) -> Result<(), Overloaded> {
+        self.0.try_send(Errand::Invitation { organization, user, by }).map_err(|_| Overloaded)
     }
 }
 
@@ -90,7 +90,9 @@ impl Courier {
         while let Some(Some(errand)) = stop.run_until_cancelled(self.queue.recv()).await {
             let done = match errand {
                 Errand::Link { email, client } => self.link(&email, client).await,
-                Errand::Invitation { organization, user } => self.invitation(organization, user).await,
+                Errand::Invitation { organization, user, by } => {
+                    self.invitation(organization, user, by.as_deref()).await
+                }
             };
             if let Err(error) = done {
                 tracing::error!(%error, "a link could not be mailed");
@@ -102,7 +104,7 @@ impl Courier {
         let claim = self.accounts.claim(email)?;
         let Some(user) = users::find_by_claim(&self.pool, claim).await? else {
             for invited in users::invitations(&self.pool, claim, INVITATIONS).await? {
-                self.invitation(OrganizationId::new(invited.organization_id), UserId::new(invited.id)).await?;
+                self.invitation(OrganizationId::new(invited.organization_id), UserId::new(invited.id), None).await?;
             }
             return Ok(());
         };
@@ -118,7 +120,12 @@ impl Courier {
     }
 
     /// An address that is somebody's elsewhere is told so; whoever invited it is told nothing.
-    async fn invitation(&self, organization: OrganizationId, user: UserId) -> Result<(), IdentityError> {
+    async fn invitation(
+        &self,
+        organization: OrganizationId,
+        user: UserId,
+        by: Option<&str>,
+    ) -> Result<(), IdentityError> {
         let row = users::find(&self.pool, organization, user).await?;
         let inviting = organizations::find(&self.pool, organization).await?;
         let (Some(row), Some(inviting)) = (row, inviting) else { return Ok(()) };
@@ -129,7 +136,7 @@ impl Courier {
             return self.send(&row, |to| letters::belongs_elsewhere(to, &inviting.name));
         }
         let link = self.links.create(organization, user, Utc::now()).await?;
-        self.send(&row, |to| letters::invitation(to, &inviting.name, link, &self.base_url))
+        self.send(&row, |to| letters::invitation(to, by, &inviting.name, link, &self.base_url))
     }
 
     fn claim_of(&self, user: &users::User) -> Result<EmailClaimId, IdentityError> {

@@ -9,37 +9,41 @@ use crate::platform::mail::Mail;
 pub(super) fn sign_in(to: Address, link: SignInLink) -> Mail {
     let text = format!(
         "Open this link to sign in to Hookledger:\n\n{}\n\n{}\n\n\
-         If you did not ask for it, ignore this mail: nobody was signed in.\n",
+         If you didn't request this link, ignore this email. Nobody has been signed in.\n",
         link.url,
         terms(&link)
     );
     Mail { to, subject: "Sign in to Hookledger".to_owned(), text, link: Some(link.url) }
 }
 
-/// A link with which somebody who was invited joins.
-pub(super) fn invitation(to: Address, organization: &str, link: SignInLink, base_url: &str) -> Mail {
+/// A link with which somebody joins who was invited, by this person where that is known.
+pub(super) fn invitation(to: Address, by: Option<&str>, organization: &str, link: SignInLink, base_url: &str) -> Mail {
+    let subject = match by {
+        Some(by) => format!("{by} invited you to join {organization} on Hookledger"),
+        None => format!("You've been invited to join {organization} on Hookledger"),
+    };
     let text = format!(
-        "You are invited to {organization} on Hookledger. Open this link to join:\n\n{}\n\n{}\n\
-         Later, ask for a new one with this address at {base_url}/login\n\n\
-         If you do not know {organization}, ignore this mail.\n",
+        "{subject}. Open this link to join:\n\n{}\n\n{}\n\
+         If it has expired, enter this email address at {base_url}/login to get a new one.\n\n\
+         If you don't know {organization}, ignore this email.\n",
         link.url,
         terms(&link)
     );
-    Mail { to, subject: format!("You are invited to {organization} on Hookledger"), text, link: Some(link.url) }
+    Mail { to, subject, text, link: Some(link.url) }
 }
 
-/// What the owner of an address is told when another organization invites it.
+/// For the owner of an address that another organization invites.
 pub(super) fn belongs_elsewhere(to: Address, organization: &str) -> Mail {
     let text = format!(
-        "{organization} invited you to Hookledger. This address already belongs to a user of another organization,\n\
-         and one address belongs to one organization, so you cannot join with it.\n\n\
-         To join {organization}, ask to be invited with another address. Nobody was told that this one is in use.\n"
+        "{organization} invited you to join it on Hookledger, but this email address already belongs to another organization,\n\
+         and an address can belong to only one.\n\n\
+         To join {organization}, ask for an invitation to a different address. We haven't told anyone that this one is in use.\n"
     );
-    Mail { to, subject: format!("You are invited to {organization} on Hookledger"), text, link: None }
+    Mail { to, subject: format!("You've been invited to join {organization} on Hookledger"), text, link: None }
 }
 
 fn terms(link: &SignInLink) -> String {
-    format!("It works once, until {}.", link.expires_at.format("%H:%M UTC on %-d %B %Y"))
+    format!("The link works once and expires at {}.", link.expires_at.format("%H:%M UTC on %-d %B %Y"))
 }
 
 #[cfg(test)]
@@ -55,8 +59,10 @@ mod tests {
         let to: Address = "ada@example.org".parse().unwrap();
         let mail = sign_in(to.clone(), link());
         assert!(mail.text.contains("\n\nhttp://localhost/auth/verify?token=abc\n\n"), "{}", mail.text);
-        assert!(mail.text.contains("until 22:13 UTC on 14 November 2023"), "{}", mail.text);
-        assert!(invitation(to.clone(), "Acme", link(), "http://localhost").text.contains("invited to Acme"));
+        assert!(mail.text.contains("expires at 22:13 UTC on 14 November 2023"), "{}", mail.text);
+        let invited = |by| invitation(to.clone(), by, "Acme", link(), "http://localhost");
+        assert!(invited(None).text.contains("invited to join Acme"));
+        assert_eq!(invited(Some("bea@example.org")).subject, "bea@example.org invited you to join Acme on Hookledger");
         assert!(belongs_elsewhere(to, "Acme").link.is_none());
     }
 }

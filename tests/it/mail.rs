@@ -90,7 +90,7 @@ async fn links_come_by_smtp_and_are_sent_again_when_the_server_is_busy() {
     admin.data(invite, json!({ "id": id, "email": "new@example.org" })).await;
     let (mail, server) = next_mail(server).await;
     assert_eq!(mail["to"], json!(["new@example.org"]));
-    assert_eq!(mail["subject"], format!("You are invited to {name} on Hookledger"));
+    assert_eq!(mail["subject"], format!("You've been invited to join {name} on Hookledger"));
     assert!(mail["text"].as_str().unwrap().contains(name), "{mail:#}");
     let headers: Vec<&str> = mail["headers"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
     assert!(!headers.contains(&"bcc"), "{headers:?}");

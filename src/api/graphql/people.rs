@@ -78,7 +78,7 @@ impl PeopleMutation {
         existing_organization(context, organization).await?;
         let address = app.accounts.claim(&input.email).map_err(identity)?;
         app.limits.invite(UserId::new(viewer.user.id), organization, address).map_err(|too_often| {
-            let sentence = format!("too many invitations; try again in {} s", too_often.retry_after);
+            let sentence = format!("Too many invitations. Try again in {} s.", too_often.retry_after);
             Code::RateLimited.error(sentence)
         })?;
         let metadata = viewer.metadata();
@@ -90,9 +90,12 @@ impl PeopleMutation {
             None => first_event(context, organization, invited.user).await?,
         };
         let user = user_after(context, organization, invited.user, place).await?;
-        app.errands
-            .invite(organization, invited.user)
-            .map_err(|_| Code::Unavailable.error("they are invited, but the mail cannot be sent now; invite again"))?;
+        // Nobody is told of people of another organization.
+        let by = viewer.user.email.clone().filter(|_| viewer.home() == organization);
+        app.errands.invite(organization, invited.user, by).map_err(|_| {
+            Code::Unavailable
+                .error("The person was invited, but the email couldn't be sent. Invite them again to resend it.")
+        })?;
         Ok(InviteUserPayload { user })
     }
 
