@@ -16,37 +16,37 @@ use crate::platform::store::Connections;
 /// What every command needs to find its store and its keys.
 #[derive(Args, Clone, Debug)]
 pub struct StoreSettings {
-    /// URL of a PostgreSQL server. Without it, an embedded one is run under the data directory.
+    /// URL of a PostgreSQL server. If unset, an embedded server runs under the data directory.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     pub database_url: Option<SecretString>,
 
-    /// Connections to PostgreSQL that a node uses at most, all its pools together. Two nodes and an
-    /// operator fit into the 100 that PostgreSQL allows by default; at least 16.
+    /// Maximum PostgreSQL connections per node, at least 16. With the default, two nodes and an operator fit
+    /// into the 100 connections that PostgreSQL allows by default.
     #[arg(long, env = "HOOKLEDGER_DATABASE_CONNECTIONS", default_value = "27", value_name = "N")]
     pub database_connections: Connections,
 
-    /// Directory of the embedded store and of generated keys.
+    /// Directory for the embedded store and generated keys.
     #[arg(long, env = "HOOKLEDGER_DATA_DIR", default_value = "./data", value_name = "DIR")]
     pub data_dir: PathBuf,
 
-    /// Keys that encrypt secrets, `id:base64(32 bytes)`, comma separated; the first encrypts.
-    /// Generated with the embedded store; needed with `DATABASE_URL`.
+    /// Keys that encrypt secrets: `id:base64(32 bytes)`, comma-separated. The first key encrypts. Generated
+    /// with the embedded store; required with `DATABASE_URL`.
     #[arg(long, env = "HOOKLEDGER_MASTER_KEYS", hide_env_values = true, value_name = "KEYS")]
     pub master_keys: Option<SecretString>,
 
-    /// Keys that sign sessions, in the same form; the first signs.
+    /// Keys that sign sessions, in the same format. The first key signs.
     #[arg(long, env = "HOOKLEDGER_JWT_KEYS", hide_env_values = true, value_name = "KEYS")]
     pub jwt_keys: Option<SecretString>,
 
-    /// Address of the super admin, who is created at the first start.
+    /// Email address of the super admin, created at the first start.
     #[arg(long, env = "HOOKLEDGER_SUPER_ADMIN_EMAIL", default_value = "admin@localhost", value_name = "EMAIL")]
     pub super_admin_email: String,
 
-    /// URL under which people and providers reach this server.
+    /// Public URL of this server, for users and providers.
     #[arg(long, env = "HOOKLEDGER_BASE_URL", default_value = "http://localhost:8080", value_name = "URL")]
     pub base_url: BaseUrl,
 
-    /// How long a sign-in link works.
+    /// How long a sign-in link is valid.
     #[arg(long, env = "HOOKLEDGER_MAGIC_LINK_TTL", default_value = "15m", value_name = "TIME")]
     pub magic_link_ttl: Span,
 }
@@ -57,72 +57,71 @@ pub struct ServeSettings {
     #[command(flatten)]
     pub store: StoreSettings,
 
-    /// Address to serve on.
+    /// Address to listen on.
     #[arg(long, env = "HOOKLEDGER_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
     pub listen: SocketAddr,
 
-    /// Address of a listener of its own for /metrics and for /readyz with its reasons. Without it, they are at
-    /// the usual address where that and the base URL are this machine's; elsewhere /readyz there says its status
-    /// alone, and there are no metrics.
+    /// Separate address for /metrics and for /readyz with its reasons. If unset, both are served at the main
+    /// address if it and the base URL are local. Otherwise /readyz shows only its status, and /metrics is off.
     #[arg(long, env = "HOOKLEDGER_OPERATIONS_LISTEN", value_name = "ADDRESS")]
     pub operations_listen: Option<SocketAddr>,
 
-    /// Largest body of a webhook.
+    /// Maximum size of a webhook body.
     #[arg(long, env = "HOOKLEDGER_MAX_BODY", default_value = "25MiB", value_name = "SIZE")]
     pub max_body: Size,
 
-    /// What the bodies of all requests in flight may hold together; more is answered 503. A quarter is for
-    /// webhooks of up to 64 KiB, an eighth for everything else, and no client or endpoint has more than half of a
-    /// part; who is still the longest gives way.
+    /// Memory for the bodies of all requests in flight; beyond it, requests get 503. A quarter is reserved for
+    /// webhooks of up to 64 KiB and an eighth for other requests. No client or endpoint gets more than half of a
+    /// part; the request idle the longest is dropped first.
     #[arg(long, env = "HOOKLEDGER_BODY_BUDGET", default_value = "128MiB", value_name = "SIZE")]
     pub body_budget: Size,
 
-    /// Connections at once. For more, those that have been still the longest are ended; where none are, 503.
+    /// Maximum concurrent connections. Beyond it, the connections idle the longest are closed; if none is idle,
+    /// new ones get 503.
     #[arg(long, env = "HOOKLEDGER_MAX_CONNECTIONS", default_value = "4096", value_name = "N")]
     pub max_connections: usize,
 
-    /// Connections at once from one address, or one /64 of IPv6; this machine and trusted proxies
-    /// are not counted.
+    /// Maximum concurrent connections per client address (per /64 for IPv6). Local connections and trusted
+    /// proxies are not counted.
     #[arg(long, env = "HOOKLEDGER_MAX_CONNECTIONS_PER_CLIENT", default_value = "1024", value_name = "N")]
     pub max_connections_per_client: usize,
 
-    /// Ranges of proxies in front of this server, comma separated, like 10.0.0.0/8: what they say in
-    /// X-Forwarded-For, or without it in Forwarded, is believed. A proxy that writes only the latter has to
-    /// remove the former.
+    /// Address ranges of trusted proxies, comma-separated, such as 10.0.0.0/8. Their X-Forwarded-For header is
+    /// used, or Forwarded if it is missing. A proxy that sets only Forwarded must remove X-Forwarded-For.
     #[arg(long, env = "HOOKLEDGER_TRUSTED_PROXIES", value_delimiter = ',', value_name = "CIDRS")]
     pub trusted_proxies: Vec<IpNet>,
 
-    /// Directory of PayPal's certificates, each named by the last part of its URL and `.pem`, with its
-    /// intermediates after it. With it, nothing is fetched from PayPal.
+    /// Directory of PayPal's certificates. Each file is named after the last part of its URL, plus `.pem`, and
+    /// ends with the intermediate certificates. If set, nothing is fetched from PayPal.
     #[arg(long, env = "HOOKLEDGER_PAYPAL_CERT_DIR", value_name = "DIR")]
     pub paypal_cert_dir: Option<PathBuf>,
 
-    /// PEM file of the roots that PayPal's certificates must lead to; the public ones when left out.
+    /// PEM file of trusted roots for PayPal's certificates. If unset, the public roots.
     #[arg(long, env = "HOOKLEDGER_PAYPAL_TRUST_ROOTS", value_name = "FILE")]
     pub paypal_trust_roots: Option<PathBuf>,
 
-    /// How old a webhook of PayPal may be, which redelivers for days.
+    /// Maximum age of a PayPal webhook. PayPal retries for days.
     #[arg(long, env = "HOOKLEDGER_PAYPAL_MAX_AGE", default_value = "3d", value_name = "TIME")]
     pub paypal_max_age: Span,
-    /// How long a failed attempt waits for retry 1, 2, 3…, comma separated; as many retries as waits.
+    /// Delays before retries 1, 2, 3, and so on, comma-separated. One retry per delay.
     #[arg(long, env = "HOOKLEDGER_RETRY_DELAYS", default_value = "1m,5m,15m", value_name = "TIMES")]
     pub retry_delays: Delays,
 
-    /// How long a webhook may wait for a worker before that attempt is failed.
+    /// How long a webhook can wait for a worker before the attempt fails.
     #[arg(long, env = "HOOKLEDGER_PENDING_TIMEOUT", default_value = "30s", value_name = "TIME")]
     pub pending_timeout: Span,
 
-    /// How long a destination may take to answer that says nothing else.
+    /// Default timeout for a destination to respond.
     #[arg(long, env = "HOOKLEDGER_ATTEMPT_TIMEOUT", default_value = "30s", value_name = "TIME")]
     pub attempt_timeout: Span,
 
-    /// How long bodies, headers and destinations' answers are kept. The events about them stay. A webhook
-    /// that is not finished keeps its body.
+    /// How long bodies, headers, and responses from destinations are kept. Their events stay, and unfinished
+    /// webhooks keep their bodies.
     #[arg(long, env = "HOOKLEDGER_RETENTION_BODIES", default_value = "90d", value_name = "TIME")]
     pub retention_bodies: Span,
 
-    /// Ranges that destinations may be in although they are not public, comma separated; towards
-    /// these, http and any port are allowed too.
+    /// Private address ranges that destinations can be in, comma-separated. For these, http and any port are
+    /// also allowed.
     #[arg(
         long,
         env = "HOOKLEDGER_EGRESS_ALLOW_CIDRS",
@@ -136,47 +135,47 @@ pub struct ServeSettings {
     #[arg(long, env = "HOOKLEDGER_SESSION_TTL", default_value = "12h", value_name = "TIME")]
     pub session_ttl: Span,
 
-    /// Mail server, `smtps://user:password@host` or `smtp://…?tls=required`. Without it, links are
+    /// Mail server: `smtps://user:password@host` or `smtp://…?tls=required`. If unset, sign-in links are
     /// printed in the server's log.
     #[arg(long, env = "HOOKLEDGER_SMTP_URL", hide_env_values = true, value_name = "URL")]
     pub smtp_url: Option<SecretString>,
 
-    /// Sender of mails.
+    /// Sender address of emails.
     #[arg(long, env = "HOOKLEDGER_MAIL_FROM", default_value = "hookledger@localhost", value_name = "ADDRESS")]
     pub mail_from: Mailbox,
 
-    /// Directory into which each mail is written as a file, instead of being sent.
+    /// Directory to write emails to as files, instead of sending them.
     #[arg(long, env = "HOOKLEDGER_MAIL_DIR", value_name = "DIR")]
     pub mail_dir: Option<PathBuf>,
 
-    /// EventStoreDB that the log is mirrored into, `esdb://…`, one stream per partition. Only where the
-    /// binary was built with the feature `eventstore`.
+    /// EventStoreDB to mirror the log to (`esdb://…`), with one stream per partition. Requires a binary built
+    /// with the feature `eventstore`.
     #[arg(long, env = "HOOKLEDGER_EVENTSTORE_URL", hide_env_values = true, value_name = "URL")]
     pub eventstore_url: Option<SecretString>,
 
-    /// Whether GraphQL queries may come by GET.
+    /// Whether to accept GraphQL queries over GET.
     #[arg(long, env = "HOOKLEDGER_GRAPHQL_GET", default_value = "false", action = clap::ArgAction::Set, value_name = "BOOL")]
     pub graphql_get: bool,
 
-    /// Whether there is a public demo: an organization `demo` that anybody may send signed samples to,
-    /// within limits.
+    /// Whether to run the public demo: an organization `demo` that anyone can send signed samples to, with
+    /// rate limits.
     #[arg(long, env = "HOOKLEDGER_DEMO", default_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
     pub demo: bool,
 
-    /// How often the heads of the ledger's trees are signed that have grown.
+    /// How often new checkpoints of the ledger are signed.
     #[arg(long, env = "HOOKLEDGER_CHECKPOINT_INTERVAL", default_value = "5s", value_name = "TIME")]
     pub checkpoint_interval: Span,
 
-    /// File to which every checkpoint of the ledger is appended, `checkpoints.jsonl` in the data
-    /// directory when left out; `none` for no file.
+    /// File to append every checkpoint of the ledger to; `none` for no file. If unset, `checkpoints.jsonl` in
+    /// the data directory.
     #[arg(long, env = "HOOKLEDGER_CHECKPOINT_FILE", value_name = "FILE")]
     pub checkpoint_file: Option<PathBuf>,
 
-    /// URL to which every checkpoint of the ledger is sent, as C2SP tlog-witness's add-checkpoint.
+    /// URL to send every checkpoint of the ledger to (add-checkpoint of C2SP tlog-witness).
     #[arg(long, env = "HOOKLEDGER_WITNESS_URL", value_name = "URL")]
     pub witness_url: Option<String>,
 
-    /// How many threads serve requests; one per core when left out.
+    /// Number of threads that serve requests. If unset, one per core.
     #[arg(long, env = "HOOKLEDGER_THREADS", value_name = "N")]
     pub threads: Option<usize>,
 }

@@ -70,35 +70,35 @@ macro_rules! samples {
 /// Every sample.
 pub const ALL: &[Sample] = samples! {
     Github GITHUB {
-        "push" "push" "A commit is pushed" "github-push.json"
-        "pull_request" "pull_request" "A pull request is opened" "github-pull_request.json"
-        "issues" "issues" "An issue is opened" "github-issues.json"
-        "release" "release" "A release is published" "github-release.json"
-        "ping" "ping" "The webhook was just set up" "github-ping.json"
+        "push" "push" "Commit pushed" "github-push.json"
+        "pull_request" "pull_request" "Pull request opened" "github-pull_request.json"
+        "issues" "issues" "Issue opened" "github-issues.json"
+        "release" "release" "Release published" "github-release.json"
+        "ping" "ping" "Webhook set up" "github-ping.json"
     }
     Stripe STRIPE {
-        "charge.succeeded" "charge.succeeded" "A payment succeeds" "stripe-charge.succeeded.json"
-        "payment_intent.payment_failed" "payment_intent.payment_failed" "A payment is declined"
+        "charge.succeeded" "charge.succeeded" "Payment succeeded" "stripe-charge.succeeded.json"
+        "payment_intent.payment_failed" "payment_intent.payment_failed" "Payment declined"
             "stripe-payment_intent.payment_failed.json"
-        "invoice.paid" "invoice.paid" "An invoice is paid" "stripe-invoice.paid.json"
-        "customer.subscription.deleted" "customer.subscription.deleted" "A subscription ends"
+        "invoice.paid" "invoice.paid" "Invoice paid" "stripe-invoice.paid.json"
+        "customer.subscription.deleted" "customer.subscription.deleted" "Subscription ended"
             "stripe-customer.subscription.deleted.json"
     }
     Shopify SHOPIFY {
-        "orders-create" "orders/create" "An order is placed" "shopify-orders-create.json"
-        "products-update" "products/update" "A product is changed" "shopify-products-update.json"
-        "app-uninstalled" "app/uninstalled" "A shop removes the app" "shopify-app-uninstalled.json"
+        "orders-create" "orders/create" "Order placed" "shopify-orders-create.json"
+        "products-update" "products/update" "Product updated" "shopify-products-update.json"
+        "app-uninstalled" "app/uninstalled" "App uninstalled" "shopify-app-uninstalled.json"
     }
     Paypal PAYPAL {
-        "PAYMENT.CAPTURE.COMPLETED" "PAYMENT.CAPTURE.COMPLETED" "A payment is captured"
+        "PAYMENT.CAPTURE.COMPLETED" "PAYMENT.CAPTURE.COMPLETED" "Payment captured"
             "paypal-PAYMENT.CAPTURE.COMPLETED.json"
-        "BILLING.SUBSCRIPTION.CANCELLED" "BILLING.SUBSCRIPTION.CANCELLED" "A subscription is cancelled"
+        "BILLING.SUBSCRIPTION.CANCELLED" "BILLING.SUBSCRIPTION.CANCELLED" "Subscription canceled"
             "paypal-BILLING.SUBSCRIPTION.CANCELLED.json"
     }
     Standard STANDARD {
-        "user.created" "user.created" "A user signs up" "standard-user.created.json"
-        "invoice.paid" "invoice.paid" "An invoice is paid" "standard-invoice.paid.json"
-        "message.bounced" "message.bounced" "A mail cannot be delivered" "standard-message.bounced.json"
+        "user.created" "user.created" "User signed up" "standard-user.created.json"
+        "invoice.paid" "invoice.paid" "Invoice paid" "standard-invoice.paid.json"
+        "message.bounced" "message.bounced" "Email bounced" "standard-message.bounced.json"
     }
 };
 
