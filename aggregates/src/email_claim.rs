@@ -47,7 +47,7 @@ aggregate!(EmailClaim, "email_claim", EmailClaimCommand, EmailClaimEvent, EmailC
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EmailClaimError {
-    #[error("this address belongs to another user")]
+    #[error("This email address belongs to another user.")]
     Taken,
 }
 

@@ -126,13 +126,13 @@ aggregate!(Organization, "organization", OrganizationCommand, OrganizationEvent,
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OrganizationError {
-    #[error("an organization with this slug exists already")]
+    #[error("An organization with this slug already exists. Choose another slug.")]
     AlreadyExists,
-    #[error("there is no such organization")]
+    #[error("Organization not found.")]
     NotFound,
-    #[error("a name has 1 to 255 characters, on one line")]
+    #[error("A name must be 1 to 255 characters, on one line.")]
     BadName,
-    #[error("a slug has 1 to 100 characters of a-z, 0-9 and -, and neither begins nor ends with -")]
+    #[error("A slug must be 1 to 100 characters (a-z, 0-9, or -) and can't begin or end with -.")]
     BadSlug,
 }
 

@@ -189,29 +189,29 @@ aggregate!(Provider, "provider", ProviderCommand, ProviderEvent, ProviderError, 
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProviderError {
-    #[error("this provider is connected already; rotate its secret instead")]
+    #[error("This provider is already connected. Rotate its secret instead.")]
     AlreadyConnected,
-    #[error("there is no such provider")]
+    #[error("Provider not found.")]
     NotFound,
-    #[error("the grace period is between 0 seconds and 30 days")]
+    #[error("The grace period must be between 0 seconds and 30 days.")]
     BadGrace,
-    #[error("a secret's label has 1 to {MAX_SECRET_LABEL} characters and no line break")]
+    #[error("A label must be 1 to {MAX_SECRET_LABEL} characters, on one line.")]
     BadLabel,
-    #[error("no secret with version {0} verifies now")]
+    #[error("No active secret has version {0}.")]
     NoSuchSecret(u32),
-    #[error("a provider keeps at most {MAX_SECRETS} secrets, and {MAX_VERIFYING} with rotated ones; revoke one first")]
+    #[error("A provider can have {MAX_SECRETS} secrets, or {MAX_VERIFYING} including rotated ones. Revoke one first.")]
     TooManySecrets,
-    #[error("this is the only secret; rotate it, or deactivate the provider")]
+    #[error("This is the only secret. Rotate it, or deactivate the provider.")]
     LastSecret,
-    #[error("several secrets are active; name the version that the new one replaces")]
+    #[error("Several secrets are active. Name the version that the new one replaces.")]
     ReplacesWhich,
-    #[error("a destination takes 1 to {MAX_CONCURRENCY} attempts at the same time")]
+    #[error("Concurrency must be between 1 and {MAX_CONCURRENCY}.")]
     BadConcurrency,
-    #[error("a destination may take 1 to {MAX_TIMEOUT_SECONDS} seconds to answer")]
+    #[error("The timeout must be between 1 and {MAX_TIMEOUT_SECONDS} seconds.")]
     BadTimeout,
-    #[error("this provider has no destination")]
+    #[error("This provider has no destination.")]
     NoDestination,
-    #[error("another change to this provider came first; try again")]
+    #[error("This provider was changed at the same time. Try again.")]
     VersionTaken,
 }
 

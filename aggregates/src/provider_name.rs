@@ -53,7 +53,7 @@ impl fmt::Display for ProviderName {
 
 /// There is no provider of that name.
 #[derive(Debug, thiserror::Error)]
-#[error("there is no provider named like that; the names are stripe, github, paypal, shopify, standard")]
+#[error("Unknown provider. Use stripe, github, paypal, shopify, or standard.")]
 pub struct UnknownProvider;
 
 impl FromStr for ProviderName {

@@ -49,7 +49,7 @@ aggregate!(Retention, "retention", RetentionCommand, RetentionEvent, RetentionEr
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RetentionError {
-    #[error("requests up to position {0} are removed already")]
+    #[error("Requests up to position {0} were already removed.")]
     Removed(i64),
 }
 

@@ -44,7 +44,7 @@ aggregate!(Team, "team", TeamCommand, TeamEvent, TeamError, {
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TeamError {
-    #[error("at least one active admin has to stay, and this is the last one")]
+    #[error("An organization needs at least one active admin, and this is the last one.")]
     LastAdmin,
 }
 

@@ -112,17 +112,17 @@ aggregate!(User, "user", UserCommand, UserEvent, UserError, {
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UserError {
-    #[error("this user is registered already")]
+    #[error("This user already exists.")]
     AlreadyRegistered,
-    #[error("there is no such user")]
+    #[error("User not found.")]
     NotRegistered,
-    #[error("this user is deactivated")]
+    #[error("This user is deactivated. Reactivate them first.")]
     Deactivated,
-    #[error("super admins are made and unmade by the operator, and have no other role")]
+    #[error("Super admins are managed by the platform operator and can't have another role.")]
     SuperAdmin,
-    #[error("this user is active: deactivate them first")]
+    #[error("This user is active. Deactivate them first.")]
     Active,
-    #[error("this user was erased, which is not taken back: invite the person again")]
+    #[error("This user was erased and can't be restored. Invite the person again.")]
     Erased,
 }
 

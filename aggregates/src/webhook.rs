@@ -394,21 +394,21 @@ aggregate!(Webhook, "webhook", WebhookCommand, WebhookEvent, WebhookError, {
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WebhookError {
-    #[error("this webhook was received already")]
+    #[error("This webhook was already received.")]
     AlreadyReceived,
-    #[error("there is no such webhook")]
+    #[error("Webhook not found.")]
     NotReceived,
-    #[error("this webhook does not wait to be verified")]
+    #[error("This webhook isn't waiting for verification.")]
     NotUnverified,
-    #[error("attempt {asked} cannot begin: the webhook is {phase:?} after attempt {last}")]
+    #[error("Attempt {asked} can't start: the webhook is {phase:?} after attempt {last}.")]
     NotDue { asked: u32, last: u32, phase: Phase },
-    #[error("attempt {0} is not running")]
+    #[error("Attempt {0} isn't running.")]
     NotRunning(u32),
-    #[error("attempt {0} cannot succeed without an answer of the destination")]
+    #[error("Attempt {0} can't succeed without a response from the destination.")]
     NotDelivered(u32),
-    #[error("this webhook is owed a delivery; recording it is not enough")]
+    #[error("This webhook has a destination, so storing it isn't enough.")]
     DeliveryOwed,
-    #[error("only a failed webhook can be retried; this one is {0:?}")]
+    #[error("Only failed webhooks can be retried. This one is {0:?}.")]
     NotFailed(Phase),
 }
 

@@ -58,10 +58,10 @@ const INVITED: &str = "radia@acme.example";
 
 /// What went wrong at destinations.
 const ERRORS: &[(Option<u16>, &str, u64)] = &[
-    (Some(500), "the destination answered 500 Internal Server Error", 212),
-    (Some(503), "the destination answered 503 Service Unavailable", 48),
-    (None, "The destination did not answer within 30 s.", 30_000),
-    (None, "The destination could not be connected to. Check that it is running and reachable from the Internet.", 9),
+    (Some(500), "The destination returned 500 Internal Server Error.", 212),
+    (Some(503), "The destination returned 503 Service Unavailable.", 48),
+    (None, "Timed out: the destination did not respond within 30 s.", 30_000),
+    (None, "Connection failed. Check that the destination is running and reachable from the internet.", 9),
 ];
 
 #[derive(Debug, thiserror::Error)]

@@ -192,11 +192,11 @@ fn judge_answer(answer: Answer, duration_ms: u64, now: DateTime<Utc>) -> Verdict
 fn sentence(status: StatusCode) -> String {
     let known = status.canonical_reason().map(|reason| format!(" {reason}")).unwrap_or_default();
     let hint = match status {
-        StatusCode::GONE => ": it says that it wants no more webhooks",
-        _ if status.is_redirection() => ": redirects are not followed; set the URL that it names",
+        StatusCode::GONE => " It wants no more webhooks.",
+        _ if status.is_redirection() => " Redirects aren't followed. Use the URL it redirects to.",
         _ => "",
     };
-    format!("the destination answered {}{known}{hint}", status.as_u16())
+    format!("The destination returned {}{known}.{hint}", status.as_u16())
 }
 
 /// `Retry-After`: seconds or an HTTP date (RFC 9110, section 10.2.3).

@@ -38,7 +38,7 @@ const READY_LIMIT: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
     /// Somebody's own organization has the slug.
-    #[error("the demo is not available: an organization has its name")]
+    #[error("The demo isn't available: an organization already uses its slug.")]
     SlugTaken,
     #[error("the demo cannot be made: {0}")]
     Failed(String),

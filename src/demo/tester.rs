@@ -63,15 +63,15 @@ impl Draft {
 pub enum DraftError {
     #[error(transparent)]
     Unsignable(#[from] Unsignable),
-    #[error("the provider's secret cannot be opened")]
+    #[error("The provider's secret can't be decrypted. Contact your platform operator.")]
     NoSecret,
-    #[error("an event id has 1 to {MAX_EVENT_ID} visible ASCII characters")]
+    #[error("The event ID must be 1 to {MAX_EVENT_ID} visible ASCII characters.")]
     BadEventId,
-    #[error("{0} signs no time, so none can be stale")]
+    #[error("{0} doesn't sign a timestamp, so it can't be stale.")]
     NoTimestamp(&'static str),
-    #[error("{0:?} is not a header's name, or its value not a header's value")]
+    #[error("The header {0:?} has an invalid name or value.")]
     BadHeader(String),
-    #[error("at most {MAX_HEADERS} headers with {} KiB are added", MAX_HEADER_BYTES >> 10)]
+    #[error("You can add up to {MAX_HEADERS} headers, {} KiB in total.", MAX_HEADER_BYTES >> 10)]
     TooManyHeaders,
 }
 

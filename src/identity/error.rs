@@ -9,21 +9,21 @@ use crate::platform::secrets::vault::VaultError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    #[error("{0:?} is not an e-mail address")]
+    #[error("{0:?} isn't an email address.")]
     Address(String),
-    #[error("the address belongs to another user")]
+    #[error("This email address belongs to another user.")]
     AddressTaken,
-    #[error("this address is a user of the organization already")]
+    #[error("This person is already in the organization.")]
     AlreadyHere,
-    #[error("there is no active user with this address, and no open invitation of it")]
+    #[error("No active user or open invitation has this email address.")]
     NoSuchUser,
-    #[error("several organizations invited this address; choose one of them with --organization: {0}")]
+    #[error("Several organizations invited this address. Choose one with --organization: {0}")]
     SeveralInvitations(String),
     #[error(transparent)]
     User(#[from] UserError),
     #[error(transparent)]
     Team(#[from] TeamError),
-    #[error("others are changing the same thing; try again")]
+    #[error("Someone else is changing this too. Try again.")]
     Busy,
     #[error("a stream of the log cannot be read: {0}")]
     Read(String),

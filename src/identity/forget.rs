@@ -10,10 +10,10 @@ const CLOCKS: u64 = 60_000;
 /// What remains of a user who was erased, in plain words. The log is never rewritten, or it would prove
 /// nothing.
 pub const REMAINS: &[&str] = &[
-    "the user's random id, and what it did: roles, sign-ins, changes, each with its time",
-    "the address of the client and the name of its program with each of these, as the log has them",
-    "a keyed hash of the e-mail address, which tells nothing without this deployment's key",
-    "mails that were sent, lines of the server's own log, and copies of exports and backups made before",
+    "the user's random ID, and its history: roles, sign-ins, and changes, each with its time",
+    "the IP address and browser of each of these, as recorded in the log",
+    "a keyed hash of the email address, which reveals nothing without this deployment's key",
+    "copies elsewhere: sent emails, the server's log files, and earlier exports and backups",
 ];
 
 /// Removes what is kept of a user beside the log: the address, sign-in links, and sessions. Also where the

@@ -33,7 +33,7 @@ pub enum CommandError<E: std::error::Error> {
     #[error(transparent)]
     Refused(E),
     /// Others kept coming first.
-    #[error("others are changing the same thing; try again")]
+    #[error("Someone else is changing this too. Try again.")]
     Busy,
     /// The log takes no more for now.
     #[error("the log takes no more for now")]

@@ -70,7 +70,7 @@ enum Came {
 pub(super) fn replayed() -> Refusal {
     Refusal {
         reason: RejectionReason::TransmissionReplayed,
-        detail: Label::new("this transmission id came before with another body"),
+        detail: Label::new("This transmission ID was used before with a different body."),
     }
 }
 

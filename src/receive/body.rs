@@ -30,14 +30,14 @@ const PIECE: usize = 256 << 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    #[error("the body is larger than {cap} bytes")]
+    #[error("The body is larger than {cap} bytes.")]
     TooLarge { cap: usize },
-    #[error("the body did not come in time")]
+    #[error("The body did not arrive in time.")]
     TooSlow,
-    #[error("the body broke off")]
+    #[error("The body ended early.")]
     Broken,
     /// All requests in flight together hold as many bytes as they may.
-    #[error("there are too many large bodies at once; send it again")]
+    #[error("Too many large bodies at once. Send it again.")]
     NoRoom,
 }
 

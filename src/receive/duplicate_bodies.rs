@@ -68,15 +68,15 @@ impl Keep {
 /// Why a duplicate's body is not delivered.
 #[derive(Debug, thiserror::Error)]
 pub enum RedeliverError {
-    #[error("no duplicate of this webhook has such a body")]
+    #[error("No duplicate of this webhook has this body.")]
     NotFound,
-    #[error("the body of this duplicate is not kept any more: it cannot be delivered")]
+    #[error("This duplicate's body is no longer kept, so it can't be delivered.")]
     Gone,
-    #[error("this body was delivered already, as webhook {0}: retry that one")]
+    #[error("This body was already delivered as webhook {0}. Retry that webhook instead.")]
     Delivered(WebhookId),
-    #[error("the provider is not connected any more")]
+    #[error("The provider is no longer connected.")]
     NotConnected,
-    #[error("the organization's limit of webhooks this month is used up")]
+    #[error("Monthly limit reached. Try again next month, or raise the limit.")]
     LimitReached,
     #[error(transparent)]
     Append(AppendError),

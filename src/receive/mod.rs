@@ -77,17 +77,19 @@ pub enum ReceiveError {
     ProviderDisabled,
     #[error("Organization disabled")]
     OrganizationDisabled,
-    #[error("this webhook was delivered {0} times already: a destination leads back here; change its URL")]
+    #[error(
+        "Delivery loop: this webhook was already delivered {0} times. Change the destination that leads back here."
+    )]
     Loop(u32),
-    #[error("the organization's limit of {limit} webhooks a month is used up")]
+    #[error("Monthly limit reached: this organization may receive {limit} webhooks a month.")]
     LimitReached { limit: u32, resets_at: DateTime<Utc> },
     /// Rejections of this endpoint are counted, not logged, for so many seconds.
-    #[error("too many rejected requests at this endpoint")]
+    #[error("Too many rejected requests at this endpoint. Try again in {retry_after} s.")]
     RateLimited { retry_after: u64 },
-    #[error("the log takes no more for now; send it again")]
+    #[error("The server cannot store webhooks right now. Send it again.")]
     Unavailable,
     /// There is more to do than can be done in time. Whoever hears it so much later sends less.
-    #[error("there is too much to do for now; send it again")]
+    #[error("The server is busy. Send it again.")]
     Overloaded { hold_back: std::time::Duration },
 }
 

@@ -71,7 +71,7 @@ async fn what_is_not_where_the_log_says_is_reported_and_named() {
     assert_eq!(told["webhookIds"], json!([changed]));
     assert_eq!(
         told["differences"],
-        json!(["succeeded: 125 by the log, 124 in the read model", "failed: 0 by the log, 1 in the read model"])
+        json!(["succeeded: 125 in the log, 124 in the read model", "failed: 0 in the log, 1 in the read model"])
     );
     assert!(warnings(&app).await[0].as_str().unwrap().contains("1 organizations"));
     let gone = tamper("delete from webhook_logs where provider_event_id = '9' returning webhook_id").await;

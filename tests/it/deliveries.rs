@@ -53,7 +53,7 @@ async fn a_failing_destination_gets_four_attempts_on_schedule_and_a_person_one_m
     let dead = |nodes: &[Value]| nodes.iter().any(|node| !node["deadLetteredAt"].is_null());
     let node = admin.webhooks_until("acme", FIELDS, dead).await.remove(0);
     assert_eq!((&node["status"], &node["retryCount"], &node["canRetry"]), (&json!("FAILED"), &json!(3), &json!(false)));
-    assert_eq!(node["errorMessage"], "the destination answered 500 Internal Server Error");
+    assert_eq!(node["errorMessage"], "The destination returned 500 Internal Server Error.");
     assert_eq!(node["attempts"].as_array().unwrap().len(), 4);
     assert_eq!(node["attempts"][0]["responseExcerpt"], "out of <b>order</b>");
     // Nothing more comes by itself: nothing is due.
@@ -364,7 +364,7 @@ async fn whatever_a_destination_does_is_recorded_and_delays_nobody_else() {
     // The row alone decides: attempts are read a moment after it.
     let is_over = |node: &Value| node["status"] == "SUCCESS" || node["status"] == "FAILED";
     let ended = |nodes: &[Value]| nodes.len() == 20 && nodes.iter().all(is_over);
-    for (path, status, error) in cases.into_iter().chain([("refused", "FAILED", "could not be connected")]) {
+    for (path, status, error) in cases.into_iter().chain([("refused", "FAILED", "Connection failed")]) {
         for node in admin.webhooks_until(path, FIELDS, ended).await {
             assert_eq!(node["status"], status, "{path}: {node:#}");
             let told = node["errorMessage"].as_str().unwrap_or_default();

@@ -115,7 +115,7 @@ async fn whoever_finds_no_place_is_told_so_and_who_is_still_gives_way() {
         answer.starts_with("HTTP/1.1 503").then_some(answer)
     })
     .await;
-    assert!(answer.contains("retry-after") && answer.contains("too many connections"), "{answer}");
+    assert!(answer.contains("retry-after") && answer.contains("Too many connections"), "{answer}");
     holder.rollback().await.unwrap();
     // Those who say nothing do not.
     let mut idle = Vec::new();

@@ -451,7 +451,7 @@ async fn an_operator_without_mail_lets_in_who_was_invited() {
     let gone = app.sign_in(link.trim()).await;
     admin.data(SET_ACTIVE, json!({ "id": my_id(&gone).await, "on": false })).await;
     let (done, refusal) = print(&["gone@example.org"]);
-    assert!(!done && refusal.contains("no active user"), "{refusal}");
+    assert!(!done && refusal.contains("No active user"), "{refusal}");
     app.stop().await;
 }
 

@@ -81,7 +81,7 @@ async fn one_client_without_a_session_keeps_nobody_from_anything() {
     }
     tokio::time::sleep(Duration::from_secs(2)).await;
 
-    let refused = |told: &str| told.contains("too many large bodies") || told.contains("too many connections");
+    let refused = |told: &str| told.contains("Too many large bodies") || told.contains("Too many connections");
     let (end, mut sent, mut slowest, mut most) = (Instant::now() + duration(), 0_u32, Duration::ZERO, 0);
     while Instant::now() < end || sent < 50 {
         sent += 1;

@@ -23,12 +23,12 @@ pub struct SigningCertificate {
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
-    #[error("it is not a PEM file with one to {} certificates", MAX_CHAIN)]
+    #[error("it isn't a PEM file with 1 to {} certificates", MAX_CHAIN)]
     Malformed,
     /// Expired, not valid yet, or no chain to a root that is trusted.
-    #[error("its chain is not valid: {0}")]
+    #[error("its chain isn't valid: {0}")]
     Chain(String),
-    #[error("it is not issued to {}", .0.join(" or "))]
+    #[error("it isn't issued to {}", .0.join(" or "))]
     Subject(&'static [&'static str]),
 }
 

@@ -31,7 +31,7 @@ pub(super) fn verify(request: Unverified<'_>, active: Active<'_>) -> Result<Sign
         .required(request.headers)?
         .strip_prefix("sha256=")
         .and_then(hex32)
-        .ok_or_else(|| Refusal::invalid("X-Hub-Signature-256 is not sha256= and 64 hex digits"))?;
+        .ok_or_else(|| Refusal::invalid("X-Hub-Signature-256 isn't sha256= followed by 64 hex digits."))?;
     active.hmac_verify(request, &[request.body], &[signature])
 }
 

@@ -133,7 +133,7 @@ impl Refusal {
     fn missing(header: &str) -> Self {
         Self {
             reason: RejectionReason::SignatureMissing,
-            detail: Label::new(&format!("the header {header} is missing")),
+            detail: Label::new(&format!("The header {header} is missing.")),
         }
     }
 
@@ -143,7 +143,8 @@ impl Refusal {
 
     fn no_match() -> Self {
         Self::invalid(
-            "no signature matches: the signing secret differs, or the body was changed or re-encoded on its way",
+            "The signature doesn't match any active secret. The secret here may differ from the sender's, or the body was \
+             changed or re-encoded in transit.",
         )
     }
 }
@@ -218,10 +219,12 @@ impl<'a> Active<'a> {
         };
         if let Some(SigningSecret { version, expires_at: Some(at), .. }) = self.secrets.iter().find(retired) {
             let at = at.format("%Y-%m-%d %H:%M UTC");
-            return Refusal::invalid(&format!("it is signed with version {version} of the secret, retired at {at}"));
+            return Refusal::invalid(&format!("It was signed with version {version} of the secret, retired at {at}."));
         }
         if request.body.is_empty() {
-            return Refusal::invalid("no signature matches the empty body: was the body taken out on its way?");
+            return Refusal::invalid(
+                "The signature doesn't match the empty body. The body may have been removed in transit.",
+            );
         }
         Refusal::no_match()
     }
@@ -243,7 +246,7 @@ impl<'a> Active<'a> {
             return Ok(());
         }
         let detail = format!(
-            "the signed timestamp is {} s {} our clock; {} s are tolerated",
+            "The signed timestamp is {} s {} our clock; at most {} s is allowed.",
             off.num_seconds().abs(),
             if off > Duration::zero() { "behind" } else { "ahead of" },
             TOLERANCE.num_seconds()
@@ -280,18 +283,18 @@ impl Spellings {
             let mut values = headers.get_all(name).iter();
             let Some(value) = values.next() else { continue };
             if values.next().is_some() {
-                return Err(Refusal::invalid(&format!("the header {name} is there more than once")));
+                return Err(Refusal::invalid(&format!("The header {name} appears more than once.")));
             }
             match found {
                 None => found = Some((name, value)),
                 Some((_, same)) if same == value => {}
                 Some((other, _)) => {
-                    return Err(Refusal::invalid(&format!("the headers {other} and {name} hold different values")));
+                    return Err(Refusal::invalid(&format!("The headers {other} and {name} have different values.")));
                 }
             }
         }
         let Some((name, value)) = found else { return Ok(None) };
-        let text = value.to_str().map_err(|_| Refusal::invalid(&format!("the header {name} is not ASCII text")))?;
+        let text = value.to_str().map_err(|_| Refusal::invalid(&format!("The header {name} isn't ASCII text.")))?;
         Ok(Some(text.trim()))
     }
 

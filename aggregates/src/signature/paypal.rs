@@ -71,7 +71,7 @@ pub(super) const SIMULATOR: &str = "WEBHOOK_ID";
 pub(super) fn check_secret(secret: &str) -> Result<(), &'static str> {
     let good = secret.len() <= 64 && secret.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
     good.then_some(()).ok_or(
-        "PayPal needs the webhook ID that PayPal shows for this URL, letters and digits like 8PT597110X687430LKGECATA.",
+        "Enter the webhook ID that PayPal shows for this URL: letters and digits, such as 8PT597110X687430LKGECATA.",
     )
 }
 
@@ -90,18 +90,18 @@ pub(super) fn verify(request: Unverified<'_>, active: Active<'_>, trust: &Trust<
     let [id, time, url, algorithm] = [ID, TIME, CERT_URL, ALGORITHM].map(|header| header.required(request.headers));
     let (id, time, url, algorithm) = (id?, time?, url?, algorithm?);
     if !algorithm.eq_ignore_ascii_case("SHA256withRSA") {
-        return Err(Refusal::invalid("PAYPAL-AUTH-ALGO is not SHA256withRSA"));
+        return Err(Refusal::invalid("PAYPAL-AUTH-ALGO isn't SHA256withRSA."));
     }
     // The separator of what is signed: with it in a field, two readings would have one signature.
     if id.contains('|') || time.contains('|') {
-        return Err(Refusal::invalid("the transmission id or time holds a |"));
+        return Err(Refusal::invalid("The transmission ID or time contains a |."));
     }
-    let signature = base64_bytes(signature).ok_or_else(|| Refusal::invalid("PAYPAL-TRANSMISSION-SIG is not base64"))?;
+    let signature = base64_bytes(signature).ok_or_else(|| Refusal::invalid("PAYPAL-TRANSMISSION-SIG isn't base64."))?;
     let signed_at: DateTime<Utc> = time
         .parse()
-        .map_err(|_| Refusal::invalid("PAYPAL-TRANSMISSION-TIME is not a time like 2026-01-02T03:04:05Z"))?;
+        .map_err(|_| Refusal::invalid("PAYPAL-TRANSMISSION-TIME isn't a time like 2026-01-02T03:04:05Z."))?;
     let url = CertificateUrl::parse(url).ok_or_else(|| {
-        Refusal::invalid("PAYPAL-CERT-URL is not below https://api.paypal.com/v1/notifications/certs/ or its sandbox")
+        Refusal::invalid("PAYPAL-CERT-URL isn't under https://api.paypal.com/v1/notifications/certs/ or its sandbox.")
     })?;
     let certificate = match trust.certificates.find(&url, active.now) {
         Found::Certificate(certificate) => certificate,
@@ -119,8 +119,8 @@ pub(super) fn verify(request: Unverified<'_>, active: Active<'_>, trust: &Trust<
     let refuse = || {
         if matches(SIMULATOR.as_bytes()) {
             return Refusal::invalid(
-                "PayPal's webhooks simulator sent it, which signs for WEBHOOK_ID and for anyone: to accept its webhooks, \
-                 add WEBHOOK_ID to this provider's webhook IDs",
+                "Sent by PayPal's webhooks simulator, which signs as WEBHOOK_ID for anyone. To accept its webhooks, add \
+                 WEBHOOK_ID to this provider's webhook IDs.",
             );
         }
         active.refuse(request, |secret| matches(secret.value.expose_secret()))
@@ -146,7 +146,7 @@ fn check_age(active: Active<'_>, trust: &Trust<'_>, signed_at: DateTime<Utc>) ->
         return Ok(());
     }
     let detail = format!(
-        "the transmission time is {} s {} our clock; {} s are tolerated",
+        "The transmission time is {} s {} our clock; at most {} s is allowed.",
         age.num_seconds().abs(),
         if age < chrono::Duration::zero() { "ahead of" } else { "behind" },
         if age < chrono::Duration::zero() { TOLERANCE } else { trust.paypal_max_age }.num_seconds(),

@@ -23,9 +23,9 @@ pub struct Sample<'a> {
 /// Why a sample cannot be signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unsignable {
-    #[error("this provider signs with a private key of its own: only the sender can sign for it")]
+    #[error("This provider signs with its own private key, so only the provider can sign.")]
     PublicKey,
-    #[error("the event type cannot stand in a header: it has 1 to 100 visible ASCII characters")]
+    #[error("The event type must be 1 to 100 visible ASCII characters.")]
     EventType,
 }
 

@@ -33,28 +33,30 @@ pub fn judge_secret(provider: ProviderName, secret: &str) -> Opinion {
         return Refused("The secret is longer than 1024 bytes.");
     }
     if secret.chars().any(char::is_control) || secret.trim() != secret {
-        return Refused("The secret begins or ends with white space, or holds a line break. Paste it without.");
+        return Refused("The secret begins or ends with a space, or contains a line break. Paste it without them.");
     }
     if begins(&["https:", "http:"]) {
         return Refused("This is a URL, not a secret.");
     }
     match provider {
         ProviderName::Stripe if begins(&["sk_", "rk_"]) => Refused(
-            "This is an API key. Webhooks are signed with the secret that begins with whsec_; keep API keys to yourself.",
+            "This is an API key. Webhooks are signed with the secret that begins with whsec_. Keep API keys to yourself.",
         ),
         ProviderName::Stripe if begins(&["pk_"]) => {
             Refused("This is a publishable key. Webhooks are signed with the secret that begins with whsec_.")
         }
         ProviderName::Stripe if begins(&["we_"]) => {
-            Refused("This is the ID of the endpoint. Its signing secret begins with whsec_.")
+            Refused("This is the endpoint's ID. Its signing secret begins with whsec_.")
         }
-        ProviderName::Stripe if !begins(&["whsec_"]) => Doubtful("Signing secrets of Stripe begin with whsec_."),
+        ProviderName::Stripe if !begins(&["whsec_"]) => Doubtful("Stripe signing secrets begin with whsec_."),
         ProviderName::Github if begins(&["gho_", "ghp_", "ghr_", "ghs_", "ghu_", "github_pat_"]) => {
-            Refused("This is an access token. The secret of a webhook is any text that you choose.")
+            Refused("This is an access token. A webhook secret is any text you choose.")
         }
-        ProviderName::Github if secret.len() < SHORT => Doubtful("A short secret can be guessed. Generate one."),
+        ProviderName::Github if secret.len() < SHORT => {
+            Doubtful("A short secret can be guessed. Generate a longer one.")
+        }
         ProviderName::Shopify if begins(&["shpat_", "shpca_", "shppa_"]) => Refused(
-            "This is an access token. Webhooks are signed with the client secret, or the key below the list of webhooks.",
+            "This is an access token. Webhooks are signed with the client secret, or with the key shown below your list of webhooks.",
         ),
         ProviderName::Paypal if secret == paypal::SIMULATOR => Simulator,
         ProviderName::Paypal => paypal::check_secret(secret).map_or_else(Refused, |()| Fine),
@@ -64,8 +66,8 @@ pub fn judge_secret(provider: ProviderName, secret: &str) -> Opinion {
 }
 
 /// Why PayPal's simulator is not let in by accident.
-pub const SIMULATOR_SENTENCE: &str = "WEBHOOK_ID is what PayPal's webhooks simulator signs with, for anyone with a \
-     PayPal account. To accept what it sends, say so: acceptSimulator.";
+pub const SIMULATOR_SENTENCE: &str = "PayPal's webhooks simulator signs as WEBHOOK_ID for anyone with a PayPal \
+     account. To accept its webhooks, set acceptSimulator.";
 
 /// Whether a secret can be one of this provider's.
 ///

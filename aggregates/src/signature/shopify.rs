@@ -35,7 +35,7 @@ pub(super) fn claims(request: Unverified<'_>) -> Claims {
 pub(super) fn verify(request: Unverified<'_>, active: Active<'_>) -> Result<SignatureMatch, Refusal> {
     let signature = base64_bytes(SIGNATURE.required(request.headers)?)
         .and_then(|bytes| bytes.try_into().ok())
-        .ok_or_else(|| Refusal::invalid("X-Shopify-Hmac-SHA256 is not the base64 of 32 bytes"))?;
+        .ok_or_else(|| Refusal::invalid("X-Shopify-Hmac-SHA256 isn't 32 bytes in base64."))?;
     for header in [ID, TOPIC].into_iter().chain(OTHERS) {
         header.single(request.headers)?;
     }
@@ -87,7 +87,7 @@ mod tests {
             assert!(check(Shopify, &pairs, BODY.as_bytes(), &secrets, 0).is_ok(), "{name}");
             pairs[1].1 = "b";
             let detail = detail(Shopify, &pairs, BODY.as_bytes(), &secrets, 0);
-            assert!(detail.ends_with("hold different values"), "{name}: {detail}");
+            assert!(detail.ends_with("have different values."), "{name}: {detail}");
         }
     }
 }

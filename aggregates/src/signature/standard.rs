@@ -50,14 +50,16 @@ pub(super) fn hmac_key(secret: &[u8]) -> Option<Vec<u8>> {
 
 pub(super) fn check_secret(secret: &str) -> Result<(), &'static str> {
     if secret.starts_with("v1,") || secret.starts_with("v1a,") {
-        return Err("Remove the version and its comma at the beginning: the secret begins with whsec_ or whpk_.");
+        return Err("Remove the version prefix and its comma. The secret begins with whsec_ or whpk_.");
     }
     if secret.starts_with("whsk_") {
-        return Err("This is a private key, which stays with the sender. Its public key begins with whpk_.");
+        return Err(
+            "This is the private key, which stays with the sender. Paste the public key, which begins with whpk_.",
+        );
     }
     Key::parse(secret)
         .map(drop)
-        .ok_or("A Standard Webhooks secret is whsec_ and base64, or whpk_ and the base64 of an ed25519 public key.")
+        .ok_or("A Standard Webhooks secret is whsec_ followed by base64, or whpk_ followed by an ed25519 public key in base64.")
 }
 
 pub(super) fn claims(request: Unverified<'_>) -> Claims {
@@ -74,7 +76,7 @@ pub(super) fn verify(request: Unverified<'_>, active: Active<'_>) -> Result<Sign
     let id = ID.required(request.headers)?;
     let timestamp = TIMESTAMP.required(request.headers)?;
     let signed_at =
-        unix_seconds(timestamp).ok_or_else(|| Refusal::invalid("webhook-timestamp is not a time in Unix seconds"))?;
+        unix_seconds(timestamp).ok_or_else(|| Refusal::invalid("webhook-timestamp isn't a Unix timestamp."))?;
     let offered = Offered::parse(header);
     let signed: [&[u8]; 5] = [id.as_bytes(), b".", timestamp.as_bytes(), b".", request.body];
     let matched_by = |secret: &SigningSecret| offered.matched_by(secret, &signed);
@@ -182,7 +184,7 @@ mod tests {
             let mut pairs = pairs.clone();
             pairs[3 + at].1 = "another";
             let detail = detail(Standard, &pairs, body, &[secret(1, SYMMETRIC)], T);
-            assert!(detail.ends_with("hold different values"), "{detail}");
+            assert!(detail.ends_with("have different values."), "{detail}");
         }
     }
 

@@ -30,14 +30,14 @@ pub(super) fn verify(request: Unverified<'_>, active: Active<'_>) -> Result<Sign
     let items = || header.split(',').filter_map(|item| item.trim().split_once('='));
     let mut timestamps = items().filter(|(key, _)| *key == "t").map(|(_, value)| value);
     let (Some(timestamp), None) = (timestamps.next(), timestamps.next()) else {
-        return Err(Refusal::invalid("Stripe-Signature does not hold exactly one t="));
+        return Err(Refusal::invalid("Stripe-Signature must have exactly one t=."));
     };
     let signed_at = unix_seconds(timestamp)
-        .ok_or_else(|| Refusal::invalid("the t= of Stripe-Signature is not a time in Unix seconds"))?;
+        .ok_or_else(|| Refusal::invalid("The t= in Stripe-Signature isn't a Unix timestamp."))?;
     let signatures: Vec<[u8; 32]> =
         items().filter(|(key, _)| *key == "v1").take(MAX_SIGNATURES).filter_map(|(_, value)| hex32(value)).collect();
     if signatures.is_empty() {
-        return Err(Refusal::invalid("Stripe-Signature holds no v1= of 64 hex digits"));
+        return Err(Refusal::invalid("Stripe-Signature has no v1= with 64 hex digits."));
     }
     let matched = active.hmac_verify(request, &[timestamp.as_bytes(), b".", request.body], &signatures)?;
     active.check_timestamp(signed_at)?;

@@ -138,7 +138,7 @@ impl Allowance {
             return self.hold(bytes);
         }
         Err(Code::LimitExceeded.error(format!(
-            "one answer loads at most {} MiB of bodies: ask for fewer webhooks at once, or for rawBody instead of payload",
+            "A response can load at most {} MiB of bodies. Ask for fewer webhooks, or for rawBody instead of payload.",
             MAX_BODY_BYTES >> 20
         )))
     }
@@ -152,11 +152,11 @@ impl Allowance {
                 Ok(())
             }
             Err(Full::TooLarge) => Err(Code::LimitExceeded.error(format!(
-                "one answer takes at most {} MiB of memory, written as JSON: ask for fewer webhooks at once, or for rawBodyBase64",
+                "A response can be at most {} MiB of JSON. Ask for fewer webhooks, or for rawBodyBase64.",
                 MAX_HELD_BY_ONE >> 20
             ))),
             Err(Full::Busy) => Err(Code::Unavailable
-                .error("too many large answers are being made at once; try again")
+                .error("Too many large responses at once. Try again.")
                 .extend_with(|_, extensions| extensions.set("retryAfter", RETRY_AFTER))),
         }
     }
@@ -172,7 +172,7 @@ impl Allowance {
             return Ok(());
         }
         let sentence = format!(
-            "previousOfType, bodyRemoval and duplicateOf are told of at most {MAX_LOOK_BACKS} webhooks at once, duplicateBodies of 4"
+            "Too many lookups: ask for previousOfType, bodyRemoval, and duplicateOf of at most {MAX_LOOK_BACKS} webhooks, and for duplicateBodies of 4."
         );
         Err(Code::LimitExceeded.error(sentence))
     }
@@ -196,7 +196,7 @@ impl Drop for Allowance {
 
 /// An answer would read too often.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("one answer reads at most {0} times: ask for less at once")]
+#[error("A response can read at most {0} times. Ask for less at once.")]
 pub(super) struct TooManyReads(i64);
 
 impl TooManyReads {

@@ -99,7 +99,7 @@ impl Analytics {
     ) -> Result<Self, Error> {
         let span = Span::covering(from, to, grain.into(), MAX_BUCKETS).ok_or_else(|| {
             Code::BadUserInput
-                .error(format!("from comes before to, with at most {MAX_BUCKETS} buckets of the grain in between"))
+                .error(format!("`from` must be before `to`, with at most {MAX_BUCKETS} buckets in between."))
         })?;
         let series = analytics::series(connection, organization, provider, &span).await.map_err(unread)?;
         let totals = AnalyticsCounts::from(&analytics::total(&series));

@@ -40,11 +40,11 @@ impl AuditFilter {
     fn checked(self) -> Result<audit_logs::AuditFilter, Error> {
         let user = self.user_id.map(|id| match NodeId::decode(&id) {
             Some(NodeId::User(_, id)) => Ok(id.uuid()),
-            _ => id.parse().map_err(|_| Code::BadUserInput.error("userId is not a user's id")),
+            _ => id.parse().map_err(|_| Code::BadUserInput.error("`userId` isn't a user's ID.")),
         });
         let name = |name: Option<String>| match name {
             Some(name) if name.len() > MAX_NAME || name.contains('\0') => {
-                Err(Code::BadUserInput.error("there is no such action or type of resource"))
+                Err(Code::BadUserInput.error("Unknown action or resource type."))
             }
             name => Ok(name),
         };

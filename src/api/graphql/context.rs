@@ -28,7 +28,7 @@ use crate::receive::Receiver;
 /// How long a mutation waits for its read models.
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(5);
 
-const BEHIND: &str = "the change is recorded, and will show as soon as the read models caught up";
+const BEHIND: &str = "The change is saved and will show shortly.";
 
 /// What resolvers read from and write to.
 #[derive(Clone)]
@@ -135,7 +135,7 @@ impl Deref for Asking<'_> {
 impl Viewer {
     pub(super) fn of<'a>(context: &Context<'a>) -> Result<Asking<'a>, Error> {
         // HTTP lets nobody in without a session; this is the second door.
-        let viewer = context.data_opt().ok_or_else(|| Code::Unauthenticated.error("sign in first"))?;
+        let viewer = context.data_opt().ok_or_else(|| Code::Unauthenticated.error("Sign in first."))?;
         let is_mutation = context.query_env.operation.node.ty == OperationType::Mutation;
         let refusals = context.data_opt::<App>().filter(|_| is_mutation).map(|app| &app.refusals);
         Ok(Asking { viewer, refusals, field: context.item.node.name.node.as_str() })
@@ -199,11 +199,11 @@ impl Asking<'_> {
         if self.manages(organization) {
             return Ok(());
         }
-        Err(self.forbidden("only an admin of the organization may do this"))
+        Err(self.forbidden("Only an admin of the organization can do this."))
     }
 
     pub(super) fn must_be_super_admin(&self) -> Result<(), Error> {
-        if self.is_super_admin() { Ok(()) } else { Err(self.forbidden("only a super admin may do this")) }
+        if self.is_super_admin() { Ok(()) } else { Err(self.forbidden("Only a super admin can do this.")) }
     }
 
     /// Refuses what is there as if it were not.

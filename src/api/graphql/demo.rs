@@ -66,7 +66,7 @@ pub fn with_guest(request: Request, guest: Guest) -> Request {
 
 /// Asked too often: with how many seconds to wait.
 fn too_often(TooOften { retry_after }: TooOften) -> Error {
-    let sentence = format!("the demo was used too often; try again in {retry_after} s");
+    let sentence = format!("Too many demo requests. Try again in {retry_after} s.");
     Code::RateLimited.error(sentence).extend_with(|_, extensions| extensions.set("retryAfter", retry_after))
 }
 
@@ -75,14 +75,14 @@ fn unavailable(error: SandboxError) -> Error {
         SandboxError::SlugTaken => Code::Unavailable.error(error.to_string()),
         SandboxError::Failed(reason) => {
             tracing::error!(error = reason, "the demo cannot be made");
-            Code::Unavailable.error("the demo does not work right now; try again")
+            Code::Unavailable.error("The demo isn't available right now. Try again.")
         }
     }
 }
 
 fn sandbox<'a>(context: &Context<'a>) -> Result<&'a Sandbox, Error> {
     let app = App::of(context)?;
-    app.sandbox.as_deref().ok_or_else(|| Code::NotFound.error("this deployment has no demo"))
+    app.sandbox.as_deref().ok_or_else(|| Code::NotFound.error("This deployment has no demo."))
 }
 
 /// Where the request came from, whoever made it.
@@ -150,7 +150,7 @@ impl DemoProvider {
             }
             Name::Stripe => (
                 "stripe-signature",
-                "the time, a dot, and the body",
+                "the timestamp, a dot, and the body",
                 "HMAC-SHA256, in hex",
                 Some(300),
                 "id in the body",
@@ -160,14 +160,14 @@ impl DemoProvider {
             }
             Name::Standard => (
                 "webhook-signature",
-                "the id, a dot, the time, a dot, and the body",
+                "the ID, a dot, the timestamp, a dot, and the body",
                 "HMAC-SHA256, in base64",
                 Some(300),
                 "the header webhook-id",
             ),
             Name::Paypal => (
                 "paypal-transmission-sig",
-                "the transmission's id, its time, the webhook's id and the CRC32 of the body",
+                "the transmission ID, its time, the webhook ID, and the CRC32 of the body",
                 "RSA with SHA-256, in base64",
                 Some(3 * 86_400),
                 "id in the body",
@@ -378,7 +378,7 @@ impl DemoMutation {
         let address = address(context)?;
         let provider = Name::from(input.provider_name);
         if !Sandbox::signs_for(provider) {
-            let sentence = "PayPal signs with a private key of its own: only PayPal can sign for it";
+            let sentence = "PayPal signs with its own private key, so only PayPal can sign.";
             return Err(Code::BadUserInput.error(sentence));
         }
         let draft = draft(provider, input)?;
@@ -403,12 +403,12 @@ impl DemoMutation {
 fn draft(provider: Name, input: SendDemoWebhookInput) -> Result<Draft, Error> {
     let bad = |sentence: String| Code::BadUserInput.error(sentence);
     let sample = match input.sample.as_deref().map(|name| samples::find(provider, name)) {
-        Some(None) => return Err(bad(format!("{provider} has no sample of that name"))),
+        Some(None) => return Err(bad(format!("{provider} has no sample with this name."))),
         Some(Some(sample)) => Some(sample),
         None => None,
     };
     let fault = match (input.break_signature, input.stale_timestamp) {
-        (true, true) => return Err(bad("a webhook has one fault at a time".to_owned())),
+        (true, true) => return Err(bad("Simulate one problem at a time.".to_owned())),
         (true, false) => Fault::BadSignature,
         (false, true) => Fault::StaleTimestamp,
         (false, false) => Fault::None,
@@ -421,10 +421,10 @@ fn draft(provider: Name, input: SendDemoWebhookInput) -> Result<Draft, Error> {
     let body = match (input.body, sample) {
         (Some(body), _) => body,
         (None, Some(sample)) => sample.body(&fresh, now),
-        (None, None) => return Err(bad("name a sample or give a body".to_owned())),
+        (None, None) => return Err(bad("Name a sample or provide a body.".to_owned())),
     };
     if body.len() > MAX_BODY {
-        return Err(bad(format!("the body of a webhook of the demo has at most {} KiB", MAX_BODY >> 10)));
+        return Err(bad(format!("The body of a demo webhook can be at most {} KiB.", MAX_BODY >> 10)));
     }
     let headers = sample.map_or(&[][..], |sample| sample.headers);
     let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();

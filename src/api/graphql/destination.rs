@@ -273,7 +273,7 @@ enum WishedHeaders {
 fn checked(app: &App, input: SetProviderDestinationInput) -> Result<Option<Wish>, Error> {
     let Some(url) = input.url else { return Ok(None) };
     let number = |number: i32, what: &str| {
-        u32::try_from(number).map_err(|_| Code::BadUserInput.error(format!("{what} is 1 or more")))
+        u32::try_from(number).map_err(|_| Code::BadUserInput.error(format!("`{what}` must be 1 or more.")))
     };
     Ok(Some(Wish {
         timeout_seconds: input.timeout_seconds.map(|seconds| number(seconds, "timeoutSeconds")).transpose()?,
@@ -292,26 +292,26 @@ fn checked(app: &App, input: SetProviderDestinationInput) -> Result<Option<Wish>
 fn checked_headers(headers: Vec<HeaderInput>) -> Result<WishedHeaders, Error> {
     let bad = |reason: String| Err(Code::BadUserInput.error(reason));
     if headers.len() > MAX_HEADERS {
-        return bad(format!("a destination has at most {MAX_HEADERS} headers"));
+        return bad(format!("A destination can have at most {MAX_HEADERS} headers."));
     }
     let mut pairs = BTreeMap::new();
     for HeaderInput { name, value } in headers {
         let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
-            return bad("a header's name is of letters, digits and hyphens".to_owned());
+            return bad("A header name can have only letters, digits, and hyphens.".to_owned());
         };
         if is_reserved(&name) {
-            return bad(format!("{name} is set by Hookledger itself"));
+            return bad(format!("Hookledger sets {name} itself. Remove it."));
         }
         if HeaderValue::from_str(&value).is_err() {
-            return bad(format!("the value of {name} is not visible ASCII text"));
+            return bad(format!("The value of {name} must be visible ASCII text."));
         }
         if pairs.insert(name.as_str().to_owned(), value).is_some() {
-            return bad(format!("{name} is there twice"));
+            return bad(format!("The header {name} appears twice."));
         }
     }
     let json = SecretString::from(serde_json::to_string(&pairs).map_err(internal)?);
     if json.expose_secret().len() > MAX_HEADER_BYTES {
-        return bad(format!("the headers have at most {MAX_HEADER_BYTES} bytes in all"));
+        return bad(format!("Headers can be at most {MAX_HEADER_BYTES} bytes in total."));
     }
     Ok(WishedHeaders::These(pairs.into_keys().collect(), json))
 }

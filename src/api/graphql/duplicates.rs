@@ -166,7 +166,7 @@ fn refused(error: RedeliverError) -> Error {
         | RedeliverError::LimitReached => Code::Conflict,
         RedeliverError::Append(_) => {
             tracing::warn!(%error, "a duplicate could not be made a webhook");
-            return Code::Unavailable.error("the log takes no more for now: look again whether it was delivered");
+            return Code::Unavailable.error("The server is busy. Check whether it was delivered before you try again.");
         }
         RedeliverError::Read(_) | RedeliverError::Json(_) | RedeliverError::Decide(_) => return internal(error),
     };

@@ -57,7 +57,7 @@ impl Code {
 
 /// The same answer for what is not there and for what is another organization's.
 pub(super) fn not_found() -> Error {
-    Code::NotFound.error("there is nothing with this id")
+    Code::NotFound.error("Not found. It doesn't exist, or you may not have access.")
 }
 
 /// Something of ours failed: it is logged here, once, and not told. While the store is away nothing is wrong
@@ -73,18 +73,18 @@ pub(super) fn failed(error: &(dyn StdError + 'static)) -> Error {
     }
     if is_out_of_range(error) {
         tracing::warn!(%error, "a GraphQL field was asked for what the store cannot hold");
-        return Code::BadUserInput.error("a value of this query is outside of what the store can hold");
+        return Code::BadUserInput.error("A value in this query is out of range.");
     }
     if is_busy(error) {
-        return again("too much is being read at once; try again");
+        return again("The server is busy. Try again.");
     }
     tracing::error!(%error, "a GraphQL field failed");
-    Code::Internal.error("something failed on our side; it was logged")
+    Code::Internal.error("Something went wrong on our side. The error was logged.")
 }
 
 fn away(error: impl std::fmt::Display) -> Error {
     tracing::warn!(%error, "a GraphQL field was not answered: the store is away");
-    again("the store does not answer; try again")
+    again("The database isn't responding. Try again.")
 }
 
 /// The same may work in a moment.
@@ -100,7 +100,7 @@ pub(super) fn unread(error: impl Into<ReadError>) -> Error {
         let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
         if code.is_some_and(|code| code == "57014") {
             tracing::warn!("a read for a person took too long and was stopped");
-            return Code::LimitExceeded.error("this takes too long: ask for a smaller span of time, or for less");
+            return Code::LimitExceeded.error("This takes too long. Choose a shorter time range, or ask for less.");
         }
     }
     internal(error)
@@ -110,8 +110,8 @@ pub(super) fn unread(error: impl Into<ReadError>) -> Error {
 pub(super) fn command<E: std::error::Error>(error: CommandError<E>, refused: impl FnOnce(&E) -> Code) -> Error {
     match error {
         CommandError::Refused(error) => refused(&error).error(error.to_string()),
-        CommandError::Busy => Code::Conflict.error("others are changing the same thing; try again"),
-        CommandError::Overloaded => again("the log takes no more for now; try again"),
+        CommandError::Busy => Code::Conflict.error("Someone else is changing this too. Try again."),
+        CommandError::Overloaded => again("The server is busy. Try again."),
         CommandError::Unavailable(reason) => away(reason),
         CommandError::Failed(reason) => internal(reason),
     }

@@ -112,11 +112,12 @@ pub(super) async fn as_of(
     let events = settings_until(&mut *tenant, organization, time, MAX_EVENTS + 1).await.map_err(unread)?;
     drop(tenant);
     if i64::try_from(events.len()).is_ok_and(|count| count > MAX_EVENTS) {
-        let limit = format!("more than {MAX_EVENTS} changes came before that time: `hookledger replay` can tell");
+        let limit =
+            format!("More than {MAX_EVENTS} changes happened before that time. Use `hookledger replay` instead.");
         return Err(Code::LimitExceeded.error(limit));
     }
     let Settings { organization: then, users, providers } = Settings::fold(&events);
-    let then = then.ok_or_else(|| Code::NotFound.error("the organization was not there yet at that time"))?;
+    let then = then.ok_or_else(|| Code::NotFound.error("The organization didn't exist at that time."))?;
     Ok(OrganizationState {
         time,
         name: then.name,

@@ -168,7 +168,7 @@ fn text_of(bytes: &[u8]) -> Option<String> {
 }
 
 fn foreign() -> Error {
-    Code::BadUserInput.error("this cursor is not from this list, or from another order of it")
+    Code::BadUserInput.error("This cursor belongs to another list, or to another sort order.")
 }
 
 #[cfg(test)]

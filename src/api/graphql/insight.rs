@@ -57,7 +57,8 @@ impl Histogram {
         buckets: i32,
     ) -> Result<Self, Error> {
         let stretches = Stretches::of(from, to, buckets).ok_or_else(|| {
-            Code::BadUserInput.error(format!("from comes before to, with 1 to {} buckets", histogram::MAX_BUCKETS))
+            Code::BadUserInput
+                .error(format!("`from` must be before `to`, with 1 to {} buckets in between.", histogram::MAX_BUCKETS))
         })?;
         let mut tenant = searching(context, organization).await?;
         let found = histogram::of_webhooks(&mut tenant, organization, filter, &stretches).await.map_err(unread)?;
@@ -169,7 +170,7 @@ impl Ranking {
     ) -> Result<Self, Error> {
         let first = first.unwrap_or(DEFAULT_NAMES);
         if !(1..=MAX_NAMES).contains(&first) {
-            return Err(Code::BadUserInput.error(format!("a ranking has 1 to {MAX_NAMES} names")));
+            return Err(Code::BadUserInput.error(format!("A ranking can have 1 to {MAX_NAMES} names.")));
         }
         let mut tenant = searching(context, organization).await?;
         let rows = summaries::ranking(&mut *tenant, organization, ranked, provider, (from, to), first.into()).await;

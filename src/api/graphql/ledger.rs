@@ -67,7 +67,7 @@ impl Ledger {
     ) -> Result<InclusionProof, Error> {
         let partition = self.0.partition();
         if position.partition != partition.number() {
-            return Err(Code::BadUserInput.error("this position is not from this log"));
+            return Err(Code::BadUserInput.error("This position isn't from this log."));
         }
         let size = size.map(self::size).transpose()?;
         let mut tenant = rows(context, self.0).await?;
@@ -183,13 +183,13 @@ fn texts(hashes: &[Hash]) -> Vec<String> {
 }
 
 fn size(size: i64) -> Result<u64, Error> {
-    u64::try_from(size).map_err(|_| Code::BadUserInput.error("a size is not negative"))
+    u64::try_from(size).map_err(|_| Code::BadUserInput.error("A size can't be negative."))
 }
 
 fn refused(error: LedgerError) -> Error {
     match error {
         LedgerError::Proof(ProofError::NotLater { .. }) => Code::BadUserInput.error(error.to_string()),
-        LedgerError::NotYet => Code::Unavailable.error("the event is not in a signed tree yet; try again in a second"),
+        LedgerError::NotYet => Code::Unavailable.error("This event isn't in a signed tree yet. Try again in a second."),
         LedgerError::NoEvent | LedgerError::NoCheckpoint(_) => not_found(),
         LedgerError::Store(_) | LedgerError::Checkpoint(_) | LedgerError::Proof(_) => internal(error),
     }

@@ -47,7 +47,7 @@ const LISTS: &[(&str, usize)] = &[
 /// Which limit it exceeds.
 pub fn check_source(query: &str) -> Result<(), String> {
     if query.len() > MAX_BYTES {
-        return Err(format!("a query has at most {MAX_BYTES} bytes"));
+        return Err(format!("A query can be at most {MAX_BYTES} bytes."));
     }
     let (mut depth, mut arguments, mut spreads, mut aliases) = (0_usize, 0_usize, 0_usize, 0_usize);
     let mut rest = query.as_bytes();
@@ -69,14 +69,14 @@ pub fn check_source(query: &str) -> Result<(), String> {
             _ => {}
         }
         if depth > MAX_NESTING {
-            return Err(format!("a query nests at most {MAX_NESTING} brackets"));
+            return Err(format!("A query can nest at most {MAX_NESTING} brackets."));
         }
     }
     if spreads > MAX_SPREADS {
-        return Err(format!("a query spreads at most {MAX_SPREADS} fragments"));
+        return Err(format!("A query can spread at most {MAX_SPREADS} fragments."));
     }
     if aliases > MAX_ALIASES {
-        return Err(format!("a query has at most {MAX_ALIASES} aliases"));
+        return Err(format!("A query can have at most {MAX_ALIASES} aliases."));
     }
     Ok(())
 }
@@ -120,11 +120,12 @@ pub fn check_document(document: &ExecutableDocument, variables: &Variables) -> R
         let cost = costs.of(&operation.node.selection_set)?;
         total = total.saturating_add(cost.selections);
         if total > MAX_SELECTIONS {
-            let limit = format!("a query asks for at most {MAX_SELECTIONS} fields, its fragments spelled out");
+            let limit = format!("A query can select at most {MAX_SELECTIONS} fields, with its fragments expanded.");
             return Err((limit, operation.pos));
         }
         if cost.fields > MAX_FIELDS {
-            let limit = format!("an answer has at most {MAX_FIELDS} fields: ask for fewer, or for smaller pages");
+            let limit =
+                format!("A response can have at most {MAX_FIELDS} fields. Ask for fewer, or for smaller pages.");
             return Err((limit, operation.pos));
         }
     }
@@ -215,7 +216,7 @@ impl<'a> Costs<'a> {
     fn of_fragment(&mut self, name: &'a Name, at: Pos) -> Result<Cost, (String, Pos)> {
         match self.known.get(name) {
             Some(Some(cost)) => return Ok(*cost),
-            Some(None) => return Err((format!("the fragment {name} spreads itself"), at)),
+            Some(None) => return Err((format!("The fragment {name} spreads itself."), at)),
             None => {}
         }
         // Validation tells of a fragment that is not there.

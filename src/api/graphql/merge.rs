@@ -128,7 +128,7 @@ impl<'a> Repeats<'a> {
                 let total = counts.entry(key).or_default();
                 *total += count;
                 if *total > MAX_REPEATS {
-                    let limit = format!("{key} is asked for more than {MAX_REPEATS} times in one place");
+                    let limit = format!("The field {key} is selected more than {MAX_REPEATS} times in one place.");
                     return Err((limit, selection.pos));
                 }
             }

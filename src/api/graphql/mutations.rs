@@ -356,7 +356,7 @@ pub(super) fn provider_id(id: &ID) -> Result<(OrganizationId, ProviderId), Error
 
 /// A secret's version.
 fn version(version: i32) -> Result<u32, Error> {
-    u32::try_from(version).map_err(|_| Code::BadUserInput.error("a version is 1 or more"))
+    u32::try_from(version).map_err(|_| Code::BadUserInput.error("A version must be 1 or more."))
 }
 
 /// Left out, unlimited, or a number that is not negative.
@@ -366,7 +366,7 @@ fn limit(limit: MaybeUndefined<i32>) -> Result<Option<Option<u32>>, Error> {
         MaybeUndefined::Null => Ok(Some(None)),
         MaybeUndefined::Value(limit) => u32::try_from(limit)
             .map(|limit| Some(Some(limit)))
-            .map_err(|_| Code::BadUserInput.error("webhookLimit is 0 or more, or null for unlimited")),
+            .map_err(|_| Code::BadUserInput.error("`webhookLimit` must be 0 or more, or null for unlimited.")),
     }
 }
 

@@ -244,7 +244,7 @@ impl Organization {
         Viewer::of(context)?.must_manage(organization)?;
         let page = Window::forward(first, None).request(|_| Ok(()))?;
         if after.is_some_and(|after| after.partition != organization.partition().number()) {
-            return Err(Code::BadUserInput.error("this position is not from this log"));
+            return Err(Code::BadUserInput.error("This position isn't from this log."));
         }
         let mut tenant = tenant(context, organization).await?;
         let (from, to) = (from.map(|from| from.0), to.map(|to| to.0));

@@ -27,12 +27,12 @@ impl Window {
     pub(super) fn request<K>(self, key: impl FnOnce(&str) -> Result<K, Error>) -> Result<PageRequest<K>, Error> {
         let backward = self.last.is_some() || self.before.is_some();
         if backward && (self.first.is_some() || self.after.is_some()) {
-            return Err(Code::BadUserInput.error("ask for first and after, or for last and before, not for both"));
+            return Err(Code::BadUserInput.error("Use `first` and `after`, or `last` and `before`, not both."));
         }
         let (rows, cursor) = if backward { (self.last, self.before) } else { (self.first, self.after) };
         let rows = rows.unwrap_or(DEFAULT_ROWS);
         if !(0..=MAX_ROWS).contains(&rows) {
-            return Err(Code::BadUserInput.error(format!("a page has 0 to {MAX_ROWS} rows")));
+            return Err(Code::BadUserInput.error(format!("A page can have 0 to {MAX_ROWS} rows.")));
         }
         Ok(PageRequest { from: cursor.as_deref().map(key).transpose()?, limit: i64::from(rows), backward })
     }

@@ -10,7 +10,7 @@ use super::limits::{check_document, check_source};
 use super::merge::{check_repeats, merge_repeated};
 
 /// PostgreSQL's text has no U+0000, and nobody's text needs it.
-const NUL: &str = "a text holds no U+0000";
+const NUL: &str = "Text can't contain U+0000.";
 
 /// The parameters of a request, each of the type that the specification says, or refused.
 #[derive(Clone, Deserialize)]
@@ -29,9 +29,9 @@ impl Parameters {
     /// What the body should be.
     pub fn from_json(body: &[u8]) -> Result<Self, String> {
         if body.trim_ascii_start().first() != Some(&b'{') {
-            return Err("the body is one GraphQL request, an object in JSON".to_owned());
+            return Err("The body must be one GraphQL request, as a JSON object.".to_owned());
         }
-        serde_json::from_slice(body).map_err(|error| format!("the body is not a GraphQL request in JSON: {error}"))
+        serde_json::from_slice(body).map_err(|error| format!("The body isn't a GraphQL request in JSON: {error}"))
     }
 
     /// The parsed request.

@@ -21,10 +21,10 @@ use crate::retention::FOLLOWER;
 /// What remains of a request that was erased.
 const REMAINS_OF_BODY: &[&str] = &[
     "its SHA-256 and size, and the SHA-256 of its headers",
-    "the provider's id of the event, its type and content type, the signature, and the sender's address",
-    "its attempts: when, with which status or error, how long they took, and the SHA-256 of what was answered",
-    "that it was erased, by whom, when, and the reason that was given",
-    "what destinations were sent, and copies of exports and backups made before",
+    "the provider's event ID, the event and content types, the signature, and the sender's address",
+    "its attempts: time, status or error, duration, and the SHA-256 of the response",
+    "who erased it, when, and the reason given",
+    "copies outside Hookledger: at destinations, and in earlier exports and backups",
 ];
 
 /// Why a request is not kept any more.
@@ -104,9 +104,7 @@ impl RetentionMutation {
         let received = log::LogPosition { partition: organization.partition(), position: known.0.position };
         let removal = removal_of(&mut *tenant(context, organization).await?, organization, id, received).await;
         if removal.map_err(internal)?.is_some_and(|removal| !removal.erased) {
-            return Err(
-                Code::Conflict.error("this body was too old and is not kept any more: there is nothing to erase")
-            );
+            return Err(Code::Conflict.error("This body already expired and was removed. There is nothing to erase."));
         }
         let reason = checked_reason(input.reason)?;
         let erase = RetentionCommand::EraseBodies { positions: vec![known.0.position], reason: reason.clone() };

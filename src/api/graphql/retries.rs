@@ -78,9 +78,7 @@ impl RetryMutation {
             .map_err(internal)?
             .is_empty()
         {
-            return Err(
-                Code::Conflict.error("the body of this webhook is not kept any more: it cannot be delivered again")
-            );
+            return Err(Code::Conflict.error("This webhook's body is no longer kept, so it can't be retried."));
         }
         let request = WebhookCommand::RequestRetry { reason: checked_reason(input.reason)? };
         let mut asked = ask(context, organization, &[id], &request).await?;
@@ -108,12 +106,12 @@ impl RetryMutation {
         let ids = retryable(context, organization, &filter).await?;
         if ids.len() > usize::try_from(MAX_TOGETHER).unwrap_or(usize::MAX) {
             return Err(Code::BadUserInput
-                .error(format!("more than {MAX_TOGETHER} webhooks match: narrow the filter, by time for example")));
+                .error(format!("More than {MAX_TOGETHER} webhooks match. Narrow the filter, for example by time.")));
         }
         if usize::try_from(input.expected_count).is_ok_and(|expected| expected != ids.len()) || input.expected_count < 0
         {
             return Err(Code::Conflict.error(format!(
-                "{} webhooks match, not {}: nothing was retried; look again and confirm that number",
+                "{} webhooks match now, not {}. Nothing was retried; check the number and confirm again.",
                 ids.len(),
                 input.expected_count
             )));
@@ -161,7 +159,7 @@ pub(super) async fn webhook(
 pub(super) fn checked_reason(reason: Option<String>) -> Result<Option<Label>, Error> {
     match reason {
         Some(reason) if reason.chars().count() > MAX_REASON => {
-            Err(Code::BadUserInput.error(format!("a reason has at most {MAX_REASON} characters")))
+            Err(Code::BadUserInput.error(format!("A reason can have at most {MAX_REASON} characters.")))
         }
         Some(reason) if reason.trim().is_empty() => Ok(None),
         Some(reason) => Ok(Some(Label::cut(&reason, MAX_REASON))),
@@ -219,7 +217,7 @@ async fn ask(
         return Ok(asked);
     }
     Err(Code::Unavailable.error(format!(
-        "{} of the webhooks are being sent again at this moment and were not retried; try again",
+        "{} of the webhooks were not retried because they are being sent right now. Try again.",
         left.len()
     )))
 }
@@ -277,5 +275,5 @@ const TRIES: usize = 10;
 
 fn unavailable(error: AppendError) -> Error {
     tracing::warn!(%error, "retries could not be appended");
-    Code::Unavailable.error("the log takes no more for now; some may be retried already: look again")
+    Code::Unavailable.error("The server is busy. Some webhooks may already be retried; check before you try again.")
 }

@@ -31,7 +31,7 @@ const MAX_EVENTS_TOGETHER: usize = 20_000;
 pub(super) enum LoadError {
     #[error("{0}")]
     Failed(Arc<ReadError>),
-    #[error("one answer shows at most {MAX_EVENTS_TOGETHER} events: ask for those of fewer webhooks at once")]
+    #[error("A response can hold at most {MAX_EVENTS_TOGETHER} events. Ask for fewer webhooks at once.")]
     TooManyEvents,
     #[error(transparent)]
     TooManyReads(#[from] TooManyReads),

@@ -62,7 +62,7 @@ impl Subscription {
         super::query::existing_organization(context, organization).await?;
         let filter: Filter = filter.unwrap_or_default().checked(organization)?;
         if filter.text.is_some() {
-            return Err(Code::BadUserInput.error("changes cannot be filtered by text"));
+            return Err(Code::BadUserInput.error("Changes can't be filtered by text."));
         }
         let receiver = App::of(context)?.changes.watch(organization);
         let allowance = Arc::clone(Allowance::of(context)?);

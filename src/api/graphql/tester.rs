@@ -201,7 +201,7 @@ async fn draft(context: &Context<'_>, endpoint: &Endpoint, input: SendTestWebhoo
     let event_type = input.event_type.unwrap_or_else(|| "test".to_owned());
     let body = input.body.unwrap_or_else(|| Draft::small_body(&event_id, &event_type, Utc::now()));
     if body.len() > MAX_BODY {
-        let sentence = format!("the body of a test webhook has at most {} KiB", MAX_BODY >> 10);
+        let sentence = format!("The body of a test webhook can be at most {} KiB.", MAX_BODY >> 10);
         return Err(Code::BadUserInput.error(sentence));
     }
     let headers = input.headers.unwrap_or_default().into_iter().map(|header| (header.name, header.value)).collect();
@@ -220,12 +220,13 @@ async fn last(context: &Context<'_>, endpoint: &Endpoint) -> Result<Draft, Error
     let mut tenant = tenant(context, organization).await?;
     let page = webhook_logs::list(&mut *tenant, organization, &filter, PageRequest::first(1)).await;
     let Some(row) = page.map_err(internal)?.rows.into_iter().next() else {
-        return Err(Code::Conflict.error("no test webhook of this provider was accepted yet"));
+        return Err(Code::Conflict.error("This provider hasn't accepted a test webhook yet."));
     };
     let body = log::bodies_of(&mut *tenant, organization, &[row.position]).await.map_err(internal)?;
     let body = body.into_iter().next().and_then(|(_, body)| String::from_utf8(body).ok());
     let body = body.filter(|body| body.len() <= MAX_BODY).ok_or_else(|| {
-        Code::Conflict.error("the last test webhook cannot be repeated: its body is not kept, is large, or is not text")
+        Code::Conflict
+            .error("The last test webhook can't be repeated: its body is no longer kept, is too large, or isn't text.")
     })?;
     Ok(Draft {
         event_type: row.event_type.unwrap_or_else(|| "test".to_owned()),

@@ -25,5 +25,5 @@ impl ScalarType for Time {
     }
 }
 
-const NO_TIME: &str = "a time is written like 2026-01-31T00:00:00Z";
-const OUT_OF_RANGE: &str = "a time is in the years 1 to 9999";
+const NO_TIME: &str = "a time must be written like 2026-01-31T00:00:00Z";
+const OUT_OF_RANGE: &str = "a time must be in the years 1 to 9999";

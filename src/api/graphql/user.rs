@@ -164,7 +164,7 @@ pub(super) async fn list(
     window: Window,
 ) -> Result<Connection<Cursor, User>, Error> {
     if filter.search.as_ref().is_some_and(|text| text.len() > MAX_SEARCH || text.contains('\0')) {
-        return Err(Code::BadUserInput.error(format!("search for up to {MAX_SEARCH} characters of an address")));
+        return Err(Code::BadUserInput.error(format!("Search for at most {MAX_SEARCH} characters.")));
     }
     let list = organization.unwrap_or(OrganizationId::PLATFORM);
     let page = window.request(|cursor| decode_place(List::Users, list, order, cursor))?;

@@ -123,16 +123,16 @@ impl WebhookFilter {
         // PostgreSQL's text holds no U+0000, so nothing can match it.
         let single = [&self.event_type, &self.error_message, &self.text].into_iter().flatten();
         if single.chain(self.event_types.iter().flatten()).any(|text| text.contains('\0')) {
-            return Err(Code::BadUserInput.error("a filter holds no U+0000"));
+            return Err(Code::BadUserInput.error("A filter can't contain U+0000."));
         }
         if self.text.as_ref().is_some_and(|text| text.len() > MAX_TEXT) {
-            return Err(Code::BadUserInput.error(format!("the text of a filter has at most {MAX_TEXT} bytes")));
+            return Err(Code::BadUserInput.error(format!("A filter's text can be at most {MAX_TEXT} bytes.")));
         }
         if self.provider_ids.as_ref().is_some_and(|ids| ids.len() > MAX_PROVIDERS) {
-            return Err(Code::BadUserInput.error(format!("providerIds has at most {MAX_PROVIDERS} ids")));
+            return Err(Code::BadUserInput.error(format!("`providerIds` can have at most {MAX_PROVIDERS} IDs.")));
         }
         if self.event_types.as_ref().is_some_and(|types| types.len() > MAX_TYPES) {
-            return Err(Code::BadUserInput.error(format!("eventTypes has at most {MAX_TYPES} names")));
+            return Err(Code::BadUserInput.error(format!("`eventTypes` can have at most {MAX_TYPES} names.")));
         }
         let one_of =
             |ids: Vec<ID>| ids.iter().filter_map(|id| provider_of(organization, Some(id)).transpose()).collect();
@@ -162,7 +162,7 @@ pub(super) fn provider_of(organization: OrganizationId, id: Option<&ID>) -> Resu
     match id.map(NodeId::decode) {
         None => Ok(None),
         Some(Some(NodeId::Provider(owner, provider))) if owner == organization => Ok(Some(provider)),
-        Some(_) => Err(Code::BadUserInput.error("providerId is not the id of a provider of this organization")),
+        Some(_) => Err(Code::BadUserInput.error("`providerId` isn't a provider of this organization.")),
     }
 }
 
@@ -456,7 +456,7 @@ impl Webhook {
 
     async fn parsed(&self, context: &Context<'_>) -> Result<Option<Json<Box<RawValue>>>, Error> {
         if self.0.body_size > MAX_PARSED {
-            return Err(Code::LimitExceeded.error("a body above 4 MiB is not shown parsed: ask for rawBody"));
+            return Err(Code::LimitExceeded.error("Bodies above 4 MiB aren't parsed. Ask for rawBody."));
         }
         let Some(body) = self.body(context, SHOWN_WEIGHT).await? else { return Ok(None) };
         Allowance::of(context)?.hold(self.0.body_size.saturating_mul(2))?;
@@ -672,7 +672,7 @@ impl Webhook {
     async fn state_at(&self, context: &Context<'_>, sequence: i32) -> Option<Result<WebhookState, Error>> {
         let state = async {
             if !(0..=MAX_SEQUENCE).contains(&sequence) {
-                return Err(Code::BadUserInput.error(format!("a sequence is 1 to {MAX_SEQUENCE}")));
+                return Err(Code::BadUserInput.error(format!("A sequence must be between 1 and {MAX_SEQUENCE}.")));
             }
             let (limit, ids) = (i64::from(sequence), [self.id_()]);
             let mut tenant = tenant(context, self.organization()).await?;

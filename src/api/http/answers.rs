@@ -67,11 +67,11 @@ impl Answer {
     }
 
     pub(super) fn not_found() -> Self {
-        Self::error(StatusCode::NOT_FOUND, ErrorBody::new("not_found", "There is nothing at this address"))
+        Self::error(StatusCode::NOT_FOUND, ErrorBody::new("not_found", "Not found."))
     }
 
     pub(super) fn method_not_allowed(allow: &'static str) -> Self {
-        let body = ErrorBody::new("method_not_allowed", format!("This address takes {allow}"));
+        let body = ErrorBody::new("method_not_allowed", format!("This address only accepts {allow}."));
         Self { allow: Some(allow), ..Self::error(StatusCode::METHOD_NOT_ALLOWED, body) }
     }
 

@@ -69,7 +69,7 @@ async fn export(
     let app = &services.app;
     if !viewer.manages(id) {
         app.refusals.action(viewer.home(), UserId::new(viewer.user.id), "exportAuditLog", &viewer.metadata());
-        let sentence = "Only an admin of the organization may export its audit trail";
+        let sentence = "Only an admin of the organization can export its audit trail.";
         let forbidden = || error(StatusCode::FORBIDDEN, "forbidden", sentence);
         return Err(if viewer.sees(id) { forbidden() } else { Answer::not_found() });
     }
@@ -84,7 +84,7 @@ async fn export(
         filter: Label::new(&told(&filter).to_string()),
     });
     app.limits.export(UserId::new(viewer.user.id)).map_err(|too_often| {
-        let sentence = "Too many exports; try again later";
+        let sentence = "Too many exports. Try again later.";
         error(StatusCode::TOO_MANY_REQUESTS, "rate_limited", sentence).retry_after(too_often.retry_after)
     })?;
     // What is taken out is known before it is out, and the file begins with that.
@@ -255,7 +255,8 @@ fn is_invisible(c: char) -> bool {
 
 /// The filter of the query string; unknown names are not looked at.
 fn filter(query: &str) -> Result<AuditFilter, Answer> {
-    let bad = |name: &str, form: &str| error(StatusCode::BAD_REQUEST, "bad_request", format!("{name} is {form}"));
+    let bad =
+        |name: &str, form: &str| error(StatusCode::BAD_REQUEST, "bad_request", format!("`{name}` must be {form}."));
     let mut filter = AuditFilter::default();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         let id = || value.parse().map(Some).map_err(|_| bad(&name, "a UUID"));
@@ -296,7 +297,8 @@ fn told(filter: &AuditFilter) -> serde_json::Value {
 
 fn unavailable(reason: &dyn std::fmt::Display) -> Answer {
     tracing::error!(error = %reason, "an export failed");
-    error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Exporting does not work right now; try again").retry_after(1)
+    error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The export isn't available right now. Try again.")
+        .retry_after(1)
 }
 
 #[cfg(test)]

@@ -103,17 +103,17 @@ async fn ask<B: Buf>(
     body: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Result<Answer, Answer> {
     let LinkRequest { email } =
-        posted(&method, &headers, share, services, body, "The body is {\"email\": \"…\"} in JSON").await?;
+        posted(&method, &headers, share, services, body, "The body must be JSON: {\"email\": \"…\"}.").await?;
     let claim = services.app.accounts.claim(&email).map_err(|refused| match refused {
-        IdentityError::Address(_) => error(StatusCode::BAD_REQUEST, "address_invalid", "This is not an e-mail address"),
+        IdentityError::Address(_) => error(StatusCode::BAD_REQUEST, "address_invalid", "This isn't an email address."),
         other => failed(&other),
     })?;
     services.app.limits.ask_for_link(claim, &client.address).map_err(|too_often| {
-        let sentence = "Too many links were asked for; try again later";
+        let sentence = "Too many sign-in links requested. Try again later.";
         error(StatusCode::TOO_MANY_REQUESTS, "rate_limited", sentence).retry_after(too_often.retry_after)
     })?;
     services.app.errands.ask_for_link(email, client).map_err(|_| unavailable())?;
-    let message = "If this address is a user's, a link to sign in is on its way to it";
+    let message = "If this address has an account, we've sent a sign-in link to it.";
     Ok(Answer::json(StatusCode::ACCEPTED, &LinkResponse { message }))
 }
 
@@ -126,9 +126,9 @@ async fn verify<B: Buf>(
     body: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Result<Answer, Answer> {
     let VerifyRequest { token } =
-        posted(&method, &headers, share, services, body, "The body is {\"token\": \"…\"} in JSON").await?;
+        posted(&method, &headers, share, services, body, "The body must be JSON: {\"token\": \"…\"}.").await?;
     services.app.limits.use_link(&client.address, share.is_none()).map_err(|too_often| {
-        let sentence = "Too many links were tried; try again later";
+        let sentence = "Too many sign-in attempts. Try again later.";
         error(StatusCode::TOO_MANY_REQUESTS, "rate_limited", sentence).retry_after(too_often.retry_after)
     })?;
     let redeemed = services.links.redeem(&services.app.sessions, &token, client.clone(), Utc::now()).await;
@@ -141,7 +141,8 @@ async fn verify<B: Buf>(
             return Err(link_invalid());
         }
         Redeemed::Elsewhere => {
-            let sentence = "This address is a user of another organization, and can be one of only one";
+            let sentence =
+                "This address already belongs to another organization, and an address can belong to only one.";
             return Err(error(StatusCode::CONFLICT, "address_elsewhere", sentence));
         }
         Redeemed::Unknown => return Err(link_invalid()),
@@ -199,7 +200,7 @@ async fn posted<T: DeserializeOwned, B: Buf>(
 }
 
 fn link_invalid() -> Answer {
-    let sentence = "This link is not valid, was used, or is out of date: ask for a new one";
+    let sentence = "This sign-in link is invalid, expired, or already used. Request a new one.";
     error(StatusCode::UNAUTHORIZED, "link_invalid", sentence)
 }
 
@@ -209,6 +210,6 @@ fn failed(error: &IdentityError) -> Answer {
 }
 
 fn unavailable() -> Answer {
-    error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Signing in does not work right now; try again")
+    error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Sign-in isn't available right now. Try again.")
         .retry_after(1)
 }

@@ -119,7 +119,7 @@ impl Call {
         body: impl Stream<Item = Result<B, warp::Error>>,
     ) -> Answer {
         let Some(media_type) = media_type(&self.headers) else {
-            let message = format!("the answer is application/json or {RESPONSE_JSON}, and neither is accepted");
+            let message = format!("The response is application/json or {RESPONSE_JSON}. Accept one of them.");
             let response = only_error(Code::BadUserInput, message);
             return errors_only(StatusCode::NOT_ACCEPTABLE, &response).with_type(JSON_UTF8);
         };
@@ -156,7 +156,7 @@ impl Call {
         if self.method != Method::POST && !(by_get && services.graphql_get) {
             let allow = if services.graphql_get { "GET, POST" } else { "POST" };
             let refusal =
-                Refusal::new(StatusCode::METHOD_NOT_ALLOWED, Code::BadUserInput, format!("send queries by {allow}"));
+                Refusal::new(StatusCode::METHOD_NOT_ALLOWED, Code::BadUserInput, format!("Send queries by {allow}."));
             return Err(Refusal { allow: Some(allow), ..refusal });
         }
         let viewer = match self.viewer(services).await {
@@ -172,7 +172,7 @@ impl Call {
         let reads = only_reads(&mut request);
         if by_get && !reads {
             let refusal =
-                Refusal::new(StatusCode::METHOD_NOT_ALLOWED, Code::BadUserInput, "only queries may come by GET");
+                Refusal::new(StatusCode::METHOD_NOT_ALLOWED, Code::BadUserInput, "Only queries can be sent by GET.");
             return Err(Refusal { allow: Some("POST"), ..refusal });
         }
         let begun = Instant::now();
@@ -219,7 +219,7 @@ impl Call {
         }
         let guest = Guest { address: self.client.address };
         if let Err(too_often) = sandbox.admit_request(&guest.address) {
-            let message = format!("the demo was asked too often; try again in {} s", too_often.retry_after);
+            let message = format!("Too many demo requests. Try again in {} s.", too_often.retry_after);
             let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, Code::RateLimited, message);
             return Err(Refusal { retry_after: Some(too_often.retry_after), ..refusal });
         }
@@ -230,11 +230,11 @@ impl Call {
     async fn viewer(&self, services: &Services) -> Result<Viewer, Refusal> {
         viewer_of(services, &self.headers, self.client.clone()).await.map_err(|none| match none {
             NoViewer::Refused => {
-                let message = "sign in first: a valid token is needed";
+                let message = "Sign in first: a valid token is required.";
                 Refusal::new(StatusCode::UNAUTHORIZED, Code::Unauthenticated, message)
             }
             NoViewer::Unavailable => {
-                let message = "the store does not answer; try again";
+                let message = "The database isn't responding. Try again.";
                 Refusal::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, message)
             }
         })
@@ -245,11 +245,14 @@ impl Call {
         let object = |name: &str| match pairs.get(name).filter(|text| !text.is_empty()) {
             None => Ok(None),
             Some(text) => {
-                serde_json::from_str(text).map_err(|_| Refusal::bad_request(format!("{name} is not a JSON object")))
+                serde_json::from_str(text).map_err(|_| Refusal::bad_request(format!("`{name}` must be a JSON object.")))
             }
         };
         Ok(Parameters {
-            query: pairs.get("query").cloned().ok_or_else(|| Refusal::bad_request("the parameter query is missing"))?,
+            query: pairs
+                .get("query")
+                .cloned()
+                .ok_or_else(|| Refusal::bad_request("The parameter `query` is missing."))?,
             operation_name: pairs.get("operationName").cloned().filter(|name| !name.is_empty()),
             variables: object("variables")?,
             extensions: object("extensions")?,
@@ -265,7 +268,7 @@ impl Call {
             return Err(Refusal::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 Code::BadUserInput,
-                "send a query as application/json, in UTF-8",
+                "Send the query as application/json in UTF-8.",
             ));
         }
         let body = read(&self.headers, body, MAX_BODY, services.bodies.for_people(self.share)).await?;

@@ -89,8 +89,8 @@ async fn answer(
         }
         "proof/inclusion" => {
             let mut rows = rows(services, &viewer, ledger).await?;
-            let position = number(&asked.query, "position")?.ok_or_else(|| bad("position is missing"))?;
-            let position = i64::try_from(position).map_err(|_| bad("position is too large"))?;
+            let position = number(&asked.query, "position")?.ok_or_else(|| bad("`position` is missing."))?;
+            let position = i64::try_from(position).map_err(|_| bad("`position` is too large."))?;
             let size = number(&asked.query, "size")?;
             let found = ledgers.inclusion(&mut rows, ledger, position, size).await.map_err(refused)?;
             let hashes: Vec<_> = found.proof.iter().map(ToString::to_string).collect();
@@ -101,7 +101,7 @@ async fn answer(
         }
         "proof/consistency" => {
             let mut rows = rows(services, &viewer, ledger).await?;
-            let from = number(&asked.query, "from")?.ok_or_else(|| bad("from is missing"))?;
+            let from = number(&asked.query, "from")?.ok_or_else(|| bad("`from` is missing."))?;
             let to = number(&asked.query, "to")?;
             let found = ledgers.consistency(&mut rows, ledger, from, to).await.map_err(refused)?;
             let hashes: Vec<_> = found.proof.iter().map(ToString::to_string).collect();
@@ -137,7 +137,7 @@ fn ledger_of(whose: &Whose, viewer: &Viewer, services: &Services) -> Result<Ledg
     }
     let app = &services.app;
     app.refusals.action(viewer.home(), UserId::new(viewer.user.id), "ledger", &viewer.metadata());
-    let sentence = "Only an admin of the organization may see its ledger";
+    let sentence = "Only an admin of the organization can see its ledger.";
     let forbidden = || error(StatusCode::FORBIDDEN, "forbidden", sentence);
     Err(if viewer.sees(ledger.owner()) { forbidden() } else { Answer::not_found() })
 }
@@ -237,7 +237,7 @@ fn plain(digits: &str) -> Option<u64> {
 
 fn number(query: &str, name: &str) -> Result<Option<u64>, Answer> {
     let value = form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value);
-    value.map(|value| value.parse().map_err(|_| bad(&format!("{name} is not a whole number")))).transpose()
+    value.map(|value| value.parse().map_err(|_| bad(&format!("`{name}` must be a whole number.")))).transpose()
 }
 
 fn bad(sentence: &str) -> Answer {
@@ -255,7 +255,7 @@ fn refused(told: LedgerError) -> Answer {
 
 fn failed(reason: &dyn std::fmt::Display) -> Answer {
     tracing::error!(error = %reason, "the ledger could not be read");
-    error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The ledger cannot be read right now; try again")
+    error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The ledger isn't available right now. Try again.")
         .retry_after(1)
 }
 

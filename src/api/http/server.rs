@@ -38,8 +38,8 @@ const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
 const LOOK_LIMIT: Duration = Duration::from_millis(100);
 const LOOK_PAUSE: Duration = Duration::from_millis(2);
 const NO_PLACE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
-    connection: close\r\ncontent-length: 72\r\n\r\n\
-    {\"error\":\"too many connections; try again shortly\",\"code\":\"unavailable\"}";
+    connection: close\r\ncontent-length: 73\r\n\r\n\
+    {\"error\":\"Too many connections. Try again shortly.\",\"code\":\"unavailable\"}";
 
 /// Serves routes on a listener.
 pub struct Server {
@@ -173,9 +173,9 @@ async fn answer<A: Future<Output = Result<Response, std::convert::Infallible>>>(
 ) -> Result<Response, std::convert::Infallible> {
     let hosts = request.headers().get_all(header::HOST).iter().count();
     let refused = if heads.are_ambiguous() {
-        Some(("ambiguous_length", "A request has content-length or transfer-encoding, not both"))
+        Some(("ambiguous_length", "A request can't have both Content-Length and Transfer-Encoding."))
     } else {
-        (hosts > 1).then_some(("ambiguous_host", "A request has one Host header"))
+        (hosts > 1).then_some(("ambiguous_host", "A request must have exactly one Host header."))
     };
     let mut response = match refused {
         Some((code, sentence)) => error(StatusCode::BAD_REQUEST, code, sentence).into_response(),

@@ -39,10 +39,10 @@ impl From<NoViewer> for Answer {
     fn from(none: NoViewer) -> Self {
         match none {
             NoViewer::Refused => {
-                error(StatusCode::UNAUTHORIZED, "unauthenticated", "Sign in first: a valid token is needed")
+                error(StatusCode::UNAUTHORIZED, "unauthenticated", "Sign in first: a valid token is required.")
             }
             NoViewer::Unavailable => {
-                error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The store does not answer; try again")
+                error(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The database isn't responding. Try again.")
                     .retry_after(1)
             }
         }

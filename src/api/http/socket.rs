@@ -258,7 +258,7 @@ pub(super) fn route(services: Arc<Services>) -> impl Filter<Extract = (Response,
 fn upgrade(ws: Ws, headers: &HeaderMap, client: Client, share: Option<IpAddr>, services: Arc<Services>) -> Response {
     let origin = headers.get(header::ORIGIN);
     if origin.is_some_and(|origin| !is_ours(origin, &services.app.base_url)) {
-        let sentence = "This page may not open a socket here";
+        let sentence = "This page isn't allowed to open a WebSocket here.";
         return error(StatusCode::FORBIDDEN, "origin_not_allowed", sentence).into_response();
     }
     let anteroom = services.sockets.wait(share);
@@ -428,7 +428,7 @@ impl Connection {
         let run = Uuid::now_v7();
         let request_id = run.to_string();
         let refused = if self.operations.len() >= MAX_OPERATIONS {
-            let message = format!("one socket runs at most {MAX_OPERATIONS} operations at once");
+            let message = format!("A WebSocket can run at most {MAX_OPERATIONS} operations at once.");
             Err(crate::api::graphql::only_error(Code::LimitExceeded, message))
         } else {
             parameters.request()

@@ -97,7 +97,7 @@ async fn receive<B: Buf>(
     body: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Result<Accepted, Refused> {
     let unknown = || {
-        let sentence = "There is no such organization, or it has no such provider";
+        let sentence = "Unknown endpoint: no organization or provider has this URL.";
         Refused::AtOnce(error(StatusCode::NOT_FOUND, "unknown_endpoint", sentence))
     };
     let endpoint = services.receiver.endpoint(slug, provider).ok_or_else(|| {

@@ -145,7 +145,7 @@ fn mismatch(row: Compared) -> Mismatch {
     for ((name, log), kept) in NAMES.into_iter().zip(&row.log).zip(&row.kept) {
         if log != kept {
             moved += (log - kept).abs();
-            differences.push(format!("{name}: {log} by the log, {kept} in the read model"));
+            differences.push(format!("{name}: {log} in the log, {kept} in the read model"));
         }
     }
     // A webhook that is in one place instead of another is counted at both.
@@ -154,7 +154,7 @@ fn mismatch(row: Compared) -> Mismatch {
     let standing: i64 = row.log.iter().take(5).sum();
     if row.received != standing {
         difference += (row.received - standing).abs();
-        differences.push(format!("{} received by the log, of which {standing} stand somewhere", row.received));
+        differences.push(format!("{} received in the log, but only {standing} have a status", row.received));
     }
     let organization = OrganizationId::new(row.organization_id);
     Mismatch { organization, partition: row.partition, difference, differences }

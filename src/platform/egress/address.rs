@@ -41,13 +41,13 @@ const SPECIAL_V6: [Ipv6Net; 4] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Forbidden {
     #[error(
-        "The destination resolves to an address that is not public. Use a host that is reachable on the Internet, \
-         or have the operator add its range to HOOKLEDGER_EGRESS_ALLOW_CIDRS."
+        "The destination resolves to a private address. Use a host that is reachable from the internet, or ask the \
+         platform operator to add its range to HOOKLEDGER_EGRESS_ALLOW_CIDRS."
     )]
     NotPublic,
     #[error(
-        "Plain http and ports other than 80, 443 and those from 1024 on are only possible towards addresses that the \
-         operator named in HOOKLEDGER_EGRESS_ALLOW_CIDRS. Use https on an ordinary port."
+        "Plain http, and ports below 1024 other than 80 and 443, work only for addresses that the platform operator \
+         allows in HOOKLEDGER_EGRESS_ALLOW_CIDRS. Use https on port 443."
     )]
     NotAllowListed,
 }

@@ -11,54 +11,66 @@ use super::address::Forbidden;
 pub enum SendError {
     #[error(transparent)]
     Forbidden(#[from] Forbidden),
-    #[error("The host of the destination could not be found: {0}")]
-    Unresolvable(#[from] Unresolvable),
-    #[error("The destination could not be connected to. Check that it is running and reachable from the Internet.")]
+    #[error("DNS lookup failed: {}", .why.told(.host))]
+    Unresolvable { host: String, why: Unresolvable },
+    #[error("Connection failed. Check that the destination is running and reachable from the internet.")]
     Unreachable,
-    #[error("No encrypted connection could be made: {0}")]
+    #[error("TLS handshake failed: {0}")]
     Tls(TlsFailure),
-    #[error("The destination could not be connected to within {} s.", .0.as_secs_f64())]
+    #[error("Connection timed out after {} s. Check that the destination is running and reachable from the internet.", .0.as_secs_f64())]
     ConnectTimedOut(Duration),
-    #[error("The destination did not answer within {} s.", .0.as_secs_f64())]
+    #[error("Timed out: the destination did not respond within {} s.", .0.as_secs_f64())]
     TimedOut(Duration),
     #[error("{0}")]
     Broken(Broken),
 }
 
 /// Why a name has no addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unresolvable {
-    #[error("it has no address in the DNS. Check its spelling and its records.")]
     NoAddress,
-    #[error("it has more than 64 addresses.")]
     TooMany,
-    #[error("the DNS did not answer. This usually passes by itself.")]
     NoAnswer,
+}
+
+impl Unresolvable {
+    /// The error of this host.
+    pub(super) fn of(self, host: &str) -> SendError {
+        SendError::Unresolvable { host: host.to_owned(), why: self }
+    }
+
+    fn told(self, host: &str) -> String {
+        match self {
+            Self::NoAddress => format!("{host} does not exist. Check the destination's URL."),
+            Self::TooMany => format!("{host} has more than 64 addresses."),
+            Self::NoAnswer => format!("no DNS server answered for {host}. This usually resolves itself."),
+        }
+    }
 }
 
 /// What was wrong with the encryption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TlsFailure {
-    #[error("the certificate is not from an authority that is generally trusted, or an intermediate one is missing.")]
+    #[error("the certificate isn't from a trusted authority, or an intermediate certificate is missing.")]
     Untrusted,
-    #[error("the certificate is for another host.")]
+    #[error("the certificate is for a different host.")]
     OtherHost,
-    #[error("the certificate has expired or is not valid yet.")]
+    #[error("the certificate has expired or isn't valid yet.")]
     Expired,
-    #[error("the certificate is not acceptable.")]
+    #[error("the certificate isn't valid.")]
     Certificate,
-    #[error("the destination does not speak TLS 1.2 or 1.3 on this port.")]
+    #[error("the destination doesn't support TLS 1.2 or 1.3 on this port.")]
     Handshake,
 }
 
 /// How an exchange went wrong after the connection was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
-    #[error("The destination closed the connection before it answered.")]
+    #[error("The destination closed the connection without responding.")]
     Closed,
-    #[error("The destination's answer is not HTTP/1.1.")]
+    #[error("The destination's response isn't HTTP/1.1.")]
     NotHttp,
-    #[error("The destination sent more than 256 KiB or 1,024 lines of headers, or too much before them.")]
+    #[error("The destination sent too many headers: at most 256 KiB and 1,024 lines are read.")]
     TooMuch,
 }
 
@@ -78,7 +90,7 @@ impl SendError {
         match self {
             Self::Forbidden(_) => Kind::Forbidden,
             Self::Broken(Broken::NotHttp | Broken::TooMuch) => Kind::BadAnswer,
-            Self::Unresolvable(_)
+            Self::Unresolvable { .. }
             | Self::Unreachable
             | Self::Tls(_)
             | Self::ConnectTimedOut(_)

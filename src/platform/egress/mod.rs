@@ -198,9 +198,10 @@ impl Attempt<'_> {
     async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, SendError> {
         let mut addresses = timeout_at(self.deadline, self.inner.resolver.resolve(name))
             .await
-            .map_err(|_| Unresolvable::NoAnswer)??;
+            .unwrap_or(Err(Unresolvable::NoAnswer))
+            .map_err(|why| why.of(name))?;
         if addresses.is_empty() {
-            return Err(Unresolvable::NoAddress.into());
+            return Err(Unresolvable::NoAddress.of(name));
         }
         for address in &mut addresses {
             *address = self.target.check(*address, &self.inner.allow)?;

@@ -31,21 +31,21 @@ struct Parts {
 /// What is wrong with a URL, for the person who typed it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
-    #[error("The URL is longer than 2048 characters. Use a shorter one.")]
+    #[error("The URL is longer than 2,048 characters. Use a shorter one.")]
     TooLong,
-    #[error("The URL has spaces or control characters in it. Remove them, or write them percent-encoded.")]
+    #[error("The URL contains spaces or control characters. Remove or percent-encode them.")]
     Characters,
-    #[error("This is not a URL ({0}). Write it like https://example.com/webhooks.")]
+    #[error("This isn't a URL ({0}). Write it like https://example.com/webhooks.")]
     NotAUrl(url::ParseError),
     #[error("The URL must begin with https://.")]
     NotHttps,
-    #[error("The URL must not carry a user name or password. Send a secret in an extra header instead.")]
+    #[error("The URL can't contain a username or password. Send the secret in an extra header instead.")]
     Credentials,
-    #[error("The URL must not have a fragment, the part from '#' on, since it is never sent. Remove it.")]
+    #[error("The URL can't have a fragment (the part after #). Remove it.")]
     Fragment,
-    #[error("The host of the URL is not a name that can be looked up. Write it like https://example.com/webhooks.")]
+    #[error("The URL's host isn't a valid name. Write it like https://example.com/webhooks.")]
     Host,
-    #[error("Port {0} is not delivered to. Use 443, 80 or one from 1024 on.")]
+    #[error("Port {0} isn't allowed. Use 443, 80, or a port from 1024 up.")]
     Port(u16),
     #[error("{0}")]
     Forbidden(#[from] Forbidden),

@@ -78,7 +78,7 @@ impl CertificateStore {
     fn check(&self, pem: Vec<u8>, now: DateTime<Utc>) -> Entry {
         match SigningCertificate::check(&pem, &self.roots, NAMES, now) {
             Ok(certificate) => Entry::Good { certificate: Arc::new(certificate), pem, checked_at: now },
-            Err(error) => Entry::Bad { detail: format!("the certificate cannot be trusted: {error}"), since: now },
+            Err(error) => Entry::Bad { detail: format!("The certificate can't be trusted: {error}."), since: now },
         }
     }
 

@@ -21,7 +21,7 @@ const FETCH_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// There is none, and there will be none in a moment either.
-    #[error("PayPal answers {0} for it")]
+    #[error("PayPal returned {0} for it")]
     NotThere(StatusCode),
     /// Worth trying again.
     #[error("{0}")]
@@ -77,7 +77,7 @@ impl FetchFromPaypal {
             Ok(response)
                 if response.status().is_server_error() || response.status() == StatusCode::TOO_MANY_REQUESTS =>
             {
-                Err(FetchError::Failed(format!("PayPal answers {}", response.status())))
+                Err(FetchError::Failed(format!("PayPal returned {}", response.status())))
             }
             Ok(response) => Err(FetchError::NotThere(response.status())),
             Err(error) => Err(error),

@@ -188,7 +188,11 @@ impl Verifier {
                     self.receiver.certificates.put(&url, pem, Utc::now());
                 }
                 Err(error @ FetchError::NotThere(_)) => {
-                    self.receiver.certificates.refuse(&url, format!("there is no certificate: {error}"), Utc::now());
+                    self.receiver.certificates.refuse(
+                        &url,
+                        format!("The certificate couldn't be fetched: {error}."),
+                        Utc::now(),
+                    );
                 }
                 Err(FetchError::Failed(reason)) => {
                     let wait = self.retries.get(&url).map_or(RETRY_FIRST, |(_, last)| (*last * 2).min(RETRY_LAST));
@@ -224,13 +228,11 @@ impl Verifier {
         waiting.state.evolve(event);
         let refuse = |reason, detail: &str| Refusal { reason, detail: Label::new(detail) };
         let Some(endpoint) = self.receiver.directory.endpoint_of(recorded.organization, receipt.provider_id) else {
-            let refusal = refuse(RejectionReason::ProviderDisabled, "the provider was deleted meanwhile");
+            let refusal = refuse(RejectionReason::ProviderDisabled, "The provider was deleted.");
             return self.fail(&waiting, refusal).await;
         };
         let Some(raw) = self.receiver.reader.body(recorded.organization, waiting.webhook).await? else {
-            return self
-                .fail(&waiting, refuse(RejectionReason::SignatureInvalid, "the body is not kept any more"))
-                .await;
+            return self.fail(&waiting, refuse(RejectionReason::SignatureInvalid, "The body is no longer kept.")).await;
         };
         let headers = header_map(&raw.headers);
         let raw = &raw;
@@ -238,7 +240,7 @@ impl Verifier {
         // Another connection is another sender, to whom it was not sent.
         let claims = claims(receipt.provider, request);
         if webhook_id(&endpoint, &claims, &receipt.body_sha256) != waiting.event_webhook_id {
-            let refusal = refuse(RejectionReason::ProviderDisabled, "the provider was deleted meanwhile");
+            let refusal = refuse(RejectionReason::ProviderDisabled, "The provider was deleted.");
             return self.fail(&waiting, refusal).await;
         }
         // Without its secret nothing can be verified, and nothing be refused.
@@ -248,7 +250,7 @@ impl Verifier {
         let verdict = verify(receipt.provider, request, secrets, &self.receiver.trust(), at);
         match verdict {
             Ok(Verdict::NeedsCertificate(_)) if Utc::now() - at > GIVE_UP => {
-                let detail = "its certificate could not be had in three days";
+                let detail = "Its certificate couldn't be fetched within 3 days.";
                 self.fail(&waiting, refuse(RejectionReason::SignatureInvalid, detail)).await
             }
             Ok(Verdict::NeedsCertificate(url)) => Ok(Outcome::Needs(url)),
@@ -263,7 +265,7 @@ impl Verifier {
                             if let Some(limit) = endpoint.limit {
                                 self.receiver.limits.note_used_up(recorded.organization, limit, used);
                             }
-                            let detail = "the organization's limit of webhooks this month is used up";
+                            let detail = "Monthly limit reached.";
                             return self.fail(&waiting, refuse(RejectionReason::MonthlyLimitReached, detail)).await;
                         }
                         other => return other,

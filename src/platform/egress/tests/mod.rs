@@ -258,7 +258,7 @@ async fn a_destination_that_hangs_before_its_answer_times_out() {
     .await;
     let error = send_to(&server, SHORT).await.unwrap_err();
     assert_eq!((error.kind(), &error), (Kind::NoAnswer, &SendError::TimedOut(SHORT)));
-    assert_eq!(error.to_string(), "The destination did not answer within 3 s.");
+    assert_eq!(error.to_string(), "Timed out: the destination did not respond within 3 s.");
 }
 
 #[tokio::test]

@@ -85,8 +85,8 @@ async fn a_name_without_address_or_answer_is_said_to_be_so() {
     let egress = egress_resolving(Scripted::new(&[&[]]));
     for _ in 0..2 {
         let error = send(&egress, "http://hooks.example/", PATIENCE).await.unwrap_err();
-        assert_eq!((error.kind(), &error), (Kind::NoAnswer, &Unresolvable::NoAddress.into()));
+        assert_eq!((error.kind(), &error), (Kind::NoAnswer, &Unresolvable::NoAddress.of("hooks.example")));
     }
     let silent = send(&egress, "http://silent.example/", SHORT).await;
-    assert_eq!(silent, Err(Unresolvable::NoAnswer.into()));
+    assert_eq!(silent, Err(Unresolvable::NoAnswer.of("silent.example")));
 }
