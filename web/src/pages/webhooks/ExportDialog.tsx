@@ -60,8 +60,8 @@ function Export({ filter, filtered, close }: { filter: ServerFilter; filtered: b
       else download(name, json(rows), 'application/json');
       setTold(
         more
-          ? `The newest ${count(rows.length)} are in the file; older ones match too. Narrow the time to export those.`
-          : `${plural(rows.length, 'webhook')} in the file: all that match.`,
+          ? `Exported the newest ${count(rows.length)} webhooks. Older ones match too; narrow the time range to export them.`
+          : `Exported all ${plural(rows.length, 'matching webhook')}.`,
       );
     } catch (cause) {
       setTold(sentence(cause instanceof Error ? cause : new Error(String(cause))));
@@ -71,8 +71,8 @@ function Export({ filter, filtered, close }: { filter: ServerFilter; filtered: b
   return (
     <Stack gap="sm">
       <Text size="sm">
-        {filtered ? 'The webhooks that match the filter' : 'All webhooks'}, newest first, at most {count(MOST)}: what
-        the list shows of them, without bodies and headers.
+        Exports {filtered ? 'the webhooks that match the filters' : 'all webhooks'}, newest first, up to {count(MOST)}.
+        The file has the list's columns, without bodies and headers.
       </Text>
       <SegmentedControl
         data={[
@@ -84,16 +84,22 @@ function Export({ filter, filtered, close }: { filter: ServerFilter; filtered: b
         disabled={busy}
         aria-label="Format"
       />
-      {busy && <Progress value={(got / MOST) * 100} animated aria-label="Exported" />}
+      {busy && <Progress value={(got / MOST) * 100} animated aria-label="Export progress" />}
       <Text size="sm" aria-live="polite">
-        {told ?? (busy ? `${count(got)} so far` : '')}
+        {told ?? (busy ? `${plural(got, 'webhook')} so far` : '')}
       </Text>
       <Group justify="flex-end">
-        <Button variant="default" onClick={() => (busy ? (stopped.current = true) : close())}>
-          {busy ? 'Stop' : 'Close'}
+        <Button
+          variant="default"
+          onClick={() => {
+            if (busy) stopped.current = true;
+            else close();
+          }}
+        >
+          {busy ? 'Stop export' : 'Close'}
         </Button>
         <Button data-autofocus loading={busy} onClick={() => void go()}>
-          Export
+          Export webhooks
         </Button>
       </Group>
     </Stack>
@@ -106,7 +112,7 @@ async function gather(slug: string, filter: ServerFilter, rows: WebhookRow[], on
   for (;;) {
     const answer: ResultOf<typeof WebhooksQuery> = await ask(WebhooksQuery, { slug, filter, first: PAGE, after });
     const page = answer.organization?.webhooks;
-    if (!page) throw new Error('There is no such organization');
+    if (!page) throw new Error('Organization not found.');
     rows.push(...page.nodes);
     after = page.searchedTo ?? (page.pageInfo.hasNextPage ? (page.pageInfo.endCursor ?? null) : null);
     if (rows.length >= MOST) {

@@ -9,7 +9,7 @@ import { useOrganization } from '../../session/viewer';
 import { absolute, useZone } from '../../time';
 import { DateTimeField } from '../../ui/DateTimeField';
 import { providerKinds, providers as services } from '../../ui/ProviderName';
-import { type Standing, standings } from '../../ui/Status';
+import { allStatuses, type WebhookStatus, webhookStatuses } from '../../ui/Status';
 import type { Search } from '../../url';
 import classes from './Filters.module.css';
 import { type Filter, type FilterParameters, filterNames, type KnownProvider, spans, toggled } from './filter';
@@ -23,8 +23,8 @@ const TypesQuery = graphql(`
 type Change = (change: FilterParameters, options?: { replace?: boolean }) => void;
 
 const flagWords = {
-  any: 'Anything suspicious',
-  body: 'A duplicate with another body',
+  any: 'Any flag',
+  body: 'Duplicate with a different body',
   replay: 'Suspected replay',
 } as const;
 
@@ -45,7 +45,7 @@ export function Filters({
   return (
     <Group gap="xs" className={classes.filters}>
       <TextFilter key={search.q ?? ''} value={search.q ?? ''} change={change} inputRef={searchRef} />
-      <StatusFilter chosen={filter.standings} change={change} />
+      <StatusFilter chosen={filter.statuses} change={change} />
       <Select
         size="xs"
         w={150}
@@ -65,43 +65,43 @@ export function Filters({
 function TextFilter({ value, change, inputRef }: { value: string; change: Change; inputRef: Ref<HTMLInputElement> }) {
   const [text, setText] = useState(value);
   return (
-    <form
-      className={classes.search}
-      role="search"
-      onSubmit={(event) => {
-        event.preventDefault();
-        change({ q: text.trim() });
-      }}
-    >
-      <TextInput
-        ref={inputRef}
-        size="xs"
-        aria-label="Search by text or id"
-        placeholder="Id, type, or text in a body"
-        maxLength={400}
-        leftSection={<IconSearch size={14} aria-hidden />}
-        rightSection={
-          text && (
-            <CloseButton
-              size="xs"
-              aria-label="Clear the search"
-              onClick={() => (value ? change({ q: '' }) : setText(''))}
-            />
-          )
-        }
-        value={text}
-        onChange={(event) => setText(event.currentTarget.value)}
-        onKeyDown={(event) => {
-          if (event.key === 'Escape') event.currentTarget.blur();
+    <search className={classes.search}>
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          change({ q: text.trim() });
         }}
-        onBlur={() => text.trim() !== value && change({ q: text.trim() })}
-      />
-    </form>
+      >
+        <TextInput
+          ref={inputRef}
+          size="xs"
+          aria-label="Search webhooks"
+          placeholder="Search by ID, event type, or payload text"
+          maxLength={400}
+          leftSection={<IconSearch size={14} aria-hidden />}
+          rightSection={
+            text && (
+              <CloseButton
+                size="xs"
+                aria-label="Clear search"
+                onClick={() => (value ? change({ q: '' }) : setText(''))}
+              />
+            )
+          }
+          value={text}
+          onChange={(event) => setText(event.currentTarget.value)}
+          onKeyDown={(event) => {
+            if (event.key === 'Escape') event.currentTarget.blur();
+          }}
+          onBlur={() => text.trim() !== value && change({ q: text.trim() })}
+        />
+      </form>
+    </search>
   );
 }
 
-function StatusFilter({ chosen, change }: { chosen: readonly Standing[]; change: Change }) {
-  const label = chosen.length === 0 ? 'Any status' : chosen.map((each) => standings[each].word).join(', ');
+function StatusFilter({ chosen, change }: { chosen: readonly WebhookStatus[]; change: Change }) {
+  const label = chosen.length === 0 ? 'Any status' : chosen.map((each) => webhookStatuses[each].word).join(', ');
   return (
     <Popover position="bottom-start" trapFocus withinPortal>
       <Popover.Target>
@@ -118,8 +118,8 @@ function StatusFilter({ chosen, change }: { chosen: readonly Standing[]; change:
       </Popover.Target>
       <Popover.Dropdown>
         <Stack gap={10} role="group" aria-label="Status">
-          {(Object.keys(standings) as Standing[]).map((each) => {
-            const { word, icon: Symbol, color, means } = standings[each];
+          {allStatuses.map((each) => {
+            const { word, icon: StatusIcon, color, means } = webhookStatuses[each];
             return (
               <Checkbox
                 key={each}
@@ -128,7 +128,7 @@ function StatusFilter({ chosen, change }: { chosen: readonly Standing[]; change:
                 onChange={() => change({ status: toggled(chosen, each).join(',') })}
                 label={
                   <span className={classes.option}>
-                    <Symbol size={16} color={color} aria-hidden />
+                    <StatusIcon size={16} color={color} aria-hidden />
                     {word}
                   </span>
                 }
@@ -179,7 +179,7 @@ function TimeFilter({ search, filter, change }: { search: Search; filter: Filter
             </Button>
           ))}
           <DateTimeField label="From" value={filter.from} onChange={(at) => change(absoluteTimes(at, filter.to))} />
-          <DateTimeField label="Before" value={filter.to} onChange={(at) => change(absoluteTimes(filter.from, at))} />
+          <DateTimeField label="To" value={filter.to} onChange={(at) => change(absoluteTimes(filter.from, at))} />
           {set && (
             <Button size="xs" variant="default" onClick={() => change({ since: '', from: '', to: '' })}>
               Any time
@@ -225,7 +225,7 @@ function MoreFilters({ search, filter, change }: { search: Search; filter: Filte
           data-set={set || undefined}
           onClick={() => setOpened(!opened)}
         >
-          More
+          More filters
         </Button>
       </Popover.Target>
       <Popover.Dropdown>
@@ -239,7 +239,7 @@ function MoreFilters({ search, filter, change }: { search: Search; filter: Filte
             <TextInput
               size="xs"
               label="Event type"
-              description="As the provider calls it, all of it"
+              description="The exact name, as the provider sends it"
               placeholder="charge.succeeded"
               list="event-types"
               value={type}
@@ -267,8 +267,8 @@ function MoreFilters({ search, filter, change }: { search: Search; filter: Filte
           />
           <Select
             size="xs"
-            label="Suspicious"
-            placeholder="Any or nothing"
+            label="Flags"
+            placeholder="Any"
             clearable
             comboboxProps={{ withinPortal: false }}
             data={Object.entries(flagWords).map(([value, label]) => ({ value, label }))}
@@ -287,31 +287,31 @@ function MoreFilters({ search, filter, change }: { search: Search; filter: Filte
 export function Chips({ search, filter, change }: { search: Search; filter: Filter; change: Change }) {
   const zone = useZone();
   const chips: [string, string, FilterParameters][] = [];
-  if (filter.text) chips.push(['Text', filter.text, { q: '' }]);
-  for (const each of filter.standings)
-    chips.push(['Status', standings[each].word, { status: toggled(filter.standings, each).join(',') }]);
+  if (filter.text) chips.push(['Search', filter.text, { q: '' }]);
+  for (const each of filter.statuses)
+    chips.push(['Status', webhookStatuses[each].word, { status: toggled(filter.statuses, each).join(',') }]);
   if (search.provider) {
     const kind = providerKinds.find((each) => services[each].slug === search.provider);
     const word = kind ? services[kind].word : search.provider;
     chips.push(['Provider', filter.unknownProvider ? `${word} (not connected)` : word, { provider: '' }]);
   }
-  if (filter.type) chips.push(['Type', filter.type, { type: '' }]);
+  if (filter.type) chips.push(['Event type', filter.type, { type: '' }]);
   if (filter.signature)
-    chips.push(['Signature', filter.signature === 'valid' ? 'verified' : 'not verified', { signature: undefined }]);
-  if (filter.flag) chips.push(['Suspicious', flagWords[filter.flag], { flag: undefined }]);
+    chips.push(['Signature', filter.signature === 'valid' ? 'Verified' : 'Not verified', { signature: undefined }]);
+  if (filter.flag) chips.push(['Flags', flagWords[filter.flag], { flag: undefined }]);
   if (filter.error) chips.push(['Error', filter.error, { error: '' }]);
   if (filter.from !== undefined || filter.to !== undefined)
     chips.push(['Received', timeWord(search, filter, zone), { since: '', from: '', to: '' }]);
   if (chips.length === 0) return null;
   return (
-    <Group gap={6} mt={8} component="ul" className={classes.chips} aria-label="Filters in use">
+    <Group gap={6} mt={8} component="ul" className={classes.chips} aria-label="Active filters">
       {chips.map(([name, value, without]) => (
         <li key={name + value} className={classes.chip}>
           <span className="quiet">{name}</span> <bdi className={classes.value}>{value}</bdi>
           <CloseButton
             size={18}
             iconSize={12}
-            aria-label={`Without ${name}: ${value}`}
+            aria-label={`Remove filter: ${name} ${value}`}
             onClick={() => change(without)}
           />
         </li>
@@ -319,7 +319,7 @@ export function Chips({ search, filter, change }: { search: Search; filter: Filt
       {chips.length > 1 && (
         <li>
           <Button size="compact-xs" variant="subtle" color="gray" onClick={() => change(nothing)}>
-            Clear all
+            Clear all filters
           </Button>
         </li>
       )}

@@ -5,11 +5,11 @@ import { useEffect, useMemo, useRef, useState } from 'react';
 import { useAsk } from '../../api/ask';
 import { sentence } from '../../api/errors';
 import { graphql } from '../../api/graphql';
-import { count } from '../../format';
+import { count, plural } from '../../format';
 import { useOrganization } from '../../session/viewer';
 import { useNow } from '../../time';
 import { Legend } from '../../ui/Legend';
-import { standings } from '../../ui/Status';
+import { type WebhookStatus, webhookStatuses } from '../../ui/Status';
 import { TimeChart } from '../../ui/TimeChart';
 import { type Filter, serverFilter } from './filter';
 import { spanOf } from './span';
@@ -28,6 +28,8 @@ const HistogramQuery = graphql(`
 `);
 
 const HEIGHT = 104;
+/** From the axis up. */
+const stacked: readonly WebhookStatus[] = ['success', 'pending', 'processing', 'failed', 'dead', 'rejected'];
 /** Where changes come, it is counted anew, at most so often. */
 const AGAIN_MS = 10_000;
 
@@ -65,24 +67,12 @@ export default function Histogram({
   const shown = found ?? kept;
   const [starts, series] = useMemo(() => {
     const buckets = shown?.buckets ?? [];
-    const of = (
-      name: 'success' | 'pending' | 'processing' | 'failed' | 'deadLettered' | 'rejected',
-      standing: keyof typeof standings,
-    ) => ({
-      label: standings[standing].word,
-      color: standings[standing].color,
-      values: buckets.map((bucket) => bucket[name]),
-    });
     return [
       buckets.map(({ start }) => Date.parse(start)),
-      [
-        of('success', 'success'),
-        of('pending', 'pending'),
-        of('processing', 'processing'),
-        of('failed', 'failed'),
-        of('deadLettered', 'dead'),
-        of('rejected', 'rejected'),
-      ],
+      stacked.map((status) => {
+        const { word, color, bucket } = webhookStatuses[status];
+        return { label: word, color, values: buckets.map((each) => each[bucket]) };
+      }),
     ];
   }, [shown]);
   const first = starts[0] ?? 0;
@@ -93,9 +83,9 @@ export default function Histogram({
       <Group justify="space-between" gap="xs" mb={2} wrap="nowrap" mih={18}>
         <Text size="xs" className="quiet cut" aria-live="polite">
           {shown
-            ? `${shown.truncated ? 'More than ' : ''}${count(shown.total)} ${span.usual ? 'in the last 24 hours' : 'in this time'}`
+            ? `${shown.truncated ? 'More than ' : ''}${plural(shown.total, 'webhook')} ${span.usual ? 'in the last 24 hours' : 'in this time range'}`
             : ' '}
-          {filter.text && ', the text in ids and types alone'}
+          {filter.text && ', searching IDs and event types only'}
         </Text>
         <Legend of={series.filter(({ values }) => values.some((value) => value > 0))} />
       </Group>
@@ -130,6 +120,7 @@ export default function Histogram({
 function useCountingAgain(turn: unknown, live: boolean, again: () => void): void {
   const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
   const first = useRef(true);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: `turn` is what asks to count again
   useEffect(() => {
     if (first.current || !live) {
       first.current = false;

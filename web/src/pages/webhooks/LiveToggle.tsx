@@ -19,12 +19,11 @@ export function LiveToggle({
   const { state } = useConnection();
   const [word, means, tone] = told();
   function told(): [string, string, 'off' | 'on' | 'wait'] {
-    if (!live) return ['Paused', 'Show changes as they come', 'off'];
+    if (!live) return ['Paused', 'Show changes as they happen', 'off'];
     if (interrupted) return ['Interrupted', sentence(interrupted), 'wait'];
-    if (state === 'lost')
-      return ['Reconnecting', 'The connection is gone; what was missed is read when it is back', 'wait'];
-    if (searching) return ['Live', 'Rows are kept up to date; new ones are not searched for text', 'on'];
-    return ['Live', 'Changes are shown as they come', 'on'];
+    if (state === 'lost') return ['Reconnecting', 'Connection lost. The list updates when it is back', 'wait'];
+    if (searching) return ['Live', "Rows stay up to date, but new webhooks aren't searched for text", 'on'];
+    return ['Live', 'Changes appear as they happen', 'on'];
   }
   return (
     <Tooltip label={`${means} (l)`}>

@@ -29,8 +29,8 @@ export function NoProvider() {
       }
     >
       {canManage
-        ? 'Choose the service, paste its signing secret, and give it the address that it sends to. Its webhooks appear here as they come.'
-        : 'An admin of your organization connects services like Stripe or GitHub; their webhooks then appear here as they come.'}
+        ? 'Choose a service, enter its signing secret, and point it at your webhook URL. Its webhooks appear here as they arrive.'
+        : 'Webhooks appear here once an admin of your organization connects a service such as Stripe or GitHub.'}
     </Empty>
   );
 }
@@ -49,34 +49,35 @@ export function NoWebhook({ providers, sent }: { providers: Surroundings['provid
   const curl = firstCurl(provider.providerName, provider.webhookUrl);
   const test = async () => {
     const { error } = await send({ input: { providerId: provider.id } });
-    if (error) notifications.show({ color: 'red', title: 'The test webhook was not sent', message: sentence(error) });
+    if (error) notifications.show({ color: 'red', title: "Couldn't send the test webhook", message: sentence(error) });
     else sent();
   };
   return (
     <Empty
       icon={IconWebhook}
-      title="Send the first webhook"
+      title="No webhooks yet"
       action={
         <Button loading={fetching} onClick={() => void test()}>
-          Send a signed test webhook
+          Send test webhook
         </Button>
       }
     >
       <Stack gap="xs" align="center">
         <Text size="sm">
-          {word} is connected; what it sends to <span className="mono">{provider.webhookUrl}</span> appears here the
-          moment it comes.
+          {word} is connected. Webhooks sent to <span className="mono">{provider.webhookUrl}</span> appear here as they
+          arrive.
         </Text>
         {curl && (
           <Stack gap={4} w="100%" maw={520}>
             <Text size="sm">
-              Or send one yourself, with the signing secret in <span className="mono">SECRET</span>:
+              Or send one yourself with this command. Put the signing secret in <span className="mono">SECRET</span>{' '}
+              first.{' '}
             </Text>
             <Group gap={4} wrap="nowrap" align="start">
               <Code block fz={12} ta="left" style={{ flex: 1, minWidth: 0 }}>
                 {curl}
               </Code>
-              <Copy value={curl} label="Copy the command" />
+              <Copy value={curl} label="Copy command" />
             </Group>
           </Stack>
         )}
@@ -89,14 +90,14 @@ export function NoMatch({ clear }: { clear: () => void }) {
   return (
     <Empty
       icon={IconFilterOff}
-      title="No webhook matches"
+      title="No webhooks match"
       action={
         <Button variant="default" onClick={clear}>
-          Clear the filters
+          Clear filters
         </Button>
       }
     >
-      Take away a filter, or widen the time.
+      Remove a filter or widen the time range.
     </Empty>
   );
 }

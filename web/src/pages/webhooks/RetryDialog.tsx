@@ -32,12 +32,12 @@ export function RetryDialog({ target, ...props }: Props & { target: RetryTarget 
 }
 
 const MOST = 10_000;
-const means = 'Each gets one attempt at its destination now. If that fails too, it is a dead letter again.';
+const means = 'Each is sent to its destination once, now. If that fails, it becomes a dead letter again.';
 
 /** All that match, by one mutation that does nothing where the number is another by then. */
 function Matching({
   filter,
-  what = 'that match the filter',
+  what = 'matching the filters',
   close,
   done,
 }: Props & { filter: ServerFilter; what?: string }) {
@@ -53,11 +53,11 @@ function Matching({
     if (!result) return;
     const { retriedCount, skippedCount } = result.retryWebhooks;
     notifications.show({
-      title: `${plural(retriedCount, 'webhook')} pending again`,
+      title: `Retrying ${plural(retriedCount, 'webhook')}`,
       message:
         skippedCount > 0
-          ? `${count(skippedCount)} had been retried by somebody else a moment before.`
-          : 'Their attempts begin now.',
+          ? `${count(skippedCount)} skipped: someone else just retried them.`
+          : 'They are being sent now.',
     });
     done();
     close();
@@ -72,18 +72,18 @@ function Matching({
       )}
       {filter.text && (
         <Text size="xs" className="quiet">
-          The text is looked for in ids and event types alone here, not in bodies.
+          For retries, the search covers IDs and event types only, not payloads.
         </Text>
       )}
       {number !== undefined && number > MOST && (
         <Alert color="yellow">
-          More than {count(MOST)} webhooks match. Narrow the filter, by time for example, and retry them part by part.
+          More than {count(MOST)} webhooks match. Narrow the filters, for example by time, and retry in batches.
         </Alert>
       )}
       {number === 0 && (
         <Text size="sm">
-          Rejected webhooks are never processed, those that succeeded need no retry, and one whose body is not kept any
-          more cannot be delivered.
+          There is nothing to retry. Rejected webhooks are never processed, and webhooks whose body is no longer kept
+          can't be sent.
         </Text>
       )}
       <Reason value={reason} set={setReason} />
@@ -100,7 +100,7 @@ function Matching({
           Cancel
         </Button>
         <Button data-autofocus loading={fetching} disabled={!number || number > MOST} onClick={() => void go()}>
-          {number ? `Retry ${count(number)}` : 'Retry'}
+          {number ? `Retry ${plural(number, 'webhook')}` : 'Retry webhooks'}
         </Button>
       </Group>
     </Stack>
@@ -124,8 +124,8 @@ function Chosen({ rows, close, done, onRow }: Props & { rows: readonly Pick<Webh
       return;
     }
     notifications.show({
-      title: `${plural(result.retried, 'webhook')} pending again`,
-      message: 'Their attempts begin now.',
+      title: `Retrying ${plural(result.retried, 'webhook')}`,
+      message: 'They are being sent now.',
     });
     done();
     close();
@@ -136,7 +136,7 @@ function Chosen({ rows, close, done, onRow }: Props & { rows: readonly Pick<Webh
         <Alert
           color="yellow"
           role="alert"
-          title={`${plural(outcome.retried, 'webhook')} pending again, ${count(outcome.refused.length)} not`}
+          title={`Retrying ${plural(outcome.retried, 'webhook')}; ${count(outcome.refused.length)} could not be retried`}
         >
           {[...new Set(outcome.refused.map(({ why }) => why))].slice(0, 5).map((why) => (
             <Text key={why} size="sm">
@@ -163,13 +163,13 @@ function Chosen({ rows, close, done, onRow }: Props & { rows: readonly Pick<Webh
         <b>{plural(rows.length, 'failed webhook')}</b> will be retried. {means}
       </Text>
       <Reason value={reason} set={setReason} disabled={busy} />
-      {progress !== undefined && <Progress value={(progress / rows.length) * 100} aria-label="Retried" />}
+      {progress !== undefined && <Progress value={(progress / rows.length) * 100} aria-label="Retry progress" />}
       <Group justify="flex-end">
         <Button variant="default" onClick={() => (busy ? stop.current?.abort() : close())}>
           {busy ? `Stop after ${count(progress)}` : 'Cancel'}
         </Button>
         <Button data-autofocus loading={busy} onClick={() => void go()}>
-          Retry {count(rows.length)}
+          Retry {plural(rows.length, 'webhook')}
         </Button>
       </Group>
     </Stack>
@@ -180,8 +180,8 @@ export function Reason({ value, set, disabled }: { value: string; set: (value: s
   return (
     <Textarea
       label="Reason"
-      description="Optional. It stands in the log with your name."
-      placeholder="The destination was repaired"
+      description="Optional. Recorded in the audit trail with your name."
+      placeholder="The destination is fixed"
       maxLength={500}
       autosize
       minRows={1}

@@ -1,30 +1,31 @@
-// The log of webhooks: what came, how it stands, live.
-import { Button, Group, Skeleton } from '@mantine/core';
+// The list of webhooks, live, with filters, a histogram, and the open webhook beside it.
+import { Button, Skeleton } from '@mantine/core';
 import { IconDownload, IconRefresh } from '@tabler/icons-react';
 import { lazy, Suspense, useCallback, useMemo, useRef, useState } from 'react';
 import { useQuery } from 'urql';
 
-import { count, plural } from '../../format';
 import { useOrganization } from '../../session/viewer';
 import { useOffer } from '../../ui/commands';
 import { ErrorCard } from '../../ui/ErrorCard';
 import { Page } from '../../ui/Page';
-import { type Column, VirtualTable, type VirtualTableHandle } from '../../ui/VirtualTable';
+import type { VirtualTableHandle } from '../../ui/VirtualTable';
 import { type Search, useSearch } from '../../url';
-import { columnsFor, WebhookCard } from './columns';
 import { WebhookDrawer } from './detail/WebhookDrawer';
 import { ExportDialog } from './ExportDialog';
 import { absoluteTimes, Chips, Filters, nothing } from './Filters';
 import { type FilterParameters, filterOf, isFiltered, serverFilter } from './filter';
 import { LiveToggle } from './LiveToggle';
 import { NoMatch, NoProvider, NoWebhook } from './Nothing';
-import { type Surroundings, SurroundingsQuery, type WebhookRow } from './queries';
+import { type Surroundings, SurroundingsQuery } from './queries';
 import { RetryDialog, type RetryTarget } from './RetryDialog';
 import { retryable } from './retry';
-import { count as countRows, indexOf, isLoaded, rowAt } from './rows';
+import { count as countRows, rowAt } from './rows';
+import { SelectionBar } from './SelectionBar';
+import { useOpenWebhook } from './useOpenWebhook';
 import { useRows } from './useRows';
 import { useSelection } from './useSelection';
 import classes from './Webhooks.module.css';
+import { WebhookTable } from './WebhookTable';
 
 // The list does not wait for what draws the chart.
 const Histogram = lazy(() => import('./Histogram'));
@@ -32,15 +33,12 @@ const Histogram = lazy(() => import('./Histogram'));
 export default function Webhooks() {
   const { slug } = useOrganization();
   const [{ data, error, fetching }, again] = useQuery({ query: SurroundingsQuery, variables: { slug } });
+  const refresh = () => again({ requestPolicy: 'network-only' });
   const organization = data?.organization;
-  if (organization) return <List surroundings={organization} anew={() => again({ requestPolicy: 'network-only' })} />;
+  if (organization) return <List surroundings={organization} refresh={refresh} />;
   return (
     <Page title="Webhooks" fills>
-      {error && !fetching ? (
-        <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} />
-      ) : (
-        <Loading />
-      )}
+      {error && !fetching ? <ErrorCard error={error} again={refresh} /> : <Loading />}
     </Page>
   );
 }
@@ -56,8 +54,8 @@ function Loading() {
   );
 }
 
-function List({ surroundings, anew }: { surroundings: Surroundings; anew: () => void }) {
-  const { slug, id: organizationId, base } = useOrganization();
+function List({ surroundings, refresh }: { surroundings: Surroundings; refresh: () => void }) {
+  const { slug, id: organizationId } = useOrganization();
   const [search, setSearch] = useSearch();
   // "The last hour" ends when the list was read, not at every render.
   const [readAt, setReadAt] = useState(() => Date.now());
@@ -71,8 +69,9 @@ function List({ surroundings, anew }: { surroundings: Surroundings; anew: () => 
   const box = useRef<HTMLInputElement>(null);
   const top = useRef(true);
   const rows = useRows({ slug, organizationId }, filter, { live, atTop: () => top.current });
+  const navigation = useOpenWebhook(rows.list, table);
   const selection = useSelection(rows.list);
-  const [current, setCurrent] = useState(-1);
+  const selected = [...selection.chosen.values()];
   const [retrying, setRetrying] = useState<RetryTarget | null>(null);
   const [exporting, setExporting] = useState(false);
   const size = countRows(rows.list);
@@ -81,81 +80,41 @@ function List({ surroundings, anew }: { surroundings: Surroundings; anew: () => 
     (to: FilterParameters, options?: { replace?: boolean }) => setSearch(to as Search, options),
     [setSearch],
   );
+  const clearFilters = () => change(nothing);
+  const toggleLive = () => setSearch({ live: live ? 'off' : '' }, { replace: true });
   const reload = () => {
     table.current?.toTop();
     // With a span up to now, reading begins with the new filter.
     setReadAt(Date.now());
     rows.reload();
   };
-  const hrefOf = useCallback((row: WebhookRow) => `${base}/webhooks/${row.webhookId}`, [base]);
-  const list = useRef(rows.list);
-  list.current = rows.list;
-  const openedNow = useRef(search.webhook);
-  openedNow.current = search.webhook;
-  const open = useCallback(
-    (index: number) => {
-      const row = rowAt(list.current, index);
-      setCurrent(index);
-      if (row) setSearch({ webhook: row.webhookId }, { replace: Boolean(openedNow.current) });
-    },
-    [setSearch],
-  );
-  const opened = search.webhook;
-  const openedAt = opened ? indexOf(rows.list, opened) : -1;
-  const here = openedAt >= 0 ? openedAt : current;
-  const move = (by: number) => {
-    const next = Math.min(size - 1, Math.max(0, here + by));
-    const row = rowAt(rows.list, next);
-    setCurrent(next);
-    table.current?.scrollTo(next);
-    if (opened && row) setSearch({ webhook: row.webhookId }, { replace: true });
-    else requestAnimationFrame(() => table.current?.focus(next));
+  const selectHere = () => {
+    const row = rowAt(rows.list, navigation.here);
+    if (row) selection.choose(row, false);
   };
-  const close = () => {
-    setSearch({ webhook: '', tab: '', view: '' });
-    setCurrent(here);
-    requestAnimationFrame(() => table.current?.focus(here));
-  };
-  const retryCurrent = () => {
-    const row = rowAt(rows.list, current);
-    const chosen = [...selection.chosen.values()].filter(retryable);
-    if (chosen.length > 0) setRetrying({ rows: chosen });
+  const retryHere = () => {
+    const row = rowAt(rows.list, navigation.current);
+    const able = selected.filter(retryable);
+    if (able.length > 0) setRetrying({ rows: able });
     else if (row && retryable(row)) setRetrying({ rows: [row] });
   };
+  const openHere = () => navigation.current >= 0 && !isOnControl() && navigation.open(navigation.current);
   useOffer([
     { label: 'Search webhooks', hotkey: '/', run: () => box.current?.focus() },
-    { label: 'Next webhook', hotkey: 'j', run: () => move(1) },
-    { label: 'Previous webhook', hotkey: 'k', run: () => move(-1) },
-    { label: 'Choose the webhook', hotkey: 'x', run: () => chooseAt(here) },
+    { label: 'Next webhook', hotkey: 'j', run: () => navigation.move(1) },
+    { label: 'Previous webhook', hotkey: 'k', run: () => navigation.move(-1) },
+    { label: 'Select webhook', hotkey: 'x', run: selectHere },
     // The open one brings keys of its own.
-    ...(opened
+    ...(navigation.opened
       ? []
       : [
-          { label: 'Open the webhook', hotkey: 'Enter', run: () => current >= 0 && !isOnControl() && open(current) },
-          { label: 'Retry the webhook, or those chosen', hotkey: 'r', run: retryCurrent },
+          { label: 'Open webhook', hotkey: 'Enter', run: openHere },
+          { label: 'Retry the current or selected webhooks', hotkey: 'r', run: retryHere },
         ]),
-    {
-      label: live ? 'Pause live' : 'Go live',
-      hotkey: 'l',
-      run: () => setSearch({ live: live ? 'off' : '' }, { replace: true }),
-    },
-    { label: 'Clear the filters', run: () => change(nothing) },
-    { label: 'Export what matches', run: () => setExporting(true) },
+    { label: live ? 'Pause live updates' : 'Resume live updates', hotkey: 'l', run: toggleLive },
+    { label: 'Clear filters', run: clearFilters },
+    { label: 'Export matching webhooks', run: () => setExporting(true) },
   ]);
-
-  const { choose } = selection;
-  function chooseAt(index: number) {
-    const row = rowAt(rows.list, index);
-    if (row) choose(row, false);
-  }
-  const columns = useMemo(() => columnsFor(hrefOf, choice(choose)), [hrefOf, choose]);
-  const card = useCallback(
-    (row: WebhookRow, chosen: boolean) => (
-      <WebhookCard row={row} href={hrefOf(row)} choice={choice(choose).render(row, chosen)} />
-    ),
-    [hrefOf, choose],
-  );
-  const at = useCallback((index: number) => rowAt(list.current, index), []);
 
   return (
     <Page
@@ -163,12 +122,7 @@ function List({ surroundings, anew }: { surroundings: Surroundings; anew: () => 
       fills
       actions={
         <>
-          <LiveToggle
-            live={live}
-            toggle={() => setSearch({ live: live ? 'off' : '' }, { replace: true })}
-            interrupted={rows.interrupted}
-            searching={filter.text !== ''}
-          />
+          <LiveToggle live={live} toggle={toggleLive} interrupted={rows.interrupted} searching={filter.text !== ''} />
           <Button size="xs" variant="default" leftSection={<IconRefresh size={14} aria-hidden />} onClick={reload}>
             Reload
           </Button>
@@ -199,22 +153,44 @@ function List({ surroundings, anew }: { surroundings: Surroundings; anew: () => 
             />
           </Suspense>
         )}
-        <ChoiceBar
-          chosen={[...selection.chosen.values()]}
+        <SelectionBar
+          selected={selected}
           clear={selection.clear}
           loaded={size}
           more={rows.list.next !== undefined}
-          retry={(chosen) => setRetrying({ rows: chosen })}
+          retry={(able) => setRetrying({ rows: able })}
           retryAll={() => setRetrying({ filter: serverFilter(filter) })}
         />
-        {content()}
+        <WebhookTable
+          rows={rows}
+          selection={selection}
+          navigation={navigation}
+          table={table}
+          top={top}
+          reload={reload}
+          empty={
+            filtered ? (
+              <NoMatch clear={clearFilters} />
+            ) : surroundings.providers.length === 0 ? (
+              <NoProvider />
+            ) : (
+              <NoWebhook
+                providers={surroundings.providers}
+                sent={() => {
+                  refresh();
+                  rows.reload();
+                }}
+              />
+            )
+          }
+        />
       </div>
-      {opened && (
+      {navigation.opened && (
         <WebhookDrawer
-          webhookId={opened}
-          previous={here > 0 ? () => move(-1) : undefined}
-          next={here < size - 1 ? () => move(1) : undefined}
-          close={close}
+          webhookId={navigation.opened}
+          previous={navigation.here > 0 ? () => navigation.move(-1) : undefined}
+          next={navigation.here < size - 1 ? () => navigation.move(1) : undefined}
+          close={navigation.close}
           onRow={rows.replace}
         />
       )}
@@ -227,156 +203,8 @@ function List({ surroundings, anew }: { surroundings: Surroundings; anew: () => 
       />
     </Page>
   );
-
-  function content() {
-    if (rows.error && !isLoaded(rows.list))
-      return (
-        <div className={classes.instead}>
-          <ErrorCard error={rows.error} again={rows.goOn} />
-        </div>
-      );
-    if (isLoaded(rows.list) && size === 0 && rows.list.next === undefined) {
-      return (
-        <div className={classes.instead}>
-          {filtered ? (
-            <NoMatch clear={() => change(nothing)} />
-          ) : surroundings.providers.length === 0 ? (
-            <NoProvider />
-          ) : (
-            <NoWebhook
-              providers={surroundings.providers}
-              sent={() => {
-                anew();
-                rows.reload();
-              }}
-            />
-          )}
-        </div>
-      );
-    }
-    const rowsInWaiting = isLoaded(rows.list) ? size : 30;
-    return (
-      <div className={classes.list}>
-        {rows.list.waiting > 0 && (
-          <Button size="xs" radius="xl" className={classes.pill} onClick={reload} aria-live="polite">
-            {rows.list.waiting > 999 ? 'Many new' : `${count(rows.list.waiting)} new`}
-          </Button>
-        )}
-        <VirtualTable
-          handle={table}
-          label="Webhooks"
-          columns={columns}
-          card={card}
-          count={rowsInWaiting}
-          rowAt={at}
-          rowKey={keyOf}
-          current={here}
-          isChosen={selection.has}
-          onOpen={open}
-          onLook={rows.look}
-          onTop={(isTop) => {
-            top.current = isTop;
-            if (isTop && rows.list.waiting > 0) rows.reload();
-          }}
-          foot={isLoaded(rows.list) && <Foot rows={rows} size={size} />}
-        />
-      </div>
-    );
-  }
 }
 
 /** Enter there means the control itself. */
 const isOnControl = () =>
   document.activeElement?.matches('a, button, input, summary, [role="tab"], [role="menuitemcheckbox"]') === true;
-
-const keyOf = (row: WebhookRow) => row.webhookId;
-
-function choice(choose: (row: WebhookRow, range: boolean) => void): Column<WebhookRow> {
-  return {
-    key: 'choice',
-    label: <span role="img" aria-label="Chosen" />,
-    width: '20px',
-    render: (row, chosen) => (
-      // The label makes the place that one can hit larger than the box.
-      <label className={classes.choice}>
-        <input
-          type="checkbox"
-          aria-label={`Choose ${row.eventType ?? 'the webhook'} of ${row.receivedAt.slice(0, 19)}`}
-          checked={chosen}
-          onChange={(event) => choose(row, event.nativeEvent instanceof MouseEvent && event.nativeEvent.shiftKey)}
-        />
-      </label>
-    ),
-  };
-}
-
-function Foot({ rows, size }: { rows: ReturnType<typeof useRows>; size: number }) {
-  return (
-    <div className={classes.foot}>
-      {rows.error ? (
-        <ErrorCard error={rows.error} again={rows.goOn} title="The next ones could not be loaded" />
-      ) : rows.paused ? (
-        <Group justify="center" gap="xs">
-          Found {plural(size, 'webhook')} so far.
-          <Button size="compact-xs" variant="default" onClick={rows.goOn}>
-            Search further back
-          </Button>
-        </Group>
-      ) : rows.list.next !== undefined ? (
-        'Loading…'
-      ) : (
-        `${plural(size, 'webhook')}: that is all`
-      )}
-    </div>
-  );
-}
-
-function ChoiceBar({
-  chosen,
-  clear,
-  loaded,
-  more,
-  retry,
-  retryAll,
-}: {
-  chosen: WebhookRow[];
-  clear: () => void;
-  loaded: number;
-  more: boolean;
-  retry: (chosen: WebhookRow[]) => void;
-  retryAll: () => void;
-}) {
-  const able = chosen.filter(retryable);
-  return (
-    <div className={classes.bar}>
-      {chosen.length === 0 ? (
-        <>
-          <span className="quiet" aria-live="polite">
-            {more ? `${count(loaded)}+ webhooks` : plural(loaded, 'webhook')}
-          </span>
-          <Button size="compact-sm" variant="subtle" color="gray" onClick={retryAll}>
-            Retry all that match…
-          </Button>
-        </>
-      ) : (
-        <>
-          <span aria-live="polite">
-            <b>{count(chosen.length)}</b> chosen
-            {able.length < chosen.length && `, ${count(able.length)} of them failed`}
-          </span>
-          <Group gap="xs">
-            <Button size="compact-sm" disabled={able.length === 0} onClick={() => retry(able)}>
-              Retry {count(able.length)}…
-            </Button>
-            <Button size="compact-sm" variant="default" onClick={retryAll}>
-              Retry all that match…
-            </Button>
-            <Button size="compact-sm" variant="subtle" color="gray" onClick={clear}>
-              Clear
-            </Button>
-          </Group>
-        </>
-      )}
-    </div>
-  );
-}

@@ -2,11 +2,11 @@
 import type { MouseEvent, ReactNode } from 'react';
 import { Link } from 'wouter';
 
-import { bytes, duration } from '../../format';
+import { bytes, count, duration, plural } from '../../format';
 import { Ago } from '../../time';
 import { QuickCopy } from '../../ui/CopyText';
 import { ProviderMark, providers } from '../../ui/ProviderName';
-import { standing, standings } from '../../ui/Status';
+import { statusOf, webhookStatuses } from '../../ui/Status';
 import type { Column } from '../../ui/VirtualTable';
 import classes from './columns.module.css';
 import type { WebhookRow } from './queries';
@@ -19,7 +19,7 @@ export function columnsFor(hrefOf: (row: WebhookRow) => string, choice?: Column<
     { key: 'status', label: 'Status', width: '130px', render: (row) => <StatusCell row={row} /> },
     {
       key: 'type',
-      label: 'Type',
+      label: 'Event type',
       width: 'minmax(180px, 1.4fr)',
       render: (row) => (
         <Link href={hrefOf(row)} className={classes.type} onClick={leaveToRow}>
@@ -28,7 +28,7 @@ export function columnsFor(hrefOf: (row: WebhookRow) => string, choice?: Column<
       ),
     },
     { key: 'provider', label: 'Provider', width: '120px', render: (row) => <ProviderCell row={row} /> },
-    { key: 'id', label: 'Id', width: '150px', render: (row) => <IdCell row={row} /> },
+    { key: 'id', label: 'ID', width: '150px', render: (row) => <IdCell row={row} /> },
     { key: 'received', label: 'Received', width: '100px', render: (row) => <Ago at={row.receivedAt} /> },
     { key: 'attempts', label: 'Attempts', width: '64px', right: true, render: (row) => attempts(row) },
     { key: 'latency', label: 'Latency', width: '80px', right: true, render: (row) => latency(row) },
@@ -45,21 +45,25 @@ function leaveToRow(event: MouseEvent): void {
 }
 
 export function StatusCell({ row }: { row: WebhookRow }) {
-  const { word, icon: Symbol, color, means } = standings[standing(row)];
+  const { word, icon: StatusIcon, color, means } = webhookStatuses[statusOf(row)];
   return (
     <span
       className={classes.status}
       style={{ color }}
       title={row.errorMessage ? `${means}: ${row.errorMessage}` : means}
     >
-      <Symbol size={16} aria-hidden />
+      <StatusIcon size={16} aria-hidden />
       {word}
     </span>
   );
 }
 
 export function EventType({ value }: { value: string | null | undefined }) {
-  return value ? <bdi className={classes.foreign}>{value.slice(0, 200)}</bdi> : <span className="quiet">no type</span>;
+  return value ? (
+    <bdi className={classes.foreign}>{value.slice(0, 200)}</bdi>
+  ) : (
+    <span className="quiet">No event type</span>
+  );
 }
 
 function ProviderCell({ row }: { row: WebhookRow }) {
@@ -78,7 +82,7 @@ function IdCell({ row }: { row: WebhookRow }) {
       <span className="mono" title={row.webhookId}>
         {row.webhookId.slice(0, 8)}…
       </span>
-      <QuickCopy value={row.webhookId} label="Copy the id" />
+      <QuickCopy value={row.webhookId} label="Copy ID" />
     </span>
   );
 }
@@ -99,30 +103,29 @@ type Note = { key: string; word: string; means: string; color: string };
 export function notesOf(row: WebhookRow): Note[] {
   const notes: Note[] = [];
   const add = (key: string, word: string, means: string, color: string) => notes.push({ key, word, means, color });
-  if (row.isTest) add('test', 'Test', 'Somebody sent it from Hookledger to try the provider', 'var(--quiet)');
-  if (row.bodyDiffers)
-    add('body', 'Body differs', 'A further delivery of this event came with another body', 'var(--failed)');
+  if (row.isTest) add('test', 'Test', 'A test webhook sent from Hookledger', 'var(--quiet)');
+  if (row.bodyDiffers) add('body', 'Body differs', 'A duplicate of this event has a different body', 'var(--failed)');
   if (row.suspectedReplay)
     add(
       'replay',
-      'Replay?',
-      'This body came before under another id, which the sender does not sign',
+      'Suspected replay',
+      "The same body was received before with a different ID, and the sender doesn't sign the ID",
       'var(--pending)',
     );
   if (row.rejection === 'transmission_replayed')
-    add('transmission', 'Replayed', 'A transmission was sent again with another body', 'var(--failed)');
+    add('transmission', 'Replayed', 'A transmission ID was reused with a different body', 'var(--failed)');
   if (row.duplicateCount > 0)
     add(
       'duplicates',
-      `${row.duplicateCount}× again`,
-      `Delivered again ${row.duplicateCount} times; processed once`,
+      plural(row.duplicateCount, 'duplicate'),
+      `Received ${count(row.duplicateCount + 1)} times; processed once`,
       'var(--quiet)',
     );
   return notes;
 }
 
 function Notes({ row }: { row: WebhookRow }) {
-  const status = standing(row);
+  const status = statusOf(row);
   return (
     <span className={classes.notes}>
       {notesOf(row).map(({ key, word, means, color }) => (
@@ -136,7 +139,7 @@ function Notes({ row }: { row: WebhookRow }) {
         </span>
       ) : status === 'failed' && row.nextRetryAt ? (
         <span className="quiet">
-          again <Ago at={row.nextRetryAt} />
+          Next retry <Ago at={row.nextRetryAt} />
         </span>
       ) : (
         row.errorMessage && (

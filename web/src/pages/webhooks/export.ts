@@ -1,5 +1,5 @@
 // Rows as files. What strangers sent must not become a formula in somebody's spreadsheet.
-import { standing } from '../../ui/Status';
+import { statusOf } from '../../ui/Status';
 import type { WebhookRow } from './queries';
 
 export const fields = [
@@ -28,7 +28,7 @@ export function record(row: WebhookRow): Record<(typeof fields)[number], string 
     provider: row.provider.providerName.toLowerCase(),
     provider_event_id: row.providerEventId,
     event_type: row.eventType,
-    status: standing(row),
+    status: statusOf(row),
     rejection: row.rejection,
     signature_valid: row.signatureValid,
     received_at: row.receivedAt,

@@ -1,7 +1,7 @@
 // Which webhooks: how it stands in the address, what the server is asked, and whether a row that changed still belongs there.
 import type { VariablesOf } from '../../api/graphql';
 import { type ProviderKind, providerKinds, providers as services } from '../../ui/ProviderName';
-import { type Standing, standing } from '../../ui/Status';
+import { allStatuses, statusOf, type WebhookStatus } from '../../ui/Status';
 import { listOf, type Search } from '../../url';
 import type { WebhookRow, WebhooksQuery } from './queries';
 
@@ -56,7 +56,7 @@ export function webhooksHref(base: string, filter: FilterParameters): string {
 export type Filter = {
   text: string;
   /** Empty is all of them. */
-  standings: Standing[];
+  statuses: WebhookStatus[];
   providerId: string | undefined;
   /** The address names a provider that is not there. */
   unknownProvider: boolean;
@@ -69,11 +69,10 @@ export type Filter = {
 };
 
 /** These say more than a status of the server does, so that they stand alone. */
-const alone: readonly Standing[] = ['failed', 'dead', 'rejected'];
-const known: readonly Standing[] = ['pending', 'processing', 'success', 'failed', 'dead', 'rejected'];
+const alone: readonly WebhookStatus[] = ['failed', 'dead', 'rejected'];
 
 /** The statuses after one was switched on or off. */
-export function toggled(before: readonly Standing[], which: Standing): Standing[] {
+export function toggled(before: readonly WebhookStatus[], which: WebhookStatus): WebhookStatus[] {
   if (before.includes(which)) return before.filter((each) => each !== which);
   if (alone.includes(which)) return [which];
   return [...before.filter((each) => !alone.includes(each)), which];
@@ -83,13 +82,15 @@ export type KnownProvider = { id: string; providerName: ProviderKind; deletedAt?
 
 /** Reads the address. What makes no sense there is taken as if it were not there. */
 export function filterOf(search: Search, providers: readonly KnownProvider[], now: number): Filter {
-  const named = listOf(search.status).filter((word): word is Standing => (known as readonly string[]).includes(word));
+  const named = listOf(search.status).filter((word): word is WebhookStatus =>
+    (allStatuses as readonly string[]).includes(word),
+  );
   const single = named.find((each) => alone.includes(each));
   const provider = providerOf(search.provider, providers);
   const span = search.since ? spans[search.since] : undefined;
   return {
     text: search.q?.trim() ?? '',
-    standings: single ? [single] : named,
+    statuses: single ? [single] : named,
     providerId: provider?.id,
     unknownProvider: Boolean(search.provider) && !provider,
     type: search.type ?? '',
@@ -120,13 +121,13 @@ export function isFiltered(filter: Filter): boolean {
 /** What the server is asked for. */
 export function serverFilter(filter: Filter): ServerFilter {
   const asked: ServerFilter = {};
-  const [first] = filter.standings;
+  const [first] = filter.statuses;
   if (filter.text) asked.text = filter.text;
   if (first === 'dead') asked.deadLettered = true;
   else if (first === 'failed') Object.assign(asked, { status: ['FAILED'], deadLettered: false, signatureValid: true });
   else if (first === 'rejected') Object.assign(asked, { status: ['FAILED'], signatureValid: false });
   else if (first)
-    asked.status = filter.standings.map((each) => each.toUpperCase() as 'PENDING' | 'PROCESSING' | 'SUCCESS');
+    asked.status = filter.statuses.map((each) => each.toUpperCase() as 'PENDING' | 'PROCESSING' | 'SUCCESS');
   if (filter.providerId) asked.providerId = filter.providerId;
   if (filter.type) asked.eventType = filter.type;
   if (filter.signature) asked.signatureValid = filter.signature === 'valid';
@@ -152,7 +153,7 @@ export function followed(filter: Filter): ServerFilter {
 export function matches(filter: Filter, row: WebhookRow): boolean {
   const at = Date.parse(row.receivedAt);
   return (
-    (filter.standings.length === 0 || filter.standings.includes(standing(row))) &&
+    (filter.statuses.length === 0 || filter.statuses.includes(statusOf(row))) &&
     (!filter.providerId || row.provider.id === filter.providerId) &&
     (!filter.type || row.eventType === filter.type) &&
     (!filter.signature || row.signatureValid === (filter.signature === 'valid')) &&

@@ -41,6 +41,7 @@ export function firstCurl(kind: ProviderKind, url: string): string | null {
         '{"type":"first","data":{}}',
         [
           'ID=msg_$(date +%s); T=$(date +%s)',
+          // biome-ignore lint/suspicious/noTemplateCurlyInString: the shell replaces it
           'KEY=$(printf %s "${SECRET#whsec_}" | base64 -d | od -An -tx1 | tr -d " \\n")',
           'SIGNATURE=$(printf %s "$ID.$T.$BODY" | openssl dgst -sha256 -mac HMAC -macopt "hexkey:$KEY" -binary | base64)',
         ],

@@ -140,6 +140,7 @@ export function useRows(
   );
 
   // What is in view may have been let go, or be old.
+  // biome-ignore lint/correctness/useExhaustiveDependencies: each change of the list may have let rows in view go
   useEffect(() => look(...view.current), [look, list]);
 
   const goOn = useCallback(() => {
@@ -164,7 +165,7 @@ export function useRows(
 async function page(slug: string, filter: string, after: string | null): Promise<Answer> {
   const asked = JSON.parse(filter) as ReturnType<typeof serverFilter>;
   const { organization } = await ask(WebhooksQuery, { slug, filter: asked, first: PAGE, after });
-  if (!organization) throw new Error('There is no such organization');
+  if (!organization) throw new Error('Organization not found.');
   const { nodes, pageInfo, searchedTo } = organization.webhooks;
   return { rows: nodes, next: searchedTo ?? (pageInfo.hasNextPage ? (pageInfo.endCursor ?? undefined) : undefined) };
 }

@@ -9,15 +9,18 @@ export const waits: Record<Wait, { word: string; means: string }> = {
     word: 'Provider deleted',
     means: 'Connect the provider again, with a destination, to deliver this webhook',
   },
-  PROVIDER_DISABLED: { word: 'Provider disabled', means: 'Enable the provider to deliver this webhook' },
-  ORGANIZATION_DISABLED: { word: 'Organization disabled', means: 'Enable the organization to deliver this webhook' },
-  SECRET_UNREADABLE: { word: 'Secret unreadable', means: 'Set new secrets to deliver this webhook' },
+  PROVIDER_DISABLED: { word: 'Provider deactivated', means: 'Activate the provider to deliver this webhook' },
+  ORGANIZATION_DISABLED: {
+    word: 'Organization deactivated',
+    means: 'Activate the organization to deliver this webhook',
+  },
+  SECRET_UNREADABLE: { word: 'Secret unreadable', means: 'Rotate the secrets to deliver this webhook' },
   CONCURRENCY: {
     word: 'Destination busy',
     means: 'The destination is at its limit of concurrent attempts. This webhook is sent as soon as one ends',
   },
   CIRCUIT_OPEN: {
     word: 'Destination not answering',
-    means: 'The destination stopped answering. It is tried again with one attempt at a time',
+    means: 'The destination stopped answering. It is retried with one attempt at a time',
   },
 };

@@ -8,18 +8,18 @@ import { Countdown } from '../../../ui/Countdown';
 import { providers } from '../../../ui/ProviderName';
 import { RawText } from '../../../ui/payload/RawText';
 import { beginning, visible } from '../../../ui/payload/visible';
-import { standing } from '../../../ui/Status';
+import { statusOf } from '../../../ui/Status';
 import classes from './detail.module.css';
 import type { Attempt, Webhook } from './queries';
 import { Foreign } from './Summary';
 
 export function Attempts({ of: webhook }: { of: Webhook }) {
-  const next = standing(webhook);
+  const next = statusOf(webhook);
   return (
     <div className={classes.attempts}>
       {webhook.attempts.length === 0 && (
         <Text size="sm" className="quiet">
-          {webhook.rejection ? 'What was rejected is never processed.' : 'No attempt has begun yet.'}
+          {webhook.rejection ? 'Rejected webhooks are never processed.' : 'No attempts yet.'}
         </Text>
       )}
       {[...webhook.attempts].reverse().map((attempt) => (
@@ -27,7 +27,7 @@ export function Attempts({ of: webhook }: { of: Webhook }) {
       ))}
       {next === 'failed' && (
         <Text size="sm" aria-live="off">
-          The next attempt is <Countdown to={webhook.nextRetryAt} />.
+          Next retry: <Countdown to={webhook.nextRetryAt} />
         </Text>
       )}
     </div>
@@ -35,9 +35,9 @@ export function Attempts({ of: webhook }: { of: Webhook }) {
 }
 
 function OneAttempt({ attempt, webhook }: { attempt: Attempt; webhook: Webhook }) {
-  const [Symbol, color, word] =
+  const [VerdictIcon, color, word] =
     attempt.succeeded === null
-      ? [IconLoader2, 'var(--processing)', 'Running']
+      ? [IconLoader2, 'var(--processing)', 'In progress']
       : attempt.succeeded
         ? [IconCircleCheckFilled, 'var(--success)', 'Succeeded']
         : [IconCircleXFilled, 'var(--failed)', 'Failed'];
@@ -46,7 +46,7 @@ function OneAttempt({ attempt, webhook }: { attempt: Attempt; webhook: Webhook }
       <Group justify="space-between" gap="xs">
         <Group gap="xs">
           <span className={classes.verdict} style={{ color }}>
-            <Symbol size={16} aria-hidden /> {word}
+            <VerdictIcon size={16} aria-hidden /> {word}
           </span>
           <Text span size="sm" fw={600}>
             Attempt {attempt.attemptNumber}
@@ -67,7 +67,7 @@ function OneAttempt({ attempt, webhook }: { attempt: Attempt; webhook: Webhook }
           <Request attempt={attempt} webhook={webhook} url={attempt.requestUrl} />
         ) : (
           <Text size="sm" className="quiet">
-            No destination was set: recording it was the processing.
+            No destination; the webhook was stored only.
           </Text>
         )}
       </details>
@@ -79,7 +79,7 @@ function OneAttempt({ attempt, webhook }: { attempt: Attempt; webhook: Webhook }
       ) : (
         attempt.statusCode !== null && (
           <Text size="xs" className="quiet">
-            The answer had no body, or it is no longer kept.
+            The response had no body, or it is no longer kept.
           </Text>
         )
       )}
@@ -105,11 +105,11 @@ function Request({ attempt, webhook, url }: { attempt: Attempt; webhook: Webhook
         return (
           <div key={name}>
             <span className="quiet">{visible(beginning(name, 100))}:</span>{' '}
-            {value === undefined ? <i className="quiet">not kept</i> : visible(beginning(value, 300))}
+            {value === undefined ? <i className="quiet">Not kept</i> : visible(beginning(value, 300))}
           </div>
         );
       })}
-      <div className="quiet">The body as received, byte for byte: {bytes(webhook.bodySize)}</div>
+      <div className="quiet">The body, byte for byte as received: {bytes(webhook.bodySize)}</div>
     </div>
   );
 }

@@ -43,27 +43,27 @@ export function Compare({ of: webhook }: { of: Webhook }) {
   if (!webhook.eventType)
     return (
       <Text size="sm" className="quiet">
-        It names no type, so that there is none to compare it with.
+        This webhook has no event type, so there is nothing to compare it with.
       </Text>
     );
   if (failed) return <ErrorCard error={failed} again={again} />;
   if (large)
     return (
       <Text size="sm" className="quiet">
-        It is too large to be compared here.
+        This webhook is too large to compare here.
       </Text>
     );
   if (!data) return <Skeleton height={160} />;
   if (!previous)
     return (
       <Text size="sm" className="quiet">
-        No webhook of its type came before it, among the last 2,000 of the provider.
+        No earlier webhook of this event type among the provider's last 2,000.
       </Text>
     );
   return (
     <Stack gap="xs">
       <Text size="sm">
-        With the one before of its type, received{' '}
+        Compared with the previous webhook of this event type, received{' '}
         <Anchor component={Link} href={`${base}/webhooks/${previous.webhookId}`}>
           <When at={previous.receivedAt} />
         </Anchor>
@@ -72,7 +72,7 @@ export function Compare({ of: webhook }: { of: Webhook }) {
         <Skeleton height={160} />
       ) : after === undefined || before === undefined ? (
         <Text size="sm" className="quiet">
-          One of the two is not JSON, or its body is no longer kept.
+          One of the two isn't JSON, or its body is no longer kept.
         </Text>
       ) : (
         <Differences before={before} after={after} />

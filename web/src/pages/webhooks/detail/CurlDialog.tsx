@@ -30,12 +30,12 @@ function Command({ of: webhook }: { of: Webhook }) {
     [url, webhook.headers, body],
   );
   if (error) return <ErrorCard error={error} again={again} />;
-  if (body?.kind === 'gone') return <Text size="sm">The body is no longer kept, so that it cannot be sent again.</Text>;
+  if (body?.kind === 'gone') return <Text size="sm">The body is no longer kept, so it can't be sent again.</Text>;
   return (
     <Stack gap="sm">
       <TextInput
         data-autofocus
-        label="Send it to"
+        label="Send to"
         value={url}
         onChange={(event) => {
           setUrl(event.currentTarget.value);
@@ -48,17 +48,17 @@ function Command({ of: webhook }: { of: Webhook }) {
         <RawText text={command.slice(0, 20_000)} label="Command" most={280} />
       )}
       <Text size="xs" className="quiet">
-        With the sender's headers and signature, so that a receiver with the same secret verifies it; some refuse a
-        signature that is older than five minutes.
+        Includes the sender's headers and signature, so a receiver with the same secret can verify it. Some receivers
+        reject signatures older than 5 minutes.
         {command &&
           command.length > 20_000 &&
-          ` All ${bytes(command.length)} of the command are copied; its beginning is shown.`}
+          ` Only the beginning is shown; the full command (${bytes(command.length)}) is copied.`}
       </Text>
       <Group justify="flex-end">
         <CopyButton value={command ?? ''}>
           {({ copied, copy }) => (
             <Button onClick={copy} disabled={command === undefined} color={copied ? 'teal' : undefined}>
-              {copied ? 'Copied' : 'Copy the command'}
+              {copied ? 'Copied' : 'Copy command'}
             </Button>
           )}
         </CopyButton>

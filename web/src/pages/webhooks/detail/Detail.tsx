@@ -20,7 +20,7 @@ import { useOffer } from '../../../ui/commands';
 import { ErrorCard } from '../../../ui/ErrorCard';
 import { NotFound } from '../../../ui/NotFound';
 import { beginning, visible } from '../../../ui/payload/visible';
-import { Status, standing } from '../../../ui/Status';
+import { Status, statusOf } from '../../../ui/Status';
 import { useSearch } from '../../../url';
 import type { WebhookRow } from '../queries';
 import { RetryDialog } from '../RetryDialog';
@@ -57,7 +57,7 @@ export function Detail({ webhookId, order, actions, onRow }: Props) {
         {actions}
       </Group>
       {webhook === null ? (
-        <NotFound what="webhook" />
+        <NotFound what="Webhook" />
       ) : error ? (
         <ErrorCard error={error} again={again} />
       ) : (
@@ -107,10 +107,10 @@ function Known({
       <Group justify="space-between" align="start" gap="xs" wrap="nowrap">
         <Stack gap={2} miw={0}>
           <span aria-live="polite">
-            <Status value={standing(webhook)} />
+            <Status value={statusOf(webhook)} />
           </span>
           <Title order={order} fz="lg" className={classes.title}>
-            <bdi>{webhook.eventType ? visible(beginning(webhook.eventType, 200)) : 'No type'}</bdi>
+            <bdi>{webhook.eventType ? visible(beginning(webhook.eventType, 200)) : 'No event type'}</bdi>
           </Title>
         </Stack>
         <Group gap={4} wrap="nowrap">
@@ -120,7 +120,7 @@ function Known({
       <Group gap="xs">
         {able && (
           <Button size="xs" leftSection={<IconRotateClockwise size={14} aria-hidden />} onClick={() => setAsking(true)}>
-            Retry…
+            Retry webhook…
           </Button>
         )}
         <Button
@@ -133,8 +133,8 @@ function Known({
         </Button>
         <CopyLink value={link} />
         {canManage && !webhook.bodyRemoval && (
-          <Tooltip label="Erase the body">
-            <ActionIcon variant="default" size={30} aria-label="Erase the body" onClick={() => setErasing(true)}>
+          <Tooltip label="Erase body">
+            <ActionIcon variant="default" size={30} aria-label="Erase body" onClick={() => setErasing(true)}>
               <IconEraser size={14} />
             </ActionIcon>
           </Tooltip>
@@ -188,11 +188,11 @@ function Known({
 function CopyLink({ value }: { value: string }) {
   const [copied, setCopied] = useState(false);
   return (
-    <Tooltip label={copied ? 'Copied' : 'Copy a link to this webhook'}>
+    <Tooltip label={copied ? 'Copied' : 'Copy link to this webhook'}>
       <ActionIcon
         variant="default"
         size={30}
-        aria-label={copied ? 'Copied' : 'Copy a link to this webhook'}
+        aria-label={copied ? 'Copied' : 'Copy link to this webhook'}
         onClick={() => {
           void navigator.clipboard?.writeText(value).then(() => setCopied(true));
           setTimeout(() => setCopied(false), 1500);
@@ -221,6 +221,7 @@ function Headers({ of: { headers } }: { of: Webhook }) {
       </Table.Thead>
       <Table.Tbody>
         {headers.map(({ name, value }, index) => (
+          // biome-ignore lint/suspicious/noArrayIndexKey: headers can have the same name, and never change
           <Table.Tr key={index}>
             <Table.Td className="mono quiet">{visible(beginning(name, 100))}</Table.Td>
             <Table.Td className="mono foreign">{visible(beginning(value, 4_000))}</Table.Td>

@@ -93,13 +93,13 @@ function One({ of: duplicate, webhook, done }: { of: Duplicate; webhook: Webhook
           <When at={duplicate.receivedAt} exact />
         </Group>
         <Text size="xs" className="quiet">
-          {bytes(duplicate.bodySize)} <bdi>{visible(beginning(duplicate.contentType ?? 'no content type', 100))}</bdi>
+          {bytes(duplicate.bodySize)} <bdi>{visible(beginning(duplicate.contentType ?? 'No content type', 100))}</bdi>
         </Text>
         <Group gap={4} wrap="nowrap">
           <Text size="xs" className="mono cut" title={duplicate.bodySha256}>
             {duplicate.bodySha256}
           </Text>
-          <Copy value={duplicate.bodySha256} label="Copy: SHA-256 of the duplicate's body" />
+          <Copy value={duplicate.bodySha256} label="Copy SHA-256 of the duplicate's body" />
         </Group>
         {duplicate.bodyRemoval ? (
           <Text size="sm" className="quiet">

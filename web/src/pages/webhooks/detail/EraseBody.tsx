@@ -38,8 +38,8 @@ export function EraseBody({
       <Confirm
         opened={opened}
         close={close}
-        title="Erase the body"
-        label="Erase"
+        title="Erase body"
+        label="Erase body"
         danger
         withReason
         typed={webhookId.slice(-6)}
@@ -47,10 +47,10 @@ export function EraseBody({
         error={erase.error}
         run={(reason) => void run(reason)}
       >
-        Body, headers, the bodies of its duplicates and what destinations answered are removed, and the webhook cannot
-        be delivered again. This cannot be taken back. Its events stay.
+        This removes the body, the headers, the bodies of duplicates, and the responses from destinations. The webhook
+        can't be sent again. Its events stay in the log. This can't be undone.
       </Confirm>
-      <Remains of={remains} title="The body was erased" close={() => setRemains(undefined)} />
+      <Remains of={remains} title="Body erased" close={() => setRemains(undefined)} />
     </>
   );
 }

@@ -41,8 +41,8 @@ function Gone({ of: { bodyRemoval: removal, bodySize, rejection } }: { of: Webho
       icon={IconFileOff}
       title={removal?.kind === 'ERASURE' ? 'The body was erased' : 'The body is no longer kept'}
     >
-      {removal ? <Why of={removal} /> : rejection && 'Of what was refused a large body is not kept. '}
-      The log keeps that it had {bytes(bodySize)}, and its SHA-256.
+      {removal ? <Why of={removal} /> : rejection && 'Large bodies of rejected webhooks are not kept. '}
+      Its size ({bytes(bodySize)}) and SHA-256 stay in the log.
     </Empty>
   );
 }
@@ -50,7 +50,7 @@ function Gone({ of: { bodyRemoval: removal, bodySize, rejection } }: { of: Webho
 function Why({ of: { at, kind, reason } }: { of: NonNullable<Webhook['bodyRemoval']> }) {
   return (
     <>
-      {kind === 'ERASURE' ? 'Somebody asked for it ' : 'It was older than bodies are kept, and was removed '}
+      {kind === 'ERASURE' ? 'Erased on request ' : 'Removed at the end of the retention period, '}
       <When at={at} size="inherit" />
       {reason && <span className="foreign">: {visible(beginning(reason, 500))}</span>}.{' '}
     </>
@@ -75,7 +75,7 @@ function Shown({ body, webhook }: { body: Exclude<Body, { kind: 'gone' }>; webho
       <Group justify="space-between" gap="xs">
         <SegmentedControl
           size="xs"
-          aria-label="How to show the payload"
+          aria-label="Payload view"
           data={views.map((value) => ({ value, label: words[value] ?? value }))}
           value={view}
           onChange={(next) => setSearch({ view: next === views[0] ? '' : next }, { replace: true })}
@@ -91,7 +91,7 @@ function Shown({ body, webhook }: { body: Exclude<Body, { kind: 'gone' }>; webho
               Not UTF-8
             </Text>
           )}
-          {body.kind === 'text' && <Copy value={body.text} label="Copy the body" />}
+          {body.kind === 'text' && <Copy value={body.text} label="Copy body" />}
           <Button
             size="compact-xs"
             variant="default"
@@ -103,7 +103,7 @@ function Shown({ body, webhook }: { body: Exclude<Body, { kind: 'gone' }>; webho
         </Group>
       </Group>
       {view === 'tree' && json !== undefined && <JsonTree value={json} most={520} />}
-      {view === 'raw' && body.kind === 'text' && <RawText text={body.text} label="Payload as it came" most={520} />}
+      {view === 'raw' && body.kind === 'text' && <RawText text={body.text} label="Raw payload" most={520} />}
       {raw && <HexView bytes={raw} label="Bytes of the payload" most={520} />}
     </Stack>
   );

@@ -4,41 +4,41 @@ import { IconAlertTriangle, IconHourglass, IconShieldCheck, IconShieldX } from '
 import type { ReactNode } from 'react';
 import { Link } from 'wouter';
 
-import { bytes, duration } from '../../../format';
+import { bytes, count, duration, plural } from '../../../format';
 import { useOrganization } from '../../../session/viewer';
 import { absolute, useZone, When } from '../../../time';
 import { Copy } from '../../../ui/CopyText';
 import { Countdown } from '../../../ui/Countdown';
 import { ProviderName, providers } from '../../../ui/ProviderName';
 import { beginning, visible } from '../../../ui/payload/visible';
-import { standing } from '../../../ui/Status';
+import { statusOf } from '../../../ui/Status';
 import { notesOf } from '../columns';
 import { waits } from '../waits';
 import classes from './detail.module.css';
 import { field } from './events';
 import type { Webhook } from './queries';
-import { whyRejected } from './rejections';
+import { rejectionWord, whyRejected } from './rejections';
 
 export function Summary({ of: webhook }: { of: Webhook }) {
   const zone = useZone();
-  const status = standing(webhook);
+  const status = statusOf(webhook);
   const { base } = useOrganization();
   const original = field(webhook.events[0]?.payload, 'duplicateOf');
   const took = webhook.processedAt ? Date.parse(webhook.processedAt) - Date.parse(webhook.receivedAt) : null;
   return (
     <Stack gap="sm">
       {webhook.rejection && (
-        <Alert color="gray" icon={<IconShieldX aria-hidden />} title={`Rejected: ${webhook.rejection}`} p="sm">
+        <Alert
+          color="gray"
+          icon={<IconShieldX aria-hidden />}
+          title={`Rejected: ${rejectionWord(webhook.rejection)}`}
+          p="sm"
+        >
           <Text size="sm">{whyRejected(webhook.rejection, providers[webhook.provider.providerName].word)}</Text>
         </Alert>
       )}
       {status === 'dead' && (
-        <Alert
-          color="violet"
-          icon={<IconAlertTriangle aria-hidden />}
-          title="Dead letter: it waits for a person"
-          p="sm"
-        >
+        <Alert color="violet" icon={<IconAlertTriangle aria-hidden />} title="Dead letter: needs attention" p="sm">
           <Foreign>{webhook.errorMessage}</Foreign>
         </Alert>
       )}
@@ -58,7 +58,7 @@ export function Summary({ of: webhook }: { of: Webhook }) {
           icon={<IconAlertTriangle aria-hidden />}
           title={
             <>
-              The last attempt failed; the next one is <Countdown to={webhook.nextRetryAt} />
+              The last attempt failed. Next retry: <Countdown to={webhook.nextRetryAt} />
             </>
           }
           p="sm"
@@ -74,19 +74,19 @@ export function Summary({ of: webhook }: { of: Webhook }) {
           </Alert>
         ))}
       <SimpleGrid component="dl" cols={{ base: 1, xs: 2 }} spacing="md" verticalSpacing={6} className={classes.facts}>
-        <Fact name="Webhook id" copy={webhook.webhookId} mono>
+        <Fact name="Webhook ID" copy={webhook.webhookId} mono>
           {webhook.webhookId}
         </Fact>
-        <Fact name="Event id at the provider" copy={webhook.providerEventId ?? undefined} mono>
+        <Fact name="Provider event ID" copy={webhook.providerEventId ?? undefined} mono>
           {webhook.providerEventId ? visible(beginning(webhook.providerEventId, 200)) : '–'}
         </Fact>
         <Fact name="Provider">
           <ProviderName kind={webhook.provider.providerName} />
         </Fact>
-        <Fact name="Received" title={absolute(webhook.receivedAt, zone, true)}>
+        <Fact name="Received at" title={absolute(webhook.receivedAt, zone, true)}>
           <When at={webhook.receivedAt} exact />
         </Fact>
-        <Fact name="Processed">
+        <Fact name="Processed at">
           {webhook.processedAt ? (
             <>
               <When at={webhook.processedAt} exact /> <span className="quiet">after {duration(took)}</span>
@@ -95,13 +95,13 @@ export function Summary({ of: webhook }: { of: Webhook }) {
             '–'
           )}
         </Fact>
-        <Fact name="Deliveries">
+        <Fact name="Received">
           {webhook.duplicateCount === 0
-            ? 'one'
-            : `${webhook.duplicateCount + 1}: one accepted, ${webhook.duplicateCount} recognized as the same`}
+            ? 'Once'
+            : `${count(webhook.duplicateCount + 1)} times (${plural(webhook.duplicateCount, 'duplicate')})`}
         </Fact>
         {original && (
-          <Fact name="Delivered from a duplicate of" mono>
+          <Fact name="Duplicate of" mono>
             <Anchor component={Link} href={`${base}/webhooks/${original}`}>
               {original}
             </Anchor>
@@ -117,8 +117,8 @@ export function Summary({ of: webhook }: { of: Webhook }) {
         <Fact name="Signature">
           <Verified of={webhook} />
         </Fact>
-        <Fact name="Signature received" copy={webhook.signatureReceived ?? undefined} mono>
-          {webhook.signatureReceived ? visible(beginning(webhook.signatureReceived, 400)) : 'none'}
+        <Fact name="Signature header" copy={webhook.signatureReceived ?? undefined} mono>
+          {webhook.signatureReceived ? visible(beginning(webhook.signatureReceived, 400)) : 'None'}
         </Fact>
       </SimpleGrid>
     </Stack>
@@ -139,8 +139,8 @@ function Verified({ of: webhook }: { of: Webhook }) {
   const version = field(verified?.payload, 'secretVersion');
   return (
     <span className={classes.verdict} style={{ color: 'var(--success)' }}>
-      <IconShieldCheck size={16} aria-hidden /> Verified{scheme && ` by ${scheme}`}
-      {version && `, secret ${version}`}
+      <IconShieldCheck size={16} aria-hidden /> Verified{scheme && ` (${scheme})`}
+      {version && `, secret version ${version}`}
     </span>
   );
 }
@@ -165,14 +165,12 @@ function Fact({
         <bdi className={mono ? 'mono cut' : 'cut'} title={mono && typeof children === 'string' ? children : undefined}>
           {children}
         </bdi>
-        {copy && <Copy value={copy} label={`Copy: ${name}`} />}
+        {copy && <Copy value={copy} label={`Copy ${name}`} />}
       </dd>
     </div>
   );
 }
 
 export function Foreign({ children }: { children: string | null | undefined }) {
-  return (
-    <div className={`foreign ${classes.text}`}>{visible(beginning(children ?? 'No reason is recorded', 2_000))}</div>
-  );
+  return <div className={`foreign ${classes.text}`}>{visible(beginning(children ?? 'No error recorded', 2_000))}</div>;
 }

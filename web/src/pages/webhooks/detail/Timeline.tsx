@@ -21,7 +21,7 @@ export function Timeline({ of: { webhookId, events } }: { of: Webhook }) {
   const zone = useZone();
   const nameOf = useNames(webhookId, events);
   const first = events[0];
-  if (!first) return <p className="quiet">The log has no events of it.</p>;
+  if (!first) return <p className="quiet">No events in the log.</p>;
   return (
     <ol className={classes.timeline}>
       {events.map((event, index) => {
@@ -57,8 +57,8 @@ function useNames(webhookId: string, events: readonly LogEvent[]): (event: LogEv
   const emails = new Map(data?.organization?.auditLog.nodes.map((entry) => [entry.userId, entry.user?.email]));
   return ({ actor, userId }) => {
     if (actor === 'system') return 'Hookledger';
-    if (actor === 'sender') return 'the sender';
-    if (userId === user.userId) return 'you';
-    return emails.get(userId) ?? (userId ? `a person (${userId.slice(0, 8)}…)` : 'a person');
+    if (actor === 'sender') return 'Sender';
+    if (userId === user.userId) return 'You';
+    return emails.get(userId) ?? (userId ? `User ${userId.slice(0, 8)}…` : 'User');
   };
 }

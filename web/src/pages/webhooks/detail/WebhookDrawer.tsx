@@ -25,6 +25,7 @@ export function WebhookDrawer({
   const { base } = useOrganization();
   const panel = useRef<HTMLElement>(null);
   useEffect(() => panel.current?.focus({ preventScroll: true }), []);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: another webhook begins at its top
   useEffect(() => {
     panel.current?.scrollTo({ top: 0 });
   }, [webhookId]);
@@ -58,13 +59,13 @@ export function WebhookDrawer({
             <Act label="Next (j)" run={next}>
               <IconChevronDown size={18} />
             </Act>
-            <Tooltip label="On a page of its own">
+            <Tooltip label="Open full page">
               <ActionIcon
                 component={Link}
                 href={`${base}/webhooks/${webhookId}`}
                 variant="subtle"
                 color="gray"
-                aria-label="Open on a page of its own"
+                aria-label="Open full page"
               >
                 <IconArrowsDiagonal size={18} />
               </ActionIcon>

@@ -1,6 +1,7 @@
 // The log's events of a webhook, in words.
-import { duration } from '../../../format';
+import { duration, plural } from '../../../format';
 import type { LogEvent } from './queries';
+import { rejectionWord } from './rejections';
 
 /** A field of an event's payload, as text. */
 export function field(payload: unknown, name: string): string | undefined {
@@ -20,26 +21,30 @@ export function toldEvent(
   const of = (name: string) => field(payload, name);
   const attempt = of('attempt');
   const took = of('durationMs');
-  const result = [of('statusCode') && `answered ${of('statusCode')}`, took && `in ${duration(Number(took))}`]
+  const result = [of('statusCode') && `returned ${of('statusCode')}`, took && `in ${duration(Number(took))}`]
     .filter(Boolean)
     .join(' ');
   switch (eventType) {
     case 'webhook.received':
-      return { title: 'Received', detail: of('providerEventId') && `event ${of('providerEventId')}`, tone: 'plain' };
+      return { title: 'Received', detail: of('providerEventId') && `Event ${of('providerEventId')}`, tone: 'plain' };
     case 'webhook.received_unverified':
-      return { title: 'Received, not verified yet', tone: 'plain' };
+      return { title: 'Received; verification pending', tone: 'plain' };
     case 'webhook.signature_verified':
       return {
         title: 'Signature verified',
-        detail: `${of('scheme') ?? ''}, secret ${of('secretVersion') ?? '?'}`,
+        detail: `${of('scheme') ?? ''}, secret version ${of('secretVersion') ?? '?'}`,
         tone: 'good',
       };
     case 'webhook.verification_failed':
       return { title: 'Verification failed', detail: of('detail'), tone: 'bad' };
     case 'webhook.merged':
-      return { title: 'Recognized as a webhook that is known', detail: of('into'), tone: 'plain' };
+      return { title: 'Matched an existing webhook', detail: of('into'), tone: 'plain' };
     case 'webhook.rejected':
-      return { title: `Rejected: ${of('reason') ?? ''}`, detail: of('detail'), tone: 'bad' };
+      return {
+        title: `Rejected: ${rejectionWord(of('reason') ?? 'no reason recorded')}`,
+        detail: of('detail'),
+        tone: 'bad',
+      };
     case 'webhook.duplicate_received':
       return {
         title: of('bodyDiffers') === 'true' ? 'Duplicate with a different body' : 'Duplicate',
@@ -48,13 +53,13 @@ export function toldEvent(
     case 'webhook.duplicates_counted': {
       const differing = Number(of('differing') ?? 0);
       return {
-        title: `${of('count')} more duplicates`,
+        title: `${plural(Number(of('count') ?? 0), 'more duplicate')}`,
         detail: differing > 0 ? `${differing} with a different body` : undefined,
         tone: differing > 0 ? 'bad' : 'plain',
       };
     }
     case 'webhook.attempt_started':
-      return { title: `Attempt ${attempt} began`, tone: 'plain' };
+      return { title: `Attempt ${attempt} started`, tone: 'plain' };
     case 'webhook.attempt_succeeded':
       return { title: `Attempt ${attempt} succeeded`, detail: result, tone: 'good' };
     case 'webhook.attempt_failed':
@@ -64,17 +69,21 @@ export function toldEvent(
         tone: 'bad',
       };
     case 'webhook.attempt_abandoned':
-      return { title: `Attempt ${attempt}: the worker was lost`, tone: 'bad' };
+      return { title: `Attempt ${attempt} failed: worker lost`, tone: 'bad' };
     case 'webhook.retry_scheduled':
       return {
-        title: `Attempt ${attempt} planned`,
-        detail: of('retryAt') && `for ${when(of('retryAt') ?? '')}`,
+        title: `Retry scheduled (attempt ${attempt})`,
+        detail: of('retryAt') && `For ${when(of('retryAt') ?? '')}`,
         tone: 'plain',
       };
     case 'webhook.dead_lettered':
-      return { title: `Given up after ${of('attempts')} attempts`, detail: 'It waits for a person', tone: 'bad' };
+      return {
+        title: `Dead letter after ${plural(Number(of('attempts') ?? 0), 'attempt')}`,
+        detail: 'Needs attention',
+        tone: 'bad',
+      };
     case 'webhook.retry_requested':
-      return { title: `Attempt ${attempt} asked for`, detail: of('reason'), tone: 'plain' };
+      return { title: `Retry requested (attempt ${attempt})`, detail: of('reason'), tone: 'plain' };
     default:
       return { title: eventType, tone: 'plain' };
   }

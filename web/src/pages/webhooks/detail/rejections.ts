@@ -1,23 +1,38 @@
-// Why a request was refused, and what to look at.
+// Why a request was rejected, and what to check.
+
+const words: Record<string, string> = {
+  signature_missing: 'missing signature',
+  signature_invalid: 'invalid signature',
+  timestamp_out_of_tolerance: 'timestamp out of tolerance',
+  provider_disabled: 'provider deactivated',
+  organization_disabled: 'organization deactivated',
+  monthly_limit_reached: 'monthly limit reached',
+  loop_detected: 'delivery loop',
+  transmission_replayed: 'transmission ID reused',
+};
+
+/** The reason in a few words. */
+export const rejectionWord = (code: string): string => words[code] ?? code;
+
 export function whyRejected(code: string, provider: string): string {
   switch (code) {
     case 'signature_missing':
-      return `The request had no signature, so nothing shows that ${provider} sent it. Check that the sender signs with the secret that is set here.`;
+      return `The request had no signature, so it can't be verified as coming from ${provider}. Check that the sender signs with the secret set here.`;
     case 'signature_invalid':
-      return `The signature fits none of the secrets that verify now: the secret here is another than ${provider}'s, or something on the way changed the body.`;
+      return `The signature doesn't match any active secret. The secret here may differ from ${provider}'s, or the body was changed in transit.`;
     case 'timestamp_out_of_tolerance':
-      return 'It was signed too long ago, or in the future: somebody replays an old request, it waited on the way, or a clock is wrong.';
+      return 'The signed timestamp is too old or in the future. The request may have been replayed or delayed, or a clock may be wrong.';
     case 'provider_disabled':
-      return `${provider} is deactivated here. Webhooks are accepted again once an admin activates it.`;
+      return `${provider} was deactivated when this arrived. An admin can activate it on the provider's page.`;
     case 'organization_disabled':
-      return 'The organization was deactivated when it came, so that nothing was accepted.';
+      return 'The organization was deactivated when this arrived.';
     case 'monthly_limit_reached':
-      return 'The webhooks that the plan allows in a month were used up. They are accepted again next month, or with a larger limit.';
+      return 'The monthly limit was reached. Webhooks are accepted again next month, or with a higher limit.';
     case 'loop_detected':
-      return 'It had been delivered several times before it came here. A destination leads back to Hookledger: change its URL.';
+      return 'This webhook had already been delivered several times. A destination leads back to Hookledger; change its URL.';
     case 'transmission_replayed':
-      return 'The id of this transmission came before with another body: somebody who has one valid request tried to pass another one off as genuine.';
+      return 'This transmission ID was used before with a different body. Someone may have tried to reuse a valid signature for a forged request.';
     default:
-      return 'It was refused at the door and never processed.';
+      return 'Rejected on receipt; not processed.';
   }
 }

@@ -53,6 +53,7 @@ export function useBody(
 ): { body: Body | undefined; error: Error | undefined; again: () => void } {
   const [state, setState] = useState<{ id: string; body?: Body; error?: Error }>();
   const [turn, setTurn] = useState(0);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: `turn` is what asks once more
   useEffect(() => {
     if (!webhookId) return;
     let left = false;
