@@ -26,7 +26,7 @@ export default function SystemAnalytics() {
   return (
     <Page
       title="System analytics"
-      lead="All organizations together. Drag over a chart to look closer."
+      lead="All organizations combined. Drag across a chart to zoom in."
       actions={<PeriodChoice of={chosen} />}
     >
       {error && !fetching && !data && (

@@ -12,7 +12,7 @@ export default function SystemAudit() {
   return (
     <Page
       title="System audit"
-      lead="Who did what in every organization, newest first. Export one's trail from its own page"
+      lead="A tamper-evident record of who did what in every organization. To export an organization's trail, open its audit trail page."
     >
       <Filters of={filter} />
       <AuditTrail list={list} filter={filter} withOrganization />

@@ -4,11 +4,12 @@ import { useInterval } from '@mantine/hooks';
 import { useQuery } from 'urql';
 import { Link } from 'wouter';
 
-import { graphql } from '../../api/graphql';
-import { count } from '../../format';
+import { graphql, type ResultOf } from '../../api/graphql';
+import { count, plural } from '../../format';
 import { When } from '../../time';
 import { Card } from '../../ui/Card';
 import { ErrorCard } from '../../ui/ErrorCard';
+import { webhookStatuses } from '../../ui/Status';
 
 const Query = graphql(`
   query Conservation {
@@ -19,6 +20,19 @@ const Query = graphql(`
     }
   }
 `);
+
+type Row = ResultOf<typeof Query>['conservation'][number];
+
+const figures: readonly [name: string, value: (row: Row) => number][] = [
+  ['Received', (row) => row.received],
+  [webhookStatuses.success.word, (row) => row.succeeded],
+  [webhookStatuses.pending.word, (row) => row.pending],
+  [webhookStatuses.processing.word, (row) => row.processing],
+  [webhookStatuses.failed.word, (row) => row.failed],
+  [webhookStatuses.dead.word, (row) => row.deadLettered],
+  ['Duplicates', (row) => row.duplicates],
+  [webhookStatuses.rejected.word, (row) => row.rejected],
+];
 
 /** Organizations that are shown; those of whom something differs come first. */
 const SHOWN = 20;
@@ -32,7 +46,7 @@ export function Conservation() {
   const wrong = rows.filter(({ mismatchSince }) => mismatchSince).length;
   return (
     <Card
-      title="Conservation"
+      title="Data consistency"
       actions={
         data && (
           <Badge
@@ -41,40 +55,31 @@ export function Conservation() {
             color={wrong ? 'red' : 'teal'}
             c={wrong ? 'var(--failed)' : 'var(--success)'}
           >
-            {wrong ? `${count(wrong)} differ` : 'Nothing is missing'}
+            {wrong ? `${plural(wrong, 'organization')} ${wrong === 1 ? 'differs' : 'differ'}` : 'No differences'}
           </Badge>
         )
       }
     >
       <Text size="sm" className="quiet" mb="xs">
-        What was received is pending, processing, succeeded, failed or a dead letter; counted from the log, and compared
-        with what people see at the same place of it.
+        Every received webhook must have exactly one status. The counts from the log are compared with the read models
+        at the same position.
       </Text>
       {error && !data && !fetching && (
         <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} />
       )}
       {rows.length > 0 && (
-        <Table.ScrollContainer minWidth={820} type="native" tabIndex={0} role="region" aria-label="Conservation">
+        <Table.ScrollContainer minWidth={820} type="native" tabIndex={0} role="region" aria-label="Data consistency">
           <Table withRowBorders={false}>
             <Table.Thead>
               <Table.Tr>
                 <Table.Th>Organization</Table.Th>
-                {[
-                  'Received',
-                  'Succeeded',
-                  'Pending',
-                  'Processing',
-                  'Failed',
-                  'Dead letters',
-                  'Duplicates',
-                  'Rejected',
-                  'Difference',
-                ].map((name) => (
+                {figures.map(([name]) => (
                   <Table.Th key={name} ta="right">
                     {name}
                   </Table.Th>
                 ))}
-                <Table.Th>Compared</Table.Th>
+                <Table.Th ta="right">Difference</Table.Th>
+                <Table.Th>Checked</Table.Th>
               </Table.Tr>
             </Table.Thead>
             <Table.Tbody>
@@ -106,18 +111,9 @@ export function Conservation() {
                       </Text>
                     ))}
                   </Table.Td>
-                  {[
-                    row.received,
-                    row.succeeded,
-                    row.pending,
-                    row.processing,
-                    row.failed,
-                    row.deadLettered,
-                    row.duplicates,
-                    row.rejected,
-                  ].map((value, column) => (
-                    <Table.Td key={column} ta="right">
-                      {count(value)}
+                  {figures.map(([name, value]) => (
+                    <Table.Td key={name} ta="right">
+                      {count(value(row))}
                     </Table.Td>
                   ))}
                   <Table.Td
@@ -138,7 +134,8 @@ export function Conservation() {
       )}
       {rows.length > SHOWN && (
         <Text size="xs" className="quiet" mt="xs">
-          {count(rows.length - SHOWN)} more, all as they should be{wrong > SHOWN ? ' but some' : ''}.
+          {plural(rows.length - SHOWN, 'more organization')}
+          {wrong <= SHOWN && ', all without differences'}.
         </Text>
       )}
     </Card>

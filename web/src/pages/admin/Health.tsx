@@ -39,28 +39,27 @@ export default function Health() {
   });
   const system = data?.system;
   return (
-    <Page title="Health" lead="Anew every five seconds">
+    <Page title="Health" lead="Refreshes every 5 seconds">
       {error && !fetching && <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} />}
       {!system && !error && <PageLoading />}
       {system && (
         <Stack gap="md">
           <SimpleGrid cols={{ base: 2, md: 4 }} spacing="sm">
-            <Figure label="Log" value={compact(system.database.events)} detail="events" />
+            <Figure label="Log size" value={compact(system.database.events)} detail="events" />
             <Figure
-              label="Appending takes"
+              label="Write latency"
               value={duration(system.node.appendWaitMs)}
-              detail="of waiting for others, about"
+              detail="average wait for the log writer"
             />
             <Figure
               label="Deliveries"
               value={count(system.deliveries.waiting)}
               detail={
                 <>
-                  waiting, {count(system.deliveries.running)} of them running on{' '}
-                  {plural(system.deliveries.nodes, 'node')}
+                  waiting, {count(system.deliveries.running)} in progress on {plural(system.deliveries.nodes, 'node')}
                   {system.deliveries.overdueSince && (
                     <>
-                      ; the longest overdue <When at={system.deliveries.overdueSince} size="xs" />
+                      ; oldest overdue <When at={system.deliveries.overdueSince} size="xs" />
                     </>
                   )}
                 </>
@@ -77,8 +76,7 @@ export default function Health() {
           <Conservation />
           <Text size="xs" className="quiet">
             Version {system.node.version}, started <When at={system.node.startedAt} size="xs" />
-            {typeof system.node.clockDifferenceMs === 'number' &&
-              `, clock ${clock(system.node.clockDifferenceMs)} the database's`}
+            {typeof system.node.clockDifferenceMs === 'number' && `, clock ${clock(system.node.clockDifferenceMs)}`}
           </Text>
         </Stack>
       )}
@@ -88,8 +86,8 @@ export default function Health() {
 
 /** How a clock is to another, from milliseconds ahead. */
 function clock(ahead: number): string {
-  if (Math.abs(ahead) < 100) return 'level with';
-  return `${(Math.abs(ahead) / 1000).toFixed(1)} s ${ahead > 0 ? 'ahead of' : 'behind'}`;
+  if (Math.abs(ahead) < 100) return 'in sync with the database';
+  return `${(Math.abs(ahead) / 1000).toFixed(1)} s ${ahead > 0 ? 'ahead of' : 'behind'} the database`;
 }
 
 function Figure({ label, value, detail }: { label: string; value: string; detail: ReactNode }) {
@@ -110,14 +108,14 @@ function Figure({ label, value, detail }: { label: string; value: string; detail
 
 function Followers({ of }: { of: System['followers'] }) {
   return (
-    <Card title="What follows the log">
-      <Table.ScrollContainer minWidth={560} type="native" tabIndex={0} role="region" aria-label="What follows the log">
+    <Card title="Read models">
+      <Table.ScrollContainer minWidth={560} type="native" tabIndex={0} role="region" aria-label="Read models">
         <Table withRowBorders={false}>
           <Table.Thead>
             <Table.Tr>
-              <Table.Th>Follower</Table.Th>
-              <Table.Th>State</Table.Th>
-              <Table.Th ta="right">Behind</Table.Th>
+              <Table.Th>Name</Table.Th>
+              <Table.Th>Status</Table.Th>
+              <Table.Th ta="right">Events behind</Table.Th>
               <Table.Th w="40%">Partitions</Table.Th>
             </Table.Tr>
           </Table.Thead>
@@ -147,7 +145,7 @@ function Followers({ of }: { of: System['followers'] }) {
                 </Table.Td>
                 <Table.Td ta="right">{count(follower.lag)}</Table.Td>
                 <Table.Td>
-                  <Progress.Root size="lg" aria-label={`How far ${follower.name} came`}>
+                  <Progress.Root size="lg" aria-label={`Progress of ${follower.name}`}>
                     {follower.partitions.map(({ partition, position, head, stoppedBy }) => (
                       <Progress.Section
                         key={partition}
@@ -170,14 +168,14 @@ function Followers({ of }: { of: System['followers'] }) {
 
 function Circuits({ of }: { of: System['openCircuits'] }) {
   return (
-    <Card title="Circuits that are open">
+    <Card title="Paused destinations">
       {of.length === 0 && (
         <Text size="sm" className="quiet">
-          None: every destination is sent to.
+          None: all destinations are active.
         </Text>
       )}
       {of.length > 0 && (
-        <Table.ScrollContainer minWidth={640} type="native" tabIndex={0} role="region" aria-label="Open circuits">
+        <Table.ScrollContainer minWidth={640} type="native" tabIndex={0} role="region" aria-label="Paused destinations">
           <Table withRowBorders={false}>
             <Table.Tbody>
               {of.map(({ circuit, provider }) => (
@@ -195,10 +193,10 @@ function Circuits({ of }: { of: System['openCircuits'] }) {
                   </Table.Td>
                   <Table.Td className="foreign">{provider?.organization.name}</Table.Td>
                   <Table.Td className="foreign">{provider?.destination?.url}</Table.Td>
-                  <Table.Td>{circuit.state === 'OPEN' ? 'Open' : 'Half open'}</Table.Td>
-                  <Table.Td>{plural(circuit.failures, 'failure')} in a row</Table.Td>
+                  <Table.Td>{circuit.state === 'OPEN' ? 'Paused' : 'Testing recovery'}</Table.Td>
+                  <Table.Td>{plural(circuit.failures, 'consecutive failure')}</Table.Td>
                   <Table.Td>
-                    next try <When at={circuit.probeAt} />
+                    Next attempt <When at={circuit.probeAt} />
                   </Table.Td>
                 </Table.Tr>
               ))}

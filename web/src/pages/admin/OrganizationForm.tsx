@@ -40,7 +40,7 @@ export function OrganizationForm({ values, label, busy, submit, cancel }: Props)
         />
         <TextInput
           label="Slug"
-          description="Stands in URLs; fixed once made"
+          description="Used in URLs; can't be changed later"
           required
           disabled={Boolean(values)}
           pattern="[a-z0-9\-]{1,100}"
@@ -63,10 +63,10 @@ export function OrganizationForm({ values, label, busy, submit, cancel }: Props)
           }}
         />
         <NumberInput
-          label="Accepted webhooks a month"
+          label="Accepted webhooks per month"
           min={0}
           allowDecimal={false}
-          thousandSeparator=" "
+          thousandSeparator=","
           disabled={limit === null}
           value={limit ?? ''}
           onChange={(next) => setLimit(Number(next) || 0)}

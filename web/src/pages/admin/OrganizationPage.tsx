@@ -17,6 +17,7 @@ import { Page } from '../../ui/Page';
 import { PageLoading } from '../../ui/PageLoading';
 import { ProviderName, providers } from '../../ui/ProviderName';
 import { useAct } from '../../ui/useAct';
+import { summary } from '../audit/entries';
 import { OrganizationForm } from './OrganizationForm';
 import { SetOrganizationActive } from './Organizations';
 import { limitWord, plans } from './plans';
@@ -50,7 +51,7 @@ export default function OrganizationPage() {
     return <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} />;
   if (!data) return <PageLoading />;
   const { organization } = data;
-  if (!organization) return <NotFound what="organization" />;
+  if (!organization) return <NotFound what="Organization" />;
   const { usage } = organization;
   const dashboard = `/dashboard/${organization.slug}`;
   return (
@@ -59,16 +60,16 @@ export default function OrganizationPage() {
       lead={
         <Group gap="sm">
           <Active is={organization.isActive} />
-          <CopyText value={organization.slug} label="Copy the slug" />
+          <CopyText value={organization.slug} label="Copy slug" />
         </Group>
       }
       actions={
         <>
           <Button variant="default" component={Link} href={`${dashboard}/webhooks`}>
-            Open its dashboard
+            Open dashboard
           </Button>
           <Button variant="default" onClick={open}>
-            Edit
+            Edit organization
           </Button>
           <Button
             variant="default"
@@ -87,20 +88,21 @@ export default function OrganizationPage() {
               {plans[organization.plan].word}, {limitWord(organization.webhookLimit)}
             </Text>
             <Text size="sm">
-              {count(usage.used)} webhooks in {usage.month}, {count(organization.webhookCount)} ever
+              {plural(usage.used, 'webhook')} this month, {count(organization.webhookCount)} in total
             </Text>
             {usage.percentUsed !== null && (
               <Progress
                 value={Math.min(usage.percentUsed, 100)}
                 color={usage.warning === 'REACHED' ? 'red' : usage.warning === 'APPROACHING' ? 'yellow' : undefined}
-                aria-label={`${Math.round(usage.percentUsed)} % of the limit are used`}
+                aria-label={`${Math.round(usage.percentUsed)} % of the limit used`}
               />
             )}
             <Text size="xs" className="quiet">
-              {usage.pastMonths.map(({ month, used }) => `${month}: ${count(used)}`).join(' · ') || 'No earlier month'}
+              {usage.pastMonths.map(({ month, used }) => `${month}: ${count(used)}`).join(' · ') ||
+                'No webhooks in earlier months'}
             </Text>
             <Text size="xs" className="quiet">
-              Created <When at={organization.createdAt} size="xs" />, changed{' '}
+              Created <When at={organization.createdAt} size="xs" />, updated{' '}
               <When at={organization.updatedAt} size="xs" />
             </Text>
           </Stack>
@@ -108,10 +110,10 @@ export default function OrganizationPage() {
         <Card title="Providers">
           {organization.providers.length === 0 && (
             <Text size="sm" className="quiet">
-              None is connected
+              No providers connected
             </Text>
           )}
-          <Table.ScrollContainer minWidth={440} type="native" tabIndex={0} role="region" aria-label="Providers of it">
+          <Table.ScrollContainer minWidth={440} type="native" tabIndex={0} role="region" aria-label="Providers">
             <Table withRowBorders={false}>
               <Table.Tbody>
                 {organization.providers.map((provider) => (
@@ -136,7 +138,7 @@ export default function OrganizationPage() {
                     </Table.Td>
                     <Table.Td maw={220}>
                       <Text size="xs" className="quiet cut">
-                        {provider.destination?.url ?? 'recorded only'}
+                        {provider.destination?.url ?? 'Stored only'}
                       </Text>
                     </Table.Td>
                     <Table.Td ta="right">
@@ -149,19 +151,19 @@ export default function OrganizationPage() {
           </Table.ScrollContainer>
         </Card>
         <Card
-          title="People"
+          title="Users"
           actions={
             <Anchor component={Link} href={`${dashboard}/team`} size="sm">
-              All of them
+              View all
             </Anchor>
           }
         >
-          <Table.ScrollContainer minWidth={440} type="native" tabIndex={0} role="region" aria-label="People of it">
+          <Table.ScrollContainer minWidth={440} type="native" tabIndex={0} role="region" aria-label="Users">
             <Table withRowBorders={false}>
               <Table.Tbody>
                 {organization.users.nodes.map((user) => (
                   <Table.Tr key={user.id}>
-                    <Table.Td className="foreign">{user.email ?? 'erased'}</Table.Td>
+                    <Table.Td className="foreign">{user.email ?? 'Erased user'}</Table.Td>
                     <Table.Td>{user.role === 'ADMIN' ? 'Admin' : 'Member'}</Table.Td>
                     <Table.Td>
                       <Active is={user.isActive} />
@@ -176,14 +178,14 @@ export default function OrganizationPage() {
           </Table.ScrollContainer>
         </Card>
         <Card
-          title="History"
+          title="Recent activity"
           actions={
             <Anchor component={Link} href={`${dashboard}/audit`} size="sm">
-              The whole audit trail
+              View audit trail
             </Anchor>
           }
         >
-          <Table.ScrollContainer minWidth={440} type="native" tabIndex={0} role="region" aria-label="History of it">
+          <Table.ScrollContainer minWidth={440} type="native" tabIndex={0} role="region" aria-label="Recent activity">
             <Table withRowBorders={false}>
               <Table.Tbody>
                 {organization.auditLog.nodes.map((entry) => (
@@ -191,11 +193,9 @@ export default function OrganizationPage() {
                     <Table.Td>
                       <When at={entry.at} />
                     </Table.Td>
-                    <Table.Td>
-                      {entry.resourceType} {entry.action.replaceAll('_', ' ')}
-                    </Table.Td>
+                    <Table.Td>{summary(entry)}</Table.Td>
                     <Table.Td className="quiet foreign">
-                      {entry.user?.email ?? (entry.userId ? 'super admin' : 'system')}
+                      {entry.user?.email ?? (entry.userId ? 'Super admin' : 'System')}
                     </Table.Td>
                   </Table.Tr>
                 ))}
@@ -204,24 +204,26 @@ export default function OrganizationPage() {
           </Table.ScrollContainer>
         </Card>
       </SimpleGrid>
-      <Modal opened={editing} onClose={close} title="Edit the organization">
+      <Modal opened={editing} onClose={close} title="Edit organization">
         <OrganizationForm
           values={organization}
-          label="Save"
+          label="Save changes"
           busy={update.busy}
           cancel={close}
           submit={({ name, plan, webhookLimit }) =>
-            void update.act({ input: { id: organization.id, name, plan, webhookLimit } }, 'Saved').then((saved) => {
-              if (saved) close();
-            })
+            void update
+              .act({ input: { id: organization.id, name, plan, webhookLimit } }, 'Organization updated')
+              .then((saved) => {
+                if (saved) close();
+              })
           }
         />
       </Modal>
       <Confirm
         opened={asked}
         close={() => setAsked(false)}
-        title={organization.isActive ? 'Deactivate this organization' : 'Reactivate this organization'}
-        label={organization.isActive ? 'Deactivate' : 'Reactivate'}
+        title={organization.isActive ? 'Deactivate organization' : 'Reactivate organization'}
+        label={organization.isActive ? 'Deactivate organization' : 'Reactivate organization'}
         danger={organization.isActive}
         busy={setActive.busy}
         typed={organization.isActive ? organization.slug : undefined}
@@ -230,8 +232,8 @@ export default function OrganizationPage() {
         }
       >
         {organization.isActive
-          ? 'Its webhooks are refused from now on, and the sessions of its people end at once. Nothing is deleted.'
-          : 'Its webhooks are accepted again, and its people can sign in.'}
+          ? 'Its webhooks will be rejected, and its users are signed out immediately. Nothing is deleted, and you can reactivate it later.'
+          : 'Its webhooks will be accepted again, and its users can sign in.'}
       </Confirm>
     </Page>
   );

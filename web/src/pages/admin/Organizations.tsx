@@ -1,20 +1,18 @@
-import { Anchor, Button, Modal, Table, Text } from '@mantine/core';
+import { Anchor, Button, Modal, Text } from '@mantine/core';
 import { useDisclosure } from '@mantine/hooks';
 import { IconBuilding, IconPlus } from '@tabler/icons-react';
 import { Link, useLocation } from 'wouter';
 
-import { graphql } from '../../api/graphql';
+import { graphql, type ResultOf } from '../../api/graphql';
 import { count } from '../../format';
 import { When } from '../../time';
 import { Active } from '../../ui/Active';
 import { ActiveChoice, activeOf } from '../../ui/ActiveChoice';
-import { Card } from '../../ui/Card';
-import { ChooseAll, ChooseRow } from '../../ui/ChooseRows';
+import { type DataColumn, DataTable } from '../../ui/DataTable';
 import { Empty } from '../../ui/Empty';
-import { ListEnd } from '../../ui/ListEnd';
 import { Page } from '../../ui/Page';
 import { SearchBox } from '../../ui/SearchBox';
-import { orderOf, SortBy } from '../../ui/SortBy';
+import { orderOf } from '../../ui/SortBy';
 import { useAct } from '../../ui/useAct';
 import { useList } from '../../ui/useList';
 import { useSelection } from '../../ui/useSelection';
@@ -44,6 +42,30 @@ export const SetOrganizationActive = graphql(`
   }
 `);
 
+type Row = ResultOf<typeof Query>['organizations']['nodes'][number];
+
+const columns: readonly DataColumn<Row>[] = [
+  {
+    head: 'Name',
+    sort: 'NAME',
+    cell: ({ name, slug }) => (
+      <>
+        <Anchor component={Link} href={`/admin/organizations/${slug}`} size="sm" fw={500} className="foreign">
+          {name}
+        </Anchor>
+        <Text size="xs" className="quiet mono">
+          {slug}
+        </Text>
+      </>
+    ),
+  },
+  { head: 'Status', cell: ({ isActive }) => <Active is={isActive} /> },
+  { head: 'Plan', cell: ({ plan }) => plans[plan].word },
+  { head: 'Limit', cell: ({ webhookLimit }) => limitWord(webhookLimit) },
+  { head: 'Webhooks', isNumber: true, cell: ({ webhookCount }) => count(webhookCount) },
+  { head: 'Created', sort: 'CREATED_AT', cell: ({ createdAt }) => <When at={createdAt} /> },
+];
+
 export default function Organizations() {
   const [{ q, active, sort }, change] = useSearch();
   const [, go] = useLocation();
@@ -59,7 +81,11 @@ export default function Organizations() {
       title="Organizations"
       actions={
         <>
-          <SearchBox label="Name or slug" value={q ?? ''} onChange={(next) => change({ q: next }, { replace: true })} />
+          <SearchBox
+            label="Search by name or slug"
+            value={q ?? ''}
+            onChange={(next) => change({ q: next }, { replace: true })}
+          />
           <ActiveChoice />
           <Button size="xs" leftSection={<IconPlus size={14} />} onClick={open}>
             New organization
@@ -73,82 +99,35 @@ export default function Organizations() {
         noun="organization"
         activate="Reactivate"
         means={{
-          activate: 'Their webhooks are accepted again, and their people can sign in.',
+          activate: 'Their webhooks will be accepted again, and their users can sign in.',
           deactivate:
-            'Their webhooks are refused from now on, and the sessions of their people end at once. Nothing is deleted.',
+            'Their webhooks will be rejected, and their users are signed out immediately. Nothing is deleted, and you can reactivate them later.',
         }}
         set={async (id, isActive) => Boolean(await set.act({ id, isActive }))}
         done={list.reload}
       />
-      {!list.isFirst && list.rows.length === 0 ? (
-        <Empty
-          icon={IconBuilding}
-          title={q || active ? 'No organization matches' : 'No organization yet'}
-          action={<Button onClick={open}>New organization</Button>}
-        >
-          An organization is a customer: its providers, its webhooks and its people are apart from everybody else's.
-        </Empty>
-      ) : (
-        <Card p={0}>
-          <Table.ScrollContainer minWidth={760}>
-            <Table highlightOnHover>
-              <Table.Thead>
-                <Table.Tr>
-                  <Table.Th w={36}>
-                    <ChooseAll of={selection} shown={list.rows.length} />
-                  </Table.Th>
-                  <SortBy field="NAME">Name</SortBy>
-                  <Table.Th>State</Table.Th>
-                  <Table.Th>Plan</Table.Th>
-                  <Table.Th>Limit</Table.Th>
-                  <Table.Th ta="right">Webhooks</Table.Th>
-                  <SortBy field="CREATED_AT">Created</SortBy>
-                </Table.Tr>
-              </Table.Thead>
-              <Table.Tbody>
-                {list.rows.map((row) => (
-                  <Table.Tr key={row.id} bg={selection.chosen.has(row.id) ? 'var(--chosen)' : undefined}>
-                    <Table.Td>
-                      <ChooseRow of={selection} id={row.id} label={row.name} />
-                    </Table.Td>
-                    <Table.Td>
-                      <Anchor
-                        component={Link}
-                        href={`/admin/organizations/${row.slug}`}
-                        size="sm"
-                        fw={500}
-                        className="foreign"
-                      >
-                        {row.name}
-                      </Anchor>
-                      <Text size="xs" className="quiet mono">
-                        {row.slug}
-                      </Text>
-                    </Table.Td>
-                    <Table.Td>
-                      <Active is={row.isActive} />
-                    </Table.Td>
-                    <Table.Td>{plans[row.plan].word}</Table.Td>
-                    <Table.Td>{limitWord(row.webhookLimit)}</Table.Td>
-                    <Table.Td ta="right">{count(row.webhookCount)}</Table.Td>
-                    <Table.Td>
-                      <When at={row.createdAt} />
-                    </Table.Td>
-                  </Table.Tr>
-                ))}
-              </Table.Tbody>
-            </Table>
-          </Table.ScrollContainer>
-          <ListEnd of={list} />
-        </Card>
-      )}
+      <DataTable
+        list={list}
+        columns={columns}
+        minWidth={760}
+        select={{ of: selection, label: ({ name }) => name }}
+        empty={
+          <Empty
+            icon={IconBuilding}
+            title={q || active ? 'No organizations match' : 'No organizations yet'}
+            action={<Button onClick={open}>New organization</Button>}
+          >
+            An organization is a customer, with its own providers, webhooks, and users.
+          </Empty>
+        }
+      />
       <Modal opened={making} onClose={close} title="New organization">
         <OrganizationForm
-          label="Create"
+          label="Create organization"
           busy={create.busy}
           cancel={close}
           submit={({ name, slug, plan, webhookLimit }) =>
-            void create.act({ input: { name, slug, plan, webhookLimit } }, 'The organization is made').then((made) => {
+            void create.act({ input: { name, slug, plan, webhookLimit } }, 'Organization created').then((made) => {
               if (made) go(`/admin/organizations/${made.createOrganization.organization.slug}`);
             })
           }

@@ -1,20 +1,18 @@
-import { Anchor, Select, Table, Text } from '@mantine/core';
+import { Anchor, Select, Text } from '@mantine/core';
 import { IconPlug } from '@tabler/icons-react';
 import { Link } from 'wouter';
 
-import { graphql } from '../../api/graphql';
+import { graphql, type ResultOf } from '../../api/graphql';
 import { count } from '../../format';
 import { When } from '../../time';
 import { Active } from '../../ui/Active';
 import { ActiveChoice, activeOf } from '../../ui/ActiveChoice';
-import { Card } from '../../ui/Card';
-import { ChooseAll, ChooseRow } from '../../ui/ChooseRows';
+import { type DataColumn, DataTable } from '../../ui/DataTable';
 import { Empty } from '../../ui/Empty';
-import { ListEnd } from '../../ui/ListEnd';
 import { Page } from '../../ui/Page';
 import { type ProviderKind, ProviderName, providerKinds, providers as services } from '../../ui/ProviderName';
 import { SearchBox } from '../../ui/SearchBox';
-import { orderOf, SortBy } from '../../ui/SortBy';
+import { orderOf } from '../../ui/SortBy';
 import { useAct } from '../../ui/useAct';
 import { useList } from '../../ui/useList';
 import { useSelection } from '../../ui/useSelection';
@@ -36,7 +34,47 @@ const SetProviderActive = graphql(`
   }
 `);
 
-const circuits = { CLOSED: 'Closed', OPEN: 'Open: nothing is sent', HALF_OPEN: 'Half open: trying' };
+const circuits = { CLOSED: 'Healthy', OPEN: 'Paused', HALF_OPEN: 'Testing recovery' };
+
+type Row = ResultOf<typeof Query>['providers']['nodes'][number];
+
+const columns: readonly DataColumn<Row>[] = [
+  {
+    head: 'Provider',
+    sort: 'PROVIDER_NAME',
+    cell: ({ providerName, organization }) => (
+      <Anchor
+        component={Link}
+        href={`/dashboard/${organization.slug}/providers/${services[providerName].slug}`}
+        size="sm"
+      >
+        <ProviderName kind={providerName} />
+      </Anchor>
+    ),
+  },
+  {
+    head: 'Organization',
+    sort: 'ORGANIZATION_NAME',
+    cell: ({ organization }) => (
+      <Anchor component={Link} href={`/admin/organizations/${organization.slug}`} size="sm" className="foreign">
+        {organization.name}
+      </Anchor>
+    ),
+  },
+  { head: 'Status', cell: ({ isActive }) => <Active is={isActive} /> },
+  {
+    head: 'Destination',
+    maxWidth: 240,
+    cell: ({ destination }) => (
+      <Text size="sm" className="cut">
+        {destination?.url ?? 'Stored only'}
+      </Text>
+    ),
+  },
+  { head: 'Deliveries', cell: ({ destination }) => (destination ? circuits[destination.circuit] : '–') },
+  { head: 'Waiting', isNumber: true, cell: ({ destination }) => (destination ? count(destination.waiting) : '–') },
+  { head: 'Connected', sort: 'CREATED_AT', cell: ({ createdAt }) => <When at={createdAt} /> },
+];
 
 /** The connected providers of every organization. */
 export default function Providers() {
@@ -56,7 +94,7 @@ export default function Providers() {
       actions={
         <>
           <SearchBox
-            label="Organization or destination"
+            label="Search by organization or destination"
             value={q ?? ''}
             onChange={(next) => change({ q: next }, { replace: true })}
           />
@@ -80,84 +118,26 @@ export default function Providers() {
         noun="provider"
         activate="Activate"
         means={{
-          activate: 'Their webhooks are accepted again.',
-          deactivate: 'Their webhooks are refused with 403 from now on. Nothing is deleted.',
+          activate: 'Their webhooks will be accepted again.',
+          deactivate: 'Their webhooks will be rejected with 403. Nothing is deleted, and you can activate them again.',
         }}
         set={async (id, isActive) => Boolean(await set.act({ id, isActive }))}
         done={list.reload}
       />
-      {!list.isFirst && list.rows.length === 0 ? (
-        <Empty icon={IconPlug} title="No provider matches">
-          Providers that organizations connect are listed here.
-        </Empty>
-      ) : (
-        <Card p={0}>
-          <Table.ScrollContainer minWidth={900}>
-            <Table highlightOnHover>
-              <Table.Thead>
-                <Table.Tr>
-                  <Table.Th w={36}>
-                    <ChooseAll of={selection} shown={list.rows.length} />
-                  </Table.Th>
-                  <SortBy field="PROVIDER_NAME">Provider</SortBy>
-                  <SortBy field="ORGANIZATION_NAME">Organization</SortBy>
-                  <Table.Th>State</Table.Th>
-                  <Table.Th>Destination</Table.Th>
-                  <Table.Th>Circuit</Table.Th>
-                  <Table.Th ta="right">Waiting</Table.Th>
-                  <SortBy field="CREATED_AT">Connected</SortBy>
-                </Table.Tr>
-              </Table.Thead>
-              <Table.Tbody>
-                {list.rows.map((row) => (
-                  <Table.Tr key={row.id} bg={selection.chosen.has(row.id) ? 'var(--chosen)' : undefined}>
-                    <Table.Td>
-                      <ChooseRow
-                        of={selection}
-                        id={row.id}
-                        label={`${services[row.providerName].word} of ${row.organization.name}`}
-                      />
-                    </Table.Td>
-                    <Table.Td>
-                      <Anchor
-                        component={Link}
-                        href={`/dashboard/${row.organization.slug}/providers/${services[row.providerName].slug}`}
-                        size="sm"
-                      >
-                        <ProviderName kind={row.providerName} />
-                      </Anchor>
-                    </Table.Td>
-                    <Table.Td>
-                      <Anchor
-                        component={Link}
-                        href={`/admin/organizations/${row.organization.slug}`}
-                        size="sm"
-                        className="foreign"
-                      >
-                        {row.organization.name}
-                      </Anchor>
-                    </Table.Td>
-                    <Table.Td>
-                      <Active is={row.isActive} />
-                    </Table.Td>
-                    <Table.Td maw={240}>
-                      <Text size="sm" className="cut">
-                        {row.destination?.url ?? 'recorded only'}
-                      </Text>
-                    </Table.Td>
-                    <Table.Td>{row.destination ? circuits[row.destination.circuit] : '–'}</Table.Td>
-                    <Table.Td ta="right">{row.destination ? count(row.destination.waiting) : '–'}</Table.Td>
-                    <Table.Td>
-                      <When at={row.createdAt} />
-                    </Table.Td>
-                  </Table.Tr>
-                ))}
-              </Table.Tbody>
-            </Table>
-          </Table.ScrollContainer>
-          <ListEnd of={list} />
-        </Card>
-      )}
+      <DataTable
+        list={list}
+        columns={columns}
+        minWidth={900}
+        select={{
+          of: selection,
+          label: ({ providerName, organization }) => `${services[providerName].word} of ${organization.name}`,
+        }}
+        empty={
+          <Empty icon={IconPlug} title={q || active || kind ? 'No providers match' : 'No providers yet'}>
+            Providers appear here once organizations connect them.
+          </Empty>
+        }
+      />
     </Page>
   );
 }

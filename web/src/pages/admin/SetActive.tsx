@@ -38,7 +38,7 @@ export function SetActive({ chosen, noun, activate, means, set, done, clear }: P
   if (chosen.size === 0) return null;
   return (
     <Group mb="sm" gap="xs" role="status">
-      <Text size="sm">{plural(chosen.size, noun)} chosen</Text>
+      <Text size="sm">{plural(chosen.size, noun)} selected</Text>
       <Button size="xs" variant="default" onClick={() => setAsked(true)}>
         {activate}
       </Button>
@@ -46,7 +46,7 @@ export function SetActive({ chosen, noun, activate, means, set, done, clear }: P
         Deactivate
       </Button>
       <Button size="xs" variant="subtle" onClick={clear}>
-        Choose none
+        Clear selection
       </Button>
       <Confirm
         opened={asked !== undefined}

@@ -25,9 +25,9 @@ export default function Settings() {
   return (
     <Page
       title="Settings"
-      lead="As they stand on the node that answers. They are changed by its environment or its configuration file, and take effect when it is started again."
+      lead="Values on this node. To change one, set it in the environment or the config file, then restart."
       actions={
-        <SearchBox label="Name or meaning" value={q} onChange={(next) => change({ q: next }, { replace: true })} />
+        <SearchBox label="Search settings" value={q} onChange={(next) => change({ q: next }, { replace: true })} />
       }
     >
       {error && !data && !fetching && (
@@ -61,7 +61,7 @@ export default function Settings() {
                     <Table.Td maw={320}>
                       {setting.isSecret ? (
                         <Badge variant="light" color="gray" tt="none" c="var(--quiet)">
-                          {setting.isSet ? 'Set; a secret' : 'Not set; a secret'}
+                          {setting.isSet ? 'Secret (set)' : 'Secret (not set)'}
                         </Badge>
                       ) : (
                         <Group gap="xs">
@@ -75,7 +75,7 @@ export default function Settings() {
                               size="sm"
                               c="light-dark(var(--mantine-color-accent-8), var(--mantine-color-accent-2))"
                             >
-                              changed
+                              Changed
                             </Badge>
                           )}
                         </Group>

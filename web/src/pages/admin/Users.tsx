@@ -1,4 +1,4 @@
-import { Anchor, Button, Group, Table, Text } from '@mantine/core';
+import { Anchor, Button, Group, Text } from '@mantine/core';
 import { IconUsersGroup } from '@tabler/icons-react';
 import { useState } from 'react';
 import { Link } from 'wouter';
@@ -8,14 +8,12 @@ import { useViewer } from '../../session/viewer';
 import { When } from '../../time';
 import { Active } from '../../ui/Active';
 import { ActiveChoice, activeOf } from '../../ui/ActiveChoice';
-import { Card } from '../../ui/Card';
-import { ChooseAll, ChooseRow } from '../../ui/ChooseRows';
 import { Confirm } from '../../ui/Confirm';
+import { type DataColumn, DataTable } from '../../ui/DataTable';
 import { Empty } from '../../ui/Empty';
-import { ListEnd } from '../../ui/ListEnd';
 import { Page } from '../../ui/Page';
 import { SearchBox } from '../../ui/SearchBox';
-import { orderOf, SortBy } from '../../ui/SortBy';
+import { orderOf } from '../../ui/SortBy';
 import { useAct } from '../../ui/useAct';
 import { useList } from '../../ui/useList';
 import { useSelection } from '../../ui/useSelection';
@@ -44,6 +42,44 @@ const EndSessions = graphql(`
 `);
 
 type Row = ResultOf<typeof Query>['users']['nodes'][number];
+const columns: readonly DataColumn<Row>[] = [
+  {
+    head: 'Email address',
+    sort: 'EMAIL',
+    cell: ({ email, userId }) => (
+      <Text size="sm" className="foreign" miw={200}>
+        {email ?? `User ${userId.slice(0, 8)}`}
+      </Text>
+    ),
+  },
+  {
+    head: 'Organization',
+    cell: ({ organization }) =>
+      organization ? (
+        <Anchor component={Link} href={`/admin/organizations/${organization.slug}`} size="sm" className="foreign">
+          {organization.name}
+        </Anchor>
+      ) : (
+        '–'
+      ),
+  },
+  { head: 'Role', cell: ({ role }) => (role === null ? 'Super admin' : role === 'ADMIN' ? 'Admin' : 'Member') },
+  { head: 'Status', cell: ({ isActive, email }) => <Active is={isActive} erased={email === null} /> },
+  {
+    head: 'Joined',
+    cell: ({ joinedAt }) =>
+      joinedAt ? (
+        <When at={joinedAt} />
+      ) : (
+        <Text size="sm" className="quiet">
+          Invited
+        </Text>
+      ),
+  },
+  { head: 'Last sign-in', sort: 'LAST_LOGIN_AT', cell: ({ lastLoginAt }) => <When at={lastLoginAt} /> },
+  { head: 'Created', sort: 'CREATED_AT', cell: ({ createdAt }) => <When at={createdAt} /> },
+];
+
 type Asked = { row: Row; what: 'sessions' | 'active' };
 
 export default function Users() {
@@ -65,7 +101,7 @@ export default function Users() {
   const run = async ({ row, what }: Asked) => {
     const done =
       what === 'sessions'
-        ? await endSessions.act({ id: row.id }, 'Their sessions have ended')
+        ? await endSessions.act({ id: row.id }, 'User signed out everywhere')
         : await setActive.act({ id: row.id, isActive: !row.isActive });
     setAsked(undefined);
     if (done) list.reload();
@@ -76,7 +112,7 @@ export default function Users() {
       actions={
         <>
           <SearchBox
-            label="E-mail address"
+            label="Search by email address"
             value={q ?? ''}
             onChange={(next) => change({ q: next }, { replace: true })}
           />
@@ -92,128 +128,59 @@ export default function Users() {
         means={{
           activate: 'They can sign in again.',
           deactivate:
-            'They are signed out everywhere, at once, and cannot sign in any more; also where an organization is then left without an admin. Nothing is deleted.',
+            'They are signed out everywhere immediately and can no longer sign in, even if an organization is left without an admin. Nothing is deleted, and you can reactivate them later.',
         }}
         set={async (id, isActive) => Boolean(await setActive.act({ id, isActive }))}
         done={list.reload}
       />
-      {!list.isFirst && list.rows.length === 0 ? (
-        <Empty icon={IconUsersGroup} title="No user matches">
-          An address is found by any part of it.
-        </Empty>
-      ) : (
-        <Card p={0}>
-          <Table.ScrollContainer minWidth={960}>
-            <Table highlightOnHover>
-              <Table.Thead>
-                <Table.Tr>
-                  <Table.Th w={36}>
-                    <ChooseAll of={selection} shown={changeable.length} />
-                  </Table.Th>
-                  <SortBy field="EMAIL">E-mail address</SortBy>
-                  <Table.Th>Organization</Table.Th>
-                  <Table.Th>Role</Table.Th>
-                  <Table.Th>State</Table.Th>
-                  <Table.Th>Joined</Table.Th>
-                  <SortBy field="LAST_LOGIN_AT">Last sign-in</SortBy>
-                  <SortBy field="CREATED_AT">Created</SortBy>
-                  <Table.Th />
-                </Table.Tr>
-              </Table.Thead>
-              <Table.Tbody>
-                {list.rows.map((row) => (
-                  <Table.Tr key={row.id} bg={selection.chosen.has(row.id) ? 'var(--chosen)' : undefined}>
-                    <Table.Td>
-                      {canChange(row) && <ChooseRow of={selection} id={row.id} label={row.email ?? ''} />}
-                    </Table.Td>
-                    <Table.Td>
-                      <Text size="sm" className="foreign" miw={200}>
-                        {row.email ?? `user ${row.userId.slice(0, 8)}`}
-                      </Text>
-                    </Table.Td>
-                    <Table.Td>
-                      {row.organization ? (
-                        <Anchor
-                          component={Link}
-                          href={`/admin/organizations/${row.organization.slug}`}
-                          size="sm"
-                          className="foreign"
-                        >
-                          {row.organization.name}
-                        </Anchor>
-                      ) : (
-                        '–'
-                      )}
-                    </Table.Td>
-                    <Table.Td>{row.role === null ? 'Super admin' : row.role === 'ADMIN' ? 'Admin' : 'Member'}</Table.Td>
-                    <Table.Td>
-                      <Active is={row.isActive} erased={row.email === null} />
-                    </Table.Td>
-                    <Table.Td>
-                      {row.joinedAt ? (
-                        <When at={row.joinedAt} />
-                      ) : (
-                        <Text size="sm" className="quiet">
-                          invited
-                        </Text>
-                      )}
-                    </Table.Td>
-                    <Table.Td>
-                      <When at={row.lastLoginAt} />
-                    </Table.Td>
-                    <Table.Td>
-                      <When at={row.createdAt} />
-                    </Table.Td>
-                    <Table.Td>
-                      <Group gap="xs" justify="flex-end" wrap="nowrap">
-                        {row.email !== null && (
-                          <Button
-                            size="compact-xs"
-                            variant="default"
-                            onClick={() => setAsked({ row, what: 'sessions' })}
-                          >
-                            End sessions
-                          </Button>
-                        )}
-                        {canChange(row) && (
-                          <Button size="compact-xs" variant="default" onClick={() => setAsked({ row, what: 'active' })}>
-                            {row.isActive ? 'Deactivate' : 'Reactivate'}
-                          </Button>
-                        )}
-                      </Group>
-                    </Table.Td>
-                  </Table.Tr>
-                ))}
-              </Table.Tbody>
-            </Table>
-          </Table.ScrollContainer>
-          <ListEnd of={list} />
-        </Card>
-      )}
+      <DataTable
+        list={list}
+        columns={columns}
+        minWidth={960}
+        select={{ of: selection, label: ({ email }) => email ?? '', can: canChange }}
+        empty={
+          <Empty icon={IconUsersGroup} title={q || active ? 'No users match' : 'No users yet'}>
+            You can search for any part of an email address.
+          </Empty>
+        }
+        actions={(row) => (
+          <Group gap="xs" justify="flex-end" wrap="nowrap">
+            {row.email !== null && (
+              <Button size="compact-xs" variant="default" onClick={() => setAsked({ row, what: 'sessions' })}>
+                Sign out everywhere
+              </Button>
+            )}
+            {canChange(row) && (
+              <Button size="compact-xs" variant="default" onClick={() => setAsked({ row, what: 'active' })}>
+                {row.isActive ? 'Deactivate' : 'Reactivate'}
+              </Button>
+            )}
+          </Group>
+        )}
+      />
       {asked && (
         <Confirm
           opened
           close={() => setAsked(undefined)}
-          title={
-            asked.what === 'sessions'
-              ? 'End all sessions'
-              : asked.row.isActive
-                ? 'Deactivate this user'
-                : 'Reactivate this user'
-          }
-          label={asked.what === 'sessions' ? 'End sessions' : asked.row.isActive ? 'Deactivate' : 'Reactivate'}
+          title={verb(asked)}
+          label={verb(asked)}
           danger={asked.what === 'active' && asked.row.isActive}
           busy={setActive.busy || endSessions.busy}
           run={() => void run(asked)}
         >
           <b className="foreign">{asked.row.email ?? 'This user'}</b>{' '}
           {asked.what === 'sessions'
-            ? 'is signed out everywhere, at once, and can sign in again.'
+            ? 'is signed out everywhere immediately and can sign in again.'
             : asked.row.isActive
-              ? 'is signed out everywhere, at once, and cannot sign in any more.'
+              ? 'is signed out everywhere immediately and can no longer sign in. You can reactivate them later.'
               : 'can sign in again.'}
         </Confirm>
       )}
     </Page>
   );
+}
+
+function verb({ row, what }: Asked): string {
+  if (what === 'sessions') return 'Sign out everywhere';
+  return row.isActive ? 'Deactivate user' : 'Reactivate user';
 }

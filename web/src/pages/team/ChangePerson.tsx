@@ -27,7 +27,7 @@ export function ChangePerson({ person, change, isMe, close, done }: Props) {
       change === 'role'
         ? await setRole.act(
             { id, role: toAdmin ? 'ADMIN' : 'MEMBER' },
-            `${email} is ${toAdmin ? 'an admin' : 'a member'} now`,
+            `${email} is now ${toAdmin ? 'an admin' : 'a member'}`,
           )
         : change === 'active'
           ? await setActive.act({ id, isActive: !isActive }, `${email} is ${isActive ? 'deactivated' : 'active again'}`)
@@ -38,31 +38,35 @@ export function ChangePerson({ person, change, isMe, close, done }: Props) {
     change === 'role'
       ? toAdmin
         ? [
-            'Make them an admin',
+            'Make this user an admin',
             'Make admin',
-            'can change providers, secrets and destinations, invite and deactivate people, and see usage and the audit trail.',
+            'will be able to change providers, secrets, and destinations, invite and deactivate users, and see usage and the audit trail.',
           ]
         : [
-            'Make them a member',
+            'Make this user a member',
             'Make member',
-            'sees webhooks and analytics and retries, and cannot change settings or people any more.',
+            'will still see webhooks and analytics and can retry, but can no longer change settings or manage users.',
           ]
       : change === 'active'
         ? isActive
           ? [
               'Deactivate this user',
-              'Deactivate',
-              'is signed out everywhere at once, and cannot sign in any more. What they did stays in the audit trail.',
+              'Deactivate user',
+              'is signed out everywhere immediately and can no longer sign in. You can reactivate them later. Their actions stay in the audit trail.',
             ]
-          : ['Reactivate this user', 'Reactivate', 'can sign in again, with the role they had.']
+          : ['Reactivate this user', 'Reactivate user', 'can sign in again with their previous role.']
         : change === 'erase'
           ? [
               'Erase personal data',
-              'Erase',
-              'is known by a random number from now on: the address and sessions are removed, and the address may be invited again. This cannot be taken back.',
+              'Erase personal data',
+              "will be identified only by a random ID. Their email address and sessions are removed, and the address can be invited again. This can't be undone.",
             ]
-          : ['End all sessions', 'End sessions', 'is signed out everywhere at once, and can sign in again.'];
-  if (remains) return <Remains of={remains} title="Their personal data was erased" close={done} />;
+          : [
+              'Sign out everywhere',
+              'Sign out everywhere',
+              'is signed out everywhere immediately and can sign in again.',
+            ];
+  if (remains) return <Remains of={remains} title="Personal data erased" close={done} />;
   return (
     <Confirm
       opened
@@ -76,7 +80,7 @@ export function ChangePerson({ person, change, isMe, close, done }: Props) {
       run={() => void run()}
     >
       <b className="foreign">{email ?? 'This user'}</b> {what}
-      {isMe && <b> That is you.</b>}
+      {isMe && <b> This is you.</b>}
     </Confirm>
   );
 }

@@ -9,8 +9,8 @@ import { Invite } from './queries';
 type Role = 'ADMIN' | 'MEMBER';
 
 export const roles: Record<Role, { word: string; means: string }> = {
-  ADMIN: { word: 'Admin', means: 'Also connects providers, invites people, sees usage and the audit trail' },
-  MEMBER: { word: 'Member', means: 'Sees webhooks and analytics, retries, sends tests' },
+  ADMIN: { word: 'Admin', means: 'Can also connect providers, invite users, and see usage and the audit trail' },
+  MEMBER: { word: 'Member', means: 'Can see webhooks and analytics, retry webhooks, and send tests' },
 };
 
 /** The answer is the same whoever the address belongs to. */
@@ -27,8 +27,8 @@ export function InviteForm({ close, done }: { close: () => void; done: () => voi
           if (!answer) return;
           notifications.show({
             color: 'teal',
-            title: 'Invited',
-            message: `A mail with a link is on its way to ${email.trim()}`,
+            title: 'Invitation sent',
+            message: `We're emailing a sign-in link to ${email.trim()}.`,
           });
           done();
         });
@@ -36,7 +36,7 @@ export function InviteForm({ close, done }: { close: () => void; done: () => voi
     >
       <Stack gap="sm">
         <TextInput
-          label="E-mail address"
+          label="Email address"
           type="email"
           required
           data-autofocus
@@ -54,15 +54,15 @@ export function InviteForm({ close, done }: { close: () => void; done: () => voi
           </Stack>
         </Radio.Group>
         <Text size="xs" className="quiet">
-          They get a mail with a link, and join by following it. An address belongs to one organization only; should
-          this one belong to another, just its owner is told so.
+          We'll email them a link to join. An address can belong to only one organization; if this one already belongs
+          to another, only its owner is told.
         </Text>
         <Group justify="flex-end" gap="xs">
           <Button variant="default" onClick={close}>
             Cancel
           </Button>
           <Button type="submit" loading={invite.busy}>
-            Invite
+            Send invitation
           </Button>
         </Group>
       </Stack>

@@ -1,4 +1,4 @@
-import { ActionIcon, Button, Group, Menu, Modal, Table, Text } from '@mantine/core';
+import { ActionIcon, Button, Group, Menu, Modal, Text } from '@mantine/core';
 import { useDisclosure } from '@mantine/hooks';
 import { IconDots, IconPlus, IconUsers } from '@tabler/icons-react';
 import { useState } from 'react';
@@ -7,10 +7,9 @@ import { plural } from '../../format';
 import { useOrganization, useViewer } from '../../session/viewer';
 import { When } from '../../time';
 import { Active } from '../../ui/Active';
-import { Card } from '../../ui/Card';
 import { useOffer } from '../../ui/commands';
+import { type DataColumn, DataTable } from '../../ui/DataTable';
 import { Empty } from '../../ui/Empty';
-import { ListEnd } from '../../ui/ListEnd';
 import { Page } from '../../ui/Page';
 import { SearchBox } from '../../ui/SearchBox';
 import { useAct } from '../../ui/useAct';
@@ -30,22 +29,54 @@ export default function Team() {
   const [inviting, { open, close }] = useDisclosure();
   const [asked, setAsked] = useState<{ person: Person; change: Change }>();
   const again = useAct(Invite);
-  useOffer([{ label: 'Invite somebody', run: open }]);
+  useOffer([{ label: 'Invite a teammate', run: open }]);
   const rows = useRowKeys<HTMLTableSectionElement>('button[aria-haspopup]');
+  const columns: readonly DataColumn<Person>[] = [
+    {
+      head: 'Email address',
+      cell: (person) => (
+        <Text size="sm" className="foreign">
+          {person.email ?? `User ${person.userId.slice(0, 8)}`}
+          {person.id === me.id && <span className="quiet"> (you)</span>}
+        </Text>
+      ),
+    },
+    {
+      head: 'Role',
+      cell: (person) => <RoleCell person={person} ask={() => setAsked({ person, change: 'role' })} />,
+    },
+    {
+      head: 'Status',
+      cell: ({ isActive, joinedAt, email }) =>
+        isActive && !joinedAt ? (
+          <Text size="sm" c="var(--pending)">
+            Invited
+          </Text>
+        ) : (
+          <Active is={isActive} erased={email === null} />
+        ),
+    },
+    { head: 'Last sign-in', cell: ({ lastLoginAt }) => <When at={lastLoginAt} /> },
+    {
+      head: 'Sessions',
+      cell: (person) => <SessionsCell person={person} show={() => change({ sessions: person.id })} />,
+    },
+    { head: 'Added', cell: ({ createdAt }) => <When at={createdAt} /> },
+  ];
   const looked = list.rows.find((person) => person.id === sessions);
   const invite = (
     <Button size="xs" leftSection={<IconPlus size={14} aria-hidden />} onClick={open}>
-      Invite
+      Invite a teammate
     </Button>
   );
   return (
     <Page
       title="Team"
-      lead="Who sees this organization's webhooks, and who may change its settings"
+      lead="The people who can see this organization's webhooks and change its settings"
       actions={
         <>
           <SearchBox
-            label="E-mail address"
+            label="Search by email address"
             value={q ?? ''}
             onChange={(next) => change({ q: next }, { replace: true })}
           />
@@ -53,106 +84,34 @@ export default function Team() {
         </>
       }
     >
-      {!list.isFirst && !list.error && list.rows.length === 0 ? (
-        <Empty icon={IconUsers} title={q ? 'Nobody matches' : 'Nobody is here yet'} action={invite}>
-          {q
-            ? 'An address is found by any part of it.'
-            : 'Invite the people who work with the webhooks of this organization. Members look and retry; admins change settings, too.'}
-        </Empty>
-      ) : (
-        <Card p={0}>
-          <Table.ScrollContainer minWidth={700}>
-            <Table highlightOnHover>
-              <Table.Thead>
-                <Table.Tr>
-                  <Table.Th>E-mail address</Table.Th>
-                  <Table.Th>Role</Table.Th>
-                  <Table.Th>State</Table.Th>
-                  <Table.Th>Last sign-in</Table.Th>
-                  <Table.Th>Sessions</Table.Th>
-                  <Table.Th>Invited or made</Table.Th>
-                  <Table.Th w={48} aria-label="Actions" />
-                </Table.Tr>
-              </Table.Thead>
-              <Table.Tbody ref={rows}>
-                {list.rows.map((person) => (
-                  <Table.Tr key={person.id}>
-                    <Table.Td>
-                      <Text size="sm" className="foreign">
-                        {person.email ?? `user ${person.userId.slice(0, 8)}`}
-                        {person.id === me.id && <span className="quiet"> (you)</span>}
-                      </Text>
-                    </Table.Td>
-                    <Table.Td>
-                      <Group gap="xs" wrap="nowrap">
-                        <Text size="sm" w={64}>
-                          {person.role ? roles[person.role].word : 'Super admin'}
-                        </Text>
-                        {person.email !== null && (
-                          <Button
-                            size="compact-xs"
-                            variant="default"
-                            onClick={() => setAsked({ person, change: 'role' })}
-                          >
-                            {person.role === 'ADMIN' ? 'Make member' : 'Make admin'}
-                          </Button>
-                        )}
-                      </Group>
-                    </Table.Td>
-                    <Table.Td>
-                      {person.isActive && !person.joinedAt ? (
-                        <Text size="sm" c="var(--pending)">
-                          Invited
-                        </Text>
-                      ) : (
-                        <Active is={person.isActive} erased={person.email === null} />
-                      )}
-                    </Table.Td>
-                    <Table.Td>
-                      <When at={person.lastLoginAt} />
-                    </Table.Td>
-                    <Table.Td>
-                      {person.sessions.length > 0 ? (
-                        <Button
-                          size="compact-xs"
-                          variant="default"
-                          aria-label={`${plural(person.sessions.length, 'session')} of ${person.email}`}
-                          onClick={() => change({ sessions: person.id })}
-                        >
-                          {person.sessions.length}
-                        </Button>
-                      ) : (
-                        <span className="quiet">–</span>
-                      )}
-                    </Table.Td>
-                    <Table.Td>
-                      <When at={person.createdAt} />
-                    </Table.Td>
-                    <Table.Td>
-                      {person.email !== null && (
-                        <Actions
-                          person={person}
-                          ask={(what) => setAsked({ person, change: what })}
-                          inviteAgain={() =>
-                            void again.act(
-                              {
-                                input: { organizationId: id, email: person.email ?? '', role: person.role ?? 'MEMBER' },
-                              },
-                              `Another mail is on its way to ${person.email}`,
-                            )
-                          }
-                        />
-                      )}
-                    </Table.Td>
-                  </Table.Tr>
-                ))}
-              </Table.Tbody>
-            </Table>
-          </Table.ScrollContainer>
-          <ListEnd of={list} />
-        </Card>
-      )}
-      <Modal opened={inviting} onClose={close} title="Invite somebody">
+      <DataTable
+        list={list}
+        columns={columns}
+        minWidth={700}
+        bodyRef={rows}
+        empty={
+          <Empty icon={IconUsers} title={q ? 'No users match' : 'No teammates yet'} action={invite}>
+            {q
+              ? 'You can search for any part of an email address.'
+              : "Invite the people who work with this organization's webhooks. Members can view and retry webhooks; admins can also change settings."}
+          </Empty>
+        }
+        actions={(person) =>
+          person.email !== null && (
+            <Actions
+              person={person}
+              ask={(what) => setAsked({ person, change: what })}
+              inviteAgain={() =>
+                void again.act(
+                  { input: { organizationId: id, email: person.email ?? '', role: person.role ?? 'MEMBER' } },
+                  `We're sending another invitation to ${person.email}.`,
+                )
+              }
+            />
+          )
+        }
+      />
+      <Modal opened={inviting} onClose={close} title="Invite a teammate">
         <InviteForm
           close={close}
           done={() => {
@@ -161,12 +120,7 @@ export default function Team() {
           }}
         />
       </Modal>
-      <Modal
-        opened={Boolean(looked)}
-        onClose={() => change({ sessions: undefined })}
-        title="Where they are signed in"
-        size="lg"
-      >
+      <Modal opened={Boolean(looked)} onClose={() => change({ sessions: undefined })} title="Active sessions" size="lg">
         {looked && (
           <>
             <Text size="sm" className="quiet foreign" mb="xs">
@@ -175,7 +129,7 @@ export default function Team() {
             <Sessions of={looked.sessions} ended={list.reload} />
             <Group justify="flex-end" mt="md">
               <Button variant="default" onClick={() => setAsked({ person: looked, change: 'sessions' })}>
-                End all of them
+                Sign out everywhere
               </Button>
             </Group>
           </>
@@ -198,6 +152,35 @@ export default function Team() {
   );
 }
 
+function RoleCell({ person, ask }: { person: Person; ask: () => void }) {
+  return (
+    <Group gap="xs" wrap="nowrap">
+      <Text size="sm" w={64}>
+        {person.role ? roles[person.role].word : 'Super admin'}
+      </Text>
+      {person.email !== null && (
+        <Button size="compact-xs" variant="default" onClick={ask}>
+          {person.role === 'ADMIN' ? 'Make member' : 'Make admin'}
+        </Button>
+      )}
+    </Group>
+  );
+}
+
+function SessionsCell({ person: { sessions, email }, show }: { person: Person; show: () => void }) {
+  if (sessions.length === 0) return <span className="quiet">–</span>;
+  return (
+    <Button
+      size="compact-xs"
+      variant="default"
+      aria-label={`${plural(sessions.length, 'session')} of ${email}`}
+      onClick={show}
+    >
+      {sessions.length}
+    </Button>
+  );
+}
+
 function Actions({
   person,
   ask,
@@ -210,13 +193,13 @@ function Actions({
   return (
     <Menu position="bottom-end" width={230}>
       <Menu.Target>
-        <ActionIcon variant="subtle" color="gray" aria-label={`Change ${person.email}`}>
+        <ActionIcon variant="subtle" color="gray" aria-label={`Actions for ${person.email}`}>
           <IconDots size={16} />
         </ActionIcon>
       </Menu.Target>
       <Menu.Dropdown>
-        {person.isActive && !person.joinedAt && <Menu.Item onClick={inviteAgain}>Send the invitation again</Menu.Item>}
-        {person.sessions.length > 0 && <Menu.Item onClick={() => ask('sessions')}>End all sessions</Menu.Item>}
+        {person.isActive && !person.joinedAt && <Menu.Item onClick={inviteAgain}>Resend invitation</Menu.Item>}
+        {person.sessions.length > 0 && <Menu.Item onClick={() => ask('sessions')}>Sign out everywhere</Menu.Item>}
         <Menu.Item c={person.isActive ? 'var(--failed)' : undefined} onClick={() => ask('active')}>
           {person.isActive ? 'Deactivate' : 'Reactivate'}
         </Menu.Item>
