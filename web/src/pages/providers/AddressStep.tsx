@@ -23,12 +23,12 @@ export function AddressStep({ kind, address, secret, isConnected, onwards, back 
   return (
     <>
       <Stack gap="md">
-        <Title order={2}>Have {kind === 'STANDARD' ? 'the sender' : word} send its webhooks here</Title>
+        <Title order={2}>Point {kind === 'STANDARD' ? 'the sender' : word} at this URL</Title>
         <div className={classes.address}>
           <Text span className="mono" fz="sm" flex={1} data-testid="address">
             {address}
           </Text>
-          <Copy value={address} label="Copy the address" />
+          <Copy value={address} label="Copy URL" />
         </div>
         {weChoose[kind] && secret && (
           <div>
@@ -39,10 +39,10 @@ export function AddressStep({ kind, address, secret, isConnected, onwards, back 
               <Code fz="sm" flex={1} bg="transparent" className="foreign">
                 {secret}
               </Code>
-              <Copy value={secret} label="Copy the secret" />
+              <Copy value={secret} label="Copy secret" />
             </div>
             <Text size="xs" className="quiet" mt={4}>
-              It stands here until this page is left or reloaded, and nowhere after that.
+              Shown only until you leave this page.
             </Text>
           </div>
         )}
@@ -50,13 +50,13 @@ export function AddressStep({ kind, address, secret, isConnected, onwards, back 
         {!isConnected && (
           <Alert variant="light" color="gray">
             <Text size="sm">
-              Until the secret is entered here, in the next step, webhooks that come are answered with 404.
+              Until you enter the secret in the next step, webhooks sent to this URL get a 404 response.
             </Text>
           </Alert>
         )}
       </Stack>
       <WizardButtons back={back}>
-        <Button onClick={onwards}>{isConnected ? 'Done, go on' : 'On to the secret'}</Button>
+        <Button onClick={onwards}>Continue</Button>
       </WizardButtons>
     </>
   );

@@ -52,7 +52,7 @@ export default function ConnectProvider() {
   return (
     <Page
       title="Connect a provider"
-      lead={kind ? <ProviderName kind={kind} /> : 'Choose the service whose webhooks you want to receive'}
+      lead={kind ? <ProviderName kind={kind} /> : 'Choose the service you want to receive webhooks from'}
     >
       <ol className={classes.steps} aria-label="Steps">
         {steps.map((each, index) => {
@@ -105,9 +105,9 @@ export default function ConnectProvider() {
         </Card>
       )}
       {step !== 'service' && !isPublic(address) && (
-        <Alert variant="light" color="gray" mt="md" maw={820} title="This address is for this machine only">
-          Services on the internet cannot reach {new URL(address).host}. Test webhooks work all the same; for real ones,
-          serve Hookledger under a public https address (<code>HOOKLEDGER_BASE_URL</code>) or through a tunnel.
+        <Alert variant="light" color="gray" mt="md" maw={820} title="This URL works only on this machine">
+          Services on the internet can't reach {new URL(address).host}. You can still send test webhooks. To receive
+          real ones, serve Hookledger at a public https URL (<code>HOOKLEDGER_BASE_URL</code>) or through a tunnel.
         </Alert>
       )}
     </Page>

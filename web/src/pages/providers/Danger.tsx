@@ -1,7 +1,7 @@
 import { Button, Text } from '@mantine/core';
 import { useDisclosure } from '@mantine/hooks';
 import { useLocation } from 'wouter';
-
+import { plural } from '../../format';
 import { useOrganization } from '../../session/viewer';
 import { Card } from '../../ui/Card';
 import { Confirm } from '../../ui/Confirm';
@@ -24,7 +24,7 @@ export function ActiveSwitch({ provider }: { provider: Provider }) {
         opened={opened}
         close={close}
         title={`${isActive ? 'Deactivate' : 'Activate'} ${word}`}
-        label={isActive ? 'Deactivate' : 'Activate'}
+        label={`${isActive ? 'Deactivate' : 'Activate'} ${word}`}
         danger={isActive}
         busy={set.busy}
         error={set.error}
@@ -32,7 +32,7 @@ export function ActiveSwitch({ provider }: { provider: Provider }) {
           void set
             .act(
               { input: { id: provider.id, isActive: !isActive } },
-              `${word} is ${isActive ? 'deactivated' : 'active'}`,
+              `${word} ${isActive ? 'deactivated' : 'activated'}`,
             )
             .then((done) => {
               if (done) close();
@@ -40,8 +40,8 @@ export function ActiveSwitch({ provider }: { provider: Provider }) {
         }
       >
         {isActive
-          ? 'Its webhooks are refused with 403 “Provider disabled” from now on, and they are not kept: some services send them again for days, others never do. What was accepted before is still processed.'
-          : 'Its webhooks are accepted again from now on. What was refused meanwhile is not here; some services can send it again.'}
+          ? `Webhooks from ${word} will be rejected with 403 (Provider disabled). Some services retry for days; others never do. Webhooks already accepted are still processed. You can activate ${word} again at any time.`
+          : `Webhooks from ${word} will be accepted again. Webhooks rejected in the meantime aren't recovered, but some services can resend them.`}
       </Confirm>
     </>
   );
@@ -55,7 +55,7 @@ export function DeleteProvider({ provider }: { provider: Provider }) {
   const { word, slug } = services[provider.providerName];
   return (
     <Card
-      title="Delete this provider"
+      title="Delete provider"
       actions={
         <Button variant="default" size="compact-xs" c="var(--failed)" onClick={open}>
           Delete
@@ -63,29 +63,29 @@ export function DeleteProvider({ provider }: { provider: Provider }) {
       }
     >
       <Text size="sm" className="quiet">
-        Its address answers 404 then, and its secrets and its destination are forgotten. Its webhooks and their history
-        stay.
+        The webhook URL stops working, and the secrets and destination are deleted. Received webhooks and their history
+        are kept.
       </Text>
       <Confirm
         opened={opened}
         close={close}
         title={`Delete ${word}`}
-        label="Delete"
+        label={`Delete ${word}`}
         danger
         typed={slug}
         busy={remove.busy}
         error={remove.error}
         run={() =>
-          void remove.act({ input: { id: provider.id } }, `${word} is deleted`).then((done) => {
+          void remove.act({ input: { id: provider.id } }, `${word} deleted`).then((done) => {
             if (done) go(`${base}/providers`);
           })
         }
       >
-        Webhooks of {word} are answered with 404 from now on. Its secrets and its destination are forgotten
-        {provider.destination && provider.destination.waiting > 0
-          ? '; those that wait for the destination are recorded and not forwarded'
-          : ''}
-        . To have it back, it is connected anew.
+        Webhooks from {word} will get a 404 response, and its secrets and destination are deleted.{' '}
+        {provider.destination &&
+          provider.destination.waiting > 0 &&
+          `${plural(provider.destination.waiting, 'webhook')} waiting for the destination will be held. `}
+        This can't be undone, but you can connect {word} again.
       </Confirm>
     </Card>
   );

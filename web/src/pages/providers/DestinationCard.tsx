@@ -31,7 +31,7 @@ export function DestinationCard({ provider, may }: { provider: Provider; may: bo
               </Button>
             )}
             <Button variant="default" size="compact-xs" onClick={edit.open}>
-              {destination ? 'Change' : 'Set one'}
+              {destination ? 'Edit' : 'Add destination'}
             </Button>
           </Group>
         )
@@ -47,21 +47,21 @@ export function DestinationCard({ provider, may }: { provider: Provider; may: bo
             <dt>Waiting</dt>
             <dd>{plural(destination.waiting, 'webhook')}</dd>
             <dt>Timeout</dt>
-            <dd>{destination.timeoutSeconds ? `${destination.timeoutSeconds} s` : "the deployment's own"}</dd>
-            <dt>At once</dt>
+            <dd>{destination.timeoutSeconds ? `${destination.timeoutSeconds} s` : 'Default'}</dd>
+            <dt>Concurrency</dt>
             <dd>{plural(destination.concurrency ?? 16, 'delivery', 'deliveries')} per node</dd>
-            <dt>Headers</dt>
-            <dd className="foreign">{destination.headerNames.join(', ') || 'no others'}</dd>
+            <dt>Extra headers</dt>
+            <dd className="foreign">{destination.headerNames.join(', ') || 'None'}</dd>
             <dt>Sender's signature</dt>
-            <dd>{destination.originalSignature ? 'forwarded' : 'not forwarded'}</dd>
+            <dd>{destination.originalSignature ? 'Forwarded' : 'Not forwarded'}</dd>
           </dl>
         </>
       ) : (
         <Text size="sm" className="quiet">
-          None: webhooks are verified and recorded, and that is all of their processing.
+          No destination. Webhooks are verified and stored only.
         </Text>
       )}
-      <Modal opened={editing} onClose={edit.close} title={destination ? 'Change the destination' : 'Set a destination'}>
+      <Modal opened={editing} onClose={edit.close} title={destination ? 'Edit destination' : 'Add destination'}>
         <DestinationForm
           provider={provider}
           close={edit.close}
@@ -74,36 +74,35 @@ export function DestinationCard({ provider, may }: { provider: Provider; may: bo
       <Modal
         opened={Boolean(signingSecret)}
         onClose={() => setSigningSecret(undefined)}
-        title="The destination is set"
+        title="Destination saved"
         closeOnClickOutside={false}
         closeOnEscape={false}
         size="lg"
       >
         {signingSecret && <OnceShown secret={signingSecret} />}
         <Group justify="flex-end" mt="md">
-          <Button onClick={() => setSigningSecret(undefined)}>I have copied it</Button>
+          <Button onClick={() => setSigningSecret(undefined)}>I've saved it</Button>
         </Group>
       </Modal>
       <Confirm
         opened={removing}
         close={remove.close}
-        title="Remove the destination"
-        label="Remove"
+        title="Remove destination"
+        label="Remove destination"
         danger
         busy={set.busy}
         error={set.error}
         run={() =>
-          void set
-            .act({ input: { providerId: provider.id, url: null } }, 'Webhooks are recorded, and not forwarded any more')
-            .then((done) => {
-              if (done) remove.close();
-            })
+          void set.act({ input: { providerId: provider.id, url: null } }, 'Destination removed').then((done) => {
+            if (done) remove.close();
+          })
         }
       >
-        Webhooks that come from now on are recorded and not forwarded.{' '}
+        New webhooks will be stored, but not forwarded.{' '}
         {destination &&
           destination.waiting > 0 &&
-          `${plural(destination.waiting, 'webhook')} wait for this destination.`}
+          `${plural(destination.waiting, 'webhook')} waiting for this destination will be held. `}{' '}
+        You can add a destination again at any time.
       </Confirm>
     </Card>
   );
@@ -137,7 +136,7 @@ function DestinationForm({
       // Left out, they stay as they are: their values are not known here.
       ...(headers && { headers: headers.filter(({ name }) => name) }),
     };
-    void set.act({ input }, 'The destination is set').then((answer) => {
+    void set.act({ input }, 'Destination saved').then((answer) => {
       if (answer) done(answer.setProviderDestination.signingSecret);
     });
   };
@@ -146,7 +145,7 @@ function DestinationForm({
       <Stack gap="sm">
         <TextInput
           label="URL"
-          description="https; checked again at each attempt, and redirects are not followed"
+          description="Must use https. Redirects aren't followed."
           type="url"
           required
           data-autofocus
@@ -158,8 +157,8 @@ function DestinationForm({
         <Group grow align="flex-start">
           <TextInput
             type="number"
-            label="Timeout in seconds"
-            description="Empty: the deployment's own"
+            label="Timeout (seconds)"
+            description="Leave empty for the default"
             min={1}
             max={120}
             step={1}
@@ -168,8 +167,8 @@ function DestinationForm({
           />
           <TextInput
             type="number"
-            label="Deliveries at once"
-            description="Per node"
+            label="Concurrency"
+            description="Deliveries at the same time, per node"
             min={1}
             max={256}
             step={1}
@@ -179,18 +178,18 @@ function DestinationForm({
         </Group>
         {names.length > 0 && (
           <Switch
-            label={`Replace the headers (${names.join(', ')})`}
-            description="Their values are encrypted and cannot be shown, so they are kept, or all written anew"
+            label={`Replace the extra headers (${names.join(', ')})`}
+            description="The current values are encrypted and can't be shown. Keep them, or enter all of them again."
             checked={headers !== undefined}
             onChange={(event) =>
               setHeaders(event.currentTarget.checked ? names.map((name) => ({ name, value: '' })) : undefined)
             }
           />
         )}
-        {headers && <HeaderRows of={headers} onChange={setHeaders} most={20} add="Send a header with each delivery" />}
+        {headers && <HeaderRows of={headers} onChange={setHeaders} most={20} add="Add header" />}
         <Checkbox
           label="Forward the sender's signature header"
-          description="Lets your server also verify deliveries with the sender's own library and secret"
+          description="Your server can then also verify deliveries with the sender's library and secret"
           checked={originalSignature}
           onChange={(event) => setOriginalSignature(event.currentTarget.checked)}
         />
@@ -204,7 +203,7 @@ function DestinationForm({
             Cancel
           </Button>
           <Button type="submit" loading={set.busy}>
-            Save
+            Save destination
           </Button>
         </Group>
       </Stack>

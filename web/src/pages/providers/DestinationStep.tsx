@@ -21,7 +21,7 @@ export function DestinationStep({
   const set = useAct(SetDestination, { quiet: true });
   const submit = (event: FormEvent) => {
     event.preventDefault();
-    void set.act({ input: { providerId: provider.id, url } }, 'The destination is set').then((done) => {
+    void set.act({ input: { providerId: provider.id, url } }, 'Destination saved').then((done) => {
       if (!done) return;
       const secret = done.setProviderDestination.signingSecret;
       if (secret) setSigningSecret(secret);
@@ -33,7 +33,7 @@ export function DestinationStep({
       <>
         <OnceShown secret={signingSecret} />
         <WizardButtons back={back}>
-          <Button onClick={onwards}>I have copied it, go on</Button>
+          <Button onClick={onwards}>I've saved it, continue</Button>
         </WizardButtons>
       </>
     );
@@ -43,11 +43,11 @@ export function DestinationStep({
       <>
         <Alert variant="light" color="teal" title="Webhooks are forwarded">
           <Text size="sm" className="foreign">
-            To {provider.destination.url}. The destination can be changed in the provider's settings.
+            Destination: {provider.destination.url}. You can change it in the provider's settings.
           </Text>
         </Alert>
         <WizardButtons back={back}>
-          <Button onClick={onwards}>Go on</Button>
+          <Button onClick={onwards}>Continue</Button>
         </WizardButtons>
       </>
     );
@@ -55,11 +55,11 @@ export function DestinationStep({
   return (
     <form onSubmit={submit}>
       <Stack gap="md">
-        <Title order={2}>Forward them to your server?</Title>
+        <Title order={2}>Forward webhooks to your server?</Title>
         <Text size="sm">
-          Hookledger hands each webhook on to this URL, byte for byte, signs it, and tries again after 1, 5 and 15
-          minutes while your server fails. Without a destination, webhooks are verified and recorded, and you read them
-          here or by the API. You can set one any time later.
+          Hookledger sends each webhook to this URL byte for byte, signs it, and retries after 1, 5, and 15 minutes if
+          your server fails. Without a destination, webhooks are verified and stored, and you can read them here or
+          through the API. You can add a destination later.
         </Text>
         <TextInput
           label="Destination URL"
@@ -74,10 +74,10 @@ export function DestinationStep({
       </Stack>
       <WizardButtons back={back}>
         <Button variant="default" onClick={onwards}>
-          Skip: record only
+          Skip (store only)
         </Button>
         <Button type="submit" loading={set.busy} disabled={!url}>
-          Set the destination
+          Add destination
         </Button>
       </WizardButtons>
     </form>

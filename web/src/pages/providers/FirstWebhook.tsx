@@ -38,13 +38,13 @@ export function FirstWebhook({ provider, back }: { provider: Provider; back: () 
   return (
     <>
       <Stack gap="md">
-        <Title order={2}>{real ? 'It works' : 'The first webhook'}</Title>
+        <Title order={2}>{real ? 'First webhook verified' : 'Receive the first webhook'}</Title>
         <div aria-live="polite">
           {real && (
             <Alert color="teal" variant="light" icon={<IconCircleCheck aria-hidden />} title="Verified">
               <Text size="sm">
-                A webhook of {sender} came in, and its signature is right.{' '}
-                <Link href={`${base}/webhooks/${real.webhookId}`}>Look at it</Link>
+                A webhook from {sender} arrived, and its signature is valid.{' '}
+                <Link href={`${base}/webhooks/${real.webhookId}`}>View webhook</Link>
               </Text>
             </Alert>
           )}
@@ -52,35 +52,36 @@ export function FirstWebhook({ provider, back }: { provider: Provider; back: () 
             <Group gap="sm" wrap="nowrap" role="status">
               <Loader size="sm" aria-hidden />
               <Text size="sm">
-                Waiting for a webhook of {sender}. {guides[provider.providerName].first}
+                Waiting for a webhook from {sender}. {guides[provider.providerName].first}
               </Text>
             </Group>
           )}
           {!real && refused && (
-            <Alert color="red" variant="light" mt="sm" title="One came, and was refused">
+            <Alert color="red" variant="light" mt="sm" title="A webhook was rejected">
               <Text size="sm" className="foreign">
                 {refused.errorMessage ?? refused.rejection}
               </Text>
               <Text size="sm" mt={4}>
                 {refused.rejection === 'signature_invalid' && (
                   <>
-                    Most often the secret here differs from the one at the service:{' '}
-                    <Link href={`${base}/providers/${slug}?rotate=incoming`}>enter it again</Link>.{' '}
+                    The secret here probably differs from the one at the service.{' '}
+                    <Link href={`${base}/providers/${slug}?rotate=incoming`}>Enter it again</Link>.{' '}
                   </>
                 )}
-                <Link href={`${base}/webhooks/${refused.webhookId}`}>Look at what came</Link>
+                <Link href={`${base}/webhooks/${refused.webhookId}`}>View request</Link>
               </Text>
             </Alert>
           )}
           {!real && ownTest && !ownTest.rejection && (
             <Text size="sm" mt="sm">
-              The test was accepted{provider.destination ? ', and goes to your destination' : ''}. It was signed here,
-              with the secret that is stored here: only a webhook of {sender} itself shows that both have the same one.
+              The test was accepted{provider.destination ? ' and is being sent to your destination' : ''}. Hookledger
+              signed it with the secret stored here. Only a webhook from {sender} shows that both sides use the same
+              secret.
             </Text>
           )}
         </div>
         {error && <ErrorCard error={error} again={again} />}
-        {!error && <Recent rows={rows} isFirst={isFirst} tests={tests} empty="Nothing came yet." />}
+        {!error && <Recent rows={rows} isFirst={isFirst} tests={tests} empty="No webhooks yet." />}
         {test.error && (
           <Text size="sm" c="var(--failed)" role="alert">
             {test.error}
@@ -88,14 +89,14 @@ export function FirstWebhook({ provider, back }: { provider: Provider; back: () 
         )}
         {provider.providerName === 'PAYPAL' && (
           <Text size="sm" className="quiet">
-            A test cannot be sent from here: PayPal signs with a key that only PayPal has.
+            You can't send a test from here: PayPal signs with its own private key.
           </Text>
         )}
       </Stack>
       <WizardButtons back={back}>
         {provider.providerName !== 'PAYPAL' && (
           <Button variant="default" loading={test.busy} onClick={send}>
-            Send a test webhook
+            Send test webhook
           </Button>
         )}
         <Button component={Link} href={`${base}/providers/${slug}`} variant={real ? 'filled' : 'default'}>

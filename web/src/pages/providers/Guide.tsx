@@ -26,23 +26,25 @@ export const guides: Record<ProviderKind, Words> = {
     about: 'Payments, invoices, subscriptions',
     secret: (
       <>
-        Open the new destination in Workbench and choose <Menu of="Signing secret → Reveal" />: it begins with{' '}
-        <Code>whsec_</Code>. Every destination has its own, and live mode has another one than a sandbox.
+        Open the new destination in Workbench and choose <Menu of="Signing secret → Reveal" />. The secret begins with{' '}
+        <Code>whsec_</Code>. Each destination has its own secret, and live mode and sandboxes have different ones.
       </>
     ),
     address: [
       <>
         In the Stripe Dashboard, open <Menu of="Workbench → Webhooks" /> (<Menu of="Developers → Webhooks" /> in the
-        older one) and choose <Menu of="Add destination" />.
+        older Dashboard) and choose <Menu of="Add destination" />.
       </>,
       <>
-        Events from <Menu of="Your account" />; select the events that you need, and continue.
+        Choose events from <Menu of="Your account" />, select the ones you need, and continue.
       </>,
       <>
-        Destination type <Menu of="Webhook endpoint" />, and as <Menu of="Endpoint URL" /> the address above.
+        For the destination type, choose <Menu of="Webhook endpoint" />. For <Menu of="Endpoint URL" />, enter the URL
+        above.
       </>,
       <>
-        <Menu of="Create destination" />. The page that follows has the signing secret, which comes next here.
+        Choose <Menu of="Create destination" />. The next page shows the signing secret, which you enter in the next
+        step here.
       </>,
     ],
     first: (
@@ -57,25 +59,26 @@ export const guides: Record<ProviderKind, Words> = {
     addressFirst: false,
     about: 'Pushes, pull requests, releases',
     secret:
-      'You choose the secret here and enter the same one at GitHub, next. Without a secret GitHub does not sign, and everything is refused.',
+      'Choose a secret here, then enter the same one at GitHub in the next step. Without a secret, GitHub does not sign its webhooks, and they are rejected.',
     address: [
       <>
         In the repository or organization, open <Menu of="Settings → Webhooks" /> and choose <Menu of="Add webhook" />.
       </>,
       <>
-        <Menu of="Payload URL" />: the address above. <Menu of="Content type" />: <Code>application/json</Code>.
+        For <Menu of="Payload URL" />, enter the URL above. For <Menu of="Content type" />, choose{' '}
+        <Code>application/json</Code>.
       </>,
       <>
-        <Menu of="Secret" />: the one that you connected with. Leave <Menu of="SSL verification" /> on.
+        For <Menu of="Secret" />, enter the secret from the previous step. Leave <Menu of="SSL verification" /> on.
       </>,
       <>
-        Choose the events: just the push event, everything, or those that you select. Leave <Menu of="Active" /> on, and{' '}
-        <Menu of="Add webhook" />.
+        Choose the events: just the push event, everything, or individual ones. Leave <Menu of="Active" /> on, and
+        choose <Menu of="Add webhook" />.
       </>,
     ],
     first: (
       <>
-        GitHub sends a <Code>ping</Code> as soon as the webhook is added. To have it again:{' '}
+        GitHub sends a <Code>ping</Code> as soon as you add the webhook. To resend it, use{' '}
         <Menu of="Recent Deliveries → … → Redeliver" />.
       </>
     ),
@@ -86,8 +89,8 @@ export const guides: Record<ProviderKind, Words> = {
     about: 'Payments, payouts, disputes',
     secret: (
       <>
-        PayPal signs with a certificate, over the <Menu of="Webhook ID" /> among other things: copy it from your app's
-        list of webhooks. Sandbox and live apps have different ones.
+        PayPal includes the <Menu of="Webhook ID" /> in what it signs. Copy it from your app's list of webhooks. Sandbox
+        and live apps have different IDs.
       </>
     ),
     address: [
@@ -96,17 +99,18 @@ export const guides: Record<ProviderKind, Words> = {
         <Menu of="Live" />.
       </>,
       <>
-        Open your app, and under <Menu of="Webhooks" /> choose <Menu of="Add Webhook" />.
+        Open your app. Under <Menu of="Webhooks" />, choose <Menu of="Add Webhook" />.
       </>,
       <>
-        <Menu of="Webhook URL" />: the address above. Select the event types that you need, and <Menu of="Save" />.
+        For <Menu of="Webhook URL" />, enter the URL above. Select the event types you need, and choose{' '}
+        <Menu of="Save" />.
       </>,
       <>
-        The list now shows the <Menu of="Webhook ID" />, which comes next here.
+        The list now shows the <Menu of="Webhook ID" />, which you enter in the next step here.
       </>,
     ],
     first:
-      'Make a payment in the sandbox. Events of the Webhooks Simulator do not verify: they are signed for no webhook ID of yours.',
+      'Make a payment in the sandbox. Events from the Webhooks Simulator fail verification, because they are not signed for your webhook ID.',
     docs: 'https://developer.paypal.com/api/rest/webhooks/',
   },
   SHOPIFY: {
@@ -114,30 +118,30 @@ export const guides: Record<ProviderKind, Words> = {
     about: 'Orders, products, customers',
     secret: (
       <>
-        For webhooks of the shop's admin, it stands below their list: “Your webhooks will be signed with …”. For
-        webhooks of an app, it is the app's <Menu of="Client secret" />, under <Menu of="Settings → Credentials" /> in
-        the Dev Dashboard.
+        For webhooks created in the Shopify admin, find it below the list of webhooks: “Your webhooks will be signed
+        with …”. For an app's webhooks, use the app's <Menu of="Client secret" />, under{' '}
+        <Menu of="Settings → Credentials" /> in the Dev Dashboard.
       </>
     ),
     address: [
       <>
-        In the shop's admin, open <Menu of="Settings → Notifications → Webhooks" /> and choose{' '}
+        In the Shopify admin, open <Menu of="Settings → Notifications → Webhooks" /> and choose{' '}
         <Menu of="Create webhook" />.
       </>,
       <>
-        Choose the <Menu of="Event" />, format <Menu of="JSON" />, and the newest stable version of the API.
+        Choose the <Menu of="Event" />, the format <Menu of="JSON" />, and the latest stable API version.
       </>,
       <>
-        <Menu of="URL" />: the address above. Save; add one for each event.
+        For <Menu of="URL" />, enter the URL above, and save. Add one webhook per event.
       </>,
       <>
-        With an app instead: subscribe in <Code>shopify.app.toml</Code> under <Code>[[webhooks.subscriptions]]</Code>,
-        with the address above as <Code>uri</Code>, and deploy.
+        For an app, subscribe in <Code>shopify.app.toml</Code> under <Code>[[webhooks.subscriptions]]</Code>, with the
+        URL above as <Code>uri</Code>, and deploy.
       </>,
     ],
     first: (
       <>
-        Choose <Menu of="Send test notification" /> beside the webhook in the shop's admin, or run{' '}
+        Choose <Menu of="Send test notification" /> next to the webhook in the Shopify admin, or run{' '}
         <Code>shopify app webhook trigger</Code>.
       </>
     ),
@@ -145,20 +149,20 @@ export const guides: Record<ProviderKind, Words> = {
   },
   STANDARD: {
     addressFirst: false,
-    about: 'Any sender of Standard Webhooks: Svix, Clerk, Resend, Supabase, your own',
-    secret: 'Take the secret that the sender shows for its endpoint, or generate one here and give it to the sender.',
+    about: 'Any Standard Webhooks sender: Svix, Clerk, Resend, Supabase, or your own',
+    secret: 'Copy the secret that the sender shows for its endpoint, or generate one here and give it to the sender.',
     address: [
-      'In the sender’s settings, add an endpoint with the address above, and choose its events.',
+      'In the sender’s settings, add an endpoint with the URL above, and choose its events.',
       <>
-        Sender and Hookledger need the same secret: enter the one from here there, or <Menu of="rotate" /> to the one
-        that the sender shows.
+        The sender and Hookledger need the same secret. Enter the secret from here at the sender, or rotate it here to
+        the one that the sender shows.
       </>,
       <>
-        Your own sender sends the headers <Code>webhook-id</Code>, <Code>webhook-timestamp</Code> and{' '}
-        <Code>webhook-signature</Code>: use a library of standardwebhooks.com.
+        If you write your own sender, send the headers <Code>webhook-id</Code>, <Code>webhook-timestamp</Code>, and{' '}
+        <Code>webhook-signature</Code>. The libraries at standardwebhooks.com do this for you.
       </>,
     ],
-    first: 'Have the sender send an example, or send one by your own code.',
+    first: 'Ask the sender to send an example, or send one from your own code.',
     docs: 'https://www.standardwebhooks.com/',
   },
 };
@@ -169,12 +173,12 @@ export function AddressGuide({ kind }: { kind: ProviderKind }) {
     <>
       <List type="ordered" size="sm" spacing="xs">
         {address.map((step, index) => (
-          // The steps of a service are fixed.
+          // biome-ignore lint/suspicious/noArrayIndexKey: the steps of a service never change
           <List.Item key={index}>{step}</List.Item>
         ))}
       </List>
       <Anchor href={docs} target="_blank" rel="noreferrer" size="sm" underline="always">
-        The service's own documentation
+        Read the service's documentation
       </Anchor>
     </>
   );

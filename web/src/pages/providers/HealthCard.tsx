@@ -36,7 +36,7 @@ export function HealthCard({ provider }: { provider: Provider }) {
     });
     go(`${base}/webhooks?${span}`);
   };
-  const rate = analytics && analytics.totals.successRate;
+  const rate = analytics?.totals.successRate;
   return (
     <Card title="Last 24 hours" actions={<Legend of={series} />}>
       {error && <ErrorCard error={error} again={again} />}

@@ -11,11 +11,11 @@ export function OnceShown({ secret }: { secret: string }) {
         <Code className="foreign" fz="sm" data-testid="signing-secret">
           {secret}
         </Code>
-        <Copy value={secret} label="Copy the signing secret" />
+        <Copy value={secret} label="Copy signing secret" />
       </Group>
       <Text size="sm" mt="xs">
-        Your server verifies deliveries with it: <code>webhook-signature</code>, as Standard Webhooks say, with any of
-        their libraries. It is not shown again; whoever loses it makes a new one.
+        Your server uses it to verify the <code>webhook-signature</code> header of each delivery, with any Standard
+        Webhooks library. It can't be shown again. If you lose it, rotate it.
       </Text>
     </Alert>
   );

@@ -41,7 +41,7 @@ export function ProviderCard({ provider }: { provider: Provider }) {
             </>
           ) : (
             <Text size="sm" className="quiet">
-              None: recording them is the processing
+              No destination; webhooks are stored only
             </Text>
           )}
         </dd>
@@ -52,13 +52,13 @@ export function ProviderCard({ provider }: { provider: Provider }) {
       </dl>
       <Group gap="md" mt="sm">
         <Anchor component={Link} href={`${base}/webhooks?provider=${slug}`} size="sm">
-          Its webhooks
+          View webhooks
         </Anchor>
         <Anchor component={Link} href={`${base}/providers/${slug}`} size="sm">
           Settings
         </Anchor>
         <Anchor component={Link} href={`${base}/tester?provider=${slug}`} size="sm">
-          Send a test
+          Send test webhook
         </Anchor>
       </Group>
     </Paper>
@@ -70,7 +70,7 @@ function Health({ provider }: { provider: Provider }) {
   if (error) {
     return (
       <Text size="sm" h={76} c="var(--failed)" role="alert">
-        Its health could not be loaded.{' '}
+        Couldn't load the health data.{' '}
         <Anchor component="button" size="sm" onClick={again}>
           Try again
         </Anchor>
@@ -100,7 +100,7 @@ function Health({ provider }: { provider: Provider }) {
         </Figure>
       </Group>
       <Sparkline
-        summary={`By the hour over the last day: ${totals.received} received, ${totals.failed} failed attempts, ${totals.rejected} rejected`}
+        summary={`Hourly for the last 24 hours: ${totals.received} received, ${totals.failed} failed attempts, ${totals.rejected} rejected`}
         bars={buckets.map(({ start, counts }) => ({
           start: Date.parse(start),
           parts: [

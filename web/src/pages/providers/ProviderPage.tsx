@@ -33,7 +33,7 @@ export default function ProviderPage() {
       <PageLoading />
     );
   const provider = all.find(({ providerName }) => services[providerName].slug === name);
-  return provider ? <Settings provider={provider} key={provider.id} /> : <NotFound what="provider" />;
+  return provider ? <Settings provider={provider} key={provider.id} /> : <NotFound what="Provider" />;
 }
 
 function Settings({ provider }: { provider: Provider }) {
@@ -54,18 +54,19 @@ function Settings({ provider }: { provider: Provider }) {
             <Active is={provider.isActive} />
           )}
           <Text size="sm">
-            connected <When at={provider.createdAt} />
+            {' '}
+            Connected <When at={provider.createdAt} />
           </Text>
         </Group>
       }
       actions={
         <>
           <Button variant="default" size="xs" component={Link} href={`${base}/webhooks?provider=${slug}`}>
-            Its webhooks
+            View webhooks
           </Button>
           {!isDeleted && (
             <Button variant="default" size="xs" component={Link} href={`${base}/tester?provider=${slug}`}>
-              Send a test
+              Send test webhook
             </Button>
           )}
           {may && <ActiveSwitch provider={provider} />}
@@ -74,17 +75,17 @@ function Settings({ provider }: { provider: Provider }) {
     >
       {isDeleted && (
         <Alert variant="light" color="gray" mb="md" title="This provider is deleted">
-          Its address answers 404. The webhooks that came are still there.{' '}
+          Its webhook URL returns 404. Webhooks received earlier are kept.{' '}
           {canManage && (
             <Anchor component={Link} href={`${base}/providers/new?service=${slug}`} size="sm" underline="always">
-              Connect it again
+              Connect again
             </Anchor>
           )}
         </Alert>
       )}
       {!isDeleted && !provider.isActive && (
         <Alert variant="light" color="yellow" mb="md" title="This provider is deactivated">
-          Its webhooks are refused with 403, and the service may give up sending them. What had been accepted is still
+          Its webhooks are rejected with 403, and the service may stop sending them. Webhooks already accepted are still
           processed.
         </Alert>
       )}
@@ -98,11 +99,11 @@ function Settings({ provider }: { provider: Provider }) {
         <Grid.Col span={{ base: 12, md: 5 }}>
           {!isDeleted && (
             <Stack gap="md">
-              <Card title="Address">
-                <CopyText value={provider.webhookUrl} label="Copy the address" />
+              <Card title="Webhook URL">
+                <CopyText value={provider.webhookUrl} label="Copy webhook URL" />
                 {canManage && (
                   <Anchor component={Link} href={`${base}/providers/new?service=${slug}&step=address`} size="sm">
-                    How to enter it at {provider.providerName === 'STANDARD' ? 'the sender' : word}
+                    How to set it up at {provider.providerName === 'STANDARD' ? 'the sender' : word}
                   </Anchor>
                 )}
               </Card>
@@ -123,7 +124,7 @@ function RecentCard({ provider }: { provider: Provider }) {
   const { rows, isFirst, error, again } = useRecent(provider.id, 10);
   const all = (
     <Anchor component={Link} href={`${base}/webhooks?provider=${services[provider.providerName].slug}`} size="sm">
-      All of them
+      View all
     </Anchor>
   );
   return (
@@ -131,7 +132,7 @@ function RecentCard({ provider }: { provider: Provider }) {
       {error ? (
         <ErrorCard error={error} again={again} />
       ) : (
-        <Recent rows={rows} isFirst={isFirst} empty="None came yet." />
+        <Recent rows={rows} isFirst={isFirst} empty="No webhooks yet." />
       )}
     </Card>
   );

@@ -30,7 +30,7 @@ export default function Providers() {
   return (
     <Page
       title="Providers"
-      lead="The services whose webhooks come in, over the last 24 hours"
+      lead="The services that send you webhooks, with figures for the last 24 hours"
       actions={connected.length > 0 && connected.length < providerKinds.length && connect}
     >
       {!all && error && !fetching && <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} />}
@@ -42,10 +42,10 @@ export default function Providers() {
         </SimpleGrid>
       )}
       {all && connected.length === 0 && (
-        <Empty icon={IconPlug} title="No provider is connected" action={connect}>
+        <Empty icon={IconPlug} title="No providers yet" action={connect}>
           {canManage
-            ? 'Choose the service whose webhooks you want to receive: it gets an address here, and its signatures are checked. It takes a few minutes.'
-            : 'An admin of your organization connects the services whose webhooks come in.'}
+            ? 'Connect a service to get a webhook URL for it. Hookledger verifies the signature of every webhook. Setup takes a few minutes.'
+            : 'Providers appear here once an admin of your organization connects them.'}
         </Empty>
       )}
       <SimpleGrid cols={{ base: 1, md: 2, xl: 3 }} spacing="md">
@@ -64,7 +64,7 @@ function Deleted({ providers }: { providers: readonly Provider[] }) {
   return (
     <>
       <Title order={2} mt="xl" mb="xs">
-        Deleted
+        Deleted providers{' '}
       </Title>
       {providers.map(({ id, providerName, deletedAt }) => {
         const { slug } = services[providerName];
@@ -72,14 +72,15 @@ function Deleted({ providers }: { providers: readonly Provider[] }) {
           <Group key={id} gap="md" py={6}>
             <ProviderName kind={providerName} />
             <Text size="sm" className="quiet">
-              deleted <When at={deletedAt} />
+              {' '}
+              Deleted <When at={deletedAt} />
             </Text>
             <Anchor component={Link} href={`${base}/webhooks?provider=${slug}`} size="sm">
-              Its webhooks
+              View webhooks
             </Anchor>
             {canManage && (
               <Anchor component={Link} href={`${base}/providers/new?service=${slug}`} size="sm">
-                Connect it again
+                Connect again
               </Anchor>
             )}
           </Group>

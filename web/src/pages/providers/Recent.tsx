@@ -1,9 +1,10 @@
-import { Anchor, Badge, Group, Skeleton, Stack, Table, Text } from '@mantine/core';
+import { Anchor, Badge, Group, Stack, Table, Text } from '@mantine/core';
 import { Link } from 'wouter';
 
 import { useOrganization } from '../../session/viewer';
 import { When } from '../../time';
-import { Status, standing } from '../../ui/Status';
+import { Skeletons } from '../../ui/Skeletons';
+import { Status, statusOf } from '../../ui/Status';
 import type { Row } from './queries';
 
 type Props = {
@@ -21,9 +22,7 @@ export function Recent({ rows, isFirst, tests, empty }: Props) {
   if (isFirst) {
     return (
       <Stack gap="xs" role="status" aria-label="Loading">
-        {Array.from({ length: 5 }, (_, row) => (
-          <Skeleton key={row} height={30} />
-        ))}
+        <Skeletons rows={5} height={30} />
       </Stack>
     );
   }
@@ -39,7 +38,7 @@ export function Recent({ rows, isFirst, tests, empty }: Props) {
         <Table.Thead>
           <Table.Tr>
             <Table.Th>Status</Table.Th>
-            <Table.Th>Type</Table.Th>
+            <Table.Th>Event type</Table.Th>
             <Table.Th>Received</Table.Th>
           </Table.Tr>
         </Table.Thead>
@@ -47,7 +46,7 @@ export function Recent({ rows, isFirst, tests, empty }: Props) {
           {rows.map((row) => (
             <Table.Tr key={row.id}>
               <Table.Td w={120}>
-                <Status value={standing(row)} />
+                <Status value={statusOf(row)} />
               </Table.Td>
               <Table.Td>
                 <Group gap={6} wrap="nowrap">
@@ -57,11 +56,11 @@ export function Recent({ rows, isFirst, tests, empty }: Props) {
                     size="sm"
                     className="mono foreign"
                   >
-                    {row.eventType ?? 'no type'}
+                    {row.eventType ?? 'No event type'}
                   </Anchor>
                   {tests?.has(row.webhookId) && (
                     <Badge size="xs" variant="light" color="gray" tt="none">
-                      test
+                      Test
                     </Badge>
                   )}
                 </Group>

@@ -15,11 +15,11 @@ type Props = {
 };
 
 const described: Record<ProviderKind, string> = {
-  STRIPE: 'whsec_…, on the page of the destination at Stripe',
+  STRIPE: 'Begins with whsec_. Shown on the destination page at Stripe',
   GITHUB: 'Any text that only GitHub and Hookledger know',
-  PAYPAL: 'In the list of webhooks of your app at PayPal. It is no secret, but belongs to this address alone',
-  SHOPIFY: 'Below the list of webhooks in Settings → Notifications; for an app, its client secret',
-  STANDARD: 'whsec_… from the sender, or one that you choose and give to the sender; whpk_… for public keys',
+  PAYPAL: 'Shown in the list of webhooks of your PayPal app. It is not secret, but it belongs to this URL only',
+  SHOPIFY: 'Shown below the list of webhooks in Settings → Notifications. For an app, use its client secret',
+  STANDARD: 'A whsec_ secret from the sender, or one you choose and give to the sender. Public keys begin with whpk_',
 };
 
 /** A secret on its way to the server: kept nowhere else, and white space around it is not part of it. */
@@ -37,7 +37,7 @@ export function SecretField({ kind, value, onChange, error, simulator }: Props) 
         data-1p-ignore
         data-lpignore="true"
         maxLength={1024}
-        visibilityToggleButtonProps={{ 'aria-label': 'Show or hide it' }}
+        visibilityToggleButtonProps={{ 'aria-label': 'Show or hide' }}
         value={value}
         error={(!asks && refused) || error}
         onChange={(event) => onChange(event.currentTarget.value.trim())}
@@ -45,7 +45,7 @@ export function SecretField({ kind, value, onChange, error, simulator }: Props) 
       {asks && (
         <Checkbox
           mt="xs"
-          label="Accept webhooks of PayPal's simulator"
+          label="Accept webhooks from PayPal's simulator"
           description="Anyone with a PayPal account can send them here."
           checked={simulator.accepted}
           onChange={(event) => simulator.accept(event.currentTarget.checked)}
@@ -59,9 +59,9 @@ export function SecretField({ kind, value, onChange, error, simulator }: Props) 
       {weChoose[kind] && (
         <Group gap={6} mt={6} h={22}>
           <Anchor component="button" type="button" size="sm" onClick={() => onChange(newSecret(kind))}>
-            Generate a strong one
+            Generate a secret
           </Anchor>
-          {value && <Copy value={value} label="Copy the secret" />}
+          {value && <Copy value={value} label="Copy secret" />}
         </Group>
       )}
     </div>

@@ -16,7 +16,7 @@ export function SecretState({ secrets, now }: { secrets: readonly Secret[]; now:
   if (!current) {
     return (
       <Text span size="sm" c="var(--failed)">
-        None: everything is refused
+        No active secret; all webhooks are rejected
       </Text>
     );
   }
@@ -31,12 +31,12 @@ export function SecretState({ secrets, now }: { secrets: readonly Secret[]; now:
       ) : (
         'not used yet'
       )}
-      {beside > 0 && ` · ${beside} more ${beside === 1 ? 'stays' : 'stay'}`}
+      {beside > 0 && ` · ${beside} more active`}
       {earlier[0]?.expiresAt && (
         <>
           {' · '}
           <Text span size="sm" c={retire ? 'var(--success)' : 'var(--pending)'}>
-            {retire ? 'the earlier one is safe to retire, and ends ' : 'an earlier one is good, too, and ends '}
+            {retire ? 'old secret safe to retire, expires ' : 'old secret active, expires '}
             <When at={earlier[0].expiresAt} />
           </Text>
         </>

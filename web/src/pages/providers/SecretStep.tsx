@@ -27,14 +27,14 @@ export function SecretStep({ kind, provider, secret, setSecret, onwards, back }:
     return (
       <>
         <Alert color="teal" variant="light" title={`${word} is connected`}>
-          Its secret is stored encrypted and not shown again. To use another one,{' '}
+          Its secret is stored encrypted and can't be shown again. To use a different one,{' '}
           <Anchor component={Link} href={`${base}/providers/${slug}?rotate=incoming`} size="sm" underline="always">
             rotate it
           </Anchor>
           .
         </Alert>
         <WizardButtons back={back}>
-          <Button onClick={onwards}>Go on</Button>
+          <Button onClick={onwards}>Continue</Button>
         </WizardButtons>
       </>
     );
@@ -44,19 +44,18 @@ export function SecretStep({ kind, provider, secret, setSecret, onwards, back }:
       onSubmit={(event) => {
         event.preventDefault();
         void connect
-          .act({ input: { organizationId: id, providerName: kind, secret } }, `${word} is connected`)
+          .act({ input: { organizationId: id, providerName: kind, secret } }, `${word} connected`)
           .then((done) => {
             if (done) onwards();
           });
       }}
     >
       <Stack gap="md">
-        <Title order={2}>{kind === 'PAYPAL' ? 'The webhook ID' : 'The secret that signs its webhooks'}</Title>
+        <Title order={2}>{kind === 'PAYPAL' ? 'Enter the webhook ID' : 'Enter the signing secret'}</Title>
         <Text size="sm">{guides[kind].secret}</Text>
         <SecretField kind={kind} value={secret} error={connect.error} onChange={setSecret} />
         <Text size="xs" className="quiet">
-          With it, every webhook is checked before it is accepted. It is stored encrypted, and nobody can read it back,
-          you neither.
+          Hookledger uses it to verify every webhook. It is stored encrypted and can't be shown again, even to you.
         </Text>
       </Stack>
       <WizardButtons back={back}>

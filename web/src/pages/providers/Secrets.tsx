@@ -21,11 +21,11 @@ import {
 import { SecretField } from './SecretField';
 
 const graces = [
-  { value: '0', label: 'End it at once' },
-  { value: '3600', label: 'One hour' },
-  { value: '86400', label: 'One day' },
-  { value: '259200', label: 'Three days' },
-  { value: '604800', label: 'One week' },
+  { value: '0', label: 'Revoke immediately' },
+  { value: '3600', label: '1 hour' },
+  { value: '86400', label: '1 day' },
+  { value: '259200', label: '3 days' },
+  { value: '604800', label: '7 days' },
   { value: '2592000', label: '30 days' },
 ];
 
@@ -38,15 +38,15 @@ export function IncomingSecrets({ provider, may }: { provider: Provider; may: bo
   const [changed, setChanged] = useState<Secret>();
   return (
     <Card
-      title={provider.providerName === 'PAYPAL' ? 'Webhook ID' : 'Secrets that verify'}
+      title={provider.providerName === 'PAYPAL' ? 'Webhook ID' : 'Incoming signing secrets'}
       actions={
         may && (
           <Group gap="xs">
             <Button variant="default" size="compact-xs" onClick={add.open}>
-              Add
+              Add secret
             </Button>
             <Button variant="default" size="compact-xs" onClick={() => change({ rotate: 'incoming' })}>
-              Rotate
+              Rotate secret
             </Button>
           </Group>
         )
@@ -57,7 +57,7 @@ export function IncomingSecrets({ provider, may }: { provider: Provider; may: bo
         used
         edit={may ? (version) => setChanged(provider.secrets.find((secret) => secret.version === version)) : undefined}
       />
-      <Modal opened={adding} onClose={add.close} title="Add a secret">
+      <Modal opened={adding} onClose={add.close} title="Add secret">
         <AddIncoming provider={provider} close={add.close} />
       </Modal>
       <Modal
@@ -67,7 +67,7 @@ export function IncomingSecrets({ provider, may }: { provider: Provider; may: bo
       >
         {changed && <EditIncoming provider={provider} secret={changed} close={() => setChanged(undefined)} />}
       </Modal>
-      <Modal opened={opened} onClose={() => change({ rotate: undefined }, { replace: true })} title="Rotate the secret">
+      <Modal opened={opened} onClose={() => change({ rotate: undefined }, { replace: true })} title="Rotate secret">
         <RotateIncoming provider={provider} close={() => change({ rotate: undefined }, { replace: true })} />
       </Modal>
     </Card>
@@ -84,10 +84,7 @@ function AddIncoming({ provider, close }: { provider: Provider; close: () => voi
   const submit = (event: FormEvent) => {
     event.preventDefault();
     void add
-      .act(
-        { input: { providerId: provider.id, secret, label, acceptSimulator: accepted } },
-        'The added secret verifies',
-      )
+      .act({ input: { providerId: provider.id, secret, label, acceptSimulator: accepted } }, 'Secret added')
       .then((done) => {
         if (done) close();
       });
@@ -96,11 +93,12 @@ function AddIncoming({ provider, close }: { provider: Provider; close: () => voi
     <form onSubmit={submit}>
       <Stack gap="sm">
         <Text size="sm">
-          It verifies beside the others until you revoke it: use it for a second endpoint that sends to the same URL.
+          The new secret is active alongside the others until you revoke it. Use it for a second endpoint that sends to
+          the same URL.
         </Text>
         <TextInput
           label="Label"
-          description="What tells it from the others"
+          description="Helps you tell your secrets apart"
           required
           maxLength={64}
           value={label}
@@ -195,7 +193,7 @@ function RotateIncoming({ provider, close }: { provider: Provider; close: () => 
             replacesVersion: replaces ? Number(replaces) : undefined,
           },
         },
-        'The new secret verifies',
+        'Secret rotated',
       )
       .then((done) => {
         if (done) close();
@@ -205,8 +203,8 @@ function RotateIncoming({ provider, close }: { provider: Provider; close: () => 
     <form onSubmit={submit}>
       <Stack gap="sm">
         <Text size="sm">
-          Both secrets verify for a while, so that nothing is lost: enter the new one here first, then at{' '}
-          {kind === 'STANDARD' ? 'the sender' : word}. Here you see when the old one was last used.
+          Enter the new secret here first, then at {kind === 'STANDARD' ? 'the sender' : word}. Both secrets stay active
+          in the meantime, so no webhook is lost. This page shows when each was last used.
         </Text>
         {staying.length > 1 && (
           <Select
@@ -222,7 +220,7 @@ function RotateIncoming({ provider, close }: { provider: Provider; close: () => 
         )}
         <SecretField kind={kind} value={secret} error={rotate.error} onChange={setSecret} />
         <Select
-          label="How long the earlier one still verifies"
+          label="Keep the old secret active for"
           allowDeselect={false}
           data={graces}
           value={grace}
@@ -233,7 +231,7 @@ function RotateIncoming({ provider, close }: { provider: Provider; close: () => 
             Cancel
           </Button>
           <Button type="submit" loading={rotate.busy} disabled={!secret || (staying.length > 1 && !replaces)}>
-            Rotate
+            Rotate secret
           </Button>
         </Group>
       </Stack>
@@ -254,11 +252,11 @@ export function OutgoingSecrets({ provider, may }: { provider: Provider; may: bo
   };
   return (
     <Card
-      title="Secrets that sign deliveries"
+      title="Outgoing signing secrets"
       actions={
         may && (
           <Button variant="default" size="compact-xs" onClick={open}>
-            Rotate
+            Rotate secret
           </Button>
         )
       }
@@ -267,7 +265,7 @@ export function OutgoingSecrets({ provider, may }: { provider: Provider; may: bo
       <Modal
         opened={opened}
         onClose={leave}
-        title="Rotate the signing secret"
+        title="Rotate signing secret"
         size={secret ? 'lg' : undefined}
         closeOnClickOutside={!secret}
         closeOnEscape={!secret}
@@ -276,17 +274,17 @@ export function OutgoingSecrets({ provider, may }: { provider: Provider; may: bo
           <>
             <OnceShown secret={secret} />
             <Group justify="flex-end" mt="md">
-              <Button onClick={leave}>I have copied it</Button>
+              <Button onClick={leave}>I've saved it</Button>
             </Group>
           </>
         ) : (
           <Stack gap="sm">
             <Text size="sm">
-              A new secret is made and shown once. Deliveries carry the signatures of both until the earlier one ends:
-              give your server the new one before that.
+              The new secret is shown once. Deliveries are signed with both secrets until the old one expires. Update
+              your server before then.
             </Text>
             <Select
-              label="How long the earlier one still signs"
+              label="Keep the old secret active for"
               allowDeselect={false}
               data={graces}
               value={grace}
@@ -309,7 +307,7 @@ export function OutgoingSecrets({ provider, may }: { provider: Provider; may: bo
                   })
                 }
               >
-                Make a new one
+                Rotate secret
               </Button>
             </Group>
           </Stack>
@@ -339,22 +337,22 @@ function Versions({
           <Table.Tr>
             <Table.Th>Version</Table.Th>
             {used && <Table.Th>Label</Table.Th>}
-            <Table.Th>Set</Table.Th>
+            <Table.Th>Created</Table.Th>
             {used && <Table.Th>Last used</Table.Th>}
-            <Table.Th>State</Table.Th>
+            <Table.Th>Status</Table.Th>
           </Table.Tr>
         </Table.Thead>
         <Table.Tbody>
           {secrets.map((secret) => (
             <Table.Tr key={secret.version}>
               <Table.Td>{secret.version}</Table.Td>
-              {used && <Table.Td>{secret.label ?? <span className="quiet">none</span>}</Table.Td>}
+              {used && <Table.Td>{secret.label ?? <span className="quiet">None</span>}</Table.Td>}
               <Table.Td>
                 <When at={secret.setAt} />
               </Table.Td>
               {used && (
                 <Table.Td>
-                  {secret.lastUsedAt ? <When at={secret.lastUsedAt} /> : <span className="quiet">never</span>}
+                  {secret.lastUsedAt ? <When at={secret.lastUsedAt} /> : <span className="quiet">Never</span>}
                 </Table.Td>
               )}
               <Table.Td>
@@ -366,7 +364,7 @@ function Versions({
                     <Button
                       variant="subtle"
                       size="compact-xs"
-                      aria-label={`Edit version ${secret.version}`}
+                      aria-label={`Edit secret version ${secret.version}`}
                       onClick={() => edit(secret.version)}
                     >
                       Edit
@@ -386,20 +384,22 @@ function VersionState({ of: { expiresAt, safeToRetire }, now }: { of: Version; n
   if (!expiresAt) {
     return (
       <Badge variant="light" color="teal" c="var(--success)" tt="none">
-        Current
+        Active
       </Badge>
     );
   }
   if (Date.parse(expiresAt) <= now)
     return (
       <Text size="sm" className="quiet">
-        ended <When at={expiresAt} />
+        {' '}
+        Expired <When at={expiresAt} />
       </Text>
     );
   return (
     <Group gap={6}>
       <Text size="sm" c="var(--pending)">
-        ends <When at={expiresAt} />
+        {' '}
+        Expires <When at={expiresAt} />
       </Text>
       {safeToRetire && (
         <Badge variant="light" color="teal" c="var(--success)" tt="none">

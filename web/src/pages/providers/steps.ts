@@ -7,7 +7,7 @@ export type Step = 'service' | 'secret' | 'address' | 'destination' | 'first';
 export const stepWords: Record<Step, string> = {
   service: 'Service',
   secret: 'Secret',
-  address: 'Address',
+  address: 'Webhook URL',
   destination: 'Destination',
   first: 'First webhook',
 };
