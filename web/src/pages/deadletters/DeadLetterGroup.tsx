@@ -34,7 +34,7 @@ export function DeadLetterGroup({ group, retry }: { group: DeadGroup; retry: (ta
       ? { rows: group.rows }
       : {
           filter: { deadLettered: true, providerId: group.provider.id, errorMessage: group.error },
-          what: `of ${word} with this error`,
+          what: `from ${word} with this error`,
         };
   return (
     <Card p={0}>
@@ -42,7 +42,7 @@ export function DeadLetterGroup({ group, retry }: { group: DeadGroup; retry: (ta
         <button type="button" className={classes.fold} aria-expanded={isOpen} aria-controls={id} onClick={toggle}>
           {isOpen ? <IconChevronDown size={16} aria-hidden /> : <IconChevronRight size={16} aria-hidden />}
           <span className={classes.what}>
-            <bdi className={classes.error}>{visible(beginning(group.error ?? 'No reason is recorded', 300))}</bdi>
+            <bdi className={classes.error}>{visible(beginning(group.error ?? 'No error recorded', 300))}</bdi>
             <span className={classes.where}>
               <ProviderMark kind={group.provider.providerName} size={14} /> {word}
               <span>
@@ -59,7 +59,7 @@ export function DeadLetterGroup({ group, retry }: { group: DeadGroup; retry: (ta
             {count(group.count)}
           </Text>
           <Button size="xs" variant="default" onClick={() => retry(all())}>
-            Retry {count(group.count)}…
+            Retry {plural(group.count, 'webhook')}…
           </Button>
         </Group>
       </div>
@@ -75,7 +75,7 @@ export function DeadLetterGroup({ group, retry }: { group: DeadGroup; retry: (ta
                   className="cut"
                   c="inherit"
                 >
-                  <bdi>{visible(beginning(row.eventType ?? 'no type', 120))}</bdi>
+                  <bdi>{visible(beginning(row.eventType ?? 'No event type', 120))}</bdi>
                 </Anchor>
                 <span className="mono quiet cut">{row.webhookId.slice(0, 8)}…</span>
                 <Text span size="sm" className="quiet">
@@ -84,7 +84,7 @@ export function DeadLetterGroup({ group, retry }: { group: DeadGroup; retry: (ta
                 <Button
                   size="compact-xs"
                   variant="subtle"
-                  aria-label={`Retry ${row.webhookId}`}
+                  aria-label={`Retry webhook ${row.webhookId}`}
                   onClick={() => retry({ rows: [row] })}
                 >
                   Retry…
@@ -98,8 +98,8 @@ export function DeadLetterGroup({ group, retry }: { group: DeadGroup; retry: (ta
                 size="xs"
               >
                 {group.count > SHOWN
-                  ? `${SHOWN} are shown; all ${count(group.count)} in the list of webhooks`
-                  : 'These in the list of webhooks'}
+                  ? `Showing ${SHOWN}. View all ${count(group.count)} in the webhook list`
+                  : 'View in the webhook list'}
               </Anchor>
             </li>
           </ul>

@@ -22,7 +22,7 @@ export default function DeadLetters() {
   const [retrying, setRetrying] = useState<RetryTarget | null>(null);
   const { groups, total: number } = letters;
   const result = tally(letters.known);
-  const retryAll = () => setRetrying({ filter: { deadLettered: true }, what: 'that are dead letters' });
+  const retryAll = () => setRetrying({ filter: { deadLettered: true }, what: 'in dead letters' });
   useOffer([{ label: 'Retry all dead letters', hotkey: 'r', run: () => number > 0 && retryAll() }]);
 
   return (
@@ -32,8 +32,8 @@ export default function DeadLetters() {
         !letters.loading &&
         !letters.error &&
         (number === 0
-          ? 'Webhooks whose attempts all failed come here.'
-          : `${plural(number, 'webhook')} failed every attempt and ${number === 1 ? 'waits' : 'wait'} for a person.`)
+          ? 'Webhooks that fail every attempt appear here.'
+          : `${plural(number, 'webhook')} failed every attempt and ${number === 1 ? 'needs' : 'need'} attention`)
       }
       actions={
         <>
@@ -47,7 +47,7 @@ export default function DeadLetters() {
           </Button>
           {number > 0 && (
             <Button size="xs" leftSection={<IconRotateClockwise size={14} aria-hidden />} onClick={retryAll}>
-              Retry all…
+              Retry all dead letters…
             </Button>
           )}
         </>
@@ -67,14 +67,14 @@ export default function DeadLetters() {
           <Card>
             <Empty
               icon={IconMoodCheck}
-              title="Nothing waits for you"
+              title="All clear"
               action={
                 <Button component={Link} href={`${base}/webhooks`} variant="default">
-                  See all webhooks
+                  View all webhooks
                 </Button>
               }
             >
-              Every webhook was processed, or will be tried again by itself.
+              No webhooks need attention. Webhooks that fail every attempt appear here.
             </Empty>
           </Card>
         ) : (
@@ -82,7 +82,7 @@ export default function DeadLetters() {
         )}
         {letters.more && (
           <Text size="xs" className="quiet" ta="center">
-            Of the groups, the newest {count(MOST)} webhooks are at hand; retrying a group or all takes the others too.
+            Showing the newest {count(MOST)}. Retrying a group, or all, includes older webhooks too.
           </Text>
         )}
       </Stack>
@@ -98,7 +98,7 @@ function Retried({ of: { all, succeeded, again, underWay }, forget }: { of: Tall
       <Group justify="space-between" mb={8} gap="xs">
         <Text size="sm" aria-live="polite">
           <b>{plural(all, 'webhook')} retried:</b> {count(succeeded)} succeeded, {count(again)} failed again,{' '}
-          {count(underWay)} under way
+          {count(underWay)} in progress
         </Text>
         {underWay === 0 && (
           <Button size="compact-xs" variant="subtle" color="gray" onClick={forget}>

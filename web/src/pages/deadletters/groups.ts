@@ -1,5 +1,5 @@
 // Dead letters by what went wrong and where. Values and functions over them.
-import { standing } from '../../ui/Status';
+import { statusOf } from '../../ui/Status';
 import type { WebhookRow } from '../webhooks/queries';
 
 export type Group = {
@@ -81,7 +81,7 @@ export function changed(before: Known, changes: readonly WebhookRow[]): Known {
   let retried: Set<string> | undefined;
   for (const row of changes) {
     const known = (rows ?? before.rows).get(row.webhookId);
-    const dead = standing(row) === 'dead';
+    const dead = statusOf(row) === 'dead';
     if (!known && !dead) continue;
     if (known && known.updatedAt > row.updatedAt) continue;
     rows ??= new Map(before.rows);
@@ -101,7 +101,7 @@ export function tally({ rows, retried }: Known): Tally {
   const tally: Tally = { all: retried.size, succeeded: 0, again: 0, underWay: 0 };
   for (const id of retried) {
     const row = rows.get(id);
-    const status = row && standing(row);
+    const status = row && statusOf(row);
     if (status === 'success') tally.succeeded += 1;
     else if (status === 'dead') tally.again += 1;
     else tally.underWay += 1;
@@ -109,4 +109,4 @@ export function tally({ rows, retried }: Known): Tally {
   return tally;
 }
 
-export const waiting = ({ rows }: Known): WebhookRow[] => [...rows.values()].filter((row) => standing(row) === 'dead');
+export const waiting = ({ rows }: Known): WebhookRow[] => [...rows.values()].filter((row) => statusOf(row) === 'dead');

@@ -41,10 +41,10 @@ export default function Demo() {
           Sign in
         </Button>
       </Group>
-      <Title order={1}>See a webhook through</Title>
+      <Title order={1}>Follow a webhook end to end</Title>
       <Text className="quiet" maw={720} mt={4} mb="lg">
-        Choose what a service would send. It is signed as that service signs, goes in by the same door as everybody's,
-        and you see what becomes of it. Then break something.
+        Choose a webhook to send. Hookledger signs it as the service would and sends it through the public endpoint. You
+        can watch every step. Then try to break something.
       </Text>
       {error && !data && !fetching && (
         <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} />
@@ -106,7 +106,7 @@ function Bench({ of }: { of: readonly DemoProvider[] }) {
             />
             <Textarea
               label="Body"
-              description="Edit it if you like: it is signed as it stands here"
+              description="You can edit the body; it is signed as shown"
               autosize
               minRows={8}
               maxRows={16}
@@ -116,42 +116,42 @@ function Bench({ of }: { of: readonly DemoProvider[] }) {
               value={body}
               onChange={(event) => setEdited({ of: key, body: event.currentTarget.value })}
             />
-            <Radio.Group label="What is wrong with it" value={chosen} onChange={(next) => setFault(next as Fault)}>
+            <Radio.Group label="Simulate a problem" value={chosen} onChange={(next) => setFault(next as Fault)}>
               <Stack gap={6} mt={6}>
-                <Radio value="none" label="Nothing: it is genuine" />
-                <Radio value="broken" label="The signature is of another body" />
-                {provider.toleranceSeconds !== null && <Radio value="stale" label="It was signed an hour ago" />}
-                <Radio value="again" label="It is the last one once more" disabled={!repeatable} />
-                <Radio value="other-body" label="The last one's id, with another body" disabled={!repeatable} />
+                <Radio value="none" label="None (valid request)" />
+                <Radio value="broken" label="Signature for a different body" />
+                {provider.toleranceSeconds !== null && <Radio value="stale" label="Signed 1 hour ago" />}
+                <Radio value="again" label="Duplicate of the last webhook" disabled={!repeatable} />
+                <Radio value="other-body" label="Same event ID, different body" disabled={!repeatable} />
               </Stack>
             </Radio.Group>
-            <TextInput label="Address" readOnly value={provider.webhookUrl} classNames={{ input: 'mono' }} />
+            <TextInput label="Webhook URL" readOnly value={provider.webhookUrl} classNames={{ input: 'mono' }} />
             {error && (
               <Text size="sm" c="var(--failed)" role="alert">
                 {error}
               </Text>
             )}
             <Button type="submit" size="md" loading={busy} disabled={!sample}>
-              Sign and send
+              Sign and send webhook
             </Button>
           </Stack>
         </form>
       </Card>
-      <Card title="What happens" mih={480}>
+      <Card title="Result" mih={480}>
         {last && services[last.draft.providerName] && last.draft.providerName === kind ? (
           <Steps of={last} provider={provider} />
         ) : (
           <Text size="sm" className="quiet">
-            Each step appears here as it happens: signed, sent, verified, recorded, answered, processed.
+            The steps appear here as they happen: signed, sent, verified, stored, answered, and processed.
           </Text>
         )}
         <Text size="xs" className="quiet" mt="md">
-          This sandbox is everybody's, for a few webhooks a minute, and is cleared after a while. With an organization
-          of your own, the same goes to{' '}
+          This sandbox is shared. It accepts a few webhooks per minute and is cleared regularly. With your own
+          organization, webhooks appear in{' '}
           <Anchor component={Link} href="/login" size="xs" underline="always">
             your dashboard
           </Anchor>{' '}
-          and on to your servers.
+          and are forwarded to your servers.
         </Text>
       </Card>
     </SimpleGrid>

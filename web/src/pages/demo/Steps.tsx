@@ -4,17 +4,17 @@ import { IconCheck, IconLoader2, IconX } from '@tabler/icons-react';
 import type { ReactNode } from 'react';
 
 import { bytes, duration } from '../../format';
-import { Status, standing } from '../../ui/Status';
+import { Status, statusOf } from '../../ui/Status';
 import type { DemoProvider } from './queries';
 import classes from './Steps.module.css';
 import type { Try } from './useDemo';
 
 const reasons: Record<string, string> = {
   signature_invalid:
-    'The signature does not fit the body, so it was not made by whoever knows the secret: or something changed on the way.',
-  signature_missing: 'There is no signature at all.',
+    "The signature doesn't match the body. Either the sender doesn't have the secret, or the body was changed in transit.",
+  signature_missing: 'The request has no signature.',
   timestamp_out_of_tolerance:
-    'The signature is right but old. Who records genuine webhooks could otherwise send them again later.',
+    'The signature is valid but too old. Otherwise, anyone who recorded a valid webhook could send it again later.',
 };
 
 export function Steps({ of: { sent, seen, fault }, provider }: { of: Try; provider: DemoProvider }) {
@@ -26,12 +26,12 @@ export function Steps({ of: { sent, seen, fault }, provider }: { of: Try; provid
     <ol className={classes.steps} aria-live="polite">
       <Step state="done" title="Signed">
         <Text size="sm">
-          The sender computes {provider.algorithm} over {provider.signedContent}, with a secret that only the two sides
-          know
+          The sender computes {provider.algorithm} over {provider.signedContent}, with a secret that only the sender and
+          Hookledger know
           {fault === 'broken'
-            ? ', but over another body than the one that is sent'
+            ? ', but for a different body than the one sent'
             : fault === 'stale'
-              ? ', with the time of an hour ago'
+              ? ', with a timestamp from an hour ago'
               : ''}
           .
         </Text>
@@ -46,7 +46,7 @@ export function Steps({ of: { sent, seen, fault }, provider }: { of: Try; provid
           {sent.request.method} {new URL(sent.request.url).pathname}, {bytes(new Blob([sent.request.body]).size)}
         </Text>
         <details className={classes.details}>
-          <summary>The whole request</summary>
+          <summary>Full request</summary>
           <Code block className={classes.code}>
             {sent.request.headers.map(({ name, value }) => `${name}: ${value}`).join('\n')}
             {'\n\n'}
@@ -56,24 +56,24 @@ export function Steps({ of: { sent, seen, fault }, provider }: { of: Try; provid
       </Step>
       <Step
         state={accepted ? 'done' : 'failed'}
-        title={accepted ? (sent.duplicate ? 'Verified, and known already' : 'Verified') : 'Refused'}
+        title={accepted ? (sent.duplicate ? 'Verified: duplicate' : 'Verified') : 'Rejected'}
       >
         <Text size="sm">
           {accepted
             ? sent.duplicate
-              ? 'The signature fits. An event of this id was received before: it is the same webhook, and is not processed twice.'
-              : 'The same computation over the bytes as they came gives the same signature, compared in constant time.'
-            : (reasons[seen?.rejection ?? ''] ?? 'It is not taken.')}
+              ? 'The signature is valid. A webhook with this event ID was received before, so this one is not processed again.'
+              : 'Hookledger computes the signature of the received bytes and compares the two in constant time. They match.'
+            : (reasons[seen?.rejection ?? ''] ?? 'The request was rejected.')}
         </Text>
         {sent.duplicate && seen?.bodyDiffers && (
-          <Text size="sm">Its body differs from the first one's, which is flagged: a person should look.</Text>
+          <Text size="sm">Its body differs from the first webhook's, so it is flagged for review.</Text>
         )}
       </Step>
-      <Step state={sent.webhookId ? (seen ? 'done' : 'waiting') : 'failed'} title="Recorded">
+      <Step state={sent.webhookId ? (seen ? 'done' : 'waiting') : 'failed'} title="Stored">
         <Text size="sm">
           {accepted
-            ? 'Before the sender got its answer, the event was in the append-only log, on disk. A crash from here on loses nothing.'
-            : 'The attempt is in the log as well, with what was wrong. It takes no place from the genuine webhook.'}
+            ? 'The event was written to the append-only log on disk before the sender got a response. A crash from here on loses nothing.'
+            : 'The rejected request is also in the log, with the reason. It never blocks the valid webhook.'}
         </Text>
         {received && seen && (
           <Text size="xs" className="quiet mono foreign">
@@ -81,7 +81,7 @@ export function Steps({ of: { sent, seen, fault }, provider }: { of: Try; provid
           </Text>
         )}
       </Step>
-      <Step state={accepted ? 'done' : 'failed'} title={`Answered ${sent.answer.status}`}>
+      <Step state={accepted ? 'done' : 'failed'} title={`Response ${sent.answer.status}`}>
         <Code block className={classes.code}>
           {sent.answer.body}
         </Code>
@@ -92,16 +92,16 @@ export function Steps({ of: { sent, seen, fault }, provider }: { of: Try; provid
       >
         {accepted ? (
           <Text size="sm">
-            It would be forwarded to your URL now, with retries after 1, 5 and 15 minutes. Nobody is behind this demo,
-            so that recording it is its processing.
+            With a destination, Hookledger would now forward it to your URL, with retries after 1, 5, and 15 minutes.
+            This demo has no destination, so webhooks are stored only.
           </Text>
         ) : (
-          <Text size="sm">What is not verified goes nowhere.</Text>
+          <Text size="sm">Webhooks that fail verification are never processed.</Text>
         )}
-        {seen && <Status value={standing({ ...seen, deadLetteredAt: null })} />}
+        {seen && <Status value={statusOf({ ...seen, deadLetteredAt: null })} />}
       </Step>
       {seen && seen.events.length > 0 && (
-        <Step state="done" title="What the log holds of it">
+        <Step state="done" title="Events in the log">
           <table className={classes.events}>
             <tbody>
               {seen.events.map((event) => (
@@ -128,13 +128,13 @@ export function Steps({ of: { sent, seen, fault }, provider }: { of: Try; provid
 type State = 'done' | 'waiting' | 'failed' | 'skipped';
 
 function Step({ state, title, children }: { state: State; title: string; children: ReactNode }) {
-  const Symbol = { done: IconCheck, waiting: IconLoader2, failed: IconX, skipped: IconX }[state];
+  const Mark = { done: IconCheck, waiting: IconLoader2, failed: IconX, skipped: IconX }[state];
   return (
     <li className={classes.step} data-state={state}>
       <span className={classes.mark}>
-        <Symbol
+        <Mark
           size={14}
-          aria-label={{ done: 'Done', waiting: 'Under way', failed: 'Refused', skipped: 'Left out' }[state]}
+          aria-label={{ done: 'Done', waiting: 'In progress', failed: 'Rejected', skipped: 'Skipped' }[state]}
         />
       </span>
       <div className={classes.content}>

@@ -31,7 +31,7 @@ export function Draft({ providerId, kind, sample, fresh, sent }: Props) {
   const repeats = fault === 'DUPLICATE_OF_LAST';
   const size = new TextEncoder().encode(body).length;
   const wrong = problem(body);
-  useOffer([{ label: 'Send the test webhook', run: () => form.current?.requestSubmit() }]);
+  useOffer([{ label: 'Send test webhook', run: () => form.current?.requestSubmit() }]);
   const submit = (event: FormEvent) => {
     event.preventDefault();
     const input = {
@@ -53,7 +53,7 @@ export function Draft({ providerId, kind, sample, fresh, sent }: Props) {
     >
       <Stack gap="sm">
         <Select
-          label="What is wrong with it"
+          label="Simulate a problem"
           description={faults[fault].means}
           inputWrapperOrder={['label', 'input', 'description']}
           allowDeselect={false}
@@ -73,7 +73,7 @@ export function Draft({ providerId, kind, sample, fresh, sent }: Props) {
               />
             ) : (
               <Text size="xs" className="quiet">
-                Its type {kind === 'STRIPE' && 'and its id '}stand in the body.
+                The event type {kind === 'STRIPE' ? 'and ID are' : 'is'} in the body.
               </Text>
             )}
             <Input.Wrapper label="Body" labelProps={{ htmlFor: field }}>
@@ -93,8 +93,8 @@ export function Draft({ providerId, kind, sample, fresh, sent }: Props) {
                   c={size > MOST ? 'var(--failed)' : wrong ? 'var(--pending)' : 'var(--quiet)'}
                   role="status"
                 >
-                  {size > MOST ? `At most ${bytes(MOST)}` : bytes(size)} ·{' '}
-                  {wrong ? `not JSON, and sent as it is: ${wrong}` : 'JSON'}
+                  {size > MOST ? `Too large: at most ${bytes(MOST)}` : bytes(size)} ·{' '}
+                  {wrong ? `Not JSON; sent as is (${wrong})` : 'JSON'}
                 </Text>
                 <Group gap="md">
                   <Anchor
@@ -104,10 +104,10 @@ export function Draft({ providerId, kind, sample, fresh, sent }: Props) {
                     disabled={Boolean(wrong)}
                     onClick={() => setBody(JSON.stringify(JSON.parse(body), null, 2))}
                   >
-                    Format
+                    Format JSON
                   </Anchor>
                   <Anchor component="button" type="button" size="xs" onClick={fresh}>
-                    The sample anew, with another id
+                    Reset sample (new ID)
                   </Anchor>
                 </Group>
               </Group>
@@ -116,10 +116,10 @@ export function Draft({ providerId, kind, sample, fresh, sent }: Props) {
               <Text size="sm" fw={500} mb={4}>
                 Headers
               </Text>
-              <HeaderRows of={headers} onChange={setHeaders} most={30} add="Another header" />
+              <HeaderRows of={headers} onChange={setHeaders} most={30} add="Add header" />
               <Text size="xs" className="quiet" mt={4}>
-                Besides these come the signature, and whatever else the service sends. One of the same name replaces
-                ours; with an empty value it is left out.
+                Hookledger also adds the signature and the service's other headers. A header with the same name replaces
+                ours; an empty value removes it.
               </Text>
             </div>
           </>
@@ -131,10 +131,10 @@ export function Draft({ providerId, kind, sample, fresh, sent }: Props) {
         )}
         <Group justify="flex-end" gap="sm">
           <Text size="xs" className="quiet" visibleFrom="sm">
-            Ctrl Enter
+            Ctrl+Enter
           </Text>
           <Button type="submit" loading={send.busy} disabled={size > MOST}>
-            Sign and send
+            Sign and send webhook
           </Button>
         </Group>
       </Stack>
@@ -148,6 +148,6 @@ function problem(body: string): string | undefined {
     JSON.parse(body);
     return undefined;
   } catch (error) {
-    return error instanceof Error ? error.message.slice(0, 120) : 'it does not parse';
+    return error instanceof Error ? error.message.slice(0, 120) : "it can't be parsed";
   }
 }

@@ -3,7 +3,7 @@ import { Link } from 'wouter';
 
 import { useOrganization } from '../../session/viewer';
 import { Copy } from '../../ui/CopyText';
-import { Status, standing } from '../../ui/Status';
+import { Status, statusOf } from '../../ui/Status';
 import { meaning } from './faults';
 import type { Sent } from './queries';
 import classes from './Tester.module.css';
@@ -22,21 +22,21 @@ export function Outcome({ of: { answer, request, webhook, duplicate } }: { of: S
       {webhook ? (
         <Group justify="space-between">
           <Group gap="sm">
-            <Status value={standing(webhook)} />
+            <Status value={statusOf(webhook)} />
             <Text size="sm" className="mono foreign">
-              {webhook.eventType ?? 'no type'}
+              {webhook.eventType ?? 'No event type'}
             </Text>
           </Group>
           <Button variant="default" size="xs" component={Link} href={`${base}/webhooks/${webhook.webhookId}`}>
-            {duplicate ? 'The webhook it repeats' : 'Its row'}
+            {duplicate ? 'Open original webhook' : 'Open webhook'}
           </Button>
         </Group>
       ) : (
         <Text size="sm" className="quiet">
-          No row came of it.
+          No webhook was created.
         </Text>
       )}
-      <Part title="Answer" text={pretty(answer.body)} />
+      <Part title="Response" text={pretty(answer.body)} />
       <Part title="Request" text={`${request.method} ${request.url}\n${headers}`} />
       <Part title="Body" text={request.body} />
     </Stack>
@@ -60,11 +60,12 @@ function Part({ title, text }: { title: string; text: string }) {
         <Text size="sm" fw={500}>
           {title}
         </Text>
-        <Copy value={text} label={`Copy the ${title.toLowerCase()}`} />
+        <Copy value={text} label={`Copy ${title.toLowerCase()}`} />
       </Group>
-      <pre className={`${classes.raw} foreign`} tabIndex={0} aria-label={title}>
+      {/* biome-ignore lint/a11y/noNoninteractiveTabindex: keys scroll it */}
+      <section className={`${classes.raw} foreign`} tabIndex={0} aria-label={title}>
         {text}
-      </pre>
+      </section>
     </div>
   );
 }

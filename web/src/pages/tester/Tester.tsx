@@ -44,8 +44,7 @@ export default function Tester() {
             )
           }
         >
-          Once a provider is connected, you can send webhooks here as it would, signed with its secret, and see what
-          becomes of them.
+          Once you connect a provider, you can send signed test webhooks from here and see the result.
         </Empty>
       </Page>
     );
@@ -53,7 +52,7 @@ export default function Tester() {
   return (
     <Page
       title="Tester"
-      lead="Sends a webhook as the service would: through the same door, signed with the secret that is stored here"
+      lead="Sends a webhook as the service would: through the public endpoint, signed with the stored secret"
       actions={
         <Select
           size="xs"
@@ -71,16 +70,16 @@ export default function Tester() {
     >
       {!provider.isActive && (
         <Alert variant="light" color="yellow" mb="md" title={`${services[provider.providerName].word} is deactivated`}>
-          Whatever is sent is refused with 403.{' '}
+          Test webhooks are rejected with 403.{' '}
           <Anchor component={Link} size="sm" href={`${base}/providers/${services[provider.providerName].slug}`}>
-            Its settings
+            Open settings
           </Anchor>
         </Alert>
       )}
       {provider.providerName === 'PAYPAL' ? (
-        <Alert variant="light" color="gray" title="PayPal's webhooks cannot be made here">
-          PayPal signs with a private key that only PayPal has: a test is a payment in its sandbox. The other providers'
-          webhooks can be tried.
+        <Alert variant="light" color="gray" title="PayPal webhooks can't be simulated">
+          PayPal signs with its own private key. To test, make a payment in the PayPal sandbox. You can simulate
+          webhooks of your other providers here.
         </Alert>
       ) : (
         <WithSamples key={provider.id} providerId={provider.id} kind={provider.providerName} />
@@ -116,7 +115,7 @@ function WithSamples({ providerId, kind }: { providerId: string; kind: ProviderK
   const sample = samples.find((each) => each.name === name) ?? samples[0];
   return (
     <SimpleGrid cols={{ base: 1, md: 2 }} spacing="md">
-      <Card title="What is sent">
+      <Card title="Request">
         <Stack gap="sm">
           <Select
             label="Sample"
@@ -137,13 +136,13 @@ function WithSamples({ providerId, kind }: { providerId: string; kind: ProviderK
           )}
         </Stack>
       </Card>
-      <Card title="What became of it">
+      <Card title="Result">
         <div aria-live="polite">
           {sent ? (
             <Outcome of={sent} />
           ) : (
             <Text size="sm" className="quiet">
-              Nothing is sent yet. The answer is here then, with the request as it was made, and a link to its row.
+              Send a webhook to see the response, the full request, and a link to the stored webhook here.
             </Text>
           )}
         </div>

@@ -3,19 +3,18 @@ import type { ProviderKind } from '../../ui/ProviderName';
 import type { Fault } from './queries';
 
 export const faults: Record<Fault, { word: string; means: string }> = {
-  NONE: { word: 'Nothing: a genuine one', means: 'Signed now, with the secret that is stored here.' },
+  NONE: { word: 'None (valid request)', means: 'Signed now with the stored secret.' },
   BAD_SIGNATURE: {
     word: 'Bad signature',
-    means: 'Another body was signed, as a forger’s or a proxy’s that changed it: it has to be refused.',
+    means: 'The signature is for a different body, as if the body was forged or changed by a proxy. Must be rejected.',
   },
   STALE_TIMESTAMP: {
     word: 'Stale timestamp',
-    means: 'Signed an hour ago, as one that somebody recorded and plays again: it has to be refused.',
+    means: 'Signed 1 hour ago, like a replayed request. Must be rejected.',
   },
   DUPLICATE_OF_LAST: {
-    word: 'Duplicate of the last',
-    means:
-      'The last accepted webhook once more: it is answered with the first one’s id and not processed again. Body and type are that one’s.',
+    word: 'Duplicate of the last webhook',
+    means: 'Sends the last accepted webhook again. The response has the original’s ID, and it is not processed again.',
   },
 };
 
@@ -26,25 +25,25 @@ export function faultsOf(kind: ProviderKind): Fault[] {
 }
 
 const meanings: Record<string, string> = {
-  signature_invalid: 'Refused at the door: no secret of this provider signed this body.',
-  signature_missing: 'Refused at the door: nothing is signed.',
-  timestamp_out_of_tolerance: 'Refused at the door: the signature is right, and too old or too new.',
-  provider_disabled: 'Refused: this provider is deactivated.',
-  organization_disabled: 'Refused: this organization is deactivated.',
-  monthly_limit_reached: 'Refused: the month’s limit is used up.',
-  rate_limited: 'Refused: too many requests of this provider were refused just now.',
-  body_too_large: 'Refused: the body is larger than this deployment takes.',
-  unavailable: 'Not taken: the service would send it again.',
+  signature_invalid: 'Rejected: no active secret of this provider signed this body.',
+  signature_missing: 'Rejected: the request has no signature.',
+  timestamp_out_of_tolerance: 'Rejected: the signature is valid, but its timestamp is too old or in the future.',
+  provider_disabled: 'Rejected: this provider is deactivated.',
+  organization_disabled: 'Rejected: this organization is deactivated.',
+  monthly_limit_reached: 'Rejected: the monthly limit is reached.',
+  rate_limited: 'Rejected: too many recent requests to this endpoint were rejected.',
+  body_too_large: 'Rejected: the body exceeds this deployment’s limit.',
+  unavailable: 'Not accepted: the service would retry.',
 };
 
 /** An answer in a sentence for people. */
 export function meaning(status: number, body: string, duplicate: boolean): string {
-  if (duplicate) return 'Known already: answered with the first one’s id, and not processed again.';
-  if (status === 200) return 'Accepted: its signature is right, it is in the log, and it is processed now.';
+  if (duplicate) return 'Duplicate: the response has the original’s ID, and it is not processed again.';
+  if (status === 200) return 'Accepted: the signature is valid, and the webhook is stored and being processed.';
   try {
     const { code } = JSON.parse(body) as { code?: unknown };
-    return (typeof code === 'string' && meanings[code]) || 'Refused.';
+    return (typeof code === 'string' && meanings[code]) || 'Rejected.';
   } catch {
-    return 'Refused.';
+    return 'Rejected.';
   }
 }
