@@ -52,25 +52,19 @@ export default function Account() {
     >
       <SimpleGrid cols={{ base: 1, md: 2 }} spacing="md">
         <Stack gap="md">
-          <Card title="You">
+          <Card title="Profile">
             <dl className={classes.facts} style={{ border: 0, margin: 0, padding: 0 }}>
-              <dt>E-mail address</dt>
+              <dt>Email address</dt>
               <dd className="foreign">{user.email}</dd>
               <dt>Role</dt>
-              <dd>
-                {isSuperAdmin
-                  ? 'Super admin of this deployment'
-                  : user.role === 'ADMIN'
-                    ? 'Admin of the organization'
-                    : 'Team member'}
-              </dd>
+              <dd>{isSuperAdmin ? 'Super admin' : user.role === 'ADMIN' ? 'Organization admin' : 'Team member'}</dd>
               <dt>Organization</dt>
-              <dd className="foreign">{organization?.name ?? 'none: super admins see all of them'}</dd>
-              <dt>Since</dt>
+              <dd className="foreign">{organization?.name ?? 'None (super admins see every organization)'}</dd>
+              <dt>Member since</dt>
               <dd>
                 <When at={user.joinedAt ?? user.createdAt} exact />
               </dd>
-              <dt>User id</dt>
+              <dt>User ID</dt>
               <dd className="mono">{user.userId}</dd>
             </dl>
           </Card>
@@ -98,7 +92,7 @@ function Preferences() {
             value={colorScheme}
             onChange={(next) => setColorScheme(next as typeof colorScheme)}
             data={[
-              { value: 'auto', label: "The system's" },
+              { value: 'auto', label: 'System' },
               { value: 'light', label: 'Light' },
               { value: 'dark', label: 'Dark' },
             ]}
@@ -106,15 +100,15 @@ function Preferences() {
         </Group>
         <Group justify="space-between">
           <div>
-            <Text size="sm">Times</Text>
+            <Text size="sm">Time zone</Text>
             <Text size="xs" className="quiet">
-              It is {absolute(now, zone).slice(0, 16)}
-              {zone === 'utc' ? ' UTC' : ` in ${Intl.DateTimeFormat().resolvedOptions().timeZone}`}
+              Now: {absolute(now, zone).slice(0, 16)}
+              {zone === 'utc' ? ' UTC' : ` (${Intl.DateTimeFormat().resolvedOptions().timeZone})`}
             </Text>
           </div>
           <SegmentedControl
             size="xs"
-            aria-label="Times"
+            aria-label="Time zone"
             value={zone}
             onChange={(next) => setZone(next as typeof zone)}
             data={[
@@ -143,15 +137,15 @@ function SessionsCard({ sessions, reload }: { sessions: Parameters<typeof Sessio
     setBusy(false);
     close();
     reload();
-    if (ended > 0) notifications.show({ color: 'teal', message: `${plural(ended, 'session')} ended` });
+    if (ended > 0) notifications.show({ color: 'teal', message: `Signed out of ${plural(ended, 'session')}` });
   };
   return (
     <Card
-      title="Where you are signed in"
+      title="Active sessions"
       actions={
         others.length > 0 && (
           <Button size="compact-xs" variant="default" onClick={open}>
-            End all others
+            Sign out everywhere else
           </Button>
         )
       }
@@ -160,13 +154,13 @@ function SessionsCard({ sessions, reload }: { sessions: Parameters<typeof Sessio
       <Confirm
         opened={asked}
         close={close}
-        title="End all other sessions"
-        label="End them"
+        title="Sign out everywhere else"
+        label="Sign out everywhere else"
         danger
         busy={busy}
         run={() => void endOthers()}
       >
-        {plural(others.length, 'session')} on other devices and browsers end at once. This one goes on.
+        This ends {plural(others.length, 'session')} on other devices and browsers immediately. You stay signed in here.
       </Confirm>
     </Card>
   );

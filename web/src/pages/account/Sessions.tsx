@@ -24,7 +24,7 @@ export function Sessions({ of, ended }: { of: readonly Session[]; ended: () => v
   if (of.length === 0)
     return (
       <Text size="sm" className="quiet">
-        Signed in nowhere
+        No active sessions
       </Text>
     );
   return (
@@ -38,13 +38,13 @@ export function Sessions({ of, ended }: { of: readonly Session[]; ended: () => v
               </Text>
               {session.isCurrent && (
                 <Badge variant="light" color="teal" c="var(--success)" tt="none">
-                  This one
+                  This device
                 </Badge>
               )}
             </Group>
             <Text size="xs" className="quiet" component="div">
-              <span className="mono foreign">{session.client ?? 'unknown address'}</span> · signed in{' '}
-              <When at={session.startedAt} size="xs" /> · ends <When at={session.expiresAt} size="xs" />
+              <span className="mono foreign">{session.client ?? 'Unknown IP address'}</span> · signed in{' '}
+              <When at={session.startedAt} size="xs" /> · expires <When at={session.expiresAt} size="xs" />
             </Text>
           </div>
           {!session.isCurrent && (
@@ -52,14 +52,14 @@ export function Sessions({ of, ended }: { of: readonly Session[]; ended: () => v
               size="compact-xs"
               variant="default"
               loading={end.busy}
-              aria-label={`End the session of ${device(session.userAgent)}`}
+              aria-label={`Sign out ${device(session.userAgent)}`}
               onClick={() =>
-                void end.act({ id: session.id }, 'The session has ended').then((done) => {
+                void end.act({ id: session.id }, 'Session signed out').then((done) => {
                   if (done) ended();
                 })
               }
             >
-              End
+              Sign out
             </Button>
           )}
         </Group>

@@ -19,7 +19,7 @@ const systems: readonly [RegExp, string][] = [
 
 /** `Firefox on Linux`; for other programs, the beginning of what they say. */
 export function device(userAgent: string | null): string {
-  if (!userAgent) return 'An unknown program';
+  if (!userAgent) return 'Unknown client';
   const of = (known: readonly [RegExp, string][]) => known.find(([pattern]) => pattern.test(userAgent))?.[1];
   const [browser, system] = [of(browsers), of(systems)];
   if (browser) return system ? `${browser} on ${system}` : browser;

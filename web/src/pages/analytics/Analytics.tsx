@@ -45,7 +45,7 @@ export default function Analytics() {
   return (
     <Page
       title="Analytics"
-      lead="Drag over a chart to look closer; click a bar for its webhooks. Arrows compare with the period before."
+      lead="Drag across a chart to zoom in, or click a bar to see its webhooks. Arrows compare with the previous period."
       actions={
         <>
           <Select

@@ -31,50 +31,56 @@ type Figure = {
 };
 
 const figures: readonly Figure[] = [
-  { label: 'Received', means: 'Webhooks accepted, duplicates apart', value: (c) => c.received, format: compact },
+  { label: 'Received', means: 'Webhooks accepted, excluding duplicates', value: (c) => c.received, format: compact },
   {
     label: 'Success rate',
-    means: 'Of the attempts that ended, those that succeeded',
+    means: 'Successful attempts as a share of finished attempts',
     value: (c) => c.successRate,
     format: percent,
     better: 'more',
   },
   {
     label: 'Failed attempts',
-    means: 'Attempts that failed; most are retried',
+    means: 'Failed attempts; most are retried',
     value: (c) => c.failed,
     format: compact,
     better: 'less',
   },
   {
     label: 'Retries',
-    means: 'Attempts that were not the first at their webhook',
+    means: "Attempts after a webhook's first",
     value: (c) => c.retries,
     format: compact,
     better: 'less',
   },
   {
     label: 'Dead letters',
-    means: 'Webhooks given up, to wait for a person',
+    means: 'Webhooks that failed every attempt and need attention',
     value: (c) => c.deadLettered,
     format: compact,
     better: 'less',
   },
   {
     label: 'Rejected',
-    means: 'Requests refused at the door',
+    means: 'Requests rejected on receipt',
     value: (c) => c.rejected,
     format: compact,
     better: 'less',
   },
   {
     label: 'Median latency',
-    means: 'From being received to being processed',
+    means: 'Time from receipt to successful processing',
     value: (c) => c.latency.p50,
     format: duration,
     better: 'less',
   },
-  { label: '99th percentile', means: 'Of the same', value: (c) => c.latency.p99, format: duration, better: 'less' },
+  {
+    label: 'p99 latency',
+    means: '99 % of webhooks are processed within this time',
+    value: (c) => c.latency.p99,
+    format: duration,
+    better: 'less',
+  },
 ];
 
 export function Figures({ now, before }: { now: Counts; before: Counts }) {
@@ -114,11 +120,11 @@ function Change({ figure, now, before }: { figure: Figure; now: Counts; before: 
     was === 0
       ? 'new'
       : figure.format === percent
-        ? `${((is - was) * 100).toFixed(1)} pt`
+        ? `${((is - was) * 100).toFixed(1)} pp`
         : `${Math.abs(((is - was) / was) * 100).toFixed(0)} %`;
   const Arrow = up ? IconArrowUpRight : IconArrowDownRight;
   return (
-    <Tooltip label={`${told(figure, before)} in the period before`}>
+    <Tooltip label={`${told(figure, before)} in the previous period`}>
       <Group gap={2} c={color} wrap="nowrap">
         <Arrow size={14} aria-label={up ? 'up' : 'down'} />
         <Text span size="xs" c={color}>

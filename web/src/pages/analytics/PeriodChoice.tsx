@@ -8,7 +8,7 @@ export function PeriodChoice({ of: { span, period, choose } }: { of: ReturnType<
   return (
     <>
       {span === 'custom' && (
-        <Button variant="default" size="xs" onClick={() => choose('24h')} title="Back to the last day">
+        <Button variant="default" size="xs" onClick={() => choose('24h')} title="Show the last day">
           {absolute(period.from, zone)} – {absolute(period.to, zone)} ✕
         </Button>
       )}

@@ -37,23 +37,23 @@ export function Rankings({ period: { from, to }, provider }: { period: Period; p
       {error && !data && !fetching && (
         <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} />
       )}
-      <Card title="Most frequent types" mih={180}>
+      <Card title="Top event types" mih={180}>
         {organization && (
           <List
             of={organization.types}
-            nothing="No webhook came in this time."
+            nothing="No webhooks in this period."
             href={(type) => webhooksHref(base, { ...span, type })}
-            unnamed="without a type"
+            unnamed="No event type"
           />
         )}
       </Card>
-      <Card title="Most frequent errors" mih={180}>
+      <Card title="Top errors" mih={180}>
         {organization && (
           <List
             of={organization.errors}
-            nothing="Nothing went wrong in this time."
+            nothing="No errors in this period."
             href={() => webhooksHref(base, { ...span, status: 'failed' })}
-            unnamed="without a message"
+            unnamed="No error message"
           />
         )}
       </Card>
@@ -105,7 +105,7 @@ function List({
       ))}
       {of.truncated && (
         <Text size="xs" className="quiet">
-          Of the newest {count(of.total)} webhooks of this time.
+          Based on the newest {count(of.total)} webhooks in this period.
         </Text>
       )}
     </Stack>

@@ -3,7 +3,7 @@ import { SimpleGrid, Stack } from '@mantine/core';
 import { useMemo } from 'react';
 
 import { graphql, type ResultOf } from '../../api/graphql';
-import { count, duration, percent } from '../../format';
+import { count, duration, percent, plural } from '../../format';
 import { Card } from '../../ui/Card';
 import { Legend } from '../../ui/Legend';
 import { TimeChart } from '../../ui/TimeChart';
@@ -74,7 +74,7 @@ export function Series({ current, previous, period, onZoom, onPick }: Props) {
             kind="bars"
             series={volume}
             format={count}
-            summary={`Received ${count(totals.received)}, duplicates ${count(totals.duplicates)}, rejected ${count(totals.rejected)}`}
+            summary={`${count(totals.received)} received, ${count(totals.duplicates)} duplicates, ${count(totals.rejected)} rejected`}
           />
         </Card>
         <Card title="Attempts" actions={<Legend of={outcomes} />}>
@@ -83,7 +83,7 @@ export function Series({ current, previous, period, onZoom, onPick }: Props) {
             kind="bars"
             series={outcomes}
             format={count}
-            summary={`Succeeded ${count(totals.succeeded)}, failed ${count(totals.failed)}, dead letters ${count(totals.deadLettered)}`}
+            summary={`${count(totals.succeeded)} succeeded, ${count(totals.failed)} failed, ${plural(totals.deadLettered, 'dead letter')}`}
           />
         </Card>
         <Card title="Success rate">

@@ -14,7 +14,7 @@ export default function Audit() {
   return (
     <Page
       title="Audit trail"
-      lead="Who did what, newest first; nobody can change it"
+      lead="A tamper-evident record of who did what"
       actions={<Export slug={slug} query={filter.query} />}
     >
       <Filters of={filter} slug={slug} />

@@ -13,7 +13,7 @@ import type { List } from '../../ui/useList';
 import { useRowKeys } from '../../ui/useRowKeys';
 import { device } from '../account/device';
 import classes from './AuditTrail.module.css';
-import { actor, changesOf, type Entry, told } from './entries';
+import { actor, changesOf, type Entry, label, summary } from './entries';
 import type { AuditFilter } from './useAuditFilter';
 
 type Props = {
@@ -29,8 +29,9 @@ export function AuditTrail({ list, filter, withOrganization = false }: Props) {
   const columns = withOrganization ? 6 : 5;
   if (!list.isFirst && !list.error && list.rows.length === 0) {
     return (
-      <Empty icon={IconHistory} title={isFiltered ? 'Nothing matches' : 'Nothing happened yet'}>
-        Every sign-in, change, retry and export is here, with who, when and from where. It cannot be changed or deleted.
+      <Empty icon={IconHistory} title={isFiltered ? 'No entries match' : 'No entries yet'}>
+        Every sign-in, change, retry, and export appears here, with who did it, when, and from where. Entries can't be
+        changed or deleted.
       </Empty>
     );
   }
@@ -40,12 +41,12 @@ export function AuditTrail({ list, filter, withOrganization = false }: Props) {
         <Table highlightOnHover>
           <Table.Thead>
             <Table.Tr>
-              <Table.Th>When</Table.Th>
-              <Table.Th>Who</Table.Th>
+              <Table.Th>Time</Table.Th>
+              <Table.Th>User</Table.Th>
               {withOrganization && <Table.Th>Organization</Table.Th>}
-              <Table.Th>What</Table.Th>
+              <Table.Th>Action</Table.Th>
               <Table.Th>Changes</Table.Th>
-              <Table.Th>From</Table.Th>
+              <Table.Th>IP address</Table.Th>
             </Table.Tr>
           </Table.Thead>
           <Table.Tbody ref={rows}>
@@ -80,19 +81,19 @@ export function AuditTrail({ list, filter, withOrganization = false }: Props) {
                             {entry.organization.name}
                           </Anchor>
                         ) : (
-                          <span className="quiet">the platform</span>
+                          <span className="quiet">Platform</span>
                         )}
                       </Table.Td>
                     )}
                     <Table.Td style={{ whiteSpace: 'nowrap' }}>
                       <button type="button" className={classes.expand} aria-expanded={opened} onClick={toggle}>
                         <Chevron size={14} aria-hidden style={{ verticalAlign: 'middle', marginRight: 4 }} />
-                        <span className="quiet">{told(entry.resourceType)}</span> {told(entry.action)}
+                        {summary(entry)}
                       </button>
                     </Table.Td>
                     <Table.Td className={classes.changes}>
                       <Text size="xs" className="quiet cut foreign" style={{ whiteSpace: 'nowrap' }}>
-                        {summary(entry)}
+                        {changeSummary(entry)}
                       </Text>
                     </Table.Td>
                     <Table.Td className="mono foreign">{entry.client ?? '–'}</Table.Td>
@@ -115,7 +116,7 @@ export function AuditTrail({ list, filter, withOrganization = false }: Props) {
   );
 }
 
-function summary({ changes }: Entry): string {
+function changeSummary({ changes }: Entry): string {
   return changesOf(changes)
     .map(({ field, old, new: now }) =>
       old === undefined || old === now ? `${field}: ${now ?? '–'}` : `${field}: ${old} → ${now ?? '–'}`,
@@ -128,11 +129,11 @@ function Detail({ entry, filter: { change } }: { entry: Entry; filter: AuditFilt
   return (
     <SimpleGrid cols={{ base: 1, md: 2 }} spacing="lg" py="xs">
       <dl className={classes.facts}>
-        <dt>At</dt>
+        <dt>Time</dt>
         <dd>
           <When at={entry.at} exact />
         </dd>
-        <dt>Who</dt>
+        <dt>User</dt>
         <dd className="foreign">
           {actor(entry)}
           {entry.userId && (
@@ -143,14 +144,14 @@ function Detail({ entry, filter: { change } }: { entry: Entry; filter: AuditFilt
                 size="sm"
                 onClick={() => change({ user: entry.userId ?? undefined, open: undefined })}
               >
-                all that they did
+                View all their actions
               </Anchor>
             </>
           )}
         </dd>
-        <dt>From</dt>
+        <dt>Client</dt>
         <dd className="foreign" title={entry.userAgent ?? undefined}>
-          {entry.client ?? 'unknown'}
+          {entry.client ?? 'Unknown'}
           {entry.userAgent && `, ${device(entry.userAgent)}`}
         </dd>
         {entry.sessionId && (
@@ -159,15 +160,15 @@ function Detail({ entry, filter: { change } }: { entry: Entry; filter: AuditFilt
             <dd className="mono">{entry.sessionId}</dd>
           </>
         )}
-        <dt>About</dt>
+        <dt>Resource</dt>
         <dd>
-          {told(entry.resourceType)} <span className="mono">{entry.resourceId}</span>{' '}
-          <Copy value={entry.resourceId} label="Copy its id" />{' '}
+          {label(entry.resourceType)} <span className="mono">{entry.resourceId}</span>{' '}
+          <Copy value={entry.resourceId} label="Copy resource ID" />{' '}
           <Anchor component="button" size="sm" onClick={() => change({ resource: entry.resourceId, open: undefined })}>
-            its history
+            View history
           </Anchor>
         </dd>
-        <dt>In the log at</dt>
+        <dt>Log position</dt>
         <dd className="mono">{entry.position}</dd>
       </dl>
       {changes.length > 0 ? (
@@ -193,7 +194,7 @@ function Detail({ entry, filter: { change } }: { entry: Entry; filter: AuditFilt
         </table>
       ) : (
         <Text size="sm" className="quiet">
-          No field changed.
+          No fields changed.
         </Text>
       )}
     </SimpleGrid>

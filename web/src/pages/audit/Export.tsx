@@ -13,7 +13,7 @@ export function Export({ slug, query }: { slug: string; query: string }) {
     setBusy(format);
     const error = await save(slug, format, query);
     setBusy(undefined);
-    if (error) notifications.show({ color: 'red', title: 'The export did not work', message: error });
+    if (error) notifications.show({ color: 'red', title: 'Export failed', message: error });
   };
   return (['csv', 'json'] as const).map((format) => (
     <Button
@@ -38,11 +38,11 @@ async function save(slug: string, format: 'csv' | 'json', query: string): Promis
     });
     if (!response.ok) {
       const answer = (await response.json().catch(() => ({}))) as { error?: string };
-      return answer.error ?? `The server answered ${response.status}`;
+      return answer.error ?? `The server returned ${response.status}.`;
     }
     download(`audit-${slug}.${format}`, await response.blob(), response.headers.get('content-type') ?? '');
     return undefined;
   } catch {
-    return 'The answer broke off. Check the connection and try again.';
+    return 'The download was interrupted. Check your connection and try again.';
   }
 }

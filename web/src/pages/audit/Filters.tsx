@@ -3,7 +3,7 @@ import { useQuery } from 'urql';
 
 import { graphql } from '../../api/graphql';
 import { DateTimeField } from '../../ui/DateTimeField';
-import { allActions, resourceTypes, told } from './entries';
+import { allActions, label, resourceTypes } from './entries';
 import type { AuditFilter } from './useAuditFilter';
 
 const PeopleQuery = graphql(`
@@ -31,11 +31,11 @@ export function Filters({ of: { search, change, clear, isFiltered }, slug }: { o
         <Select
           size="xs"
           w={220}
-          label="Who"
-          placeholder="Everybody"
+          label="User"
+          placeholder="Any user"
           clearable
           searchable
-          nothingFoundMessage="Nobody of that name"
+          nothingFoundMessage="No users match"
           value={search.user ?? null}
           data={known ? people : [...people, { value: search.user ?? '', label: `User ${search.user?.slice(0, 8)}…` }]}
           onChange={choose('user')}
@@ -45,7 +45,7 @@ export function Filters({ of: { search, change, clear, isFiltered }, slug }: { o
         size="xs"
         w={170}
         label="Action"
-        placeholder="Any"
+        placeholder="Any action"
         clearable
         searchable
         value={search.action ?? null}
@@ -55,8 +55,8 @@ export function Filters({ of: { search, change, clear, isFiltered }, slug }: { o
       <Select
         size="xs"
         w={150}
-        label="About"
-        placeholder="Anything"
+        label="Resource"
+        placeholder="Any resource"
         clearable
         value={search.type ?? null}
         data={withOwn(resourceTypes, search.type)}
@@ -65,19 +65,19 @@ export function Filters({ of: { search, change, clear, isFiltered }, slug }: { o
       {(['from', 'to'] as const).map((name) => (
         <DateTimeField
           key={name}
-          label={name === 'from' ? 'From' : 'Up to'}
+          label={name === 'from' ? 'From' : 'To'}
           value={at(search[name])}
           onChange={(next) => change({ [name]: next === undefined ? undefined : new Date(next).toISOString() })}
         />
       ))}
       {search.resource && (
         <Button size="xs" variant="default" onClick={() => change({ resource: undefined })}>
-          About {search.resource.slice(0, 8)}… ✕
+          Resource {search.resource.slice(0, 8)}… ✕
         </Button>
       )}
       {isFiltered && (
         <Button size="xs" variant="subtle" onClick={clear}>
-          Clear
+          Clear filters
         </Button>
       )}
     </Group>
@@ -86,5 +86,5 @@ export function Filters({ of: { search, change, clear, isFiltered }, slug }: { o
 
 function withOwn(words: readonly string[], own: string | undefined) {
   const all = own && !words.includes(own) ? [...words, own] : words;
-  return all.map((value) => ({ value, label: told(value) }));
+  return all.map((value) => ({ value, label: label(value) }));
 }

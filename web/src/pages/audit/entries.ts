@@ -79,14 +79,31 @@ export const actions = {
 export const resourceTypes = Object.keys(actions);
 export const allActions = [...new Set<string>(Object.values(actions).flat())].sort();
 
-/** `signed_in` as `signed in`. */
-export const told = (word: string): string => word.replaceAll('_', ' ');
+/** Where the server's name is not what people say. */
+const words: Record<string, string> = {
+  audit_log: 'audit trail',
+  limit_warned: 'limit warning sent',
+  outgoing_secret_set: 'outgoing signing secret set',
+  refusals_suppressed: 'repeated refusals counted',
+  secret_labelled: 'secret label changed',
+  sign_in_refused: 'sign-in refused',
+};
+
+const told = (word: string): string => words[word] ?? word.replaceAll('_', ' ');
+const capitalized = (text: string): string => text.charAt(0).toUpperCase() + text.slice(1);
+
+/** `signed_in` as `Signed in`. */
+export const label = (word: string): string => capitalized(told(word));
+
+/** `User signed in`. */
+export const summary = ({ resourceType, action }: { resourceType: string; action: string }): string =>
+  capitalized(`${told(resourceType)} ${told(action)}`);
 
 /** Who did it, where they are no user of the organization. */
 export function actor({ user, userId, action }: Entry): string {
-  if (user) return user.email ?? 'an erased user';
-  if (userId) return 'a super admin';
-  return action === 'sign_in_refused' ? 'somebody not signed in' : 'the system';
+  if (user) return user.email ?? 'Erased user';
+  if (userId) return 'Super admin';
+  return action === 'sign_in_refused' ? 'Not signed in' : 'System';
 }
 
 export type Change = { field: string; old?: string; new?: string };

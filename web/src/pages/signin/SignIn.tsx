@@ -30,20 +30,19 @@ export default function SignIn() {
 
   if (sentTo) {
     return (
-      <Narrow title="Look in your mail">
+      <Narrow title="Check your email">
         <Stack gap="sm" align="flex-start">
           <IconMailCheck size={40} stroke={1.4} aria-hidden />
-          <Title order={1}>Look in your mail</Title>
+          <Title order={1}>Check your email</Title>
           <Text size="sm">
-            If <b className="foreign">{sentTo}</b> belongs to a user, a link to sign in is on its way there. It works
-            once, for a quarter of an hour.
+            If <b className="foreign">{sentTo}</b> has an account, we've sent a sign-in link. It works once and expires
+            in 15 minutes.
           </Text>
           <Text size="sm" className="quiet">
-            Without a mail server, the link is in the server's log; <code>hookledger sign-in-link ADDRESS</code> prints
-            one, too.
+            No mail server? The link is in the server's log, or run <code>hookledger sign-in-link {sentTo}</code>.
           </Text>
           <Button variant="default" onClick={() => setSentTo(undefined)}>
-            Use another address
+            Use a different address
           </Button>
         </Stack>
       </Narrow>
@@ -56,11 +55,11 @@ export default function SignIn() {
           <div>
             <Title order={1}>Sign in</Title>
             <Text size="sm" className="quiet">
-              No password: a link comes to your mailbox.
+              No password needed. We'll email you a sign-in link.
             </Text>
           </div>
           <TextInput
-            label="E-mail address"
+            label="Email address"
             type="email"
             name="email"
             autoComplete="email"
@@ -71,11 +70,11 @@ export default function SignIn() {
             onChange={(event) => setEmail(event.currentTarget.value)}
           />
           <Button type="submit" loading={busy}>
-            Send me a link
+            Send sign-in link
           </Button>
           {token && (
             <Anchor component={Link} href={next && isOurs(next) ? next : '/'} size="sm">
-              You are signed in already: go on
+              You're already signed in. Continue
             </Anchor>
           )}
           <Text size="sm" className="quiet">
@@ -83,7 +82,7 @@ export default function SignIn() {
             <Anchor component={Link} href="/demo" size="sm" underline="always">
               Try the demo
             </Anchor>
-            , without an account.
+            . You don't need an account.
           </Text>
         </Stack>
       </form>

@@ -30,10 +30,10 @@ export default function Verify() {
   return (
     <Narrow title="Sign in">
       <Stack gap="md">
-        <Title order={1}>{error ? 'That did not work' : 'Welcome'}</Title>
+        <Title order={1}>{error ? "Couldn't sign you in" : 'Welcome'}</Title>
         {token && !error && (
           <>
-            <Text size="sm">One click, and you are signed in on this device.</Text>
+            <Text size="sm">Click the button to sign in on this device.</Text>
             <Button onClick={() => void verify()} loading={busy} autoFocus>
               Sign in
             </Button>
@@ -41,13 +41,13 @@ export default function Verify() {
         )}
         {error && (
           <Text size="sm" role="alert">
-            {error}.
+            {error}
           </Text>
         )}
-        {!token && <Text size="sm">This address lacks the token of a link. Open the link in your mail as it is.</Text>}
+        {!token && <Text size="sm">This sign-in link is incomplete. Open the full link from your email.</Text>}
         {(error || !token) && (
           <Anchor component={Link} href="/login" size="sm">
-            Ask for a new link
+            Request a new link
           </Anchor>
         )}
       </Stack>

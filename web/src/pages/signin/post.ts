@@ -8,8 +8,8 @@ export async function post<T>(url: string, body: unknown): Promise<{ data?: T; e
     });
     const answer = (await response.json()) as T & { error?: string; code?: string };
     if (response.ok) return { data: answer };
-    return { error: answer.error ?? `The server answered ${response.status}`, code: answer.code };
+    return { error: answer.error ?? `The server returned ${response.status}.`, code: answer.code };
   } catch {
-    return { error: 'The server does not answer. Check the connection and try again.' };
+    return { error: "The server isn't responding. Check your connection and try again." };
   }
 }

@@ -27,13 +27,13 @@ type Of = NonNullable<ResultOf<typeof Query>['organization']>['usage'];
 const warnings = {
   NONE: undefined,
   APPROACHING: {
-    title: 'Four fifths of the limit are used',
-    text: 'Once all of it is used, webhooks are refused with 429 until the month ends.',
+    title: '80 % of your limit used',
+    text: 'Once you reach the limit, webhooks are rejected with 429 until the month ends.',
     color: 'yellow',
   },
   REACHED: {
-    title: 'The limit is used up',
-    text: 'Webhooks are refused with 429, monthly_limit_reached. Some services send them again for days, others never do.',
+    title: 'Monthly limit reached',
+    text: 'Webhooks are rejected with 429 (monthly_limit_reached). Some services retry for days; others never do.',
     color: 'red',
   },
 } as const;
@@ -54,7 +54,7 @@ export default function Usage() {
       <Stack gap="md">
         {warning && (
           <Alert variant="light" color={warning.color} title={warning.title}>
-            {warning.text} A higher limit is asked of the operator of this platform.
+            {warning.text} To raise your limit, contact your platform operator.
           </Alert>
         )}
         <SimpleGrid cols={{ base: 1, md: 2 }} spacing="md">
@@ -84,7 +84,7 @@ function ThisMonth({ usage }: { usage: Of }) {
           {count(used)}
         </Text>
         <Text size="sm" className="quiet">
-          {webhookLimit === null ? 'webhooks accepted; this plan has no limit' : `of ${count(webhookLimit)} webhooks`}
+          {webhookLimit === null ? 'webhooks accepted (no limit)' : `of ${count(webhookLimit)} webhooks`}
         </Text>
       </Group>
       {percentUsed !== null && (
@@ -95,7 +95,7 @@ function ThisMonth({ usage }: { usage: Of }) {
               color={color}
               size="lg"
               my={8}
-              aria-label={`${Math.floor(percentUsed)} % of the limit are used`}
+              aria-label={`${Math.floor(percentUsed)} % of the limit used`}
             />
             <span className={classes.mark} title="80 %" />
           </div>
@@ -106,8 +106,8 @@ function ThisMonth({ usage }: { usage: Of }) {
       )}
       <Pace used={used} limit={webhookLimit} month={month} resetsAt={resetsAt} />
       <Text size="sm" className="quiet" mt={4}>
-        Counts begin anew <When at={resetsAt} exact />. Accepted webhooks count, once each; duplicates, rejected ones
-        and retries do not.
+        Resets on <When at={resetsAt} exact />. Each accepted webhook counts once; duplicates, rejected requests, and
+        retries don't count.
       </Text>
     </Card>
   );
@@ -131,8 +131,8 @@ function Pace({
   const expected = Math.round((used * (end - begin)) / (now - begin));
   return (
     <Text size="sm" mt={4} c={limit !== null && expected > limit ? 'var(--pending)' : undefined}>
-      At this pace, about {count(expected)} by the end of the month
-      {limit !== null && expected > limit && used < limit ? ', more than the limit' : ''}.
+      At this pace, you'll use about {count(expected)} by the end of the month
+      {limit !== null && expected > limit && used < limit ? ', which is over your limit' : ''}.
     </Text>
   );
 }
@@ -161,7 +161,7 @@ function Months({ usage: { month, used, pastMonths } }: { usage: Of }) {
       </div>
       {pastMonths.length === 0 && (
         <Text size="sm" className="quiet" mt="sm">
-          No earlier month had webhooks.
+          No webhooks in earlier months.
         </Text>
       )}
     </Card>
@@ -177,14 +177,13 @@ function Plans({ current }: { current: Plan }) {
             <Table.Tr key={plan} fw={plan === current ? 600 : undefined}>
               <Table.Td w={120}>{plans[plan].word}</Table.Td>
               <Table.Td>{limitWord(plans[plan].limit)}</Table.Td>
-              <Table.Td>{plan === current && 'This is yours'}</Table.Td>
+              <Table.Td>{plan === current && 'Current plan'}</Table.Td>
             </Table.Tr>
           ))}
         </Table.Tbody>
       </Table>
       <Text size="sm" className="quiet" mt="xs">
-        All plans have every function. Another plan, or another limit, is asked of the operator of this platform:
-        nothing is paid or changed here.
+        Every plan includes all features. To change your plan or limit, contact your platform operator.
       </Text>
     </Card>
   );
