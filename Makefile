@@ -27,6 +27,7 @@ run: ## Builds, makes sample data once, and serves with the embedded store
 test: ## Installs what is missing and runs every test and lint
 	@scripts/setup test
 	@scripts/web
+	cd web && npm run --silent lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --all-features --quiet -- -D warnings
 	cargo check --quiet

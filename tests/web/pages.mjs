@@ -105,7 +105,7 @@ await hold(member, tokens.member);
 const page = await member.newPage();
 for (const path of [...Object.values(admins).filter((path) => path !== '/graphiql'), ...Object.values(platform), '/dashboard/somebody-else/webhooks']) {
   await page.goto(base + path);
-  await page.getByRole('heading', { name: /There is no such/ }).waitFor();
+  await page.getByRole('heading', { name: /not found/ }).waitFor();
 }
 await page.goto(`${base}${dashboard}/webhooks`);
 await settled(page);
@@ -118,7 +118,7 @@ const sorter = await person();
 await hold(sorter, tokens['super-admin']);
 const users = await sorter.newPage();
 await users.goto(`${base}/admin/users`);
-const head = users.getByRole('columnheader', { name: 'E-mail address' });
+const head = users.getByRole('columnheader', { name: 'Email address' });
 for (const [sort, way] of [['email', 'ascending'], ['-email', 'descending']]) {
   await head.getByRole('button').click();
   await users.waitForURL(`**/admin/users?sort=${sort}`);

@@ -8,7 +8,7 @@ import { createRoot } from 'react-dom/client';
 
 import { askToSignIn, token } from './session/session';
 
-const QUERY = `# Everything the pages show comes from this API. Ctrl-Space suggests, Ctrl-Enter runs.
+const QUERY = `# Every page uses this API. Ctrl-Space suggests fields; Ctrl-Enter runs the query.
 query Webhooks {
   viewer {
     user { email role }

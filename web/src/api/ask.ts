@@ -16,7 +16,7 @@ export async function ask<Data, Variables extends AnyVariables>(
   client ??= makeClient({ cached: false });
   const { data, error } = await client.query(query, variables, { requestPolicy: 'network-only' }).toPromise();
   if (error && !(partial && data)) throw error;
-  if (!data) throw new CombinedError({ networkError: new Error('the answer is empty') });
+  if (!data) throw new CombinedError({ networkError: new Error('The response is empty.') });
   return data;
 }
 
@@ -37,6 +37,7 @@ export function useAsk<Data, Variables extends AnyVariables>(
   const [state, setState] = useState<{ key: string; data?: Data; error?: Error } | null>(null);
   const [turn, setTurn] = useState(0);
   const key = JSON.stringify(variables);
+  // biome-ignore lint/correctness/useExhaustiveDependencies: `turn` is what asks once more
   useEffect(() => {
     if (key === 'null') return;
     let left = false;

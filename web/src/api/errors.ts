@@ -6,7 +6,7 @@ export function sentence(error: CombinedError | Error | undefined | null): strin
   const first = 'graphQLErrors' in error ? error.graphQLErrors[0] : undefined;
   if (first) return first.message.charAt(0).toUpperCase() + first.message.slice(1);
   if ('networkError' in error && error.networkError)
-    return 'The server does not answer. Check the connection and try again.';
+    return "The server isn't responding. Check your connection and try again.";
   return error.message;
 }
 

@@ -53,7 +53,7 @@ export function OrganizationProvider({ slug, children }: { slug: string; childre
   if (error && !data && !fetching)
     return <ErrorCard error={error} again={() => again({ requestPolicy: 'network-only' })} />;
   if (!data) return <PageLoading />;
-  if (!data.organization) return <NotFound what="organization" />;
+  if (!data.organization) return <NotFound what="Organization" />;
   const canManage = viewer.isSuperAdmin || viewer.user.role === 'ADMIN';
   const value = { ...data.organization, canManage, base: `/dashboard/${slug}` };
   return <OrganizationContext value={value}>{children}</OrganizationContext>;

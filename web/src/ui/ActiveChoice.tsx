@@ -8,7 +8,7 @@ export function ActiveChoice() {
   return (
     <SegmentedControl
       size="xs"
-      aria-label="Which"
+      aria-label="Status"
       value={active ?? 'all'}
       onChange={(next) => change({ active: next === 'all' ? undefined : next })}
       data={[

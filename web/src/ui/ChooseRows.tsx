@@ -9,7 +9,7 @@ export function ChooseAll({ of: { chosen, clear, all }, shown }: { of: Selection
   return (
     <Checkbox
       size="xs"
-      aria-label="Choose all shown"
+      aria-label="Select all shown"
       checked={chosen.size > 0 && chosen.size === shown}
       indeterminate={chosen.size > 0 && chosen.size < shown}
       onChange={() => (chosen.size > 0 ? clear() : all())}
@@ -22,7 +22,7 @@ export function ChooseRow({ of: { chosen, toggle }, id, label }: { of: Selection
   return (
     <Checkbox
       size="xs"
-      aria-label={`Choose ${label}`}
+      aria-label={`Select ${label}`}
       checked={chosen.has(id)}
       onChange={(event) => toggle(id, (event.nativeEvent as MouseEvent).shiftKey)}
     />

@@ -55,7 +55,7 @@ function Content({ close, children, label, danger, busy, error, typed, withReaso
         {withReason && (
           <TextInput
             label="Reason"
-            description="Stands in the log; may be left out"
+            description="Optional. Recorded in the audit trail with your name."
             maxLength={500}
             value={reason}
             data-autofocus

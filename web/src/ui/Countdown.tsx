@@ -7,9 +7,9 @@ export function Countdown({ to }: { to: string | null | undefined }) {
     const timer = setInterval(() => setNow(Date.now()), 1000);
     return () => clearInterval(timer);
   }, []);
-  if (!to) return <>not planned</>;
+  if (!to) return <>not scheduled</>;
   const left = Math.ceil((Date.parse(to) - now) / 1000);
-  if (left <= 0) return <>due now</>;
+  if (left <= 0) return <>now</>;
   const minutes = Math.floor(left / 60);
   return (
     <time dateTime={to} role="timer">

@@ -4,7 +4,7 @@ import type { ReactNode } from 'react';
 
 /** In the place of a list that has nothing: says what would be here, and what to do for it. */
 export function Empty({
-  icon: Symbol,
+  icon: EmptyIcon,
   title,
   children,
   action,
@@ -18,7 +18,7 @@ export function Empty({
     <Center py={64} px="md">
       <Stack align="center" gap="sm" maw={520} ta="center">
         <ThemeIcon size={48} radius="xl" variant="light" aria-hidden>
-          <Symbol size={24} />
+          <EmptyIcon size={24} />
         </ThemeIcon>
         <Title order={2}>{title}</Title>
         {children && (

@@ -8,7 +8,7 @@ import { requestId, sentence } from '../api/errors';
 export function ErrorCard({
   error,
   again,
-  title = 'This could not be loaded',
+  title = "Couldn't load this",
 }: {
   error: CombinedError | Error;
   again?: () => void;

@@ -18,7 +18,7 @@ export function HeaderRows({ of, onChange, most, add }: Props) {
   return (
     <Stack gap={6}>
       {of.map(({ name, value }, index) => (
-        // A row has no name of its own while it is typed.
+        // biome-ignore lint/suspicious/noArrayIndexKey: a row has no name of its own while it is typed
         <Group key={index} gap="xs" wrap="nowrap">
           <TextInput
             size="xs"

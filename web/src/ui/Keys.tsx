@@ -5,8 +5,8 @@ import { useCommands } from './commands';
 
 const everywhere = [
   ['Ctrl K', 'Go to a page'],
-  ['?', 'These keys'],
-  ['Esc', 'Close what is open'],
+  ['?', 'Show keyboard shortcuts'],
+  ['Esc', 'Close'],
 ] as const;
 
 /** The list of keys, on `?`. */
@@ -19,7 +19,7 @@ export function Keys() {
   ]);
   const rows = [...commands.flatMap(({ hotkey, label }) => (hotkey ? [[hotkey, label] as const] : [])), ...everywhere];
   return (
-    <Modal opened={opened} onClose={close} title="Keys">
+    <Modal opened={opened} onClose={close} title="Keyboard shortcuts">
       <Table withRowBorders={false}>
         <Table.Tbody>
           {rows.map(([key, label]) => (

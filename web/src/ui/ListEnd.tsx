@@ -1,6 +1,7 @@
-import { Button, Center, Skeleton, Stack } from '@mantine/core';
+import { Button, Center, Stack } from '@mantine/core';
 
 import { ErrorCard } from './ErrorCard';
+import { Skeletons } from './Skeletons';
 import type { List } from './useList';
 
 /** Below a list: what comes, what failed, or a button for more. */
@@ -9,9 +10,7 @@ export function ListEnd({ of }: { of: List<unknown> }) {
   if (of.isFirst) {
     return (
       <Stack gap="xs" py="xs" role="status" aria-label="Loading">
-        {Array.from({ length: 8 }, (_, row) => (
-          <Skeleton key={row} height={36} />
-        ))}
+        <Skeletons rows={8} height={36} />
       </Stack>
     );
   }

@@ -5,18 +5,18 @@ import { Link } from 'wouter';
 import { Empty } from './Empty';
 
 /** Also what another organization's things look like. */
-export function NotFound({ what = 'page' }: { what?: string }) {
+export function NotFound({ what = 'Page' }: { what?: string }) {
   return (
     <Empty
       icon={IconMapQuestion}
-      title={`There is no such ${what}`}
+      title={`${what} not found`}
       action={
         <Button component={Link} href="/">
           Go home
         </Button>
       }
     >
-      The address may be mistyped, or it belongs to somebody else.
+      The address may be wrong, or you may not have access.
     </Empty>
   );
 }

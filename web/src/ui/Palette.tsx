@@ -2,7 +2,7 @@
 import { Modal, ScrollArea, Text, TextInput } from '@mantine/core';
 import { useHotkeys } from '@mantine/hooks';
 import { IconArrowRight, IconSearch } from '@tabler/icons-react';
-import { useEffect, useMemo, useState } from 'react';
+import { useMemo, useState } from 'react';
 import { useLocation } from 'wouter';
 
 import { useCommands } from './commands';
@@ -39,7 +39,7 @@ function Choice({ close }: { close: () => void }) {
         detail: section,
         run: () => (external ? location.assign(href) : go(href)),
       })),
-      { label: 'Account and sessions', detail: 'You', run: () => go('/account') },
+      { label: 'Account and sessions', detail: 'Account', run: () => go('/account') },
     ],
     [places, commands, go],
   );
@@ -47,7 +47,6 @@ function Choice({ close }: { close: () => void }) {
   const found = entries.filter(({ label, detail }) =>
     words.every((word) => `${label} ${detail}`.toLowerCase().includes(word)),
   );
-  useEffect(() => setAt(0), [text]);
   const run = (entry: Entry | undefined) => {
     if (!entry) return;
     close();
@@ -60,7 +59,7 @@ function Choice({ close }: { close: () => void }) {
         size="md"
         variant="unstyled"
         px="md"
-        placeholder="Go to a page, or do something on this one"
+        placeholder="Go to a page or run an action"
         aria-label="Go to"
         role="combobox"
         aria-expanded
@@ -68,7 +67,10 @@ function Choice({ close }: { close: () => void }) {
         aria-activedescendant={found[at] ? `palette-${at}` : undefined}
         leftSection={<IconSearch size={18} aria-hidden />}
         value={text}
-        onChange={(event) => setText(event.currentTarget.value)}
+        onChange={(event) => {
+          setText(event.currentTarget.value);
+          setAt(0);
+        }}
         onKeyDown={(event) => {
           if (event.key === 'ArrowDown') setAt((before) => Math.min(before + 1, found.length - 1));
           else if (event.key === 'ArrowUp') setAt((before) => Math.max(before - 1, 0));
@@ -80,6 +82,8 @@ function Choice({ close }: { close: () => void }) {
       <ScrollArea.Autosize mah={360} className={classes.list}>
         <div role="listbox" id="palette-entries" aria-label="Pages and actions">
           {found.map((entry, index) => (
+            // biome-ignore lint/a11y/useKeyWithClickEvents: the text field above takes the keys
+            // biome-ignore lint/a11y/useFocusableInteractive: the text field has the focus
             <div
               key={`${entry.detail} ${entry.label}`}
               id={`palette-${index}`}
@@ -99,7 +103,7 @@ function Choice({ close }: { close: () => void }) {
         </div>
         {found.length === 0 && (
           <Text p="md" size="sm" className="quiet">
-            Nothing is called that
+            No results
           </Text>
         )}
       </ScrollArea.Autosize>

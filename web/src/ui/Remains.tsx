@@ -13,7 +13,7 @@ export function Remains({
   return (
     <Modal opened={Boolean(remains)} onClose={close} title={title} centered>
       <Text size="sm" mb="xs">
-        What remains, since the log is never rewritten:
+        The log is never rewritten, so these remain:
       </Text>
       <List size="sm">
         {remains?.map((what) => (

@@ -42,7 +42,7 @@ export function SearchBox({
         text && (
           <CloseButton
             size="xs"
-            aria-label="Clear the search"
+            aria-label="Clear search"
             onClick={() => {
               setText('');
               tell('');

@@ -33,6 +33,7 @@ export function Shell({ children }: { children: ReactNode }) {
   const [palette, paletteIs] = useDisclosure();
   const [here] = useLocation();
   const organization = useOrganizationIfAny();
+  // biome-ignore lint/correctness/useExhaustiveDependencies: another page closes the menu
   useEffect(close, [here, close]);
   return (
     <AppShell
@@ -41,7 +42,7 @@ export function Shell({ children }: { children: ReactNode }) {
       classNames={{ main: classes.main }}
     >
       <a href="#content" className={classes.skip}>
-        Skip to the content
+        Skip to content
       </a>
       <AppShell.Header className={classes.header}>
         <Group h="100%" px="md" justify="space-between" wrap="nowrap">
@@ -89,7 +90,7 @@ export function Shell({ children }: { children: ReactNode }) {
 function Places() {
   const [here] = useLocation();
   const places = usePlaces();
-  return places.map(({ label, href, icon: Symbol, section, external }, index) => (
+  return places.map(({ label, href, icon: PlaceIcon, section, external }, index) => (
     <Fragment key={href}>
       {places[index - 1]?.section !== section && <div className={classes.section}>{section}</div>}
       <NavLink
@@ -98,7 +99,7 @@ function Places() {
         label={label}
         active={here === href || here.startsWith(`${href}/`)}
         aria-current={here === href ? 'page' : undefined}
-        leftSection={<Symbol size={18} stroke={1.6} aria-hidden />}
+        leftSection={<PlaceIcon size={18} stroke={1.6} aria-hidden />}
         className={classes.place}
       />
     </Fragment>
@@ -110,12 +111,12 @@ function SchemeToggle() {
   const scheme = useComputedColorScheme('light');
   const next = scheme === 'dark' ? 'light' : 'dark';
   return (
-    <Tooltip label={`Use the ${next} theme`}>
+    <Tooltip label={`Switch to the ${next} theme`}>
       <ActionIcon
         variant="subtle"
         color="gray"
         onClick={() => setColorScheme(next)}
-        aria-label={`Use the ${next} theme`}
+        aria-label={`Switch to the ${next} theme`}
       >
         {scheme === 'dark' ? <IconSun size={18} /> : <IconMoon size={18} />}
       </ActionIcon>
@@ -126,7 +127,7 @@ function SchemeToggle() {
 function ZoneToggle() {
   const zone = useZone();
   const next = zone === 'utc' ? 'local' : 'utc';
-  const label = `Times are ${zone === 'utc' ? 'in UTC' : 'local'}; show them ${next === 'utc' ? 'in UTC' : 'local'}`;
+  const label = `Times are in ${zone === 'utc' ? 'UTC' : 'local time'}. Switch to ${next === 'utc' ? 'UTC' : 'local time'}`;
   return (
     <Tooltip label={label}>
       <ActionIcon variant="subtle" color="gray" onClick={() => setZone(next)} aria-label={label}>

@@ -1,4 +1,5 @@
-// Where a webhook stands: an icon, a colour and a word, so that none of them alone has to tell it.
+// Where a webhook stands: the one table of its words, colours, and icons. The list, its filters, chips and histogram, and
+// the detail all read it.
 import { Group, Text } from '@mantine/core';
 import {
   type Icon,
@@ -10,58 +11,85 @@ import {
   IconSkull,
 } from '@tabler/icons-react';
 
-export type Standing = 'pending' | 'processing' | 'success' | 'failed' | 'dead' | 'rejected';
+export type WebhookStatus = 'pending' | 'processing' | 'success' | 'failed' | 'dead' | 'rejected';
 
-export const standings: Record<Standing, { word: string; icon: Icon; color: string; means: string }> = {
+type Told = {
+  word: string;
+  /** One sentence, for a tooltip. */
+  means: string;
+  icon: Icon;
+  color: string;
+  /** The field of a bucket of the server's histogram that counts it. */
+  bucket: 'pending' | 'processing' | 'success' | 'failed' | 'deadLettered' | 'rejected';
+};
+
+export const webhookStatuses: Record<WebhookStatus, Told> = {
   pending: {
     word: 'Pending',
+    means: 'Waiting for the next attempt',
     icon: IconCircleDashed,
     color: 'var(--pending)',
-    means: 'Accepted; waits for its next attempt',
+    bucket: 'pending',
   },
-  processing: { word: 'Processing', icon: IconLoader2, color: 'var(--processing)', means: 'An attempt is running' },
-  success: { word: 'Success', icon: IconCircleCheckFilled, color: 'var(--success)', means: 'Processed' },
+  processing: {
+    word: 'Processing',
+    means: 'An attempt is in progress',
+    icon: IconLoader2,
+    color: 'var(--processing)',
+    bucket: 'processing',
+  },
+  success: {
+    word: 'Success',
+    means: 'Processed successfully',
+    icon: IconCircleCheckFilled,
+    color: 'var(--success)',
+    bucket: 'success',
+  },
   failed: {
     word: 'Failed',
+    means: 'The last attempt failed; a retry is scheduled',
     icon: IconCircleXFilled,
     color: 'var(--failed)',
-    means: 'The last attempt failed; another one follows',
+    bucket: 'failed',
   },
   dead: {
     word: 'Dead letter',
+    means: 'All attempts failed; needs attention',
     icon: IconSkull,
     color: 'var(--dead)',
-    means: 'All attempts failed; it waits for a person',
+    bucket: 'deadLettered',
   },
   rejected: {
     word: 'Rejected',
+    means: 'Rejected on receipt; not processed',
     icon: IconShieldX,
     color: 'var(--rejected)',
-    means: 'Refused at the door; never processed',
+    bucket: 'rejected',
   },
 };
 
-/** What the fields of a webhook say together. */
-export function standing(webhook: {
+export const allStatuses = Object.keys(webhookStatuses) as WebhookStatus[];
+
+/** The status that the fields of a webhook add up to. */
+export function statusOf(webhook: {
   status: 'PENDING' | 'PROCESSING' | 'SUCCESS' | 'FAILED';
   deadLetteredAt?: string | null;
   rejection?: string | null;
-}): Standing {
+}): WebhookStatus {
   if (webhook.rejection) return 'rejected';
   if (webhook.status === 'FAILED') return webhook.deadLetteredAt ? 'dead' : 'failed';
-  return webhook.status.toLowerCase() as Standing;
+  return webhook.status.toLowerCase() as WebhookStatus;
 }
 
-export function Status({ value, compact = false }: { value: Standing; compact?: boolean }) {
-  const { word, icon: Symbol, color, means } = standings[value];
+/** An icon, a colour and a word, so that none of them alone has to tell it. */
+export function Status({ value }: { value: WebhookStatus }) {
+  const { word, icon: StatusIcon, color, means } = webhookStatuses[value];
   return (
     <Group gap={6} wrap="nowrap" title={means} c={color}>
-      <Symbol size={16} aria-hidden={!compact} aria-label={compact ? word : undefined} />
-      {!compact && (
-        <Text span size="sm" fw={500} c={color}>
-          {word}
-        </Text>
-      )}
+      <StatusIcon size={16} aria-hidden />
+      <Text span size="sm" fw={500} c={color}>
+        {word}
+      </Text>
     </Group>
   );
 }

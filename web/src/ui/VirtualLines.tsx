@@ -40,6 +40,8 @@ export function VirtualLines({
     virtualizer,
   ]);
   return (
+    // biome-ignore lint/a11y/noStaticElementInteractions: its role is a tree where it takes keys
+    // biome-ignore lint/a11y/useAriaPropsSupportedByRole: both of its roles have a label
     <div
       ref={box}
       className={classes.box}

@@ -1,3 +1,5 @@
+// biome-ignore-all lint/a11y/useSemanticElements: rows are placed by themselves, which the parts of a <table> cannot be
+// biome-ignore-all lint/a11y/useFocusableInteractive: heads are not for the focus
 // A table of any length: only the rows in view are there. On narrow screens each row is a card.
 import { useMediaQuery } from '@mantine/hooks';
 import { useVirtualizer } from '@tanstack/react-virtual';
@@ -71,6 +73,7 @@ export function VirtualTable<Row>({
     overscan: 12,
     scrollPaddingStart: asCards ? 0 : 36,
   });
+  // biome-ignore lint/correctness/useExhaustiveDependencies: another height is why it measures
   useEffect(() => virtualizer.measure(), [virtualizer, height]);
   useImperativeHandle(
     handle,
@@ -86,6 +89,7 @@ export function VirtualTable<Row>({
   const items = virtualizer.getVirtualItems();
   const first = items[0]?.index ?? 0;
   const last = items.at(-1)?.index ?? 0;
+  // biome-ignore lint/correctness/useExhaustiveDependencies: more rows may be in view without other places
   useEffect(() => onLook?.(first, last), [onLook, first, last, count]);
 
   const template = columns.map(({ width }) => width).join(' ');
@@ -96,6 +100,7 @@ export function VirtualTable<Row>({
         className={classes.scroll}
         role="region"
         aria-label={label}
+        // biome-ignore lint/a11y/noNoninteractiveTabindex: keys scroll it
         tabIndex={0}
         onScroll={(event) => onTop?.(event.currentTarget.scrollTop < height)}
       >

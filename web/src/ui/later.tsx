@@ -20,6 +20,7 @@ export function later(load: () => Promise<{ default: ComponentType }>): Later {
     });
     return coming;
   };
+  // biome-ignore lint/correctness/noComponentHookFactories: each page is made once, when the program begins
   function Page() {
     const [, arrived] = useState(false);
     const [error, setError] = useState<Error>();
@@ -30,8 +31,8 @@ export function later(load: () => Promise<{ default: ComponentType }>): Later {
     if (error)
       return (
         <ErrorCard
-          title="This page could not be loaded"
-          error={new Error('Load it again: there may be a new version.')}
+          title="Couldn't load this page"
+          error={new Error('Try again. A new version may have been released.')}
           again={() => location.reload()}
         />
       );

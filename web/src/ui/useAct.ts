@@ -18,7 +18,7 @@ export function useAct<Data, Variables extends AnyVariables>(
       const { data, error } = await client.mutation(mutation, variables).toPromise();
       const told = error ? sentence(error) : undefined;
       setState({ busy: false, error: told });
-      if (told && !quiet) notifications.show({ color: 'red', title: 'That did not work', message: told });
+      if (told && !quiet) notifications.show({ color: 'red', title: 'Something went wrong', message: told });
       if (!told && done) notifications.show({ color: 'teal', message: done });
       return error ? undefined : data;
     },

@@ -8,12 +8,12 @@ export function useRowKeys<E extends HTMLElement>(selector: string) {
   const list = useRef<E>(null);
   const go = (by: 1 | -1) => {
     const all = [...(list.current?.querySelectorAll<HTMLElement>(selector) ?? [])];
-    const at = all.findIndex((each) => each === document.activeElement);
+    const at = all.indexOf(document.activeElement as E);
     all[Math.min(Math.max(at + by, 0), all.length - 1)]?.focus();
   };
   useOffer([
-    { label: 'The next row', hotkey: 'j', run: () => go(1) },
-    { label: 'The row before', hotkey: 'k', run: () => go(-1) },
+    { label: 'Next row', hotkey: 'j', run: () => go(1) },
+    { label: 'Previous row', hotkey: 'k', run: () => go(-1) },
   ]);
   return list;
 }

@@ -20,19 +20,19 @@ export function Differences({ before, after }: { before: Json; after: Json }) {
       return null;
     }
   }, [before, after]);
-  if (found === null) return <Text size="sm">They are nested too deeply to be compared.</Text>;
-  if (found.length === 0) return <Text size="sm">The two say the same.</Text>;
+  if (found === null) return <Text size="sm">The payloads are nested too deeply to compare.</Text>;
+  if (found.length === 0) return <Text size="sm">No differences.</Text>;
   return (
     <div>
       <Text size="sm" mb="xs">
         {found.length >= MOST ? `More than ${count(MOST)} differences` : plural(found.length, 'difference')}
-        {found.length > SHOWN && `; the first ${SHOWN} are shown`}
+        {found.length > SHOWN && `; showing the first ${SHOWN}`}
       </Text>
-      <div role="list">
+      <ul className={classes.differences}>
         {found.slice(0, SHOWN).map((each) => (
           <OneDifference key={written(each.path) + each.kind} of={each} />
         ))}
-      </div>
+      </ul>
     </div>
   );
 }
@@ -42,7 +42,7 @@ const signs = { added: ['+', 'Added'], removed: ['âˆ’', 'Removed'], changed: ['Â
 function OneDifference({ of: { path, kind, before, after } }: { of: Difference }) {
   const [sign, word] = signs[kind];
   return (
-    <div role="listitem" className={classes.difference}>
+    <li className={classes.difference}>
       <span role="img" aria-label={word} title={word}>
         {sign}
       </span>
@@ -51,7 +51,7 @@ function OneDifference({ of: { path, kind, before, after } }: { of: Difference }
         {before !== undefined && <Side side="before" value={before} />}
         {after !== undefined && <Side side="after" value={after} />}
       </span>
-    </div>
+    </li>
   );
 }
 

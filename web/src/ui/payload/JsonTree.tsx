@@ -97,7 +97,7 @@ export function JsonTree({ value, most }: { value: Json; most?: number }) {
       />
       {all.length >= MOST_LINES && (
         <Text size="xs" className="quiet">
-          Only the first {count(MOST_LINES)} lines are shown: fold some, or search.
+          Showing the first {count(MOST_LINES)} lines. Collapse some, or search.
         </Text>
       )}
       <Chosen root={value} path={chosen} />
@@ -130,6 +130,8 @@ function TreeLine({
   }
   const name = line.path.at(-1);
   return (
+    // biome-ignore lint/a11y/useKeyWithClickEvents: the tree takes the keys
+    // biome-ignore lint/a11y/useFocusableInteractive: the tree has the focus, and names the item by aria-activedescendant
     <span
       id={id}
       role="treeitem"
@@ -195,8 +197,8 @@ function Chosen({ root, path }: { root: Json; path: Path }) {
         <Text span size="xs" className="mono quiet cut">
           <bdi>{visible(beginning(name, 400))}</bdi>
         </Text>
-        <Copy value={name} label="Copy the path" />
-        {text !== undefined && <Copy value={text} label="Copy the value" />}
+        <Copy value={name} label="Copy path" />
+        {text !== undefined && <Copy value={text} label="Copy value" />}
       </Group>
       {typeof value === 'string' && value.length > 60 && (
         <div className={classes.text}>{visible(beginning(value, 10_000))}</div>
@@ -259,24 +261,30 @@ function Search({ root, reveal }: { root: Json; reveal: (path: Path) => void }) 
           }
         }}
       />
-      <Text size="xs" className="quiet" miw={70} ta="right" aria-live="polite">
+      <Text size="xs" className="quiet" miw={84} ta="right" aria-live="polite">
         {text &&
           (found === null
-            ? 'Looking…'
+            ? 'Searching…'
             : found.length === 0
-              ? 'Nothing'
+              ? 'No results'
               : `${count(hit + 1)} of ${count(found.length)}${found.length >= MOST_HITS ? '+' : ''}`)}
       </Text>
       <ActionIcon
         variant="subtle"
         color="gray"
-        aria-label="Previous hit"
+        aria-label="Previous result"
         disabled={!found?.length}
         onClick={() => go(-1)}
       >
         <IconChevronUp size={16} />
       </ActionIcon>
-      <ActionIcon variant="subtle" color="gray" aria-label="Next hit" disabled={!found?.length} onClick={() => go(1)}>
+      <ActionIcon
+        variant="subtle"
+        color="gray"
+        aria-label="Next result"
+        disabled={!found?.length}
+        onClick={() => go(1)}
+      >
         <IconChevronDown size={16} />
       </ActionIcon>
     </Group>
