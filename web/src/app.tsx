@@ -1,4 +1,4 @@
-// Which address shows which page. Pages come when they are first asked for.
+// The pages by address. Their code is loaded when it is first needed.
 import { Redirect, Route, Switch } from 'wouter';
 
 import { useToken } from './session/session';
@@ -51,7 +51,7 @@ export function begin(path: string) {
     return parts.length === given.length && parts.every((part, index) => part.startsWith(':') || part === given[index]);
   };
   const found = [...open, ...dashboard, ...admin].find(([pattern]) => fits(pattern));
-  // What fails is told where the page is shown.
+  // The page itself shows a failure.
   found?.[1].begin().catch(() => undefined);
 }
 
@@ -101,7 +101,7 @@ function SignedIn() {
   );
 }
 
-/** Where one begins: one's own webhooks; for super admins, the organizations. */
+/** The first page: one's own webhooks, or the organizations for super admins. */
 function Home() {
   const { organization } = useViewer();
   return <Redirect to={organization ? `/dashboard/${organization.slug}/webhooks` : '/admin/organizations'} replace />;

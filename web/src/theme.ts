@@ -1,4 +1,4 @@
-// How everything looks: quiet greys, one accent, and colours that mean a status.
+// The look of everything: quiet greys, one accent, and colours that mean a status.
 import { createTheme, type MantineColorsTuple } from '@mantine/core';
 
 const accent: MantineColorsTuple = [

@@ -26,7 +26,7 @@ let now = Date.now();
 const tickListeners = new Set<() => void>();
 let ticker: ReturnType<typeof setInterval> | undefined;
 
-// Outside of the component: a new one at every render would begin the clock anew at every render.
+// Outside the component: a new function at every render would restart the clock at every render.
 function subscribeToClock(listener: () => void): () => void {
   tickListeners.add(listener);
   // While nobody looked it stood still.

@@ -1,4 +1,4 @@
-// What a page shows stands in its address: a filter can be linked to, and "back" undoes it.
+// The address holds the state of a page, so that a filter can be linked to, and "back" undoes it.
 import { useCallback, useMemo } from 'react';
 import { useSearchParams } from 'wouter';
 

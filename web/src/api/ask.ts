@@ -25,11 +25,11 @@ export type Asked<Data> = {
   error: Error | undefined;
   /** There is neither an answer nor an error yet. */
   loading: boolean;
-  /** What is shown stays until the new answer is there. */
+  /** The old data stays until the new answer arrives. */
   again: () => void;
 };
 
-/** Asks while the component is there, and anew when the variables change; `null` does not ask. */
+/** Asks while the component is mounted, and again when the variables change. `null` does not ask. */
 export function useAsk<Data, Variables extends AnyVariables>(
   query: TypedDocumentNode<Data, Variables>,
   variables: Variables | null,

@@ -1,9 +1,9 @@
-// Whether the socket that changes come through stands; and how often it was made anew, since what happened in between was missed.
+// The state of the WebSocket that brings changes, and the number of reconnections: changes in between were missed.
 import { useSyncExternalStore } from 'react';
 
 export type Connection = {
   state: 'idle' | 'connecting' | 'connected' | 'lost';
-  /** Whoever follows changes reads anew when this has grown. */
+  /** Followers of changes read again when this grows. */
   reconnections: number;
 };
 

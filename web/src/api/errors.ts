@@ -1,4 +1,4 @@
-// What went wrong, as a sentence for people.
+// Errors as sentences for people.
 import type { CombinedError } from 'urql';
 
 export function sentence(error: CombinedError | Error | undefined | null): string {

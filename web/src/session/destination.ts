@@ -1,4 +1,4 @@
-// Where to go after signing in. The address may have been made by a stranger: only paths of this application are followed.
+// The page to open after signing in. A stranger may have made the address, so only paths of this application are followed.
 // The link in the mail opens another tab, so the tab's own storage would not do.
 
 const KEY = 'hookledger.next';

@@ -5,7 +5,7 @@ export const IDLE_MINUTES = 30;
 /** Between two notes of use, and two looks whether it was too long ago. */
 const STEP_MS = 15_000;
 
-/** Whether the last use, in any tab, was too long ago. */
+/** True if the last use, in any tab, was too long ago. */
 export function isIdle(used: string | null, now: number): boolean {
   const at = Number(used);
   // A clock that was set back is no reason to stay signed in for ever.

@@ -1,4 +1,4 @@
-// Who is signed in, in every tab: the session's token, kept until it ends.
+// The session's token, shared by all tabs and kept until the session ends.
 import { useSyncExternalStore } from 'react';
 
 const KEY = 'hookledger.session';

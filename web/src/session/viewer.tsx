@@ -1,4 +1,4 @@
-// Who is signed in, and in which organization one looks around.
+// The signed-in user, and the organization whose pages are shown.
 import { createContext, type ReactNode, useContext } from 'react';
 import { useQuery } from 'urql';
 

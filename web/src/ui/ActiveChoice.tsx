@@ -2,7 +2,7 @@ import { SegmentedControl } from '@mantine/core';
 
 import { useSearch } from '../url';
 
-/** Which of a list, by `active` of the address: all, those that are active (`yes`), or not (`no`). */
+/** Filters a list by `active` in the address: all, active (`yes`), or deactivated (`no`). */
 export function ActiveChoice() {
   const [{ active }, change] = useSearch();
   return (

@@ -5,21 +5,21 @@ type Props = {
   opened: boolean;
   close: () => void;
   title: string;
-  /** What will happen. */
+  /** The consequences. */
   children: ReactNode;
   /** On the button. */
   label: string;
   danger?: boolean;
   busy?: boolean;
   error?: string;
-  /** What has to be typed before, for what cannot be taken back. */
+  /** A text that has to be typed first, for actions that cannot be undone. */
   typed?: string;
-  /** Asks for a reason, which stands in the log. */
+  /** Asks for a reason, which the log records. */
   withReason?: boolean;
   run: (reason: string | undefined) => void;
 };
 
-/** Asks before something that is hard to take back. */
+/** Asks before an action that is hard to undo. */
 export function Confirm(props: Props) {
   return (
     <Modal opened={props.opened} onClose={props.close} title={props.title} centered>

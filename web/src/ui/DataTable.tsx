@@ -22,9 +22,9 @@ export type DataColumn<Row> = {
 
 type Selecting<Row> = {
   of: ReturnType<typeof useSelection>;
-  /** What a row is called. */
+  /** The name of a row, for screen readers. */
   label: (row: Row) => string;
-  /** Whether a row can be selected; all can unless told. */
+  /** Rows that can be selected; all unless set. */
   can?: (row: Row) => boolean;
 };
 

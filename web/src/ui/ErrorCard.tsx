@@ -4,7 +4,7 @@ import type { CombinedError } from 'urql';
 
 import { requestId, sentence } from '../api/errors';
 
-/** What went wrong, and a way to try again. */
+/** An error, and a button to try again. */
 export function ErrorCard({
   error,
   again,

@@ -1,6 +1,6 @@
 import classes from './TimeChart.module.css';
 
-/** What the colours of a chart mean. */
+/** The meaning of the colours of a chart. */
 export function Legend({ of }: { of: readonly { label: string; color: string }[] }) {
   return (
     <div className={classes.legend} aria-hidden>

@@ -1,4 +1,4 @@
-// The command palette: every page, and whatever the page at hand offers, by a few letters.
+// The command palette: finds pages and the current page's commands by a few letters.
 import { Modal, ScrollArea, Text, TextInput } from '@mantine/core';
 import { useHotkeys } from '@mantine/hooks';
 import { IconArrowRight, IconSearch } from '@tabler/icons-react';

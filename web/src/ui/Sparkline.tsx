@@ -28,7 +28,7 @@ export function Sparkline({ bars, summary }: { bars: readonly Bar[]; summary: st
       {bars.map((bar, index) => {
         let below = 0;
         return bar.parts.map(({ color, value }) => {
-          // What is there at all is seen.
+          // Even a small value can be seen.
           const height = value === 0 ? 0 : Math.max((value / most) * (HEIGHT - 2), 2);
           below += height;
           return (

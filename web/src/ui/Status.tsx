@@ -1,5 +1,5 @@
-// Where a webhook stands: the one table of its words, colours, and icons. The list, its filters, chips and histogram, and
-// the detail all read it.
+// The statuses of a webhook: the only table of their words, colours and icons. The list, filters, chips, histogram and
+// detail all use it.
 import { Group, Text } from '@mantine/core';
 import {
   type Icon,

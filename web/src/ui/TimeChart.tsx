@@ -24,13 +24,13 @@ export type TimeChartProps = {
   series: readonly Series[];
   kind: 'bars' | 'lines';
   height?: number;
-  /** How a value is told. */
+  /** Formats a value. */
   format?: (value: number) => string;
   /** A span was chosen: [from, to) in milliseconds. */
   onZoom?: (from: number, to: number) => void;
   /** A bucket was clicked: its beginning in milliseconds. */
   onPick?: (start: number) => void;
-  /** What the picture shows, in a sentence, for those who do not see it. */
+  /** One sentence for people who cannot see the chart. */
   summary: string;
 };
 
@@ -40,7 +40,7 @@ export function TimeChart(props: TimeChartProps) {
   const place = useRef<HTMLDivElement>(null);
   const scheme = useComputedColorScheme('light');
   const zone = useZone();
-  // Handlers may be new at every render; the picture is not made anew for them.
+  // Handlers may be new at every render. The chart is not drawn again for them.
   const latest = useRef(props);
   latest.current = props;
 

@@ -24,7 +24,7 @@ export function VirtualLines({
   role?: 'tree' | 'region';
   /** The id of the element that keys act on. */
   active?: string;
-  /** How high it is at most, in pixels. */
+  /** The maximum height in pixels. */
   most?: number;
   onKeyDown?: (event: KeyboardEvent) => void;
   handle?: Ref<LinesHandle>;

@@ -1,4 +1,4 @@
-// What the page at hand can do: its keys, and its entries in the command palette.
+// The current page's commands: its keys, and its entries in the command palette.
 import { useHotkeys } from '@mantine/hooks';
 import { useEffect, useRef, useSyncExternalStore } from 'react';
 
@@ -23,7 +23,7 @@ function publish(): void {
 export function useOffer(offered: readonly Command[]): void {
   const latest = useRef(offered);
   latest.current = offered;
-  // What a command does may change at every render; that it is there, what it is called and its key do not.
+  // A command's action may change at every render; its presence, label and key do not.
   const shape = JSON.stringify(offered.map(({ label, hotkey }) => [label, hotkey]));
   useEffect(() => {
     const page = Symbol(shape);
@@ -40,7 +40,7 @@ export function useOffer(offered: readonly Command[]): void {
   useHotkeys(offered.flatMap(({ hotkey, run }) => (hotkey ? [[hotkey, run] as [string, () => void]] : [])));
 }
 
-/** What is offered now. */
+/** The commands that are offered now. */
 export function useCommands(): readonly Command[] {
   return useSyncExternalStore(
     (listener) => {

@@ -27,7 +27,7 @@ export function later(load: () => Promise<{ default: ComponentType }>): Later {
     useEffect(() => {
       if (!Content) begin().then(() => arrived(true), setError);
     }, []);
-    // Where the server was updated meanwhile, the code of before is not there any more.
+    // After an update of the server, the old code is gone.
     if (error)
       return (
         <ErrorCard

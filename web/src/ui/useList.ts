@@ -21,7 +21,7 @@ export type List<Row> = {
   reload: () => void;
 };
 
-/** Rows of a connection; the query takes `$after`. A change of the variables begins anew. */
+/** Rows of a connection; the query takes `$after`. New variables start the list again. */
 export function useList<Data, Variables extends { after?: string | null }, Row>(
   query: TypedDocumentNode<Data, Variables>,
   variables: Omit<Variables, 'after'>,

@@ -1,4 +1,4 @@
-// Which rows of a list are chosen. Shift takes all between two.
+// The selected rows of a list. Shift selects all between two.
 import { useCallback, useRef, useState } from 'react';
 
 export function useSelection(ids: readonly string[]) {

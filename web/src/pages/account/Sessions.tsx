@@ -18,7 +18,7 @@ const EndSession = graphql(`
   }
 `);
 
-/** Where somebody is signed in, and a way to end each. One's own that is in use ends by signing out. */
+/** A user's sessions, with a button to end each but the current one, which ends by signing out. */
 export function Sessions({ of, ended }: { of: readonly Session[]; ended: () => void }) {
   const end = useAct(EndSession);
   if (of.length === 0)

@@ -1,4 +1,4 @@
-// What a browser says of itself, in two words. It may say anything: this is for recognizing one's own devices only.
+// A browser's user agent in two words. It can claim anything, so this only helps to recognize one's own devices.
 
 const browsers: readonly [RegExp, string][] = [
   [/\bEdg(?:e|A|iOS)?\//, 'Edge'],

@@ -1,4 +1,4 @@
-// Whether anything got lost between the log and what people see: each organization's webhooks by both.
+// Compares each organization's webhooks in the log with the read models, so that nothing gets lost unnoticed.
 import { Anchor, Badge, Table, Text } from '@mantine/core';
 import { useInterval } from '@mantine/hooks';
 import { useQuery } from 'urql';

@@ -31,7 +31,7 @@ type System = ResultOf<typeof Query>['system'];
 /** Events that a follower may be behind while all is well: it steps back while webhooks press. */
 const FINE = 10_000;
 
-/** How the platform is, anew every five seconds. */
+/** The platform's health, every 5 seconds. */
 export default function Health() {
   const [{ data, error, fetching }, again] = useQuery({ query: Query });
   useInterval(() => document.visibilityState === 'visible' && again({ requestPolicy: 'network-only' }), 5000, {
@@ -84,7 +84,7 @@ export default function Health() {
   );
 }
 
-/** How a clock is to another, from milliseconds ahead. */
+/** The difference between two clocks, from milliseconds ahead. */
 function clock(ahead: number): string {
   if (Math.abs(ahead) < 100) return 'in sync with the database';
   return `${(Math.abs(ahead) / 1000).toFixed(1)} s ${ahead > 0 ? 'ahead of' : 'behind'} the database`;

@@ -6,11 +6,11 @@ import { Confirm } from '../../ui/Confirm';
 
 type Props = {
   chosen: ReadonlySet<string>;
-  /** What they are: `organization`, `provider`. */
+  /** The kind of row: `organization`, `provider`. */
   noun: string;
-  /** What makes one active: `Reactivate`. */
+  /** The verb that makes one active: `Reactivate`. */
   activate: string;
-  /** What comes of either, in a sentence. */
+  /** The consequences of either, in a sentence. */
   means: { activate: string; deactivate: string };
   /** Sets one; false where that failed, and then no more are. */
   set: (id: string, isActive: boolean) => Promise<boolean>;
@@ -19,7 +19,7 @@ type Props = {
   clear: () => void;
 };
 
-/** What can be done with what is chosen of a list: activating and deactivating, one after the other. */
+/** Activates or deactivates the selected rows of a list, one after the other. */
 export function SetActive({ chosen, noun, activate, means, set, done, clear }: Props) {
   const [asked, setAsked] = useState<boolean>();
   const [count, setCount] = useState<number>();

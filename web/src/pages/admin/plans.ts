@@ -1,4 +1,4 @@
-// What a customer pays for, and what they may receive for it.
+// The plans, and their limits.
 import { count } from '../../format';
 
 export type Plan = 'FREE' | 'STARTER' | 'PREMIUM';

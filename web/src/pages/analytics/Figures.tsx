@@ -26,7 +26,7 @@ type Figure = {
   means: string;
   value: (counts: Counts) => number | null;
   format: (value: number) => string;
-  /** Whether more is better; undefined where it is neither. */
+  /** Undefined if neither is better. */
   better?: 'more' | 'less';
 };
 

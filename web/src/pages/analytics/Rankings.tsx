@@ -1,4 +1,4 @@
-// What came most, and what went wrong most; each leads to its webhooks.
+// The most frequent event types and errors, with links to their webhooks.
 import { Anchor, SimpleGrid, Stack, Text } from '@mantine/core';
 import { useQuery } from 'urql';
 import { Link } from 'wouter';

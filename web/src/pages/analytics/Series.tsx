@@ -1,4 +1,4 @@
-// A period as pictures: how much came, what became of it, how long it took.
+// A period as charts: volume, results and latency.
 import { SimpleGrid, Stack } from '@mantine/core';
 import { useMemo } from 'react';
 

@@ -19,7 +19,7 @@ import type { AuditFilter } from './useAuditFilter';
 type Props = {
   list: List<Entry>;
   filter: AuditFilter;
-  /** Whether each entry says which organization it concerns. */
+  /** Shows the organization of each entry. */
   withOrganization?: boolean;
 };
 

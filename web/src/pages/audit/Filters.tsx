@@ -15,7 +15,7 @@ const PeopleQuery = graphql(`
   }
 `);
 
-/** What is shown of the trail: who, what, about what, and when. `slug` offers the people of an organization. */
+/** Filters by user, action, resource and time. `slug` offers the users of an organization. */
 export function Filters({ of: { search, change, clear, isFiltered }, slug }: { of: AuditFilter; slug?: string }) {
   const [{ data }] = useQuery({ query: PeopleQuery, variables: { slug: slug ?? '' }, pause: !slug });
   const people = (data?.organization?.users.nodes ?? []).map(({ userId, email }) => ({

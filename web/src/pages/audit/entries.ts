@@ -1,4 +1,4 @@
-// What the audit trail is asked for, and how its words are told.
+// The queries of the audit trail, and the words of its entries.
 import { graphql, type ResultOf, type VariablesOf } from '../../api/graphql';
 
 export const EntryFragment = graphql(`
@@ -79,7 +79,7 @@ export const actions = {
 export const resourceTypes = Object.keys(actions);
 export const allActions = [...new Set<string>(Object.values(actions).flat())].sort();
 
-/** Where the server's name is not what people say. */
+/** Words for names of the server's that people would not use. */
 const words: Record<string, string> = {
   audit_log: 'audit trail',
   limit_warned: 'limit warning sent',
@@ -99,7 +99,7 @@ export const label = (word: string): string => capitalized(told(word));
 export const summary = ({ resourceType, action }: { resourceType: string; action: string }): string =>
   capitalized(`${told(resourceType)} ${told(action)}`);
 
-/** Who did it, where they are no user of the organization. */
+/** The user who did it, or a word for others. */
 export function actor({ user, userId, action }: Entry): string {
   if (user) return user.email ?? 'Erased user';
   if (userId) return 'Super admin';

@@ -28,7 +28,7 @@ export function DeadLetterGroup({ group, retry }: { group: DeadGroup; retry: (ta
   const toggle = () =>
     setSearch({ open: (isOpen ? open.filter((each) => each !== name) : [...open, name]).join(',') }, { replace: true });
   const { word, slug } = providers[group.provider.providerName];
-  // One by one where all are at hand, so that each shows what becomes of it; otherwise by what they have in common.
+  // One by one if all are loaded, so that each shows its result. Otherwise by a filter.
   const all = (): RetryTarget =>
     group.rows.length >= group.count || group.error === null
       ? { rows: group.rows }

@@ -1,4 +1,4 @@
-// What waits for a person: by what went wrong and where, to be retried one by one, by group, or all together.
+// Dead letters, grouped by provider and error, to be retried one by one, by group, or all together.
 import { Button, Group, Progress, Skeleton, Stack, Text } from '@mantine/core';
 import { IconMoodCheck, IconRefresh, IconRotateClockwise } from '@tabler/icons-react';
 import { useState } from 'react';
@@ -91,7 +91,7 @@ export default function DeadLetters() {
   );
 }
 
-/** How those fare that were retried while one looks. */
+/** The results of webhooks that were retried here. */
 function Retried({ of: { all, succeeded, again, underWay }, forget }: { of: Tally; forget: () => void }) {
   return (
     <Card>

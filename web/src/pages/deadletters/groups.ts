@@ -6,7 +6,7 @@ export type Group = {
   key: string;
   provider: WebhookRow['provider'];
   error: string | null;
-  /** As many as are at hand, the oldest first: they have waited the longest. */
+  /** The loaded ones, oldest first: they have waited the longest. */
   rows: readonly WebhookRow[];
   count: number;
   oldest: string;
@@ -44,7 +44,7 @@ export function grouped(rows: readonly WebhookRow[]): Group[] {
     .sort((a, b) => b.count - a.count || (a.oldest < b.oldest ? -1 : 1));
 }
 
-/** What the server counted, where there are more than are at hand; with the rows of it that are. */
+/** The server's counts, with the rows that are loaded. */
 export function joined(counted: readonly Omit<Group, 'key' | 'rows'>[], local: readonly Group[]): Group[] {
   const rows = new Map(local.map((group) => [group.key, group.rows]));
   return counted.map((group) => {
@@ -96,7 +96,7 @@ export function changed(before: Known, changes: readonly WebhookRow[]): Known {
 
 export type Tally = { all: number; succeeded: number; again: number; underWay: number };
 
-/** How those that were retried fare. */
+/** Counts the results of retried webhooks. */
 export function tally({ rows, retried }: Known): Tally {
   const tally: Tally = { all: retried.size, succeeded: 0, again: 0, underWay: 0 };
   for (const id of retried) {

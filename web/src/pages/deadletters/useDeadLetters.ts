@@ -45,7 +45,7 @@ export type DeadLetters = {
   total: number;
   loading: boolean;
   error: Error | undefined;
-  /** There are more than are at hand. */
+  /** There are more than are loaded. */
   more: boolean;
   reload: () => void;
   replace: (row: WebhookRow) => void;
@@ -61,7 +61,7 @@ export function useDeadLetters(slug: string, organizationId: string): DeadLetter
   }, [answer]);
 
   const more = answer?.pageInfo.hasNextPage ?? false;
-  // While all of them are at hand, they are counted here, and so at once.
+  // While all of them are loaded, they are counted here, without a delay.
   const counted = useAsk(GroupsQuery, more ? { slug } : null);
   const byServer = counted.data?.organization?.deadLetterGroups;
   const [groups, total] = useMemo(() => {

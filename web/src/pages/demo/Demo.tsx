@@ -28,7 +28,7 @@ import { type DemoProvider, DemoQuery, type Fault, SamplesQuery } from './querie
 import { Steps } from './Steps';
 import { useDemo } from './useDemo';
 
-/** What happens to a webhook, to be tried by anybody: nothing to install, nobody to be. */
+/** A public demo of a webhook from end to end, without an account. */
 export default function Demo() {
   const [{ data, error, fetching }, again] = useQuery({ query: DemoQuery });
   return (

@@ -1,4 +1,4 @@
-// What happens to a webhook, step by step: each says what was done and why, and shows it.
+// The steps of a webhook: each shows and explains what was done.
 import { Code, Text, Title } from '@mantine/core';
 import { IconCheck, IconLoader2, IconX } from '@tabler/icons-react';
 import type { ReactNode } from 'react';

@@ -1,4 +1,4 @@
-// What the demo asks, without a session.
+// The queries of the demo, which need no session.
 import { graphql, type ResultOf } from '../../api/graphql';
 
 export const DemoQuery = graphql(`
@@ -49,5 +49,5 @@ export type DemoProvider = ResultOf<typeof DemoQuery>['demo']['providers'][numbe
 export type Sent = ResultOf<typeof SendDemoWebhook>['sendDemoWebhook'];
 export type Seen = NonNullable<ResultOf<typeof DemoWebhookQuery>['demoWebhook']>;
 
-/** What is to be wrong with the webhook. */
+/** The simulated problem. */
 export type Fault = 'none' | 'broken' | 'stale' | 'again' | 'other-body';

@@ -10,7 +10,7 @@ import { WizardButtons } from './WizardButtons';
 type Props = {
   kind: ProviderKind;
   address: string;
-  /** Where it is still at hand. */
+  /** Set while it is still in memory. */
   secret: string | undefined;
   isConnected: boolean;
   onwards: () => void;

@@ -11,7 +11,7 @@ const states = {
   OPEN: { word: 'Paused', icon: IconPlugConnectedX, color: 'var(--failed)' },
 } as const;
 
-/** Whether attempts at a destination go through, and when they will. */
+/** The health of a destination, and the time of the next attempt while it is paused. */
 export function Circuit({ of }: { of: Destination }) {
   const { word, icon: StateIcon, color } = states[of.circuit];
   const paused = of.circuits.filter(({ state }) => state !== 'CLOSED');

@@ -45,7 +45,7 @@ export default function ConnectProvider() {
   const go = (next: Step) => change({ step: next });
   const onwards = () => go(steps[at + 1] ?? 'first');
   const back = () => (at > 1 ? go(steps[at - 1] ?? 'service') : change({ step: undefined, service: undefined }));
-  // Where the server says that its addresses are, or, before it said anything, where this page is.
+  // The server's own origin, or this page's before any provider is known.
   const origin = known[0] ? new URL(known[0].webhookUrl).origin : location.origin;
   const address = provider?.webhookUrl ?? `${origin}/webhooks/${slug}/${kind ? services[kind].slug : ''}`;
   const kept = secret?.kind === kind ? secret?.value : undefined;
@@ -114,7 +114,7 @@ export default function ConnectProvider() {
   );
 }
 
-/** Whether a service on the internet may reach an address, as far as one sees by its name. */
+/** True if a service on the internet can probably reach the URL, judged by its host name. */
 function isPublic(address: string): boolean {
   const { hostname, protocol } = new URL(address);
   return (

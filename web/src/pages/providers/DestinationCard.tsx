@@ -12,7 +12,7 @@ import { OnceShown } from './OnceShown';
 import classes from './ProviderCard.module.css';
 import { type Provider, SetDestination } from './queries';
 
-/** Where its webhooks go, and how they fare there. */
+/** The destination of webhooks, and its health. */
 export function DestinationCard({ provider, may }: { provider: Provider; may: boolean }) {
   const { destination } = provider;
   const [editing, edit] = useDisclosure();

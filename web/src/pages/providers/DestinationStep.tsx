@@ -6,7 +6,7 @@ import { OnceShown } from './OnceShown';
 import { type Provider, SetDestination } from './queries';
 import { WizardButtons } from './WizardButtons';
 
-/** Where to hand the webhooks on to, if anywhere. */
+/** Asks where to forward webhooks, if anywhere. */
 export function DestinationStep({
   provider,
   onwards,

@@ -5,15 +5,15 @@ import type { ReactNode } from 'react';
 import type { ProviderKind } from '../../ui/ProviderName';
 
 type Words = {
-  /** Where the address has to be entered before the service tells its secret. */
+  /** True if the service shows its secret only once it has the URL. */
   addressFirst: boolean;
   /** One line on the choice of services. */
   about: string;
-  /** How to get the secret. */
+  /** The way to the secret. */
   secret: ReactNode;
   /** Steps at the service, in its own words. */
   address: readonly ReactNode[];
-  /** How to have the service send a first webhook. */
+  /** The way to a first webhook. */
   first: ReactNode;
   docs: string;
 };

@@ -1,4 +1,4 @@
-// A provider: how it fares, what came last, and everything that can be set.
+// A provider: its health, its recent webhooks, and its settings.
 import { Alert, Anchor, Button, Grid, Group, Stack, Text } from '@mantine/core';
 import { useQuery } from 'urql';
 import { Link, useParams } from 'wouter';

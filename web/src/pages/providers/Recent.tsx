@@ -12,7 +12,7 @@ type Props = {
   isFirst: boolean;
   /** Those that were sent from here. */
   tests?: ReadonlySet<string>;
-  /** What is said where there is none. */
+  /** The text where there are none. */
   empty: string;
 };
 

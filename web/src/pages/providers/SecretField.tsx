@@ -8,9 +8,9 @@ type Props = {
   kind: ProviderKind;
   value: string;
   onChange: (value: string) => void;
-  /** What the server said of it. */
+  /** The server's answer. */
   error?: string;
-  /** Where PayPal's simulator can be let in: whether it is. */
+  /** Set where PayPal's simulator can be accepted. */
   simulator?: { accepted: boolean; accept: (accepted: boolean) => void };
 };
 

@@ -29,9 +29,9 @@ const graces = [
   { value: '2592000', label: '30 days' },
 ];
 
-/** What verifies the webhooks that come in. */
+/** The secrets that verify incoming webhooks. */
 export function IncomingSecrets({ provider, may }: { provider: Provider; may: boolean }) {
-  // A link can open the dialog: whoever was refused comes from there.
+  // A link can open the dialog, for example after a rejected webhook.
   const [{ rotate }, change] = useSearch();
   const opened = may && rotate === 'incoming';
   const [adding, add] = useDisclosure();
@@ -239,7 +239,7 @@ function RotateIncoming({ provider, close }: { provider: Provider; close: () => 
   );
 }
 
-/** What signs the deliveries that go out. */
+/** The secrets that sign deliveries. */
 export function OutgoingSecrets({ provider, may }: { provider: Provider; may: boolean }) {
   const [opened, { open, close }] = useDisclosure();
   const [grace, setGrace] = useState('86400');

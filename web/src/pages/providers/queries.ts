@@ -1,4 +1,4 @@
-// What the pages of providers ask the server.
+// The queries of the provider pages.
 import { graphql, type ResultOf } from '../../api/graphql';
 
 export const ProviderFragment = graphql(`

@@ -1,7 +1,7 @@
 // The secrets that services sign with: what they are called, and new ones where we choose them. The server judges their form.
 import type { ProviderKind } from '../../ui/ProviderName';
 
-/** What the secret is called at the service. */
+/** The service's name for the secret. */
 export const secretWord: Record<ProviderKind, string> = {
   STRIPE: 'Signing secret',
   GITHUB: 'Secret',
@@ -10,7 +10,7 @@ export const secretWord: Record<ProviderKind, string> = {
   STANDARD: 'Signing secret',
 };
 
-/** Whether we may choose the secret, and the service takes it. */
+/** True if we can choose the secret and enter it at the service. */
 export const weChoose: Record<ProviderKind, boolean> = {
   STRIPE: false,
   GITHUB: true,

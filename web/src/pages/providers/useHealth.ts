@@ -1,4 +1,4 @@
-// How a provider fared in the last day.
+// A provider's health over the last day.
 import { useMemo } from 'react';
 import { useQuery } from 'urql';
 

@@ -1,4 +1,4 @@
-// What the server says of a secret while it is typed: there is one judge.
+// Checks a secret while it is typed. The server is the only judge.
 import { useEffect, useState } from 'react';
 import { useClient } from 'urql';
 

@@ -19,7 +19,7 @@ export default function Verify() {
     const { data, error } = await post<{ token: string }>('/api/auth/verify-magic-link', { token });
     if (data) {
       signIn(data.token);
-      // A whole new page, so that nothing of whoever was here before is left. The link does not stay in the history.
+      // A full page load, so that nothing of the previous user is left. The link does not stay in the history.
       location.replace(takeDestination());
       return;
     }

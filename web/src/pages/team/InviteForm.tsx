@@ -13,7 +13,7 @@ export const roles: Record<Role, { word: string; means: string }> = {
   MEMBER: { word: 'Member', means: 'Can see webhooks and analytics, retry webhooks, and send tests' },
 };
 
-/** The answer is the same whoever the address belongs to. */
+/** The answer is the same for every address. */
 export function InviteForm({ close, done }: { close: () => void; done: () => void }) {
   const { id } = useOrganization();
   const [email, setEmail] = useState('');

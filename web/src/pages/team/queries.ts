@@ -1,4 +1,4 @@
-// What the page of the team asks the server.
+// The queries of the team page.
 import { graphql, type ResultOf } from '../../api/graphql';
 import { SessionFragment } from '../account/Sessions';
 

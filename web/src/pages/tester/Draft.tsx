@@ -142,7 +142,7 @@ export function Draft({ providerId, kind, sample, fresh, sent }: Props) {
   );
 }
 
-/** Why it is no JSON; undefined where it is. */
+/** The reason why it is not JSON, or undefined. */
 function problem(body: string): string | undefined {
   try {
     JSON.parse(body);

@@ -1,4 +1,4 @@
-// Sends a webhook as its service would, with what one wants to be wrong about it, and shows what became of it.
+// Sends a webhook as its service would, optionally with a simulated problem, and shows the result.
 import { Alert, Anchor, Button, Select, SimpleGrid, Skeleton, Stack, Text } from '@mantine/core';
 import { IconTestPipe } from '@tabler/icons-react';
 import { useState } from 'react';
@@ -97,7 +97,7 @@ function WithSamples({ providerId, kind }: { providerId: string; kind: ProviderK
     requestPolicy: 'network-only',
   });
   const [sent, setSent] = useState<Sent>();
-  // They are read again after each send; what somebody writes is kept until they ask for the sample anew.
+  // They are read again after each send. Edits are kept until the sample is reset.
   const [wanted, setWanted] = useState(0);
   const [kept, setKept] = useState<{ data: typeof data; round: number }>({ data: undefined, round: -1 });
   if (data && kept.round !== wanted && data !== kept.data) setKept({ data, round: wanted });

@@ -1,4 +1,4 @@
-// What can be made wrong with a test webhook, and what the answers mean.
+// The problems that a test webhook can simulate, and the meanings of the responses.
 import type { ProviderKind } from '../../ui/ProviderName';
 import type { Fault } from './queries';
 

@@ -1,4 +1,4 @@
-// What the tester asks the server.
+// The queries of the tester.
 import { graphql, type ResultOf, type VariablesOf } from '../../api/graphql';
 
 export const TesterQuery = graphql(`

@@ -113,7 +113,7 @@ function ThisMonth({ usage }: { usage: Of }) {
   );
 }
 
-/** Where the month would end, were it to go on like this; not in its first day. */
+/** Estimates the total of the month from its use so far, after its first day. */
 function Pace({
   used,
   limit,

@@ -1,4 +1,4 @@
-// What the filter matches, as a file.
+// Saves the matching webhooks as a file.
 import { Button, Group, Modal, Progress, SegmentedControl, Stack, Text } from '@mantine/core';
 import { useRef, useState } from 'react';
 
@@ -106,7 +106,7 @@ function Export({ filter, filtered, close }: { filter: ServerFilter; filtered: b
   );
 }
 
-/** Whether there are more than the file may have. */
+/** Answers whether there are more than fit in the file. */
 async function gather(slug: string, filter: ServerFilter, rows: WebhookRow[], onPage: () => boolean): Promise<boolean> {
   let after: string | null = null;
   for (;;) {

@@ -1,4 +1,4 @@
-// What narrows the list. All of it stands in the address.
+// The filters of the list. The address holds them all.
 import { Button, Checkbox, CloseButton, Group, Popover, Select, Stack, TextInput } from '@mantine/core';
 import { IconChevronDown, IconSearch } from '@tabler/icons-react';
 import { type Ref, useEffect, useState } from 'react';
@@ -283,7 +283,7 @@ function MoreFilters({ search, filter, change }: { search: Search; filter: Filte
   );
 }
 
-/** What the list is narrowed by, each with a way to take it away. */
+/** The active filters, each with a button to remove it. */
 export function Chips({ search, filter, change }: { search: Search; filter: Filter; change: Change }) {
   const zone = useZone();
   const chips: [string, string, FilterParameters][] = [];
@@ -327,5 +327,5 @@ export function Chips({ search, filter, change }: { search: Search; filter: Filt
   );
 }
 
-/** Takes every filter away. */
+/** Removes every filter. */
 export const nothing: FilterParameters = Object.fromEntries(filterNames.map((name) => [name, '']));

@@ -1,4 +1,4 @@
-// How many came when, by where they stand now. Dragging across it chooses a time.
+// Webhooks over time, by status. Dragging selects a time range.
 import { Button, Group, Skeleton, Text } from '@mantine/core';
 import { useEffect, useMemo, useRef, useState } from 'react';
 
@@ -30,7 +30,7 @@ const HistogramQuery = graphql(`
 const HEIGHT = 104;
 /** From the axis up. */
 const stacked: readonly WebhookStatus[] = ['success', 'pending', 'processing', 'failed', 'dead', 'rejected'];
-/** Where changes come, it is counted anew, at most so often. */
+/** With live updates, it is counted again at most this often. */
 const AGAIN_MS = 10_000;
 
 /** `turn` is another at every change of the list; `moved` at every reading of it. */
@@ -60,7 +60,7 @@ export default function Histogram({
   const { data, error, again } = useAsk(HistogramQuery, filter.unknownProvider ? null : asked);
   useCountingAgain(turn, live, again);
 
-  // What is shown stays until the new count is there, so that nothing jumps.
+  // The old chart stays until the new one arrives, so that nothing jumps.
   const found = data?.organization?.histogram;
   const [kept, setKept] = useState(found);
   if (found && found !== kept) setKept(found);

@@ -4,7 +4,7 @@ import { useConnection } from '../../api/connection';
 import { sentence } from '../../api/errors';
 import classes from './Webhooks.module.css';
 
-/** Whether changes are shown as they come, and whether they come. */
+/** Switches live updates, and shows whether they arrive. */
 export function LiveToggle({
   live,
   toggle,

@@ -20,7 +20,7 @@ type Props = {
   selection: Selection;
   navigation: OpenWebhook;
   table: RefObject<VirtualTableHandle | null>;
-  /** Whether one looks at the newest. */
+  /** True while the newest rows are in view. */
   top: RefObject<boolean>;
   reload: () => void;
   /** In place of the list where there are no webhooks. */

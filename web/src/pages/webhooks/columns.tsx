@@ -1,4 +1,4 @@
-// What the list shows of a webhook.
+// The columns of the list.
 import type { MouseEvent, ReactNode } from 'react';
 import { Link } from 'wouter';
 
@@ -87,7 +87,7 @@ function IdCell({ row }: { row: WebhookRow }) {
   );
 }
 
-/** How often it was tried, as far as the row tells; a person's retries are told by the webhook itself. */
+/** The number of attempts, as far as the row has them. Retries by a person are only in the detail. */
 export function attempts(row: WebhookRow): string {
   if (row.rejection) return '–';
   return String(row.status === 'PENDING' && row.retryCount === 0 ? 0 : row.retryCount + 1);

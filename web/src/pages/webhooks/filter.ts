@@ -1,4 +1,4 @@
-// Which webhooks: how it stands in the address, what the server is asked, and whether a row that changed still belongs there.
+// The filter: read from the address, sent to the server, and applied to changed rows.
 import type { VariablesOf } from '../../api/graphql';
 import { type ProviderKind, providerKinds, providers as services } from '../../ui/ProviderName';
 import { allStatuses, statusOf, type WebhookStatus } from '../../ui/Status';
@@ -18,7 +18,7 @@ export type FilterParameters = {
   type?: string;
   signature?: 'valid' | 'invalid';
   flag?: 'any' | 'body' | 'replay';
-  /** What went wrong last, word for word. */
+  /** The exact text of the last error. */
   error?: string;
   /** `15m`, `1h`, `24h`, `7d`, `30d`: up to now. Instead of `from` and `to`. */
   since?: string;
@@ -118,7 +118,7 @@ export function isFiltered(filter: Filter): boolean {
   return filter.unknownProvider || Object.keys(serverFilter(filter)).length > 0;
 }
 
-/** What the server is asked for. */
+/** The filter for the server. */
 export function serverFilter(filter: Filter): ServerFilter {
   const asked: ServerFilter = {};
   const [first] = filter.statuses;
@@ -149,7 +149,7 @@ export function followed(filter: Filter): ServerFilter {
   return { providerId, eventType, receivedTo };
 }
 
-/** Whether a row belongs to the list as it is now. A filter by text cannot be told from the row. */
+/** True if a row matches the filter. A text filter cannot be judged by the row. */
 export function matches(filter: Filter, row: WebhookRow): boolean {
   const at = Date.parse(row.receivedAt);
   return (

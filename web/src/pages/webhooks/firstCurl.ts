@@ -1,4 +1,4 @@
-// A command that signs a small webhook as its provider would and sends it, for whoever has the secret at hand.
+// A command that signs a small webhook as its provider would, and sends it. It needs the signing secret.
 import type { ProviderKind } from '../../ui/ProviderName';
 
 const hmac = (format: string) => `openssl dgst -sha256 -hmac "$SECRET" ${format}`;

@@ -1,7 +1,7 @@
-// What the list of webhooks asks the server.
+// The queries of the list.
 import { graphql, type ResultOf } from '../../api/graphql';
 
-/** What a row shows. No body, no attempts: a page of rows is one look into one table. */
+/** The fields of a row. No body and no attempts: a page of rows is one read of one table. */
 export const RowFields = graphql(`
   fragment WebhookRow on Webhook @_unmask {
     id webhookId status deadLetteredAt rejection eventType providerEventId
@@ -39,7 +39,7 @@ export const WebhookChangedSubscription = graphql(
   [RowFields],
 );
 
-/** What the page needs besides the rows: whom to filter by, and whether anything ever came. */
+/** The providers to filter by, and whether there are any webhooks. */
 export const SurroundingsQuery = graphql(`
   query WebhookSurroundings($slug: String!) {
     organization(slug: $slug) {

@@ -5,7 +5,7 @@ import { useClient } from 'urql';
 import { sentence } from '../../api/errors';
 import { RetryMutation, type WebhookRow } from './queries';
 
-/** Whether a person may ask for another attempt: it failed, and it was genuine. */
+/** True if a person can request another attempt: it failed, and it was verified. */
 export function retryable(row: Pick<WebhookRow, 'status' | 'rejection'>): boolean {
   return row.status === 'FAILED' && !row.rejection;
 }

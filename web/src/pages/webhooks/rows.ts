@@ -1,5 +1,5 @@
-// The rows that are at hand: pages of a long list, of which those near the eye are kept and the others can be fetched again.
-// Everything here is a value and a function over it.
+// The loaded rows: pages of a long list. Pages near the view are kept; others can be fetched again.
+// Everything here is a value and functions over it.
 import type { WebhookRow } from './queries';
 
 /** Rows of a page. */
@@ -10,7 +10,7 @@ const KEPT = 12;
 const MOST_ON_TOP = 200;
 
 export type Page = {
-  /** Where the server begins it; `null` is at the newest. */
+  /** The cursor before it; `null` for the newest. */
   after: string | null;
   /** `null` while they are not kept. */
   rows: readonly WebhookRow[] | null;
@@ -26,11 +26,11 @@ export type Rows = {
   /** Came while one looked, newest first. */
   top: readonly WebhookRow[];
   pages: readonly Page[];
-  /** Where the next page begins; `undefined` where there is none. */
+  /** The cursor of the next page; `undefined` if there is none. */
   next: string | undefined;
   /** New ones that are not shown, because one looks further down. */
   waiting: number;
-  /** There is more between `top` and the pages than is at hand, or changes were missed: read again. */
+  /** Rows between `top` and the pages are missing, or changes were missed: read again. */
   stale: boolean;
 };
 
@@ -62,7 +62,7 @@ export function rowAt(list: Rows, index: number): WebhookRow | undefined {
   return page < 0 ? list.top[at] : list.pages[page]?.rows?.[at];
 }
 
-/** Where a webhook stands in the list, where it is at hand. */
+/** The index of a webhook in the list, or -1 if it is not loaded. */
 export function indexOf(list: Rows, webhookId: string): number {
   const top = list.top.findIndex((row) => row.webhookId === webhookId);
   if (top >= 0) return top;
@@ -75,7 +75,7 @@ export function indexOf(list: Rows, webhookId: string): number {
   return -1;
 }
 
-/** Begins anew with the newest rows. What came while they were on their way stays on top. */
+/** Starts again with the newest rows. Rows that arrived meanwhile stay on top.  */
 export function begun(answer: Answer, before: Rows): Rows {
   const newest = answer.rows[0]?.receivedAt ?? '';
   const there = new Set(answer.rows.map((row) => row.webhookId));
@@ -126,7 +126,7 @@ export type Changes = {
   created: readonly WebhookRow[];
 };
 
-/** What changed meanwhile: in place; new ones on top where one looks there, counted where one does not. */
+/** Applies changes in place. New rows go on top if the top is in view; otherwise they are counted. */
 export function changed(list: Rows, { rows, created }: Changes, atTop: boolean): Rows {
   if (!isLoaded(list)) return list;
   const fresh = created.filter((row) => indexOf(list, row.webhookId) < 0);

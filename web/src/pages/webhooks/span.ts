@@ -29,7 +29,7 @@ const steps = [
 ];
 /** Stretches at most. */
 const MOST = 96;
-/** What is counted where no time is chosen. */
+/** The default time range. */
 const USUAL = DAY;
 
 export type Span = {

@@ -1,4 +1,4 @@
-// Which row of the list keys act on, and which webhook is open beside it. The open one stands in the address.
+// The current row, which keys act on, and the webhook that is open beside the list. The address holds the open one.
 import { type RefObject, useCallback, useRef, useState } from 'react';
 
 import type { VirtualTableHandle } from '../../ui/VirtualTable';

@@ -1,4 +1,4 @@
-// The list at hand, loaded as one scrolls and kept up to date while changes come.
+// The list, loaded while scrolling and kept up to date by changes.
 import { useCallback, useEffect, useMemo, useRef, useState } from 'react';
 import { useSubscription } from 'urql';
 
@@ -24,7 +24,7 @@ import {
 
 /** Changes are shown together, so often. */
 const FLUSH_MS = 250;
-/** Where more came than one can read, the list is read again, at most so often. */
+/** After a burst of changes, the list is read again at most this often. */
 const RELOAD_MS = 2_000;
 /** Changes that wait for being shown, at most; then the list is read again. */
 const MOST_WAITING = 1_000;
@@ -35,11 +35,11 @@ export type RowsAtHand = {
   list: Rows;
   loading: boolean;
   error: Error | undefined;
-  /** Why changes do not come, where they should. */
+  /** The error that keeps changes from arriving. */
   interrupted: Error | undefined;
   /** A search looked so far and found little: going on is up to the person. */
   paused: boolean;
-  /** What is in view; loads what is missing there, lets go of what is far. */
+  /** Tells the rows in view. Loads missing ones there, and releases distant ones. */
   look: (first: number, last: number) => void;
   /** Reads from the newest on. What is shown stays until then. */
   reload: () => void;
@@ -58,7 +58,7 @@ export function useRows(
   const [error, setError] = useState<Error>();
   const [loading, setLoading] = useState(true);
   const [paused, setPaused] = useState(false);
-  // What runs now, by its place; a filter that changes makes all of it void.
+  // The running loads, by name. A new filter voids them all.
   const running = useRef(new Set<string>());
   const era = useRef(0);
   const now = useRef({ list, filter });
@@ -139,7 +139,7 @@ export function useRows(
     [load, more, paused],
   );
 
-  // What is in view may have been let go, or be old.
+  // Rows in view may have been released, or be outdated.
   // biome-ignore lint/correctness/useExhaustiveDependencies: each change of the list may have let rows in view go
   useEffect(() => look(...view.current), [look, list]);
 
@@ -195,7 +195,7 @@ function useFollowing({
 
   const flush = useCallback(() => {
     timer.current = undefined;
-    // What comes before the list is there waits for it.
+    // Changes wait until the list is loaded.
     if (!current.current.loaded) {
       timer.current = setTimeout(flush, FLUSH_MS);
       return;
@@ -204,7 +204,7 @@ function useFollowing({
     waiting.current = { rows: new Map(), created: new Set(), missed: false };
     const top = current.current.atTop();
     if (missed) {
-      // Whoever looks further down keeps their place, and is told.
+      // Below the top, the place is kept, and new rows are counted.
       if (top) current.current.reload();
       else setList(aged);
       return;
@@ -238,7 +238,7 @@ function useFollowing({
     return data;
   });
 
-  // What happened while the socket was gone, or while live was off, was missed.
+  // Changes during a lost connection, or while live was off, were missed.
   const { reconnections } = useConnection();
   const seen = useRef(reconnections);
   useEffect(() => {

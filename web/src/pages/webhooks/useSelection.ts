@@ -1,4 +1,4 @@
-// Which rows are chosen. Those that are chosen stay so when the list goes on.
+// The selected rows. They stay selected as the list grows.
 import { useCallback, useMemo, useRef, useState } from 'react';
 
 import type { WebhookRow } from './queries';

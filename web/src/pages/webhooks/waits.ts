@@ -1,4 +1,4 @@
-// Why a webhook's next attempt does not begin, where that is due.
+// The reasons why a due attempt does not start.
 import type { WebhookRow } from './queries';
 
 type Wait = NonNullable<WebhookRow['waitsFor']>;

@@ -1,4 +1,4 @@
-// What differs between two payloads, place by place.
+// The differences between two payloads, place by place.
 import { Text } from '@mantine/core';
 import { useMemo } from 'react';
 

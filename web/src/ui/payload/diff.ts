@@ -1,4 +1,4 @@
-// What differs between two pieces of JSON, by place.
+// The differences between two JSON values, by place.
 import { isBranch, type Json, type Path, told } from './json';
 
 export type Difference = { path: Path; kind: 'added' | 'removed' | 'changed'; before?: Json; after?: Json };
@@ -35,7 +35,7 @@ function pairsOfObjects(path: Path, a: Named, b: Named): Pair[] {
   return keys.map((key) => [[...path, key], own(a, key), own(b, key)]);
 }
 
-/** What both have stays together; of the rest, neighbours are pairs, so that a changed one is told as changed. */
+/** Common elements are paired. Of the others, neighbours are paired, so that a changed element counts as changed. */
 function pairsOfLists(path: Path, a: readonly Json[], b: readonly Json[]): Pair[] {
   if (a.length > COMPARED || b.length > COMPARED) {
     return Array.from({ length: Math.max(a.length, b.length) }, (_, index) => [[...path, index], a[index], b[index]]);

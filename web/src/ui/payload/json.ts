@@ -54,13 +54,13 @@ export type Line = {
   key: string;
   depth: number;
   value: Json;
-  /** How many there are within; of the value itself it is what `more` hides. */
+  /** The number of children; for `more`, the number of hidden ones. */
   size: number;
   kind: 'branch' | 'leaf' | 'more';
   open: boolean;
 };
 
-/** What somebody opened, closed and wanted to see more of. */
+/** The branches that were opened or closed, and those of which more is shown. */
 export type View = { toggled: ReadonlyMap<string, boolean>; shown: ReadonlyMap<string, number> };
 
 export const untouched: View = { toggled: new Map(), shown: new Map() };
@@ -81,7 +81,7 @@ export const sizeOf = (value: Json): number =>
 /** The lines that are open now, in order. */
 export function lines(root: Json, view: View): Line[] {
   const found: Line[] = [];
-  // What is still to come, the next at the end: nesting of any depth needs no stack of calls.
+  // A stack of its own: nesting of any depth needs no call stack.
   const todo: { path: Path; value: Json; more?: number }[] = [{ path: [], value: root }];
   for (let next = todo.pop(); next && found.length < MOST_LINES; next = todo.pop()) {
     const { path, value, more } = next;
@@ -107,7 +107,7 @@ export function lines(root: Json, view: View): Line[] {
   return found;
 }
 
-/** How a value that has nothing within is written. */
+/** The text of a value without children. */
 export function told(value: Json): string {
   if (value instanceof Exact) return value.source;
   if (isBranch(value)) return Array.isArray(value) ? '[]' : '{}';
@@ -131,7 +131,7 @@ export function revealing(view: View, root: Json, path: Path): View {
   return { toggled, shown };
 }
 
-/** Where keys and values contain the text, in any case; some at a time, so that the page goes on meanwhile. */
+/** The places where a key or value contains the text, ignoring case. It yields now and then, so that the page stays responsive. */
 export function* search(root: Json, text: string, most: number): Generator<Path[] | null> {
   const wanted = text.toLowerCase();
   const found: Path[] = [];

@@ -1,4 +1,4 @@
-/** Where lines begin, none longer than so many characters, none beginning within one. */
+/** The offsets at which lines begin. No line is longer than `columns`, and none begins within a character. */
 export function broken(text: string, columns: number): number[] {
   const starts: number[] = [];
   for (let start = 0; start < text.length; ) {

@@ -1,4 +1,4 @@
-// Every try at processing: what was sent where, what was answered.
+// Every attempt: the request, and the response.
 import { Group, Text } from '@mantine/core';
 import { IconCircleCheckFilled, IconCircleXFilled, IconLoader2 } from '@tabler/icons-react';
 
@@ -88,7 +88,7 @@ function OneAttempt({ attempt, webhook }: { attempt: Attempt; webhook: Webhook }
 }
 
 function Request({ attempt, webhook, url }: { attempt: Attempt; webhook: Webhook; url: string }) {
-  // What is known of their values; the others are secrets and signatures, and not kept.
+  // The known values. The others are secrets and signatures, and not kept.
   const known: Record<string, string> = {
     'content-type': webhook.contentType ?? 'application/octet-stream',
     'webhook-id': webhook.webhookId,

@@ -1,4 +1,4 @@
-// What differs from the one of its type that came before.
+// Compares a webhook with the previous one of its event type.
 import { Anchor, Skeleton, Stack, Text } from '@mantine/core';
 import { useMemo } from 'react';
 import { Link } from 'wouter';

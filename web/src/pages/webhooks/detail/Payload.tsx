@@ -21,7 +21,7 @@ import { useBody } from './useWebhook';
 
 export function Payload({ of: webhook }: { of: Webhook }) {
   const { slug } = useOrganization();
-  // What is gone is not asked for, nor shown from before.
+  // A removed body is not requested, nor shown from a cache.
   const { body, error, again } = useBody(slug, webhook.bodyRemoval ? undefined : webhook.webhookId);
   if (error) return <ErrorCard error={error} again={again} />;
   if (webhook.bodyRemoval || body?.kind === 'gone') return <Gone of={webhook} />;

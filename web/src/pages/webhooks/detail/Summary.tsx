@@ -1,4 +1,4 @@
-// What one wants to know first: how it stands, what it is, whether it is genuine.
+// The most important facts: the status, what it is, and whether it is verified.
 import { Alert, Anchor, SimpleGrid, Stack, Text } from '@mantine/core';
 import { IconAlertTriangle, IconHourglass, IconShieldCheck, IconShieldX } from '@tabler/icons-react';
 import type { ReactNode } from 'react';

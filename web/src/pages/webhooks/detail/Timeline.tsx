@@ -1,4 +1,4 @@
-// What happened to a webhook, from the log: what, when, by whom.
+// A webhook's events in the log: what happened, when, and who did it.
 import { useAsk } from '../../../api/ask';
 import { graphql } from '../../../api/graphql';
 import { useOrganization, useViewer } from '../../../session/viewer';
@@ -48,7 +48,7 @@ export function Timeline({ of: { webhookId, events } }: { of: Webhook }) {
   );
 }
 
-/** Who did something, for those who may know: oneself, and for admins the others. */
+/** The names of users. Members see only their own; admins see all. */
 function useNames(webhookId: string, events: readonly LogEvent[]): (event: LogEvent) => string {
   const { slug, canManage } = useOrganization();
   const { user } = useViewer();

@@ -1,7 +1,7 @@
 // A command that sends the same request somewhere else. What strangers sent stands in it, and somebody pastes it into a
 // shell: every byte is either plain text within single quotes or an octal escape that `printf` undoes.
 
-/** What a client or a proxy on the way puts there anew. */
+/** Headers that a client or a proxy sets itself. */
 const left = new Set([
   'host',
   'content-length',
@@ -20,7 +20,7 @@ export function quoted(text: string): string {
   return `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
-/** Whether a terminal that is pasted to, and whoever reads along, take the text for what it is. */
+/** True if the text is harmless to paste into a terminal, and reads as what it is. */
 const isPlain = (text: string, lines: boolean) => (lines ? /^[\n\x20-\x7e]*$/ : /^[\x20-\x7e]*$/).test(text);
 
 /** For the format of `printf`. */

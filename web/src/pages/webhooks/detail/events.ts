@@ -89,7 +89,7 @@ export function toldEvent(
   }
 }
 
-/** How long after the first: `+12 ms`. */
+/** The time since the first: `+12 ms`. */
 export function offset(from: string, to: string): string {
   const between = Date.parse(to) - Date.parse(from);
   return between <= 0 ? '+0 ms' : `+${duration(between)}`;

@@ -1,4 +1,4 @@
-// What the page of one webhook asks the server. Its body is asked for when somebody looks at it.
+// The queries of the page of one webhook. Its body is requested when it is shown.
 import { ask } from '../../../api/ask';
 import { graphql, type ResultOf } from '../../../api/graphql';
 import { fromBase64 } from '../../../ui/payload/bytes';

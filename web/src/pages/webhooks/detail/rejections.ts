@@ -1,4 +1,4 @@
-// Why a request was rejected, and what to check.
+// The reasons of rejections, and advice for each.
 
 const words: Record<string, string> = {
   signature_missing: 'missing signature',
