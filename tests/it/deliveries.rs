@@ -323,7 +323,7 @@ async fn whatever_a_destination_does_is_recorded_and_delays_nobody_else() {
     .await;
     let (admin, sink) = (app.super_admin().await, Sink::start().await);
     let cases = [
-        ("hang", "FAILED", "answer"),
+        ("hang", "FAILED", "Timed out"),
         ("gigabyte", "SUCCESS", ""),
         ("drip", "SUCCESS", ""),
         ("reset", "SUCCESS", ""),

@@ -213,7 +213,7 @@ mod tests {
             assert!(check_secret(Standard, bad, false).is_err(), "{bad}");
         }
         let refused = check_secret(Standard, &format!("v1,{SYMMETRIC}"), false).unwrap_err();
-        assert!(refused.starts_with("Remove the version and its comma"), "{refused}");
+        assert!(refused.starts_with("Remove the version prefix"), "{refused}");
     }
 
     #[test]

@@ -247,7 +247,8 @@ impl Wish {
 /// The URL as it is kept.
 fn target(app: &App, url: &str) -> Result<String, Error> {
     if leads_back(&app.base_url, url) {
-        let sentence = "this URL receives webhooks of this installation: they would go in a circle. Name another one.";
+        let sentence =
+            "This URL belongs to this Hookledger server, so webhooks would go in a circle. Use a different URL.";
         return Err(Code::BadUserInput.error(sentence));
     }
     let target = Target::parse(url, app.egress.allow_list());
