@@ -4,7 +4,7 @@ import { Badge } from '@mantine/core';
 export function Active({ is, erased = false }: { is: boolean; erased?: boolean }) {
   return (
     <Badge
-      miw="fit-content"
+      miw="max-content"
       variant={is ? 'light' : 'outline'}
       color={is ? 'teal' : 'gray'}
       tt="none"

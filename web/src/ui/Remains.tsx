@@ -13,7 +13,7 @@ export function Remains({
   return (
     <Modal opened={Boolean(remains)} onClose={close} title={title} centered>
       <Text size="sm" mb="xs">
-        The log is never rewritten, so these remain:
+        These are not erased:
       </Text>
       <List size="sm">
         {remains?.map((what) => (

@@ -134,7 +134,7 @@ function Followers({ of }: { of: System['followers'] }) {
                     </Badge>
                   ) : (
                     <Badge variant="light" color="teal" tt="none" c="var(--success)">
-                      Up to date
+                      Healthy
                     </Badge>
                   )}
                   {follower.stoppedBy && (

@@ -141,7 +141,8 @@ export default function OrganizationPage() {
                         {provider.destination?.url ?? 'Stored only'}
                       </Text>
                     </Table.Td>
-                    <Table.Td ta="right">
+                    <Table.Td ta="right" style={{ whiteSpace: 'nowrap' }}>
+                      {' '}
                       {provider.destination ? `${plural(provider.destination.waiting, 'webhook')} waiting` : ''}
                     </Table.Td>
                   </Table.Tr>
@@ -160,6 +161,14 @@ export default function OrganizationPage() {
         >
           <Table.ScrollContainer minWidth={440} type="native" tabIndex={0} role="region" aria-label="Users">
             <Table withRowBorders={false}>
+              <Table.Thead>
+                <Table.Tr>
+                  <Table.Th>Email address</Table.Th>
+                  <Table.Th>Role</Table.Th>
+                  <Table.Th>Status</Table.Th>
+                  <Table.Th>Last sign-in</Table.Th>
+                </Table.Tr>
+              </Table.Thead>
               <Table.Tbody>
                 {organization.users.nodes.map((user) => (
                   <Table.Tr key={user.id}>

@@ -18,7 +18,7 @@ import { useList } from '../../ui/useList';
 import { useSelection } from '../../ui/useSelection';
 import { useSearch } from '../../url';
 import { OrganizationForm } from './OrganizationForm';
-import { limitWord, plans } from './plans';
+import { plans } from './plans';
 import { SetActive } from './SetActive';
 
 const Query = graphql(`
@@ -61,7 +61,11 @@ const columns: readonly DataColumn<Row>[] = [
   },
   { head: 'Status', cell: ({ isActive }) => <Active is={isActive} /> },
   { head: 'Plan', cell: ({ plan }) => plans[plan].word },
-  { head: 'Limit', cell: ({ webhookLimit }) => limitWord(webhookLimit) },
+  {
+    head: 'Monthly limit',
+    isNumber: true,
+    cell: ({ webhookLimit }) => (webhookLimit === null ? 'Unlimited' : count(webhookLimit)),
+  },
   { head: 'Webhooks', isNumber: true, cell: ({ webhookCount }) => count(webhookCount) },
   { head: 'Created', sort: 'CREATED_AT', cell: ({ createdAt }) => <When at={createdAt} /> },
 ];

@@ -54,7 +54,7 @@ export default function Settings() {
                           {setting.name}
                         </Text>
                         <Text size="xs" className="quiet">
-                          {setting.help}
+                          <Help text={setting.help} />
                         </Text>
                       </Stack>
                     </Table.Td>
@@ -94,5 +94,16 @@ export default function Settings() {
         </Card>
       )}
     </Page>
+  );
+}
+
+/** The help of a command line, with its code between backticks. */
+function Help({ text }: { text: string }) {
+  const parts = text.split('`').map((part, index) => ({ part, isCode: index % 2 === 1, key: `${index} ${part}` }));
+  return (
+    <>
+      {parts.map(({ part, isCode, key }) => (isCode ? <code key={key}>{part}</code> : part))}
+      {!/[.!?]$/.test(text) && '.'}
+    </>
   );
 }

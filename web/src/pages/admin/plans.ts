@@ -15,5 +15,5 @@ export const planChoices = (Object.keys(plans) as Plan[]).map((value) => ({
 }));
 
 export function limitWord(limit: number | null): string {
-  return limit === null ? 'unlimited' : `${count(limit)} per month`;
+  return limit === null ? 'unlimited' : `${count(limit)} webhooks per month`;
 }

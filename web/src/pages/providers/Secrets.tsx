@@ -331,7 +331,8 @@ function Versions({
 }) {
   const now = useNow();
   return (
-    <Table.ScrollContainer minWidth={320}>
+    <Table.ScrollContainer minWidth={320} type="native" tabIndex={0} role="region" aria-label="Secrets">
+      {' '}
       <Table withRowBorders={false} verticalSpacing={4}>
         <Table.Thead>
           <Table.Tr>

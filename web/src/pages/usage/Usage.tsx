@@ -176,7 +176,7 @@ function Plans({ current }: { current: Plan }) {
           {(Object.keys(plans) as Plan[]).map((plan) => (
             <Table.Tr key={plan} fw={plan === current ? 600 : undefined}>
               <Table.Td w={120}>{plans[plan].word}</Table.Td>
-              <Table.Td>{limitWord(plans[plan].limit)}</Table.Td>
+              <Table.Td>{plans[plan].limit === null ? 'Unlimited' : limitWord(plans[plan].limit)}</Table.Td>
               <Table.Td>{plan === current && 'Current plan'}</Table.Td>
             </Table.Tr>
           ))}

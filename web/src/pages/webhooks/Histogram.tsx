@@ -80,7 +80,7 @@ export default function Histogram({
 
   return (
     <div className={classes.chart}>
-      <Group justify="space-between" gap="xs" mb={2} wrap="nowrap" mih={18}>
+      <Group justify="space-between" gap="2px 8px" mb={2} mih={18}>
         <Text size="xs" className="quiet cut" aria-live="polite">
           {shown
             ? `${shown.truncated ? 'More than ' : ''}${plural(shown.total, 'webhook')} ${span.usual ? 'in the last 24 hours' : 'in this time range'}`
@@ -111,7 +111,7 @@ export default function Histogram({
           summary={`Webhooks over time: ${series.map(({ label, values }) => `${label} ${count(values.reduce((sum, value) => sum + value, 0))}`).join(', ')}`}
         />
       ) : (
-        <Skeleton height={HEIGHT} />
+        <Skeleton height={HEIGHT} data-loading />
       )}
     </div>
   );

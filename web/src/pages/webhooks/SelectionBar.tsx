@@ -8,7 +8,8 @@ import classes from './Webhooks.module.css';
 type Props = {
   selected: readonly WebhookRow[];
   clear: () => void;
-  loaded: number;
+  /** Undefined until the first ones are loaded. */
+  loaded: number | undefined;
   /** There are more than are loaded. */
   more: boolean;
   retry: (selected: readonly WebhookRow[]) => void;
@@ -21,7 +22,7 @@ export function SelectionBar({ selected, clear, loaded, more, retry, retryAll }:
     return (
       <div className={classes.bar}>
         <span className="quiet" aria-live="polite">
-          {more ? `${count(loaded)}+ webhooks` : plural(loaded, 'webhook')}
+          {loaded !== undefined && (more ? `${count(loaded)}+ webhooks` : plural(loaded, 'webhook'))}
         </span>
         <Button size="compact-sm" variant="subtle" color="gray" onClick={retryAll}>
           Retry all matching…

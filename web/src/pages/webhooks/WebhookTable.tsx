@@ -49,7 +49,7 @@ export function WebhookTable({ rows, selection, navigation, table, top, reload, 
   if (rows.error && !isLoaded(list)) return <Instead of={<ErrorCard error={rows.error} again={rows.goOn} />} />;
   if (isLoaded(list) && size === 0 && list.next === undefined) return <Instead of={empty} />;
   return (
-    <div className={classes.list}>
+    <div className={classes.list} data-loading={!isLoaded(list) || undefined}>
       {list.waiting > 0 && (
         <Button size="xs" radius="xl" className={classes.pill} onClick={reload} aria-live="polite">
           {list.waiting > 999 ? 'Show new webhooks' : `Show ${plural(list.waiting, 'new webhook')}`}

@@ -19,7 +19,7 @@ import { NoMatch, NoProvider, NoWebhook } from './Nothing';
 import { type Surroundings, SurroundingsQuery } from './queries';
 import { RetryDialog, type RetryTarget } from './RetryDialog';
 import { retryable } from './retry';
-import { count as countRows, rowAt } from './rows';
+import { count as countRows, isLoaded, rowAt } from './rows';
 import { SelectionBar } from './SelectionBar';
 import { useOpenWebhook } from './useOpenWebhook';
 import { useRows } from './useRows';
@@ -156,7 +156,7 @@ function List({ surroundings, refresh }: { surroundings: Surroundings; refresh: 
         <SelectionBar
           selected={selected}
           clear={selection.clear}
-          loaded={size}
+          loaded={isLoaded(rows.list) ? size : undefined}
           more={rows.list.next !== undefined}
           retry={(able) => setRetrying({ rows: able })}
           retryAll={() => setRetrying({ filter: serverFilter(filter) })}

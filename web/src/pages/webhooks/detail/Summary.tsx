@@ -4,7 +4,7 @@ import { IconAlertTriangle, IconHourglass, IconShieldCheck, IconShieldX } from '
 import type { ReactNode } from 'react';
 import { Link } from 'wouter';
 
-import { bytes, count, duration, plural } from '../../../format';
+import { bytes, count, duration } from '../../../format';
 import { useOrganization } from '../../../session/viewer';
 import { absolute, useZone, When } from '../../../time';
 import { Copy } from '../../../ui/CopyText';
@@ -95,11 +95,7 @@ export function Summary({ of: webhook }: { of: Webhook }) {
             '–'
           )}
         </Fact>
-        <Fact name="Received">
-          {webhook.duplicateCount === 0
-            ? 'Once'
-            : `${count(webhook.duplicateCount + 1)} times (${plural(webhook.duplicateCount, 'duplicate')})`}
-        </Fact>
+        <Fact name="Duplicates">{webhook.duplicateCount === 0 ? 'None' : count(webhook.duplicateCount)}</Fact>
         {original && (
           <Fact name="Duplicate of" mono>
             <Anchor component={Link} href={`${base}/webhooks/${original}`}>
