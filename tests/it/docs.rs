@@ -207,8 +207,9 @@ fn every_setting_that_the_documents_name_exists() {
 
 #[test]
 fn the_command_line_reference_is_what_the_binary_says() {
-    let output = Command::new("python3").arg("scripts/reference").arg(env!("CARGO_BIN_EXE_hookledger"));
-    let output = output.current_dir(root()).output().unwrap();
+    let mut reference = Command::new("python3");
+    reference.arg("scripts/reference").arg(env!("CARGO_BIN_EXE_hookledger")).current_dir(root());
+    let output = reference.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let page = String::from_utf8(output.stdout).unwrap();
     assert!(page == read("docs/reference/command-line.md"), "the binary's help has changed: run `make reference`");
