@@ -125,6 +125,31 @@ fn every_link_leads_somewhere() {
 }
 
 #[test]
+fn every_path_that_the_documents_name_exists() {
+    let roots: BTreeSet<String> =
+        std::fs::read_dir(root()).unwrap().flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let mut missing = Vec::new();
+    let mut seen = 0;
+    for document in documents() {
+        let (prose, _) = split(&read(&document));
+        for name in code(&prose) {
+            let is_path = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte));
+            let Some((first, _)) = name.split_once('/') else { continue };
+            // What is built and stored comes and goes.
+            if !is_path || !roots.contains(first) || ["target", "data"].contains(&first) {
+                continue;
+            }
+            seen += 1;
+            if !root().join(name).exists() {
+                missing.push(format!("{}: {name}", document.display()));
+            }
+        }
+    }
+    assert_eq!(missing, Vec::<String>::new());
+    assert!(seen > 50, "{seen}");
+}
+
+#[test]
 fn every_page_is_in_the_book_and_stays_in_it() {
     let summary: BTreeSet<String> = links(&read("docs/SUMMARY.md")).into_iter().collect();
     for document in documents() {
@@ -242,7 +267,7 @@ fn sources() -> String {
 #[test]
 fn every_test_that_the_invariants_name_exists() {
     let sources = sources();
-    let mut named = 0;
+    let mut count = 0;
     for page in ["ARCHITECTURE.md", "docs/development/invariants.md"] {
         let text = read(page);
         let rows = text.lines().filter(|line| line.starts_with("| ") && line.split('|').count() == 5);
@@ -252,10 +277,10 @@ fn every_test_that_the_invariants_name_exists() {
         });
         for name in names {
             assert!(sources.contains(&format!("fn {name}(")), "{page} names the test {name}, which does not exist");
-            named += 1;
+            count += 1;
         }
     }
-    assert!(named > 100, "{named}");
+    assert!(count > 100, "{count}");
 }
 
 #[test]
