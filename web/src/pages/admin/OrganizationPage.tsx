@@ -140,10 +140,9 @@ export default function OrganizationPage() {
                       <Text size="xs" className="quiet cut">
                         {provider.destination?.url ?? 'Stored only'}
                       </Text>
-                    </Table.Td>
-                    <Table.Td ta="right" style={{ whiteSpace: 'nowrap' }}>
-                      {' '}
-                      {provider.destination ? `${plural(provider.destination.waiting, 'webhook')} waiting` : ''}
+                      {provider.destination && (
+                        <Text size="xs">{plural(provider.destination.waiting, 'webhook')} waiting</Text>
+                      )}
                     </Table.Td>
                   </Table.Tr>
                 ))}

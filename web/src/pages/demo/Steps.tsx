@@ -26,14 +26,10 @@ export function Steps({ of: { sent, seen, fault }, provider }: { of: Try; provid
     <ol className={classes.steps} aria-live="polite">
       <Step state="done" title="Signed">
         <Text size="sm">
-          The sender computes {provider.algorithm} over {provider.signedContent}, with a secret that only the sender and
-          Hookledger know
-          {fault === 'broken'
-            ? ', but for a different body than the one sent'
-            : fault === 'stale'
-              ? ', with a timestamp from an hour ago'
-              : ''}
-          .
+          The sender signs {provider.signedContent} with a secret that only the sender and Hookledger know (
+          {provider.algorithm}).
+          {fault === 'broken' && ' Here, the signature is for a different body than the one sent.'}
+          {fault === 'stale' && ' Here, the timestamp is an hour old.'}
         </Text>
         {signature && (
           <Code block className={classes.code}>
@@ -77,7 +73,7 @@ export function Steps({ of: { sent, seen, fault }, provider }: { of: Try; provid
         </Text>
         {received && seen && (
           <Text size="xs" className="quiet mono foreign">
-            position {received.position} · SHA-256 {seen.bodySha256}
+            Position {received.position} · SHA-256 {seen.bodySha256}
           </Text>
         )}
       </Step>

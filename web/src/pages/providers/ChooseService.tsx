@@ -24,7 +24,7 @@ export function ChooseService({ known }: { known: readonly Provider[] }) {
             <Group justify="space-between" wrap="nowrap">
               <ProviderName kind={kind} size="md" />
               {isConnected && (
-                <Badge variant="light" tt="none" color="gray">
+                <Badge miw="max-content" variant="light" tt="none" color="gray">
                   Connected
                 </Badge>
               )}

@@ -54,7 +54,6 @@ function Settings({ provider }: { provider: Provider }) {
             <Active is={provider.isActive} />
           )}
           <Text size="sm">
-            {' '}
             Connected <When at={provider.createdAt} />
           </Text>
         </Group>

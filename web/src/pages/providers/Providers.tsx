@@ -72,7 +72,6 @@ function Deleted({ providers }: { providers: readonly Provider[] }) {
           <Group key={id} gap="md" py={6}>
             <ProviderName kind={providerName} />
             <Text size="sm" className="quiet">
-              {' '}
               Deleted <When at={deletedAt} />
             </Text>
             <Anchor component={Link} href={`${base}/webhooks?provider=${slug}`} size="sm">

@@ -332,8 +332,7 @@ function Versions({
   const now = useNow();
   return (
     <Table.ScrollContainer minWidth={320} type="native" tabIndex={0} role="region" aria-label="Secrets">
-      {' '}
-      <Table withRowBorders={false} verticalSpacing={4}>
+      <Table withRowBorders={false} verticalSpacing={4} horizontalSpacing={6}>
         <Table.Thead>
           <Table.Tr>
             <Table.Th>Version</Table.Th>
@@ -384,7 +383,7 @@ function Versions({
 function VersionState({ of: { expiresAt, safeToRetire }, now }: { of: Version; now: number }) {
   if (!expiresAt) {
     return (
-      <Badge variant="light" color="teal" c="var(--success)" tt="none">
+      <Badge miw="max-content" variant="light" color="teal" c="var(--success)" tt="none">
         Active
       </Badge>
     );
@@ -392,18 +391,16 @@ function VersionState({ of: { expiresAt, safeToRetire }, now }: { of: Version; n
   if (Date.parse(expiresAt) <= now)
     return (
       <Text size="sm" className="quiet">
-        {' '}
         Expired <When at={expiresAt} />
       </Text>
     );
   return (
     <Group gap={6}>
       <Text size="sm" c="var(--pending)">
-        {' '}
         Expires <When at={expiresAt} />
       </Text>
       {safeToRetire && (
-        <Badge variant="light" color="teal" c="var(--success)" tt="none">
+        <Badge miw="max-content" variant="light" color="teal" c="var(--success)" tt="none">
           Safe to retire
         </Badge>
       )}

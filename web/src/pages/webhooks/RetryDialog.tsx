@@ -20,7 +20,12 @@ type Props = { close: () => void; done: () => void; onRow?: (row: WebhookRow) =>
 
 export function RetryDialog({ target, ...props }: Props & { target: RetryTarget | null }) {
   return (
-    <Modal opened={target !== null} onClose={props.close} title="Retry webhooks" closeOnClickOutside={false}>
+    <Modal
+      opened={target !== null}
+      onClose={props.close}
+      title={target && 'rows' in target && target.rows.length === 1 ? 'Retry webhook' : 'Retry webhooks'}
+      closeOnClickOutside={false}
+    >
       {target &&
         ('rows' in target ? (
           <Chosen rows={target.rows} {...props} />
@@ -32,7 +37,8 @@ export function RetryDialog({ target, ...props }: Props & { target: RetryTarget 
 }
 
 const MOST = 10_000;
-const means = 'Each is sent to its destination once, now. If that fails, it becomes a dead letter again.';
+const means = (number: number) =>
+  `${number === 1 ? 'It' : 'Each'} is sent to its destination once, now. If that fails, it becomes a dead letter again.`;
 
 /** All that match, by one mutation that does nothing where the number is another by then. */
 function Matching({
@@ -57,7 +63,7 @@ function Matching({
       message:
         skippedCount > 0
           ? `${count(skippedCount)} skipped: someone else just retried them.`
-          : 'They are being sent now.',
+          : 'Their attempts have started.',
     });
     done();
     close();
@@ -67,7 +73,7 @@ function Matching({
       {number === undefined && !error && <Skeleton height={22} width="70%" />}
       {number !== undefined && number <= MOST && (
         <Text size="sm">
-          <b>{plural(number, 'failed webhook')}</b> {what} will be retried. {means}
+          <b>{plural(number, 'failed webhook')}</b> {what} will be retried. {means(number)}
         </Text>
       )}
       {filter.text && (
@@ -125,7 +131,7 @@ function Chosen({ rows, close, done, onRow }: Props & { rows: readonly Pick<Webh
     }
     notifications.show({
       title: `Retrying ${plural(result.retried, 'webhook')}`,
-      message: 'They are being sent now.',
+      message: 'Their attempts have started.',
     });
     done();
     close();
@@ -160,7 +166,7 @@ function Chosen({ rows, close, done, onRow }: Props & { rows: readonly Pick<Webh
   return (
     <Stack gap="sm">
       <Text size="sm">
-        <b>{plural(rows.length, 'failed webhook')}</b> will be retried. {means}
+        <b>{plural(rows.length, 'failed webhook')}</b> will be retried. {means(rows.length)}
       </Text>
       <Reason value={reason} set={setReason} disabled={busy} />
       {progress !== undefined && <Progress value={(progress / rows.length) * 100} aria-label="Retry progress" />}

@@ -21,9 +21,7 @@ export function toldEvent(
   const of = (name: string) => field(payload, name);
   const attempt = of('attempt');
   const took = of('durationMs');
-  const result = [of('statusCode') && `returned ${of('statusCode')}`, took && `in ${duration(Number(took))}`]
-    .filter(Boolean)
-    .join(' ');
+  const after = took && duration(Number(took));
   switch (eventType) {
     case 'webhook.received':
       return { title: 'Received', detail: of('providerEventId') && `Event ${of('providerEventId')}`, tone: 'plain' };
@@ -61,11 +59,15 @@ export function toldEvent(
     case 'webhook.attempt_started':
       return { title: `Attempt ${attempt} started`, tone: 'plain' };
     case 'webhook.attempt_succeeded':
-      return { title: `Attempt ${attempt} succeeded`, detail: result, tone: 'good' };
+      return {
+        title: `Attempt ${attempt} succeeded`,
+        detail: [of('statusCode') && `Returned ${of('statusCode')}`, after].filter(Boolean).join(' · '),
+        tone: 'good',
+      };
     case 'webhook.attempt_failed':
       return {
         title: `Attempt ${attempt} failed`,
-        detail: [of('error'), result].filter(Boolean).join(' · '),
+        detail: [of('error'), after].filter(Boolean).join(' · '),
         tone: 'bad',
       };
     case 'webhook.attempt_abandoned':
