@@ -94,7 +94,7 @@ export default function Providers() {
       actions={
         <>
           <SearchBox
-            label="Search by organization or destination"
+            label="Search providers"
             value={q ?? ''}
             onChange={(next) => change({ q: next }, { replace: true })}
           />

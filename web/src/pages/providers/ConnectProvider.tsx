@@ -106,8 +106,9 @@ export default function ConnectProvider() {
       )}
       {step !== 'service' && !isPublic(address) && (
         <Alert variant="light" color="gray" mt="md" maw={820} title="This URL works only on this machine">
-          Services on the internet can't reach {new URL(address).host}. You can still send test webhooks. To receive
-          real ones, serve Hookledger at a public https URL (<code>HOOKLEDGER_BASE_URL</code>) or through a tunnel.
+          Services on the internet can't reach {new URL(address).host}.{' '}
+          {kind !== 'PAYPAL' && 'You can still send test webhooks. '}To receive real ones, serve Hookledger at a public
+          https URL (<code>HOOKLEDGER_BASE_URL</code>) or through a tunnel.
         </Alert>
       )}
     </Page>

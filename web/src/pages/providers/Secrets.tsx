@@ -330,13 +330,14 @@ function Versions({
   edit?: (version: number) => void;
 }) {
   const now = useNow();
+  const labelled = secrets.some(({ label }) => label);
   return (
     <Table.ScrollContainer minWidth={320} type="native" tabIndex={0} role="region" aria-label="Secrets">
       <Table withRowBorders={false} verticalSpacing={4} horizontalSpacing={6}>
         <Table.Thead>
           <Table.Tr>
             <Table.Th>Version</Table.Th>
-            {used && <Table.Th>Label</Table.Th>}
+            {labelled && <Table.Th>Label</Table.Th>}
             <Table.Th>Created</Table.Th>
             {used && <Table.Th>Last used</Table.Th>}
             <Table.Th>Status</Table.Th>
@@ -346,7 +347,7 @@ function Versions({
           {secrets.map((secret) => (
             <Table.Tr key={secret.version}>
               <Table.Td>{secret.version}</Table.Td>
-              {used && <Table.Td>{secret.label ?? <span className="quiet">None</span>}</Table.Td>}
+              {labelled && <Table.Td>{secret.label ?? <span className="quiet">None</span>}</Table.Td>}
               <Table.Td>
                 <When at={secret.setAt} />
               </Table.Td>
