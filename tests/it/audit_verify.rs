@@ -1,6 +1,7 @@
 //! What an auditor does: exports a ledger, and checks the store and the file, after the database's
 //! superuser changed what must not be changed.
 
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -81,11 +82,16 @@ impl Audited {
     }
 
     pub fn run(&self, url: &str, arguments: &[&str]) -> Output {
+        self.command(url, arguments).output().unwrap()
+    }
+
+    fn command(&self, url: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(BINARY);
         command.args(arguments).current_dir(self.directory.path()).env_clear();
         command.env("PATH", std::env::var("PATH").unwrap()).env("DATABASE_URL", url).env("RUST_LOG", "error");
         command.env("HOOKLEDGER_MASTER_KEYS", &self.master_keys);
-        command.env("HOOKLEDGER_CHECKPOINT_FILE", self.checkpoint_file()).output().unwrap()
+        command.env("HOOKLEDGER_CHECKPOINT_FILE", self.checkpoint_file());
+        command
     }
 
     /// A copy of the database.
@@ -449,4 +455,65 @@ async fn a_restored_backup_verifies_once_its_loss_is_declared_and_a_later_change
     let refused = audited.audit(&backup, &["declare-loss", "--reason", "to hide it", "--yes"]);
     assert!(!refused.status.success(), "{}", told(&refused));
     assert_eq!(verify().status.code(), Some(1));
+}
+
+/// The database is older than the file of checkpoints beside it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_on_a_restored_backup_warns_until_the_loss_is_declared() {
+    let audited = Audited::new().await;
+    let backup = audited.copy().await;
+    let exported = audited.audit(&audited.database.url, &["export", "acme"]);
+    assert!(exported.status.success(), "{}", told(&exported));
+    let mut settings = crate::app::settings(Some(&backup));
+    settings.store.master_keys = Some(audited.master_keys.clone().into());
+    settings.checkpoint_file = Some(audited.checkpoint_file());
+    let app = TestApp::on(Database { url: backup.clone() }, settings).await;
+    let until = async |warned: bool| {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let ready = app.client.get(format!("{}/readyz", app.url)).send().await.unwrap();
+            let (status, said) = (ready.status(), ready.text().await.unwrap());
+            if status == 200 && said.contains("which was restored to an earlier state") == warned {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{status}: {said}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    until(true).await;
+    let declared = audited.audit(&backup, &["declare-loss", "--reason", "restored", "--yes"]);
+    assert!(declared.status.success(), "{}", told(&declared));
+    until(false).await;
+    app.stop().await;
+}
+
+/// A node that serves signs while the check runs: the database first, then the file. The file is a pipe here, which the
+/// check reads when the test writes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_is_signed_while_the_check_begins_is_not_missing() {
+    let audited = Audited::new().await;
+    let url = audited.copy().await;
+    let mut superuser = PgConnection::connect(&url).await.unwrap();
+    let taken = "set session_replication_role = replica;
+                 create temporary table signed as select * from ledger_checkpoints order by signed_at desc limit 1;
+                 delete from ledger_checkpoints c using signed s where c.ledger_id = s.ledger_id and c.size = s.size";
+    superuser.execute(taken).await.unwrap();
+    let pipe = audited.directory.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let kept = std::fs::read(audited.checkpoint_file()).unwrap();
+    let verifying = {
+        let mut command = audited.command(&url, &["audit", "verify"]);
+        command.env("HOOKLEDGER_CHECKPOINT_FILE", &pipe);
+        tokio::task::spawn_blocking(move || command.output().unwrap())
+    };
+    // It opens once the check does.
+    let opened = tokio::task::spawn_blocking(move || std::fs::File::options().write(true).open(pipe).unwrap());
+    let mut opened = tokio::time::timeout(PATIENCE, opened).await.expect("the check reads the file").unwrap();
+    superuser.execute("insert into ledger_checkpoints select * from signed").await.unwrap();
+    opened.write_all(&kept).unwrap();
+    drop(opened);
+    let verified = verifying.await.unwrap();
+    assert_eq!(verified.status.code(), Some(0), "{}", told(&verified));
+    assert!(told(&verified).contains("the log was compared with all of them"), "{}", told(&verified));
+    superuser.close().await.unwrap();
 }

@@ -61,15 +61,16 @@ impl StoreCheck<'_> {
     /// # Errors
     /// When the database or the file cannot be read. That something is wrong with them is no error.
     pub async fn run(self, now: DateTime<Utc>) -> Result<Verification, StoreCheckError> {
-        let mut rows = self.pool.acquire().await?.detach();
-        let mut lookups = self.pool.acquire().await?.detach();
-        let snapshot = log::begin(&mut rows, None).await?;
-        log::begin(&mut lookups, Some(&snapshot)).await?;
         let subject = Subject::Store { organization: self.organization.map(str::to_owned) };
         let mut found = Verification::new(subject, now, self.keys.clone(), self.key_source);
         let organization = self.organization.map(OrganizationId::from_slug);
         let wanted = organization.map(LedgerId::organization);
+        // A node may sign meanwhile, in the database first: what the file has now is in the state that is read.
         let mut anchors = self.anchors(wanted, &mut found)?;
+        let mut rows = self.pool.acquire().await?.detach();
+        let mut lookups = self.pool.acquire().await?.detach();
+        let snapshot = log::begin(&mut rows, None).await?;
+        log::begin(&mut lookups, Some(&snapshot)).await?;
         found.undeclared = self.declaring.then(Undeclared::default);
         for (ledger, note) in loss::notes(&mut lookups).await? {
             match Loss::open(&note, &self.keys) {

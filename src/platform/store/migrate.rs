@@ -93,6 +93,14 @@ mod tests {
         );
     }
 
+    #[test]
+    fn migrations_leave_nothing_half_done_when_a_lock_is_not_had() {
+        for migration in MIGRATIONS.iter() {
+            let is_half = migration.no_tx || migration.sql.to_lowercase().contains(" concurrently");
+            assert!(!is_half, "{}: what a lock timeout leaves of it is in the way of the next try", migration.version);
+        }
+    }
+
     /// A function that keeps its name and changes its arguments leaves the earlier one in place; one that
     /// changes what it answers has to be dropped first, which is refused above.
     #[test]
