@@ -280,6 +280,12 @@ impl Ledgers {
         Self::prove(&mut connection, checkpoint, Statement::Consistency { from }).await
     }
 
+    /// How many leaves a tree has.
+    pub(super) async fn size(&self, ledger: LedgerId) -> Result<u64, LedgerError> {
+        let head = within(STATEMENT_LIMIT, store::head_of(&self.0.pool, ledger)).await?;
+        Ok(head.map_or(0, |head| head.size))
+    }
+
     /// How far the trees are behind the log.
     async fn measure(&self) -> Result<(), LedgerError> {
         let behind = store::behind(&self.0.pool, FOLLOWER).await?;

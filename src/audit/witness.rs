@@ -4,8 +4,8 @@
 //! In a task of its own with a bounded queue: a witness that is slow or gone holds up nothing, and
 //! gets a later head instead. The URL is the operator's, so it may be anywhere.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -13,10 +13,15 @@ use signed_note::Note;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::LedgerId;
 use super::file::CheckpointFile;
 use super::ledgers::Ledgers;
 use super::lookup::Signed;
 use crate::platform::egress::{AllowList, Egress, Outgoing, StartError, Target, TargetError};
+use crate::platform::vitals::Vitals;
+
+/// Under this name `/readyz` warns.
+const NAME: &str = "witness";
 
 /// Heads that wait; of each tree only the newest is sent.
 const QUEUE: usize = 1_024;
@@ -55,6 +60,9 @@ pub struct Witness {
     file: Option<CheckpointFile>,
     /// By the name under which the tree is signed.
     known: HashMap<String, u64>,
+    /// Trees of which the witness knows more than there is.
+    longer: HashSet<LedgerId>,
+    vitals: Vitals,
 }
 
 impl Witness {
@@ -62,11 +70,16 @@ impl Witness {
     ///
     /// # Errors
     /// When the URL is none.
-    pub fn new(url: &str, file: Option<CheckpointFile>) -> Result<(mpsc::Sender<Signed>, Self), WitnessError> {
+    pub fn new(
+        url: &str,
+        file: Option<CheckpointFile>,
+        vitals: Vitals,
+    ) -> Result<(mpsc::Sender<Signed>, Self), WitnessError> {
         let everywhere: AllowList = "0.0.0.0/0,::/0".parse().unwrap_or_default();
         let target = Target::parse(url, &everywhere)?;
         let (put, queue) = mpsc::channel(QUEUE);
-        Ok((put, Self { egress: Egress::new(everywhere)?, target, queue, file, known: HashMap::new() }))
+        let (known, longer) = (HashMap::new(), HashSet::new());
+        Ok((put, Self { egress: Egress::new(everywhere)?, target, queue, file, known, longer, vitals }))
     }
 
     /// Sends until stopped.
@@ -95,11 +108,13 @@ impl Witness {
             match self.send(ledgers, signed).await {
                 Sent::Taken(signatures) => {
                     self.remember(signed, signed.size);
+                    self.note_longer(signed.ledger, false);
                     self.keep(signed, &signatures).await;
                     break "taken";
                 }
                 Sent::Knows(size) if size >= signed.size => {
                     self.remember(signed, size);
+                    self.compare(ledgers, signed.ledger, size).await;
                     break "known";
                 }
                 // At most once: a witness must not keep this going.
@@ -124,6 +139,38 @@ impl Witness {
         metrics::counter!("hookledger_witness_total", "outcome" => outcome).increment(1);
     }
 
+    /// Another node may have told of a later head; of one that no node has, nobody could.
+    async fn compare(&mut self, ledgers: &Ledgers, ledger: LedgerId, known: u64) {
+        match ledgers.size(ledger).await {
+            Ok(size) => {
+                if known > size && !self.longer.contains(&ledger) {
+                    tracing::error!(
+                        %ledger, size, witness.size = known,
+                        "the witness knows a longer tree: the log lost its end, or was changed; run `hookledger audit \
+                         declare-loss`"
+                    );
+                }
+                self.note_longer(ledger, known > size);
+            }
+            Err(error) => tracing::warn!(%ledger, %error, "what the witness knows cannot be compared with the ledger"),
+        }
+    }
+
+    fn note_longer(&mut self, ledger: LedgerId, is_longer: bool) {
+        let changed = if is_longer { self.longer.insert(ledger) } else { self.longer.remove(&ledger) };
+        match self.longer.len() {
+            _ if !changed => {}
+            0 => self.vitals.unwarn(NAME),
+            count => self.vitals.warn(
+                NAME,
+                format!(
+                    "the witness knows more of {count} ledgers than the database has: the log lost its end, or was changed; \
+                     run `hookledger audit declare-loss`"
+                ),
+            ),
+        }
+    }
+
     fn remember(&mut self, signed: &Signed, size: u64) {
         if self.known.len() >= REMEMBERED {
             self.known.clear();
@@ -132,7 +179,8 @@ impl Witness {
     }
 
     async fn send(&self, ledgers: &Ledgers, signed: &Signed) -> Sent {
-        let from = self.known.get(name(signed)).copied().unwrap_or_default();
+        // Of what is beyond this head nothing can be proved: the witness is asked anew.
+        let from = self.known.get(name(signed)).copied().filter(|known| *known <= signed.size).unwrap_or_default();
         let proof = match ledgers.prove_consistency(signed, from).await {
             Ok(proof) => proof,
             Err(error) => return Sent::Refused(format!("what it knows cannot be proved to be the beginning: {error}")),

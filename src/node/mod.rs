@@ -621,8 +621,8 @@ fn sign_ledger(settings: &ServeSettings, core: &Core) -> Result<Ledgers, NodeErr
         vitals: core.vitals.clone(),
     };
     core.spawn("losses", losses.run(core.stop.clone()));
-    let (put, witness) =
-        settings.witness_url.as_deref().map(|url| Witness::new(url, file.clone())).transpose()?.unzip();
+    let witness = |url| Witness::new(url, file.clone(), core.vitals.clone());
+    let (put, witness) = settings.witness_url.as_deref().map(witness).transpose()?.unzip();
     let keys = LedgerKeys::derive(&keys::master(&settings.store)?);
     let base_url = settings.store.base_url.0.clone();
     let ledgers = Ledgers::new(core.pool.clone(), core.leases.node(), keys, base_url, file, put);

@@ -577,24 +577,63 @@ impl TestWitness {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_witness_is_told_and_what_it_signs_is_kept() {
+/// Serves what a witness answers; its URL.
+async fn serve_witness(
+    answer: impl Fn(&str) -> (u16, String) + Clone + Send + Sync + 'static,
+) -> (String, tokio::task::JoinHandle<()>) {
     use warp::Filter as _;
-    let witness = TestWitness::default();
-    let answering = witness.clone();
     let route =
         warp::post().and(warp::path!("add-checkpoint")).and(warp::body::bytes()).map(move |body: bytes::Bytes| {
-            let (status, told) = answering.add(std::str::from_utf8(&body).unwrap());
+            let (status, told) = answer(std::str::from_utf8(&body).unwrap());
             warp::reply::with_status(told, warp::http::StatusCode::from_u16(status).unwrap())
         });
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let serving = tokio::spawn(warp::serve(route).incoming(listener).run());
+    let url = format!("http://{}/add-checkpoint", listener.local_addr().unwrap());
+    (url, tokio::spawn(warp::serve(route).incoming(listener).run()))
+}
+
+/// A restored backup and a promoted replica look like this to a node that never knew the tail.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_witness_that_knows_a_longer_tree_is_warned_about_until_it_does_not() {
+    let size = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(1_000_000));
+    let told_size = std::sync::Arc::clone(&size);
+    let ledger = OrganizationId::from_slug("bulk-0").to_string();
+    let (url, serving) = serve_witness(move |told| match told_size.load(std::sync::atomic::Ordering::SeqCst) {
+        size if size > 0 && told.contains(&ledger) => (409, format!("{size}\n")),
+        _ => (200, String::new()),
+    })
+    .await;
+    let app = TestApp::with(|settings| settings.witness_url = Some(url)).await;
+    append(&app.database, &slugs(1), 10).await;
+    let until = async |warned: bool| {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let told = app.client.get(format!("{}/readyz", app.url)).send().await.unwrap().text().await.unwrap();
+            if told.contains("the witness knows more of") == warned {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{told}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    until(true).await;
+    size.store(0, std::sync::atomic::Ordering::SeqCst);
+    append(&app.database, &slugs(1), 10).await;
+    until(false).await;
+    app.stop().await;
+    serving.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_witness_is_told_and_what_it_signs_is_kept() {
+    let witness = TestWitness::default();
+    let answering = witness.clone();
+    let (url, serving) = serve_witness(move |body| answering.add(body)).await;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("checkpoints.jsonl");
     let settings = |settings: &mut hookledger::node::config::ServeSettings| {
         settings.checkpoint_file = Some(path.clone());
-        settings.witness_url = Some(format!("http://{address}/add-checkpoint"));
+        settings.witness_url = Some(url.clone());
     };
     let mut app = TestApp::with(settings).await;
     let pool = app.database.superuser().await;
