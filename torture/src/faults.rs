@@ -86,6 +86,7 @@ impl Step {
             Kind::HoleForOneOfTwo => world.proxy(self.node)?.set(Network::Hole),
             Kind::HalfOpen => world.proxies.iter().for_each(|proxy| proxy.silence_all()),
             Kind::CutCommit => self.network(world, Network::CuttingCommits)?,
+            Kind::CutTransaction => self.network(world, Network::CuttingTransactions)?,
             Kind::SilentTransaction => self.network(world, Network::SilencingTransactions)?,
             Kind::LongSnapshot => {
                 let mut connection = world.database.connect().await?;
@@ -166,7 +167,10 @@ impl Step {
                 node.until_alive().await?;
             }
             // Its node restarts it, or ends and is started again.
-            Kind::EmbeddedKillPostmaster => node.until_alive().await?,
+            Kind::EmbeddedKillPostmaster => {
+                node.until_alive().await?;
+                drop(world.database.connect_patiently().await?);
+            }
             Kind::NodeClock => node.clock.as_ref().context("its clock cannot be moved")?.set(0)?,
             Kind::DatabaseClock => world.cluster()?.clock()?.set(0)?,
             Kind::Promotion => promote(world).await?,
@@ -183,6 +187,7 @@ impl Step {
             | Kind::HoleForOneOfTwo
             | Kind::HalfOpen
             | Kind::CutCommit
+            | Kind::CutTransaction
             | Kind::SilentTransaction
             | Kind::LongSnapshot
             | Kind::ConnectionsUsedUp

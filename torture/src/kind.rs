@@ -103,6 +103,7 @@ kinds! {
     BlackHole "black-hole" EXTERNAL, 5_000..20_000, "packets are swallowed, also those of new connections; the old ones stay silent for ever";
     HalfOpen "half-open" EXTERNAL, 5_000..20_000, "open connections fall silent for ever, and new ones work";
     CutCommit "cut-commit" EXTERNAL, 3_000..8_000, "connections are cut while an append is in flight: before PostgreSQL has all of it, or before its answer arrives";
+    CutTransaction "cut-transaction" EXTERNAL, 3_000..8_000, "connections are cut inside a transaction: before PostgreSQL has all of a statement, or before its answer arrives";
     SilentTransaction "silent-transaction" EXTERNAL, 5_000..20_000, "connections fall silent for ever inside a transaction";
     LongSnapshot "long-snapshot" EXTERNAL, 10_000..20_000, "a transaction keeps its snapshot, as a backup does";
     ConnectionsUsedUp "connections-used-up" EXTERNAL, 3_000..10_000, "somebody else takes every connection that is free, and the node's are terminated";

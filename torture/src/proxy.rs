@@ -17,6 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::draw::Draw;
 
+/// Of the messages inside a transaction so many are cut, so that one in some transactions gets through.
+const CUT_PERCENT: u64 = 10;
+
 /// How the network is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
@@ -31,6 +34,8 @@ pub enum Network {
     Hole,
     /// Connections are cut while they append.
     CuttingCommits,
+    /// Connections are cut inside a transaction, at one message in so many.
+    CuttingTransactions,
     /// Connections that are inside a transaction fall silent for ever, so many of them.
     SilencingTransactions,
 }
@@ -44,6 +49,8 @@ enum Direction {
 struct Connection {
     /// It was seen to append.
     appends: AtomicBool,
+    /// The database said last that it is inside a transaction.
+    is_inside: AtomicBool,
     silent: watch::Sender<bool>,
     cut: CancellationToken,
 }
@@ -161,6 +168,7 @@ impl State {
         let _ = node.set_nodelay(true);
         let connection = Arc::new(Connection {
             appends: AtomicBool::new(false),
+            is_inside: AtomicBool::new(false),
             silent: watch::Sender::new(false),
             cut: CancellationToken::new(),
         });
@@ -201,13 +209,25 @@ impl State {
                 return Ok(());
             }
             let bytes = &buffer[..count];
+            if direction == Direction::ToNode
+                && let Some(status) = status(bytes)
+            {
+                connection.is_inside.store(status == b'T', Ordering::Relaxed);
+            }
             let network = *self.network.borrow();
             match network {
                 Network::Slow(least, most) => tokio::time::sleep(self.drawn(|draw| draw.millis(least..most))).await,
                 Network::CuttingCommits if direction == Direction::ToDatabase && connection.is_append(bytes) => {
                     return self.cut(connection, bytes, to).await;
                 }
-                Network::SilencingTransactions if is_inside_a_transaction(direction, bytes) => {
+                Network::CuttingTransactions
+                    if direction == Direction::ToDatabase
+                        && connection.is_inside.load(Ordering::Relaxed)
+                        && self.drawn(|draw| draw.chance(CUT_PERCENT)) =>
+                {
+                    return self.cut(connection, bytes, to).await;
+                }
+                Network::SilencingTransactions if direction == Direction::ToNode && status(bytes) == Some(b'T') => {
                     let left = self.to_silence.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
                     if left.is_ok() {
                         connection.silent.send_replace(true);
@@ -268,9 +288,11 @@ impl Connection {
     }
 }
 
-/// `ReadyForQuery` that says `in a transaction`, at the end of what the database sent.
-fn is_inside_a_transaction(direction: Direction, bytes: &[u8]) -> bool {
-    direction == Direction::ToNode && bytes.ends_with(b"Z\0\0\0\x05T")
+/// What `ReadyForQuery` says at the end of what the database sent: `T` inside a transaction, `I` outside, `E` in one
+/// that failed.
+fn status(bytes: &[u8]) -> Option<u8> {
+    let (status, before) = bytes.split_last()?;
+    before.ends_with(b"Z\0\0\0\x05").then_some(*status)
 }
 
 #[expect(deprecated, reason = "it is what sends a reset")]
