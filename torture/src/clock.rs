@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -38,7 +39,10 @@ impl MovableClock {
         Ok(clock)
     }
 
-    /// Moves the clock to so many seconds from the true time; it takes effect within a second.
+    /// Every process has looked at its clock's offset once by then.
+    pub const TAKES_EFFECT: Duration = Duration::from_secs(1);
+
+    /// Moves the clock to so many seconds from the true time.
     pub fn set(&self, seconds: i64) -> Result<()> {
         Ok(fs::write(&self.offset, format!("{seconds:+}\n"))?)
     }

@@ -8,6 +8,7 @@ use rustix::process::Signal;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
 
+use crate::clock::MovableClock;
 use crate::draw::Draw;
 use crate::kind::Kind;
 use crate::node::Node;
@@ -171,8 +172,14 @@ impl Step {
                 node.until_alive().await?;
                 drop(world.database.connect_patiently().await?);
             }
-            Kind::NodeClock => node.clock.as_ref().context("its clock cannot be moved")?.set(0)?,
-            Kind::DatabaseClock => world.cluster()?.clock()?.set(0)?,
+            Kind::NodeClock => {
+                node.clock.as_ref().context("its clock cannot be moved")?.set(0)?;
+                tokio::time::sleep(MovableClock::TAKES_EFFECT).await;
+            }
+            Kind::DatabaseClock => {
+                world.cluster()?.clock()?.set(0)?;
+                tokio::time::sleep(MovableClock::TAKES_EFFECT).await;
+            }
             Kind::Promotion => promote(world).await?,
             // PostgreSQL recovers by itself, and takes as long as the machine needs.
             Kind::KillBackend | Kind::EmbeddedKillBackend => drop(world.database.connect_patiently().await?),
