@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
+import { readdirSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
 import { fileURLToPath, pathToFileURL } from 'node:url';
@@ -230,6 +231,23 @@ await test('stretches are of lengths that clocks have', () => {
   assert.ok(span.usual && span.buckets <= 97);
   const long = spanOf({ from: 0, to: Date.parse('2026-01-01') }, 0);
   assert.ok(long.buckets <= 98);
+});
+
+// Words
+
+await test('one table has the word, the meaning and the histogram\'s field of every status', async () => {
+  const { allStatuses, webhookStatuses, statusOf } = await load('ui/Status.tsx');
+  for (const of of ['word', 'means', 'bucket']) assert.equal(new Set(allStatuses.map((status) => webhookStatuses[status][of])).size, allStatuses.length, of);
+  const rows = ['PENDING', 'PROCESSING', 'SUCCESS', 'FAILED'].map((status) => ({ status }));
+  rows.push({ status: 'FAILED', deadLetteredAt: 'x' }, { status: 'FAILED', rejection: 'signature_invalid' });
+  assert.deepEqual(rows.map(statusOf).toSorted(), allStatuses.toSorted());
+  for (const status of allStatuses) assert.deepEqual(filters.filterOf({ status }, [], 0).statuses, [status]);
+});
+await test('the pages use the words of the glossary', () => {
+  const files = readdirSync(`${web}src`, { recursive: true }).filter((name) => /\.tsx?$/.test(name));
+  const odd = /\b(anew|whoever|somebody|E-mail|at the door|waits for a person|at hand|becomes? of|Standing)\b/;
+  const found = files.flatMap((name) => readFileSync(`${web}src/${name}`, 'utf8').split('\n').filter((line) => odd.test(line) && !name.endsWith('schema.d.ts')).map((line) => `${name}: ${line.trim()}`));
+  assert.deepEqual(found, []);
 });
 
 // Files and groups

@@ -44,7 +44,7 @@ function subscribeToClock(listener: () => void): () => void {
   };
 }
 
-/** The time, which moves on every five seconds while somebody looks. */
+/** The time, updated every 5 seconds while a component uses it. */
 export function useNow(): number {
   return useSyncExternalStore(subscribeToClock, () => now);
 }

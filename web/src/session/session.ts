@@ -2,7 +2,7 @@
 import { useSyncExternalStore } from 'react';
 
 const KEY = 'hookledger.session';
-/** When somebody last did something, in any tab. */
+/** The time of the last use, in any tab. */
 export const USED = 'hookledger.used';
 const listeners = new Set<() => void>();
 

@@ -1,4 +1,4 @@
-// A moment that somebody types, in the zone that times are shown in.
+// A time field, in the time zone of the page.
 import { TextInput } from '@mantine/core';
 import { useEffect, useState } from 'react';
 

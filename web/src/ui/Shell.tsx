@@ -1,4 +1,4 @@
-// The frame around every page of somebody who is signed in: menu, search, account.
+// The frame around every page of a signed-in user: menu, search, account.
 import {
   ActionIcon,
   AppShell,

@@ -56,7 +56,7 @@ export function joined(counted: readonly Omit<Group, 'key' | 'rows'>[], local: r
 export type Known = {
   /** Dead letters that were seen here, as they are now. */
   rows: ReadonlyMap<string, WebhookRow>;
-  /** Those of them that somebody retried meanwhile. */
+  /** Those of them that were retried meanwhile. */
   retried: ReadonlySet<string>;
 };
 

@@ -9,7 +9,7 @@ export type Change = 'role' | 'active' | 'sessions' | 'erase';
 
 type Props = { person: Person; change: Change; isMe: boolean; close: () => void; done: () => void };
 
-/** Asks before somebody's role, state or sessions change. What the server refuses, like the last admin, is said here. */
+/** Asks before a user's role, status or sessions change. It shows the server's refusals, such as for the last admin. */
 export function ChangePerson({ person, change, isMe, close, done }: Props) {
   const setRole = useAct(SetRole, { quiet: true });
   const setActive = useAct(SetActive, { quiet: true });

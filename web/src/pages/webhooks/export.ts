@@ -1,4 +1,4 @@
-// Rows as files. What strangers sent must not become a formula in somebody's spreadsheet.
+// Rows as files. Text from strangers must not become a formula in a spreadsheet.
 import { statusOf } from '../../ui/Status';
 import type { WebhookRow } from './queries';
 

@@ -1,4 +1,4 @@
-// JSON as a tree of lines, of which only those that are open are made: a body of five megabytes is walked when somebody asks.
+// JSON as a tree of lines. Only open lines are made, so that a body of 5 MB is no burden.
 
 /** A number whose digits a JavaScript number would lose. */
 export class Exact {

@@ -1,5 +1,5 @@
-// A command that sends the same request somewhere else. What strangers sent stands in it, and somebody pastes it into a
-// shell: every byte is either plain text within single quotes or an octal escape that `printf` undoes.
+// A command that sends the same request to another URL. It contains text from strangers, and is pasted into a shell:
+// every byte is either plain text within single quotes or an octal escape that `printf` undoes.
 
 /** Headers that a client or a proxy sets itself. */
 const left = new Set([

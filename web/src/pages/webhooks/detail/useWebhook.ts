@@ -46,7 +46,7 @@ function useChanges(organizationId: string, receivedAt: string | undefined, chan
   useEffect(() => () => clearTimeout(timer.current), []);
 }
 
-/** The body, once somebody wants it; forgotten with the component that asked. */
+/** The body, loaded when it is needed, and forgotten with the component that asked. */
 export function useBody(
   slug: string,
   webhookId: string | undefined,
