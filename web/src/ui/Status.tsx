@@ -87,7 +87,7 @@ export function Status({ value }: { value: WebhookStatus }) {
   return (
     <Group gap={6} wrap="nowrap" title={means} c={color}>
       <StatusIcon size={16} aria-hidden />
-      <Text span size="sm" fw={500} c={color}>
+      <Text span size="sm" fw={500} c={color} style={{ whiteSpace: 'nowrap' }}>
         {word}
       </Text>
     </Group>

@@ -22,7 +22,7 @@ export default function DeadLetters() {
   const [retrying, setRetrying] = useState<RetryTarget | null>(null);
   const { groups, total: number } = letters;
   const result = tally(letters.known);
-  const retryAll = () => setRetrying({ filter: { deadLettered: true }, what: 'in dead letters' });
+  const retryAll = () => setRetrying({ filter: { deadLettered: true }, what: '(all dead letters)' });
   useOffer([{ label: 'Retry all dead letters', hotkey: 'r', run: () => number > 0 && retryAll() }]);
 
   return (

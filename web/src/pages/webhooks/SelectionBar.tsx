@@ -35,12 +35,14 @@ export function SelectionBar({ selected, clear, loaded, more, retry, retryAll }:
     <div className={classes.bar}>
       <span aria-live="polite">
         <b>{count(selected.length)}</b> selected
-        {able.length < selected.length && `, ${count(able.length)} can be retried`}
+        {able.length < selected.length && `, ${able.length === 0 ? 'none' : count(able.length)} can be retried`}
       </span>
       <Group gap="xs">
-        <Button size="compact-sm" disabled={able.length === 0} onClick={() => retry(able)}>
-          Retry {plural(able.length, 'webhook')}…
-        </Button>
+        {able.length > 0 && (
+          <Button size="compact-sm" onClick={() => retry(able)}>
+            Retry {plural(able.length, 'webhook')}…
+          </Button>
+        )}
         <Button size="compact-sm" variant="default" onClick={retryAll}>
           Retry all matching…
         </Button>
