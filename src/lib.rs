@@ -1,8 +1,8 @@
 //! Hookledger: receives other people's webhooks, remembers each in an append-only ledger, and
 //! passes it on. The library behind the `hookledger` binary and its tests.
 //!
-//! A module uses only modules above it in this list: `platform`, `log`, then `directory`, `identity`, `reads`,
-//! `audit` and `relay`, then `receive`, `deliver` and `retention`, then `demo`, `api`, `node`, `cli`. A test
+//! A module uses only modules before it in this list: `platform`, `log`, then `directory`, `identity` and `reads`,
+//! then `audit`, `receive` and `deliver`, then `providers`, `demo`, `retention`, `api`, `node`, `cli`. A test
 //! (`tests/it/layers.rs`) holds it to that.
 
 pub mod api;
@@ -15,7 +15,7 @@ pub mod identity;
 pub mod log;
 pub mod node;
 pub mod platform;
+pub mod providers;
 pub mod reads;
 pub mod receive;
-pub mod relay;
 pub mod retention;

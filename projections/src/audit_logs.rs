@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use hookledger_aggregates::access::AccessEvent;
+use hookledger_aggregates::event::Stored as _;
 use hookledger_aggregates::organization::OrganizationEvent;
 use hookledger_aggregates::provider::{Destination, ProviderEvent};
 use hookledger_aggregates::retention::RetentionEvent;
@@ -134,6 +135,18 @@ impl Projection for AuditLogs {
 
     fn interest(&self) -> Interest {
         Interest::Administrative
+    }
+
+    fn shows(&self) -> &'static [&'static str] {
+        &[
+            OrganizationEvent::AGGREGATE,
+            UserEvent::AGGREGATE,
+            ProviderEvent::AGGREGATE,
+            WebhookEvent::AGGREGATE,
+            UsageEvent::AGGREGATE,
+            AccessEvent::AGGREGATE,
+            RetentionEvent::AGGREGATE,
+        ]
     }
 
     fn tables(&self) -> &'static [&'static str] {

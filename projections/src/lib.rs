@@ -52,6 +52,9 @@ pub trait Projection: Send + Sync + 'static {
     /// Which events it needs.
     fn interest(&self) -> Interest;
 
+    /// Types of the aggregates of which a person sees a change here: who changed one waits for this read model.
+    fn shows(&self) -> &'static [&'static str];
+
     /// Its tables, so that a rebuild can empty them.
     fn tables(&self) -> &'static [&'static str];
 
@@ -77,4 +80,9 @@ pub fn all() -> Vec<Box<dyn Projection>> {
         Box::new(audit_logs::AuditLogs),
         Box::new(webhook_logs::WebhookLogs),
     ]
+}
+
+/// Names of the read models in which a change of this type of aggregate is seen.
+pub fn showing(aggregate_type: &str) -> impl Iterator<Item = &'static str> {
+    all().into_iter().filter(move |model| model.shows().contains(&aggregate_type)).map(|model| model.name())
 }

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
+use hookledger_aggregates::event::Stored as _;
 use hookledger_aggregates::organization::OrganizationEvent;
 use hookledger_aggregates::{Event, OrganizationId, RecordedEvent};
 use sqlx::{FromRow, PgConnection, PgExecutor, QueryBuilder};
@@ -128,6 +129,10 @@ impl Projection for Organizations {
 
     fn interest(&self) -> Interest {
         Interest::Administrative
+    }
+
+    fn shows(&self) -> &'static [&'static str] {
+        &[OrganizationEvent::AGGREGATE]
     }
 
     fn tables(&self) -> &'static [&'static str] {

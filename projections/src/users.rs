@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
+use hookledger_aggregates::event::Stored as _;
 use hookledger_aggregates::user::{Role, UserEvent};
 use hookledger_aggregates::{EmailClaimId, Event, OrganizationId, RecordedEvent, SessionId, UserId};
 use sqlx::{FromRow, PgConnection, PgExecutor, QueryBuilder};
@@ -244,6 +245,10 @@ impl Projection for Users {
 
     fn interest(&self) -> Interest {
         Interest::Administrative
+    }
+
+    fn shows(&self) -> &'static [&'static str] {
+        &[UserEvent::AGGREGATE]
     }
 
     fn tables(&self) -> &'static [&'static str] {

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
+use hookledger_aggregates::event::Stored as _;
 use hookledger_aggregates::provider::{Destination, ProviderEvent};
 use hookledger_aggregates::{Event, Label, OrganizationId, ProviderId, RecordedEvent};
 use sqlx::{FromRow, PgConnection, PgExecutor, QueryBuilder};
@@ -199,6 +200,10 @@ impl Projection for WebhookProviders {
 
     fn interest(&self) -> Interest {
         Interest::Administrative
+    }
+
+    fn shows(&self) -> &'static [&'static str] {
+        &[ProviderEvent::AGGREGATE]
     }
 
     fn tables(&self) -> &'static [&'static str] {

@@ -9,10 +9,9 @@ use chrono::Utc;
 use futures::StreamExt as _;
 use hmac::{Hmac, Mac as _};
 use hookledger_aggregates::organization::{Organization, OrganizationCommand, OrganizationError, Plan};
-use hookledger_aggregates::provider::{DEFAULT_CONCURRENCY, Destination, Provider, ProviderCommand, SecretRef};
 use hookledger_aggregates::user::{Role, UserCommand};
 use hookledger_aggregates::webhook::{Outcome, RetryAt, RetryPolicy, Webhook, WebhookCommand};
-use hookledger_aggregates::{Actor, Label, Metadata, OrganizationId, ProviderId, ProviderName, WebhookId, outgoing};
+use hookledger_aggregates::{Actor, Label, Metadata, OrganizationId, ProviderId, ProviderName, WebhookId};
 use secrecy::SecretString;
 use sha2::Sha256;
 
@@ -22,7 +21,7 @@ use crate::directory::{Directory, DirectoryFollower};
 use crate::identity::Authority;
 use crate::log::{CommandError, LogPosition};
 use crate::node::{Core, NodeError};
-use crate::platform::secrets::master::random_bytes;
+use crate::providers::{Change, Wish};
 use crate::receive::paypal::CertificateStore;
 use crate::receive::{Admission, Limits, Parts, Receiver, Rejections};
 
@@ -126,23 +125,10 @@ async fn connect(
 ) -> Result<(), DemoError> {
     let id = ProviderId::derive(organization, provider_name);
     let by = Metadata::default();
-    let store = async |version, secret: SecretString| core.vault.store(organization, id, version, &secret).await;
-    let secret = store(1, SecretString::from(secret)).await.map_err(refused)?;
-    let connect = ProviderCommand::Connect { provider_name, secret, version: 1 };
-    core.commands.execute::<Provider>(organization, id.uuid(), connect, &by).await.map_err(refused)?;
+    let (providers, change) = (core.providers(), Change { organization, provider: id, by: &by });
+    providers.connect(change, provider_name, SecretString::from(secret)).await.map_err(refused)?;
     let Some(url) = destination else { return Ok(()) };
-    let signing = SecretString::from(outgoing::secret(&random_bytes().map_err(refused)?));
-    let outgoing = SecretRef { secret_id: store(2, signing).await.map_err(refused)?, secret_version: 2 };
-    let destination = Destination {
-        url: url.to_owned(),
-        timeout_seconds: None,
-        concurrency: DEFAULT_CONCURRENCY,
-        header_names: Vec::new(),
-        headers: None,
-        original_signature: false,
-    };
-    let set = ProviderCommand::SetDestination { destination, outgoing: Some(outgoing) };
-    core.commands.execute::<Provider>(organization, id.uuid(), set, &by).await.map_err(refused).map(drop)
+    providers.set_destination(change, Wish::to_checked_url(url.to_owned())).await.map_err(refused).map(drop)
 }
 
 async fn invite(core: &Core, organization: OrganizationId) -> Result<(), DemoError> {

@@ -20,6 +20,7 @@ mod feeder;
 mod overview;
 mod places;
 mod queue;
+mod retries;
 mod start;
 mod story;
 mod sweeper;
@@ -39,6 +40,7 @@ pub use places::Places;
 pub use queue::{
     Busy, BusyReason, CircuitNote, CircuitState, Queue, Room, Wait, circuits_of, responses_of, waiting_of, waits_of,
 };
+pub use retries::{Retried, Retries, RetryError};
 pub use sweeper::Sweeper;
 pub use worker::{Parts, Settings, Worker};
 

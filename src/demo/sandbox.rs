@@ -6,16 +6,14 @@ use std::time::Duration;
 use hookledger_aggregates::organization::{
     Organization, OrganizationCommand, OrganizationError, OrganizationEvent, Plan,
 };
-use hookledger_aggregates::provider::{Provider, ProviderCommand, ProviderError};
-use hookledger_aggregates::{Actor, Event, Metadata, OrganizationId, ProviderId, ProviderName, outgoing};
-use secrecy::SecretString;
+use hookledger_aggregates::provider::{Provider, ProviderError};
+use hookledger_aggregates::{Actor, Event, Metadata, OrganizationId, ProviderId, ProviderName};
 use tokio::sync::OnceCell;
 
 use crate::directory::{Directory, Endpoint};
 use crate::log::{CommandError, Commands, LogPosition, Reader};
 use crate::platform::rate::{Buckets, Rate, TooOften, network};
-use crate::platform::secrets::master::random_bytes;
-use crate::platform::secrets::vault::Vault;
+use crate::providers::{Change, Providers, ProvidersError, new_signing_secret};
 
 /// The sandbox's slug, and the name by which it is known to be ours.
 pub const SLUG: &str = "demo";
@@ -52,7 +50,7 @@ fn failed(error: impl std::fmt::Display) -> SandboxError {
 pub struct Sandbox {
     commands: Commands,
     reader: Reader,
-    vault: Vault,
+    providers: Providers,
     directory: Directory,
     made: OnceCell<()>,
     /// Whether the slug is the sandbox's, once an organization has it: that never changes.
@@ -65,11 +63,11 @@ pub struct Sandbox {
 
 impl Sandbox {
     #[must_use]
-    pub fn new(commands: Commands, reader: Reader, vault: Vault, directory: Directory) -> Self {
+    pub fn new(commands: Commands, reader: Reader, providers: Providers, directory: Directory) -> Self {
         Self {
             commands,
             reader,
-            vault,
+            providers,
             directory,
             made: OnceCell::new(),
             owns_slug: OnceCell::new(),
@@ -185,15 +183,15 @@ impl Sandbox {
         if state.is_connected() {
             return Ok(None);
         }
-        let version = state.next_version();
         // In the form of Standard Webhooks, which is as good as any for the others.
-        let secret = SecretString::from(outgoing::secret(&random_bytes().map_err(failed)?));
-        let secret = self.vault.store(organization, id, version, &secret).await.map_err(failed)?;
-        let command = ProviderCommand::Connect { provider_name, secret, version };
-        match self.commands.execute::<Provider>(organization, id.uuid(), command, &Metadata::default()).await {
+        let secret = new_signing_secret().map_err(failed)?;
+        let by = Metadata::default();
+        match self.providers.connect(Change { organization, provider: id, by: &by }, provider_name, secret).await {
             Ok(place) => Ok(place),
             // Another node was first.
-            Err(CommandError::Refused(ProviderError::AlreadyConnected | ProviderError::VersionTaken)) => Ok(None),
+            Err(ProvidersError::Command(CommandError::Refused(
+                ProviderError::AlreadyConnected | ProviderError::VersionTaken,
+            ))) => Ok(None),
             Err(error) => Err(failed(error)),
         }
     }

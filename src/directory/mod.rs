@@ -11,9 +11,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use hookledger_aggregates::event::Stored as _;
 use hookledger_aggregates::ids::PARTITIONS;
-use hookledger_aggregates::provider::Provider;
+use hookledger_aggregates::organization::OrganizationEvent;
+use hookledger_aggregates::provider::{Provider, ProviderEvent};
 use hookledger_aggregates::signature::SigningSecret;
+use hookledger_aggregates::user::UserEvent;
 use hookledger_aggregates::webhook::Owed;
 use hookledger_aggregates::{ConnectionId, OrganizationId, Partition, ProviderId, ProviderName};
 use tokio::sync::watch;
@@ -21,6 +24,9 @@ use tokio::sync::watch;
 use crate::log::{LogPosition, MonthlyLimit, Positions};
 
 pub use follow::{DirectoryError, DirectoryFollower};
+
+/// Types of the aggregates that it is made of.
+pub const HOLDS: [&str; 3] = [OrganizationEvent::AGGREGATE, ProviderEvent::AGGREGATE, UserEvent::AGGREGATE];
 
 /// One provider as receiving needs it.
 #[derive(Debug)]

@@ -16,6 +16,7 @@ mod outage;
 mod pressure;
 mod read;
 mod record;
+pub mod relay;
 mod removal;
 mod stored;
 pub mod stored_event;

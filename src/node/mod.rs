@@ -36,6 +36,9 @@ use crate::identity::{
     Accounts, Courier, IdentityError, Limits, Links, Refusals, SessionKeeper, Sessions, Tokens, sweep,
 };
 use crate::log::follow::{Checkpoints, Follower, Handler, Leases, Projector};
+use crate::log::relay::RelayError;
+#[cfg(feature = "eventstore")]
+use crate::log::relay::{Relay, Target};
 use crate::log::{Commands, FreshBodies, Heads, HeadsError, Log, ReadError, Reader, Writer, is_unavailable};
 use crate::platform::egress::{Egress, StartError};
 use crate::platform::lane::{Lane, Niceness};
@@ -43,15 +46,13 @@ use crate::platform::mail::{MailQueue, Transport, TransportError};
 use crate::platform::secrets::vault::{Vault, VaultError};
 use crate::platform::store::{Clock, Store, StoreError, Tenants, Use};
 use crate::platform::vitals::Vitals;
+use crate::providers::Providers;
 use crate::reads::changes::{Changes, Ticks, Watcher};
 use crate::receive::paypal::{self, CertificateStore, Fetch, FetchFromPaypal, Verifier};
 use crate::receive::{
     Admission, BodyBudget, DuplicateCounter, Duplicates, Limits as MonthlyLimits, Parts, Receiver, RejectionCounter,
     Rejections,
 };
-use crate::relay::RelayError;
-#[cfg(feature = "eventstore")]
-use crate::relay::{Relay, Target};
 use crate::retention::{Eraser, Sweep};
 use config::{ServeSettings, StoreSettings};
 use keys::KeysError;
@@ -173,6 +174,12 @@ impl Core {
     /// [`NodeError`].
     pub async fn start(store: &Store, settings: &StoreSettings) -> Result<Self, NodeError> {
         patiently(store, async || Self::try_start(store, settings).await).await
+    }
+
+    /// What changes providers.
+    #[must_use]
+    pub fn providers(&self) -> Providers {
+        Providers::new(self.commands.clone(), self.vault.clone())
     }
 
     async fn try_start(store: &Store, settings: &StoreSettings) -> Result<Self, NodeError> {
@@ -519,13 +526,14 @@ pub async fn serve_fetching(
     );
     core.spawn("courier", courier.run(core.stop.clone()));
 
-    let sandbox = Sandbox::new(core.commands.clone(), core.reader.clone(), core.vault.clone(), directory.clone());
+    let providers = core.providers();
+    let sandbox = Sandbox::new(core.commands.clone(), core.reader.clone(), providers.clone(), directory.clone());
     let app = App {
         tenants: core.tenants.clone(),
         commands: core.commands.clone(),
         checkpoints: core.checkpoints.clone(),
         directory: directory.clone(),
-        vault: core.vault.clone(),
+        providers: providers.clone(),
         receiver: receiver.clone(),
         egress,
         log: core.log.clone(),

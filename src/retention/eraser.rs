@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use hookledger_aggregates::event::Stored as _;
 use hookledger_aggregates::retention::RetentionEvent;
 use hookledger_aggregates::user::UserEvent;
 use hookledger_aggregates::{Event, OrganizationId, RecordedEvent, UserId, WebhookId};
@@ -14,6 +15,8 @@ use crate::log::{Scope, remove_bodies, remove_body};
 
 /// Under this name its checkpoints are kept.
 pub const FOLLOWER: &str = "retention";
+/// Types of the aggregates whose events have something removed.
+pub const REMOVES_FOR: [&str; 2] = [RetentionEvent::AGGREGATE, UserEvent::AGGREGATE];
 /// How long a portion may take.
 const PORTION_LIMIT: Duration = Duration::from_secs(30);
 

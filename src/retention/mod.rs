@@ -7,5 +7,5 @@
 mod eraser;
 mod sweep;
 
-pub use eraser::{Eraser, FOLLOWER};
+pub use eraser::{Eraser, FOLLOWER, REMOVES_FOR};
 pub use sweep::Sweep;

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["platform"],
     &["log"],
-    &["directory", "identity", "reads", "relay"],
+    &["directory", "identity", "reads"],
     &["audit", "receive", "deliver"],
+    &["providers"],
     &["demo"],
     &["retention"],
     &["api"],
@@ -71,4 +72,31 @@ fn modules_use_lower_layers_alone() {
         }
     }
     assert!(wrong.is_empty(), "imports point upwards:\n{}", wrong.join("\n"));
+}
+
+/// What a resolver leaves to a use case: appending, deciding, folding a stream, storing a secret.
+const NOT_IN_RESOLVERS: [&str; 6] = ["NewEvent", "Unit::", "append_all", "vault::", ".decide(", ".evolve("];
+const LINES_OF_A_RESOLVER: usize = 25;
+
+#[test]
+fn resolvers_read_their_arguments_call_one_function_and_answer() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/api/graphql");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    let mut wrong = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let name = file.strip_prefix(&root).unwrap().display();
+        wrong
+            .extend(NOT_IN_RESOLVERS.iter().filter(|word| text.contains(**word)).map(|word| format!("{name}: {word}")));
+        let lines: Vec<&str> = text.lines().collect();
+        let begins = |line: &str| line.starts_with("    async fn ") || line.starts_with("    fn ");
+        for (at, line) in lines.iter().enumerate().filter(|(_, line)| begins(line)) {
+            let length = lines[at..].iter().position(|line| *line == "    }").map_or(0, |end| end + 1);
+            if length > LINES_OF_A_RESOLVER && line.contains("async") {
+                wrong.push(format!("{name}: {} has {length} lines", line.trim()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "resolvers do too much:\n{}", wrong.join("\n"));
 }

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use hookledger::log::Heads;
 use hookledger::log::follow::Leases;
+use hookledger::log::relay::{Relay, RelayError, Target, event_id, stream_name};
 use hookledger::platform::store::{Store, Use};
 use hookledger::platform::vitals::Vitals;
-use hookledger::relay::{Relay, RelayError, Target, event_id, stream_name};
 use hookledger_aggregates::Partition;
 use reqwest::StatusCode;
 use secrecy::SecretString;

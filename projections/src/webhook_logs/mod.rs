@@ -10,7 +10,8 @@ mod write;
 
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
-use hookledger_aggregates::webhook::RejectionReason;
+use hookledger_aggregates::event::Stored as _;
+use hookledger_aggregates::webhook::{RejectionReason, WebhookEvent};
 use hookledger_aggregates::{Event, OrganizationId, ProviderId, RecordedEvent, WebhookId};
 use sqlx::{FromRow, PgConnection, PgExecutor};
 use uuid::Uuid;
@@ -339,6 +340,10 @@ impl Projection for WebhookLogs {
 
     fn interest(&self) -> Interest {
         Interest::All
+    }
+
+    fn shows(&self) -> &'static [&'static str] {
+        &[WebhookEvent::AGGREGATE]
     }
 
     fn tables(&self) -> &'static [&'static str] {

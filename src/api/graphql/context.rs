@@ -15,15 +15,16 @@ use super::errors::{Code, internal, not_found};
 use super::system::Platform;
 use crate::audit::Ledgers;
 use crate::demo::sandbox::Sandbox;
-use crate::directory::Directory;
+use crate::directory::{self, Directory};
 use crate::identity::{Accounts, Client, Errands, Limits, Refusals, Sessions};
 use crate::log::follow::Checkpoints;
 use crate::log::{Commands, Log, LogPosition};
 use crate::platform::egress::Egress;
-use crate::platform::secrets::vault::Vault;
 use crate::platform::store::{Asker, Reading, Tenant, Tenants};
+use crate::providers::Providers;
 use crate::reads::changes::{Changes, Ticks};
 use crate::receive::Receiver;
+use crate::retention;
 
 /// How long a mutation waits for its read models.
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(5);
@@ -38,7 +39,7 @@ pub struct App {
     pub commands: Commands,
     pub checkpoints: Checkpoints,
     pub directory: Directory,
-    pub vault: Vault,
+    pub providers: Providers,
     pub receiver: Receiver,
     pub egress: Egress,
     pub log: Log,
@@ -63,20 +64,19 @@ impl App {
         context.data()
     }
 
-    /// Waits until the read models know of what is no setting.
-    pub(super) async fn models_caught_up(&self, projections: &[&str], place: Option<LogPosition>) -> Result<(), Error> {
+    /// Waits until everything that shows aggregates of this type knows of a change to one: read models, what
+    /// removes, and this node's directory.
+    pub(super) async fn caught_up(&self, aggregate_type: &str, place: Option<LogPosition>) -> Result<(), Error> {
         let Some(place) = place else { return Ok(()) };
-        let caught_up = self.checkpoints.wait_for(projections, place, CATCH_UP_LIMIT).await.map_err(internal)?;
-        caught_up.then_some(()).ok_or_else(|| Code::Unavailable.error(BEHIND))
-    }
-
-    /// Waits until the read models, and this node's directory, know of a change.
-    pub(super) async fn caught_up(&self, projections: &[&str], place: Option<LogPosition>) -> Result<(), Error> {
-        let Some(place) = place else { return Ok(()) };
-        let models = self.checkpoints.wait_for(projections, place, CATCH_UP_LIMIT);
-        let directory = tokio::time::timeout(CATCH_UP_LIMIT, self.directory.wait_for(place));
+        let removes = retention::REMOVES_FOR.contains(&aggregate_type).then_some(retention::FOLLOWER);
+        let models: Vec<&str> = hookledger_projections::showing(aggregate_type).chain(removes).collect();
+        let models = self.checkpoints.wait_for(&models, place, CATCH_UP_LIMIT);
+        let directory = async {
+            !directory::HOLDS.contains(&aggregate_type)
+                || tokio::time::timeout(CATCH_UP_LIMIT, self.directory.wait_for(place)).await.is_ok()
+        };
         let (models, directory) = tokio::join!(models, directory);
-        if models.map_err(internal)? && directory.is_ok() {
+        if models.map_err(internal)? && directory {
             return Ok(());
         }
         Err(Code::Unavailable.error(BEHIND))
@@ -87,6 +87,11 @@ impl App {
 pub(super) async fn tenant(context: &Context<'_>, organization: OrganizationId) -> Result<Tenant, Error> {
     let confined = Viewer::of(context)?.confined(organization);
     reads(context, Reading::Page, 1)?.of(confined).await.map_err(internal)
+}
+
+/// Where a use case reads what is an organization's.
+pub(super) fn page_reads(context: &Context<'_>) -> Result<Tenants, Error> {
+    reads(context, Reading::Page, 1)
 }
 
 /// The same for what looks at many rows: it costs more, and waits among its kind.

@@ -377,10 +377,6 @@ impl DemoMutation {
         let (app, sandbox) = (App::of(context)?, sandbox(context)?);
         let address = address(context)?;
         let provider = Name::from(input.provider_name);
-        if !Sandbox::signs_for(provider) {
-            let sentence = "PayPal signs with its own private key, so only PayPal can sign.";
-            return Err(Code::BadUserInput.error(sentence));
-        }
         let draft = draft(provider, input)?;
         sandbox.admit_webhook(&address).map_err(too_often)?;
         let endpoint = sandbox.endpoint(provider).await.map_err(unavailable)?;
@@ -402,6 +398,9 @@ impl DemoMutation {
 
 fn draft(provider: Name, input: SendDemoWebhookInput) -> Result<Draft, Error> {
     let bad = |sentence: String| Code::BadUserInput.error(sentence);
+    if !Sandbox::signs_for(provider) {
+        return Err(bad("PayPal signs with its own private key, so only PayPal can sign.".to_owned()));
+    }
     let sample = match input.sample.as_deref().map(|name| samples::find(provider, name)) {
         Some(None) => return Err(bad(format!("{provider} has no sample with this name."))),
         Some(Some(sample)) => Some(sample),

@@ -4,23 +4,20 @@ use std::sync::Arc;
 
 use async_graphql::{Context, Error, ID, InputObject, Object, SimpleObject};
 use chrono::{DateTime, Utc};
-use hookledger_aggregates::webhook::MAX_DUPLICATE_BODIES;
+use hookledger_aggregates::event::Stored as _;
+use hookledger_aggregates::webhook::{MAX_DUPLICATE_BODIES, WebhookEvent};
 use hookledger_aggregates::{DuplicateBodiesId, OrganizationId, WebhookId};
 use hookledger_projections::webhook_logs;
 
 use super::allowance::Allowance;
 use super::context::{App, Viewer, tenant};
-use super::errors::{Code, internal, not_found, unread};
-use super::ids::NodeId;
+use super::errors::{Code, internal, unread};
 use super::retention::BodyRemoval;
-use super::retries::{checked_reason, webhook};
+use super::retries::{checked_reason, visible_webhook, webhook};
 use super::rows::{BodyOf, load};
 use super::webhook::{Header, Webhook, as_base64, as_text};
 use crate::log::{self, streams_of};
 use crate::receive::{self, RedeliverError, RedeliverRequest};
-
-/// What shows the webhook, its delivery, and who asked.
-const MODELS: &[&str] = &["webhook_logs", "audit_logs"];
 
 /// As many look-backs are one webhook's bodies worth.
 const LOOK_BACKS: i64 = 5;
@@ -140,18 +137,12 @@ impl DuplicateMutation {
         input: DeliverDuplicateInput,
     ) -> Result<DeliverDuplicatePayload, Error> {
         let (app, viewer) = (App::of(context)?, Viewer::of(context)?);
-        let Some(NodeId::Webhook(organization, original)) = NodeId::decode(&input.webhook_id) else {
-            return Err(not_found());
-        };
-        if !viewer.sees(organization) {
-            return Err(not_found());
-        }
-        webhook(context, organization, original).await?;
+        let (organization, original) = visible_webhook(context, &input.webhook_id).await?;
         let (by, reason) = (viewer.metadata(), checked_reason(input.reason)?);
         let request =
             RedeliverRequest { organization, webhook: original, body_sha256: &input.body_sha256, reason, by: &by };
         let (id, place) = app.receiver.redeliver(request).await.map_err(refused)?;
-        app.models_caught_up(MODELS, Some(place)).await?;
+        app.caught_up(WebhookEvent::AGGREGATE, Some(place)).await?;
         tracing::info!(user.id = %viewer.user.id, webhook.id = %id, "a person had a duplicate delivered");
         Ok(DeliverDuplicatePayload { webhook: webhook(context, organization, id).await? })
     }

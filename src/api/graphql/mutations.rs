@@ -2,13 +2,16 @@
 //! know of it, and answers with what it changed.
 
 use async_graphql::{Context, Error, ID, InputObject, MaybeUndefined, Object, SimpleObject};
-use chrono::{Duration, Utc};
-use hookledger_aggregates::organization::{Organization as Aggregate, OrganizationCommand, OrganizationError, Slug};
-use hookledger_aggregates::provider::{DEFAULT_GRACE, Provider, ProviderCommand, ProviderError};
-use hookledger_aggregates::signature::{Opinion, SIMULATOR_SENTENCE, check_secret, judge_secret};
-use hookledger_aggregates::{OrganizationId, ProviderId, SecretId};
+use chrono::Utc;
+use hookledger_aggregates::event::Stored as _;
+use hookledger_aggregates::organization::{
+    Organization as Aggregate, OrganizationCommand, OrganizationError, OrganizationEvent, Slug,
+};
+use hookledger_aggregates::provider::{ProviderCommand, ProviderError, ProviderEvent};
+use hookledger_aggregates::signature::{Opinion, SIMULATOR_SENTENCE, judge_secret};
+use hookledger_aggregates::{Metadata, OrganizationId, ProviderId, ProviderName as Name};
 use hookledger_projections::{organizations, webhook_providers};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::context::{App, Viewer, tenant};
 use super::destination;
@@ -17,12 +20,8 @@ use super::ids::NodeId;
 use super::organization::{Organization, Plan};
 use super::provider::{ProviderName, WebhookProvider};
 use super::query::existing_organization;
-use crate::log::{CommandError, LogPosition};
-
-const ORGANIZATION_MODELS: &[&str] = &["organizations", "audit_logs"];
-const PROVIDER_MODELS: &[&str] = &["webhook_providers", "audit_logs"];
-/// How often a secret is stored again because another change took its version.
-pub(super) const VERSION_TRIES: usize = 3;
+use crate::log::LogPosition;
+use crate::providers::{Change, Providers, ProvidersError, Replacement};
 
 #[derive(InputObject)]
 struct CreateOrganizationInput {
@@ -225,22 +224,22 @@ impl SettingsMutation {
         context: &Context<'_>,
         input: ConnectProviderInput,
     ) -> Result<ConnectProviderPayload, Error> {
+        let viewer = Viewer::of(context)?;
         let organization = organization_id(&input.organization_id)?;
-        Viewer::of(context)?.must_manage(organization)?;
+        viewer.must_manage(organization)?;
         existing_organization(context, organization).await?;
-        let provider_name = input.provider_name.into();
-        check_secret(provider_name, &input.secret, false).map_err(|error| Code::BadUserInput.error(error))?;
-        let destination =
-            input.destination_url.map(|url| destination::Wish::plain(App::of(context)?, &url)).transpose()?;
-        let id = ProviderId::derive(organization, provider_name);
-        let command = |secret, version| ProviderCommand::Connect { provider_name, secret, version };
-        let mut place = with_new_secret(context, organization, id, input.secret, command).await?;
+        let (app, provider_name) = (App::of(context)?, input.provider_name.into());
+        let wish = input.destination_url.map(|url| destination::plain(app, &url)).transpose()?;
+        let (id, by) = (ProviderId::derive(organization, provider_name), viewer.metadata());
+        let change = Change { organization, provider: id, by: &by };
+        let mut last = app.providers.connect(change, provider_name, input.secret.into()).await.map_err(refused)?;
         let mut signing_secret = None;
-        if let Some(destination) = destination {
-            (place, signing_secret) = destination::set(context, organization, id, destination).await?;
+        if let Some(wish) = wish {
+            let set = app.providers.set_destination(change, wish).await.map_err(refused)?;
+            (last, signing_secret) = (set.last, set.signing_secret);
         }
-        let provider = provider_after(context, organization, id, place).await?;
-        Ok(ConnectProviderPayload { provider, signing_secret })
+        let provider = provider_after(context, organization, id, last).await?;
+        Ok(ConnectProviderPayload { provider, signing_secret: signing_secret.map(|secret| shown_once(&secret)) })
     }
 
     /// For admins of the organization. Earlier secrets verify until their grace period ends.
@@ -249,17 +248,14 @@ impl SettingsMutation {
         context: &Context<'_>,
         input: RotateProviderSecretInput,
     ) -> Result<RotateProviderSecretPayload, Error> {
-        let (organization, id) = provider_id(&input.provider_id)?;
-        Viewer::of(context)?.must_manage(organization)?;
-        let row = existing_provider(context, organization, id).await?;
-        let name = row.provider_name.parse().map_err(internal)?;
-        check_secret(name, &input.secret, false).map_err(|error| Code::BadUserInput.error(error))?;
-        let replaces = input.replaces_version.map(version).transpose()?;
-        let grace = input.grace_seconds.map_or(DEFAULT_GRACE, |seconds| Duration::seconds(seconds.into()));
-        let now = Utc::now();
-        let command = |secret, version| ProviderCommand::RotateSecret { secret, version, grace, replaces, now };
-        let place = with_new_secret(context, organization, id, input.secret, command).await?;
-        Ok(RotateProviderSecretPayload { provider: provider_after(context, organization, id, place).await? })
+        let managed = Managed::of(context, &input.provider_id).await?;
+        let version = input.replaces_version.map(version).transpose()?;
+        let replacement = Replacement { grace_seconds: input.grace_seconds, version };
+        let rotated = managed
+            .providers()
+            .rotate_secret(managed.change(), managed.name()?, input.secret.into(), replacement)
+            .await;
+        Ok(RotateProviderSecretPayload { provider: managed.after(context, rotated.map_err(refused)?).await? })
     }
 
     /// For admins of the organization. The secret verifies beside the others until somebody revokes it: two
@@ -269,16 +265,11 @@ impl SettingsMutation {
         context: &Context<'_>,
         input: AddProviderSecretInput,
     ) -> Result<AddProviderSecretPayload, Error> {
-        let (organization, id) = provider_id(&input.provider_id)?;
-        Viewer::of(context)?.must_manage(organization)?;
-        let row = existing_provider(context, organization, id).await?;
-        let name = row.provider_name.parse().map_err(internal)?;
-        check_secret(name, &input.secret, input.accept_simulator.unwrap_or_default())
-            .map_err(|error| Code::BadUserInput.error(error))?;
-        let (now, label) = (Utc::now(), input.label);
-        let command = |secret, version| ProviderCommand::AddSecret { secret, version, label: label.clone(), now };
-        let place = with_new_secret(context, organization, id, input.secret, command).await?;
-        Ok(AddProviderSecretPayload { provider: provider_after(context, organization, id, place).await? })
+        let managed = Managed::of(context, &input.provider_id).await?;
+        let (secret, accept) = (input.secret.into(), input.accept_simulator.unwrap_or_default());
+        let added =
+            managed.providers().add_secret(managed.change(), managed.name()?, secret, &input.label, accept).await;
+        Ok(AddProviderSecretPayload { provider: managed.after(context, added.map_err(refused)?).await? })
     }
 
     /// For admins of the organization.
@@ -388,50 +379,75 @@ async fn change_organization(
             OrganizationError::BadName | OrganizationError::BadSlug => Code::BadUserInput,
         })
     })?;
-    app.caught_up(ORGANIZATION_MODELS, place).await?;
+    app.caught_up(OrganizationEvent::AGGREGATE, place).await?;
     let mut tenant = tenant(context, id).await?;
     organizations::find(&mut *tenant, id).await.map_err(internal)?.map(Organization).ok_or_else(not_found)
 }
 
-async fn change_provider(context: &Context<'_>, id: &ID, change: ProviderCommand) -> Result<WebhookProvider, Error> {
-    let (app, viewer) = (App::of(context)?, Viewer::of(context)?);
-    let (organization, id) = provider_id(id)?;
-    viewer.must_manage(organization)?;
-    existing_provider(context, organization, id).await?;
-    let place = app.commands.execute::<Provider>(organization, id.uuid(), change, &viewer.metadata()).await;
-    let place = place.map_err(|error| command(error, provider_refusal))?;
-    provider_after(context, organization, id, place).await
+async fn change_provider(context: &Context<'_>, id: &ID, command: ProviderCommand) -> Result<WebhookProvider, Error> {
+    let managed = Managed::of(context, id).await?;
+    let changed = managed.providers().change(managed.change(), command).await;
+    managed.after(context, changed.map_err(refused)?).await
 }
 
-/// Stores a secret under the version that is next, then decides; again if another change came first.
-async fn with_new_secret(
-    context: &Context<'_>,
-    organization: OrganizationId,
-    id: ProviderId,
-    secret: String,
-    to_command: impl Fn(SecretId, u32) -> ProviderCommand,
-) -> Result<Option<LogPosition>, Error> {
-    let (app, viewer) = (App::of(context)?, Viewer::of(context)?);
-    let secret = SecretString::from(secret);
-    let mut tries = 1;
-    loop {
-        let current: Provider =
-            app.commands.load(organization, id.uuid()).await.map_err(|error| command(error, provider_refusal))?;
-        let version = current.next_version();
-        // What would be refused anyway is refused before its secret is stored.
-        current
-            .decide(to_command(SecretId::default(), version))
-            .map_err(|error| provider_refusal(&error).error(error.to_string()))?;
-        let stored = app.vault.store(organization, id, version, &secret).await.map_err(internal)?;
-        let change = to_command(stored, version);
-        match app.commands.execute::<Provider>(organization, id.uuid(), change, &viewer.metadata()).await {
-            Err(CommandError::Refused(ProviderError::VersionTaken)) if tries < VERSION_TRIES => tries += 1,
-            result => return result.map_err(|error| command(error, provider_refusal)),
-        }
+/// A provider that is there, and that the viewer may change.
+pub(super) struct Managed<'a> {
+    app: &'a App,
+    pub(super) organization: OrganizationId,
+    pub(super) id: ProviderId,
+    row: webhook_providers::WebhookProvider,
+    by: Metadata,
+}
+
+impl<'a> Managed<'a> {
+    pub(super) async fn of(context: &Context<'a>, id: &ID) -> Result<Self, Error> {
+        let (app, viewer) = (App::of(context)?, Viewer::of(context)?);
+        let (organization, id) = provider_id(id)?;
+        viewer.must_manage(organization)?;
+        let row = existing_provider(context, organization, id).await?;
+        Ok(Self { app, organization, id, row, by: viewer.metadata() })
+    }
+
+    pub(super) fn app(&self) -> &'a App {
+        self.app
+    }
+
+    pub(super) fn providers(&self) -> &'a Providers {
+        &self.app.providers
+    }
+
+    pub(super) fn change(&self) -> Change<'_> {
+        Change { organization: self.organization, provider: self.id, by: &self.by }
+    }
+
+    fn name(&self) -> Result<Name, Error> {
+        self.row.provider_name.parse().map_err(internal)
+    }
+
+    pub(super) async fn after(
+        &self,
+        context: &Context<'_>,
+        last: Option<LogPosition>,
+    ) -> Result<WebhookProvider, Error> {
+        provider_after(context, self.organization, self.id, last).await
     }
 }
 
-pub(super) fn provider_refusal(error: &ProviderError) -> Code {
+/// What a refused or failed change of a provider means to who asked for it.
+pub(super) fn refused(error: ProvidersError) -> Error {
+    match error {
+        ProvidersError::Secret(sentence) => Code::BadUserInput.error(sentence),
+        ProvidersError::Command(error) => command(error, provider_refusal),
+        ProvidersError::Vault(_) | ProvidersError::Random(_) => internal(error),
+    }
+}
+
+/// A secret for the one answer that shows it.
+pub(super) fn shown_once(secret: &SecretString) -> String {
+    secret.expose_secret().to_owned()
+}
+
+fn provider_refusal(error: &ProviderError) -> Code {
     match error {
         ProviderError::AlreadyConnected
         | ProviderError::VersionTaken
@@ -457,12 +473,12 @@ pub(super) async fn existing_provider(
     rows.into_iter().next().ok_or_else(not_found)
 }
 
-pub(super) async fn provider_after(
+async fn provider_after(
     context: &Context<'_>,
     organization: OrganizationId,
     id: ProviderId,
     place: Option<LogPosition>,
 ) -> Result<WebhookProvider, Error> {
-    App::of(context)?.caught_up(PROVIDER_MODELS, place).await?;
+    App::of(context)?.caught_up(ProviderEvent::AGGREGATE, place).await?;
     existing_provider(context, organization, id).await.map(WebhookProvider)
 }

@@ -246,22 +246,13 @@ impl Organization {
         if after.is_some_and(|after| after.partition != organization.partition().number()) {
             return Err(Code::BadUserInput.error("This position isn't from this log."));
         }
-        let mut tenant = tenant(context, organization).await?;
-        let (from, to) = (from.map(|from| from.0), to.map(|to| to.0));
-        let mut span = LogSpan { after: after.map(|after| after.position), aggregate_id, from, to };
-        if let (Some(from), None) = (from, aggregate_id) {
-            // Times never go backwards within an organization: what was received before tells where to begin.
-            let before = webhook_logs::position_before(&mut *tenant, organization, from).await.map_err(unread)?;
-            span.after = span.after.max(before);
-        }
-        let rows = events_of(&mut *tenant, organization, &span, page.limit + 1).await.map_err(unread)?;
-        let rows = Page::from_overfull(rows, &page);
-        let has_more = rows.has_more;
-        let mut connection = Connection::new(after.is_some(), has_more);
+        let after = after.map(|after| after.position);
+        let span = LogSpan { after, aggregate_id, from: from.map(|from| from.0), to: to.map(|to| to.0) };
+        let rows = Page::from_overfull(events(context, organization, span, page.limit + 1).await?, &page);
+        let mut connection = Connection::new(after.is_some(), rows.has_more);
         for row in rows.rows {
             let event = RecordedEvent::try_from(row)?;
-            let cursor = Cursor(event.place().to_string());
-            connection.edges.push(Edge::with_additional_fields(cursor, event, EmptyFields));
+            connection.edges.push(Edge::new(Cursor(event.place().to_string()), event));
         }
         Ok(connection)
     }
@@ -345,4 +336,19 @@ pub struct Searched {
     /// With a filter by text, where it did not look at everything and the page is not full: ask again
     /// with this as `after` (going backward, as `before`).
     searched_to: Option<String>,
+}
+
+/// Events of an organization. Times never go backwards there: a webhook that was received before tells where to begin.
+async fn events(
+    context: &Context<'_>,
+    organization: OrganizationId,
+    mut span: LogSpan,
+    limit: i64,
+) -> Result<Vec<hookledger_aggregates::RecordedEvent>, Error> {
+    let mut tenant = tenant(context, organization).await?;
+    if let (Some(from), None) = (span.from, span.aggregate_id) {
+        let before = webhook_logs::position_before(&mut *tenant, organization, from).await.map_err(unread)?;
+        span.after = span.after.max(before);
+    }
+    events_of(&mut *tenant, organization, &span, limit).await.map_err(unread)
 }

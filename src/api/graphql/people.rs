@@ -1,7 +1,8 @@
 //! What people change about people: invitations, roles, sessions.
 
 use async_graphql::{Context, Error, ID, InputObject, Object, SimpleObject};
-use hookledger_aggregates::user::UserCommand;
+use hookledger_aggregates::event::Stored as _;
+use hookledger_aggregates::user::{UserCommand, UserEvent};
 use hookledger_aggregates::{OrganizationId, SessionId, UserId};
 use hookledger_projections::users;
 
@@ -13,8 +14,6 @@ use super::query::existing_organization;
 use super::user::{Role, Session, User};
 use crate::identity::Authority;
 use crate::log::{LogPosition, LogSpan, end_of_stream, events_of};
-
-const USER_MODELS: &[&str] = &["users", "audit_logs"];
 
 #[derive(InputObject)]
 struct InviteUserInput {
@@ -102,7 +101,7 @@ impl PeopleMutation {
     /// For admins of the organization. Its last active admin stays one, unless a super admin says
     /// otherwise.
     async fn set_user_role(&self, context: &Context<'_>, input: SetUserRoleInput) -> Result<SetUserRolePayload, Error> {
-        let user = change_user(context, &input.id, UserCommand::SetRole(input.role.into()), USER_MODELS).await?;
+        let user = change_user(context, &input.id, UserCommand::SetRole(input.role.into())).await?;
         Ok(SetUserRolePayload { user })
     }
 
@@ -113,7 +112,7 @@ impl PeopleMutation {
         context: &Context<'_>,
         input: SetActiveInput,
     ) -> Result<SetUserActivePayload, Error> {
-        let user = change_user(context, &input.id, UserCommand::SetActive(input.is_active), USER_MODELS).await?;
+        let user = change_user(context, &input.id, UserCommand::SetActive(input.is_active)).await?;
         Ok(SetUserActivePayload { user })
     }
 
@@ -124,7 +123,7 @@ impl PeopleMutation {
         let session = existing_session(context, organization, id).await?;
         let user = UserId::new(session.user_id);
         let place = app.sessions.end(organization, user, id, &viewer.metadata()).await.map_err(identity)?;
-        app.caught_up(&["audit_logs"], place).await?;
+        app.caught_up(UserEvent::AGGREGATE, place).await?;
         let row = find_session(context, organization, id).await?.ok_or_else(not_found)?;
         Ok(EndSessionPayload { session: Session { is_current: id == viewer.session, row } })
     }
@@ -165,13 +164,8 @@ async fn first_event(
     Ok(first.first().map(|event| LogPosition { partition: event.partition, position: event.position }))
 }
 
-/// Changes a user, and answers them as these read models then have them.
-pub(super) async fn change_user(
-    context: &Context<'_>,
-    id: &ID,
-    change: UserCommand,
-    models: &[&str],
-) -> Result<User, Error> {
+/// Changes a user, and answers them as the read models then have them.
+pub(super) async fn change_user(context: &Context<'_>, id: &ID, change: UserCommand) -> Result<User, Error> {
     let (app, viewer) = (App::of(context)?, Viewer::of(context)?);
     let (organization, id) = user_id(id)?;
     viewer.must_manage(organization)?;
@@ -185,7 +179,7 @@ pub(super) async fn change_user(
             .await
             .map_err(internal)?,
     };
-    app.caught_up(models, place).await?;
+    app.caught_up(UserEvent::AGGREGATE, place).await?;
     existing_user(context, organization, id).await.map(User)
 }
 
@@ -223,6 +217,6 @@ async fn user_after(
     id: UserId,
     place: Option<LogPosition>,
 ) -> Result<User, Error> {
-    App::of(context)?.caught_up(USER_MODELS, place).await?;
+    App::of(context)?.caught_up(UserEvent::AGGREGATE, place).await?;
     existing_user(context, organization, id).await.map(User)
 }

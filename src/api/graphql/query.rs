@@ -88,25 +88,7 @@ impl PeopleQuery {
         if !may_see {
             return Ok(None);
         }
-        let mut tenant = tenant(context, organization).await?;
-        Ok(match id {
-            NodeId::Organization(id) => organizations::find(&mut *tenant, id)
-                .await
-                .map_err(internal)?
-                .map(|row| Node::Organization(Organization(row))),
-            NodeId::Provider(organization, id) => {
-                let rows = webhook_providers::find_many(&mut *tenant, organization, &[id]).await.map_err(internal)?;
-                rows.into_iter().next().map(|row| Node::WebhookProvider(WebhookProvider(row)))
-            }
-            NodeId::Webhook(organization, id) => webhook_logs::find(&mut *tenant, organization, id)
-                .await
-                .map_err(internal)?
-                .map(|row| Node::Webhook(Webhook::of(row))),
-            NodeId::User(organization, id) => {
-                users::find(&mut *tenant, organization, id).await.map_err(internal)?.map(|row| Node::User(User(row)))
-            }
-            NodeId::Session(..) => None,
-        })
+        found(context, organization, id).await
     }
 
     /// The organization of that slug, if the viewer may see it.
@@ -222,4 +204,27 @@ pub(super) async fn existing_organization(
     }
     let mut tenant = tenant(context, id).await?;
     organizations::find(&mut *tenant, id).await.map_err(internal)?.ok_or_else(not_found)
+}
+
+/// What has that id, for who may see it.
+async fn found(context: &Context<'_>, organization: OrganizationId, id: NodeId) -> Result<Option<Node>, Error> {
+    let mut tenant = tenant(context, organization).await?;
+    Ok(match id {
+        NodeId::Organization(id) => organizations::find(&mut *tenant, id)
+            .await
+            .map_err(internal)?
+            .map(|row| Node::Organization(Organization(row))),
+        NodeId::Provider(organization, id) => {
+            let rows = webhook_providers::find_many(&mut *tenant, organization, &[id]).await.map_err(internal)?;
+            rows.into_iter().next().map(|row| Node::WebhookProvider(WebhookProvider(row)))
+        }
+        NodeId::Webhook(organization, id) => webhook_logs::find(&mut *tenant, organization, id)
+            .await
+            .map_err(internal)?
+            .map(|row| Node::Webhook(Webhook::of(row))),
+        NodeId::User(organization, id) => {
+            users::find(&mut *tenant, organization, id).await.map_err(internal)?.map(|row| Node::User(User(row)))
+        }
+        NodeId::Session(..) => None,
+    })
 }

@@ -2,9 +2,10 @@
 
 use async_graphql::{Context, Enum, Error, ID, InputObject, Object, SimpleObject};
 use chrono::{DateTime, Utc};
-use hookledger_aggregates::retention::{Retention, RetentionCommand, RetentionError};
+use hookledger_aggregates::event::Stored as _;
+use hookledger_aggregates::retention::{Retention, RetentionCommand, RetentionError, RetentionEvent};
 use hookledger_aggregates::user::UserCommand;
-use hookledger_aggregates::{DuplicateBodiesId, OrganizationId, WebhookId};
+use hookledger_aggregates::{DuplicateBodiesId, Label, OrganizationId, WebhookId};
 
 use super::context::{App, Viewer, tenant};
 use super::duplicates::duplicate_bodies;
@@ -16,7 +17,6 @@ use super::user::User;
 use super::webhook::{LogPosition, Webhook};
 use crate::identity::REMAINS;
 use crate::log::{self, Removal, end_of_stream, removal_of};
-use crate::retention::FOLLOWER;
 
 /// What remains of a request that was erased.
 const REMAINS_OF_BODY: &[&str] = &[
@@ -95,46 +95,66 @@ impl RetentionMutation {
         context: &Context<'_>,
         input: EraseWebhookBodyInput,
     ) -> Result<EraseWebhookBodyPayload, Error> {
-        let (app, viewer) = (App::of(context)?, Viewer::of(context)?);
-        let Some(NodeId::Webhook(organization, id)) = NodeId::decode(&input.webhook_id) else {
-            return Err(not_found());
-        };
-        viewer.must_manage(organization)?;
-        let known = webhook(context, organization, id).await?;
-        let received = log::LogPosition { partition: organization.partition(), position: known.0.position };
-        let removal = removal_of(&mut *tenant(context, organization).await?, organization, id, received).await;
-        if removal.map_err(internal)?.is_some_and(|removal| !removal.erased) {
-            return Err(Code::Conflict.error("This body already expired and was removed. There is nothing to erase."));
-        }
-        let reason = checked_reason(input.reason)?;
-        let erase = RetentionCommand::EraseBodies { positions: vec![known.0.position], reason: reason.clone() };
-        let place = run(context, organization, id, erase).await?;
-        let bodies = duplicate_bodies(context, organization, id).await?;
-        let positions: Vec<i64> = bodies.iter().map(|body| body.received.position).collect();
-        let owner = WebhookId::new(DuplicateBodiesId::of(id).uuid());
-        let of_duplicates =
-            run(context, organization, owner, RetentionCommand::EraseBodies { positions, reason }).await?;
-        // Also where somebody else had asked a moment before: what is told as gone is gone.
-        let place = match place {
-            Some(place) => Some(place),
-            None => end_of_stream(&mut *tenant(context, organization).await?, organization, "retention", id.uuid())
-                .await
-                .map_err(internal)?,
-        };
-        // Later in the same partition.
-        app.models_caught_up(&[FOLLOWER, "audit_logs"], of_duplicates.or(place)).await?;
-        tracing::info!(user.id = %viewer.user.id, webhook.id = %id, "a person had a body erased");
-        Ok(EraseWebhookBodyPayload {
-            webhook: webhook(context, organization, id).await?,
-            remains: words(REMAINS_OF_BODY),
-        })
+        let (organization, id) = managed_webhook(context, &input.webhook_id)?;
+        let position = webhook(context, organization, id).await?.0.position;
+        must_be_kept(context, organization, id, position).await?;
+        let place = erase(context, organization, id, position, checked_reason(input.reason)?).await?;
+        App::of(context)?.caught_up(RetentionEvent::AGGREGATE, place).await?;
+        let user = Viewer::of(context)?.user.id;
+        tracing::info!(user.id = %user, webhook.id = %id, "a person had a body erased");
+        let webhook = webhook(context, organization, id).await?;
+        Ok(EraseWebhookBodyPayload { webhook, remains: words(REMAINS_OF_BODY) })
     }
 
     /// For admins of the organization. The address and the sessions of a user who is deactivated are not
     /// kept any more, and the address is free to be invited again. It is never taken back.
     async fn erase_user(&self, context: &Context<'_>, input: EraseUserInput) -> Result<EraseUserPayload, Error> {
-        let user = change_user(context, &input.id, UserCommand::Erase, &["users", FOLLOWER, "audit_logs"]).await?;
+        let user = change_user(context, &input.id, UserCommand::Erase).await?;
         Ok(EraseUserPayload { user, remains: words(REMAINS) })
+    }
+}
+
+fn managed_webhook(context: &Context<'_>, id: &ID) -> Result<(OrganizationId, WebhookId), Error> {
+    let Some(NodeId::Webhook(organization, id)) = NodeId::decode(id) else { return Err(not_found()) };
+    Viewer::of(context)?.must_manage(organization).map(|()| (organization, id))
+}
+
+/// What was removed for its age cannot be erased as well.
+async fn must_be_kept(
+    context: &Context<'_>,
+    organization: OrganizationId,
+    id: WebhookId,
+    position: i64,
+) -> Result<(), Error> {
+    let received = log::LogPosition { partition: organization.partition(), position };
+    let removal = removal_of(&mut *tenant(context, organization).await?, organization, id, received).await;
+    if removal.map_err(internal)?.is_some_and(|removal| !removal.erased) {
+        return Err(Code::Conflict.error("This body already expired and was removed. There is nothing to erase."));
+    }
+    Ok(())
+}
+
+/// Has the body of a webhook erased and those of its duplicates, and answers where the log says so. What somebody
+/// else had erased a moment before is in the answer, too.
+async fn erase(
+    context: &Context<'_>,
+    organization: OrganizationId,
+    id: WebhookId,
+    position: i64,
+    reason: Option<Label>,
+) -> Result<Option<log::LogPosition>, Error> {
+    let own = RetentionCommand::EraseBodies { positions: vec![position], reason: reason.clone() };
+    let place = run(context, organization, id, own).await?;
+    let bodies = duplicate_bodies(context, organization, id).await?;
+    let positions: Vec<i64> = bodies.iter().map(|body| body.received.position).collect();
+    let owner = WebhookId::new(DuplicateBodiesId::of(id).uuid());
+    let of_duplicates = run(context, organization, owner, RetentionCommand::EraseBodies { positions, reason }).await?;
+    // Later in the same partition.
+    match of_duplicates.or(place) {
+        Some(place) => Ok(Some(place)),
+        None => end_of_stream(&mut *tenant(context, organization).await?, organization, "retention", id.uuid())
+            .await
+            .map_err(internal),
     }
 }
 

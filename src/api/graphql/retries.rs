@@ -1,25 +1,23 @@
 //! What people ask to be done again: retries of one webhook or of many.
 
-use std::collections::HashMap;
-
 use async_graphql::{Context, Error, ID, InputObject, Object, SimpleObject};
-use hookledger_aggregates::webhook::{Webhook as Aggregate, WebhookCommand, WebhookError, WebhookEvent};
-use hookledger_aggregates::{Event, Label, OrganizationId, WebhookId};
+use hookledger_aggregates::event::Stored as _;
+use hookledger_aggregates::webhook::{WebhookError, WebhookEvent};
+use hookledger_aggregates::{Label, OrganizationId, WebhookId};
 use hookledger_projections::webhook_logs;
 
-use super::context::{App, Viewer, searching, tenant};
+use super::context::{App, Viewer, page_reads, searching, tenant};
 use super::errors::{Code, internal, not_found};
 use super::ids::NodeId;
 use super::mutations::organization_id;
 use super::query::existing_organization;
 use super::webhook::{Webhook, WebhookFilter};
-use crate::log::{self, AppendError, LogPosition, NewEvent, Sequence, Unit, with_bodies};
+use crate::deliver::{Retried, Retries, RetryError};
+use crate::log::with_bodies;
 
-const WEBHOOK_MODELS: &[&str] = &["webhook_logs", "audit_logs"];
+const BODY_GONE: &str = "This webhook's body is no longer kept, so it can't be retried.";
 /// Webhooks that are retried by one mutation at most.
 const MAX_TOGETHER: i64 = 10_000;
-/// Webhooks whose streams are read at once.
-const PORTION: usize = 500;
 /// Characters of a reason.
 const MAX_REASON: usize = 500;
 
@@ -65,30 +63,17 @@ impl RetryMutation {
         context: &Context<'_>,
         input: RetryWebhookInput,
     ) -> Result<RetryWebhookPayload, Error> {
-        let (app, viewer) = (App::of(context)?, Viewer::of(context)?);
-        let Some(NodeId::Webhook(organization, id)) = NodeId::decode(&input.webhook_id) else {
-            return Err(not_found());
-        };
-        if !viewer.sees(organization) {
-            return Err(not_found());
+        let (organization, id) = visible_webhook(context, &input.webhook_id).await?;
+        let kept = with_bodies(&mut *tenant(context, organization).await?, organization, &[id]).await;
+        if kept.map_err(internal)?.is_empty() {
+            return Err(Code::Conflict.error(BODY_GONE));
         }
-        webhook(context, organization, id).await?;
-        if with_bodies(&mut *tenant(context, organization).await?, organization, &[id])
-            .await
-            .map_err(internal)?
-            .is_empty()
-        {
-            return Err(Code::Conflict.error("This webhook's body is no longer kept, so it can't be retried."));
-        }
-        let request = WebhookCommand::RequestRetry { reason: checked_reason(input.reason)? };
-        let mut asked = ask(context, organization, &[id], &request).await?;
-        match asked.refused.pop() {
+        let retried = retry(context, organization, &[id], input.reason).await?;
+        match retried.refused.first() {
             None => {}
             Some(WebhookError::NotReceived) => return Err(not_found()),
             Some(refused) => return Err(Code::Conflict.error(refused.to_string())),
         }
-        let place = asked.last;
-        app.models_caught_up(WEBHOOK_MODELS, place).await?;
         Ok(RetryWebhookPayload { webhook: webhook(context, organization, id).await? })
     }
 
@@ -98,36 +83,66 @@ impl RetryMutation {
         context: &Context<'_>,
         input: RetryWebhooksInput,
     ) -> Result<RetryWebhooksPayload, Error> {
-        let (app, viewer) = (App::of(context)?, Viewer::of(context)?);
         let organization = organization_id(&input.organization_id)?;
         existing_organization(context, organization).await?;
-        let reason = checked_reason(input.reason)?;
         let filter = input.filter.unwrap_or_default().checked(organization)?;
         let ids = retryable(context, organization, &filter).await?;
-        if ids.len() > usize::try_from(MAX_TOGETHER).unwrap_or(usize::MAX) {
-            return Err(Code::BadUserInput
-                .error(format!("More than {MAX_TOGETHER} webhooks match. Narrow the filter, for example by time.")));
-        }
-        if usize::try_from(input.expected_count).is_ok_and(|expected| expected != ids.len()) || input.expected_count < 0
-        {
-            return Err(Code::Conflict.error(format!(
-                "{} webhooks match now, not {}. Nothing was retried; check the number and confirm again.",
-                ids.len(),
-                input.expected_count
-            )));
-        }
-        let request = WebhookCommand::RequestRetry { reason };
-        let (mut retried, mut skipped, mut last) = (0, 0, None);
-        for portion in ids.chunks(PORTION) {
-            let asked = ask(context, organization, portion, &request).await?;
-            retried += asked.retried;
-            skipped += asked.refused.len();
-            last = asked.last.or(last);
-        }
-        app.models_caught_up(WEBHOOK_MODELS, last).await?;
+        must_be_expected(ids.len(), input.expected_count)?;
+        let retried = retry(context, organization, &ids, input.reason).await?;
+        let user = Viewer::of(context)?.user.id;
+        tracing::info!(user.id = %user, webhooks.retried = retried.count, "webhooks were retried by a person");
         let count = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
-        tracing::info!(user.id = %viewer.user.id, webhooks.retried = retried, "webhooks were retried by a person");
-        Ok(RetryWebhooksPayload { retried_count: count(retried), skipped_count: count(skipped) })
+        Ok(RetryWebhooksPayload { retried_count: count(retried.count), skipped_count: count(retried.refused.len()) })
+    }
+}
+
+/// Nothing is retried but what the person was shown.
+fn must_be_expected(found: usize, expected: i32) -> Result<(), Error> {
+    if i64::try_from(found).is_ok_and(|found| found > MAX_TOGETHER) {
+        let sentence = format!("More than {MAX_TOGETHER} webhooks match. Narrow the filter, for example by time.");
+        return Err(Code::BadUserInput.error(sentence));
+    }
+    if usize::try_from(expected).is_ok_and(|expected| expected == found) {
+        return Ok(());
+    }
+    let sentence =
+        format!("{found} webhooks match now, not {expected}. Nothing was retried; check the number and confirm again.");
+    Err(Code::Conflict.error(sentence))
+}
+
+/// Has webhooks retried, and waits until the read models show it.
+async fn retry(
+    context: &Context<'_>,
+    organization: OrganizationId,
+    webhooks: &[WebhookId],
+    reason: Option<String>,
+) -> Result<Retried, Error> {
+    let (app, by) = (App::of(context)?, Viewer::of(context)?.metadata());
+    let tenants = page_reads(context)?;
+    let webhooks_of = Retries { log: &app.log, tenants: &tenants, organization, by: &by };
+    let retried = webhooks_of.request(webhooks, checked_reason(reason)?).await.map_err(unretried)?;
+    app.caught_up(WebhookEvent::AGGREGATE, retried.last).await?;
+    Ok(retried)
+}
+
+fn unretried(error: RetryError) -> Error {
+    match error {
+        RetryError::Busy(_) => Code::Unavailable.error(error.to_string()),
+        RetryError::Append(error) => {
+            tracing::warn!(%error, "retries could not be appended");
+            Code::Unavailable.error("The server is busy. Some webhooks may already be retried; check before you try again.")
+        }
+        RetryError::Read(_) | RetryError::Tenant(_) | RetryError::Json(_) => internal(error),
+    }
+}
+
+/// A webhook that the viewer sees.
+pub(super) async fn visible_webhook(context: &Context<'_>, id: &ID) -> Result<(OrganizationId, WebhookId), Error> {
+    match NodeId::decode(id) {
+        Some(NodeId::Webhook(organization, id)) if Viewer::of(context)?.sees(organization) => {
+            webhook(context, organization, id).await.map(|_| (organization, id))
+        }
+        _ => Err(not_found()),
     }
 }
 
@@ -165,115 +180,4 @@ pub(super) fn checked_reason(reason: Option<String>) -> Result<Option<Label>, Er
         Some(reason) => Ok(Some(Label::cut(&reason, MAX_REASON))),
         None => Ok(None),
     }
-}
-
-/// What came of asking for retries.
-#[derive(Default)]
-struct Asked {
-    retried: usize,
-    /// Why the others were not: somebody else had asked, for example.
-    refused: Vec<WebhookError>,
-    /// The place of the last request.
-    last: Option<LogPosition>,
-}
-
-/// Asks for a retry of each of these webhooks. Those whose streams others append to at the same time,
-/// duplicates most likely, are asked again.
-async fn ask(
-    context: &Context<'_>,
-    organization: OrganizationId,
-    webhooks: &[WebhookId],
-    request: &WebhookCommand,
-) -> Result<Asked, Error> {
-    let app = App::of(context)?;
-    let (mut asked, mut left) = (Asked::default(), webhooks.to_vec());
-    for _ in 0..TRIES {
-        let mut units = Vec::with_capacity(left.len());
-        let epoch = app.log.epoch();
-        for decided in decide(context, organization, &left, request).await? {
-            match decided {
-                Ok((id, unit)) => units.push((id, unit.decided_in(epoch))),
-                Err(refused) => asked.refused.push(refused),
-            }
-        }
-        let (ids, units): (Vec<_>, Vec<_>) = units.into_iter().unzip();
-        if units.is_empty() {
-            return Ok(asked);
-        }
-        let verdicts = app.log.append_all(units).await.map_err(unavailable)?;
-        left.clear();
-        for (id, verdict) in ids.into_iter().zip(verdicts) {
-            match verdict {
-                Ok(appended) => {
-                    asked.retried += 1;
-                    asked.last = Some(appended.last);
-                }
-                Err(AppendError::Conflict) => left.push(id),
-                Err(error) => return Err(unavailable(error)),
-            }
-        }
-    }
-    if left.is_empty() {
-        return Ok(asked);
-    }
-    Err(Code::Unavailable.error(format!(
-        "{} of the webhooks were not retried because they are being sent right now. Try again.",
-        left.len()
-    )))
-}
-
-/// What a request for a retry appends to each of these webhooks, or why it is refused.
-async fn decide(
-    context: &Context<'_>,
-    organization: OrganizationId,
-    webhooks: &[WebhookId],
-    request: &WebhookCommand,
-) -> Result<Vec<Result<(WebhookId, Unit), WebhookError>>, Error> {
-    let metadata = Viewer::of(context)?.metadata();
-    let mut tenant = tenant(context, organization).await?;
-    let (mut states, mut left) = (HashMap::<WebhookId, (Aggregate, i64)>::new(), webhooks.to_vec());
-    // One look, but for webhooks that were retried hundreds of times.
-    let mut after = 0;
-    while !left.is_empty() {
-        let tails = log::tails_of(&mut *tenant, organization, &left, after).await.map_err(internal)?;
-        left.clear();
-        for tail in tails {
-            let (state, sequence) = states.entry(tail.webhook).or_default();
-            for recorded in tail.events.iter().filter(|recorded| recorded.sequence > *sequence) {
-                if let Event::Webhook(event) = &recorded.event {
-                    state.evolve(event);
-                }
-            }
-            *sequence = tail.sequence.max(*sequence);
-            if !tail.is_last {
-                left.push(tail.webhook);
-            }
-        }
-        after = left.iter().filter_map(|id| states.get(id)).map(|(_, sequence)| *sequence).min().unwrap_or_default();
-    }
-    drop(tenant);
-    let mut decided = Vec::with_capacity(webhooks.len());
-    for (id, (state, sequence)) in states {
-        let events = match state.decide(request.clone()) {
-            Ok(events) => events,
-            Err(refused) => {
-                decided.push(Err(refused));
-                continue;
-            }
-        };
-        let new = |(at, event): (i64, &WebhookEvent)| {
-            NewEvent::of(organization, id.uuid(), Sequence::At(at), event, &metadata)
-        };
-        let events: Result<Vec<NewEvent>, _> = (sequence + 1..).zip(&events).map(new).collect();
-        decided.push(Ok((id, Unit::new(events.map_err(internal)?))));
-    }
-    Ok(decided)
-}
-
-/// How often webhooks are asked again whose streams others append to at the same time.
-const TRIES: usize = 10;
-
-fn unavailable(error: AppendError) -> Error {
-    tracing::warn!(%error, "retries could not be appended");
-    Code::Unavailable.error("The server is busy. Some webhooks may already be retried; check before you try again.")
 }

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use async_graphql::{Context, Enum, Error, ID, SimpleObject, Subscription as GraphqlSubscription};
 use futures::StreamExt as _;
-use futures::stream::{BoxStream, unfold};
+use futures::stream::{BoxStream, Stream, unfold};
+use hookledger_aggregates::OrganizationId;
 use hookledger_projections::webhook_logs::WebhookFilter as Filter;
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::allowance::Allowance;
@@ -53,38 +55,13 @@ impl Subscription {
         organization_id: ID,
         filter: Option<WebhookFilter>,
     ) -> Result<BoxStream<'static, WebhookChange>, Error> {
-        let Some(NodeId::Organization(organization)) = NodeId::decode(&organization_id) else {
-            return Err(not_found());
-        };
-        if !Viewer::of(context)?.sees(organization) {
-            return Err(not_found());
-        }
-        super::query::existing_organization(context, organization).await?;
+        let organization = visible_organization(context, &organization_id).await?;
         let filter: Filter = filter.unwrap_or_default().checked(organization)?;
         if filter.text.is_some() {
             return Err(Code::BadUserInput.error("Changes can't be filtered by text."));
         }
         let receiver = App::of(context)?.changes.watch(organization);
-        let allowance = Arc::clone(Allowance::of(context)?);
-        let changes = unfold((receiver, filter, allowance), |(mut receiver, filter, allowance)| async move {
-            let change = loop {
-                match receiver.recv().await {
-                    Ok(Change::Row { row, .. }) if !filter.matches(&row) => {}
-                    Ok(Change::Row { row, created }) => {
-                        let kind = if created { WebhookChangeKind::Created } else { WebhookChangeKind::Updated };
-                        break WebhookChange { kind, webhook: Some(Webhook::of((*row).clone())) };
-                    }
-                    Ok(Change::Missed) | Err(RecvError::Lagged(_)) => {
-                        break WebhookChange { kind: WebhookChangeKind::Missed, webhook: None };
-                    }
-                    Err(RecvError::Closed) => return None,
-                }
-            };
-            // Each change is an answer of its own.
-            allowance.begin();
-            Some((change, (receiver, filter, allowance)))
-        });
-        Ok(changes.boxed())
+        Ok(changes(receiver, filter, Arc::clone(Allowance::of(context)?)).boxed())
     }
 
     /// The analytics of the latest minutes, at most once a second and only when they change: of an
@@ -94,17 +71,9 @@ impl Subscription {
         context: &Context<'_>,
         organization_id: Option<ID>,
     ) -> Result<BoxStream<'static, AnalyticsTick>, Error> {
-        let viewer = Viewer::of(context)?;
-        let whose = match organization_id.as_ref().map(NodeId::decode) {
-            None => {
-                viewer.must_be_super_admin()?;
-                None
-            }
-            Some(Some(NodeId::Organization(organization))) if viewer.sees(organization) => {
-                super::query::existing_organization(context, organization).await?;
-                Some(organization)
-            }
-            Some(_) => return Err(not_found()),
+        let whose = match organization_id {
+            None => Viewer::of(context)?.must_be_super_admin().map(|()| None)?,
+            Some(id) => Some(visible_organization(context, &id).await?),
         };
         let receiver = App::of(context)?.ticks.watch(whose);
         let ticks = unfold((receiver, true), |(mut receiver, first)| async move {
@@ -117,4 +86,36 @@ impl Subscription {
         });
         Ok(ticks.boxed())
     }
+}
+
+async fn visible_organization(context: &Context<'_>, id: &ID) -> Result<OrganizationId, Error> {
+    match NodeId::decode(id) {
+        Some(NodeId::Organization(id)) => super::query::existing_organization(context, id).await.map(|_| id),
+        _ => Err(not_found()),
+    }
+}
+
+/// What matches the filter as it comes. Each change is an answer of its own.
+fn changes(
+    receiver: Receiver<Change>,
+    filter: Filter,
+    allowance: Arc<Allowance>,
+) -> impl Stream<Item = WebhookChange> + Send {
+    unfold((receiver, filter, allowance), |(mut receiver, filter, allowance)| async move {
+        let change = loop {
+            match receiver.recv().await {
+                Ok(Change::Row { row, .. }) if !filter.matches(&row) => {}
+                Ok(Change::Row { row, created }) => {
+                    let kind = if created { WebhookChangeKind::Created } else { WebhookChangeKind::Updated };
+                    break WebhookChange { kind, webhook: Some(Webhook::of((*row).clone())) };
+                }
+                Ok(Change::Missed) | Err(RecvError::Lagged(_)) => {
+                    break WebhookChange { kind: WebhookChangeKind::Missed, webhook: None };
+                }
+                Err(RecvError::Closed) => return None,
+            }
+        };
+        allowance.begin();
+        Some((change, (receiver, filter, allowance)))
+    })
 }

@@ -253,7 +253,7 @@ async fn row_of(context: &Context<'_>, organization: OrganizationId, webhook: We
     let mut reading = tenant(context, organization).await?;
     let place = log::end_of_stream(&mut *reading, organization, WebhookEvent::AGGREGATE, webhook.uuid()).await;
     drop(reading);
-    App::of(context)?.models_caught_up(&["webhook_logs"], place.map_err(internal)?).await?;
+    App::of(context)?.caught_up(WebhookEvent::AGGREGATE, place.map_err(internal)?).await?;
     let mut tenant = tenant(context, organization).await?;
     let row = webhook_logs::find(&mut *tenant, organization, webhook).await.map_err(internal)?;
     row.map(Webhook::of).ok_or_else(not_found)

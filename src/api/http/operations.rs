@@ -149,7 +149,7 @@ async fn reasons(services: &Services) -> Vec<String> {
             }
             lags.into_iter()
                 // Whoever reads the mirror waits for it; nobody who asks this node does.
-                .filter(|lag| lag.name != crate::relay::NAME)
+                .filter(|lag| lag.name != crate::log::relay::NAME)
                 .filter(|lag| lag.stopped_by.is_some() || lag.age.is_some_and(|age| age > READY_AGE))
                 .map(|lag| match lag.stopped_by {
                     Some(_) => format!("{} stopped at an event that it cannot apply; see the server's log", lag.name),

@@ -1,0 +1,149 @@
+//! A destination as a person asks for it: checked, and turned into a command.
+
+use std::collections::BTreeMap;
+
+use hookledger_aggregates::provider::{DEFAULT_CONCURRENCY, Destination, Provider, ProviderCommand, SecretRef};
+use http::{HeaderName, HeaderValue};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::deliver::is_reserved;
+use crate::platform::egress::{AllowList, Target, TargetError};
+
+/// Headers that a destination may have, and bytes of their names and values.
+const MAX_HEADERS: usize = 20;
+const MAX_HEADER_BYTES: usize = 8 << 10;
+
+/// Why a destination is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum DestinationError {
+    #[error("This URL belongs to this Hookledger server, so webhooks would go in a circle. Use a different URL.")]
+    LeadsBack,
+    #[error(transparent)]
+    Url(#[from] TargetError),
+    #[error("A destination can have at most {MAX_HEADERS} headers.")]
+    TooManyHeaders,
+    #[error("A header name can have only letters, digits, and hyphens.")]
+    HeaderName,
+    #[error("Hookledger sets {0} itself. Remove it.")]
+    Reserved(HeaderName),
+    #[error("The value of {0} must be visible ASCII text.")]
+    HeaderValue(HeaderName),
+    #[error("The header {0} appears twice.")]
+    Twice(HeaderName),
+    #[error("Headers can be at most {MAX_HEADER_BYTES} bytes in total.")]
+    HeadersTooLong,
+}
+
+/// Headers of one's own that deliveries carry.
+#[derive(Clone, Debug, Default)]
+pub enum Headers {
+    #[default]
+    Unchanged,
+    None,
+    /// Names, and all of it as JSON.
+    These(Vec<String>, SecretString),
+}
+
+impl Headers {
+    /// Checks names and values.
+    ///
+    /// # Errors
+    /// [`DestinationError`] for the first that is not possible.
+    pub fn of(headers: impl ExactSizeIterator<Item = (String, String)>) -> Result<Self, DestinationError> {
+        if headers.len() == 0 {
+            return Ok(Self::None);
+        }
+        if headers.len() > MAX_HEADERS {
+            return Err(DestinationError::TooManyHeaders);
+        }
+        let mut pairs = BTreeMap::new();
+        for (name, value) in headers {
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| DestinationError::HeaderName)?;
+            if is_reserved(&name) {
+                return Err(DestinationError::Reserved(name));
+            }
+            if HeaderValue::from_str(&value).is_err() {
+                return Err(DestinationError::HeaderValue(name));
+            }
+            if pairs.insert(name.as_str().to_owned(), value).is_some() {
+                return Err(DestinationError::Twice(name));
+            }
+        }
+        // Texts as keys and values are always JSON.
+        let json = SecretString::from(serde_json::json!(pairs).to_string());
+        if json.expose_secret().len() > MAX_HEADER_BYTES {
+            return Err(DestinationError::HeadersTooLong);
+        }
+        Ok(Self::These(pairs.into_keys().collect(), json))
+    }
+}
+
+/// A destination as it is asked for.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    url: String,
+    pub timeout_seconds: Option<u32>,
+    pub concurrency: u32,
+    pub headers: Headers,
+    /// None: unchanged, and false at first.
+    pub original_signature: Option<bool>,
+}
+
+impl Wish {
+    /// A URL and nothing else. `base_url` is this installation's own.
+    ///
+    /// # Errors
+    /// [`DestinationError`] for a URL that nothing may be sent to.
+    pub fn to_url(url: &str, base_url: &str, allowed: &AllowList) -> Result<Self, DestinationError> {
+        if leads_back(base_url, url) {
+            return Err(DestinationError::LeadsBack);
+        }
+        Ok(Self::to_checked_url(Target::parse(url, allowed)?.as_str().to_owned()))
+    }
+
+    /// The same of a URL that is known to be fine.
+    #[must_use]
+    pub fn to_checked_url(url: String) -> Self {
+        let (timeout_seconds, original_signature) = (None, None);
+        Self { url, timeout_seconds, concurrency: DEFAULT_CONCURRENCY, headers: Headers::Unchanged, original_signature }
+    }
+
+    pub(super) fn secret_headers(&self) -> Option<SecretString> {
+        match &self.headers {
+            Headers::These(_, json) => Some(json.clone()),
+            Headers::Unchanged | Headers::None => None,
+        }
+    }
+
+    /// `new` are the references of the secrets that were stored for it: the signing one first, where there is one.
+    pub(super) fn command(&self, current: &Provider, new: &[SecretRef], is_signed_anew: bool) -> ProviderCommand {
+        let known = current.destination();
+        let (header_names, headers) = match &self.headers {
+            Headers::None => (Vec::new(), None),
+            Headers::Unchanged => (
+                known.map(|known| known.header_names.clone()).unwrap_or_default(),
+                known.and_then(|known| known.headers),
+            ),
+            Headers::These(names, _) => (names.clone(), new.last().copied()),
+        };
+        let was = known.is_some_and(|known| known.original_signature);
+        let destination = Destination {
+            url: self.url.clone(),
+            timeout_seconds: self.timeout_seconds,
+            concurrency: self.concurrency,
+            header_names,
+            headers,
+            original_signature: self.original_signature.unwrap_or(was),
+        };
+        ProviderCommand::SetDestination { destination, outgoing: new.first().copied().filter(|_| is_signed_anew) }
+    }
+}
+
+/// Whether a URL is one of ours that receives webhooks. Other names of this installation are told by the hops of
+/// what comes back.
+fn leads_back(base_url: &str, url: &str) -> bool {
+    let (Ok(base), Ok(url)) = (url::Url::parse(base_url), url::Url::parse(url)) else { return false };
+    let same_place = base.host_str() == url.host_str() && base.port_or_known_default() == url.port_or_known_default();
+    let below = url.path().strip_prefix(base.path().trim_end_matches('/'));
+    same_place && below.is_some_and(|path| path.starts_with("/webhooks/"))
+}
