@@ -18,9 +18,13 @@ web: ## Builds the web application, where its source changed
 
 .PHONY: run
 run: ## Builds, makes sample data once, and serves with the embedded store
+	@echo "1/4 Installing what is missing"
 	@scripts/setup run
+	@echo "2/4 Building the web application: about 1 minute the first time"
 	@scripts/web
-	cargo build --release
+	@echo "3/4 Building the server: minutes the first time (about 6 on two cores), seconds afterwards"
+	cargo build --profile run
+	@echo "4/4 Creating sample data and starting"
 	@scripts/run
 
 .PHONY: test

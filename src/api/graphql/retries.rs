@@ -130,7 +130,8 @@ fn unretried(error: RetryError) -> Error {
         RetryError::Busy(_) => Code::Unavailable.error(error.to_string()),
         RetryError::Append(error) => {
             tracing::warn!(%error, "retries could not be appended");
-            Code::Unavailable.error("The server is busy. Some webhooks may already be retried; check before you try again.")
+            Code::Unavailable
+                .error("The server is busy. Some webhooks may already be retried; check before you try again.")
         }
         RetryError::Read(_) | RetryError::Tenant(_) | RetryError::Json(_) => internal(error),
     }
