@@ -23,7 +23,7 @@ run: ## Builds, makes sample data once, and serves with the embedded store
 	@echo "2/4 Building the web application: about 1 minute the first time"
 	@scripts/web
 	@echo "3/4 Building the server: minutes the first time (about 6 on two cores), seconds afterwards"
-	cargo build --profile run
+	cargo build --profile trial
 	@echo "4/4 Creating sample data and starting"
 	@scripts/run
 

@@ -82,7 +82,11 @@ pub fn all() -> Vec<Box<dyn Projection>> {
     ]
 }
 
-/// Names of the read models in which a change of this type of aggregate is seen.
-pub fn showing(aggregate_type: &str) -> impl Iterator<Item = &'static str> {
-    all().into_iter().filter(move |model| model.shows().contains(&aggregate_type)).map(|model| model.name())
+/// Names of the read models in which a change of this type of aggregate is seen. Those of administrative interest
+/// see one of a webhook only where it `is_administrative`, and never come as far as any other.
+pub fn showing(aggregate_type: &str, is_administrative: bool) -> impl Iterator<Item = &'static str> {
+    let sees = move |model: &dyn Projection| {
+        model.shows().contains(&aggregate_type) && (is_administrative || model.interest() == Interest::All)
+    };
+    all().into_iter().filter(move |model| sees(&**model)).map(|model| model.name())
 }

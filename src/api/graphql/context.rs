@@ -6,7 +6,12 @@ use std::time::Duration;
 
 use async_graphql::parser::types::OperationType;
 use async_graphql::{Context, Error};
-use hookledger_aggregates::user::Role;
+use hookledger_aggregates::event::Stored as _;
+use hookledger_aggregates::organization::OrganizationEvent;
+use hookledger_aggregates::provider::ProviderEvent;
+use hookledger_aggregates::retention::RetentionEvent;
+use hookledger_aggregates::user::{Role, UserEvent};
+use hookledger_aggregates::webhook::WebhookEvent;
 use hookledger_aggregates::{Metadata, OrganizationId, SessionId, UserId};
 use hookledger_projections::users;
 
@@ -30,6 +35,36 @@ use crate::retention;
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(5);
 
 const BEHIND: &str = "The change is saved and will show shortly.";
+
+/// What a mutation changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Changed {
+    Organization,
+    Provider,
+    User,
+    Retention,
+    /// A webhook came, or a person had it come.
+    Webhook,
+    /// A person had a webhook retried.
+    Retry,
+}
+
+impl Changed {
+    fn aggregate_type(self) -> &'static str {
+        match self {
+            Self::Organization => OrganizationEvent::AGGREGATE,
+            Self::Provider => ProviderEvent::AGGREGATE,
+            Self::User => UserEvent::AGGREGATE,
+            Self::Retention => RetentionEvent::AGGREGATE,
+            Self::Webhook | Self::Retry => WebhookEvent::AGGREGATE,
+        }
+    }
+
+    /// As the log's scopes have it: of a webhook's events only the request for a retry.
+    fn is_administrative(self) -> bool {
+        self != Self::Webhook
+    }
+}
 
 /// What resolvers read from and write to.
 #[derive(Clone)]
@@ -64,12 +99,14 @@ impl App {
         context.data()
     }
 
-    /// Waits until everything that shows aggregates of this type knows of a change to one: read models, what
-    /// removes, and this node's directory.
-    pub(super) async fn caught_up(&self, aggregate_type: &str, place: Option<LogPosition>) -> Result<(), Error> {
+    /// Waits until everything that shows this change knows of it: read models, what removes, and this node's
+    /// directory.
+    pub(super) async fn caught_up(&self, changed: Changed, place: Option<LogPosition>) -> Result<(), Error> {
         let Some(place) = place else { return Ok(()) };
+        let aggregate_type = changed.aggregate_type();
         let removes = retention::REMOVES_FOR.contains(&aggregate_type).then_some(retention::FOLLOWER);
-        let models: Vec<&str> = hookledger_projections::showing(aggregate_type).chain(removes).collect();
+        let models: Vec<&str> =
+            hookledger_projections::showing(aggregate_type, changed.is_administrative()).chain(removes).collect();
         let models = self.checkpoints.wait_for(&models, place, CATCH_UP_LIMIT);
         let directory = async {
             !directory::HOLDS.contains(&aggregate_type)

@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use async_graphql::{Context, Error, ID, InputObject, Object, SimpleObject};
 use chrono::{DateTime, Utc};
-use hookledger_aggregates::event::Stored as _;
-use hookledger_aggregates::webhook::{MAX_DUPLICATE_BODIES, WebhookEvent};
+use hookledger_aggregates::webhook::MAX_DUPLICATE_BODIES;
 use hookledger_aggregates::{DuplicateBodiesId, OrganizationId, WebhookId};
 use hookledger_projections::webhook_logs;
 
 use super::allowance::Allowance;
-use super::context::{App, Viewer, tenant};
+use super::context::{App, Changed, Viewer, tenant};
 use super::errors::{Code, internal, unread};
 use super::retention::BodyRemoval;
 use super::retries::{checked_reason, visible_webhook, webhook};
@@ -142,7 +141,7 @@ impl DuplicateMutation {
         let request =
             RedeliverRequest { organization, webhook: original, body_sha256: &input.body_sha256, reason, by: &by };
         let (id, place) = app.receiver.redeliver(request).await.map_err(refused)?;
-        app.caught_up(WebhookEvent::AGGREGATE, Some(place)).await?;
+        app.caught_up(Changed::Webhook, Some(place)).await?;
         tracing::info!(user.id = %viewer.user.id, webhook.id = %id, "a person had a duplicate delivered");
         Ok(DeliverDuplicatePayload { webhook: webhook(context, organization, id).await? })
     }

@@ -3,17 +3,14 @@
 
 use async_graphql::{Context, Error, ID, InputObject, MaybeUndefined, Object, SimpleObject};
 use chrono::Utc;
-use hookledger_aggregates::event::Stored as _;
-use hookledger_aggregates::organization::{
-    Organization as Aggregate, OrganizationCommand, OrganizationError, OrganizationEvent, Slug,
-};
-use hookledger_aggregates::provider::{ProviderCommand, ProviderError, ProviderEvent};
+use hookledger_aggregates::organization::{Organization as Aggregate, OrganizationCommand, OrganizationError, Slug};
+use hookledger_aggregates::provider::{ProviderCommand, ProviderError};
 use hookledger_aggregates::signature::{Opinion, SIMULATOR_SENTENCE, judge_secret};
 use hookledger_aggregates::{Metadata, OrganizationId, ProviderId, ProviderName as Name};
 use hookledger_projections::{organizations, webhook_providers};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::context::{App, Viewer, tenant};
+use super::context::{App, Changed, Viewer, tenant};
 use super::destination;
 use super::errors::{Code, command, internal, not_found};
 use super::ids::NodeId;
@@ -379,7 +376,7 @@ async fn change_organization(
             OrganizationError::BadName | OrganizationError::BadSlug => Code::BadUserInput,
         })
     })?;
-    app.caught_up(OrganizationEvent::AGGREGATE, place).await?;
+    app.caught_up(Changed::Organization, place).await?;
     let mut tenant = tenant(context, id).await?;
     organizations::find(&mut *tenant, id).await.map_err(internal)?.map(Organization).ok_or_else(not_found)
 }
@@ -479,6 +476,6 @@ async fn provider_after(
     id: ProviderId,
     place: Option<LogPosition>,
 ) -> Result<WebhookProvider, Error> {
-    App::of(context)?.caught_up(ProviderEvent::AGGREGATE, place).await?;
+    App::of(context)?.caught_up(Changed::Provider, place).await?;
     existing_provider(context, organization, id).await.map(WebhookProvider)
 }

@@ -1,12 +1,11 @@
 //! What people change about people: invitations, roles, sessions.
 
 use async_graphql::{Context, Error, ID, InputObject, Object, SimpleObject};
-use hookledger_aggregates::event::Stored as _;
-use hookledger_aggregates::user::{UserCommand, UserEvent};
+use hookledger_aggregates::user::UserCommand;
 use hookledger_aggregates::{OrganizationId, SessionId, UserId};
 use hookledger_projections::users;
 
-use super::context::{App, Viewer, tenant};
+use super::context::{App, Changed, Viewer, tenant};
 use super::errors::{Code, identity, internal, not_found};
 use super::ids::NodeId;
 use super::mutations::{SetActiveInput, organization_id};
@@ -14,6 +13,7 @@ use super::query::existing_organization;
 use super::user::{Role, Session, User};
 use crate::identity::Authority;
 use crate::log::{LogPosition, LogSpan, end_of_stream, events_of};
+use crate::platform::rate::TooOften;
 
 #[derive(InputObject)]
 struct InviteUserInput {
@@ -76,10 +76,7 @@ impl PeopleMutation {
         viewer.must_manage(organization)?;
         existing_organization(context, organization).await?;
         let address = app.accounts.claim(&input.email).map_err(identity)?;
-        app.limits.invite(UserId::new(viewer.user.id), organization, address).map_err(|too_often| {
-            let sentence = format!("Too many invitations. Try again in {} s.", too_often.retry_after);
-            Code::RateLimited.error(sentence)
-        })?;
+        app.limits.invite(UserId::new(viewer.user.id), organization, address).map_err(too_many)?;
         let metadata = viewer.metadata();
         let invited = app.accounts.invite(organization, &input.email, input.role.into(), &metadata).await;
         let invited = invited.map_err(identity)?;
@@ -123,7 +120,7 @@ impl PeopleMutation {
         let session = existing_session(context, organization, id).await?;
         let user = UserId::new(session.user_id);
         let place = app.sessions.end(organization, user, id, &viewer.metadata()).await.map_err(identity)?;
-        app.caught_up(UserEvent::AGGREGATE, place).await?;
+        app.caught_up(Changed::User, place).await?;
         let row = find_session(context, organization, id).await?.ok_or_else(not_found)?;
         Ok(EndSessionPayload { session: Session { is_current: id == viewer.session, row } })
     }
@@ -143,6 +140,10 @@ impl PeopleMutation {
         let place = app.sessions.end_all(organization, id, &viewer.metadata()).await.map_err(identity)?;
         Ok(EndUserSessionsPayload { user: user_after(context, organization, id, place).await? })
     }
+}
+
+fn too_many(TooOften { retry_after }: TooOften) -> Error {
+    Code::RateLimited.error(format!("Too many invitations. Try again in {retry_after} s."))
 }
 
 fn user_id(id: &ID) -> Result<(OrganizationId, UserId), Error> {
@@ -179,7 +180,7 @@ pub(super) async fn change_user(context: &Context<'_>, id: &ID, change: UserComm
             .await
             .map_err(internal)?,
     };
-    app.caught_up(UserEvent::AGGREGATE, place).await?;
+    app.caught_up(Changed::User, place).await?;
     existing_user(context, organization, id).await.map(User)
 }
 
@@ -217,6 +218,6 @@ async fn user_after(
     id: UserId,
     place: Option<LogPosition>,
 ) -> Result<User, Error> {
-    App::of(context)?.caught_up(UserEvent::AGGREGATE, place).await?;
+    App::of(context)?.caught_up(Changed::User, place).await?;
     existing_user(context, organization, id).await.map(User)
 }

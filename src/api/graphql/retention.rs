@@ -2,12 +2,11 @@
 
 use async_graphql::{Context, Enum, Error, ID, InputObject, Object, SimpleObject};
 use chrono::{DateTime, Utc};
-use hookledger_aggregates::event::Stored as _;
-use hookledger_aggregates::retention::{Retention, RetentionCommand, RetentionError, RetentionEvent};
+use hookledger_aggregates::retention::{Retention, RetentionCommand, RetentionError};
 use hookledger_aggregates::user::UserCommand;
 use hookledger_aggregates::{DuplicateBodiesId, Label, OrganizationId, WebhookId};
 
-use super::context::{App, Viewer, tenant};
+use super::context::{App, Changed, Viewer, tenant};
 use super::duplicates::duplicate_bodies;
 use super::errors::{Code, command, internal, not_found};
 use super::ids::NodeId;
@@ -99,7 +98,7 @@ impl RetentionMutation {
         let position = webhook(context, organization, id).await?.0.position;
         must_be_kept(context, organization, id, position).await?;
         let place = erase(context, organization, id, position, checked_reason(input.reason)?).await?;
-        App::of(context)?.caught_up(RetentionEvent::AGGREGATE, place).await?;
+        App::of(context)?.caught_up(Changed::Retention, place).await?;
         let user = Viewer::of(context)?.user.id;
         tracing::info!(user.id = %user, webhook.id = %id, "a person had a body erased");
         let webhook = webhook(context, organization, id).await?;

@@ -1,12 +1,11 @@
 //! What people ask to be done again: retries of one webhook or of many.
 
 use async_graphql::{Context, Error, ID, InputObject, Object, SimpleObject};
-use hookledger_aggregates::event::Stored as _;
-use hookledger_aggregates::webhook::{WebhookError, WebhookEvent};
+use hookledger_aggregates::webhook::WebhookError;
 use hookledger_aggregates::{Label, OrganizationId, WebhookId};
 use hookledger_projections::webhook_logs;
 
-use super::context::{App, Viewer, page_reads, searching, tenant};
+use super::context::{App, Changed, Viewer, page_reads, searching, tenant};
 use super::errors::{Code, internal, not_found};
 use super::ids::NodeId;
 use super::mutations::organization_id;
@@ -121,7 +120,7 @@ async fn retry(
     let tenants = page_reads(context)?;
     let webhooks_of = Retries { log: &app.log, tenants: &tenants, organization, by: &by };
     let retried = webhooks_of.request(webhooks, checked_reason(reason)?).await.map_err(unretried)?;
-    app.caught_up(WebhookEvent::AGGREGATE, retried.last).await?;
+    app.caught_up(Changed::Retry, retried.last).await?;
     Ok(retried)
 }
 

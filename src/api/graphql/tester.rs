@@ -8,7 +8,7 @@ use hookledger_aggregates::{OrganizationId, ProviderName as Name, WebhookId};
 use hookledger_projections::PageRequest;
 use hookledger_projections::webhook_logs::{self, WebhookFilter};
 
-use super::context::{App, Viewer, tenant};
+use super::context::{App, Changed, Viewer, tenant};
 use super::errors::{Code, internal, not_found};
 use super::mutations::{existing_provider, provider_id};
 use super::provider::ProviderName;
@@ -253,7 +253,7 @@ async fn row_of(context: &Context<'_>, organization: OrganizationId, webhook: We
     let mut reading = tenant(context, organization).await?;
     let place = log::end_of_stream(&mut *reading, organization, WebhookEvent::AGGREGATE, webhook.uuid()).await;
     drop(reading);
-    App::of(context)?.caught_up(WebhookEvent::AGGREGATE, place.map_err(internal)?).await?;
+    App::of(context)?.caught_up(Changed::Webhook, place.map_err(internal)?).await?;
     let mut tenant = tenant(context, organization).await?;
     let row = webhook_logs::find(&mut *tenant, organization, webhook).await.map_err(internal)?;
     row.map(Webhook::of).ok_or_else(not_found)
