@@ -34,12 +34,12 @@ const SIGNED_LIMIT: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
-    /// Writes an organization's ledger to a file that verifies by itself.
+    /// Writes an organization's ledger to a file that can be verified without a server.
     Export(Box<ExportSettings>),
-    /// Checks that nothing was altered, removed or reordered: in the store, or in an export.
+    /// Verifies that nothing was changed, removed, or reordered, in the database or in an export.
     Verify(Box<VerifySettings>),
-    /// Declares, signed and for ever to be seen, that a database that was promoted or restored lacks the end of
-    /// its log. Shows what is missing; changes nothing without `--yes`.
+    /// Records a signed statement that a promoted or restored database lacks the end of its log. Every later check
+    /// shows it. Without `--yes`, only shows what is missing.
     DeclareLoss(Box<DeclareSettings>),
 }
 
@@ -47,7 +47,7 @@ pub enum AuditCommand {
 pub struct ExportSettings {
     /// Slug of the organization.
     pub organization: String,
-    /// The file; `hookledger-ORG.jsonl` when left out. One that is there is replaced.
+    /// Output file; `hookledger-ORG.jsonl` by default. An existing file is replaced.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     #[command(flatten)]
@@ -56,16 +56,16 @@ pub struct ExportSettings {
 
 #[derive(Args, Clone, Debug)]
 pub struct VerifySettings {
-    /// An export. Needs no server, no database and no network. Without it, the store is checked.
+    /// An export file. Verifying it needs no server, database, or network. Without it, the database is verified.
     pub file: Option<PathBuf>,
-    /// Slug of the one organization to check in the store.
+    /// Verify only the organization with this slug.
     #[arg(long, value_name = "SLUG", conflicts_with = "file")]
     pub organization: Option<String>,
-    /// A key that is trusted, as `hookledger ledger-key` prints it; may be given several times. Without
-    /// it, those of the deployment, or those that the file names.
+    /// A trusted key, as `hookledger ledger-key` prints it. Repeat it for several keys. By default, the keys of this
+    /// deployment, or those that the file names.
     #[arg(long, value_name = "KEY")]
     pub public_key: Vec<PublicKey>,
-    /// Writes a report as HTML, to be filed.
+    /// Also writes an HTML report to this file.
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
     #[command(flatten)]
@@ -74,10 +74,10 @@ pub struct VerifySettings {
 
 #[derive(Args, Clone, Debug)]
 pub struct DeclareSettings {
-    /// What happened: it is signed, and told with each check from now on.
+    /// What happened. It is signed, and every later check shows it.
     #[arg(long)]
     pub reason: String,
-    /// Declares what is shown without it.
+    /// Sign and record the statement.
     #[arg(long)]
     pub yes: bool,
     #[command(flatten)]
@@ -88,8 +88,8 @@ pub struct DeclareSettings {
 pub struct LedgerSettings {
     #[command(flatten)]
     pub store: StoreSettings,
-    /// File to which the server appends checkpoints, `checkpoints.jsonl` in the data directory when left
-    /// out; `none` for no file.
+    /// File to which the server appends checkpoints; by default `checkpoints.jsonl` in the data directory. `none`
+    /// for no file.
     #[arg(long, env = "HOOKLEDGER_CHECKPOINT_FILE", value_name = "FILE")]
     pub checkpoint_file: Option<PathBuf>,
 }

@@ -46,7 +46,7 @@ const LOG_BUFFER: usize = 64 << 10;
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
-    /// A TOML file with settings: the names of the environment variables in lower case.
+    /// A TOML file with settings. The keys are the names of the environment variables in lower case.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -55,27 +55,27 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serves webhooks, GraphQL and sign-in.
+    /// Runs the server: webhooks, GraphQL, and sign-in.
     Serve(Box<ServeSettings>),
-    /// Brings the schema of the store up to date.
+    /// Updates the database schema.
     Migrate(StoreSettings),
-    /// Prints a fresh key for `HOOKLEDGER_MASTER_KEYS` or `HOOKLEDGER_JWT_KEYS`.
+    /// Prints a new key for `HOOKLEDGER_MASTER_KEYS` or `HOOKLEDGER_JWT_KEYS`.
     Keygen {
-        /// Id of the key; give each key another.
+        /// ID of the key. Give each key a different one.
         #[arg(default_value = "k1")]
         id: String,
     },
-    /// Makes sample data, once, and prints a curl command that sends a webhook.
+    /// Creates sample data, unless it exists, and prints a curl command that sends a webhook.
     SeedDemo(StoreSettings),
-    /// Prints a link with which a user signs in, or who was invited joins.
+    /// Prints a sign-in link for a user, or a link with which an invited person joins.
     SignInLink(SignInLink),
-    /// Prints the public keys that verify the ledger's checkpoints; needs the master keys, and no store.
+    /// Prints the public keys that verify the ledger's checkpoints. Needs the master keys, but no database.
     LedgerKey(LedgerKey),
-    /// Read models: how far they are, and building them anew.
+    /// Shows and rebuilds the read models.
     Projections(projections::Projections),
-    /// Builds the read models as they stood at some time, beside the live ones, and compares them.
+    /// Builds the read models as they were at an earlier time, beside the live ones, and compares both.
     Replay(replay::ReplayCommand),
-    /// Exports an organization's ledger, and checks a ledger or an export.
+    /// Exports an organization's ledger, or verifies a ledger or an export.
     #[command(subcommand)]
     Audit(AuditCommand),
     /// Prints the GraphQL schema.
@@ -84,8 +84,8 @@ enum Command {
 
 #[derive(Args)]
 struct LedgerKey {
-    /// Slug of an organization: its key as C2SP signed-note has it, `name+id+base64`. Without it, the
-    /// key that all trees share, base64.
+    /// Slug of an organization. Prints its key in the format of C2SP signed-note, `name+id+base64`. Without it,
+    /// prints the key that all ledgers share, in base64.
     organization: Option<String>,
     #[command(flatten)]
     store: StoreSettings,
@@ -93,9 +93,9 @@ struct LedgerKey {
 
 #[derive(Args)]
 struct SignInLink {
-    /// Address of the user, or of who was invited.
+    /// Email address of the user or the invited person.
     email: String,
-    /// Slug of the organization whose invitation it is, where several invited the address.
+    /// Slug of the organization that invited the person, if several did.
     #[arg(long, value_name = "SLUG")]
     organization: Option<String>,
     #[command(flatten)]

@@ -16,28 +16,28 @@ pub struct Projections {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Shows how far everybody is who follows the log, and which rebuild of a read model is live.
+    /// Shows how far each follower of the log is, and which rebuild of a read model is live.
     Status,
-    /// Builds a read model anew from the log beside the live one, compares both, and puts the new one
-    /// in its place, while the servers run. What it replaces is kept until the next rebuild.
+    /// Rebuilds a read model from the log beside the live one, compares both, and switches to the new one
+    /// while the servers run. The replaced one is kept until the next rebuild.
     Rebuild {
-        /// The projection; `projections status` names them.
+        /// Name of the read model. `projections status` lists them.
         name: String,
-        /// Go on where an interrupted rebuild stopped, instead of beginning anew.
+        /// Continue an interrupted rebuild instead of starting over.
         #[arg(long)]
         resume: bool,
-        /// Build and compare, and leave the live one in its place.
+        /// Build and compare, but do not switch.
         #[arg(long)]
         no_switch: bool,
     },
-    /// Compares the live read model row by row with a rebuilt one that waits, or with what the last
-    /// rebuild replaced, brought up to date. Exits with 1 where they differ.
+    /// Compares the live read model row by row with a rebuilt one that is not in use yet, or with the one that the
+    /// last rebuild replaced, after updating it. Exits with 1 if they differ.
     Compare { name: String },
-    /// Puts a rebuilt read model that waits in the place of the live one.
+    /// Switches to a rebuilt read model that is not in use yet.
     Switch { name: String },
-    /// Brings back what the last rebuild replaced, brought up to date.
+    /// Updates the read model that the last rebuild replaced, and switches back to it.
     Revert { name: String },
-    /// Drops a rebuilt read model that waits, and what the last rebuild replaced.
+    /// Deletes a rebuilt read model that is not in use, and the one that the last rebuild replaced.
     Drop { name: String },
 }
 

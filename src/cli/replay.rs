@@ -8,19 +8,19 @@ use clap::Args;
 
 #[derive(Args)]
 pub struct ReplayCommand {
-    /// A time like 2026-01-31T12:00:00Z, or a place in the log like 3:1500 (PARTITION:POSITION).
+    /// A time such as 2026-01-31T12:00:00Z, or a position in the log such as 3:1500 (PARTITION:POSITION).
     #[arg(long, required_unless_present = "drop")]
     as_of: Option<String>,
 
-    /// Of one organization alone.
+    /// Only the organization with this slug.
     #[arg(long, value_name = "SLUG")]
     organization: Option<String>,
 
-    /// Where to: a schema of the store. One of an earlier replay is replaced.
+    /// Database schema for the result. Replaces that of an earlier replay.
     #[arg(long, default_value = "replay", value_name = "NAME")]
     schema: String,
 
-    /// Drop the schema instead.
+    /// Delete the schema instead.
     #[arg(long, conflicts_with_all = ["as_of", "organization"])]
     drop: bool,
 
