@@ -15,7 +15,10 @@ use tokio_util::sync::CancellationToken;
 use super::feeder;
 use super::queue::Queue;
 use crate::log::follow::{Checkpoints, within};
+use crate::platform::vitals::Vitals;
 
+/// The name of its warning.
+const NAME: &str = "sweeper";
 /// Webhooks of each kind that are looked at in one round.
 const PAGE: i64 = 1_000;
 /// How long a round may take.
@@ -30,15 +33,16 @@ pub struct Sweeper {
     checkpoints: Checkpoints,
     /// By then something should have become of a pending webhook.
     pending_timeout: Duration,
+    vitals: Vitals,
     open: Option<OpenKey>,
     waiting: Option<WaitingKey>,
 }
 
 impl Sweeper {
     #[must_use]
-    pub fn new(pool: PgPool, queue: Queue, pending_timeout: Duration) -> Self {
+    pub fn new(pool: PgPool, queue: Queue, pending_timeout: Duration, vitals: Vitals) -> Self {
         let checkpoints = Checkpoints::new(pool.clone());
-        Self { pool, queue, checkpoints, pending_timeout, open: None, waiting: None }
+        Self { pool, queue, checkpoints, pending_timeout, vitals, open: None, waiting: None }
     }
 
     /// Sweeps until stopped.
@@ -46,7 +50,12 @@ impl Sweeper {
         let mut interval = tokio::time::interval(self.pending_timeout.clamp(*EVERY.start(), *EVERY.end()));
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(interval.tick()).await.is_some() {
-            match within(ROUND_LIMIT, self.sweep()).await {
+            let swept = within(ROUND_LIMIT, self.sweep()).await;
+            match &swept {
+                Ok(_) => self.vitals.unwarn(NAME),
+                Err(_) => self.vitals.warn(NAME, "webhooks missing from the delivery queue cannot be looked for"),
+            }
+            match swept {
                 Ok(0) => {}
                 Ok(count) => {
                     metrics::counter!("hookledger_queue_restored_total").increment(count);

@@ -654,8 +654,12 @@ async fn deliver(
     // A span of the settings is never negative.
     let attempt_timeout = settings.attempt_timeout.0.to_std().unwrap_or_default();
     let queue = Queue::new(store.pool(Use::Queue).await?, core.leases.node(), core.heads.clone());
-    let sweeper =
-        Sweeper::new(core.pool.clone(), queue.clone(), settings.pending_timeout.0.to_std().unwrap_or_default());
+    let sweeper = Sweeper::new(
+        core.pool.clone(),
+        queue.clone(),
+        settings.pending_timeout.0.to_std().unwrap_or_default(),
+        core.vitals.clone(),
+    );
     let places = Arc::new(Places::default());
     let (hand, worker) = Worker::new(deliver::Parts {
         log: core.log.clone(),
