@@ -12,6 +12,7 @@ use hookledger::platform::store::{Store, Use};
 use hookledger::platform::vitals::Vitals;
 use hookledger_aggregates::{OrganizationId, RecordedEvent};
 use secrecy::SecretString;
+use serde_json::{Value, json};
 use sqlx::{Connection as _, Executor as _, PgConnection, PgPool};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -329,4 +330,23 @@ async fn a_batch_that_takes_too_long_comes_back_smaller() {
         task.await.unwrap();
     }
     app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_is_not_behind_by_events_that_it_is_not_handed() {
+    let app = TestApp::start().await;
+    let admin = app.super_admin().await;
+    app.organization(&admin, "acme", &[("GITHUB", GITHUB_SECRET)]).await;
+    for n in 0..30 {
+        app.github("acme", &format!("d-{n}"), "{}").send().await.unwrap();
+    }
+    let processed = |nodes: &[Value]| nodes.len() == 30 && nodes.iter().all(|node| node["status"] == "SUCCESS");
+    admin.webhooks_until("acme", "status", processed).await;
+    let lags = async || {
+        let data = admin.data("{ system { followers { name lag } } }", json!({})).await;
+        let followers = data["system"]["followers"].as_array().unwrap().clone();
+        assert!(followers.iter().any(|follower| follower["name"] == "sessions"), "{followers:?}");
+        followers
+    };
+    crate::patience::until("no follower behind", async || lags().await.iter().all(|one| one["lag"] == 0)).await;
 }

@@ -14,6 +14,7 @@ use super::rows::{ProviderOf, load};
 use crate::deliver;
 use crate::log::follow::Standing;
 use crate::platform::store;
+use crate::reads::rebuild;
 
 /// The platform as it is now.
 pub struct System;
@@ -99,7 +100,7 @@ pub struct RunningNode {
 impl System {
     /// What follows the log, by name.
     async fn followers(&self, context: &Context<'_>) -> Result<Vec<Follower>, Error> {
-        let standings = App::of(context)?.checkpoints.standings().await.map_err(internal)?;
+        let standings = App::of(context)?.checkpoints.standings(rebuild::scope_of).await.map_err(internal)?;
         Ok(standings.chunk_by(|one, other| one.name == other.name).map(follower).collect())
     }
 

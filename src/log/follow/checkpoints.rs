@@ -7,7 +7,7 @@ use hookledger_aggregates::Partition;
 use sqlx::{PgConnection, PgPool};
 use tokio::time::Instant;
 
-use crate::log::LogPosition;
+use crate::log::{LogPosition, Scope, count_after};
 
 /// Reads and moves checkpoints.
 #[derive(Clone, Debug)]
@@ -200,7 +200,9 @@ impl Checkpoints {
     /// When the database does not answer.
     pub async fn lag(&self, all: &[&str], administrative: &[&str]) -> Result<Vec<Lag>, sqlx::Error> {
         sqlx::query_as(
-            "select c.name, sum(h.position - c.position)::bigint as events,
+            "select c.name,
+                    sum(case when c.name = any ($2) and b.recorded_at is null then 0 else h.position - c.position end)::bigint
+                        as events,
                     extract(epoch from clock_timestamp() - min(coalesce(a.recorded_at, b.recorded_at)))::float8 as age,
                     max(c.stopped_by) as stopped_by
              from follower_checkpoints c join log_heads h using (partition)
@@ -223,17 +225,36 @@ impl Checkpoints {
         .await
     }
 
-    /// Where each follower stands in each partition.
+    /// Where each follower stands in each partition. One that is handed only some events stands at the head where
+    /// none of its own is left: it writes no checkpoint for events that it passes over.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn standings(&self) -> Result<Vec<Standing>, sqlx::Error> {
-        sqlx::query_as(
+    pub async fn standings(&self, scope_of: impl Fn(&str) -> Scope) -> Result<Vec<Standing>, sqlx::Error> {
+        let mut connection = self.pool.acquire().await?;
+        let mut standings: Vec<Standing> = sqlx::query_as(
             "select c.name, c.partition, c.position, h.position as head, c.stopped_by
              from follower_checkpoints c join log_heads h using (partition) order by c.name, c.partition",
         )
-        .fetch_all(&self.pool)
-        .await
+        .fetch_all(&mut *connection)
+        .await?;
+        for follower in standings.chunk_by_mut(|one, other| one.name == other.name) {
+            let scope = follower.first().map_or(Scope::All, |standing| scope_of(&standing.name));
+            let is_behind = follower.iter().any(|standing| standing.position < standing.head);
+            if scope == Scope::All || !is_behind {
+                continue;
+            }
+            let cursors = follower.iter().filter_map(|standing| {
+                Some(LogPosition { partition: Partition::new(standing.partition)?, position: standing.position })
+            });
+            let counts = count_after(&mut connection, &cursors.collect::<Vec<_>>(), scope).await?;
+            for standing in follower {
+                if counts.contains(&(standing.partition, 0)) {
+                    standing.position = standing.position.max(standing.head);
+                }
+            }
+        }
+        Ok(standings)
     }
 
     /// How many events the log has.

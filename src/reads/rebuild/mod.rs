@@ -21,7 +21,7 @@ mod switch;
 pub use compare::{Comparison, Difference, TableComparison};
 pub use error::RebuildError;
 pub use replay::{AsOf, Replay, Replayed, drop_replay};
-pub use status::{PartitionStatus, ProjectionStatus, status};
+pub use status::{PartitionStatus, ProjectionStatus, scope_of, status};
 pub use switch::{Rebuild, Step};
 
 use copies::Copies;

@@ -9,7 +9,19 @@ use crate::log::{LogPosition, Scope, count_after};
 use crate::platform::store::Store;
 
 /// Followers that are no projections and are not handed everything.
-const NARROW: [(&str, Scope); 2] = [("processing", Scope::Pending), ("sessions", Scope::Administrative)];
+const NARROW: [(&str, Scope); 3] =
+    [("processing", Scope::Pending), ("retention", Scope::Administrative), ("sessions", Scope::Administrative)];
+
+/// Which events a follower of that name is handed.
+#[must_use]
+pub fn scope_of(name: &str) -> Scope {
+    let projections = hookledger_projections::all();
+    match projections.iter().find(|projection| projection.name() == name).map(|projection| projection.interest()) {
+        Some(Interest::Administrative) => Scope::Administrative,
+        Some(Interest::All) => Scope::All,
+        None => NARROW.iter().find(|(narrow, _)| *narrow == name).map_or(Scope::All, |(_, scope)| *scope),
+    }
+}
 
 /// A follower of the log.
 #[derive(Clone, Debug)]
@@ -75,15 +87,10 @@ pub async fn status(store: &Store) -> Result<Vec<ProjectionStatus>, RebuildError
         }
     }
     for follower in &mut all {
-        let projection = projections.iter().find(|projection| projection.name() == follower.name);
-        let scope = match projection.map(|projection| projection.interest()) {
-            Some(Interest::Administrative) => Scope::Administrative,
-            Some(Interest::All) => continue,
-            None => match NARROW.iter().find(|(name, _)| *name == follower.name) {
-                Some((_, scope)) => *scope,
-                None => continue,
-            },
-        };
+        let scope = scope_of(&follower.name);
+        if scope == Scope::All {
+            continue;
+        }
         let cursors = follower
             .partitions
             .iter()
