@@ -1,7 +1,7 @@
-//! Where webhooks stand, counted from their events alone: for checking what is derived from them.
+//! Statuses of webhooks, counted from their events alone, to check what is derived from them.
 //!
-//! Each event that moves a webhook says by its type where to; where from is said by the one before it in
-//! its stream. So a stretch of the log can be counted without knowing anything of what came before.
+//! The type of an event says which status its webhook enters; the event before it in the stream says which
+//! status it leaves. So a stretch of the log can be counted without knowing anything before it.
 
 use hookledger_aggregates::OrganizationId;
 use sqlx::{FromRow, PgConnection};
@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::unit::LogPosition;
 
-/// Where each event leaves its webhook. A merged one is nowhere: it is a duplicate of another.
+/// The status after each event. A merged webhook has none: it is a duplicate of another.
 const MOVES: [(&str, &str); 12] = [
     ("webhook.received", "pending"),
     ("webhook.received_unverified", "pending"),
@@ -25,7 +25,7 @@ const MOVES: [(&str, &str); 12] = [
     ("webhook.retry_requested", "pending"),
 ];
 
-/// By how much a stretch of the log changes the counts of an organization.
+/// How a stretch of the log changes an organization's counts.
 #[derive(Clone, Debug, PartialEq, Eq, FromRow)]
 pub struct BalanceChange {
     pub organization_id: Uuid,
@@ -43,10 +43,7 @@ fn moves() -> (Vec<&'static str>, Vec<&'static str>) {
     MOVES.into_iter().unzip()
 }
 
-/// How the events after a place up to another position of its partition change the counts.
-///
-/// # Errors
-/// When the database does not answer.
+/// Changes that the events between two positions of one partition make to the counts.
 pub async fn balance_changes(
     connection: &mut PgConnection,
     after: LogPosition,
@@ -116,7 +113,7 @@ pub async fn balance_changes(
     .await
 }
 
-/// A webhook, where its events up to some position leave it, and the position of the first of them.
+/// A webhook's status after its events up to some position, and the position of its first event.
 #[derive(Clone, Debug, FromRow)]
 pub struct Standing {
     pub webhook_id: Uuid,
@@ -124,11 +121,7 @@ pub struct Standing {
     pub place: Option<String>,
 }
 
-/// The newest webhooks of an organization that were received before a position, and where they stood
-/// at another one.
-///
-/// # Errors
-/// When the database does not answer.
+/// The newest webhooks of an organization received before one position, with their status at another.
 pub async fn standings_before(
     connection: &mut PgConnection,
     organization: OrganizationId,
@@ -169,7 +162,7 @@ mod tests {
 
     use super::*;
 
-    /// These leave their webhook where it is, or are alone in a stream that holds none.
+    /// Events that leave the status unchanged, or that are alone in a stream without a webhook.
     const STAYS: [&str; 6] = [
         "webhook.signature_verified",
         "webhook.duplicate_received",

@@ -1,5 +1,5 @@
-//! One flush: many units, turned into arrays for one call of one SQL function, which is a transaction of
-//! its own. No lock is ever held while this node has to do something: it may be paused at any time.
+//! One flush: many units as arrays for one call of one SQL function, which is a transaction of its own. No
+//! lock is held while this node computes, because the node may be paused at any time.
 
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::Partition;
@@ -15,20 +15,20 @@ use super::limits::Asked;
 use super::record::Record;
 use super::unit::{Appended, LogPosition, Unit, UsedMonth};
 
-/// What became of a unit of a batch.
+/// Outcome of one unit of a batch.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Verdict {
     Appended(Appended),
-    /// Another event is at one of its sequences.
+    /// Another event has one of its sequences.
     Conflict,
-    /// Its organization has used up its month.
+    /// Its organization has reached its monthly limit.
     OverLimit(UsedMonth),
-    /// What its organization used of the month cannot be counted for now.
+    /// The usage of its organization cannot be counted at the moment.
     Uncounted,
 }
 
 impl Verdict {
-    /// Where it was appended.
+    /// Log position of its last event.
     pub(super) fn place(&self) -> Option<LogPosition> {
         match self {
             Self::Appended(appended) => Some(appended.last),
@@ -37,7 +37,7 @@ impl Verdict {
     }
 }
 
-/// One for each unit, in order.
+/// One verdict per unit, in order.
 pub(super) type Verdicts = Vec<Verdict>;
 
 type Query<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
@@ -59,7 +59,7 @@ pub(super) struct Columns<'a> {
     organization: Vec<Uuid>,
     body_unit: Vec<i32>,
     body_partition: Vec<i32>,
-    /// That of its unit's first event.
+    /// Offset of its unit's first event.
     body_offset: Vec<i64>,
     body_organization: Vec<Uuid>,
     body_webhook: Vec<Uuid>,
@@ -106,7 +106,7 @@ impl<'a> Columns<'a> {
         }
     }
 
-    /// As `append_batch` takes them.
+    /// Binds the parameters of `append_batch`.
     fn bind<'q>(&'q self, query: Query<'q>) -> Query<'q> {
         query
             .bind(&self.partition)
@@ -127,7 +127,7 @@ impl<'a> Columns<'a> {
             .bind(&self.body)
     }
 
-    /// As `append_batch_checked` takes them.
+    /// Binds the parameters of `append_batch_checked`.
     fn bind_checked<'q>(&'q self, query: Query<'q>) -> Query<'q> {
         query
             .bind(&self.unit)
@@ -147,7 +147,7 @@ impl<'a> Columns<'a> {
             .bind(&self.body)
     }
 
-    /// Where each unit's last event went, given what each partition held before.
+    /// Log position of each unit's last event, given the heads before the batch.
     fn places(&self, units: &[Unit], heads: &[Option<i64>]) -> impl Iterator<Item = Option<LogPosition>> {
         let mut ends = self.offset.iter();
         units.iter().map(move |unit| {
@@ -157,13 +157,13 @@ impl<'a> Columns<'a> {
         })
     }
 
-    /// The partitions that the batch has events in, in ascending order.
+    /// Partitions with events of this batch, in ascending order.
     fn touched(&self) -> Vec<i32> {
         Partition::all().filter(|p| self.counts[p.index()] > 0).map(Partition::number).collect()
     }
 }
 
-/// Text that is JSON already, sent as PostgreSQL's `json`.
+/// Text that already is JSON, sent as PostgreSQL's `json`.
 struct JsonText<'a>(&'a str);
 
 impl Type<Postgres> for JsonText<'_> {
@@ -184,16 +184,16 @@ impl Encode<'_, Postgres> for JsonText<'_> {
     }
 }
 
-/// What a flush is, beside its units; the same for all its tries.
+/// A flush without its units; the same for all its tries.
 #[derive(Debug)]
 pub(super) struct Flush {
     pub(super) id: Uuid,
-    /// What the node knows of time.
+    /// Readings of the time, to be checked against the database's clock.
     pub(super) clocks: Vec<DateTime<Utc>>,
 }
 
-/// Appends without looking: the first conflict fails the whole call with 23505, and a limit that not
-/// all of it fits in with [`super::limits::REACHED`].
+/// Appends without checks. The first conflict fails the whole call with 23505; a batch that exceeds a limit
+/// fails with [`super::limits::REACHED`].
 pub(super) async fn append(
     connection: &mut PgConnection,
     flush: &Flush,
@@ -211,7 +211,7 @@ pub(super) async fn append(
     Ok(verdicts(&Record::of(&row)?, &columns, units))
 }
 
-/// Appends what is neither in conflict nor over a limit, and says which units are.
+/// Appends the units without a conflict that fit their limits, and reports the others.
 pub(super) async fn append_checked(
     connection: &mut PgConnection,
     flush: &Flush,
@@ -230,14 +230,14 @@ pub(super) async fn append_checked(
     Ok(verdicts(&Record::of(&row)?, &columns, units))
 }
 
-/// What an earlier try under that id came to, where it was committed here.
+/// The outcome of an earlier try under the same ID, if it was committed.
 pub(super) async fn recorded(
     connection: &mut PgConnection,
     flush: &Flush,
     units: &[Unit],
 ) -> Result<Option<(DateTime<Utc>, Verdicts)>, sqlx::Error> {
     let columns = Columns::of(units);
-    // A try that still ran has ended when this answers: it held the same heads.
+    // A try that is still running holds these locks, so it has ended once they are granted.
     sqlx::query("select lock_heads($1)").bind(columns.touched()).execute(&mut *connection).await?;
     let query = sqlx::query(
         "select recorded_at, is_checked, positions, over_limit, organizations, months, used from flushes where id = $1",
@@ -246,7 +246,7 @@ pub(super) async fn recorded(
     row.map(|row| Ok(verdicts(&Record::of(&row)?, &columns, units))).transpose()
 }
 
-/// What became of the units; an earlier try may have been the other kind of call.
+/// Verdicts from a record; the earlier try may have been the other kind of call.
 fn verdicts(record: &Record, columns: &Columns<'_>, units: &[Unit]) -> (DateTime<Utc>, Verdicts) {
     let verdicts: Verdicts = if record.is_checked {
         (0..).zip(units).map(|(number, unit)| record.verdict(number, unit)).collect()
@@ -257,7 +257,7 @@ fn verdicts(record: &Record, columns: &Columns<'_>, units: &[Unit]) -> (DateTime
     (record.recorded_at, verdicts)
 }
 
-/// The verdict on a unit that went there, or is in conflict.
+/// The verdict on a unit that was appended at `last`, or is in conflict.
 pub(super) fn appended(last: Option<LogPosition>, used: Option<UsedMonth>) -> Verdict {
     last.map_or(Verdict::Conflict, |last| Verdict::Appended(Appended { last, used }))
 }

@@ -1,4 +1,4 @@
-//! Requests as they were received, of those that are still kept.
+//! Stored requests, as they were received.
 
 use hookledger_aggregates::{Label, OrganizationId, WebhookId};
 use sqlx::PgExecutor;
@@ -10,10 +10,7 @@ use super::read::{ReadError, Reader};
 type DeliverableRow = (Vec<u8>, Vec<u8>, Option<String>, bool, i64);
 
 impl Reader {
-    /// Bytes of a webhook's body, unless retention removed it.
-    ///
-    /// # Errors
-    /// When the database does not answer.
+    /// Size of a webhook's body in bytes, unless retention removed it.
     pub async fn body_size(
         &self,
         organization: OrganizationId,
@@ -33,10 +30,7 @@ impl Reader {
         Ok(size.and_then(|size| usize::try_from(size).ok()))
     }
 
-    /// The raw request that was received at that position, unless retention removed it.
-    ///
-    /// # Errors
-    /// When the database does not answer.
+    /// The request received at that position, unless retention removed it.
     pub async fn body_at(&self, organization: OrganizationId, position: i64) -> Result<Option<RawRequest>, ReadError> {
         let row: Option<(Vec<u8>, Vec<u8>)> =
             sqlx::query_as("select headers, body from webhook_bodies where organization_id = $1 and position = $2")
@@ -47,10 +41,7 @@ impl Reader {
         Ok(row.map(|(headers, body)| RawRequest { headers, body }))
     }
 
-    /// A webhook as it is delivered, unless retention removed its body.
-    ///
-    /// # Errors
-    /// When the database does not answer.
+    /// A webhook in the form that is delivered, unless retention removed its body.
     pub async fn deliverable(
         &self,
         organization: OrganizationId,
@@ -79,9 +70,6 @@ impl Reader {
     }
 
     /// The raw headers and body of a webhook, unless retention removed them.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn body(
         &self,
         organization: OrganizationId,
@@ -103,10 +91,7 @@ impl Reader {
     }
 }
 
-/// The bodies of webhooks, by the positions of their first events, of those that retention left.
-///
-/// # Errors
-/// When the database does not answer.
+/// Bodies of webhooks by the position of their first event, except those that retention removed.
 pub async fn bodies_of(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -119,10 +104,7 @@ pub async fn bodies_of(
         .await
 }
 
-/// Those of some webhooks in whose body a text is, byte for byte; by position likewise.
-///
-/// # Errors
-/// When the database does not answer.
+/// Webhooks among the given ones whose body contains a text, byte for byte; by position.
 pub async fn bodies_containing(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -140,10 +122,7 @@ pub async fn bodies_containing(
     .await
 }
 
-/// The headers of webhooks, by position likewise, of those that retention left.
-///
-/// # Errors
-/// When the database does not answer.
+/// Headers of webhooks by position, except those that retention removed.
 pub async fn headers_of(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -167,7 +146,7 @@ pub struct RawRequest {
     pub body: Vec<u8>,
 }
 
-/// Names and values of kept headers.
+/// Names and values of stored headers.
 pub(super) fn header_lines(headers: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
     headers.split(|byte| *byte == b'\n').filter_map(|line| {
         let colon = line.iter().position(|byte| *byte == b':')?;
@@ -181,7 +160,7 @@ fn header_pairs(headers: &[u8]) -> Vec<(String, String)> {
 }
 
 impl RawRequest {
-    /// The first header of that name, in lower case, as it came.
+    /// Value of the first header with that lower-case name, unchanged.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         header_lines(&self.headers).find_map(|(known, value)| (known == name.as_bytes()).then_some(value))

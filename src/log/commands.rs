@@ -1,9 +1,7 @@
-//! The seam to cqrs-es: commands run through its framework, reading through postgres-es and
-//! persisting through our writer.
+//! The seam to cqrs-es: its framework runs commands, postgres-es reads, our writer persists.
 //!
-//! cqrs-es tags payloads with the event's name (serde's external tag); the log does not, since it
-//! has the name in a column. The tag is taken off when persisting and put on when reading, after
-//! the upcasters ran.
+//! cqrs-es tags payloads with the event's name (serde's external tag). The log keeps the name in a column
+//! instead, so the tag is removed before persisting and restored after reading, once the upcasters ran.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -24,7 +22,7 @@ use super::outage::is_unavailable;
 use super::unit::{LogPosition, NewEvent, Sequence, Unit};
 use super::writer::{AppendError, Log};
 
-/// How often a command is decided again after another one came first.
+/// How many times a command is decided when other commands keep coming first.
 const TRIES: usize = 5;
 
 #[derive(Debug, thiserror::Error)]
@@ -32,13 +30,13 @@ pub enum CommandError<E: std::error::Error> {
     /// The aggregate refused.
     #[error(transparent)]
     Refused(E),
-    /// Others kept coming first.
+    /// Other commands kept coming first.
     #[error("Someone else is changing this too. Try again.")]
     Busy,
-    /// The log takes no more for now.
-    #[error("the log takes no more for now")]
+    /// The log accepts nothing at the moment.
+    #[error("the log is overloaded; try again later")]
     Overloaded,
-    /// The store is away; whether the command was carried out may be unknown.
+    /// The store is unreachable; the command may or may not have been carried out.
     #[error("the log cannot be reached: {0}")]
     Unavailable(String),
     /// The log could not be read or written.
@@ -65,11 +63,8 @@ impl Commands {
         Self { pool, log }
     }
 
-    /// Loads the aggregate, lets it decide, and appends what it decided; again if another command
-    /// came first. Answers the place of the last event, or nothing where nothing changed.
-    ///
-    /// # Errors
-    /// [`CommandError`].
+    /// Loads the aggregate, lets it decide and appends the events; decides again if another command came
+    /// first. Returns the log position of the last event, or nothing if nothing changed.
     pub async fn execute<A>(
         &self,
         organization: OrganizationId,
@@ -104,10 +99,7 @@ impl Commands {
         Err(CommandError::Busy)
     }
 
-    /// The aggregate as it stands, for those who look facts up before a command.
-    ///
-    /// # Errors
-    /// [`CommandError::Failed`] when its stream cannot be read.
+    /// The aggregate's current state, for facts that a command needs.
     pub async fn load<A>(&self, organization: OrganizationId, aggregate_id: Uuid) -> Result<A, CommandError<A::Error>>
     where
         A: Aggregate<Services = ()>,
@@ -115,11 +107,8 @@ impl Commands {
         self.load_with_sequence(organization, aggregate_id).await.map(|(aggregate, _)| aggregate)
     }
 
-    /// The aggregate as it stands and the sequence of its last event, 0 where there is none: for
-    /// units that span streams, each at its expected sequence.
-    ///
-    /// # Errors
-    /// [`CommandError::Failed`] when its stream cannot be read.
+    /// The aggregate's current state and the sequence of its last event (0 without events), for units that
+    /// span streams and name the expected sequence of each.
     pub async fn load_with_sequence<A>(
         &self,
         organization: OrganizationId,
@@ -145,18 +134,18 @@ impl Commands {
     }
 }
 
-/// Marks an overloaded log on its way through cqrs-es.
+/// Carries an overload of the log through cqrs-es.
 #[derive(Debug, thiserror::Error)]
-#[error("the log takes no more for now")]
+#[error("the log is overloaded; try again later")]
 struct Overload;
 
-/// Reads through postgres-es, writes through the writer, for one command of one organization.
+/// Reads through postgres-es and writes through the writer, for one command of one organization.
 struct Repository {
     pool: PgPool,
     stored: PostgresEventRepository,
     log: Log,
     organization: OrganizationId,
-    /// What is read and decided here holds in this epoch.
+    /// The epoch in which the aggregate was read and decides.
     epoch: Epoch,
     appended: Arc<Mutex<Option<LogPosition>>>,
 }
@@ -173,8 +162,8 @@ impl Repository {
         }
     }
 
-    /// postgres-es asks for a stream by type and id alone; a stream of another organization is
-    /// refused here, whatever its caller checked. Claims on addresses are asked for across them.
+    /// postgres-es reads a stream by type and ID alone. This refuses a stream of another organization,
+    /// whatever the caller checked. Only claims on email addresses are read across organizations.
     async fn must_own<A: Aggregate>(&self, aggregate_id: &str) -> Result<(), PersistenceError> {
         if A::TYPE == "email_claim" {
             return Ok(());
@@ -213,7 +202,7 @@ impl Repository {
     }
 }
 
-/// Runs the upcasters and puts the tag on.
+/// Runs the upcasters and restores the tag.
 fn tagged(mut event: SerializedEvent) -> Result<SerializedEvent, PersistenceError> {
     let broken = |error: &dyn std::error::Error| PersistenceError::DeserializationError(error.to_string().into());
     let raw = serde_json::value::to_raw_value(&event.payload).map_err(|error| broken(&error))?;
@@ -262,7 +251,7 @@ impl PersistedEventRepository for Repository {
         let unit = Unit::new(events.iter().map(|event| self.new_event::<A>(event)).collect::<Result<_, _>>()?);
         let appended = self.log.append(unit.decided_in(self.epoch)).await.map_err(|error| match error {
             AppendError::Conflict => PersistenceError::OptimisticLockError,
-            // Commands have no limit.
+            // Commands have no monthly limit, so only overload is possible.
             AppendError::Overloaded | AppendError::OverLimit(_) => PersistenceError::UnknownError(Overload.into()),
             AppendError::Failed => PersistenceError::ConnectionError(error.into()),
         })?;

@@ -1,5 +1,5 @@
-//! Flushing, until it is known what became of it: a database that restarts, a connection that turns out
-//! dead, an answer that never came are bridged while somebody waits.
+//! Flushing until the outcome is known. While somebody waits, it bridges a restart of the database, a dead
+//! connection and an answer that never came.
 
 use std::time::{Duration, Instant};
 
@@ -16,17 +16,17 @@ use super::unit::Unit;
 use super::writer::AppendError;
 use crate::platform::vitals::Vitals;
 
-/// Under this name `/readyz` tells of it.
+/// Name under which `/readyz` reports it.
 const NAME: &str = "append";
-/// How long one try may take beside the time for its bytes: then it is tried again beside the first,
-/// and waits for that one in the database.
+/// How long one try may take, plus the time for its bytes. A second try then starts beside it, and waits for
+/// the first one in the database.
 const TRY_LIMIT: Duration = Duration::from_millis(1_500);
-/// Bytes a second that the way to the database carries at least.
+/// Bytes per second that the connection to the database is assumed to carry.
 const PACE: usize = 2 << 20;
-/// How long a connection may take: most come at once, and one that was asked for while the network was
-/// cut would be waited for long after that. Every other time it may take longer.
+/// How long connecting may take. Most connections come at once, and one that was requested while the network
+/// was cut off would otherwise hold up the flush for long. Every second try may take longer.
 const CONNECT_LIMITS: [Duration; 2] = [Duration::from_millis(500), Duration::from_millis(1_500)];
-/// Pauses before the second try and so on; the last one repeats.
+/// Pauses before the second and later tries; the last one repeats.
 const PAUSES: [Duration; 5] = [
     Duration::ZERO,
     Duration::from_millis(20),
@@ -34,19 +34,19 @@ const PAUSES: [Duration; 5] = [
     Duration::from_millis(100),
     Duration::from_millis(200),
 ];
-/// Flushes that are checked after one met a conflict: conflicts come in bursts.
+/// Number of flushes that are checked after a conflict, because conflicts come in bursts.
 const CAREFUL_FLUSHES: u32 = 4;
-/// SQLSTATE where nothing agrees with the database's clock; nothing was appended.
+/// SQLSTATE when no reading of the time agrees with the database's clock; nothing was appended.
 const WRONG_CLOCK: &str = "HL002";
 
 const TROUBLE: &str = "the log cannot commit: the last flush failed; see the server's log";
 const TROUBLE_WITH_CLOCK: &str = "nothing is appended: the database's clock is minutes away from the last event and from this node's \
      clock; set it right";
 
-/// A time that is told, which is the node's own clock but in tests.
+/// The current time; the node's own clock except in tests.
 pub(super) type Now = fn() -> DateTime<Utc>;
 
-/// The writer's connection, and what it takes to use it.
+/// The writer's connection and its state.
 pub(super) struct Flusher {
     pool: PgPool,
     heads: Heads,
@@ -54,37 +54,37 @@ pub(super) struct Flusher {
     connection: Option<Connected>,
     careful: u32,
     now: Now,
-    /// What the database's clock said when it was last agreed with, and when that was.
+    /// Time of the database's clock when the clocks last agreed, and the moment of that agreement.
     agreed: Option<(DateTime<Utc>, Instant)>,
     ails: bool,
 }
 
-/// A connection, and which history of the log it leads to.
+/// A connection and the epoch of the log that it leads to.
 struct Connected {
     connection: PoolConnection<Postgres>,
     epoch: Epoch,
 }
 
-/// What a flush came to.
+/// Outcome of a flush.
 pub(super) struct Flushed {
     pub(super) verdicts: Result<Verdicts, AppendError>,
-    /// Whether it says nothing of how long flushes take.
+    /// Whether its duration says nothing about how long flushes take.
     pub(super) is_unusual: bool,
-    /// Which history of the log was appended to.
+    /// Epoch of the log that was appended to.
     pub(super) epoch: Epoch,
 }
 
 /// Whether somebody still waits.
 type IsWorthWhile<'a> = &'a (dyn Fn() -> bool + Send + Sync);
 
-/// What a try came to.
+/// Outcome of one try.
 struct Tried {
     epoch: Epoch,
-    /// Nothing where some units are void in this epoch, and nothing was committed.
+    /// `None` if some units are void in this epoch, and so nothing was committed.
     committed: Option<(DateTime<Utc>, Verdicts)>,
 }
 
-/// Whether it was decided on another history of the log.
+/// Whether the unit was decided in another epoch.
 fn is_void(unit: &Unit, epoch: Epoch) -> bool {
     unit.epoch.is_some_and(|decided| decided != epoch)
 }
@@ -99,12 +99,12 @@ impl Flusher {
         self.ails
     }
 
-    /// Whether the log commits again.
+    /// Checks whether the log commits again.
     pub(super) async fn probe(&mut self) {
         self.flush(&[], &|| false).await;
     }
 
-    /// Flushes, again and again while that is worth while.
+    /// Flushes, with retries for as long as somebody waits.
     pub(super) async fn flush(&mut self, units: &[Unit], is_worth_while: IsWorthWhile<'_>) -> Flushed {
         let mut flush = Flush { id: Uuid::now_v7(), clocks: Vec::new() };
         for tries in 0.. {
@@ -117,7 +117,7 @@ impl Flusher {
                 }
                 Ok(Tried { epoch, committed: None }) => return self.flush_valid(units, epoch, is_worth_while).await,
                 Err(Failure::Database(error)) if has_code(&error, WRONG_CLOCK) => {
-                    tracing::error!(%error, "nothing is appended until the clock is right");
+                    tracing::error!(%error, "nothing is appended until the clock is corrected");
                     self.fall_ill(TROUBLE_WITH_CLOCK);
                     return self.failed(AppendError::Overloaded);
                 }
@@ -129,7 +129,7 @@ impl Flusher {
                 Err(Failure::Late) => ("no answer in time".to_owned(), true),
             };
             self.abandon_connection();
-            // A first failure is most likely that of a connection that was idle.
+            // A first failure most likely comes from an idle connection.
             if is_late || tries > 0 {
                 self.fall_ill(TROUBLE);
             }
@@ -137,7 +137,7 @@ impl Flusher {
                 tracing::error!(error = told, log.units = units.len(), "the log could not commit");
                 break;
             }
-            tracing::warn!(error = told, log.units = units.len(), "the log did not commit; trying again");
+            tracing::warn!(error = told, log.units = units.len(), "the log did not commit; retrying");
             tokio::time::sleep(PAUSES[tries.min(PAUSES.len() - 1)]).await;
         }
         metrics::counter!("hookledger_append_failures_total").increment(1);
@@ -150,8 +150,9 @@ impl Flusher {
         Flushed { verdicts: Err(error), is_unusual: true, epoch: self.heads.epoch() }
     }
 
-    /// Flushes what was not decided on another history of the log; the rest is decided again, as after any
-    /// other conflict. It is another flush, with an id of its own: a record says what became of all units.
+    /// Flushes the units that are valid in this epoch; the others are decided again, as after any other
+    /// conflict. This is another flush with an ID of its own, because a record states the outcome of all its
+    /// units.
     async fn flush_valid(&mut self, units: &[Unit], epoch: Epoch, is_worth_while: IsWorthWhile<'_>) -> Flushed {
         let valid: Vec<Unit> = units.iter().filter(|unit| !is_void(unit, epoch)).cloned().collect();
         let Flushed { verdicts, epoch: last, .. } = Box::pin(self.flush(&valid, is_worth_while)).await;
@@ -163,7 +164,7 @@ impl Flusher {
         Flushed { verdicts, is_unusual: true, epoch: last }
     }
 
-    /// Closes the connection, whatever state it is in, and waits for nobody.
+    /// Closes the connection whatever its state, without waiting.
     pub(super) fn abandon_connection(&mut self) {
         if let Some(Connected { connection, .. }) = self.connection.take() {
             drop(connection.detach());
@@ -183,7 +184,7 @@ impl Flusher {
         let limit = TRY_LIMIT + Duration::from_millis((weight / (PACE / 1_000)) as u64);
         let trying = async {
             if units.iter().any(|unit| is_void(unit, epoch)) {
-                // An earlier try may have been committed, in this history too.
+                // An earlier try may have been committed in this epoch as well.
                 recorded(self.connected()?, flush, units).await
             } else {
                 self.try_flush(flush, units).await.map(Some)
@@ -222,8 +223,7 @@ impl Flusher {
         append_checked(self.connected()?, flush, units).await
     }
 
-    /// The node's clock, and what the database's should say by how much time has passed since it was
-    /// agreed with, whatever the node's says.
+    /// The node's clock, and the database's clock as extrapolated from the last agreement by monotonic time.
     fn clocks(&self) -> Vec<DateTime<Utc>> {
         let expected =
             self.agreed.and_then(|(time, since)| time.checked_add_signed(TimeDelta::from_std(since.elapsed()).ok()?));
@@ -254,7 +254,7 @@ impl From<sqlx::Error> for Failure {
     }
 }
 
-/// A conflict or a limit that not all of the batch fits in.
+/// Whether it is a conflict or a limit that the batch exceeds.
 fn needs_care(error: &sqlx::Error) -> bool {
     has_code(error, limits::REACHED) || error.as_database_error().is_some_and(DatabaseError::is_unique_violation)
 }
@@ -263,9 +263,9 @@ fn has_code(error: &sqlx::Error, code: &str) -> bool {
     error.as_database_error().and_then(DatabaseError::code).is_some_and(|its| its == code)
 }
 
-/// Whether trying again would end the same way: what is wrong are the data (classes 22 and 23), the
-/// schema or the rights (42), or what is said to the database and read from it. Everything else
-/// passes: a restart, a connection that breaks, a full disk, a server that only reads for now.
+/// Whether another try would fail in the same way: the data (classes 22 and 23), the schema or the privileges
+/// (42) are wrong, or the protocol is. Everything else passes: a restart, a broken connection, a full disk, a
+/// read-only server.
 fn lasts(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(error) => {

@@ -1,5 +1,5 @@
-//! Bodies of the last moments. What was just received is delivered moments later: whoever delivers
-//! it finds the body here, and need not ask the database for what this process held a moment ago.
+//! Bodies of the last moments. A webhook is usually delivered moments after it was received: the delivery
+//! finds the body here instead of reading it back from the database.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -10,35 +10,35 @@ use hookledger_aggregates::{Label, WebhookId};
 use super::bodies::header_lines;
 use super::heads::{Heads, Remembered};
 
-/// Bytes that are kept in all.
+/// Total size in bytes.
 const KEPT: usize = 32 << 20;
-/// Larger bodies are read again when they are needed.
+/// Larger bodies are not kept, and read again when they are needed.
 const LARGEST: usize = 64 << 10;
-/// What an entry costs besides its body.
+/// Assumed cost of an entry besides its body, in bytes.
 const OVERHEAD: usize = 256;
 
-/// What a delivery needs of a request.
+/// The parts of a request that a delivery needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FreshBody {
-    /// Those that are kept, as `name:value` lines.
+    /// Stored headers as `name:value` lines.
     pub headers: Bytes,
-    /// A person sent it to try the provider.
+    /// Whether a person sent it to test the provider.
     pub is_test: bool,
-    /// How often it had been delivered before it came here.
+    /// How many times it had been delivered before it arrived here.
     pub hops: u32,
     pub body: Bytes,
-    /// The sender's own name of the event.
+    /// The provider's name for the event.
     pub event_type: Option<Label>,
 }
 
 impl FreshBody {
-    /// Names in lower case and values, as they came.
+    /// Header names in lower case, and their values unchanged.
     pub fn header_lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
         header_lines(&self.headers)
     }
 }
 
-/// A bounded memory of bodies that are going to be delivered; the oldest go first.
+/// A bounded memory of bodies that will be delivered; the oldest are dropped first.
 #[derive(Debug, Default)]
 pub struct FreshBodies(Mutex<Remembered<Kept>>);
 
@@ -50,18 +50,18 @@ struct Kept {
 }
 
 impl FreshBodies {
-    /// Of what is appended to that log.
+    /// Bodies of webhooks appended to that log.
     #[must_use]
     pub fn of(heads: &Heads) -> Self {
         Self(Mutex::new(heads.remember()))
     }
 
-    /// Remembers a body for a moment.
+    /// Keeps a body for a moment.
     pub fn keep(&self, webhook: WebhookId, fresh: &FreshBody) {
         if fresh.headers.len() + fresh.body.len() > LARGEST {
             return;
         }
-        // A copy: what came may be a slice of a read buffer many times its size.
+        // Copies, because the body may be a slice of a much larger read buffer.
         let body = Bytes::copy_from_slice(&fresh.body);
         let body = FreshBody { headers: fresh.headers.clone(), body, event_type: fresh.event_type.clone(), ..*fresh };
         let size = body.headers.len() + body.body.len() + OVERHEAD;
@@ -77,7 +77,7 @@ impl FreshBodies {
         }
     }
 
-    /// The body, once: it is delivered soon or not from here.
+    /// Takes the body out: it is delivered only once from here.
     pub fn take(&self, webhook: WebhookId) -> Option<FreshBody> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get().bodies.remove(&webhook)
     }

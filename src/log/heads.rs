@@ -1,13 +1,12 @@
-//! The heads of the log: how far each partition goes, as this node knows it, and which history of the
-//! log that is.
+//! The heads of the log: the last position of each partition that this node knows, and the epoch of the log.
 //!
-//! The writer moves them after its commits; what other nodes append is found by polling. NOTIFY
-//! inside append transactions was measured to cost five to nine times the throughput.
+//! The writer moves the heads after its commits; polling finds the appends of other nodes. NOTIFY inside
+//! append transactions was measured to cost a factor of 5 to 9 in throughput.
 //!
-//! A database can come back without the end of its log: a replica was promoted that lacked it, or an
-//! older backup was restored. Whatever a node remembers of the log is then void. Each look at the heads
-//! compares the database with what was known before; where it is another one, the [`Epoch`] changes, and
-//! everything that remembers positions begins again.
+//! A database can come back without the end of its log: a replica that lacked it was promoted, or an older
+//! backup was restored. Everything that a node remembers of the log is then void. Each look at the heads
+//! compares the database with the one known before. If it is another one, the [`Epoch`] changes, and
+//! everything that remembers positions starts again.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,25 +25,26 @@ use super::read::Scope;
 use super::tail::{Incarnation, LostTail, note_lost};
 use super::unit::LogPosition;
 
-/// How often other nodes' appends are looked for.
+/// Interval of looks for other nodes' appends.
 const POLL: Duration = Duration::from_millis(100);
 /// How long one look may take.
 const POLL_LIMIT: Duration = Duration::from_secs(5);
-/// How often the events at remembered positions are compared although the database seems to be the same.
+/// Interval at which the events at remembered positions are compared even if the database seems to be the
+/// same.
 const COMPARE: Duration = Duration::from_secs(5);
-/// Databases that were left behind, of which the last ones are remembered.
+/// How many of the databases left behind are remembered.
 const FORMER: usize = 16;
 
 /// Last known position of each partition.
 pub type Positions = [i64; PARTITIONS as usize];
 
-/// Which history of the log a memory belongs to. It changes when the database is not the one that it
-/// was: what was remembered under another epoch is void.
+/// The epoch of the log that a memory belongs to. It changes when the database is replaced by another one;
+/// memories of earlier epochs are void.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Epoch(u64);
 
 impl Epoch {
-    /// That in which a node starts.
+    /// The epoch in which a node starts.
     pub const FIRST: Self = Self(0);
 }
 
@@ -59,12 +59,12 @@ pub enum HeadsError {
     #[error(transparent)]
     Database(#[from] sqlx::Error),
     #[error(
-        "the database is a replica that still replays; nothing can be appended to it. Promote it, or connect to the primary"
+        "the database is a read-only replica. Promote it, or connect to the primary"
     )]
     Replica,
-    #[error("the database is {0}, which was replaced by another one; this connection to it is closed")]
+    #[error("the database is {0}, which was replaced by another one; closed this connection to it")]
     Former(Incarnation),
-    #[error("the database was replaced while it was read; it is read again")]
+    #[error("the database was replaced during the read; reading it again")]
     Replaced,
 }
 
@@ -77,27 +77,28 @@ impl From<HeadsError> for sqlx::Error {
     }
 }
 
-/// How an event at a remembered position is known again.
+/// How the event at a remembered position is recognized.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Mark {
     Recorded(DateTime<Utc>),
-    /// This node appended it, to that stream.
+    /// Its stream; this node appended it.
     Stream(Uuid),
 }
 
-/// How far partitions go, and how the events there are known again; nothing where that is not known.
+/// Last positions of partitions, and how to recognize the events there; `None` where unknown.
 #[derive(Clone, Copy, Debug, Default)]
 struct Ends {
     positions: Positions,
     marks: [Option<Mark>; PARTITIONS as usize],
 }
 
-/// What is known of the log at a moment.
+/// State of the log as known at one moment.
 #[derive(Clone, Debug, Default)]
 struct Known {
     epoch: Epoch,
     ends: Ends,
-    /// The ends when events were compared last: each look at the heads forgets the ends before it.
+    /// The ends at the last comparison of events; each look at the heads replaces the ends of the look
+    /// before.
     compared: Ends,
     incarnation: Option<Incarnation>,
     former: Vec<Incarnation>,
@@ -114,8 +115,8 @@ enum Waking {
 }
 
 impl Wake {
-    /// Waits for events of this node, or for another epoch, and in any case not longer than `limit`: what
-    /// other nodes append is only polled for.
+    /// Waits for events of this node or for another epoch, and at most for `limit`, because the appends of
+    /// other nodes are found only by polling.
     pub async fn wait(&mut self, limit: Duration) {
         let _ = match &mut self.0 {
             Waking::Positions(heads) => tokio::time::timeout(limit, heads.changed()).await,
@@ -128,12 +129,12 @@ impl Wake {
 #[derive(Clone, Debug)]
 pub struct Heads {
     known: watch::Sender<Known>,
-    /// Moves with every administrative event of this node, so that those who follow only such
-    /// events sleep through the traffic of webhooks.
+    /// Moves with every administrative event of this node, so that followers of only such events sleep
+    /// through the traffic of webhooks.
     administrative: watch::Sender<u64>,
-    /// Lost tails that the database does not know of yet.
+    /// Lost tails that are not recorded in the database yet.
     unnoted: Arc<Mutex<Vec<LostTail>>>,
-    /// How busy the writer is with what somebody waits for.
+    /// How busy the writer is with units that somebody waits for.
     pub pressure: Pressure,
 }
 
@@ -148,19 +149,19 @@ impl Default for Heads {
     }
 }
 
-/// What the database says.
+/// Heads and incarnation as the database reports them.
 struct Found {
     incarnation: Incarnation,
     heads: Vec<(LogPosition, Option<Mark>)>,
 }
 
 impl Heads {
-    /// Notes that the log goes at least this far, in the history that was appended to. Each place comes
-    /// with the stream of its event.
+    /// Notes that the log reaches at least these positions in the given epoch. Each position comes with its
+    /// event's stream.
     pub fn advance(&self, epoch: Epoch, places: impl IntoIterator<Item = (LogPosition, Uuid)>) {
         self.known.send_if_modified(|known| {
             let mut moved = false;
-            // What was appended to another history says nothing of this one.
+            // Appends to another epoch say nothing about this one.
             if known.epoch != epoch {
                 return false;
             }
@@ -171,19 +172,19 @@ impl Heads {
         });
     }
 
-    /// The heads as they are known now.
+    /// The heads as known now.
     #[must_use]
     pub fn now(&self) -> Positions {
         self.known.borrow().ends.positions
     }
 
-    /// Which history of the log this node follows now.
+    /// The epoch of the log that this node follows now.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.known.borrow().epoch
     }
 
-    /// A memory of what the log says, which is empty again in each new epoch.
+    /// A memory that becomes empty with each new epoch.
     #[must_use]
     pub fn remember<T: Default>(&self) -> Remembered<T> {
         Remembered { heads: self.clone(), epoch: self.epoch(), value: T::default() }
@@ -194,7 +195,7 @@ impl Heads {
         self.administrative.send_modify(|count| *count += 1);
     }
 
-    /// Something that wakes when events of that scope come, or another epoch.
+    /// Wakes for events of that scope, and for a new epoch.
     #[must_use]
     pub fn wake(&self, scope: Scope) -> Wake {
         Wake(match scope {
@@ -206,7 +207,7 @@ impl Heads {
     /// Reads the heads once.
     ///
     /// # Errors
-    /// When the database does not answer, or is not one that can be appended to.
+    /// Also fails on a database that cannot be appended to.
     pub async fn refresh(&self, pool: &PgPool) -> Result<(), HeadsError> {
         self.look(pool, false).await
     }
@@ -214,36 +215,34 @@ impl Heads {
     async fn look(&self, pool: &PgPool, compare: bool) -> Result<(), HeadsError> {
         let mut connection = pool.acquire().await?;
         let looked = self.look_on(&mut connection, compare).await;
-        // The next one is made anew, and leads to the database that is in force.
+        // The next connection is a new one, and leads to the database that is in force.
         if let Err(HeadsError::Former(_) | HeadsError::Replica) = looked {
             connection.close_on_drop();
         }
         looked.map(drop)
     }
 
-    /// Reads the heads where a connection leads to, and answers which history of the log that is. Whoever makes a connection to append by asks this
-    /// first: no unit that was decided on another history may be appended by it.
-    ///
-    /// # Errors
-    /// As [`Heads::refresh`].
+    /// Reads the heads through this connection and returns the epoch that it leads to. A new connection for
+    /// appending needs this first, because no unit of another epoch may be appended through it.
     pub async fn refresh_on(&self, connection: &mut PgConnection) -> Result<Epoch, HeadsError> {
         self.look_on(connection, false).await
     }
 
     async fn look_on(&self, connection: &mut PgConnection, compare: bool) -> Result<Epoch, HeadsError> {
-        // Known before it is asked: what was committed before a question is in the answer to it.
+        // Taken before the question: the answer contains everything committed before it.
         let before = self.known.borrow().clone();
         let found = Found::read(connection).await?;
         if before.former.contains(&found.incarnation) {
             return Err(HeadsError::Former(found.incarnation));
         }
         let is_new = before.incarnation.is_some_and(|known| known != found.incarnation);
-        // A server that was restarted lost nothing that anybody has seen, unless the comparison says so.
+        // A restart of the same server loses nothing that anybody has seen, unless the comparison shows
+        // otherwise.
         let is_other = before.incarnation.is_some_and(|known| known.is_another_history(found.incarnation));
         let is_shorter = found.heads.iter().any(|(at, _)| at.position < before.ends.positions[at.partition.index()]);
         let mut lost = Vec::new();
         if is_new || is_shorter || compare {
-            // Looks between two comparisons have only seen the database that is the same.
+            // Looks between two comparisons have only seen an unchanged database.
             let known = if is_new || is_shorter { &before.ends } else { &before.compared };
             let replaced = known.replaced(connection).await?;
             for (at, _) in &found.heads {
@@ -255,7 +254,7 @@ impl Heads {
         }
         let epoch = self.take_over(&before, &found, is_other || !lost.is_empty(), compare)?;
         if let Some(epoch) = epoch {
-            // Those who follow only settings are woken by no position.
+            // Followers of settings alone are not woken by positions.
             self.advance_administrative();
             tell(epoch, before.incarnation, found.incarnation, &lost);
             self.unnoted().extend(lost);
@@ -272,7 +271,7 @@ impl Heads {
         self.unnoted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over what was found; answers the new epoch where one begins.
+    /// Adopts the reported heads; returns the new epoch if one begins.
     fn take_over(
         &self,
         before: &Known,
@@ -281,10 +280,10 @@ impl Heads {
         compared: bool,
     ) -> Result<Option<Epoch>, HeadsError> {
         let (mut new, mut is_replaced) = (None, false);
-        // The epoch that is answered is that of this connection; whoever lost a race looks again.
+        // The returned epoch is that of this connection; the loser of a race looks again.
         self.known.send_if_modified(|known| {
             if known.epoch != before.epoch {
-                // Somebody else noticed meanwhile, and what was compared here is void.
+                // Another look was faster, so this comparison is void.
                 is_replaced = true;
                 return false;
             }
@@ -311,24 +310,24 @@ impl Heads {
         if is_replaced { Err(HeadsError::Replaced) } else { Ok(new) }
     }
 
-    /// Another history of the log begins.
+    /// Begins a new epoch of the log.
     #[cfg(test)]
     pub(crate) fn begin_again(&self) {
         self.known.send_modify(|known| known.epoch = Epoch(known.epoch.0 + 1));
     }
 
-    /// Looks for other nodes' appends until stopped.
+    /// Polls for other nodes' appends until stopped.
     pub async fn poll(self, pool: PgPool, stop: CancellationToken) {
         let mut compared = Instant::now();
         while stop.run_until_cancelled(tokio::time::sleep(POLL)).await.is_some() {
             let compare = compared.elapsed() >= COMPARE;
-            // Where the network swallows packets, no answer ever comes.
+            // No answer ever comes when the network drops packets.
             let looked = tokio::time::timeout(POLL_LIMIT, self.look(&pool, compare)).await;
             match looked.unwrap_or_else(|_| Err(sqlx::Error::PoolTimedOut.into())) {
                 Ok(()) if compare => compared = Instant::now(),
                 Ok(()) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "the heads of the log cannot be read; trying again");
+                    tracing::warn!(%error, "could not read the heads of the log; retrying");
                     tokio::time::sleep(POLL * 5).await;
                 }
             }
@@ -343,7 +342,7 @@ impl Ends {
             return false;
         }
         if position == self.positions[index] {
-            // Times tell events apart better than streams do.
+            // Times distinguish events better than streams do.
             if let Some(Mark::Recorded(_)) = mark {
                 self.marks[index] = mark;
             }
@@ -354,7 +353,7 @@ impl Ends {
         true
     }
 
-    /// Partitions in which another event than the known one is at the known position, or none.
+    /// Partitions whose event at the known position is missing or another one.
     async fn replaced(&self, connection: &mut PgConnection) -> Result<Vec<Partition>, sqlx::Error> {
         let (mut partitions, mut positions, mut times, mut streams) = (vec![], vec![], vec![], vec![]);
         for partition in Partition::all() {
@@ -414,20 +413,20 @@ fn tell(epoch: Epoch, before: Option<Incarnation>, found: Incarnation, lost: &[L
         metrics::counter!("hookledger_log_tails_lost_total").increment(1);
         tracing::error!(
             log.partition = %partition, log.known = known, log.found = found,
-            "the log lost its end: the database has fewer events than were committed, or others; this node begins \
-             again from what is there. Run `hookledger audit declare-loss`"
+            "the log lost its end: the database has fewer or other events than were committed; this node restarts \
+             from what is there. Run `hookledger audit declare-loss`"
         );
     }
     if lost.is_empty() {
         let before = before.map_or_else(String::new, |before| before.to_string());
         tracing::warn!(
             log.epoch = %epoch, database.before = before, database.now = %found,
-            "the database was replaced by another one; nothing of the log is missing, and it is read again"
+            "the database was replaced by another one; nothing of the log is missing; reading it again"
         );
     }
 }
 
-/// What somebody remembers of the log, for as long as it is the same log.
+/// A memory of the log that is valid within one epoch.
 #[derive(Debug, Default)]
 pub struct Remembered<T> {
     heads: Heads,
@@ -436,7 +435,7 @@ pub struct Remembered<T> {
 }
 
 impl<T: Default> Remembered<T> {
-    /// What is remembered; nothing where another epoch began since it was.
+    /// The memory; emptied if another epoch began since it was filled.
     pub fn get(&mut self) -> &mut T {
         let epoch = self.heads.epoch();
         if epoch != self.epoch {
@@ -446,13 +445,13 @@ impl<T: Default> Remembered<T> {
         &mut self.value
     }
 
-    /// Likewise, with the epoch in which it holds.
+    /// The memory, with the epoch in which it is valid.
     pub fn get_with_epoch(&mut self) -> (&mut T, Epoch) {
         self.get();
         (&mut self.value, self.epoch)
     }
 
-    /// Likewise, for what was read in that epoch; nothing where another one began since.
+    /// The memory for data read in that epoch; `None` if another epoch began since.
     pub fn get_in(&mut self, epoch: Epoch) -> Option<&mut T> {
         self.get();
         (self.epoch == epoch).then_some(&mut self.value)

@@ -1,5 +1,5 @@
-//! Appending where organizations have a monthly limit. It is decided by the database under the lock
-//! that makes an organization's appends take turns, so it is exact on any number of nodes.
+//! Appending with monthly limits. The database decides under the lock that serializes an organization's
+//! appends, so limits are exact on any number of nodes.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::unit::{MonthlyLimit, Unit};
 
-/// SQLSTATE of a batch that not all of fits into the limits; nothing of it was appended.
+/// SQLSTATE of a batch that exceeds a limit; nothing of it was appended.
 pub(super) const REACHED: &str = "HL001";
 
 pub(super) fn limited(unit: &Unit) -> Option<(Uuid, i32, MonthlyLimit)> {
@@ -16,12 +16,12 @@ pub(super) fn limited(unit: &Unit) -> Option<(Uuid, i32, MonthlyLimit)> {
     Some((first.organization.uuid(), first.partition.number(), unit.limit?))
 }
 
-/// What a batch asks of the limits, as arrays.
+/// The monthly limits that a batch has to respect, as arrays.
 #[derive(Default)]
 pub(super) struct Asked {
-    /// Which unit, where each is asked for.
+    /// Number of the unit, when asked per unit.
     pub(super) unit: Vec<i32>,
-    /// How many units of an organization, where organizations are.
+    /// Units of the organization, when asked per organization.
     pub(super) count: Vec<i64>,
     pub(super) partition: Vec<i32>,
     pub(super) organization: Vec<Uuid>,
@@ -48,8 +48,8 @@ impl Asked {
         asked
     }
 
-    /// One row an organization, in one order for everybody. Where requests knew different limits,
-    /// the lowest is asked for; the careful way then tells them apart.
+    /// One row per organization, in the same order on every node to avoid deadlocks. If requests knew
+    /// different limits, the lowest applies; the checked append then tells them apart.
     pub(super) fn by_organization(units: &[Unit]) -> Self {
         let mut organizations: BTreeMap<Uuid, (i64, i32, MonthlyLimit)> = BTreeMap::new();
         for (organization, partition, limit) in units.iter().filter_map(limited) {

@@ -1,7 +1,7 @@
 //! The log: the only SQL on `events`. Append, read, follow its heads, and the seam to cqrs-es.
 //!
-//! What deliberately does not live here: what events mean (crate `hookledger-aggregates`), and what
-//! is derived from them (crate `hookledger-projections`).
+//! Deliberately elsewhere: the meaning of events (crate `hookledger-aggregates`) and the read models derived
+//! from them (crate `hookledger-projections`).
 
 mod balance;
 mod batch;

@@ -1,4 +1,5 @@
-//! Which errors mean that the log, or the database, is away, rather than that something is wrong with what was asked.
+//! Recognizes errors that mean that the log or the database is unreachable, rather than that the request is
+//! wrong.
 
 use std::error::Error;
 
@@ -6,15 +7,15 @@ use super::{AppendError, ReadError};
 use crate::platform::secrets::vault::VaultError;
 use crate::platform::store::{Busy, TenantError, is_unreachable};
 
-/// The log could not be reached; what was asked of it may have been done or not.
+/// The log could not be reached; the request may or may not have been carried out.
 #[derive(Debug, thiserror::Error)]
 #[error("the log cannot be reached: {0}")]
 pub struct Unreachable(pub String);
 
-/// Whether the store, or the way to it, is away: the same may work a moment later.
+/// Whether the store is unreachable, so that the same request may succeed a moment later.
 #[must_use]
 pub fn is_unavailable(error: &(dyn Error + 'static)) -> bool {
-    // Transparent errors hide themselves from `source`: those are looked into here, all others tell their source.
+    // `source` skips the inner error of a transparent one, so those are matched here.
     let mut next = Some(error);
     while let Some(error) = next {
         let database = error.downcast_ref().or_else(|| match error.downcast_ref() {
@@ -40,7 +41,7 @@ pub fn is_unavailable(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
-/// Whether a parameter was refused for what it is: its type should have refused it before.
+/// Whether the database refused a parameter's value; its type should have refused it earlier.
 #[must_use]
 pub fn is_out_of_range(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
@@ -63,7 +64,8 @@ pub fn is_out_of_range(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
-/// Whether nothing was read because others of the same asker, or of the same kind, take all the time.
+/// Whether nothing was read because other requests of the same person, or of the same kind, take all the
+/// time.
 #[must_use]
 pub fn is_busy(error: &(dyn Error + 'static)) -> bool {
     error.is::<Busy>() || matches!(error.downcast_ref(), Some(TenantError::Busy(_)))

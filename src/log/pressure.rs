@@ -1,27 +1,26 @@
-//! How hard providers and people press on the writer, so that followers can step back.
+//! How busy the writer is with providers and people, so that followers can step back.
 //!
-//! Acknowledgements come first: a sender may give up, a read model may be late. While flushes are
-//! full of units that somebody waits for, followers take a share of the time instead of all they
-//! can get; see `follow`.
+//! Acknowledgements come first: a sender may give up, whereas a read model may be late. While flushes are
+//! full of units that somebody waits for, followers limit themselves to a share of the time; see `follow`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// So many waiting units in one flush mean that the writer is the bottleneck.
+/// This many waiting units in one flush mean that the writer is the bottleneck.
 const BUSY_UNITS: usize = 24;
-/// A flush tells about the present for so long.
+/// How long a flush is taken as a measure of the present.
 const MEMORY: Duration = Duration::from_millis(100);
 
-/// Shared by the writer, who notes, and followers, who ask.
+/// Shared between the writer, which reports, and the followers, which ask.
 #[derive(Clone, Debug)]
 pub struct Pressure {
     since: Instant,
-    /// When a busy flush ended last, in microseconds after `since`; 0 is never.
+    /// End of the last busy flush, in microseconds after `since`; 0 for none.
     busy_at: Arc<AtomicU64>,
-    /// When the flush began that runs now, likewise; 0 is when none does.
+    /// Start of the running flush, in microseconds after `since`; 0 for none.
     flushing_since: Arc<AtomicU64>,
-    /// Microseconds that a waiting unit took in busy flushes, as a moving average.
+    /// Moving average of the microseconds per waiting unit in busy flushes.
     unit_micros: Arc<AtomicU64>,
 }
 
@@ -54,8 +53,8 @@ impl Pressure {
         self.unit_micros.store(average.max(1), Ordering::Relaxed);
     }
 
-    /// How long a unit will most likely wait that joins so many: what the others take, and how long
-    /// the present flush has lasted, which a disk that hangs makes long.
+    /// Expected wait of a unit behind `queued` others: their time, and the age of the running flush, which a
+    /// hanging disk makes long.
     #[must_use]
     pub fn expected_wait(&self, queued: usize) -> Duration {
         let ahead = self.unit_micros.load(Ordering::Relaxed).saturating_mul(queued as u64);
@@ -66,7 +65,7 @@ impl Pressure {
         Duration::from_micros(ahead.saturating_add(flushing))
     }
 
-    /// Whether acknowledgements need all that the machine has.
+    /// Whether acknowledgements need the whole machine.
     #[must_use]
     pub fn is_high(&self) -> bool {
         let busy_at = self.busy_at.load(Ordering::Relaxed);
@@ -88,7 +87,7 @@ mod tests {
         pressure.note_begin();
         pressure.note_end(BUSY_UNITS - 1);
         assert!(!pressure.is_high());
-        // It is, unless the machine took longer than a moment to get here.
+        // True unless the machine needed longer than a moment to get here.
         assert!((0..1_000).any(|_| {
             pressure.note_begin();
             pressure.note_end(BUSY_UNITS);

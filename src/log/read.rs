@@ -1,4 +1,4 @@
-//! Reading the log: after cursors for followers, and one stream for people.
+//! Reading the log: after cursors for followers, and single streams for people.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ use super::unit::LogPosition;
 pub enum ReadError {
     #[error(transparent)]
     Database(#[from] sqlx::Error),
-    #[error("the log has no event at {partition}:{expected} but one at {partition}:{found}")]
+    #[error("the log has an event at {partition}:{found} but none at {partition}:{expected}")]
     Gap { partition: Partition, expected: i64, found: i64 },
     #[error("events at {partition}:{position}: {source}")]
     Decode { partition: Partition, position: i64, source: DecodeError },
@@ -30,19 +30,19 @@ impl From<HeadsError> for ReadError {
     }
 }
 
-/// Which events a follower wants.
+/// Which events a follower receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// Every event.
     All,
-    /// What people and operators did: everything but the traffic of webhooks.
+    /// Events caused by people and operators, without the traffic of webhooks.
     Administrative,
-    /// What makes a webhook pending.
+    /// Events that make a webhook pending.
     Pending,
 }
 
 impl Scope {
-    /// On a row `e` of the log.
+    /// The condition on a row `e` of the log.
     const fn condition(self) -> &'static str {
         match self {
             Self::All => "true",
@@ -57,11 +57,11 @@ impl Scope {
 #[derive(Debug)]
 pub struct Batch<E = RecordedEvent> {
     pub events: Vec<E>,
-    /// Partitions in which an event cannot be understood. What follows it is not in the batch.
+    /// Partitions with an event that cannot be decoded. The batch ends before it.
     pub broken: Vec<Broken>,
 }
 
-/// An event that cannot be understood.
+/// An event that cannot be decoded.
 #[derive(Debug)]
 pub struct Broken {
     pub at: LogPosition,
@@ -76,7 +76,7 @@ pub struct Broken {
 pub struct Touched {
     pub organization: OrganizationId,
     pub webhook: WebhookId,
-    /// Its first event is among them.
+    /// Whether its first event is among them.
     pub created: bool,
 }
 
@@ -96,9 +96,6 @@ impl Reader {
     }
 
     /// Reads the heads once.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn refresh(&self, heads: &Heads) -> Result<(), ReadError> {
         Ok(heads.refresh(&self.pool).await?)
     }
@@ -106,7 +103,7 @@ impl Reader {
     /// Up to `limit` events of each partition after its cursor.
     ///
     /// # Errors
-    /// When the database does not answer, or (in [`Scope::All`]) a position is missing.
+    /// In [`Scope::All`] also when a position is missing.
     pub async fn after(&self, cursors: &[LogPosition], scope: Scope, limit: i64) -> Result<Batch, ReadError> {
         let wanted = scope.condition();
         let sql = format!(
@@ -119,7 +116,8 @@ impl Reader {
         let (partitions, positions): (Vec<i32>, Vec<i64>) =
             cursors.iter().map(|cursor| (cursor.partition.number(), cursor.position)).unzip();
         let rows = sqlx::query(&sql).bind(partitions).bind(positions).bind(limit).fetch_all(&self.pool).await?;
-        // They come in order, which SQL does not promise: sorting wide rows there took as long as reading them.
+        // Rows arrive in order, though SQL does not promise it. Sorting such wide rows in SQL took as long as
+        // reading them.
         let mut rows = rows.into_iter().map(|row| Ok((place(&row)?, row))).collect::<Result<Vec<_>, sqlx::Error>>()?;
         rows.sort_by_key(|(at, _)| (at.partition.index(), at.position));
 
@@ -149,11 +147,8 @@ impl Reader {
         Ok(batch)
     }
 
-    /// Which webhooks of these organizations have events after one place up to another position of
-    /// its partition, those last that were touched last.
-    ///
-    /// # Errors
-    /// When the database does not answer.
+    /// Webhooks of these organizations with events between two positions of one partition, the most recently
+    /// touched last.
     pub async fn touched(
         &self,
         after: LogPosition,
@@ -181,10 +176,7 @@ impl Reader {
         touched.collect()
     }
 
-    /// The events of one stream of an organization, in order, up to `limit`.
-    ///
-    /// # Errors
-    /// When the database does not answer or an event cannot be understood.
+    /// Up to `limit` events of one stream of an organization, in order.
     pub async fn stream(
         &self,
         organization: OrganizationId,
@@ -208,20 +200,14 @@ impl Reader {
         rows.iter().map(|row| event(row, place(row)?)).collect()
     }
 
-    /// What happened to a webhook after an event of its stream, in order and without the duplicates that
-    /// came, of which there may be any number; a page of it.
-    ///
-    /// # Errors
-    /// When the database does not answer or an event cannot be understood.
+    /// One page of a webhook's events after an event of its stream, in order. Leaves out duplicates, of which
+    /// there may be any number.
     pub async fn story(&self, organization: OrganizationId, webhook: WebhookId, after: i64) -> Result<Tail, ReadError> {
         let tails = tails_of(&self.pool, organization, &[webhook], after).await?;
         Ok(tails.into_iter().next().unwrap_or(Tail { webhook, events: Vec::new(), sequence: after, is_last: true }))
     }
 
     /// Whether a provider had a destination at a position of its organization's partition.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn had_destination(
         &self,
         organization: OrganizationId,
@@ -244,11 +230,8 @@ impl Reader {
         Ok(last.is_some_and(|last| last == "provider.destination_set"))
     }
 
-    /// Receipts of the last days that are not verified yet and after which nothing was decided, of
-    /// every organization, in the order of the log and after a place in it.
-    ///
-    /// # Errors
-    /// When the database does not answer or an event cannot be understood.
+    /// Receipts of the last days, of every organization, that are still unverified and undecided; in the
+    /// order of the log, after a log position.
     pub async fn unverified(&self, after: Option<LogPosition>, limit: i64) -> Result<Vec<RecordedEvent>, ReadError> {
         let (partition, position) = after.map_or((-1, 0), |after| (after.partition.number(), after.position));
         let sql = format!(
@@ -266,29 +249,26 @@ impl Reader {
     }
 }
 
-/// Which events of an organization a person asks for; what is `None` does not matter.
+/// A selection of an organization's events; a `None` does not restrict it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LogSpan {
     /// After this position of the organization's partition.
     pub after: Option<i64>,
     pub aggregate_id: Option<Uuid>,
-    /// Recorded then or later.
+    /// Recorded at this time or later.
     pub from: Option<DateTime<Utc>>,
-    /// Recorded before then.
+    /// Recorded before this time.
     pub to: Option<DateTime<Utc>>,
 }
 
 /// The events of an organization, in order.
-///
-/// # Errors
-/// When the database does not answer or an event cannot be understood.
 pub async fn events_of(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
     span: &LogSpan,
     limit: i64,
 ) -> Result<Vec<RecordedEvent>, ReadError> {
-    // Spelled out only where it is asked for, so that the planner takes the stream's index.
+    // Added only when requested, so that the planner uses the stream's index.
     let of_aggregate = if span.aggregate_id.is_some() { "e.aggregate_id = $4" } else { "$4::text is null" };
     let sql = format!(
         "select {COLUMNS} from events e
@@ -310,11 +290,8 @@ pub async fn events_of(
     rows.iter().map(|row| event(row, place(row)?)).collect()
 }
 
-/// What changed an organization's settings, users and providers up to a time, in order, up to `limit`
-/// events. Sign-ins, and what only counts, are left out.
-///
-/// # Errors
-/// When the database does not answer or an event cannot be understood.
+/// Up to `limit` events that changed an organization's settings, users and providers until a time, in order.
+/// Leaves out sign-ins and events that only count.
 pub async fn settings_until(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -340,10 +317,7 @@ pub async fn settings_until(
     rows.iter().map(|row| event(row, place(row)?)).collect()
 }
 
-/// How many events of that scope each partition has after its cursor; a million at most.
-///
-/// # Errors
-/// When the database does not answer.
+/// Number of events of that scope in each partition after its cursor; 1,000,000 at most.
 pub async fn count_after(
     connection: &mut PgConnection,
     cursors: &[LogPosition],
@@ -361,11 +335,8 @@ pub async fn count_after(
     sqlx::query_as(&sql).bind(partitions).bind(positions).fetch_all(connection).await
 }
 
-/// The last position of each partition that was recorded at some time or before. Time never goes
-/// backwards in a partition, so it is found by halving.
-///
-/// # Errors
-/// When the database does not answer.
+/// The last position of each partition recorded at a time or before. Times never decrease within a partition,
+/// so a binary search finds it.
 pub async fn positions_at(connection: &mut PgConnection, time: DateTime<Utc>) -> Result<Positions, sqlx::Error> {
     let heads: Vec<(i32, i64)> =
         sqlx::query_as("select partition, position from log_heads").fetch_all(&mut *connection).await?;
@@ -385,9 +356,6 @@ pub async fn positions_at(connection: &mut PgConnection, time: DateTime<Utc>) ->
 }
 
 /// When an event was recorded.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn recorded_at(executor: impl PgExecutor<'_>, at: LogPosition) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
     sqlx::query_scalar("select recorded_at from events where partition = $1 and position = $2")
         .bind(at.partition.number())
@@ -396,10 +364,7 @@ pub async fn recorded_at(executor: impl PgExecutor<'_>, at: LogPosition) -> Resu
         .await
 }
 
-/// When providers' destinations were set or removed, in order; so many of each at most, the last ones.
-///
-/// # Errors
-/// When the database does not answer or an event cannot be understood.
+/// The last changes of each provider's destination, in order, up to a limit per provider.
 pub async fn destination_changes(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -424,10 +389,7 @@ pub async fn destination_changes(
     rows.iter().map(|row| event(row, place(row)?)).collect()
 }
 
-/// The place of a stream's last event.
-///
-/// # Errors
-/// When the database does not answer.
+/// The log position of a stream's last event.
 pub async fn end_of_stream(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -449,11 +411,7 @@ pub async fn end_of_stream(
     Ok(position.map(|position| LogPosition { partition, position }))
 }
 
-/// The events of several streams of an organization, each in order and up to `each` of them; up to
-/// `together` in all.
-///
-/// # Errors
-/// When the database does not answer or an event cannot be understood.
+/// The events of several streams of an organization, in order; up to `each` per stream and `together` in all.
 pub async fn streams_of(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -483,26 +441,24 @@ pub async fn streams_of(
     rows.iter().map(|row| event(row, place(row)?)).collect()
 }
 
-/// What happened to a webhook after some event of its stream.
+/// A webhook's events after some event of its stream.
 #[derive(Debug)]
 pub struct Tail {
     pub webhook: WebhookId,
-    /// In order, without duplicates that came.
+    /// In order, without duplicates.
     pub events: Vec<RecordedEvent>,
-    /// Of the stream's last event, a duplicate perhaps; where more is to come, of the last one here.
+    /// Sequence of the stream's last event, which may be a duplicate; if `is_last` is false, of the last
+    /// event here.
     pub sequence: i64,
-    /// Nothing more had happened.
+    /// Whether the stream ends here.
     pub is_last: bool,
 }
 
-/// Events of one webhook in one [`Tail`].
+/// Most events in one [`Tail`].
 const TAIL: i64 = 1_000;
 
-/// What happened to several webhooks of an organization after that event of their streams each. One
-/// look: nothing can happen between the events and the end of their stream.
-///
-/// # Errors
-/// When the database does not answer or an event cannot be understood.
+/// The events of several webhooks after a given event of each. A single query, so nothing can happen between
+/// reading the events and the end of their stream.
 pub async fn tails_of(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,

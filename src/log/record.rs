@@ -1,5 +1,5 @@
-//! What the database recorded of a flush, in the flush's own transaction. So a flush whose outcome is
-//! unknown can be sent again under its id: it is answered as the first time, or appended now.
+//! The database's record of a flush, written in the flush's own transaction. So a flush whose outcome is
+//! unknown can be sent again under its ID: it gets the first answer, or is appended now.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,9 +14,9 @@ use super::batch::{Verdict, appended};
 use super::limits::limited;
 use super::unit::{Unit, UsedMonth};
 
-/// How often old records are looked for. They are kept for 10 minutes; a flush is tried for seconds.
+/// Interval of the removal of old records. They are kept for 10 minutes; a flush is tried for seconds.
 const SWEEP: Duration = Duration::from_secs(60);
-/// Records that are removed at a time.
+/// Records removed per statement.
 const PORTION: i64 = 1_000;
 
 /// A row of `flushes`.
@@ -25,7 +25,7 @@ pub(super) struct Record {
     pub(super) is_checked: bool,
     pub(super) positions: Vec<Option<i64>>,
     over_limit: Vec<i32>,
-    /// What each organization with a limit has used now; nothing where it cannot be counted yet.
+    /// Usage of each organization with a limit; `None` if it cannot be counted yet.
     used: HashMap<Uuid, Option<UsedMonth>>,
 }
 
@@ -45,13 +45,13 @@ impl Record {
         })
     }
 
-    /// What the organization of a unit with a limit has used of its month.
+    /// Monthly usage of the organization of a unit with a limit.
     pub(super) fn used_by(&self, unit: &Unit) -> Option<UsedMonth> {
         let (organization, _, _) = limited(unit)?;
         self.used.get(&organization).copied().flatten()
     }
 
-    /// What became of a unit of a checked flush.
+    /// Outcome of a unit of a checked flush.
     pub(super) fn verdict(&self, number: i32, unit: &Unit) -> Verdict {
         if self.over_limit.contains(&number) {
             return self.used_by(unit).map_or(Verdict::Uncounted, Verdict::OverLimit);
@@ -61,22 +61,19 @@ impl Record {
     }
 }
 
-/// Removes old records until stopped, whichever node they are of.
+/// Removes old records of all nodes until stopped.
 pub(super) async fn sweep(pool: PgPool, stop: CancellationToken) {
     let mut after = DateTime::UNIX_EPOCH;
     while stop.run_until_cancelled(tokio::time::sleep(SWEEP)).await.is_some() {
         let swept = stop.run_until_cancelled(remove_old_flushes(&pool, &mut after)).await;
         if let Some(Err(error)) = swept {
-            tracing::warn!(%error, "records of old flushes cannot be removed; trying again in a minute");
+            tracing::warn!(%error, "could not remove records of old flushes; retrying in a minute");
         }
     }
 }
 
-/// Removes records that are older than 10 minutes. Goes on after what was removed: while a snapshot
-/// lasts, dead rows stay, and would be read each time.
-///
-/// # Errors
-/// When the database does not answer.
+/// Removes records older than 10 minutes. Continues after the last removed one: while a snapshot lasts, dead
+/// rows remain and would be read each time.
 pub async fn remove_old_flushes(pool: &PgPool, after: &mut DateTime<Utc>) -> Result<(), sqlx::Error> {
     loop {
         let removed: Vec<DateTime<Utc>> = sqlx::query_scalar(

@@ -1,5 +1,5 @@
-//! Requests that are not kept any more: what may go, that it goes, and what the log says of it. The
-//! database lets bodies go only where an event says so (`body_removal_is_documented`).
+//! Removal of stored requests: candidates, the removal itself, and its event in the log. The database lets
+//! bodies go only when an event documents it (`body_removal_is_documented`).
 
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::{OrganizationId, WebhookId};
@@ -8,27 +8,24 @@ use uuid::Uuid;
 
 use super::unit::LogPosition;
 
-/// Requests that go in one statement, and about how many bytes: each statement has a time limit.
+/// Requests removed per statement, and roughly their bytes: each statement has a time limit.
 const PORTION: i64 = 500;
 const PORTION_BYTES: i64 = 256 << 20;
 
-/// Requests of an organization that may go.
+/// Requests of an organization that may be removed.
 #[derive(Clone, Copy, Debug)]
 pub struct Removable {
     pub organization: OrganizationId,
-    /// The last event of the stream that tells of the removed, 0 where there is none.
+    /// Sequence of the last removal event of the stream; 0 without one.
     pub sequence: i64,
-    /// What was received up to there is removed already.
+    /// Everything received up to this position is removed already.
     pub after: i64,
     pub to: i64,
     pub count: u64,
 }
 
-/// The oldest requests of organizations that were received up to a position of theirs and are still
-/// kept; of each up to `limit`. Fewer than that wait until the last time is so long ago.
-///
-/// # Errors
-/// When the database does not answer.
+/// The oldest stored requests of organizations, received up to a position of each; up to `limit` per
+/// organization. Fewer than `limit` wait until the last removal is long enough ago.
 pub async fn removable(
     executor: impl PgExecutor<'_>,
     until: &[(OrganizationId, i64)],
@@ -70,18 +67,15 @@ pub async fn removable(
     Ok(removable.collect())
 }
 
-/// Removes a portion of an organization's requests after one position and up to another, the first ones,
-/// with what destinations answered to them. True where there may be more.
-///
-/// # Errors
-/// When the database does not answer, or lets none go.
+/// Removes the first portion of an organization's stored requests between two positions, with the answers of
+/// destinations. Returns true if there may be more.
 pub async fn remove_bodies(
     connection: &mut PgConnection,
     organization: OrganizationId,
     after: i64,
     to: i64,
 ) -> Result<bool, sqlx::Error> {
-    // Sizes are known without reading what is large.
+    // Computes sizes without reading the large values.
     let (found, gone): (i64, i64) = sqlx::query_as(
         "with found as (
              select position, sum(octet_length(body)) over (order by position) - octet_length(body) as before
@@ -109,10 +103,7 @@ pub async fn remove_bodies(
     Ok(gone < found || found == PORTION)
 }
 
-/// Removes the request of one webhook, with what its destination answered.
-///
-/// # Errors
-/// When the database does not answer.
+/// Removes the stored request of one webhook, with its destination's answers.
 pub async fn remove_body(
     connection: &mut PgConnection,
     organization: OrganizationId,
@@ -132,10 +123,7 @@ pub async fn remove_body(
     .map(drop)
 }
 
-/// Those of some webhooks whose request is kept, in their order.
-///
-/// # Errors
-/// When the database does not answer.
+/// Webhooks among the given ones whose request is still stored, in their order.
 pub async fn with_bodies(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -157,11 +145,8 @@ pub async fn with_bodies(
     Ok(kept.into_iter().map(WebhookId::new).collect())
 }
 
-/// Of each organization, where the oldest webhook was received for which a person asked for a retry after
-/// these places.
-///
-/// # Errors
-/// When the database does not answer.
+/// Per organization, the position of the oldest webhook for which a person requested a retry after these log
+/// positions.
 pub async fn retried_after(
     executor: impl PgExecutor<'_>,
     places: &[LogPosition],
@@ -185,10 +170,7 @@ pub async fn retried_after(
     Ok(rows.into_iter().map(|(organization, position)| (OrganizationId::new(organization), position)).collect())
 }
 
-/// Whether an organization's requests were removed by events after a place in the log.
-///
-/// # Errors
-/// When the database does not answer.
+/// Whether events after a log position removed requests of an organization.
 pub async fn removed_after(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -205,28 +187,25 @@ pub async fn removed_after(
     .await
 }
 
-/// Why a request is not kept any more.
+/// Why a request is no longer stored.
 #[derive(Clone, Debug, FromRow)]
 pub struct Removal {
     pub at: DateTime<Utc>,
-    /// A person asked for it; otherwise it was too old.
+    /// A person requested it; otherwise it was too old.
     pub erased: bool,
     pub reason: Option<String>,
     pub partition: i32,
     pub position: i64,
 }
 
-/// What the log says of a webhook's request, which was received at that place; nothing while it is kept.
-///
-/// # Errors
-/// When the database does not answer.
+/// The log's record of the removal of a webhook's request; `None` while it is stored.
 pub async fn removal_of(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
     webhook: WebhookId,
     received: LogPosition,
 ) -> Result<Option<Removal>, sqlx::Error> {
-    // Each stream by its key, in its order. What was refused with a large body was never kept.
+    // Reads each stream by its key, in its order. Rejections with a large body were never stored.
     sqlx::query_as(
         "select e.recorded_at as at, e.event_type = 'retention.body_erased' as erased, e.payload ->> 'reason' as reason,
                 e.partition, e.position

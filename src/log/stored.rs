@@ -1,5 +1,4 @@
-//! Events as the columns hold them, for those who hash, copy or mirror the log and must not care
-//! what events mean.
+//! Events as the columns hold them, for code that hashes, copies or mirrors the log without decoding events.
 
 use std::collections::HashMap;
 
@@ -13,18 +12,18 @@ use super::read::{Batch, Broken, ReadError, Reader};
 use super::unit::LogPosition;
 use crate::log::stored_event::StoredEvent;
 
-/// In the order in which [`stored`] takes them. JSON is `json`: its text as it was written.
+/// In the order that [`stored`] expects. JSON has the type `json`, so its text is as it was written.
 const COLUMNS: &str = "e.partition, e.position, e.organization_id, e.sequence, e.recorded_at, e.aggregate_type, \
                        e.aggregate_id, e.event_type, e.event_version, e.payload, e.metadata";
-/// Microseconds from 1970 to 2000, from where PostgreSQL counts.
+/// Microseconds from 1970 to 2000, where PostgreSQL starts to count.
 const EPOCH: i64 = 946_684_800_000_000;
 
 impl Reader {
-    /// What `make` makes of up to `limit` events of each partition after its cursor, in order. Events
-    /// are handed over one by one, so that however many they are, few are in memory.
+    /// Up to `limit` events of each partition after its cursor, in order, each converted by `make`. Events
+    /// are converted one by one, so few are in memory at a time.
     ///
     /// # Errors
-    /// When the database does not answer, or a position is missing.
+    /// Also fails when a position is missing.
     pub async fn stored_after<T>(
         &self,
         cursors: &[LogPosition],
@@ -53,17 +52,13 @@ impl Reader {
             last.position = event.position;
             gathered.push((event.partition, make(*last, event)));
         }
-        // So they come, which SQL does not promise.
+        // Rows arrive in this order, though SQL does not promise it.
         gathered.sort_by_key(|(partition, _)| *partition);
         Ok(Batch { events: gathered.into_iter().map(|(_, event)| event).collect(), broken: Vec::<Broken>::new() })
     }
 }
 
-/// The events of an organization at some positions of a partition, in order; of those that are not
-/// there, nothing.
-///
-/// # Errors
-/// When the database does not answer.
+/// The events of an organization at some positions of a partition, in order; skips missing ones.
 pub async fn stored_at(
     executor: impl PgExecutor<'_>,
     organization: Option<OrganizationId>,
@@ -80,7 +75,7 @@ pub async fn stored_at(
     rows.iter().map(|row| Ok(stored(row)?.to_owned())).collect()
 }
 
-/// A row of [`COLUMNS`]. A superuser can put `infinity` into a time: it must be read all the same.
+/// A row of [`COLUMNS`]. A superuser can store `infinity` as a time, which has to be readable as well.
 pub(super) fn stored(row: &PgRow) -> Result<StoredEvent<&str>, sqlx::Error> {
     Ok(StoredEvent {
         partition: row.try_get(0)?,
@@ -108,11 +103,7 @@ fn microseconds(row: &PgRow, column: usize) -> Result<i64, sqlx::Error> {
     Ok(since_2000.saturating_add(EPOCH))
 }
 
-/// For how many seconds the oldest event has been in the log that a follower has not dealt with;
-/// nothing where there is none.
-///
-/// # Errors
-/// When the database does not answer.
+/// Age in seconds of the oldest event that a follower has not handled yet, if any.
 pub async fn oldest_after_checkpoint(
     executor: impl PgExecutor<'_>,
     follower: &str,

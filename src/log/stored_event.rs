@@ -1,7 +1,6 @@
-//! The bytes of one event, as a leaf of the ledger: every column of the log, exactly as stored.
+//! The bytes of one event as a leaf of the ledger: every column of the log, exactly as stored.
 //!
-//! Version 1, in this order; numbers are big-endian, and a text is its length in bytes (u32) and its
-//! UTF-8:
+//! Version 1, in this order; numbers are big-endian, and a text is its length in bytes (u32) and its UTF-8:
 //!
 //! | field | bytes |
 //! | --- | --- |
@@ -11,12 +10,12 @@
 //! | position | i64 |
 //! | sequence | i64 |
 //! | recorded at, microseconds since 1970 | i64 |
-//! | aggregate type, aggregate id, event type, event version, payload, metadata | texts |
+//! | aggregate type, aggregate ID, event type, event version, payload, metadata | texts |
 //!
-//! Nothing follows. Every field has a length that is fixed or said, so two events never have the
-//! same bytes. Texts are what the columns hold, spaces and order of JSON included: nothing is parsed,
-//! so an event that no release understands has a leaf all the same. A webhook's body is not in it;
-//! the payload of its first event has the body's SHA-256 and size.
+//! Nothing follows. Every field has a fixed or a stated length, so two events never have the same bytes.
+//! Texts are those of the columns, including spaces and the order of JSON keys. Nothing is parsed, so even an
+//! event that no release understands has a leaf. A webhook's body is not part of it; the payload of its first
+//! event contains the body's SHA-256 and size.
 
 use tlog_tiles::tlog::{Hash, record_hash};
 use uuid::Uuid;
@@ -43,14 +42,14 @@ pub struct StoredEvent<T = String> {
     pub metadata: T,
 }
 
-/// Bytes that are not a leaf.
+/// The bytes are not a leaf.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LeafError {
-    #[error("the leaf is of version {0}, and this release knows version {VERSION}")]
+    #[error("the leaf has version {0}, but this release knows only version {VERSION}")]
     Version(u8),
-    #[error("the leaf ends early, or goes on after its end")]
+    #[error("the leaf is too short or too long")]
     Length,
-    #[error("a text of the leaf is not UTF-8")]
+    #[error("a text in the leaf is not valid UTF-8")]
     Text,
 }
 
@@ -72,13 +71,13 @@ impl<T: AsRef<str>> StoredEvent<T> {
             bytes.extend_from_slice(&number.to_be_bytes());
         }
         for text in self.texts() {
-            // PostgreSQL holds no text of 1 GiB.
+            // A text in PostgreSQL is always shorter than 1 GiB.
             bytes.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
             bytes.extend_from_slice(text.as_bytes());
         }
     }
 
-    /// The hash of the leaf, as RFC 6962 has it.
+    /// The leaf's hash according to RFC 6962.
     #[must_use]
     pub fn leaf_hash(&self) -> Hash {
         record_hash(&self.encode())
@@ -103,10 +102,7 @@ impl<T: AsRef<str>> StoredEvent<T> {
 }
 
 impl StoredEvent {
-    /// Reads a leaf.
-    ///
-    /// # Errors
-    /// When the bytes are not exactly one leaf of a known version.
+    /// Reads a leaf: exactly one, of a known version.
     pub fn decode(bytes: &[u8]) -> Result<Self, LeafError> {
         let mut rest = Rest(bytes);
         let [version] = rest.take()?;
@@ -131,7 +127,7 @@ impl StoredEvent {
 }
 
 impl StoredEvent<&str> {
-    /// With texts of its own.
+    /// A copy that owns its texts.
     #[must_use]
     pub fn to_owned(&self) -> StoredEvent {
         StoredEvent {
@@ -150,7 +146,7 @@ impl StoredEvent<&str> {
     }
 }
 
-/// What of a leaf is not read yet.
+/// The unread rest of a leaf.
 struct Rest<'a>(&'a [u8]);
 
 impl Rest<'_> {
@@ -188,7 +184,7 @@ mod tests {
         }
     }
 
-    /// What was signed once must verify for ever: these bytes never change.
+    /// Existing signatures must verify forever, so these bytes never change.
     #[test]
     fn the_encoding_never_changes() {
         assert_eq!(
@@ -234,7 +230,7 @@ mod tests {
             |e| e.aggregate_id.make_ascii_uppercase(),
             |e| e.event_type.push('s'),
             |e| e.event_version = "01".into(),
-            // The same JSON, written otherwise.
+            // The same JSON in another notation.
             |e| e.payload = r#"{"secretVersion":1}"#.into(),
             |e| e.metadata.push(' '),
         ];

@@ -1,4 +1,4 @@
-//! A log that lost its end: which database is which, and what nodes noticed of it, for people.
+//! Detection of a log that lost its end: which database is which, and what nodes noticed, for people to see.
 
 use std::fmt;
 
@@ -6,20 +6,20 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use hookledger_aggregates::Partition;
 use sqlx::{PgConnection, PgExecutor};
 
-/// Which database, as of when: another one may have another log. A promotion, a restart and a restore
-/// make another one.
+/// Identifies a database at a time: another one may have another log. A promotion, a restart and a restore
+/// each make another incarnation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Incarnation {
-    /// Of the server's write-ahead log. Each promotion begins another one.
+    /// Timeline of the server's write-ahead log; each promotion begins another one.
     pub timeline: u32,
     /// When the server was started.
     pub started_at: DateTime<Utc>,
-    /// The number of the table of events, which is another one in a database that was restored.
+    /// OID of the table of events, which differs in a restored database.
     pub table: i64,
 }
 
 impl Incarnation {
-    /// Whether the other one is more than the same server restarted.
+    /// Whether the other one is more than a restart of the same server.
     pub(super) fn is_another_history(self, other: Self) -> bool {
         (self.timeline, self.table) != (other.timeline, other.table)
     }
@@ -33,17 +33,17 @@ impl fmt::Display for Incarnation {
     }
 }
 
-/// A partition that is shorter than it was, or has other events at its end.
+/// A partition that is shorter than before, or has other events at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LostTail {
     pub partition: Partition,
     /// The position up to which a node had known it.
     pub known: i64,
-    /// Up to where it goes in the database.
+    /// The last position in the database now.
     pub found: i64,
 }
 
-/// A lost tail, as it was noted.
+/// A recorded lost tail.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Noticed {
     pub partition: i32,
@@ -52,7 +52,7 @@ pub struct Noticed {
     pub noticed_at: DateTime<Utc>,
 }
 
-/// Notes it in the database that is there now, so that it is not forgotten when this node restarts.
+/// Records it in the database that is there now, so that a restart of this node does not forget it.
 pub(super) async fn note_lost(
     executor: impl PgExecutor<'_>,
     incarnation: Incarnation,
@@ -75,10 +75,7 @@ pub(super) async fn note_lost(
     .map(drop)
 }
 
-/// The lost tails that nodes noticed since a time, in the order of partitions; of each the longest.
-///
-/// # Errors
-/// When the database does not answer.
+/// The lost tails noticed since a time, in the order of partitions; the longest of each.
 pub async fn noticed_since(
     connection: &mut PgConnection,
     since: Option<DateTime<Utc>>,

@@ -1,4 +1,4 @@
-//! What is appended: units of events that go in whole or not at all.
+//! Units of events, which are appended whole or not at all.
 
 use bytes::Bytes;
 use chrono::{DateTime, Months, NaiveDate, Utc};
@@ -8,24 +8,24 @@ use uuid::Uuid;
 
 use super::heads::Epoch;
 
-/// A place in the log.
+/// Partition and position of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogPosition {
     pub partition: Partition,
     pub position: i64,
 }
 
-/// Where in its stream an event goes.
+/// Where in its stream an event is appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sequence {
-    /// Exactly there: the unit is in conflict when another event is there already.
+    /// At this sequence: the unit is in conflict if another event has it already.
     At(i64),
-    /// After whatever is there, for facts that depend on no state.
+    /// After the last event, for facts that depend on no state.
     End,
 }
 
 impl Sequence {
-    /// As the append functions take it.
+    /// In the notation of the append functions.
     pub(super) fn number(self) -> i64 {
         match self {
             Self::At(sequence) => sequence,
@@ -51,10 +51,7 @@ pub struct NewEvent {
 }
 
 impl NewEvent {
-    /// An event of an organization's own, in the organization's partition.
-    ///
-    /// # Errors
-    /// When serde cannot write the event, which for our own types is a defect.
+    /// An event of an organization in the organization's partition.
     pub fn of<E: Stored>(
         organization: OrganizationId,
         aggregate_id: Uuid,
@@ -76,7 +73,7 @@ impl NewEvent {
     }
 }
 
-/// The raw request that belongs to a unit's first event, and is found by that event's position.
+/// The request that belongs to a unit's first event, stored under that event's position.
 #[derive(Clone, Debug)]
 pub struct Body {
     pub organization: OrganizationId,
@@ -91,22 +88,21 @@ pub struct Body {
 pub struct Unit {
     pub events: Vec<NewEvent>,
     pub body: Option<Body>,
-    /// Set where appending takes one of what its organization may have in a month.
+    /// Set if appending counts towards the organization's monthly limit.
     pub limit: Option<MonthlyLimit>,
-    /// In which epoch that was read which the unit was decided on; nothing where it depends on nothing that
-    /// was read.
+    /// Epoch of the state that the unit was decided on; `None` if it depends on no state.
     pub epoch: Option<Epoch>,
 }
 
-/// How many webhooks an organization may have in a calendar month, UTC.
+/// How many webhooks an organization may have per calendar month (UTC).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MonthlyLimit {
     pub allowed: u32,
-    /// Since when it has had a limit, whatever the number.
+    /// Since when the organization has had a limit, whatever its number.
     pub since: DateTime<Utc>,
 }
 
-/// What an organization with a limit has used of a month.
+/// Monthly usage of an organization with a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UsedMonth {
     /// The first day of the month.
@@ -124,19 +120,19 @@ impl UsedMonth {
 }
 
 impl Unit {
-    /// A unit without a raw request.
+    /// A unit without a request.
     #[must_use]
     pub fn new(events: Vec<NewEvent>) -> Self {
         Self { events, body: None, limit: None, epoch: None }
     }
 
-    /// Decided on what was read in that epoch: in another one it is in conflict, and has to be decided again.
+    /// Decided on state of that epoch. In another epoch it is in conflict and has to be decided again.
     #[must_use]
     pub fn decided_in(self, epoch: Epoch) -> Self {
         Self { epoch: Some(epoch), ..self }
     }
 
-    /// Whether it goes on with streams that were read before, so that it has to say in which epoch.
+    /// Whether it continues streams that were read before, and therefore has to state its epoch.
     pub(super) fn goes_on(&self) -> bool {
         let begins = |event: &NewEvent| {
             self.events
@@ -158,7 +154,7 @@ impl Unit {
         events + self.body.as_ref().map_or(0, |body| body.body.len() + body.headers.len())
     }
 
-    /// Whether those who follow only people and operators want it; see `Scope::Administrative`.
+    /// Whether it belongs to `Scope::Administrative`.
     pub(super) fn is_administrative(&self) -> bool {
         self.events
             .iter()
@@ -170,17 +166,17 @@ impl Unit {
         self.events.last().map(|event| LogPosition { partition: event.partition, position })
     }
 
-    /// Whether only the careful append can place it.
+    /// Whether only the checked append can determine its sequences.
     pub(super) fn needs_placing(&self) -> bool {
         self.events.iter().any(|event| event.sequence == Sequence::End)
     }
 }
 
-/// Where a unit was appended.
+/// Result of appending a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {
-    /// The place of its last event.
+    /// Log position of its last event.
     pub last: LogPosition,
-    /// What its organization has used of the month now, where the unit has a limit.
+    /// Monthly usage of its organization now, if the unit has a limit.
     pub used: Option<UsedMonth>,
 }

@@ -1,5 +1,5 @@
-//! The whole log in order, with what is kept of requests, for whoever checks or copies it. Streamed: of
-//! what is read, one event is in memory.
+//! The whole log in order, with the stored requests, for checks and copies. Streamed: one event is in memory
+//! at a time.
 
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
@@ -12,7 +12,7 @@ use super::stored::stored;
 use super::unit::LogPosition;
 use crate::log::stored_event::StoredEvent;
 
-/// An event, and what is kept of the request that it is about.
+/// An event, and the stored request that it is about, if any.
 #[derive(Clone, Debug)]
 pub struct Walked<'a> {
     pub event: StoredEvent<&'a str>,
@@ -27,13 +27,11 @@ pub struct KeptRequest<'a> {
     pub body: &'a [u8],
 }
 
-/// A row that [`walk`] gave. It is read where it is needed, since it borrows.
+/// A row from [`walk`], decoded on demand because decoding borrows.
 #[derive(Debug)]
 pub struct Row(PgRow);
 
 impl Row {
-    /// # Errors
-    /// When a column is not of its type.
     pub fn read(&self) -> Result<Walked<'_>, sqlx::Error> {
         let webhook: Option<Uuid> = self.0.try_get("kept_webhook_id")?;
         let kept = match webhook {
@@ -48,8 +46,8 @@ impl Row {
     }
 }
 
-/// What [`walk`] asks for; the columns are those of `stored`, in its order. What lies outside its
-/// organization's partition is never about a request, and has the position of another event.
+/// The query of [`walk`], with the columns of `stored` in its order. An event outside its organization's
+/// partition is never about a request, although its position may equal that of another event.
 const WALK: &str = "
     select e.partition, e.position, e.organization_id, e.sequence, e.recorded_at, e.aggregate_type, e.aggregate_id,
            e.event_type, e.event_version, e.payload, e.metadata,
@@ -60,8 +58,8 @@ const WALK: &str = "
     where e.partition = $1 and e.position <= $2 and ($3::uuid is null or e.organization_id = $3)
     order by e.position";
 
-/// The events of a partition from the first up to one, of all organizations or of one, in order. On a
-/// connection of [`begin`].
+/// The events of a partition from the first up to a position, of all organizations or of one, in order. Needs
+/// a connection of [`begin`].
 pub fn walk(
     connection: &mut PgConnection,
     partition: Partition,
@@ -72,20 +70,17 @@ pub fn walk(
     query.fetch(connection).map(|row| row.map(Row)).boxed()
 }
 
-/// Begins a transaction that sees one state of the log and only reads: a new one, or that of another
-/// connection. Answers by which name others can see the same.
-///
-/// # Errors
-/// When the database does not answer.
+/// Begins a read-only transaction on one snapshot of the log: a new one, or that of another connection.
+/// Returns the snapshot's name, so that other connections can share it.
 pub async fn begin(connection: &mut PgConnection, same_as: Option<&str>) -> Result<String, sqlx::Error> {
     connection.execute("begin isolation level repeatable read read only").await?;
     if let Some(snapshot) = same_as {
-        // Names of snapshots have hexadecimal digits and dashes, and come from PostgreSQL.
+        // Names of snapshots consist of hexadecimal digits and dashes, and come from PostgreSQL.
         let name: String = snapshot.chars().filter(|c| c.is_ascii_hexdigit() || *c == '-').collect();
         connection.execute(format!("set transaction snapshot '{name}'").as_str()).await?;
     }
-    // A log is longer than any limit for people's questions. In order, row by row: sorting or hashing
-    // it would write it to the disk once more.
+    // A log takes longer than any limit for people's queries. Row by row and in order: a sort or a hash would
+    // write the log to disk once more.
     connection
         .execute(
             "set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0;
@@ -96,10 +91,7 @@ pub async fn begin(connection: &mut PgConnection, same_as: Option<&str>) -> Resu
     sqlx::query_scalar("select pg_export_snapshot()").fetch_one(connection).await
 }
 
-/// How far each partition goes, as its head says, which appending goes on from.
-///
-/// # Errors
-/// When the database does not answer.
+/// The head of each partition, after which the next append continues.
 pub async fn ends(executor: impl PgExecutor<'_>) -> Result<Vec<LogPosition>, sqlx::Error> {
     let rows: Vec<(i32, i64)> =
         sqlx::query_as("select partition, position from log_heads order by partition").fetch_all(executor).await?;
@@ -107,10 +99,7 @@ pub async fn ends(executor: impl PgExecutor<'_>) -> Result<Vec<LogPosition>, sql
     Ok(rows.into_iter().filter_map(place).collect())
 }
 
-/// How many requests are kept, of all organizations or of one.
-///
-/// # Errors
-/// When the database does not answer.
+/// Number of stored requests, of all organizations or of one.
 pub async fn kept_requests(
     executor: impl PgExecutor<'_>,
     organization: Option<OrganizationId>,
@@ -121,10 +110,7 @@ pub async fn kept_requests(
         .await
 }
 
-/// The first request that is kept and belongs to no event that is about one.
-///
-/// # Errors
-/// When the database does not answer.
+/// The first stored request whose event is missing or is not about a request.
 pub async fn stray_request(
     executor: impl PgExecutor<'_>,
     organization: Option<OrganizationId>,

@@ -1,7 +1,7 @@
-//! Group commit: concurrent requests put units into bounded queues, one writer a node flushes.
+//! Group commit: concurrent requests put units into bounded queues, and one writer per node flushes them.
 //!
-//! A flush is one round trip and one fsync for up to 512 units. What people and providers wait for
-//! comes first; what workers append fills up the rest. A full queue refuses at once.
+//! A flush is one round trip and one fsync for up to 512 units. Units that people and providers wait for come
+//! first; units of workers fill the rest. A full queue refuses at once.
 
 use std::time::{Duration, Instant};
 
@@ -17,40 +17,39 @@ use super::record;
 use super::unit::{Appended, Unit, UsedMonth};
 use crate::platform::vitals::Vitals;
 
-/// Under this name it is missed.
+/// Name under which the vitals miss it.
 const NAME: &str = "writer";
-/// Units of one flush that somebody waits for.
+/// Most units in one flush that somebody waits for.
 const FOREGROUND_UNITS: usize = 512;
-/// Units of one flush that workers append beside them at least; as many as the others when there
-/// are more of those, so that work keeps up with what is taken in; and at most, with nobody waiting.
+/// Most units of workers beside them; as many as the others if those are more, so that work keeps up with
+/// receiving. [`BACKGROUND_ALONE`] applies when nobody waits.
 const BACKGROUND_UNITS: usize = 64;
 const BACKGROUND_ALONE: usize = 512;
-/// Bytes of one flush, unless a single unit is larger.
+/// Bytes per flush, unless a single unit is larger.
 const FLUSH_BYTES: usize = 16 << 20;
-/// Requests that may wait for the writer. Full means overloaded.
+/// Requests that may wait for the writer. A full queue means overload.
 const FOREGROUND_QUEUE: usize = 4096;
 const BACKGROUND_QUEUE: usize = 64;
-/// How long somebody waits for an append: Shopify gives up after 5 s. Whether it was committed is
-/// then unknown; sent again, it is new or a duplicate.
+/// How long a caller waits for an append: Shopify gives up after 5 s. The outcome is then unknown; a repeated
+/// request is new or a duplicate.
 const APPEND_LIMIT: Duration = Duration::from_secs(4);
-/// How long a flush is tried again at most: workers wait longer than people do.
+/// How long a flush is retried at most: workers wait longer than people do.
 const FLUSH_LIMIT: Duration = Duration::from_secs(15);
-/// How often a log that could not commit is asked whether it can again: nobody sends to a node that
-/// is not ready.
+/// Interval at which a log that failed to commit is probed, because nobody sends to a node that is not ready.
 const PROBE: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub enum AppendError {
-    /// Another event is at one of the sequences already, and nothing was appended.
-    #[error("another event came first")]
+    /// Another event already has one of the sequences; nothing was appended.
+    #[error("another event was appended first")]
     Conflict,
-    /// The organization has used up its month; nothing was appended.
+    /// The organization has reached its monthly limit; nothing was appended.
     #[error("the monthly limit is reached")]
     OverLimit(UsedMonth),
     /// The queue is full or the writer has stopped; nothing was appended.
-    #[error("the log takes no more for now")]
+    #[error("the log is overloaded; try again later")]
     Overloaded,
-    /// The flush failed; whether it was committed may be unknown.
+    /// The flush failed; it may or may not have been committed.
     #[error("the log could not commit")]
     Failed,
 }
@@ -82,7 +81,7 @@ struct Request {
     answer: oneshot::Sender<Answer>,
 }
 
-/// The way to append. Cheap to clone.
+/// The handle for appending. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Log {
     foreground: mpsc::Sender<Request>,
@@ -91,20 +90,20 @@ pub struct Log {
 }
 
 impl Log {
-    /// Which history of the log is appended to now. Whoever reads to decide asks before, and says it with
-    /// the unit.
+    /// The epoch that is appended to now. A caller that reads to decide takes the epoch first, and puts it
+    /// into the unit.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.heads.epoch()
     }
 
-    /// A memory of what the log says, which is empty again in each new epoch.
+    /// A memory that becomes empty with each new epoch.
     #[must_use]
     pub fn remember<T: Default>(&self) -> Remembered<T> {
         self.heads.remember()
     }
 
-    /// How long an append will most likely wait, for those who would rather refuse than wait.
+    /// Expected wait of an append, for callers that would rather refuse than wait.
     #[must_use]
     pub fn expected_wait(&self) -> Duration {
         self.heads.pressure.expected_wait(self.foreground.max_capacity() - self.foreground.capacity())
@@ -113,7 +112,7 @@ impl Log {
     /// Appends one unit that somebody waits for, durably.
     ///
     /// # Errors
-    /// [`AppendError`]: on a conflict and under overload nothing was appended.
+    /// After [`AppendError::Conflict`] and [`AppendError::Overloaded`] nothing was appended.
     pub async fn append(&self, unit: Unit) -> Result<Appended, AppendError> {
         let (answer, wait) = oneshot::channel();
         let units = vec![self.dated(unit)];
@@ -123,10 +122,10 @@ impl Log {
         verdicts.pop().unwrap_or(Err(AppendError::Failed))
     }
 
-    /// Appends a worker's units, each whole or not at all, waiting for room.
+    /// Appends a worker's units, each whole or not at all, and waits for room in the queue.
     ///
     /// # Errors
-    /// [`AppendError::Overloaded`] when the writer has stopped; otherwise a verdict per unit.
+    /// [`AppendError::Overloaded`] when the writer has stopped; otherwise there is a verdict per unit.
     pub async fn append_all(&self, units: Vec<Unit>) -> Result<Vec<Result<Appended, AppendError>>, AppendError> {
         let (answer, wait) = oneshot::channel();
         let units = units.into_iter().map(|unit| self.dated(unit)).collect();
@@ -134,14 +133,14 @@ impl Log {
         wait.await.map_err(|_| AppendError::Failed)
     }
 
-    /// A unit that goes on with a stream and does not say in which epoch it was decided was so just now: it is
-    /// not appended in another one, however long it waits.
+    /// A unit that continues a stream without stating its epoch was decided just now. It gets the current
+    /// epoch, so that it is not appended in another one, however long it waits.
     fn dated(&self, unit: Unit) -> Unit {
         if unit.epoch.is_none() && unit.goes_on() { unit.decided_in(self.epoch()) } else { unit }
     }
 }
 
-/// The one task of a node that appends.
+/// The only task of a node that appends.
 pub struct Writer {
     pool: PgPool,
     heads: Heads,
@@ -151,7 +150,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// A writer and the way to it.
+    /// A writer and its handle.
     #[must_use]
     pub fn new(pool: PgPool, heads: Heads) -> (Log, Self) {
         let (to_foreground, foreground) = mpsc::channel(FOREGROUND_QUEUE);
@@ -160,7 +159,7 @@ impl Writer {
         (log, Self { pool, heads, foreground, background, now: Utc::now })
     }
 
-    /// A writer on a node whose clock says something else.
+    /// A writer on a node with another clock.
     #[must_use]
     pub fn with_clock(self, now: Now) -> Self {
         Self { now, ..self }
@@ -192,7 +191,7 @@ impl Writer {
                     vitals.recovered(NAME);
                 }
                 Some(()) => {}
-                // Who waited for that flush is told that it failed. The connection may be in any state.
+                // The waiting callers of that flush learn that it failed. The connection may be in any state.
                 None => {
                     ails = true;
                     self.heads.pressure.note_end(0);
@@ -208,7 +207,7 @@ impl Writer {
             }
         };
         if tokio::time::timeout(APPEND_LIMIT, rest).await.is_err() {
-            tracing::error!("the log does not commit; who still waits is told that it failed");
+            tracing::error!("the log does not commit; its waiting callers get an error");
         }
         sweeper.abort();
     }
@@ -262,7 +261,7 @@ impl Writer {
     }
 }
 
-/// The units of a flush, and who waits for how many of them.
+/// The units of a flush, and the callers with their number of units.
 #[derive(Default)]
 struct Gathered {
     units: Vec<Unit>,
@@ -272,7 +271,7 @@ struct Gathered {
 
 impl Gathered {
     fn take(&mut self, request: Request) {
-        // Nobody waits for it any more, and nobody was told that it is in.
+        // The caller left before its unit was flushed, so nobody expects it in the log.
         if request.answer.is_closed() {
             return;
         }
@@ -293,7 +292,7 @@ impl Gathered {
                 Err(error) => Err(*error),
             };
             let answer = std::iter::repeat_with(next).take(count).collect();
-            // Whoever went away does not need the answer; the events are in the log all the same.
+            // A caller that left does not need the answer; its events are in the log anyway.
             let _ = waiting.send(answer);
         }
     }

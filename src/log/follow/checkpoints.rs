@@ -1,4 +1,4 @@
-//! Checkpoints: how far each follower has come, and waiting for one to get somewhere.
+//! Checkpoints: how far each follower has come, and waiting for a follower to reach a position.
 
 use std::time::Duration;
 
@@ -19,16 +19,15 @@ pub struct Checkpoints {
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Lag {
     pub name: String,
-    /// Events that it has not dealt with, of those that concern it or not.
+    /// Events not handled yet, whether they concern the follower or not.
     pub events: i64,
-    /// Seconds since the oldest event was recorded that concerns it and is not dealt with, by the
-    /// database's clock; none where there is none.
+    /// Age in seconds, by the database's clock, of the oldest unhandled event that concerns it, if any.
     pub age: Option<f64>,
-    /// Why it stopped in a partition, where it did.
+    /// Why it stopped in a partition, if it did.
     pub stopped_by: Option<String>,
 }
 
-/// Where a follower stands in a partition.
+/// A follower's progress in a partition.
 #[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Standing {
     pub name: String,
@@ -39,12 +38,12 @@ pub struct Standing {
     pub stopped_by: Option<String>,
 }
 
-/// A checkpoint that moves.
+/// A checkpoint to move.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Move {
     pub(crate) from: LogPosition,
     pub(crate) to: i64,
-    /// When the event there was recorded, where one was dealt with.
+    /// When its event was recorded, if an event was handled.
     pub(crate) recorded_at: Option<DateTime<Utc>>,
 }
 
@@ -54,9 +53,10 @@ impl Checkpoints {
         Self { pool }
     }
 
-    /// The checkpoints of a follower, made at 0 where there are none.
+    /// The checkpoints of a follower; missing ones are created at 0.
     pub(crate) async fn load(&self, name: &str) -> Result<Vec<LogPosition>, sqlx::Error> {
-        // What is there is not touched at all: `on conflict` alone would wait for whoever is about to move it.
+        // Does not touch existing rows: `on conflict` alone would wait for a transaction that is about to
+        // move one.
         sqlx::query(
             "insert into follower_checkpoints (name, partition, position)
              select $1, h.partition, 0 from log_heads h
@@ -69,10 +69,7 @@ impl Checkpoints {
         self.of(name).await
     }
 
-    /// How far a follower has come in each partition that it began.
-    ///
-    /// # Errors
-    /// When the database does not answer.
+    /// How far a follower has come in each partition that it started on.
     pub async fn of(&self, name: &str) -> Result<Vec<LogPosition>, sqlx::Error> {
         let rows: Vec<(i32, i64)> =
             sqlx::query_as("select partition, position from follower_checkpoints where name = $1 order by partition")
@@ -85,8 +82,8 @@ impl Checkpoints {
             .collect())
     }
 
-    /// Moves checkpoints in the caller's transaction; false when this follower is not it any more, or when
-    /// the log of this database does not have the events that were dealt with: they were read in another one.
+    /// Moves checkpoints in the caller's transaction. Returns false if another follower took over, or if this
+    /// database's log lacks the handled events because they were read from another database.
     pub(crate) async fn advance(
         connection: &mut PgConnection,
         name: &str,
@@ -115,7 +112,7 @@ impl Checkpoints {
         Ok(result.rows_affected() == moves.len() as u64)
     }
 
-    /// Notes that a follower cannot go on in a partition, for people to see.
+    /// Notes for people that a follower cannot continue in a partition.
     pub(super) async fn stop(
         &self,
         name: &str,
@@ -136,8 +133,8 @@ impl Checkpoints {
         .map(drop)
     }
 
-    /// Notes for people how far a follower has come whose true place is kept elsewhere, and why it does
-    /// not go on where it does not.
+    /// Notes for people the progress of a follower that keeps its true position elsewhere, and why it
+    /// stopped, if it did.
     #[cfg(feature = "eventstore")]
     pub(crate) async fn note(
         &self,
@@ -165,11 +162,7 @@ impl Checkpoints {
         .map(drop)
     }
 
-    /// Waits until the followers have dealt with everything up to `place`; false when the limit
-    /// came first.
-    ///
-    /// # Errors
-    /// When the database does not answer.
+    /// Waits until the followers have handled everything up to `place`; returns false after `limit`.
     pub async fn wait_for(&self, names: &[&str], place: LogPosition, limit: Duration) -> Result<bool, sqlx::Error> {
         let deadline = Instant::now() + limit;
         let mut pause = Duration::from_millis(2);
@@ -193,11 +186,8 @@ impl Checkpoints {
         }
     }
 
-    /// How far each follower is behind: those of `all` by every event, those of `administrative` by what
-    /// people and operators did. Of others no age is told.
-    ///
-    /// # Errors
-    /// When the database does not answer.
+    /// How far each follower is behind: those of `all` by every event, those of `administrative` by
+    /// administrative events. Others get no age.
     pub async fn lag(&self, all: &[&str], administrative: &[&str]) -> Result<Vec<Lag>, sqlx::Error> {
         sqlx::query_as(
             "select c.name,
@@ -225,11 +215,8 @@ impl Checkpoints {
         .await
     }
 
-    /// Where each follower stands in each partition. One that is handed only some events stands at the head where
-    /// none of its own is left: it writes no checkpoint for events that it passes over.
-    ///
-    /// # Errors
-    /// When the database does not answer.
+    /// Each follower's position in each partition. A follower of only some events counts as at the head if
+    /// none of its events is left, because it writes no checkpoint for events that it skips.
     pub async fn standings(&self, scope_of: impl Fn(&str) -> Scope) -> Result<Vec<Standing>, sqlx::Error> {
         let mut connection = self.pool.acquire().await?;
         let mut standings: Vec<Standing> = sqlx::query_as(
@@ -257,10 +244,7 @@ impl Checkpoints {
         Ok(standings)
     }
 
-    /// How many events the log has.
-    ///
-    /// # Errors
-    /// When the database does not answer.
+    /// Number of events in the log.
     pub async fn events(&self) -> Result<i64, sqlx::Error> {
         sqlx::query_scalar("select coalesce(sum(position), 0)::bigint from log_heads").fetch_one(&self.pool).await
     }

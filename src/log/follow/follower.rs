@@ -16,33 +16,33 @@ use super::limit::{READ_LIMIT, STATEMENT_LIMIT, is_late, within};
 use crate::log::{Batch, Epoch, Heads, LogPosition, ReadError, Reader, Scope};
 use crate::platform::vitals::Vitals;
 
-/// Events of one partition that are handed on at once.
+/// Events per partition and batch.
 const BATCH: i64 = 1_000;
-/// After a batch more is let come: what is applied together costs a transaction, and a webhook
-/// whose whole story is in one batch costs one row instead of a row and its updates. The first
-/// event after a rest is applied at once.
+/// Pause after a batch, to gather more events: applying them together costs one transaction, and a webhook
+/// whose events are all in one batch costs one row instead of a row and its updates. The first event after a
+/// rest is applied at once.
 const GATHER: Duration = Duration::from_millis(100);
-/// So many events at once mean that the follower is behind, and goes on without a pause.
+/// This many events in a batch mean that the follower is behind, so it continues without a pause.
 const FULL_BATCH: usize = 2_000;
 const LONGEST_REST: Duration = Duration::from_secs(2);
-/// Without a wake-up the log is looked at this often.
+/// Without a wake-up the follower looks at the log this often.
 const IDLE: Duration = Duration::from_millis(250);
 const BACKOFF: Duration = Duration::from_secs(1);
-/// A partition that stopped is tried again this often: a later release may know the event.
+/// A stopped partition is retried this often, because a later release may know the event.
 const RETRY_STOPPED: Duration = Duration::from_secs(30);
-/// How long a batch may take to be applied; one that takes longer comes back smaller.
+/// How long applying a batch may take; after that it is retried in smaller batches.
 const APPLY_LIMIT: Duration = Duration::from_secs(20);
-/// How long a handler may react to a batch, unless it says otherwise.
+/// How long a handler may react to a batch, unless it states another limit.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// When the node stops, a step may go on for so long. What is given up is done again.
+/// How long a step may continue when the node stops. An interrupted step is repeated later.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum HandlerError {
-    /// Nothing is wrong with the events; it may work a little later.
+    /// Nothing is wrong with the events; a later try may succeed.
     #[error("{0}")]
     Transient(String),
-    /// It took too long: fewer events at once may not.
+    /// It took too long; fewer events at once may not.
     #[error("{0}")]
     Late(String),
     /// The events cannot be applied: the partition stops here.
@@ -50,8 +50,8 @@ pub enum HandlerError {
     Unappliable(String),
 }
 
-/// What the data itself cannot satisfy will not get better by waiting: classes 22 (data exception)
-/// and 23 (constraint). Everything else, a lost connection or a deadlock, may.
+/// Waiting does not repair errors in the data: classes 22 (data exception) and 23 (constraint). Everything
+/// else, such as a lost connection or a deadlock, is transient.
 impl From<sqlx::Error> for HandlerError {
     fn from(error: sqlx::Error) -> Self {
         let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
@@ -66,11 +66,11 @@ impl From<sqlx::Error> for HandlerError {
 /// How a follower steps back while acknowledgements need the machine.
 #[derive(Clone, Copy, Debug)]
 pub struct UnderPressure {
-    /// Events of one partition that are handed on at once.
+    /// Events per partition and batch.
     pub batch: i64,
-    /// It then rests so many times as long as it worked.
+    /// It then rests this many times as long as it worked.
     pub rest: u32,
-    /// But not when what it applies is older than this.
+    /// It does not step back if the events that it applies are older than this.
     pub oldest: chrono::Duration,
 }
 
@@ -80,7 +80,7 @@ impl Default for UnderPressure {
     }
 }
 
-/// What a follower has to know of an event, and how it gets it.
+/// An event as its followers see it, and how they read it.
 pub trait Followed: Sized + Send + Sync + 'static {
     fn at(&self) -> LogPosition;
     fn recorded_at(&self) -> DateTime<Utc>;
@@ -113,15 +113,15 @@ impl Followed for RecordedEvent {
     }
 }
 
-/// What follows the log under a name.
+/// A handler of the log's events, with a name.
 pub trait Handler<E: Followed = RecordedEvent>: Send + Sync + 'static {
-    /// Under this name lease and checkpoints are kept.
+    /// Name of its lease and checkpoints.
     fn name(&self) -> &'static str;
 
-    /// Which events it is handed.
+    /// Which events it receives.
     fn scope(&self) -> Scope;
 
-    /// How long more is let come after a batch.
+    /// Pause after a batch, to gather more events.
     fn gather(&self) -> Duration {
         GATHER
     }
@@ -131,15 +131,15 @@ pub trait Handler<E: Followed = RecordedEvent>: Send + Sync + 'static {
         UnderPressure::default()
     }
 
-    /// How long it may react to a batch. Without a good step for a little longer, it is missed.
+    /// How long it may react to a batch. If no step succeeds for a little longer, the vitals report it.
     fn patience(&self) -> Duration {
         PATIENCE
     }
 
-    /// The checkpoints were read anew: what it remembers of the log may be void.
+    /// Called after the checkpoints were read anew: its memory of the log may be void.
     fn begin(&self) {}
 
-    /// Up to `limit` events of each partition after its cursor, from wherever they can be had.
+    /// Up to `limit` events of each partition after its cursor, from any source.
     fn read<'a>(
         &'a self,
         reader: &'a Reader,
@@ -149,8 +149,8 @@ pub trait Handler<E: Followed = RecordedEvent>: Send + Sync + 'static {
         E::read(reader, cursors, self.scope(), limit)
     }
 
-    /// Does what the events ask for, outside any transaction. It may be asked again for the same
-    /// events, so it must do nothing twice.
+    /// Carries out the events' effects, outside any transaction. It may be called again with the same events,
+    /// so it has to be idempotent.
     fn react<'a>(&'a self, _events: &'a [E]) -> BoxFuture<'a, Result<(), HandlerError>> {
         Box::pin(std::future::ready(Ok(())))
     }
@@ -164,28 +164,28 @@ pub trait Handler<E: Followed = RecordedEvent>: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    /// The rows of the last `apply` and the checkpoint are committed.
+    /// Called when the rows of the last `apply` and the checkpoint are committed.
     fn committed(&self) {}
 }
 
-/// What one step of a follower did.
+/// Outcome of one step of a follower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Dealt with that many events.
+    /// That many events were handled.
     Applied(usize),
     /// There was nothing to do.
     Idle,
-    /// It was not done in time; the next one takes less.
+    /// It took too long; the next step takes fewer events.
     Late,
     /// Another node follows now.
     Lost,
 }
 
-/// What became of a batch.
+/// Outcome of handing over a batch.
 enum Handed {
-    /// It was dealt with, or its partition stopped.
+    /// It was handled, or its partition stopped.
     On,
-    /// It waits: something is out of order that may not be so a little later.
+    /// It waits for a transient problem to pass.
     Back,
     /// It took too long.
     Late,
@@ -202,23 +202,23 @@ pub struct Follower<E: Followed = RecordedEvent> {
     checkpoints: Checkpoints,
     leases: Leases,
     vitals: Vitals,
-    /// It panicked, and has done nothing since.
+    /// It panicked, and has not succeeded since.
     ails: AtomicBool,
 }
 
 /// A follower's own knowledge while it holds the lease.
 struct Progress {
-    /// In which epoch of the log all this holds.
+    /// The epoch of the log in which this is valid.
     epoch: Epoch,
-    /// What the database has as checkpoint, per partition.
+    /// The checkpoints in the database, by partition.
     stored: Vec<LogPosition>,
-    /// Up to where the log was looked through; beyond the checkpoint where nothing concerned us.
+    /// How far the log was looked through; beyond the checkpoint if no event there concerned the follower.
     seen: Vec<i64>,
     stopped: Vec<bool>,
     retry_stopped_at: tokio::time::Instant,
-    /// When the last event that was dealt with had been recorded.
+    /// When the last handled event was recorded.
     applied_at: Option<DateTime<Utc>>,
-    /// Events of one partition that are read at once.
+    /// Events per partition and read.
     batch: i64,
 }
 
@@ -238,22 +238,22 @@ impl<E: Followed> Follower<E> {
         }
     }
 
-    /// Told there when the handler panics or nothing is looked at, and when it works again.
+    /// Reports to `vitals` when the handler panics, when the follower stalls, and when it works again.
     #[must_use]
     pub fn watched(self, vitals: Vitals) -> Self {
         Self { vitals, ..self }
     }
 
-    /// Follows until stopped, whenever the lease can be had.
+    /// Follows until stopped, whenever it holds the lease.
     pub async fn run(self, stop: CancellationToken) {
         let name = self.handler.name();
         while let Some(lease) = stop.run_until_cancelled(self.leases.want(name)).await {
-            // Only the holder of the lease can tell whether it goes on.
+            // Only the holder of the lease can tell whether it makes progress.
             self.vitals.expect_looks(name, self.handler.patience() + READ_LIMIT + APPLY_LIMIT);
             match self.vitals.go(name, self.follow(&lease, &stop)).await {
                 Some(Ok(())) => {}
                 None => self.ails.store(true, Ordering::Relaxed),
-                Some(Err(error)) => tracing::error!(follower.name = name, %error, "a follower failed; it tries again"),
+                Some(Err(error)) => tracing::error!(follower.name = name, %error, "a follower failed; retrying"),
             }
             self.vitals.expect_no_looks(name);
             lease.release().await;
@@ -266,14 +266,14 @@ impl<E: Followed> Follower<E> {
             stop.cancelled().await;
             tokio::time::sleep(STOP_GRACE).await;
         };
-        // What is given up in the midst is rolled back with its connection.
+        // An interrupted step is rolled back with its connection.
         tokio::select! {
             worked = self.work(lease, stop) => worked,
             () = stopped => Ok(()),
             () = lease.lost() => {
                 tracing::warn!(
                     follower.name = self.handler.name(),
-                    "a follower's lease was lost, or could not be renewed in time; it begins again"
+                    "a follower lost its lease or could not renew it in time; restarting it"
                 );
                 Ok(())
             }
@@ -283,7 +283,7 @@ impl<E: Followed> Follower<E> {
     async fn work(&self, lease: &Lease, stop: &CancellationToken) -> Result<(), ReadError> {
         let mut progress = self.start().await?;
         let mut wake = self.heads.wake(self.handler.scope());
-        // Where another epoch of the log begins, the checkpoints are read anew.
+        // A new epoch of the log requires reading the checkpoints anew.
         while !stop.is_cancelled() && self.heads.epoch() == progress.epoch {
             let started = tokio::time::Instant::now();
             let taken = self.step(lease, &mut progress).await?;
@@ -334,7 +334,7 @@ impl<E: Followed> Follower<E> {
         })
     }
 
-    /// One step: a batch of every partition that has something new.
+    /// One step: a batch of every partition with new events.
     async fn step(&self, lease: &Lease, progress: &mut Progress) -> Result<Step, ReadError> {
         if !lease.is_good() {
             return Ok(Step::Lost);
@@ -370,7 +370,7 @@ impl<E: Followed> Follower<E> {
         progress.applied_at = batch.events.iter().map(E::recorded_at).min();
         match self.hand_on(lease, progress, &batch.events).await? {
             Handed::On => {}
-            // Nothing was seen that was not dealt with: the same events are read again.
+            // No event was seen without being handled, so the same events are read again.
             Handed::Back => return Ok(Step::Idle),
             Handed::Late => {
                 let most = batch.events.chunk_by(same_partition).map(<[E]>::len).max().unwrap_or_default();
@@ -380,7 +380,7 @@ impl<E: Followed> Follower<E> {
             Handed::Lost => return Ok(Step::Lost),
         }
         progress.batch = (progress.batch * 2).min(BATCH);
-        // Now that what comes before is applied: to move a checkpoint says that nothing stops there.
+        // Only after the events before it are applied, because moving a checkpoint clears the stop.
         for broken in &batch.broken {
             self.stop_partition(lease, progress, broken.at, &broken.reason).await?;
         }
@@ -388,7 +388,7 @@ impl<E: Followed> Follower<E> {
         Ok(if batch.events.is_empty() { Step::Idle } else { Step::Applied(batch.events.len()) })
     }
 
-    /// The next batches are half as large, and grow again as they are applied.
+    /// Halves the next batches; they grow again as they are applied.
     fn take_less(&self, progress: &mut Progress, limit: i64, reason: &str) -> Step {
         progress.batch = (limit / 2).max(1);
         metrics::counter!("hookledger_follower_late_batches_total", "follower" => self.handler.name()).increment(1);
@@ -396,12 +396,12 @@ impl<E: Followed> Follower<E> {
             follower.name = self.handler.name(),
             batch.events = progress.batch,
             reason,
-            "a batch took too long; the next one is smaller"
+            "a follower's batch took too long; the next one is smaller"
         );
         Step::Late
     }
 
-    /// Where a partition gave less than a full batch, everything up to the known head was seen.
+    /// A partition that returned less than a full batch was seen up to the known head.
     fn note_seen(&self, progress: &mut Progress, cursors: &[LogPosition], events: &[E], heads: &[i64], limit: i64) {
         for cursor in cursors {
             let index = cursor.partition.index();
@@ -412,7 +412,7 @@ impl<E: Followed> Follower<E> {
             let applied = progress.stored[index].position;
             let all = i64::try_from(count).is_ok_and(|count| count < limit);
             progress.seen[index] = match self.handler.scope() {
-                // In a full scope the checkpoint says it all.
+                // In a full scope the checkpoint is the position seen.
                 Scope::All => applied,
                 Scope::Administrative | Scope::Pending if all => applied.max(heads[index]),
                 Scope::Administrative | Scope::Pending => applied,
@@ -429,14 +429,14 @@ impl<E: Followed> Follower<E> {
             Ok(false) => return Ok(Handed::Lost),
             Err(HandlerError::Late(_)) => return Ok(Handed::Late),
             Err(HandlerError::Transient(reason)) => {
-                tracing::warn!(follower.name = self.handler.name(), reason, "events wait; trying again");
+                tracing::warn!(follower.name = self.handler.name(), reason, "a follower could not handle its events; retrying");
                 tokio::time::sleep(BACKOFF).await;
                 return Ok(Handed::Back);
             }
             Err(HandlerError::Unappliable(_)) => {}
         }
-        // Somewhere in this batch is an event that cannot be applied. Its partition stops right
-        // before it, the others go on.
+        // Some event of this batch cannot be applied. Its partition stops right before it, the others
+        // continue.
         for of_partition in events.chunk_by(same_partition) {
             for event in of_partition.chunks(1) {
                 match self.try_hand_on(lease, progress, event).await? {
@@ -490,7 +490,7 @@ impl<E: Followed> Follower<E> {
         Ok(Ok(true))
     }
 
-    /// Writes rows and moves the checkpoint, together; false where another node follows now.
+    /// Writes rows and moves the checkpoint together; returns false if another node follows now.
     async fn apply(&self, lease: &Lease, events: &[E], moves: &[Move]) -> Result<bool, HandlerError> {
         let mut transaction = lease.begin(&self.pool, Isolation::ReadCommitted).await?;
         let applied = match self.handler.apply(&mut transaction, events).await {
@@ -515,12 +515,12 @@ impl<E: Followed> Follower<E> {
     ) -> Result<(), ReadError> {
         let index = at.partition.index();
         progress.stopped[index] = true;
-        // Another node may be of a release that can.
+        // A node of another release may be able to apply it.
         lease.is_stuck_after(at.partition.number(), progress.stored[index].position);
         let name = self.handler.name();
         tracing::error!(
             follower.name = name, log.partition = %at.partition, log.position = at.position, reason,
-            "a follower stopped at an event that it cannot deal with"
+            "a follower stopped at an event that it cannot handle"
         );
         metrics::counter!("hookledger_follower_stops_total", "follower" => name).increment(1);
         let told = format!("{}:{}: {reason}", at.partition, at.position);

@@ -1,4 +1,4 @@
-//! One lease: the right to follow under a name, and how its holder learns that it is over.
+//! One lease: the right to follow under a name, and how its holder learns that it has ended.
 
 use std::ops::{Deref, DerefMut};
 
@@ -9,10 +9,10 @@ use tokio::time::{Instant, sleep_until};
 use super::leases::Leases;
 use super::limit::{Borrowed, STATEMENT_LIMIT, within};
 
-/// Until when a lease is good, by this node's monotonic clock; nothing once another node has it.
+/// The end of a lease by this node's monotonic clock; `None` once another node holds it.
 pub(super) type Good = Option<Instant>;
 
-/// The right to follow under a name. Dropped, it is not renewed any more and runs out.
+/// The right to follow under a name. A dropped lease is not renewed and runs out.
 #[derive(Debug)]
 pub(crate) struct Lease {
     leases: Leases,
@@ -26,13 +26,13 @@ impl Lease {
         Self { leases, name, epoch, good }
     }
 
-    /// Whether this node may still work under it.
+    /// Whether this node may still work under the lease.
     pub(crate) fn is_good(&self) -> bool {
         self.good.borrow().is_some_and(|until| Instant::now() < until)
     }
 
-    /// Ends when another node has the lease, or when it could not be renewed in time: then another may
-    /// have it.
+    /// Resolves when another node holds the lease, or when it could not be renewed in time, so that another
+    /// node may hold it.
     pub(crate) async fn lost(&self) {
         let mut good = self.good.clone();
         loop {
@@ -44,12 +44,12 @@ impl Lease {
         }
     }
 
-    /// Notes that this node cannot go on after a place, so that it leaves that to others.
+    /// Notes that this node cannot continue after a log position, so that it leaves the lease to others.
     pub(super) fn is_stuck_after(&self, partition: i32, position: i64) {
         self.leases.is_stuck_after(self.name, partition, position);
     }
 
-    /// Lets the next node go on at once.
+    /// Lets the next node take over at once.
     pub(crate) async fn release(self) {
         let (leases, name, epoch) = (self.leases.clone(), self.name, self.epoch);
         drop(self);
@@ -58,11 +58,11 @@ impl Lease {
 
     /// Begins a transaction that no other holder of this lease has at the same time.
     ///
-    /// One that is still open when its lease is not good any more belongs to a node that stalls or is
-    /// cut off, and would keep its row locks for as long. So its session is ended.
+    /// A transaction of an earlier holder that is still open belongs to a node that stalls or is cut off, and
+    /// would keep its row locks just as long. So its session is ended.
     ///
     /// # Errors
-    /// When the database does not answer, or the earlier session does not end in time.
+    /// Also fails if the earlier session does not end in time.
     pub(crate) async fn begin(&self, pool: &PgPool, isolation: Isolation) -> Result<LeaseTransaction, sqlx::Error> {
         match self.try_begin(pool, isolation).await {
             Err(error) if is_locked(&error) => {
@@ -75,7 +75,7 @@ impl Lease {
 
     async fn try_begin(&self, pool: &PgPool, isolation: Isolation) -> Result<LeaseTransaction, sqlx::Error> {
         let mut borrowed = Borrowed::from(pool).await?;
-        // One round trip. Names are this program's own.
+        // One round trip. The names are constants of this program.
         let sql = format!(
             "{}; set local lock_timeout = '1s'; select pg_advisory_xact_lock(7308, hashtext('{}')); \
              set local lock_timeout = '5s'",
@@ -94,7 +94,7 @@ impl Lease {
         if ended > 0 {
             tracing::warn!(
                 follower.name = self.name,
-                "an earlier holder of the lease kept a transaction open; its database session was ended"
+                "a previous holder of the lease kept a transaction open; ended its database session"
             );
             metrics::counter!("hookledger_stalled_holders_ended_total", "follower" => self.name)
                 .increment(ended.unsigned_abs());
@@ -109,11 +109,11 @@ impl Drop for Lease {
     }
 }
 
-/// What a transaction sees of others that commit meanwhile.
+/// What a transaction sees of concurrent commits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Isolation {
     ReadCommitted,
-    /// One snapshot for all of it.
+    /// One snapshot for the whole transaction.
     Snapshot,
 }
 
@@ -126,20 +126,17 @@ impl Isolation {
     }
 }
 
-/// A transaction of a lease's holder. Dropped, it is rolled back with its connection.
+/// A transaction of a lease's holder. Dropping it rolls it back and closes its connection.
 pub(crate) struct LeaseTransaction(Borrowed);
 
 impl LeaseTransaction {
     /// # Errors
-    /// When the database does not answer: then nobody knows whether it was committed.
+    /// After an error the outcome is unknown.
     pub(crate) async fn commit(mut self) -> Result<(), sqlx::Error> {
         self.end("commit").await
     }
 
-    /// Gives the connection back, where [`Drop`] would close it.
-    ///
-    /// # Errors
-    /// When the database does not answer.
+    /// Rolls back and returns the connection to the pool, whereas [`Drop`] closes it.
     pub(crate) async fn rollback(mut self) -> Result<(), sqlx::Error> {
         self.end("rollback").await
     }

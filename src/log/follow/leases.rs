@@ -1,23 +1,23 @@
-//! The leases of a node: taken and renewed together, beside the work that is done under them.
+//! The leases of a node: acquired and renewed together, concurrently with the work under them.
 //!
-//! Leases are rows, not session locks, so that a lost connection loses nothing and any node can take
-//! over. One statement a second renews all that a node holds, however long its batches take, and one
-//! looks at those that it waits for.
+//! Leases are rows, not session locks, so that a lost connection loses nothing and any node can take over.
+//! One statement per second renews all leases of a node, however long its batches take, and another looks at
+//! the leases it waits for.
 //!
-//! **When a lease is free.** Its row says until when it lasts by the database's clock, and that clock can
-//! be moved. Forward, a lease ends early, which costs one change of holder. Back, the end of a dead
-//! node's lease would lie in the future for as long as the clock went back. So a node that waits also
-//! watches whether the row changes, by its own monotonic clock: no renewal for as long as a lease lasts
-//! means that nobody is there. No clock that is moved has a part in that, and a holder that is alive is
-//! left alone. Both ways the row is taken only as it was seen. What is taken too early is fenced by the
-//! epoch and by positions: that costs a batch, never the order.
+//! **When a lease is free.** Its row contains its end by the database's clock, and that clock can be moved.
+//! Moved forward, a lease ends early, which costs one change of holder. Moved back, the end of a dead node's
+//! lease would lie in the future by as much. So a waiting node also watches by its own monotonic clock
+//! whether the row changes: without a renewal for the length of a lease, its holder is gone. Moving the clock
+//! cannot affect that, and a live holder is left alone. Either way, the row is taken only if it is unchanged.
+//! A lease that is taken too early is fenced by the epoch and by positions: that costs a batch, never the
+//! order.
 //!
-//! **When a holder stops.** It counts from before it asked for the renewal, by its own monotonic clock,
-//! and gives up its work before another node may begin.
+//! **When a holder stops.** It counts by its own monotonic clock from before it asked for the renewal, and
+//! gives up its work before another node may begin.
 //!
-//! **Who cannot go on.** A follower that stops at an event that its release cannot apply says so in its
-//! checkpoint. A node that has not tried that event takes the lease over; one that has does not take it
-//! back for as long as another renews it.
+//! **Followers that cannot continue.** A follower that stops at an event that its release cannot apply notes
+//! it in its checkpoint. A node that has not tried that event takes the lease over; a node that has does not
+//! take it back while another one renews it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,20 +33,20 @@ use super::lease::{Good, Lease};
 use super::limit::{Borrowed, within};
 use crate::platform::vitals::Vitals;
 
-/// How long a lease lasts without being renewed: how long a killed node's work rests.
+/// How long a lease lasts without renewal, and so how long a killed node's work rests.
 const LEASE: Duration = Duration::from_secs(5);
-/// Its holder gives up its work so long before.
+/// Its holder gives up its work this long before the end.
 const MARGIN: Duration = Duration::from_millis(500);
 const RENEW_EVERY: Duration = Duration::from_secs(1);
-/// How often the leases are looked at that others hold.
+/// Interval of looks at the leases of other nodes.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// How long one statement may take: several are tried while a lease lasts.
+/// How long one statement may take; several fit into the length of a lease.
 const LIMIT: Duration = Duration::from_millis(1_500);
-/// Under this name the node's vitals miss it.
+/// Name in the node's vitals.
 const NAME: &str = "leases";
 const LONGEST_BLIND: Duration = Duration::from_secs(10);
 
-/// Takes and renews a node's leases. Clones are the same.
+/// Acquires and renews a node's leases. Clones share their state.
 #[derive(Clone, Debug)]
 pub struct Leases(Arc<Inner>);
 
@@ -55,7 +55,7 @@ struct Inner {
     pool: PgPool,
     node: Uuid,
     state: Mutex<State>,
-    /// Somebody waits for a lease.
+    /// Notified when somebody waits for a lease.
     asked: Notify,
 }
 
@@ -63,7 +63,7 @@ struct Inner {
 struct State {
     held: BTreeMap<&'static str, Held>,
     wanted: BTreeMap<&'static str, Wanted>,
-    /// Events right after these places stopped this node: name, partition, position.
+    /// Log positions (name, partition, position) after which this node could not continue.
     stuck: HashSet<(&'static str, i32, i64)>,
 }
 
@@ -76,18 +76,18 @@ struct Held {
 #[derive(Debug)]
 struct Wanted {
     grant: oneshot::Sender<Lease>,
-    /// The row as it was when it last changed, and since when it is like that.
+    /// The row at its last change, and the time of that change.
     watched: Option<(Version, Instant)>,
 }
 
-/// What changes with every renewal and every change of holder.
+/// Changes with every renewal and every change of holder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Version {
     epoch: i64,
     lease_until: String,
 }
 
-/// A lease that somebody on this node waits for, as the database has it.
+/// The row of a lease that somebody on this node waits for.
 #[derive(FromRow)]
 struct Row {
     name: String,
@@ -106,20 +106,20 @@ impl Leases {
         Self(Arc::new(Inner { pool, node, state: Mutex::default(), asked: Notify::new() }))
     }
 
-    /// The node whose leases these are.
+    /// The node that holds these leases.
     #[must_use]
     pub fn node(&self) -> Uuid {
         self.0.node
     }
 
-    /// Takes and renews until stopped. Without it nobody gets a lease.
+    /// Acquires and renews leases until stopped. Without it nobody gets a lease.
     pub async fn run(self, vitals: Vitals, stop: CancellationToken) {
         vitals.expect_looks(NAME, LONGEST_BLIND);
         let mut renewed: Option<Instant> = None;
         while !stop.is_cancelled() {
             match self.round(&mut renewed).await {
                 Ok(()) => vitals.seen(NAME),
-                Err(error) => tracing::warn!(%error, "leases can be neither renewed nor taken; trying again"),
+                Err(error) => tracing::warn!(%error, "could not renew or acquire leases; retrying"),
             }
             let pause = async {
                 tokio::select! {
@@ -132,13 +132,13 @@ impl Leases {
         vitals.expect_no_looks(NAME);
     }
 
-    /// Waits for a lease. One task of a node at a time asks for one of a name.
+    /// Waits for a lease. Only one task of a node at a time may wait for the same name.
     pub(crate) async fn want(&self, name: &'static str) -> Lease {
         loop {
             let (grant, granted) = oneshot::channel();
             self.state().wanted.insert(name, Wanted { grant, watched: None });
             self.0.asked.notify_one();
-            // Only where another task asks for the same is it not granted.
+            // Not granted only if another task asks for the same lease.
             if let Ok(lease) = granted.await {
                 return lease;
             }
@@ -186,7 +186,7 @@ impl Leases {
     async fn take_what_is_free(&self) -> Result<(), sqlx::Error> {
         let wanted: Vec<&'static str> = {
             let mut state = self.state();
-            // Who waited may have been stopped.
+            // A waiting task may have been stopped.
             state.wanted.retain(|_, wanted| !wanted.grant.is_closed());
             state.wanted.keys().copied().collect()
         };
@@ -215,7 +215,7 @@ impl Leases {
         Ok(())
     }
 
-    /// The row to take, where it may be taken.
+    /// The row to take, if the lease is free.
     fn is_free(&self, name: &'static str, row: Row) -> Option<Version> {
         let seen = Version { epoch: row.epoch.unwrap_or_default(), lease_until: row.lease_until.unwrap_or_default() };
         let mut state = self.state();
@@ -225,7 +225,7 @@ impl Leases {
             Some((version, since)) if *version == seen => *since,
             _ => watched.insert((seen.clone(), Instant::now())).1,
         };
-        // One that this node had, and that nobody uses any more.
+        // This node held it, and no task uses it any more.
         let is_ours = row.owner == Some(self.0.node) && !held.contains_key(name);
         let is_gone = since.elapsed() >= LEASE;
         let mut stops = row.stopped_partitions.into_iter().zip(row.stopped_after);
@@ -265,7 +265,7 @@ impl Leases {
             None => Some(lease),
         };
         if let Some(lease) = refused {
-            // Who waited was stopped meanwhile.
+            // The waiting task was stopped meanwhile.
             Box::pin(lease.release()).await;
         }
         Ok(())
@@ -284,7 +284,7 @@ impl Leases {
             Ok::<_, sqlx::Error>(())
         };
         if let Err(error) = within(LIMIT, released).await {
-            tracing::debug!(follower.name = name, %error, "a lease could not be released; it runs out");
+            tracing::debug!(follower.name = name, %error, "could not release a lease; it expires by itself");
         }
     }
 
@@ -304,7 +304,7 @@ impl Leases {
     }
 }
 
-/// Until when a lease is good that was asked for then, and given.
+/// The end of a lease that was requested at `asked` and granted.
 fn good_until(asked: Instant) -> Instant {
     asked + LEASE - MARGIN
 }

@@ -1,5 +1,5 @@
-//! Limits on the client's side: where the network swallows packets, no answer ever comes, and only the
-//! one who asked can tell.
+//! Limits on the client's side: when the network drops packets, no answer ever comes, and only the client can
+//! notice.
 
 use std::io;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use sqlx::pool::PoolConnection;
 use sqlx::{PgConnection, PgPool, Postgres};
 
-/// How long a statement that touches a few rows may take.
+/// How long a statement on a few rows may take.
 pub(crate) const STATEMENT_LIMIT: Duration = Duration::from_secs(5);
 /// How long reading a batch may take.
 pub(crate) const READ_LIMIT: Duration = Duration::from_secs(10);
@@ -28,7 +28,8 @@ fn late(limit: Duration) -> sqlx::Error {
     sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, sentence))
 }
 
-/// Whether something took too long, here or in the database (57014, `query_canceled`). Less of it may not.
+/// Whether something took too long, here or in the database (57014, `query_canceled`). A smaller request may
+/// not.
 pub(crate) fn is_late(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(error) => error.kind() == io::ErrorKind::TimedOut,
@@ -37,8 +38,8 @@ pub(crate) fn is_late(error: &sqlx::Error) -> bool {
     }
 }
 
-/// A connection that is closed, and not given back to its pool, unless its user says that it is sound:
-/// of one that was given up in the midst of something, nobody knows whether it ever answers.
+/// A connection that is closed instead of returned to its pool, unless its user calls it sound: nobody knows
+/// whether an interrupted connection ever answers.
 pub(super) struct Borrowed {
     connection: PoolConnection<Postgres>,
     sound: bool,
@@ -57,7 +58,7 @@ impl Borrowed {
         &self.connection
     }
 
-    /// It answered the last that it was asked, and goes back to its pool.
+    /// Marks the connection as fit to return to its pool, because it answered its last request.
     pub(super) fn is_sound(&mut self) {
         self.sound = true;
     }

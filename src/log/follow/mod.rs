@@ -1,7 +1,7 @@
-//! Following the log: leases, checkpoints, and the loop that hands events on.
+//! Following the log: leases, checkpoints, and the loop that hands events to handlers.
 //!
-//! One follower per name runs at a time, on whichever node holds its lease. What it writes and its
-//! checkpoint change in one transaction, so a crash loses nothing and repeats nothing.
+//! One follower per name runs at a time, on the node that holds its lease. Its rows and its checkpoint change
+//! in one transaction, so a crash loses nothing and repeats nothing.
 
 mod checkpoints;
 mod follower;

@@ -1,4 +1,4 @@
-//! What an event of the log is in the mirror. Pure.
+//! Converts events of the log into events of the mirror. Pure.
 
 use chrono::{DateTime, Utc};
 use eventstore::{EventData, RecordedEvent};
@@ -9,16 +9,16 @@ use uuid::Uuid;
 
 use crate::log::stored_event::StoredEvent;
 
-/// Of the ids in the mirror. Never changes, or events would be doubled.
+/// Namespace of the IDs in the mirror. It never changes, or events would be duplicated.
 const NAMESPACE: Uuid = Uuid::from_u128(0x9d0c_51be_77f3_4c0a_8a52_1e6b_3f94_c7d8);
 
-/// The stream that a partition is mirrored into.
+/// The stream that mirrors a partition.
 #[must_use]
 pub fn stream_name(partition: Partition) -> String {
     format!("hookledger-{partition}")
 }
 
-/// The id of an event in the mirror.
+/// The ID of an event in the mirror.
 #[must_use]
 pub fn event_id(partition: Partition, position: i64) -> Uuid {
     Uuid::new_v5(&NAMESPACE, format!("{partition}/{position}").as_bytes())
@@ -34,14 +34,14 @@ struct Envelope<'a> {
     sequence: i64,
     partition: i32,
     position: i64,
-    /// Absent where the column holds no time that can be written.
+    /// Absent if the column holds a time that cannot be written.
     recorded_at: Option<DateTime<Utc>>,
     version: &'a str,
-    /// Who caused it and from where.
+    /// Who caused the event, and from where.
     metadata: &'a RawValue,
 }
 
-/// What tells an event in the mirror from any other: metadata may get more fields later.
+/// Identifies an event in the mirror, even if metadata gets more fields later.
 #[derive(Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 struct Identity {
@@ -51,10 +51,10 @@ struct Identity {
     recorded_at: Option<DateTime<Utc>>,
 }
 
-/// The event as it is appended to the mirror, and how many bytes the server will count.
+/// The event to append to the mirror, and the number of bytes that the server will count.
 ///
 /// # Errors
-/// When a column that should hold JSON does not.
+/// Fails if a JSON column does not hold JSON.
 pub(super) fn proposed(
     partition: Partition,
     event: &StoredEvent<impl AsRef<str>>,
@@ -74,7 +74,7 @@ pub(super) fn proposed(
     let data = EventData::json(event.event_type.as_ref(), &payload)?
         .metadata_as_json(&envelope)?
         .id(event_id(partition, event.position));
-    // The envelope's own part is some 300 bytes.
+    // The envelope itself takes about 300 bytes.
     Ok((data, payload.get().len() + metadata.get().len() + 512))
 }
 
@@ -82,7 +82,7 @@ fn raw(text: &impl AsRef<str>) -> serde_json::Result<&RawValue> {
     serde_json::from_str(text.as_ref())
 }
 
-/// Whether an event of the server is that event of the log.
+/// Whether an event of the server is this event of the log.
 pub(super) fn is_same(partition: Partition, ours: &StoredEvent, theirs: &RecordedEvent) -> bool {
     let Ok(identity) = serde_json::from_slice::<Identity>(&theirs.custom_metadata) else { return false };
     let expected = Identity {
@@ -121,7 +121,7 @@ mod tests {
         }
     }
 
-    /// As the server answers it.
+    /// The event in the form that the server returns.
     fn mirrored(event: &StoredEvent) -> RecordedEvent {
         let (data, _) = proposed(partition(), event).unwrap();
         let text = format!("{data:?}");

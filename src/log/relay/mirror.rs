@@ -1,4 +1,4 @@
-//! The loop of the relay: ask the server how far the mirror goes, append what follows.
+//! The loop of the relay: ask the server how far the mirror goes, append the next events.
 
 use std::time::Duration;
 
@@ -14,22 +14,21 @@ use super::session::{CallError, Session, Target};
 use crate::log::follow::{Checkpoints, Leases, READ_LIMIT, STATEMENT_LIMIT, within};
 use crate::log::{Epoch, Heads, LogPosition, ReadError, Reader, Scope, stored_at};
 
-/// Events of one append, and their bytes: a server takes 1 MiB at once, unless it is set to less.
+/// Events per append, and their bytes: a server accepts 1 MiB at once unless configured to less.
 const BATCH: i64 = 500;
 const BATCH_BYTES: usize = 512 << 10;
-/// Without a wake-up the heads are looked at this often.
+/// Without a wake-up the relay looks at the heads this often.
 const IDLE: Duration = Duration::from_millis(250);
-/// Between rounds while acknowledgements need the machine.
+/// Pause between rounds while acknowledgements need the machine.
 const REST_UNDER_PRESSURE: Duration = Duration::from_millis(200);
-/// After a failure, doubled with every further one in a row.
+/// Pause after a failure; doubled with each consecutive failure.
 const SHORTEST_BACKOFF: Duration = Duration::from_millis(250);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
-/// A partition whose stream is not the mirror of it is looked at again this often: somebody may have
-/// mended it.
+/// Interval of retries for a partition whose stream is not its mirror, because somebody may have repaired it.
 const RETRY_STOPPED: Duration = Duration::from_secs(30);
-/// Before the relay begins again.
+/// Pause before the relay restarts.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How often people are told how far it is.
+/// Interval of the progress notes for people.
 const NOTE_PACE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +37,7 @@ enum MirrorError {
     Call(#[from] CallError),
     #[error("the log cannot be read: {0}")]
     Read(#[from] ReadError),
-    /// The stream is not the mirror of its partition: nothing is appended to it.
+    /// The stream is not the mirror of its partition, so nothing is appended to it.
     #[error("{0}")]
     Mismatch(String),
 }
@@ -57,12 +56,12 @@ pub struct Relay {
     pub leases: Leases,
 }
 
-/// What is known of the mirror of a partition.
+/// Knowledge of the mirror of one partition.
 struct Mirrored {
     partition: Partition,
-    /// So many events are there. Certain where `verified`, otherwise what was known last.
+    /// Number of events in the stream. Certain if `verified`, otherwise the last known number.
     position: i64,
-    /// The server's last event was compared with the log by this session, or written by it.
+    /// This session compared the server's last event with the log, or wrote it.
     verified: bool,
     stopped: Option<Stopped>,
 }
@@ -78,28 +77,28 @@ impl Mirrored {
     }
 }
 
-/// What a node knows while it holds the lease.
+/// A node's knowledge while it holds the lease.
 struct Progress {
-    /// Of the lease.
+    /// Epoch of the lease.
     epoch: i64,
-    /// In which epoch of the log the mirror was compared with it.
+    /// Epoch of the log in which the mirror was compared with it.
     log_epoch: Epoch,
     mirrored: Vec<Mirrored>,
     session: Option<Session>,
-    /// The partition that the next round begins with: one that fails does not keep others from theirs.
+    /// The partition that the next round begins with, so that a failing one does not starve the others.
     first: usize,
     noted_at: Option<Instant>,
 }
 
 impl Relay {
-    /// Mirrors until stopped, whenever the lease can be had.
+    /// Mirrors until stopped, whenever it holds the lease.
     pub async fn run(self, stop: CancellationToken) {
         while let Some(lease) = stop.run_until_cancelled(self.leases.want(NAME)).await {
-            // Whatever is given up in the midst of: the server knows how far it came.
+            // Safe to interrupt anywhere: the server knows how far the mirror goes.
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = lease.lost() => {}
-                error = self.mirror(lease.epoch) => tracing::warn!(%error, "the relay begins again"),
+                error = self.mirror(lease.epoch) => tracing::warn!(%error, "the relay failed; restarting it"),
             }
             metrics::gauge!("hookledger_relay_lag_events").set(0);
             lease.release().await;
@@ -107,7 +106,7 @@ impl Relay {
         }
     }
 
-    /// Mirrors for ever, or until PostgreSQL fails at the beginning.
+    /// Mirrors forever, unless PostgreSQL fails at the beginning.
     async fn mirror(&self, epoch: i64) -> sqlx::Error {
         let mut progress = match self.start(epoch).await {
             Ok(progress) => progress,
@@ -127,7 +126,8 @@ impl Relay {
                     }
                 }
                 Err((copied, error)) => {
-                    // What its client will do now is not known: the next one is new, and asks again.
+                    // The client's state is unknown, so the next session gets a new client and asks the
+                    // server again.
                     progress.session = None;
                     for mirrored in &mut progress.mirrored {
                         mirrored.verified = false;
@@ -137,7 +137,7 @@ impl Relay {
                     metrics::counter!("hookledger_relay_failures_total").increment(1);
                     tracing::warn!(
                         %error, relay.again_in_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
-                        "the relay failed; it tries again"
+                        "the relay failed; retrying"
                     );
                     tokio::time::sleep(pause).await;
                 }
@@ -161,8 +161,8 @@ impl Relay {
         Ok(Progress { epoch, log_epoch: self.heads.epoch(), mirrored, session: None, first: 0, noted_at: None })
     }
 
-    /// Copies a batch of every partition that has something new. Answers how many events it copied,
-    /// also where it failed then.
+    /// Copies a batch of every partition with new events. Returns the number of copied events, also in the
+    /// error.
     async fn round(&self, progress: &mut Progress) -> Result<usize, (usize, MirrorError)> {
         let log_epoch = self.heads.epoch();
         if log_epoch != progress.log_epoch {
@@ -201,7 +201,7 @@ impl Relay {
         Ok(copied)
     }
 
-    /// Appends what follows the mirror of a partition, up to a batch.
+    /// Appends the next events of a partition to its mirror, up to a batch.
     async fn copy(&self, session: &Session, mirrored: &mut Mirrored) -> Result<usize, MirrorError> {
         let partition = mirrored.partition;
         if !mirrored.verified {
@@ -211,7 +211,7 @@ impl Relay {
         let position = mirrored.position;
         let events = self.next(LogPosition { partition, position }).await?;
         let Some(count) = i64::try_from(events.len()).ok().filter(|count| *count > 0) else { return Ok(0) };
-        // Until the answer says so, nothing is certain.
+        // Nothing is certain until the answer confirms it.
         mirrored.verified = false;
         match session.append(stream_name(partition), revision(position), events).await {
             Ok(last) if Some(last) == revision(position + count) => {
@@ -222,7 +222,7 @@ impl Relay {
             Ok(last) => Err(MirrorError::Mismatch(format!(
                 "the events that belong at revision {position} and after were taken at another: the last is {last}"
             ))),
-            // Where an append that was given up on came through after all, the stream has grown.
+            // The stream has grown if an append that was given up succeeded after all.
             Err(CallError::Refused(refusal)) => match self.verify(session, partition).await? {
                 there if there == position => Err(MirrorError::Mismatch(format!(
                     "the server takes no event at position {}, which is the next: {refusal}",
@@ -239,7 +239,7 @@ impl Relay {
         }
     }
 
-    /// How many events the stream has, after its last one was compared with the log.
+    /// Compares the stream's last event with the log; returns the number of events in the stream.
     async fn verify(&self, session: &Session, partition: Partition) -> Result<i64, MirrorError> {
         let last = match session.last(stream_name(partition)).await {
             Ok(Some(last)) => last,
@@ -268,7 +268,7 @@ impl Relay {
         )))
     }
 
-    /// The events after a place in the log, as the server takes them at once.
+    /// The events after a log position, as many as the server accepts at once.
     async fn next(&self, after: LogPosition) -> Result<Vec<eventstore::EventData>, MirrorError> {
         let partition = after.partition;
         let reader = Reader::new(self.pool.clone());
@@ -290,7 +290,7 @@ impl Relay {
         Ok(events)
     }
 
-    /// Metrics, and the rows that people's pages read.
+    /// Updates metrics and the rows that people see.
     async fn tell(&self, progress: &mut Progress) {
         let heads = self.heads.now();
         let lag: i64 = progress.mirrored.iter().map(|m| (heads[m.partition.index()] - m.position).max(0)).sum();
@@ -309,7 +309,7 @@ impl Relay {
         let checkpoints = Checkpoints::new(self.pool.clone());
         let note = checkpoints.note(NAME, progress.epoch, &places, &reasons);
         if let Err(error) = within(STATEMENT_LIMIT, note).await {
-            tracing::warn!(%error, "how far the relay is cannot be noted");
+            tracing::warn!(%error, "could not record the relay's progress");
         }
     }
 }

@@ -1,15 +1,13 @@
-//! The relay: mirrors each partition of the log into a stream of an EventStoreDB, for those who
-//! subscribe there.
+//! The relay: mirrors each partition of the log into a stream of an EventStoreDB, for subscribers there.
 //!
-//! Position n of partition p is revision n − 1 of the stream `hookledger-p`, under an id that follows
-//! from both. So the server itself knows how far the mirror goes: nothing that is kept here is needed,
-//! and the checkpoints in PostgreSQL only tell people. What the server holds last is compared with
-//! the log before anything is appended after it.
+//! Position n of partition p is revision n − 1 of the stream `hookledger-p`, under an ID that follows from
+//! both. So the server itself knows how far the mirror goes, and the checkpoints in PostgreSQL are only for
+//! people to see. The relay compares the server's last event with the log before it appends after it.
 //!
-//! Nobody waits for the relay. It runs on a thread of its own, every call ends in time, and what
-//! fails is tried again. The client crate is kept at arm's length (`session`), for it has faults.
+//! Nobody waits for the relay. It runs on its own thread, every call has a time limit, and failures are
+//! retried. The client crate is isolated in `session` because it has faults.
 //!
-//! Bodies are not mirrored: they are not in the log.
+//! Bodies are not mirrored, because they are not in the log.
 
 #[cfg(feature = "eventstore")]
 mod event;
@@ -25,10 +23,10 @@ pub use mirror::Relay;
 #[cfg(feature = "eventstore")]
 pub use session::Target;
 
-/// Under this name its lease and checkpoints are kept.
+/// Name of its lease and checkpoints.
 pub const NAME: &str = "relay";
 
-/// Why a node cannot relay. Whether the server answers is not asked here.
+/// Why a node cannot relay. Whether the server is reachable is not checked here.
 #[derive(Debug, thiserror::Error)]
 pub enum RelayError {
     #[error(

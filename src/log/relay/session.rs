@@ -1,12 +1,15 @@
-//! The client of EventStoreDB, at arm's length.
+//! The client of EventStoreDB, isolated.
 //!
-//! The crate `eventstore` 4.0.0 has faults that must not become ours:
-//! - It installs a TLS implementation for the whole process when it is first used, and panics for ever
-//!   where somebody else did before. [`Target::claim`] lets it be the first, or says so.
-//! - One failed connect ends its task, and every later call fails. So whatever goes wrong ends the
-//!   session, and the next one has a new client.
-//! - Its task holds itself alive, with its connections, when the client is dropped; and it panics on
-//!   answers that lack a field. So each client lives on a thread of its own, which ends with it.
+//! The crate `eventstore` 4.0.0 has faults that must not affect us:
+//! - It installs a TLS implementation for the whole process on first use, and panics forever if another part
+//!   of the
+//! process did so before. [`Target::claim`] makes it the first, or reports the problem.
+//! - One failed connect ends its task, and every later call fails. So every failure ends the session, and the
+//!   next
+//! session has a new client.
+//! - Its task keeps itself alive, with its connections, after the client is dropped, and it panics on answers
+//!   that lack a
+//! field. So each client has its own thread, which ends with it.
 //! - A subscription that ended cleanly spins. Nothing here subscribes.
 
 use std::time::Duration;
@@ -22,12 +25,12 @@ use tokio::sync::OnceCell;
 use super::RelayError;
 use crate::platform::lane::{Lane, Niceness};
 
-/// How long a call may take, connecting included.
+/// How long a call may take, including connecting.
 const CALL_LIMIT: Duration = Duration::from_secs(20);
-/// How long the client may take to choose its TLS implementation, which is its first act.
+/// How long the client may take to choose its TLS implementation, which is the first thing that it does.
 const CLAIM_LIMIT: Duration = Duration::from_secs(10);
 
-/// Where the mirror is.
+/// Address and credentials of the mirror.
 #[derive(Clone)]
 pub struct Target(ClientSettings);
 
@@ -38,13 +41,10 @@ impl std::fmt::Debug for Target {
 }
 
 impl Target {
-    /// Reads a connection string and lets the client set itself up, without connecting.
-    ///
-    /// # Errors
-    /// [`RelayError`].
+    /// Parses a connection string and lets the client initialize itself without connecting.
     pub async fn new(url: &SecretString) -> Result<Self, RelayError> {
         let settings: ClientSettings = url.expose_secret().parse().map_err(|error| RelayError::Url(reason(&error)))?;
-        // The client would panic at each of its connects.
+        // The client would panic at each connect.
         let files = settings.user_certificate().into_iter().flat_map(|(certificate, key)| [certificate, key]);
         for path in settings.tls_ca_file().into_iter().chain(files) {
             std::fs::read(path).map_err(|source| RelayError::File { path: path.clone(), source })?;
@@ -54,8 +54,8 @@ impl Target {
         Ok(target)
     }
 
-    /// Lets the client be the first in this process that installs a TLS implementation. Everybody else
-    /// here names their own.
+    /// Lets the client be the first in this process to install a TLS implementation. All other code here
+    /// names its own.
     async fn claim(&self) -> Result<(), RelayError> {
         static CLAIMED: OnceCell<()> = OnceCell::const_new();
         let claim = async {
@@ -75,7 +75,7 @@ impl Target {
     }
 }
 
-/// The error of the crate holds the whole connection string, with its password.
+/// The crate's error contains the whole connection string, including the password.
 fn reason(error: &eventstore::ClientSettingsParseError) -> String {
     match error.error() {
         Some(error) => error.to_string(),
@@ -83,7 +83,7 @@ fn reason(error: &eventstore::ClientSettingsParseError) -> String {
     }
 }
 
-/// What did not work. The outcome of an append is then unknown, but for [`CallError::Refused`].
+/// Why a call failed. The outcome of an append is then unknown, except for [`CallError::Refused`].
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CallError {
     #[error("no answer within {} s", CALL_LIMIT.as_secs())]
@@ -94,7 +94,7 @@ pub(super) enum CallError {
     Thread(#[source] std::io::Error),
     #[error("the stream has another revision than expected: {0}")]
     Refused(String),
-    #[error("the stream was deleted for good")]
+    #[error("the stream was deleted permanently")]
     Deleted,
     #[error("{0}")]
     Client(#[source] eventstore::Error),
@@ -110,14 +110,14 @@ impl From<eventstore::Error> for CallError {
     }
 }
 
-/// One client and the thread that it lives on.
+/// One client and its thread.
 pub(super) struct Session {
     client: Client,
     lane: Option<Lane>,
 }
 
 impl Session {
-    /// Makes a client. It connects when it is first asked.
+    /// Creates a client. It connects on its first call.
     pub(super) async fn open(target: &Target) -> Result<Self, CallError> {
         let lane = Lane::start("relay-client", Niceness::Background).map_err(CallError::Thread)?;
         let settings = target.0.clone();
@@ -125,7 +125,7 @@ impl Session {
         Ok(Self { client, lane: Some(lane) })
     }
 
-    /// The last event of a stream, if it has any.
+    /// The last event of a stream, if any.
     pub(super) async fn last(&self, stream: String) -> Result<Option<RecordedEvent>, CallError> {
         let client = self.client.clone();
         self.call(async move {
@@ -143,7 +143,7 @@ impl Session {
         .await
     }
 
-    /// Appends to a stream whose last revision is `after`; answers the last revision then.
+    /// Appends to a stream whose last revision is `after`; returns the new last revision.
     pub(super) async fn append(
         &self,
         stream: String,
@@ -159,7 +159,7 @@ impl Session {
         .await
     }
 
-    /// Does it on the client's thread, and does not wait longer than it may take.
+    /// Runs the call on the client's thread, and waits no longer than the limit.
     async fn call<T: Send + 'static>(
         &self,
         work: impl Future<Output = eventstore::Result<T>> + Send + 'static,
@@ -171,10 +171,10 @@ impl Session {
 }
 
 impl Drop for Session {
-    /// Whoever drops a session does not wait until its thread has ended.
+    /// Dropping a session does not wait for its thread to end.
     fn drop(&mut self) {
         let lane = self.lane.take();
-        // Where there is no thread to be had, it is waited for after all.
+        // Without a thread to wait on, it waits here after all.
         let _ = std::thread::Builder::new().name("relay-end".to_owned()).spawn(move || drop(lane));
     }
 }
