@@ -71,8 +71,6 @@ aggregate!(Access, "access", AccessCommand, AccessEvent, Infallible, {
 });
 
 impl Access {
-    /// # Errors
-    /// Never.
     pub fn decide(&self, command: AccessCommand) -> Result<Vec<AccessEvent>, Infallible> {
         let AccessCommand::Note(event) = command;
         Ok(vec![event])

@@ -35,9 +35,6 @@ pub trait Stored: Serialize + DeserializeOwned {
 }
 
 /// The fields of an event as JSON text, without the tag.
-///
-/// # Errors
-/// When serde cannot write the event, which for our own types is a defect.
 pub fn payload<E: Stored>(event: &E) -> Result<String, serde_json::Error> {
     let mut tagged = serde_json::to_string(event)?;
     // `{"<type>":<payload>}`: what precedes the payload has a known length.
@@ -157,9 +154,6 @@ impl Event {
     }
 
     /// As the log holds it: aggregate type, event type, and the fields as JSON text.
-    ///
-    /// # Errors
-    /// When serde cannot write the event, which for our own types is a defect.
     pub fn stored(&self) -> Result<(&'static str, &'static str, String), serde_json::Error> {
         fn of<E: Stored>(event: &E) -> Result<(&'static str, &'static str, String), serde_json::Error> {
             Ok((E::AGGREGATE, event.stored_type(), payload(event)?))

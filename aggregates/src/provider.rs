@@ -222,8 +222,6 @@ impl Provider {
         self.last_version + 1
     }
 
-    /// # Errors
-    /// [`ProviderError`] when the provider is, or is not, connected, or the command is malformed.
     pub fn decide(&self, command: ProviderCommand) -> Result<Vec<ProviderEvent>, ProviderError> {
         match command {
             ProviderCommand::Connect { .. } if self.connected => Err(ProviderError::AlreadyConnected),

@@ -50,8 +50,6 @@ pub fn share_reached(accepted: u64, limit: u32) -> u8 {
 }
 
 impl Usage {
-    /// # Errors
-    /// Never.
     pub fn decide(&self, command: UsageCommand) -> Result<Vec<UsageEvent>, UsageError> {
         let UsageCommand::Note { month, accepted, limit } = command;
         let percent = share_reached(accepted, limit);

@@ -163,8 +163,6 @@ impl User {
         self.email_claim
     }
 
-    /// # Errors
-    /// [`UserError`] when the user is, or is not, registered yet, or may not do this.
     pub fn decide(&self, command: UserCommand) -> Result<Vec<UserEvent>, UserError> {
         let Some(role) = self.role else {
             return match command {

@@ -413,8 +413,6 @@ pub enum WebhookError {
 }
 
 impl Webhook {
-    /// # Errors
-    /// [`WebhookError`] when the webhook does not stand where the command needs it.
     pub fn decide(&self, command: WebhookCommand) -> Result<Vec<WebhookEvent>, WebhookError> {
         match command {
             WebhookCommand::Receive { receipt, verified, owed } => {

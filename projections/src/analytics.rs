@@ -174,9 +174,6 @@ struct BucketRow {
 
 /// Every bucket of the span, those in which nothing happened too: of an organization, or (for super
 /// admins only) of all.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn series(
     connection: &mut PgConnection,
     organization: Option<OrganizationId>,

@@ -55,9 +55,6 @@ pub struct AuditFilter {
 pub type AuditKey = (DateTime<Utc>, i32, i64);
 
 /// The audit trail of an organization, newest first.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn list(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -68,9 +65,6 @@ pub async fn list(
 }
 
 /// Every organization's audit trail: for super admins only.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn list_everywhere(
     executor: impl PgExecutor<'_>,
     filter: &AuditFilter,

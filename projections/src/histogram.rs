@@ -94,9 +94,6 @@ struct Group {
 }
 
 /// The webhooks of an organization that match, by time and standing.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn of_webhooks(
     connection: &mut PgConnection,
     organization: OrganizationId,

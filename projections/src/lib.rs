@@ -60,9 +60,6 @@ pub trait Projection: Send + Sync + 'static {
 
     /// Changes the rows as the events say, in the caller's transaction. Events of one partition
     /// are in order; the same events may come again.
-    ///
-    /// # Errors
-    /// When the database refuses; the caller rolls back.
     fn apply<'a>(
         &'a self,
         connection: &'a mut PgConnection,

@@ -63,9 +63,6 @@ const COLUMNS: &str = "o.id, o.name, o.slug, o.plan, o.webhook_limit, o.is_activ
      (select coalesce(sum(c.accepted), 0)::bigint from webhook_counts c where c.organization_id = o.id) as webhook_count";
 
 /// The organization of that id.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn find(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -77,9 +74,6 @@ pub async fn find(
 }
 
 /// Every tenant's organizations: for super admins only.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn list(
     connection: &mut PgConnection,
     filter: &OrganizationFilter,
@@ -102,9 +96,6 @@ pub async fn list(
 }
 
 /// Every organization's id, in their order after one.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn ids_after(
     executor: impl PgExecutor<'_>,
     after: Uuid,

@@ -32,9 +32,6 @@ pub struct DeadLetterGroup {
 
 /// The dead letters of an organization by error and provider, the most frequent first: of the newest
 /// that are looked at.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn dead_letter_groups(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -71,9 +68,6 @@ pub enum Ranked {
 }
 
 /// The most frequent names in a span of time.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn ranking(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -105,9 +99,6 @@ pub async fn ranking(
 }
 
 /// The names of the events that came lately, the most frequent first.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn recent_event_types(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -127,9 +118,6 @@ pub async fn recent_event_types(
 
 /// The accepted webhook that came before another of the same provider and type, where it is among the
 /// provider's last ones before it.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn previous_of_type(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -167,9 +155,6 @@ pub struct ProviderHealth {
 }
 
 /// How providers of an organization fared since a time.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn health(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,

@@ -67,9 +67,6 @@ fn looked<K>(rows: &[Row], limit: i64, key: impl Fn(&Row) -> K) -> Looked<K> {
 
 /// Webhooks that are pending or in an attempt, and have been as they are for so long. What waits to be
 /// verified is not among them.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn open(
     executor: impl PgExecutor<'_>,
     unchanged_for: Duration,
@@ -97,9 +94,6 @@ pub async fn open(
 }
 
 /// Webhooks whose retry has been due for so long.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn overdue(
     executor: impl PgExecutor<'_>,
     due_for: Duration,
@@ -125,9 +119,6 @@ pub async fn overdue(
 
 /// Where each organization's oldest webhook was received that is not finished: it is pending, in an
 /// attempt, waits for a retry, or to be verified.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn oldest(executor: impl PgExecutor<'_>) -> Result<HashMap<OrganizationId, i64>, sqlx::Error> {
     let rows: Vec<(Uuid, i64)> = sqlx::query_as(
         "select organization_id, min(position) from (

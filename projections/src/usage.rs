@@ -16,9 +16,6 @@ pub struct Month {
 /// What the limit of a month counts. For organizations with a limit that is the append's own count.
 /// It stands still while there is no limit, and the read model is late by a moment; neither is ever
 /// too high, so the higher one is right.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn used(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -36,9 +33,6 @@ pub async fn used(
 }
 
 /// The months before one, newest first; those without a webhook are left out.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn months_before(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,

@@ -80,9 +80,6 @@ const TABLES_BY_EMAIL: &str = "user_emails e cross join lateral (select * from u
      left join organizations o on o.id = u.organization_id";
 
 /// A user of an organization (super admins: of the platform).
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn find(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -96,9 +93,6 @@ pub async fn find(
 }
 
 /// Users of an organization by their ids, in no order.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn find_many(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -114,9 +108,6 @@ pub async fn find_many(
 
 /// The user of a session that is in force: neither run out nor ended, begun after the user and the
 /// organization were last deactivated, and both are active.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn find_in_session(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -140,9 +131,6 @@ pub const IN_FORCE: &str = "s.ended_at is null and s.expires_at > now() and u.is
      and s.started_at > coalesce(greatest(u.deactivated_at, o.deactivated_at), '-infinity')";
 
 /// The users of an organization.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn list(
     connection: &mut PgConnection,
     organization: OrganizationId,
@@ -154,9 +142,6 @@ pub async fn list(
 }
 
 /// Every organization's users: for super admins only.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn list_everywhere(
     connection: &mut PgConnection,
     filter: &UserFilter,
@@ -191,9 +176,6 @@ async fn list_where(
 }
 
 /// Who holds an address, in whichever organization: for signing in only.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn find_by_claim(executor: impl PgExecutor<'_>, claim: EmailClaimId) -> Result<Option<User>, sqlx::Error> {
     let holder = "u.email_claim_id = $1 and u.joined_at is not null order by u.joined_at desc limit 1";
     sqlx::query_as(&format!("select {COLUMNS} from {TABLES} where {holder}"))
@@ -204,9 +186,6 @@ pub async fn find_by_claim(executor: impl PgExecutor<'_>, claim: EmailClaimId) -
 
 /// Open invitations of an address, in whichever organization, newest first: for mail to its owner
 /// only.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn invitations(
     executor: impl PgExecutor<'_>,
     claim: EmailClaimId,
@@ -224,9 +203,6 @@ pub async fn invitations(
 }
 
 /// Whether there is a super admin.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn any_super_admin(executor: impl PgExecutor<'_>) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar("select exists (select from users where organization_id = $1 and role = 'super_admin')")
         .bind(OrganizationId::PLATFORM.uuid())

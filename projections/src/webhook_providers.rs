@@ -83,9 +83,6 @@ static SELECT: LazyLock<String> =
     LazyLock::new(|| format!("select {COLUMNS} from webhook_providers p where p.organization_id = $1"));
 
 /// The connected providers of an organization, newest first.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn list(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -97,9 +94,6 @@ pub async fn list(
 }
 
 /// Connected providers of every tenant: for super admins only.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn list_everywhere(
     connection: &mut PgConnection,
     filter: &ProviderFilter,
@@ -129,9 +123,6 @@ pub async fn list_everywhere(
 }
 
 /// Providers by id, deleted ones among them: a webhook still tells where it came from.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn find_many(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -146,9 +137,6 @@ pub async fn find_many(
 }
 
 /// The secrets of providers that verify now or did, newest first.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn secrets(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -169,9 +157,6 @@ pub async fn secrets(
 }
 
 /// The secrets that sign providers' deliveries now or did, newest first.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn outgoing_secrets(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,

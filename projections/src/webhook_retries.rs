@@ -22,9 +22,6 @@ pub struct WebhookAttempt {
 }
 
 /// The attempts at webhooks of an organization, in order.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn of_webhooks(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,

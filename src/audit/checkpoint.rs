@@ -119,17 +119,11 @@ impl Checkpoint {
     }
 
     /// Signs with every key, the first one first.
-    ///
-    /// # Errors
-    /// When the deployment's name cannot be a key's.
     pub fn sign(&self, keys: &LedgerKeys) -> Result<String, CheckpointError> {
         keys.sign_note(&self.origin, &self.text()?)
     }
 
     /// Reads a note that one of these keys signed.
-    ///
-    /// # Errors
-    /// When it is no checkpoint, or none of these keys signed it.
     pub fn open(note: &str, keys: &[PublicKey]) -> Result<Self, CheckpointError> {
         let note = Note::from_bytes(note.as_bytes())?;
         let checkpoint = Self::parse(note.text())?;
@@ -140,9 +134,6 @@ impl Checkpoint {
     }
 
     /// Reads a note without looking at who signed it.
-    ///
-    /// # Errors
-    /// When it is no checkpoint.
     pub fn read_unverified(note: &str) -> Result<Self, CheckpointError> {
         Self::parse(Note::from_bytes(note.as_bytes())?.text())
     }

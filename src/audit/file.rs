@@ -46,9 +46,6 @@ impl CheckpointFile {
     }
 
     /// Appends notes, and returns when the disk has them. Where a disk hangs, at most one thread does.
-    ///
-    /// # Errors
-    /// When it cannot be written, or not in time.
     pub async fn append(&self, notes: Vec<String>) -> io::Result<()> {
         let appending = async {
             let mut file = Arc::clone(&self.0.file).lock_owned().await;
@@ -98,9 +95,6 @@ fn open(path: &Path) -> io::Result<File> {
 
 /// The notes of such a file, in order, with their line numbers from 1. A line that is none, such as
 /// one that a crash cut, is `None`.
-///
-/// # Errors
-/// When the file cannot be opened; each item likewise when it cannot be read.
 pub fn read(path: &Path) -> io::Result<impl Iterator<Item = io::Result<(usize, Option<String>)>>> {
     let mut reader = BufReader::new(File::open(path)?);
     let mut number = 0;

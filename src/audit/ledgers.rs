@@ -137,9 +137,6 @@ impl Ledgers {
     }
 
     /// Signs the heads of all trees that have grown.
-    ///
-    /// # Errors
-    /// When they cannot be read, signed or kept.
     pub async fn sign_grown(&self) -> Result<(), LedgerError> {
         for _ in 0..PORTIONS {
             let heads = store::unsigned(&self.0.pool, FOLLOWER, self.0.node, PORTION).await?;
@@ -187,9 +184,6 @@ impl Ledgers {
     }
 
     /// The latest checkpoint of a tree; signed now, if it has grown since. Nothing where it is empty.
-    ///
-    /// # Errors
-    /// When it cannot be read or signed.
     pub async fn fresh_checkpoint(&self, ledger: LedgerId) -> Result<Option<Signed>, LedgerError> {
         let _one = self.0.demand.lock().await;
         let latest = lookup::checkpoint(&self.0.pool, ledger, None).await?;
@@ -206,9 +200,6 @@ impl Ledgers {
 
     /// Proves that the event at a position is in the tree of the latest checkpoint, or of the one of
     /// that size.
-    ///
-    /// # Errors
-    /// [`LedgerError::NoEvent`] and [`LedgerError::NotYet`], apart from what cannot be read.
     pub async fn inclusion(
         &self,
         connection: &mut PgConnection,
@@ -234,9 +225,6 @@ impl Ledgers {
 
     /// Proves that the tree of the first so many leaves is the beginning of a checkpoint's: of the
     /// latest, or of the one of that size.
-    ///
-    /// # Errors
-    /// [`ProofError::NotLater`], [`LedgerError::NoCheckpoint`], apart from what cannot be read.
     pub async fn consistency(
         &self,
         connection: &mut PgConnection,
@@ -294,9 +282,6 @@ impl Ledgers {
     }
 
     /// Waits until everything up to a place is in its tree; false when the limit came first.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn wait_for(&self, place: crate::log::LogPosition, limit: Duration) -> Result<bool, sqlx::Error> {
         self.0.checkpoints.wait_for(&[FOLLOWER], place, limit).await
     }

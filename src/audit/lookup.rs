@@ -31,9 +31,6 @@ pub struct Place {
 }
 
 /// Tiles, each with at least the hashes that are asked for, of those that are there.
-///
-/// # Errors
-/// When the database does not answer, or what it holds are no hashes.
 pub async fn tiles(
     executor: impl PgExecutor<'_>,
     ledger: LedgerId,
@@ -83,9 +80,6 @@ pub async fn tiles(
 }
 
 /// The leaf of the event at a position; nothing where that event is not in the tree.
-///
-/// # Errors
-/// When the database does not answer, or what it holds are no positions.
 pub async fn leaf_at(
     executor: impl PgExecutor<'_>,
     ledger: LedgerId,
@@ -112,9 +106,6 @@ pub async fn leaf_at(
 
 /// The places of up to 16 tiles' leaves from one on, in order. Fewer do not mean that there are no
 /// more: whoever wants all asks again from after the last.
-///
-/// # Errors
-/// When the database does not answer, or what it holds are no positions.
 pub async fn places(executor: impl PgExecutor<'_>, ledger: LedgerId, from: u64) -> Result<Vec<Place>, StoreError> {
     let rows: Vec<(i64, i64, Vec<u8>)> = sqlx::query_as(
         "select first_index, first_position, positions from (
@@ -157,9 +148,6 @@ fn signed(ledger: LedgerId, (size, root, last, signed_at, note): Row) -> Result<
 }
 
 /// The latest checkpoint of a tree, or that of exactly this size.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn checkpoint(
     executor: impl PgExecutor<'_>,
     ledger: LedgerId,
@@ -177,9 +165,6 @@ pub async fn checkpoint(
 }
 
 /// Checkpoints of more than so many leaves, the smallest first.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn checkpoints_after(
     executor: impl PgExecutor<'_>,
     ledger: LedgerId,

@@ -47,9 +47,6 @@ pub(super) fn count(number: i64) -> u64 {
 }
 
 /// Trees as they have grown. Those that have no leaf yet are empty.
-///
-/// # Errors
-/// When the database does not answer, or what it holds of a tree is not that tree.
 pub(super) async fn load(
     connection: &mut PgConnection,
     ledgers: &[LedgerId],
@@ -95,9 +92,6 @@ async fn heads(executor: impl PgExecutor<'_>, ledgers: &[LedgerId]) -> Result<Ve
 }
 
 /// The head of one tree; nothing where it has no leaf.
-///
-/// # Errors
-/// When the database does not answer, or holds no hash.
 pub async fn head_of(executor: impl PgExecutor<'_>, ledger: LedgerId) -> Result<Option<Head>, StoreError> {
     Ok(heads(executor, &[ledger]).await?.pop())
 }
@@ -173,9 +167,6 @@ async fn inner_hashes(
 
 /// Writes what a batch changed. False, and nothing that may be committed, where a tree is not any
 /// more as it was read.
-///
-/// # Errors
-/// When the database refuses it.
 pub(super) async fn write(connection: &mut PgConnection, changes: &Changes) -> Result<bool, StoreError> {
     if !write_heads(&mut *connection, changes).await? {
         return Ok(false);
@@ -276,9 +267,6 @@ async fn write_tails(connection: &mut PgConnection, changes: &Changes) -> Result
 
 /// The heads that have grown since they were signed, those first that grew first; none unless that
 /// node has the lease of that follower.
-///
-/// # Errors
-/// When the database does not answer.
 pub(super) async fn unsigned(
     executor: impl PgExecutor<'_>,
     follower: &str,
@@ -300,9 +288,6 @@ pub(super) async fn unsigned(
 }
 
 /// Keeps checkpoints. Where one of the same size is there already, that one stays.
-///
-/// # Errors
-/// When the database does not take them.
 pub(crate) async fn keep(executor: impl PgExecutor<'_>, signed: &[Signed]) -> Result<(), StoreError> {
     sqlx::query(
         "insert into ledger_checkpoints (ledger_id, size, root, last_position, signed_at, note)
@@ -321,9 +306,6 @@ pub(crate) async fn keep(executor: impl PgExecutor<'_>, signed: &[Signed]) -> Re
 }
 
 /// For how many seconds the oldest event has been in the log that is in no tree yet.
-///
-/// # Errors
-/// When the database does not answer.
 pub(super) async fn behind(executor: impl PgExecutor<'_>, follower: &str) -> Result<Option<f64>, StoreError> {
     Ok(crate::log::oldest_after_checkpoint(executor, follower).await?)
 }

@@ -216,9 +216,6 @@ pub enum Statement {
 }
 
 /// The tiles that prove a statement about a tree of that size.
-///
-/// # Errors
-/// When the tree is too small for the statement.
 pub fn tiles_to_prove(statement: Statement, size: u64) -> Result<Vec<SizedTile>, ProofError> {
     let asked = Asked::default();
     // The reader notes what it is asked for and has nothing: the answer is an error, or an empty proof.
@@ -232,9 +229,6 @@ pub fn tiles_to_prove(statement: Statement, size: u64) -> Result<Vec<SizedTile>,
 
 /// Proves a statement about the tree of that size and root. The proof was checked: it is the tiles'
 /// fault alone that there is none.
-///
-/// # Errors
-/// When the tree is too small, a tile is not there, or the tiles are not those of the root.
 pub fn prove(statement: Statement, size: u64, root: Hash, tiles: &impl Tiles) -> Result<Vec<Hash>, ProofError> {
     for tile in tiles_to_prove(statement, size)? {
         if tiles.tile(tile.id).is_none_or(|hashes| hashes.len() < tile.width) {
@@ -270,9 +264,6 @@ fn run(statement: Statement, size: u64, reader: &impl HashReader) -> Result<Resu
 }
 
 /// Checks that a leaf is in a tree.
-///
-/// # Errors
-/// When the proof does not prove it.
 pub fn check_inclusion(proof: &[Hash], size: u64, root: Hash, index: u64, leaf: Hash) -> Result<(), ProofError> {
     // No tree of 2^64 leaves needs more.
     if proof.len() > 64 {
@@ -282,9 +273,6 @@ pub fn check_inclusion(proof: &[Hash], size: u64, root: Hash, index: u64, leaf: 
 }
 
 /// Checks that a tree is the beginning of a later one.
-///
-/// # Errors
-/// When the proof does not prove it.
 pub fn check_consistency(proof: &[Hash], size: u64, root: Hash, from: u64, from_root: Hash) -> Result<(), ProofError> {
     let proved = match from {
         0 => proof.is_empty() && from_root == EMPTY_ROOT,

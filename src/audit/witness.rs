@@ -67,9 +67,6 @@ pub struct Witness {
 
 impl Witness {
     /// The task, and where heads are put for it.
-    ///
-    /// # Errors
-    /// When the URL is none.
     pub fn new(
         url: &str,
         file: Option<CheckpointFile>,

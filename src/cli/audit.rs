@@ -149,9 +149,6 @@ pub(super) fn bar(what: &'static str, unit: &'static str) -> impl FnMut(u64, u64
 }
 
 /// Exports a ledger; that it was exported is in it.
-///
-/// # Errors
-/// [`AuditError`].
 pub async fn export(store: &Store, settings: &ExportSettings) -> Result<(PathBuf, Exported), AuditError> {
     let core = Core::start(store, &settings.ledger.store).await?;
     let exported = export_from(&core, store, settings).await;
@@ -210,9 +207,6 @@ async fn export_from(core: &Core, store: &Store, settings: &ExportSettings) -> R
 }
 
 /// Checks the store, and notes in the log that it was checked.
-///
-/// # Errors
-/// [`AuditError`], where it cannot be checked.
 pub async fn verify_store(store: &Store, settings: &VerifySettings) -> Result<Verification, AuditError> {
     let pool = store.pool(Use::Work).await?;
     let master = keys::master(&settings.ledger.store)?;
@@ -262,9 +256,6 @@ async fn note(store: &Store, settings: &VerifySettings, found: &Verification) ->
 }
 
 /// Checks an export.
-///
-/// # Errors
-/// When the file cannot be read.
 pub fn verify_file(file: &Path, settings: &VerifySettings) -> Result<Verification, AuditError> {
     let mut progress = bar("verifying", "bytes");
     read::verify(file, &settings.public_key, Utc::now(), &mut progress)
@@ -272,9 +263,6 @@ pub fn verify_file(file: &Path, settings: &VerifySettings) -> Result<Verificatio
 }
 
 /// Writes the report, where one is wanted.
-///
-/// # Errors
-/// When it cannot be written.
 pub fn write_report(found: &Verification, settings: &VerifySettings) -> Result<(), AuditError> {
     let Some(path) = &settings.report else { return Ok(()) };
     Unfinished::write(path, report::html(found).as_bytes())

@@ -25,9 +25,6 @@ use crate::platform::store::{Store, Use};
 const PORTION: usize = 200;
 
 /// Shows what is missing, and declares it where that is wanted. Answers what to tell.
-///
-/// # Errors
-/// [`AuditError`]; also where something else is wrong than that the end is missing.
 pub async fn declare(store: &Store, settings: &DeclareSettings) -> Result<String, AuditError> {
     let reason = settings.reason.trim();
     if reason.is_empty() {

@@ -103,9 +103,6 @@ struct SignInLink {
 }
 
 /// Runs the command that the arguments name.
-///
-/// # Errors
-/// What the command failed with, to be printed.
 pub fn run() -> anyhow::Result<ExitCode> {
     let cli = parse()?;
     // Lines are written by a thread of their own, many at once where many come; the guard writes the

@@ -81,9 +81,6 @@ pub struct Seeded {
 }
 
 /// Makes the sample data, once.
-///
-/// # Errors
-/// When store or log fail.
 pub async fn seed(core: &Core, base_url: &str) -> Result<Seeded, DemoError> {
     let organization = OrganizationId::from_slug(SLUG);
     let is_new = create(core, organization).await?;

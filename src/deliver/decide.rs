@@ -26,9 +26,6 @@ pub struct Decided {
 }
 
 /// Runs commands in order from a state whose last event is `sequence`.
-///
-/// # Errors
-/// When the aggregate refuses one of them.
 pub fn decide(
     organization: OrganizationId,
     id: WebhookId,
@@ -49,18 +46,12 @@ pub fn decide(
 }
 
 /// What commands do to a webhook that waits for a delivery as its row says.
-///
-/// # Errors
-/// As [`decide`].
 pub fn decide_due(due: &Due, commands: impl IntoIterator<Item = WebhookCommand>) -> Result<Decided, DecideError> {
     let state = Webhook::waiting(due.attempt, due.requested, Owed::Delivery);
     decide(due.organization, due.webhook, state, due.sequence, commands)
 }
 
 /// The success of a webhook that is owed nothing but being recorded.
-///
-/// # Errors
-/// As [`decide`].
 pub fn record(entry: &Entry) -> Result<Decided, DecideError> {
     let state = Webhook::waiting(entry.attempt, entry.requested, Owed::Recording);
     decide(entry.organization, entry.webhook, state, entry.sequence, [WebhookCommand::Record])

@@ -20,9 +20,6 @@ pub struct Backlog {
 }
 
 /// How long the queue is.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn backlog(executor: impl PgExecutor<'_>) -> Result<Backlog, sqlx::Error> {
     sqlx::query_as(
         "select count(*) as waiting, count(holder) as running,
@@ -43,9 +40,6 @@ pub struct OpenCircuit {
 }
 
 /// The circuits that are not closed, the latest first.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn open_circuits(executor: impl PgExecutor<'_>) -> Result<Vec<OpenCircuit>, sqlx::Error> {
     sqlx::query_as(
         "select organization_id, provider_id, node, state, failures, opened_at, probe_at, changed_at

@@ -281,9 +281,6 @@ impl Queue {
     }
 
     /// Puts back what is missing, in doubt; answers how many were.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn restore(&self, unfinished: &[Unfinished]) -> Result<u64, sqlx::Error> {
         let (organizations, webhooks) = keys(unfinished.iter().map(|one| (one.organization, one.webhook)));
         let providers: Vec<Uuid> = unfinished.iter().map(|one| one.provider.uuid()).collect();
@@ -309,9 +306,6 @@ impl Queue {
     ///
     /// What another node holds is taken only when that node is gone, whatever its lease says: while the
     /// database was away, or after its clock was set, all leases are over.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn claim(
         &self,
         rooms: &[Room],
@@ -381,9 +375,6 @@ impl Queue {
 
     /// Takes first attempts that no worker took for so long, though nobody had to wait for their
     /// destinations.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn claim_overdue(
         &self,
         pending_for: Duration,
@@ -424,9 +415,6 @@ impl Queue {
     }
 
     /// Holds everything that is due to a destination.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn hold(&self, provider: ProviderId, hold: Hold) -> Result<u64, sqlx::Error> {
         let holding = within(
             sqlx::query(
@@ -441,9 +429,6 @@ impl Queue {
     }
 
     /// Providers whose deliveries are held.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn held(&self) -> Result<Vec<ProviderId>, sqlx::Error> {
         let sql =
             concat!("with recursive busy as (", providers_of!("held is not null"), ") select provider_id from busy");
@@ -452,9 +437,6 @@ impl Queue {
     }
 
     /// Lets everything go on that was held for a destination.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn let_go(&self, provider: ProviderId) -> Result<u64, sqlx::Error> {
         let gone_on = within(
             sqlx::query(
@@ -468,9 +450,6 @@ impl Queue {
     }
 
     /// Notes that destinations could be sent no more just now, where something waits for them.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn note_busy(&self, busy: &[Busy]) -> Result<(), sqlx::Error> {
         if busy.is_empty() {
             return Ok(());
@@ -498,9 +477,6 @@ impl Queue {
     }
 
     /// Gives rows back that this node took and did nothing about.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn release(&self, due: &[Due]) -> Result<(), sqlx::Error> {
         let (organizations, webhooks) = keys(due.iter().map(|due| (due.organization, due.webhook)));
         within(
@@ -657,9 +633,6 @@ impl Queue {
     }
 
     /// Tells that this node is alive; answers what the database's clock says, and what the others told last.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn tell_alive(&self) -> Result<(DateTime<Utc>, Vec<Alive>), sqlx::Error> {
         let (clock, nodes, told): (DateTime<Utc>, Vec<Uuid>, Vec<DateTime<Utc>>) = within(
             sqlx::query_as(
@@ -679,9 +652,6 @@ impl Queue {
 
     /// After the database's clock went back: brings back to now what was set by a clock that was ahead, with
     /// the waits that were meant. Answers of how many webhooks.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn set_times_right(&self) -> Result<u64, sqlx::Error> {
         // It reads the whole queue, which is small, and clocks go back seldom.
         let set_right = within(
@@ -698,9 +668,6 @@ impl Queue {
     }
 
     /// Lets what nodes held be taken at once that have told nothing since.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn bury(&self, dead: &[Alive]) -> Result<(), sqlx::Error> {
         let (nodes, told): (Vec<Uuid>, Vec<DateTime<Utc>>) = dead.iter().copied().unzip();
         // It reads the whole queue, which is small, and nodes die seldom.
@@ -723,9 +690,6 @@ impl Queue {
     }
 
     /// Tells that this node stops, so that others need not wait for it.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn leave(&self) -> Result<(), sqlx::Error> {
         within(
             sqlx::query(
@@ -742,9 +706,6 @@ impl Queue {
     }
 
     /// Writes down where a circuit stands, for people to see.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn note_circuit(&self, circuit: &CircuitRow) -> Result<(), sqlx::Error> {
         let now = Instant::now();
         within(
@@ -789,9 +750,6 @@ pub enum Wait {
 }
 
 /// What webhooks wait for that are in the queue and not in an attempt.
-///
-/// # Errors
-/// When the database does not answer, or the tables hold a reason that does not exist.
 pub async fn waits_of(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -913,8 +871,6 @@ pub enum CircuitState {
 }
 
 impl CircuitNote {
-    /// # Errors
-    /// When the table holds a state that does not exist.
     pub fn state(&self) -> Result<CircuitState, sqlx::Error> {
         match self.state.as_str() {
             "closed" => Ok(CircuitState::Closed),
@@ -926,9 +882,6 @@ impl CircuitNote {
 }
 
 /// The circuits of providers' destinations that ever opened.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn circuits_of(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -945,9 +898,6 @@ pub async fn circuits_of(
 }
 
 /// How many webhooks wait for an attempt at providers' destinations, or are in one.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn waiting_of(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -965,9 +915,6 @@ pub async fn waiting_of(
 }
 
 /// What destinations answered to attempts at webhooks.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn responses_of(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,

@@ -90,18 +90,12 @@ impl Sandbox {
     }
 
     /// Counts a request of somebody who is not signed in.
-    ///
-    /// # Errors
-    /// [`TooOften`] for this client, or for all together.
     pub fn admit_request(&self, client: &str) -> Result<(), TooOften> {
         self.readers.check(&network(client))?;
         self.reads.check(&())
     }
 
     /// Counts a webhook.
-    ///
-    /// # Errors
-    /// [`TooOften`] for this client, or for all together.
     pub fn admit_webhook(&self, client: &str) -> Result<(), TooOften> {
         self.clients.check(&network(client))?;
         self.together.check(&())
@@ -117,18 +111,12 @@ impl Sandbox {
     }
 
     /// Whether the organization of that slug is the sandbox: nobody else's is shown to guests.
-    ///
-    /// # Errors
-    /// When the log cannot be read.
     pub async fn is_there(&self) -> Result<bool, SandboxError> {
         if self.made.initialized() { Ok(true) } else { self.is_ours(Self::organization()).await }
     }
 
     /// Whether a request to that slug is to the sandbox, which has no public door: it takes only what is sent
     /// through `sendDemoWebhook`, at its rate. Asked only where an organization has the slug.
-    ///
-    /// # Errors
-    /// When the log cannot be read.
     pub async fn is_closed(&self, slug: &str) -> Result<bool, SandboxError> {
         if slug != SLUG {
             return Ok(false);

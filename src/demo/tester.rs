@@ -117,9 +117,6 @@ pub fn for_tests(endpoint: &Endpoint) -> Result<Endpoint, DraftError> {
 }
 
 /// Signs a draft.
-///
-/// # Errors
-/// [`DraftError`].
 pub fn make(endpoint: &Endpoint, draft: &Draft, now: DateTime<Utc>) -> Result<Made, DraftError> {
     let provider = endpoint.provider.name;
     let is_visible = draft.event_id.bytes().all(|byte| byte.is_ascii_graphic());

@@ -52,17 +52,12 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// # Errors
-    /// When the key of the address claims cannot be read or made.
     pub async fn new(pool: PgPool, log: Log, vault: &Vault) -> Result<Self, VaultError> {
         let claim_key = vault.platform_key(CLAIM_KEY).await?;
         Ok(Self { commands: Commands::new(pool.clone(), log.clone()), pool, log, claim_key })
     }
 
     /// The claim of an address: the same however its letters are cased.
-    ///
-    /// # Errors
-    /// When it has not the form of an address.
     pub fn claim(&self, email: &str) -> Result<EmailClaimId, IdentityError> {
         let normal = normalized(email).ok_or_else(|| IdentityError::Address(email.chars().take(255).collect()))?;
         let Ok(mac) = Hmac::<Sha256>::new_from_slice(self.claim_key.expose_secret()) else {

@@ -43,17 +43,11 @@ pub struct Overloaded;
 
 impl Errands {
     /// A link for whoever this address is, if it is anybody.
-    ///
-    /// # Errors
-    /// [`Overloaded`], whoever it is.
     pub fn ask_for_link(&self, email: String, client: Client) -> Result<(), Overloaded> {
         self.0.try_send(Errand::Link { email, client }).map_err(|_| Overloaded)
     }
 
     /// A mail to somebody who was invited, which names who of the same organization invited them.
-    ///
-    /// # Errors
-    /// [`Overloaded`]: there is no mail.
     pub fn invite(&self, organization: OrganizationId, user: UserId, by: Option<String>) -> Result<(), Overloaded> {
         self.0.try_send(Errand::Invitation { organization, user, by }).map_err(|_| Overloaded)
     }

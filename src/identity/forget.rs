@@ -18,9 +18,6 @@ pub const REMAINS: &[&str] = &[
 
 /// Removes what is kept of a user beside the log: the address, sign-in links, and sessions. Also where the
 /// same address was stored for an invitation that then came to nothing.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn forget(
     connection: &mut PgConnection,
     organization: OrganizationId,

@@ -47,18 +47,12 @@ impl Default for Limits {
 
 impl Limits {
     /// Counts one request for a link, whether or not the address is anybody's.
-    ///
-    /// # Errors
-    /// [`TooOften`] for this address or this client.
     pub fn ask_for_link(&self, address: EmailClaimId, client: &str) -> Result<(), TooOften> {
         self.clients.check(&network(client))?;
         self.addresses.check(&address)
     }
 
     /// Counts one use of a link, whether or not there is such a link.
-    ///
-    /// # Errors
-    /// [`TooOften`] for this client.
     pub fn use_link(&self, client: &str, is_shared: bool) -> Result<(), TooOften> {
         let tries = if is_shared { &self.tries_by_proxy } else { &self.tries };
         tries.check(&network(client))
@@ -66,18 +60,12 @@ impl Limits {
 
     /// Counts one invitation. Its address is counted apart from who asks for links, and for each
     /// organization by itself, so that nobody learns of what others do.
-    ///
-    /// # Errors
-    /// [`TooOften`] for this admin, or for this address in their organization.
     pub fn invite(&self, inviter: UserId, organization: OrganizationId, address: EmailClaimId) -> Result<(), TooOften> {
         self.inviters.check(&inviter)?;
         self.invited.check(&address.within(organization))
     }
 
     /// Counts one export.
-    ///
-    /// # Errors
-    /// [`TooOften`] for this admin.
     pub fn export(&self, exporter: UserId) -> Result<(), TooOften> {
         self.exporters.check(&exporter)
     }

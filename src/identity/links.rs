@@ -56,9 +56,6 @@ impl Links {
     }
 
     /// A new link for a user; earlier ones work no longer.
-    ///
-    /// # Errors
-    /// When it cannot be stored.
     pub async fn create(
         &self,
         organization: OrganizationId,
@@ -146,9 +143,6 @@ impl Links {
     }
 
     /// Removes links that ran out a day ago.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn sweep(&self) -> Result<(), sqlx::Error> {
         sqlx::query("delete from magic_links where expires_at < now() - interval '1 day'")
             .execute(&self.pool)

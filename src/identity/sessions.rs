@@ -68,9 +68,6 @@ impl Sessions {
     }
 
     /// The user of a token, if its session is in force.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn authenticate(&self, token: &str) -> Result<Option<Authenticated>, sqlx::Error> {
         let Ok(claims) = self.tokens.check(token) else { return Ok(None) };
         let user = users::find_in_session(&self.pool, claims.org, claims.sub, claims.sid).await?;
@@ -163,9 +160,6 @@ impl Sessions {
     }
 
     /// Removes rows of sessions that ran out a month ago.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn sweep(&self) -> Result<(), sqlx::Error> {
         sqlx::query("delete from sessions where expires_at < now() - interval '30 days'")
             .execute(&self.pool)
@@ -176,9 +170,6 @@ impl Sessions {
 
 impl Session {
     /// The sessions of users that are in force, each one's newest first.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn of_users(
         executor: impl PgExecutor<'_>,
         organization: OrganizationId,
@@ -202,9 +193,6 @@ impl Session {
     }
 
     /// A session of an organization's user, in force or over.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn find(
         executor: impl PgExecutor<'_>,
         organization: OrganizationId,

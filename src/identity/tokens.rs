@@ -63,9 +63,6 @@ impl Tokens {
     }
 
     /// A token for a session that begins now.
-    ///
-    /// # Errors
-    /// When it cannot be signed.
     pub fn issue(
         &self,
         user: UserId,
@@ -89,9 +86,6 @@ impl Tokens {
     }
 
     /// What a token says, if it is one of ours and in force.
-    ///
-    /// # Errors
-    /// [`TokenError::Invalid`], whatever is wrong with it.
     pub fn check(&self, token: &str) -> Result<Claims, TokenError> {
         if token.len() > MAX_TOKEN {
             return Err(TokenError::Invalid);

@@ -222,9 +222,6 @@ pub enum ConfigError {
 }
 
 /// Lets a TOML file give the defaults: flags and environment variables come first.
-///
-/// # Errors
-/// When the file cannot be read, or has a name that is no setting.
 pub fn with_file(command: clap::Command, path: &Path) -> Result<clap::Command, ConfigError> {
     let at = || path.to_owned();
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: at(), source })?;

@@ -21,17 +21,11 @@ pub enum KeysError {
 }
 
 /// The master keys, under which secrets are encrypted.
-///
-/// # Errors
-/// When they are missing or malformed.
 pub fn master(settings: &StoreSettings) -> Result<KeyRing, KeysError> {
     ring("HOOKLEDGER_MASTER_KEYS", settings.master_keys.as_ref(), settings, "master.key")
 }
 
 /// The keys that sign sessions.
-///
-/// # Errors
-/// When they are missing or malformed.
 pub fn jwt(settings: &StoreSettings) -> Result<KeyRing, KeysError> {
     ring("HOOKLEDGER_JWT_KEYS", settings.jwt_keys.as_ref(), settings, "jwt.key")
 }

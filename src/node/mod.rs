@@ -169,9 +169,6 @@ pub struct Core {
 impl Core {
     /// Brings the schema up to date and starts writer and projections. Begins again where the database is lost
     /// meanwhile.
-    ///
-    /// # Errors
-    /// [`NodeError`].
     pub async fn start(store: &Store, settings: &StoreSettings) -> Result<Self, NodeError> {
         patiently(store, async || Self::try_start(store, settings).await).await
     }
@@ -316,9 +313,6 @@ impl Core {
 
     /// Adds what is appended to the trees of the ledger. On a thread of its own: it hashes all that
     /// is appended, and must not be later than seconds whatever projections do.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn follow_ledger(&self, store: &Store) -> Result<(), NodeError> {
         let pool = pool_of(&self.ledger_lane, store, Use::Ledger).await?;
         let follower =
@@ -372,9 +366,6 @@ impl Core {
     }
 
     /// Like [`Self::sign_in_link`]; of several invitations, that of this organization.
-    ///
-    /// # Errors
-    /// As there.
     pub async fn sign_in_link_by(
         &self,
         settings: &StoreSettings,
@@ -460,9 +451,6 @@ impl Listeners {
 }
 
 /// Serves until stopped. `ready` is told the address once requests are taken.
-///
-/// # Errors
-/// [`NodeError`], before anything is served.
 pub async fn serve(
     store: &Store,
     settings: &ServeSettings,
@@ -473,9 +461,6 @@ pub async fn serve(
 }
 
 /// Like [`serve`], with certificates fetched by somebody else: tests need no network.
-///
-/// # Errors
-/// [`NodeError`], before anything is served.
 pub async fn serve_fetching(
     store: &Store,
     settings: &ServeSettings,

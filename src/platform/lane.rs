@@ -42,9 +42,6 @@ pub struct Lane {
 
 impl Lane {
     /// Starts the thread.
-    ///
-    /// # Errors
-    /// When the operating system gives no thread or no event queue.
     pub fn start(name: &str, niceness: Niceness) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (handle, stop) = (runtime.handle().clone(), CancellationToken::new());
@@ -59,9 +56,6 @@ impl Lane {
     }
 
     /// Runs something there and waits for it: connections that are opened belong to the lane.
-    ///
-    /// # Errors
-    /// When it panicked.
     pub async fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> std::io::Result<T> {
         self.handle.spawn(work).await.map_err(std::io::Error::other)
     }

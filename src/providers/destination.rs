@@ -46,9 +46,6 @@ pub enum Headers {
 
 impl Headers {
     /// Checks names and values.
-    ///
-    /// # Errors
-    /// [`DestinationError`] for the first that is not possible.
     pub fn of(headers: impl ExactSizeIterator<Item = (String, String)>) -> Result<Self, DestinationError> {
         if headers.len() == 0 {
             return Ok(Self::None);
@@ -91,9 +88,6 @@ pub struct Wish {
 
 impl Wish {
     /// A URL and nothing else. `base_url` is this installation's own.
-    ///
-    /// # Errors
-    /// [`DestinationError`] for a URL that nothing may be sent to.
     pub fn to_url(url: &str, base_url: &str, allowed: &AllowList) -> Result<Self, DestinationError> {
         if leads_back(base_url, url) {
             return Err(DestinationError::LeadsBack);

@@ -76,9 +76,6 @@ impl Providers {
     }
 
     /// Connects a provider with its first secret.
-    ///
-    /// # Errors
-    /// [`ProvidersError`].
     pub async fn connect(
         &self,
         change: Change<'_>,
@@ -94,9 +91,6 @@ impl Providers {
     }
 
     /// Replaces a secret; the earlier ones verify until their grace ends.
-    ///
-    /// # Errors
-    /// [`ProvidersError`].
     pub async fn rotate_secret(
         &self,
         change: Change<'_>,
@@ -114,9 +108,6 @@ impl Providers {
     }
 
     /// Adds a secret that verifies beside the others until it is revoked.
-    ///
-    /// # Errors
-    /// [`ProvidersError`].
     pub async fn add_secret(
         &self,
         change: Change<'_>,
@@ -135,9 +126,6 @@ impl Providers {
     }
 
     /// Runs a command that needs no secret.
-    ///
-    /// # Errors
-    /// [`ProvidersError`].
     pub async fn change(
         &self,
         change: Change<'_>,
@@ -148,9 +136,6 @@ impl Providers {
     }
 
     /// Sets a destination; its first one gets a secret that signs deliveries.
-    ///
-    /// # Errors
-    /// [`ProvidersError`].
     pub async fn set_destination(&self, change: Change<'_>, wish: Wish) -> Result<Set, ProvidersError> {
         let current: Provider = self.commands.load(change.organization, change.provider.uuid()).await?;
         let signing_secret = if current.outgoing().is_empty() { Some(new_signing_secret()?) } else { None };
@@ -163,9 +148,6 @@ impl Providers {
     }
 
     /// Makes a new secret that signs deliveries; the earlier ones sign beside it until their grace ends.
-    ///
-    /// # Errors
-    /// [`ProvidersError`].
     pub async fn rotate_signing_secret(
         &self,
         change: Change<'_>,
@@ -213,9 +195,6 @@ impl Providers {
 }
 
 /// A secret that signs deliveries, in the form of Standard Webhooks.
-///
-/// # Errors
-/// When the system gives no random bytes.
 pub fn new_signing_secret() -> Result<SecretString, KeyError> {
     Ok(SecretString::from(outgoing::secret(&random_bytes()?)))
 }

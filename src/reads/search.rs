@@ -32,9 +32,6 @@ pub struct Found {
 
 /// The webhooks that match the filter and have the text: the one that is named, where the text is
 /// an id; else those in whose ids, types or bodies it is.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn webhooks(
     tenant: &mut Tenant,
     organization: OrganizationId,

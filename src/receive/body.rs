@@ -57,9 +57,6 @@ impl HeldBody {
 }
 
 /// Reads a body of at most `cap` bytes. One that came in one piece is not copied.
-///
-/// # Errors
-/// [`BodyError`] when it is too large, too slow or breaks off, or there is no room for it.
 pub async fn read_body<B: Buf, E>(
     body: impl Stream<Item = Result<B, E>>,
     declared: Option<u64>,

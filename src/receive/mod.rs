@@ -171,9 +171,6 @@ impl Receiver {
 
     /// Whether there is hope of an answer in time. Asked before a body is read and before anything is
     /// verified, so that refusing costs little. GitHub never sends again, so it is refused last.
-    ///
-    /// # Errors
-    /// [`ReceiveError::Overloaded`].
     pub fn admit(&self, endpoint: &Endpoint) -> Result<(), ReceiveError> {
         let is_github = endpoint.provider.name == ProviderName::Github;
         let is_admitted = self.admission.admits(self.log.expected_wait(), is_github);
@@ -181,9 +178,6 @@ impl Receiver {
     }
 
     /// Verifies and appends. When this answers, the webhook is in the log, durably.
-    ///
-    /// # Errors
-    /// [`NotAccepted`]; a refusal is in the log as well, or counted.
     pub async fn receive(&self, endpoint: &Endpoint, request: Request) -> Result<Accepted, NotAccepted> {
         // The body may have been long in coming.
         self.admit(endpoint)?;

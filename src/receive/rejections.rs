@@ -42,9 +42,6 @@ impl Default for Rejections {
 impl Rejections {
     /// Whether one more rejection of this endpoint is logged; otherwise it is counted, and the
     /// seconds are told after which the next one is.
-    ///
-    /// # Errors
-    /// The seconds to wait.
     pub fn admit(&self, organization: OrganizationId, provider: ProviderId) -> Result<(), u64> {
         let Err(not_until) = self.limiter.check_key(&provider) else { return Ok(()) };
         self.count(organization, provider);

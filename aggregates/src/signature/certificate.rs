@@ -49,9 +49,6 @@ pub trait Certificates: Sync {
 
 impl SigningCertificate {
     /// Reads the leaf and its intermediates, in PEM, and checks them as of `now`.
-    ///
-    /// # Errors
-    /// [`CertificateError`] with what is wrong.
     pub fn check(
         pem: &[u8],
         roots: &[TrustAnchor<'_>],
@@ -98,9 +95,6 @@ impl SigningCertificate {
 }
 
 /// The certificates of a PEM file as roots.
-///
-/// # Errors
-/// When it holds none, or one that cannot be read.
 pub fn trust_roots(pem: &[u8]) -> Result<TrustRoots, CertificateError> {
     let roots: TrustRoots = CertificateDer::pem_slice_iter(pem)
         .map(|root| {

@@ -162,9 +162,6 @@ pub fn claims(provider: ProviderName, request: Unverified<'_>) -> Claims {
 }
 
 /// Verifies a request against the secrets that are active at `now`.
-///
-/// # Errors
-/// [`Refusal`] with what was wrong.
 pub fn verify(
     provider: ProviderName,
     request: Unverified<'_>,

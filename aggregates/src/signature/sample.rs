@@ -30,9 +30,6 @@ pub enum Unsignable {
 }
 
 /// The headers with which this provider would send the sample.
-///
-/// # Errors
-/// [`Unsignable`].
 pub fn sign(provider: ProviderName, secret: &SigningSecret, sample: Sample<'_>) -> Result<HeaderMap, Unsignable> {
     let visible = sample.event_type.bytes().all(|byte| byte.is_ascii_graphic());
     if !visible || !(1..=100).contains(&sample.event_type.len()) {

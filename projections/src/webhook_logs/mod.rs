@@ -89,8 +89,6 @@ impl WebhookLog {
             || self.rejection.as_deref() == Some(RejectionReason::TransmissionReplayed.as_str())
     }
 
-    /// # Errors
-    /// When the table holds a status that does not exist.
     pub fn status(&self) -> Result<WebhookStatus, ProjectionError> {
         WebhookStatus::ALL.into_iter().find(|status| status.as_str() == self.status).ok_or_else(|| {
             ProjectionError::Corrupt { table: "webhook_logs", column: "status", value: self.status.clone() }
@@ -163,9 +161,6 @@ pub(crate) const COLUMNS: &str = "organization_id, webhook_id, position, provide
      suspected_replay, is_test, rejection";
 
 /// A webhook of an organization.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn find(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -180,9 +175,6 @@ pub async fn find(
 
 /// Failed webhooks of an organization that match, of those that may be retried; a text is looked for
 /// in ids and event types alone. The oldest first, so that they are retried in that order.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn retryable(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -209,9 +201,6 @@ pub(crate) const FAILED: &str =
     "status = 'failed' and (dead_lettered_at is not null or next_retry_at is not null or not signature_valid)";
 
 /// Webhooks of an organization by id, in no order.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn find_many(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -226,9 +215,6 @@ pub async fn find_many(
 }
 
 /// The webhooks of an organization that match, newest first.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn list(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -251,9 +237,6 @@ pub async fn list(
 }
 
 /// The position of the last webhook that was received before a time.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn position_before(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -282,9 +265,6 @@ pub struct Candidate {
 
 /// The webhooks that a search looks at: those that match the filter, whose own text is ignored, from
 /// the page's place on, up to `limit`.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn candidates(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -307,9 +287,6 @@ pub async fn candidates(
 }
 
 /// The webhooks that an id names: our own, or a provider's of an event.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn by_identity(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,

@@ -33,9 +33,6 @@ pub struct Balance {
 
 /// Every organization that ever got a webhook, those first of whom something differs, then by their
 /// number of webhooks; 1,000 at most. For super admins.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn list(executor: impl PgExecutor<'_>) -> Result<Vec<Balance>, sqlx::Error> {
     sqlx::query_as(
         "select * from conservation order by mismatch_since is null, received desc, organization_id limit $1",
@@ -46,9 +43,6 @@ pub async fn list(executor: impl PgExecutor<'_>) -> Result<Vec<Balance>, sqlx::E
 }
 
 /// Of how many organizations something differs.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn mismatches(executor: impl PgExecutor<'_>) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("select count(*) from conservation where mismatch_since is not null").fetch_one(executor).await
 }

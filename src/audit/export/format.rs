@@ -126,8 +126,6 @@ impl<'a> Json<'a> {
 }
 
 impl<'a> EventLine<'a> {
-    /// # Errors
-    /// When a text cannot be written as JSON.
     pub fn new(event: &'a StoredEvent<&'a str>, leaf: Hash) -> Result<Self, serde_json::Error> {
         Ok(Self {
             position: event.position,

@@ -73,9 +73,6 @@ pub struct Export<'a> {
 
 impl Export<'_> {
     /// Writes the file: under another name first, so that a file of that name is always whole.
-    ///
-    /// # Errors
-    /// [`ExportError`].
     pub async fn run(self, path: &Path, now: DateTime<Utc>) -> Result<Exported, ExportError> {
         let at = |source| ExportError::File { path: path.to_owned(), source };
         let unfinished = Unfinished::create(path).map_err(at)?;
@@ -208,8 +205,6 @@ pub struct Unfinished {
 }
 
 impl Unfinished {
-    /// # Errors
-    /// When it cannot be made.
     pub fn create(path: &Path) -> io::Result<Self> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy();
         let unfinished = path.with_file_name(format!(".{name}.{}.new", std::process::id()));
@@ -219,9 +214,6 @@ impl Unfinished {
     }
 
     /// Writes all of a small file.
-    ///
-    /// # Errors
-    /// When it cannot be written.
     pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
         let mut unfinished = Self::create(path)?;
         unfinished.file.write_all(bytes)?;
@@ -229,9 +221,6 @@ impl Unfinished {
     }
 
     /// Gives it its name, durably.
-    ///
-    /// # Errors
-    /// When that fails; then there is no file.
     pub fn finish(self) -> io::Result<()> {
         self.file.sync_all()?;
         fs::rename(&self.name, &self.path)?;

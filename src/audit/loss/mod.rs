@@ -63,9 +63,6 @@ impl Loss {
     }
 
     /// Signs with every key; several notes where one would be too long.
-    ///
-    /// # Errors
-    /// When the deployment's name cannot be a key's.
     pub fn sign(&self, keys: &LedgerKeys) -> Result<Vec<String>, CheckpointError> {
         let mut portions: Vec<Vec<LostHead>> = self.lost.chunks(HEADS).map(<[_]>::to_vec).collect();
         if portions.is_empty() {
@@ -82,9 +79,6 @@ impl Loss {
     }
 
     /// Reads a note that these keys signed.
-    ///
-    /// # Errors
-    /// When it is none, or somebody else signed it.
     pub fn open(note: &str, keys: &[PublicKey]) -> Result<Self, CheckpointError> {
         let form = || CheckpointError::Form("it is not a declared loss");
         let origin: Origin = note.lines().next().ok_or_else(form)?.parse()?;
@@ -170,9 +164,6 @@ impl Losses {
 }
 
 /// The notes that the database keeps, with their trees.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn notes(executor: impl PgExecutor<'_>) -> Result<Vec<(LedgerId, String)>, sqlx::Error> {
     let rows: Vec<(Uuid, String)> =
         sqlx::query_as("select ledger_id, note from ledger_losses order by declared_at, ledger_id, part")
@@ -182,9 +173,6 @@ pub async fn notes(executor: impl PgExecutor<'_>) -> Result<Vec<(LedgerId, Strin
 }
 
 /// The declarations of one tree, as they were signed.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn notes_of(executor: impl PgExecutor<'_>, ledger: LedgerId) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar("select note from ledger_losses where ledger_id = $1 order by declared_at, part")
         .bind(ledger.uuid())
@@ -208,9 +196,6 @@ pub(super) async fn counts(
 }
 
 /// The declarations in the file of checkpoints; what is none that these keys signed is passed over.
-///
-/// # Errors
-/// When the file cannot be read.
 pub fn in_file(path: &Path, keys: &[PublicKey]) -> std::io::Result<Vec<Loss>> {
     let mut losses = Vec::new();
     for line in file::read(path)? {

@@ -50,9 +50,6 @@ impl Signatures {
     }
 
     /// Takes the next event, with what is kept of its request.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub(super) async fn check(
         &mut self,
         order: &EventCheck,

@@ -45,9 +45,6 @@ impl Drop for Connection {
 }
 
 /// Connects to the first of the addresses that accepts, each having its share of the time.
-///
-/// # Errors
-/// [`SendError`] `Unreachable`, `ConnectTimedOut` or `Tls`.
 pub async fn connect(
     target: &Target,
     addresses: &[IpAddr],
@@ -70,9 +67,6 @@ pub async fn connect(
 }
 
 /// Trust in `roots`, HTTP/1.1 only, and rustls' ring provider whatever the process has as its default.
-///
-/// # Errors
-/// When ring knows no protocol version, which does not happen.
 pub fn tls_connector(roots: RootCertStore) -> Result<TlsConnector, rustls::Error> {
     let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()?

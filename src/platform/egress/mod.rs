@@ -107,17 +107,11 @@ struct Inner {
 
 impl Egress {
     /// With the system's resolver and certificates. Called once, inside a Tokio runtime.
-    ///
-    /// # Errors
-    /// [`StartError`] when the resolver or TLS cannot be set up.
     pub fn new(allow: AllowList) -> Result<Self, StartError> {
         Self::with(allow, Box::new(SystemResolver::new()?), connect::system_roots())
     }
 
     /// With a resolver and certificates of the caller's choice.
-    ///
-    /// # Errors
-    /// [`StartError`] when TLS cannot be set up.
     pub fn with(allow: AllowList, resolver: Box<dyn Resolve>, roots: RootCertStore) -> Result<Self, StartError> {
         let tls = connect::tls_connector(roots)?;
         Ok(Self(Arc::new(Inner { allow, resolver, tls, pool: Pool::start() })))
@@ -133,9 +127,6 @@ impl Egress {
     }
 
     /// Posts once. Dropping the future closes the connection that it used.
-    ///
-    /// # Errors
-    /// [`SendError`] when no status line and headers came in time.
     pub async fn send(&self, target: &Target, outgoing: Outgoing) -> Result<Answer, SendError> {
         let limit = outgoing.timeout.min(MAX_TIMEOUT);
         let attempt = Attempt { inner: &self.0, target, limit, deadline: Instant::now() + limit };

@@ -32,9 +32,6 @@ pub trait Resolve: Send + Sync + 'static {
 pub struct SystemResolver(TokioResolver);
 
 impl SystemResolver {
-    /// # Errors
-    /// When hickory cannot be set up. A machine without `/etc/resolv.conf` has no name servers: then only the hosts
-    /// file is known.
     pub fn new() -> Result<Self, NetError> {
         let mut builder = TokioResolver::builder_tokio().unwrap_or_else(|error| {
             tracing::warn!(error = %error, "no name servers are configured; only addresses can be delivered to");

@@ -54,9 +54,6 @@ pub enum TargetError {
 impl Target {
     /// Reads a URL as browsers do (WHATWG), so that every spelling of an address comes out as that address,
     /// and checks what can be known before its name is resolved.
-    ///
-    /// # Errors
-    /// [`TargetError`], a sentence that says what is wrong and what to do.
     pub fn parse(url: &str, allow: &AllowList) -> Result<Self, TargetError> {
         let url = url.trim_ascii();
         if url.len() > MAX_LENGTH {

@@ -52,9 +52,6 @@ pub struct QueueFull;
 
 impl Mailer {
     /// Queues a mail.
-    ///
-    /// # Errors
-    /// [`QueueFull`]: the mail is not sent.
     pub fn send(&self, mail: Mail) -> Result<(), QueueFull> {
         self.0.try_send(mail).map_err(|_| QueueFull)
     }

@@ -55,9 +55,6 @@ impl Transport {
     }
 
     /// A directory, which is made where it is not there.
-    ///
-    /// # Errors
-    /// When it cannot be made.
     pub fn directory(path: PathBuf) -> Result<Self, TransportError> {
         match std::fs::create_dir_all(&path) {
             Ok(()) => Ok(Self::Directory(path)),

@@ -94,17 +94,11 @@ impl KeyRing {
     }
 
     /// Encrypts under the first key. `context` is authenticated with it and must be the same to open.
-    ///
-    /// # Errors
-    /// When the operating system gives no random bytes.
     pub fn seal(&self, organization: OrganizationId, context: &str, plain: &[u8]) -> Result<Sealed, KeyError> {
         seal(self.first(), organization, context, plain)
     }
 
     /// Like [`KeyRing::seal`], under the key of that id.
-    ///
-    /// # Errors
-    /// When the key is not there, or the operating system gives no random bytes.
     pub fn seal_under(
         &self,
         id: &str,
@@ -117,9 +111,6 @@ impl KeyRing {
     }
 
     /// Decrypts what [`KeyRing::seal`] made in the same context.
-    ///
-    /// # Errors
-    /// When the key is not there, is another one, or the context differs.
     pub fn open(
         &self,
         organization: OrganizationId,
@@ -165,9 +156,6 @@ fn cipher(master: &[u8; KEY_BYTES], organization: OrganizationId) -> Aes256Gcm {
 }
 
 /// Random bytes of the operating system.
-///
-/// # Errors
-/// When it gives none.
 pub fn random_bytes<const N: usize>() -> Result<[u8; N], KeyError> {
     let mut bytes = [0; N];
     rand::rngs::OsRng.try_fill_bytes(&mut bytes).map_err(|_| KeyError::Random)?;
@@ -175,9 +163,6 @@ pub fn random_bytes<const N: usize>() -> Result<[u8; N], KeyError> {
 }
 
 /// A fresh key in the form that the configuration takes.
-///
-/// # Errors
-/// When the operating system gives no random bytes.
 pub fn generate(id: &str) -> Result<String, KeyError> {
     Ok(format!("{id}:{}", STANDARD.encode(Zeroizing::new(random_bytes::<KEY_BYTES>()?))))
 }

@@ -75,9 +75,6 @@ impl Vault {
     }
 
     /// Whether this store knows a master key under that id, configured here or not.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn knows_key(&self, id: &str) -> Result<bool, sqlx::Error> {
         let known = "select exists (select from master_key_checks where key_id = $1)";
         sqlx::query_scalar(known).bind(id).fetch_one(&self.pool).await
@@ -127,9 +124,6 @@ impl Vault {
     }
 
     /// Stores a provider's signing secret under a fresh id.
-    ///
-    /// # Errors
-    /// When it cannot be sealed or stored.
     pub async fn store(
         &self,
         organization: OrganizationId,
@@ -157,9 +151,6 @@ impl Vault {
     }
 
     /// Opens a provider's signing secret.
-    ///
-    /// # Errors
-    /// When it is not there or cannot be opened.
     pub async fn open(
         &self,
         organization: OrganizationId,
@@ -180,9 +171,6 @@ impl Vault {
     }
 
     /// A random 256-bit key of the platform, made when it is first asked for and then kept.
-    ///
-    /// # Errors
-    /// When it cannot be read, made or opened.
     pub async fn platform_key(&self, name: &str) -> Result<SecretSlice<u8>, VaultError> {
         let fresh = random_bytes::<32>()?;
         let sealed = self.keys.seal(OrganizationId::PLATFORM, name, &fresh)?;

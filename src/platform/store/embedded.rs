@@ -82,9 +82,6 @@ pub struct Embedded {
 impl Embedded {
     /// Starts the server under `data`, making the cluster first where there is none, or finds the
     /// one that runs. It may still be recovering when this returns: connecting has to be retried.
-    ///
-    /// # Errors
-    /// [`EmbeddedError`], which says what to install or change.
     pub fn start(data: &Path) -> Result<Self, EmbeddedError> {
         let account = Account::choose(data)?;
         make_directory(data, account.data_directory_mode())?;
@@ -229,9 +226,6 @@ pub struct Supervised {
 
 impl Supervised {
     /// Like [`Embedded::start`].
-    ///
-    /// # Errors
-    /// [`EmbeddedError`], which says what to install or change.
     pub fn start(data: &Path) -> Result<Self, EmbeddedError> {
         let (tell, told) = mpsc::channel();
         let (stop, stopped) = mpsc::channel();

@@ -15,9 +15,6 @@ pub struct Facts {
 }
 
 /// Asks for it.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn facts(executor: impl PgExecutor<'_>) -> Result<Facts, sqlx::Error> {
     sqlx::query_as(
         "select current_setting('server_version') as version, pg_database_size(current_database()) as size,

@@ -99,9 +99,6 @@ impl Store {
     }
 
     /// The PostgreSQL that `DATABASE_URL` names.
-    ///
-    /// # Errors
-    /// When it is not a URL of PostgreSQL.
     pub fn at_url(url: &SecretString) -> Result<Self, StoreError> {
         let text = url.expose_secret();
         if !(text.starts_with("postgres://") || text.starts_with("postgresql://")) {
@@ -112,9 +109,6 @@ impl Store {
     }
 
     /// The embedded PostgreSQL: waits until it has recovered, and makes role and database once.
-    ///
-    /// # Errors
-    /// When it does not come up.
     pub async fn embedded(socket_directory: &Path) -> Result<Self, StoreError> {
         let local = |user: &str, database: &str| local_options(socket_directory, user, database);
         let mut superuser = Self::new(local(SUPERUSER, "postgres")).waiting().owner().await?;
@@ -147,34 +141,22 @@ impl Store {
     }
 
     /// Brings the schema up to date, as the owner. Several nodes may ask at once.
-    ///
-    /// # Errors
-    /// When the server cannot be reached or a migration fails; what it did is rolled back.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         migrate::run(self).await
     }
 
     /// One connection of the owner, for commands that make and move tables. Row-level security holds for
     /// it too: what it reads of tenants it reads as the worker.
-    ///
-    /// # Errors
-    /// When the server cannot be reached.
     pub async fn owner(&self) -> Result<PgConnection, StoreError> {
         self.patiently(|| self.options.connect()).await
     }
 
     /// Where people's reads begin.
-    ///
-    /// # Errors
-    /// When the server cannot be reached or the role is not there.
     pub async fn tenants(&self) -> Result<Tenants, StoreError> {
         Ok(Tenants::new(self.pool(Use::Query).await?))
     }
 
     /// A pool of connections that act as the role of that use.
-    ///
-    /// # Errors
-    /// When the server cannot be reached or the role is not there.
     pub async fn pool(&self, use_: Use) -> Result<PgPool, StoreError> {
         self.patiently(|| Box::pin(self.pool_options(use_).connect_with(self.options_of(use_)))).await
     }

@@ -61,17 +61,11 @@ impl Tenants {
     }
 
     /// Reads of one organization; of the platform's own rows with [`OrganizationId::PLATFORM`].
-    ///
-    /// # Errors
-    /// When the database does not answer, or others of the same asker take too long.
     pub async fn of(&self, organization: OrganizationId) -> Result<Tenant, TenantError> {
         self.begin(&format!("set_config('hookledger.organization', '{}', true)", organization.uuid())).await
     }
 
     /// Reads across organizations: for what super admins ask of all of them at once, and nothing else.
-    ///
-    /// # Errors
-    /// When the database does not answer, or others of the same asker take too long.
     pub async fn everybody(&self) -> Result<Tenant, TenantError> {
         self.begin("set_config('hookledger.everybody', 'on', true)").await
     }

@@ -71,9 +71,6 @@ pub struct Replayed {
 
 impl Replay {
     /// Replays all read models. `told` hears the projection, and positions done and in all.
-    ///
-    /// # Errors
-    /// [`RebuildError`].
     pub async fn run(&self, store: &Store, mut told: impl FnMut(&str, i64, i64)) -> Result<Replayed, RebuildError> {
         let mut copies = open(store, &self.schema).await?;
         let organization = self.organization.as_deref().map(OrganizationId::from_slug);

@@ -52,9 +52,6 @@ pub struct PartitionStatus {
 }
 
 /// The status of every follower, by name.
-///
-/// # Errors
-/// When the database does not answer.
 pub async fn status(store: &Store) -> Result<Vec<ProjectionStatus>, RebuildError> {
     let mut owner = store.owner().await?;
     sqlx::query("set role hookledger_worker").execute(&mut owner).await?;

@@ -44,9 +44,6 @@ pub struct Rebuild {
 
 impl Rebuild {
     /// Takes the right to rebuild a projection; one command at a time has it, on whichever machine.
-    ///
-    /// # Errors
-    /// [`RebuildError::Unknown`], [`RebuildError::Busy`].
     pub async fn open(store: &Store, name: &str) -> Result<Self, RebuildError> {
         let projection = find(name)?;
         let mut copies = Copies::open(store, format!("rebuild_{name}")).await?;
@@ -55,18 +52,12 @@ impl Rebuild {
     }
 
     /// Whether there is a copy that was begun, or waits to be put in place.
-    ///
-    /// # Errors
-    /// When the database does not answer.
     pub async fn is_begun(&mut self) -> Result<bool, RebuildError> {
         let schema = self.copies.schema.clone();
         Ok(self.copies.exists(&schema).await?)
     }
 
     /// Makes an empty copy, instead of one that is there.
-    ///
-    /// # Errors
-    /// When the database refuses.
     pub async fn begin(&mut self) -> Result<(), RebuildError> {
         let schema = self.copies.schema.clone();
         self.copies.drop_schema(&schema).await?;
@@ -75,9 +66,6 @@ impl Rebuild {
     }
 
     /// Applies the log until the copy is as far as the live read model.
-    ///
-    /// # Errors
-    /// When the database refuses or an event cannot be applied.
     pub async fn catch_up(&mut self, mut told: impl FnMut(Step)) -> Result<(), RebuildError> {
         self.need_copy().await?;
         // The first round takes the longest, each next one what came in the meantime.
@@ -96,9 +84,6 @@ impl Rebuild {
     }
 
     /// Compares copy and live read model row by row, in one snapshot in which both are equally far.
-    ///
-    /// # Errors
-    /// When the database refuses.
     pub async fn compare(&mut self, mut told: impl FnMut(Step)) -> Result<Comparison, RebuildError> {
         self.need_copy().await?;
         self.apply_what_is_left(&mut told).await?;
@@ -230,9 +215,6 @@ impl Rebuild {
     }
 
     /// Undoes [`Rebuild::take_back`].
-    ///
-    /// # Errors
-    /// When the database refuses.
     pub async fn put_back(&mut self) -> Result<(), RebuildError> {
         let sql = format!(
             "alter schema {0} rename to {1}; revoke usage on schema {1} from hookledger_worker",
@@ -244,9 +226,6 @@ impl Rebuild {
     }
 
     /// Drops what was begun, and what the last switch replaced.
-    ///
-    /// # Errors
-    /// When the database refuses.
     pub async fn drop_all(&mut self) -> Result<(), RebuildError> {
         for schema in [self.copies.schema.clone(), self.previous.clone()] {
             self.copies.drop_schema(&schema).await?;

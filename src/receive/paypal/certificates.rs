@@ -45,9 +45,6 @@ pub struct CertificateStore {
 
 impl CertificateStore {
     /// With the roots of a PEM file, or else the public ones.
-    ///
-    /// # Errors
-    /// When the file of the roots cannot be read.
     pub fn new(directory: Option<PathBuf>, roots: Option<&Path>) -> Result<Self, StoreError> {
         let roots = match roots {
             None => webpki_roots::TLS_SERVER_ROOTS.to_vec(),

@@ -39,8 +39,6 @@ pub struct FetchFromPaypal {
 }
 
 impl FetchFromPaypal {
-    /// # Errors
-    /// When TLS cannot be set up, which is a defect.
     pub fn new() -> Result<Self, tokio_rustls::rustls::Error> {
         let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
         let roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
