@@ -58,9 +58,7 @@ impl fmt::Display for Epoch {
 pub enum HeadsError {
     #[error(transparent)]
     Database(#[from] sqlx::Error),
-    #[error(
-        "the database is a read-only replica. Promote it, or connect to the primary"
-    )]
+    #[error("the database is a read-only replica. Promote it, or connect to the primary")]
     Replica,
     #[error("the database is {0}, which was replaced by another one; closed this connection to it")]
     Former(Incarnation),
@@ -413,8 +411,8 @@ fn tell(epoch: Epoch, before: Option<Incarnation>, found: Incarnation, lost: &[L
         metrics::counter!("hookledger_log_tails_lost_total").increment(1);
         tracing::error!(
             log.partition = %partition, log.known = known, log.found = found,
-            "the log lost its end: the database has fewer or other events than were committed; this node restarts \
-             from what is there. Run `hookledger audit declare-loss`"
+            "the log lost its end: the database has fewer or other events than were committed; this node continues \
+             with what is there. Run `hookledger audit declare-loss`"
         );
     }
     if lost.is_empty() {

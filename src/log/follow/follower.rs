@@ -429,7 +429,11 @@ impl<E: Followed> Follower<E> {
             Ok(false) => return Ok(Handed::Lost),
             Err(HandlerError::Late(_)) => return Ok(Handed::Late),
             Err(HandlerError::Transient(reason)) => {
-                tracing::warn!(follower.name = self.handler.name(), reason, "a follower could not handle its events; retrying");
+                tracing::warn!(
+                    follower.name = self.handler.name(),
+                    reason,
+                    "a follower could not handle its events; retrying"
+                );
                 tokio::time::sleep(BACKOFF).await;
                 return Ok(Handed::Back);
             }
