@@ -10,7 +10,7 @@ use crate::log::{NewEvent, Sequence, Unit};
 pub enum DecideError {
     #[error(transparent)]
     Refused(#[from] WebhookError),
-    #[error("an event cannot be written as JSON: {0}")]
+    #[error("could not serialize an event: {0}")]
     Json(#[from] serde_json::Error),
     #[error("a sequence is out of range")]
     Range,

@@ -1,4 +1,4 @@
-//! Keeping the directory current: every node follows for itself, from the beginning of the log.
+//! Keeping the directory current: every node follows the log by itself, from the beginning.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -24,17 +24,17 @@ use crate::platform::secrets::vault::{Vault, VaultError};
 use crate::platform::vitals::Vitals;
 
 const BATCH: i64 = 2_000;
-/// How long a retired secret is known, so that a refusal can say that it was used.
+/// How long a retired secret is remembered, so that a refusal can say that it was used.
 const RETIRED_FOR: chrono::Duration = chrono::Duration::days(7);
 const POLL: Duration = Duration::from_millis(250);
-/// How long one look may take, and how long ago the last good one may be.
+/// How long one look may take, and the maximum age of the last successful one.
 const LOOK_LIMIT: Duration = Duration::from_secs(10);
 const LONGEST_BLIND: Duration = Duration::from_secs(5);
-/// Under this name the node's vitals miss it, and say that the node is too old.
+/// Name in the node's vitals, which also report that the node is too old.
 const NAME: &str = "directory";
 const TOO_OLD: &str = "release";
 const UNOPENED: &str = "secrets";
-/// How often secrets that cannot be opened are tried again, and how many of their providers are named.
+/// Interval of retries for secrets that cannot be opened, and how many of their providers are logged.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
 const TOLD: usize = 5;
 
@@ -52,18 +52,18 @@ pub enum DirectoryError {
     Vault(#[from] VaultError),
 }
 
-/// The fold, and how far it has come.
+/// The fold, and its position in the log.
 pub struct DirectoryFollower {
     directory: Directory,
     reader: Reader,
     heads: Heads,
     vault: Vault,
-    /// In which epoch of the log all this holds.
+    /// Epoch of the log in which all this is valid.
     epoch: Epoch,
     cursors: Vec<LogPosition>,
-    /// Providers that changed and are not in the directory yet.
+    /// Changed providers that are not in the directory yet.
     unpublished: HashSet<ProviderId>,
-    /// Providers that receive or deliver nothing, since a secret of theirs cannot be opened.
+    /// Providers that neither receive nor deliver, because one of their secrets cannot be opened.
     unopened: BTreeSet<ProviderId>,
     tried: Instant,
     unjudged: Unjudged,
@@ -94,17 +94,17 @@ impl DirectoryFollower {
         }
     }
 
-    /// Told there when the log cannot be read, and when this release is too old for it.
+    /// Reports to `vitals` when the log cannot be read, and when this release is too old for it.
     #[must_use]
     pub fn watched(self, vitals: Vitals) -> Self {
         Self { vitals, ..self }
     }
 
-    /// Reads everything there is, once, and opens every secret. One that cannot be opened disables its
+    /// Reads the whole log once, and opens every secret. A secret that cannot be opened disables its
     /// provider.
     ///
     /// # Errors
-    /// When the log cannot be read, or a master key is missing that this store knows: then the server
+    /// Fails if the log cannot be read, or if a master key is missing that this store requires: the server
     /// must not start.
     pub async fn load(&mut self) -> Result<(), DirectoryError> {
         while self.step(OnMissingKey::Fail).await? > 0 {}
@@ -119,7 +119,7 @@ impl DirectoryFollower {
         while !stop.is_cancelled() {
             wanted.mark_unchanged();
             if self.tried.elapsed() >= TRY_AGAIN {
-                // A secret that has run out is not needed any more, and somebody may have restored one.
+                // An expired secret is no longer needed, and a lost key may have been restored.
                 self.tried = Instant::now();
                 self.unpublished.extend(&self.unopened);
             }
@@ -139,7 +139,7 @@ impl DirectoryFollower {
                 }
                 Ok(_) => {}
                 Err(error) => {
-                    tracing::error!(%error, "the directory cannot follow the log; trying again");
+                    tracing::error!(%error, "the directory could not follow the log; retrying");
                     let _ = stop.run_until_cancelled(tokio::time::sleep(POLL * 4)).await;
                 }
             }
@@ -151,7 +151,7 @@ impl DirectoryFollower {
         if self.heads.epoch() == self.epoch {
             return within(LOOK_LIMIT, self.step(OnMissingKey::Disable)).await;
         }
-        // Beside what is known, which is in force until all is read.
+        // Builds a second directory; the current one is in force until everything is read.
         let (reader, heads, vault) = (self.reader.clone(), self.heads.clone(), self.vault.clone());
         let mut again = Self::new(Directory::default(), reader, heads, vault).watched(self.vitals.clone());
         self.vitals.fine(TOO_OLD);
@@ -159,12 +159,12 @@ impl DirectoryFollower {
         self.directory.replace(&again.directory);
         let directory = self.directory.clone();
         *self = Self { directory, ..again };
-        tracing::info!(log.epoch = %self.epoch, "the directory was read again from the beginning of the log");
+        tracing::info!(log.epoch = %self.epoch, "read the directory again from the beginning of the log");
         Ok(0)
     }
 
     async fn step(&mut self, on_missing: OnMissingKey) -> Result<usize, DirectoryError> {
-        // In the log before it is read, so what is read holds everything up to there.
+        // Taken before reading, so that everything up to it is read.
         let there = self.there().await?;
         let batch = self.reader.after(&self.cursors, Scope::Administrative, BATCH).await?;
         let mut counts = [0; PARTITIONS as usize];
@@ -182,7 +182,7 @@ impl DirectoryFollower {
             self.unpublished.remove(&provider);
         }
         for (cursor, (there, count)) in self.cursors.iter_mut().zip(there.iter().zip(counts)) {
-            // What follows an event that is not known is not in the batch.
+            // The batch ends before an unknown event.
             let is_broken = batch.broken.iter().any(|broken| broken.at.partition == cursor.partition);
             if count < BATCH && !is_broken {
                 cursor.position = cursor.position.max(*there);
@@ -195,9 +195,9 @@ impl DirectoryFollower {
         Ok(batch.events.len() + batch.broken.len())
     }
 
-    /// An event that this release does not know. What it says of an organization or a provider cannot be
-    /// judged, so nothing is accepted from there or sent there on this node. The other aggregates that
-    /// this release knows say nothing to the directory. What others say nobody here can know.
+    /// Handles an event that this release does not know. If it concerns an organization or a provider, this
+    /// node neither accepts from it nor sends to it. The other known aggregates do not concern the directory;
+    /// unknown aggregates cannot be judged here.
     fn pass_over(&mut self, broken: &Broken) {
         let place = format!("{}:{}", broken.at.partition, broken.at.position);
         let id = broken.aggregate_id.parse::<uuid::Uuid>().ok();
@@ -214,7 +214,11 @@ impl DirectoryFollower {
                 self.unpublished.extend(id);
             }
             known if Event::types().any(|(event, _)| event.split('.').next() == Some(known)) => {
-                tracing::warn!(log.place = place, reason = broken.reason, "the directory passes over an event");
+                tracing::warn!(
+                    log.place = place,
+                    reason = broken.reason,
+                    "the directory skips an event that it cannot decode"
+                );
                 return;
             }
             _ => {}
@@ -228,8 +232,8 @@ impl DirectoryFollower {
         self.vitals.trouble(TOO_OLD, sentence);
     }
 
-    /// How far the log goes, at least up to where somebody waits, if the log goes there: what was committed to
-    /// a database that was replaced may be waited for in vain.
+    /// The head of the log, and at least the position that somebody waits for, if the log reaches it. A
+    /// position in a database that was replaced may never be reached.
     async fn there(&self) -> Result<Positions, ReadError> {
         let wanted = *self.directory.wanted.borrow();
         if wanted.iter().zip(self.heads.now()).any(|(wanted, head)| *wanted > head) {
@@ -244,7 +248,7 @@ impl DirectoryFollower {
             Event::Provider(event) => {
                 let id = ProviderId::new(recorded.aggregate_id);
                 if !id.belongs_to(recorded.organization) {
-                    tracing::error!(provider.id = %id, "the log tells of a provider under a foreign organization");
+                    tracing::error!(provider.id = %id, "the log has events of one provider in two organizations");
                     return;
                 }
                 if let ProviderEvent::Connected { provider_name, .. } = event {
@@ -314,7 +318,7 @@ impl DirectoryFollower {
         Ok(())
     }
 
-    /// Notes whether a provider's secrets can be opened, for who looks after the node.
+    /// Notes for the operator whether a provider's secrets can be opened.
     fn tell(&mut self, id: ProviderId, is_unopened: bool) {
         let has_changed = if is_unopened { self.unopened.insert(id) } else { self.unopened.remove(&id) };
         if !has_changed {
@@ -355,7 +359,7 @@ impl DirectoryFollower {
             let sealed = self.opened(organization, id, &BTreeMap::from([(secret_version, state)]), on_missing).await?;
             match sealed.as_deref() {
                 Some([values]) => headers = header_map(&values.value),
-                // Without its credentials nothing is sent.
+                // Nothing is sent without its credentials.
                 _ => secrets = None,
             }
         }
@@ -369,7 +373,7 @@ impl DirectoryFollower {
         }))
     }
 
-    /// Opened secrets, or nothing where one cannot be opened and that is not a reason to stop.
+    /// The opened secrets, or `None` if one cannot be opened and that is no reason to stop.
     async fn opened(
         &self,
         organization: OrganizationId,
@@ -393,7 +397,8 @@ impl DirectoryFollower {
                     let slug = self.slugs.get(&organization);
                     tracing::error!(
                         %error, provider.id = %id, organization.slug = slug,
-                        "a provider's secret cannot be opened; set new ones: it receives or delivers nothing until then"
+                        "a provider's secret cannot be opened, so it neither receives nor delivers; restore the master key \
+                         or set new secrets"
                     );
                 }
                 Ok(None)
@@ -408,9 +413,9 @@ impl DirectoryFollower {
         secrets: &BTreeMap<u32, SecretState>,
     ) -> Result<Vec<SigningSecret>, VaultError> {
         let mut opened = Vec::new();
-        // Newest first: it is the one that most requests are signed with.
+        // Newest first, because most requests are signed with it.
         for (version, secret) in secrets.iter().rev() {
-            // One that was retired lately verifies nothing, but tells why: it is not missed.
+            // A recently retired secret verifies nothing but explains a failure, so it may be missing.
             let now = chrono::Utc::now();
             if secret.expires_at.is_some_and(|at| at + RETIRED_FOR <= now) {
                 continue;
@@ -426,7 +431,7 @@ impl DirectoryFollower {
     }
 }
 
-/// Headers as they were sealed: a JSON object of names and values, checked when they were set.
+/// Decodes sealed headers: a JSON object of names and values, checked when they were set.
 fn header_map(sealed: &SecretSlice<u8>) -> HeaderMap {
     let pairs: BTreeMap<String, String> = serde_json::from_slice(sealed.expose_secret()).unwrap_or_default();
     let header = |(name, value): (String, String)| {
@@ -437,14 +442,14 @@ fn header_map(sealed: &SecretSlice<u8>) -> HeaderMap {
     pairs.into_iter().filter_map(header).collect()
 }
 
-/// Who has events that this release does not know.
+/// Organizations and providers with events that this release does not know.
 #[derive(Default)]
 struct Unjudged {
     organizations: HashSet<OrganizationId>,
     providers: HashSet<ProviderId>,
 }
 
-/// What to do about a secret whose master key this store knows, and this node does not have.
+/// How to treat a secret whose master key this store requires but this node does not have.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum OnMissingKey {
     Fail,

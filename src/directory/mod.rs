@@ -1,8 +1,7 @@
 //! The directory: organizations, providers and their opened secrets, in memory on every node.
 //!
-//! It is a fold of the log's administrative events, kept current by following them, so that the
-//! path of an answer asks the database nothing before it appends. A change is in force on every
-//! node within a second.
+//! It is a fold of the log's administrative events, kept current by following them, so that answering a
+//! webhook needs no query before its append. A change is in force on every node within a second.
 
 mod follow;
 
@@ -25,54 +24,53 @@ use crate::log::{LogPosition, MonthlyLimit, Positions};
 
 pub use follow::{DirectoryError, DirectoryFollower};
 
-/// Types of the aggregates that it is made of.
+/// Aggregates that it is built from.
 pub const HOLDS: [&str; 3] = [OrganizationEvent::AGGREGATE, ProviderEvent::AGGREGATE, UserEvent::AGGREGATE];
 
-/// One provider as receiving needs it.
+/// A provider, as receiving needs it.
 #[derive(Debug)]
 pub struct ProviderEntry {
     pub id: ProviderId,
-    /// Which sender it is now: connected anew, it is another.
+    /// The current connection; it changes when the provider is connected anew.
     pub connection: ConnectionId,
     pub name: ProviderName,
     pub is_active: bool,
-    /// Opened secrets; nothing where one could not be opened, and then nothing can be verified.
+    /// Opened secrets; `None` if one could not be opened, so that nothing can be verified.
     pub secrets: Option<Vec<SigningSecret>>,
-    /// Where its webhooks are forwarded to, where anywhere.
+    /// Where its webhooks are forwarded to, if anywhere.
     pub destination: Option<Arc<Destination>>,
 }
 
 impl ProviderEntry {
-    /// What a webhook is owed that it sends now.
+    /// What a webhook that it sends now is owed.
     #[must_use]
     pub fn owed(&self) -> Owed {
         if self.destination.is_some() { Owed::Delivery } else { Owed::Recording }
     }
 }
 
-/// A destination as delivering needs it.
+/// A destination, as delivering needs it.
 #[derive(Debug)]
 pub struct Destination {
     pub url: String,
-    /// Nothing: the deployment's own.
+    /// `None` for the deployment's default.
     pub timeout: Option<Duration>,
-    /// Attempts at the same time, per node.
+    /// Concurrent attempts per node.
     pub concurrency: u32,
-    /// Headers that deliveries carry besides; values are marked as sensitive.
+    /// Additional headers of deliveries; values are marked as sensitive.
     pub headers: http::HeaderMap,
-    /// Deliveries carry the sender's signature too.
+    /// Whether deliveries include the sender's signature.
     pub original_signature: bool,
-    /// Secrets that sign, the newest first; nothing where one could not be opened, and then nothing
-    /// is sent.
+    /// Signing secrets, the newest first; `None` if one could not be opened, so that nothing is sent.
     pub secrets: Option<Vec<SigningSecret>>,
 }
 
-/// One organization as receiving needs it.
+/// An organization, as receiving needs it.
 #[derive(Clone, Debug)]
 pub struct OrganizationEntry {
     pub id: OrganizationId,
     pub is_active: bool,
-    /// How many webhooks it may have in a month; nothing where it may have any number.
+    /// Monthly limit of webhooks; `None` for unlimited.
     pub limit: Option<MonthlyLimit>,
     providers: HashMap<ProviderName, Arc<ProviderEntry>>,
 }
@@ -84,7 +82,7 @@ pub struct Endpoint {
     pub organization_is_active: bool,
     pub limit: Option<MonthlyLimit>,
     pub provider: Arc<ProviderEntry>,
-    /// Its webhooks come from people who try the provider, are marked, and never the sender's own.
+    /// Its webhooks come from people who test the provider; they are marked and kept apart from the sender's.
     pub is_for_tests: bool,
 }
 
@@ -95,14 +93,14 @@ pub enum Standing {
     Held(Hold),
 }
 
-/// Why deliveries are held, until a person ends that.
+/// Why deliveries are held until a person acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {
     DestinationRemoved,
     ProviderDeleted,
     ProviderDisabled,
     OrganizationDisabled,
-    /// A secret of it cannot be opened, or this release does not understand what the log says of it.
+    /// A secret cannot be opened, or this release does not understand one of the provider's events.
     SecretUnreadable,
 }
 
@@ -128,7 +126,7 @@ impl Hold {
     }
 }
 
-/// A provider as those know it who have a webhook and not its URL.
+/// A provider, as code knows it that has a webhook but not its URL.
 #[derive(Clone, Debug)]
 struct Sender {
     organization: OrganizationId,
@@ -138,15 +136,15 @@ struct Sender {
     destination: Option<Arc<Destination>>,
 }
 
-/// Shared, current knowledge of who may send what where.
+/// Shared, current knowledge of providers, organizations and destinations.
 #[derive(Clone, Debug)]
 pub struct Directory {
     organizations: Arc<RwLock<HashMap<String, OrganizationEntry>>>,
     senders: Arc<RwLock<HashMap<ProviderId, Sender>>>,
     disabled: Arc<RwLock<HashSet<OrganizationId>>>,
-    /// Up to where each partition was looked through.
+    /// The position up to which each partition was read.
     looked: watch::Sender<Positions>,
-    /// Places of the log that somebody waits for.
+    /// Log positions that somebody waits for.
     wanted: watch::Sender<Positions>,
     is_too_old: Arc<AtomicBool>,
 }
@@ -192,7 +190,7 @@ impl Directory {
         self.endpoint(&slug, name)
     }
 
-    /// Whether webhooks that a provider sent can be delivered now.
+    /// Whether webhooks of a provider can be delivered now.
     #[must_use]
     pub fn standing(&self, provider: ProviderId) -> Standing {
         let senders = self.senders.read().unwrap_or_else(PoisonError::into_inner);
@@ -209,34 +207,34 @@ impl Directory {
         }
     }
 
-    /// Which service a provider is.
+    /// The service of a provider.
     #[must_use]
     pub fn provider_name(&self, provider: ProviderId) -> Option<ProviderName> {
         let senders = self.senders.read().unwrap_or_else(PoisonError::into_inner);
         senders.get(&provider).map(|sender| sender.name)
     }
 
-    /// Whether the log says something that this release does not understand, of an endpoint perhaps that it
-    /// does not know.
+    /// Whether the log has events that this release does not understand, perhaps of an endpoint that it does
+    /// not know.
     #[must_use]
     pub fn is_too_old(&self) -> bool {
         self.is_too_old.load(Ordering::Relaxed)
     }
 
-    /// How far this node has looked: the directory holds every change up to that position of the partition.
+    /// The position up to which this node has read: the directory contains every change up to it.
     #[must_use]
     pub fn looked_to(&self, partition: Partition) -> i64 {
         self.looked.borrow()[partition.index()]
     }
 
-    /// Waits until this node has looked up to `place`, which is in the log; the caller sets the limit.
+    /// Waits until this node has read up to `place`, which is in the log; the caller sets the limit.
     pub async fn wait_for(&self, place: LogPosition) {
         let index = place.partition.index();
         let mut looked = self.looked.subscribe();
         if looked.borrow_and_update()[index] >= place.position {
             return;
         }
-        // The next look comes at once.
+        // Triggers the next look at once.
         self.wanted.send_if_modified(|wanted| {
             let is_new = wanted[index] < place.position;
             wanted[index] = wanted[index].max(place.position);
@@ -246,7 +244,7 @@ impl Directory {
         let _ = looked.wait_for(|looked| looked[index] >= place.position).await;
     }
 
-    /// Takes over what another one knows.
+    /// Adopts the content of another directory.
     fn replace(&self, other: &Self) {
         let organizations = std::mem::take(&mut *other.organizations.write().unwrap_or_else(PoisonError::into_inner));
         *self.organizations.write().unwrap_or_else(PoisonError::into_inner) = organizations;

@@ -65,7 +65,7 @@ impl Refusals {
     fn note(&self, organization: OrganizationId, user: UserId, event: &AccessEvent, metadata: &Metadata) {
         let event = match NewEvent::of(organization, user.uuid(), Sequence::End, event, metadata) {
             Ok(event) => event,
-            Err(error) => return tracing::error!(%error, "an event cannot be written as JSON"),
+            Err(error) => return tracing::error!(%error, "could not serialize an event"),
         };
         let noted = self.limiter.check_key(&user).is_ok() && self.queue.try_send(Unit::new(vec![event])).is_ok();
         if !noted {

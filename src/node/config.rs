@@ -13,7 +13,7 @@ use secrecy::SecretString;
 use crate::platform::egress::AllowList;
 use crate::platform::store::Connections;
 
-/// What every command needs to find its store and its keys.
+/// Settings that every command needs to find its store and its keys.
 #[derive(Args, Clone, Debug)]
 pub struct StoreSettings {
     /// URL of a PostgreSQL server. If unset, an embedded server runs under the data directory.
@@ -51,7 +51,7 @@ pub struct StoreSettings {
     pub magic_link_ttl: Span,
 }
 
-/// What serving needs besides.
+/// Additional settings of `serve`.
 #[derive(Args, Clone, Debug)]
 pub struct ServeSettings {
     #[command(flatten)]
@@ -181,7 +181,7 @@ pub struct ServeSettings {
 }
 
 impl ServeSettings {
-    /// Whether nobody but this machine is meant to reach the server.
+    /// Whether only this machine is meant to reach the server.
     #[must_use]
     pub fn is_local(&self) -> bool {
         let base_url: Option<http::Uri> = self.store.base_url.0.parse().ok();
@@ -190,7 +190,7 @@ impl ServeSettings {
         self.listen.ip().is_loopback() && (host == "localhost" || address.is_ok_and(|address| address.is_loopback()))
     }
 
-    /// Where checkpoints are appended, if anywhere.
+    /// File that checkpoints are appended to, if any.
     #[must_use]
     pub fn checkpoint_file(&self) -> Option<PathBuf> {
         self.store.checkpoint_file(self.checkpoint_file.as_deref())
@@ -198,7 +198,7 @@ impl ServeSettings {
 }
 
 impl StoreSettings {
-    /// Where checkpoints are appended, if anywhere; `set` is what the setting says.
+    /// File that checkpoints are appended to, if any; `set` is the value of the setting.
     #[must_use]
     pub fn checkpoint_file(&self, set: Option<&Path>) -> Option<PathBuf> {
         match set {
@@ -215,13 +215,13 @@ pub enum ConfigError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("{path}: {source}")]
     Toml { path: PathBuf, source: toml::de::Error },
-    #[error("{path}: {key} is not a text, number or truth value")]
+    #[error("{path}: {key} must be a string, a number or a boolean")]
     Value { path: PathBuf, key: String },
-    #[error("{path}: there is no setting {key}; the names are those of the environment variables in lower case")]
+    #[error("{path}: unknown setting {key}. Settings have the names of the environment variables in lower case")]
     Unknown { path: PathBuf, key: String },
 }
 
-/// Lets a TOML file give the defaults: flags and environment variables come first.
+/// Takes defaults from a TOML file; flags and environment variables override it.
 pub fn with_file(command: clap::Command, path: &Path) -> Result<clap::Command, ConfigError> {
     let at = || path.to_owned();
     let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: at(), source })?;
@@ -251,7 +251,7 @@ fn argument(command: &clap::Command, key: &str) -> Option<clap::Id> {
     command.get_arguments().find(is_it).map(|argument| argument.get_id().clone())
 }
 
-/// A span of time as people write it: `30s`, `15m`, `12h`, `90d`.
+/// A duration such as `30s`, `15m`, `12h`, `90d`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span(pub Duration);
 
@@ -274,7 +274,7 @@ impl FromStr for Span {
     }
 }
 
-/// Waits before retries, as people write them: `1m,5m,15m`.
+/// Delays before retries, such as `1m,5m,15m`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delays(pub Vec<Duration>);
 
@@ -288,7 +288,7 @@ impl FromStr for Delays {
     }
 }
 
-/// A number of bytes as people write it: `25MiB`, `512KiB`, `1000`.
+/// A number of bytes such as `25MiB`, `512KiB`, `1000`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size(pub usize);
 
@@ -306,7 +306,7 @@ impl FromStr for Size {
     }
 }
 
-/// A URL of this server, without a slash at its end.
+/// The public URL of this server, without a trailing slash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl(pub String);
 

@@ -1,4 +1,4 @@
-//! The deployment's keys: from the configuration, or generated beside the embedded store.
+//! The deployment's keys: configured, or generated beside the embedded store.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -12,7 +12,7 @@ use crate::platform::secrets::master::{KeyError, KeyRing, generate};
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
-    #[error("{name} is needed with DATABASE_URL; `hookledger keygen` makes one")]
+    #[error("{name} is required with DATABASE_URL. Generate a key with `hookledger keygen`")]
     Needed { name: &'static str },
     #[error("{name}: {source}")]
     Malformed { name: &'static str, source: KeyError },
@@ -20,7 +20,7 @@ pub enum KeysError {
     File { path: PathBuf, source: io::Error },
 }
 
-/// The master keys, under which secrets are encrypted.
+/// The master keys, which encrypt secrets.
 pub fn master(settings: &StoreSettings) -> Result<KeyRing, KeysError> {
     ring("HOOKLEDGER_MASTER_KEYS", settings.master_keys.as_ref(), settings, "master.key")
 }
@@ -48,13 +48,13 @@ fn ring(
     if !path.exists() {
         let key = SecretString::from(generate("k1").map_err(malformed)?);
         write_new(&path, &key).map_err(at)?;
-        tracing::info!(path = %path.display(), "a key was generated; keep a copy of it somewhere else");
+        tracing::info!(path = %path.display(), "generated a key; back it up elsewhere");
     }
     SecretString::from(fs::read_to_string(&path).map_err(at)?).expose_secret().parse().map_err(malformed)
 }
 
-/// Whole or not at all: a half-written key would lock everything up. Whoever comes second, comes
-/// second.
+/// Writes the file whole or not at all, because a half-written key would lock everything up. Never replaces
+/// an existing file.
 fn write_new(path: &Path, key: &SecretString) -> io::Result<()> {
     let unfinished = path.with_extension(format!("{}.new", std::process::id()));
     let mut file = fs::File::options().create(true).truncate(true).write(true).mode(0o600).open(&unfinished)?;

@@ -1,4 +1,4 @@
-//! One node: everything that runs, put together, started in order and stopped in order.
+//! One node: assembles everything that runs, and starts and stops it in order.
 
 pub mod config;
 pub mod keys;
@@ -57,11 +57,11 @@ use crate::retention::{Eraser, Sweep};
 use config::{ServeSettings, StoreSettings};
 use keys::KeysError;
 
-/// How long stopping takes at most: requests in flight, tasks, the writer and the connections together.
+/// How long stopping may take in total: requests in flight, tasks, the writer and the connections.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
-/// Connections of those who ask for metrics, at once.
+/// Maximum concurrent connections to the operations address.
 const OPERATORS: usize = 64;
-/// Between two tries to start.
+/// Pause between two tries to start.
 const START_PAUSE: Duration = Duration::from_millis(500);
 
 #[derive(Debug, thiserror::Error)]
@@ -88,20 +88,20 @@ pub enum NodeError {
     Heads(#[from] HeadsError),
     #[error(transparent)]
     Relay(#[from] RelayError),
-    #[error("a thread could not be started: {0}")]
+    #[error("could not start a thread: {0}")]
     Thread(#[source] std::io::Error),
-    #[error("certificates of PayPal: {0}")]
+    #[error("PayPal certificates: {0}")]
     Certificates(#[from] paypal::StoreError),
-    #[error("TLS to PayPal cannot be set up: {0}")]
+    #[error("could not set up TLS for PayPal: {0}")]
     Tls(#[from] tokio_rustls::rustls::Error),
-    #[error("{address} cannot be served on: {source}")]
+    #[error("could not listen on {address}: {source}")]
     Listen { address: SocketAddr, source: std::io::Error },
-    #[error("the read models did not catch up in time; is another node of an earlier release following?")]
+    #[error("the read models did not catch up in time; check whether a node of an earlier release is running")]
     Behind,
 }
 
 impl NodeError {
-    /// Whether the database went away in the middle of a start, so that the same may work a moment later.
+    /// Whether the database was lost during the start, so that another try may succeed.
     fn is_away(&self) -> bool {
         let error: &(dyn std::error::Error + 'static) = match self {
             Self::Store(
@@ -121,13 +121,13 @@ impl NodeError {
     }
 }
 
-/// Does again what the database was lost in, for as long as the store waits for one that is not there.
+/// Repeats a step that lost the database, for as long as the store waits for a missing database.
 async fn patiently<T>(store: &Store, mut step: impl AsyncFnMut() -> Result<T, NodeError>) -> Result<T, NodeError> {
     let begun = Instant::now();
     loop {
         match step().await {
             Err(error) if error.is_away() && begun.elapsed() < store.patience() => {
-                tracing::warn!(%error, "the database was lost in the middle of the start; trying again");
+                tracing::warn!(%error, "lost the database during the start; retrying");
                 tokio::time::sleep(START_PAUSE).await;
             }
             done => return done,
@@ -135,10 +135,10 @@ async fn patiently<T>(store: &Store, mut step: impl AsyncFnMut() -> Result<T, No
     }
 }
 
-/// The core that every command of the operator and the server share: a log with a writer, and
-/// followers that keep the read models.
+/// The core that the server and the operator's commands share: a log with a writer, and the followers of the
+/// read models.
 pub struct Core {
-    /// For what the server itself asks and notes. Reads for people go through `tenants`.
+    /// For the server's own queries. People's reads go through `tenants`.
     pub pool: PgPool,
     pub tenants: Tenants,
     pub log: Log,
@@ -148,11 +148,11 @@ pub struct Core {
     pub commands: Commands,
     pub checkpoints: Checkpoints,
     pub reader: Reader,
-    /// Which of the node's tasks are missed.
+    /// Which of the node's tasks are stalled.
     pub vitals: Vitals,
-    /// How far this node's clock is from the database's.
+    /// Offset between this node's clock and the database's.
     pub clock: Clock,
-    /// The rights to follow that this node has.
+    /// The leases that this node holds.
     pub leases: Leases,
     followers: PgPool,
     stop: CancellationToken,
@@ -162,18 +162,18 @@ pub struct Core {
     append_lane: Lane,
     follow_lane: Lane,
     ledger_lane: Lane,
-    /// Tasks end with their core, also where it is given up in the middle of a start.
+    /// Tasks end with their core, even if a start is abandoned halfway.
     _stop_when_dropped: (DropGuard, DropGuard),
 }
 
 impl Core {
-    /// Brings the schema up to date and starts writer and projections. Begins again where the database is lost
+    /// Migrates the schema and starts the writer and the projections. Retries if the database is lost
     /// meanwhile.
     pub async fn start(store: &Store, settings: &StoreSettings) -> Result<Self, NodeError> {
         patiently(store, async || Self::try_start(store, settings).await).await
     }
 
-    /// What changes providers.
+    /// The use cases that change providers.
     #[must_use]
     pub fn providers(&self) -> Providers {
         Providers::new(self.commands.clone(), self.vault.clone())
@@ -232,14 +232,14 @@ impl Core {
         Ok(core)
     }
 
-    /// Starts what compares the read models with the log, and what removes bodies that are older than
-    /// `retention` and whatever people ask to have erased.
+    /// Starts the comparison of the read models with the log, and the removal of bodies that are older than
+    /// `retention` or whose erasure was requested.
     fn keep_house(&self, retention: chrono::Duration) {
         self.check_conservation();
         self.remove_what_is_old(retention);
     }
 
-    /// Compares the read models with the log, for as long as the node runs.
+    /// Compares the read models with the log for as long as the node runs.
     fn check_conservation(&self) {
         let checker =
             Checker::new(self.followers.clone(), self.heads.clone(), self.leases.clone(), self.vitals.clone());
@@ -253,7 +253,7 @@ impl Core {
         self.spawn("retention", sweep.run(self.stop.clone()));
     }
 
-    /// Starts what tells changes to those who watch.
+    /// Starts the notification of subscribers about changes.
     fn watch(&self) -> Changes {
         let changes = Changes::default();
         let (reader, checkpoints, heads) = (self.reader.clone(), self.checkpoints.clone(), self.heads.clone());
@@ -263,7 +263,7 @@ impl Core {
         changes
     }
 
-    /// Starts what notes how many rejections were not told one by one.
+    /// Starts the task that logs the number of suppressed rejections.
     fn count_rejections(&self) -> Arc<Rejections> {
         let rejections = Arc::new(Rejections::default());
         let counter = RejectionCounter::new(Arc::clone(&rejections), self.log.clone());
@@ -271,7 +271,7 @@ impl Core {
         rejections
     }
 
-    /// Starts what notes how many duplicates were not told one by one.
+    /// Starts the task that logs the number of suppressed duplicates.
     fn count_duplicates(&self) -> Arc<Duplicates> {
         let duplicates = Arc::new(Duplicates::of(&self.heads));
         let counter = DuplicateCounter::new(Arc::clone(&duplicates), self.log.clone());
@@ -287,13 +287,13 @@ impl Core {
         self.tasks.spawn_on(following, self.follow_lane.handle());
     }
 
-    /// Runs what the node cannot do without, until it stops.
+    /// Runs an essential task until the node stops.
     fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(self.vitals.watch(name, self.stop.clone(), task));
     }
 
-    /// Mirrors the log into an EventStoreDB where one is configured, on a thread of its own that ends
-    /// with what is returned.
+    /// Mirrors the log into an EventStoreDB if one is configured, on a thread that ends when the returned
+    /// lane is dropped.
     #[cfg(feature = "eventstore")]
     async fn relay(&self, store: &Store, url: Option<&SecretString>) -> Result<Option<Lane>, NodeError> {
         let Some(url) = url else { return Ok(None) };
@@ -311,8 +311,8 @@ impl Core {
         url.map_or(Ok(None), |_| Err(RelayError::NotBuilt.into()))
     }
 
-    /// Adds what is appended to the trees of the ledger. On a thread of its own: it hashes all that
-    /// is appended, and must not be later than seconds whatever projections do.
+    /// Adds new events to the ledger's trees. Runs on its own thread, because it hashes every event and must
+    /// stay within seconds of the log whatever projections do.
     pub async fn follow_ledger(&self, store: &Store) -> Result<(), NodeError> {
         let pool = pool_of(&self.ledger_lane, store, Use::Ledger).await?;
         let follower =
@@ -323,9 +323,9 @@ impl Core {
         Ok(())
     }
 
-    /// The first start creates the super admin. Of several first starts at once, one does.
+    /// Creates the super admin at the first start. If several nodes start at once, one of them does it.
     async fn first_super_admin(&self, settings: &StoreSettings) -> Result<(), NodeError> {
-        // A command that is run with another address does not make another super admin.
+        // A command that is run with another address does not create another super admin.
         let exists: bool = users::any_super_admin(&self.pool).await?;
         if exists {
             return Ok(());
@@ -343,7 +343,7 @@ impl Core {
                 let link = self.sign_in_link(settings, &settings.super_admin_email).await?;
                 tracing::info!(
                     user.email = settings.super_admin_email, link.url = link.url, link.expires_at = %link.expires_at,
-                    "the super admin was created; sign in with this link"
+                    "created the super admin; sign in with this link"
                 );
                 Ok(())
             }
@@ -352,11 +352,11 @@ impl Core {
         }
     }
 
-    /// A new sign-in link for the user of an address, or for who was invited and has not joined.
+    /// A new sign-in link for a user, or for an invited person who has not joined.
     ///
     /// # Errors
-    /// [`IdentityError::NoSuchUser`] when there is neither, [`IdentityError::SeveralInvitations`] when
-    /// several organizations invited the address.
+    /// [`IdentityError::NoSuchUser`] if nobody has the address, [`IdentityError::SeveralInvitations`] if
+    /// several organizations invited it.
     pub async fn sign_in_link(
         &self,
         settings: &StoreSettings,
@@ -365,7 +365,7 @@ impl Core {
         self.sign_in_link_by(settings, email, None).await
     }
 
-    /// Like [`Self::sign_in_link`]; of several invitations, that of this organization.
+    /// Like [`Self::sign_in_link`]; picks this organization's invitation.
     pub async fn sign_in_link_by(
         &self,
         settings: &StoreSettings,
@@ -382,13 +382,13 @@ impl Core {
         Links::new(self.pool.clone(), settings.base_url.0.clone(), settings.magic_link_ttl.0)
     }
 
-    /// Stops followers first and the writer last, so that what was taken on is finished.
+    /// Stops followers first and the writer last, so that accepted work is finished.
     pub async fn stop(self) {
         self.stop_until(Instant::now() + STOP_LIMIT).await;
     }
 
-    /// Stops by then, whatever the database does. What is not finished is taken up by another node, or at
-    /// the next start, as after a crash.
+    /// Stops by the deadline, whatever the database does. Another node, or the next start, takes over
+    /// unfinished work, as after a crash.
     async fn stop_until(self, deadline: Instant) {
         let now = Instant::now();
         let remaining = deadline.saturating_duration_since(now);
@@ -405,19 +405,19 @@ impl Core {
                 tasks.unfinished = self.tasks.len(),
                 writer.unfinished = self.writer.len(),
                 connections.open = closed.is_err(),
-                "the time to stop is over; what is not finished is taken up by another node or at the next start"
+                "reached the time limit for stopping; another node or the next start takes over unfinished work"
             );
         }
     }
 }
 
-/// A pool whose connections belong to the lane that uses them.
+/// A pool whose connections run on the lane that uses them.
 async fn pool_of(lane: &Lane, store: &Store, use_: Use) -> Result<PgPool, NodeError> {
     let store = store.clone();
     Ok(lane.run(async move { store.pool(use_).await }).await.map_err(NodeError::Thread)??)
 }
 
-/// Where requests come in, for everybody and for operators.
+/// Listeners for the public and for operators.
 struct Listeners {
     server: Server,
     address: SocketAddr,
@@ -439,7 +439,9 @@ impl Listeners {
 
     async fn serve(self, services: Arc<Services>, stop: CancellationToken) {
         if self.operators.is_none() && !services.operations_are_public {
-            tracing::info!("metrics and the reasons of /readyz are not served; set HOOKLEDGER_OPERATIONS_LISTEN");
+            tracing::info!(
+                "not serving metrics or the reasons of /readyz; set HOOKLEDGER_OPERATIONS_LISTEN to serve them"
+            );
         }
         let operating = async {
             if let Some(operators) = self.operators {
@@ -450,7 +452,7 @@ impl Listeners {
     }
 }
 
-/// Serves until stopped. `ready` is told the address once requests are taken.
+/// Serves until stopped. `ready` receives the address once requests are accepted.
 pub async fn serve(
     store: &Store,
     settings: &ServeSettings,
@@ -460,7 +462,7 @@ pub async fn serve(
     serve_fetching(store, settings, stop, ready, Arc::new(FetchFromPaypal::new()?)).await
 }
 
-/// Like [`serve`], with certificates fetched by somebody else: tests need no network.
+/// Like [`serve`], with another source of certificates, so that tests need no network.
 pub async fn serve_fetching(
     store: &Store,
     settings: &ServeSettings,
@@ -567,7 +569,7 @@ pub async fn serve_fetching(
     Ok(())
 }
 
-/// Starts what receives webhooks, and what measures who can be let in.
+/// Starts receiving webhooks, and the measurements for admission.
 fn receiver(
     settings: &ServeSettings,
     core: &Core,
@@ -595,7 +597,7 @@ fn receiver(
     Ok(receiver)
 }
 
-/// How mails leave. A directory wins over a server: it is for tests and closed networks.
+/// The transport for mails. A directory takes precedence over a server, for tests and closed networks.
 fn transport(settings: &ServeSettings) -> Result<Transport, TransportError> {
     match (&settings.mail_dir, &settings.smtp_url) {
         (Some(directory), _) => Transport::directory(directory.clone()),
@@ -604,7 +606,7 @@ fn transport(settings: &ServeSettings) -> Result<Transport, TransportError> {
     }
 }
 
-/// Starts what signs the heads of the ledger's trees, and what tells a witness of them.
+/// Starts signing the heads of the ledger's trees, and sending them to a witness.
 fn sign_ledger(settings: &ServeSettings, core: &Core) -> Result<Ledgers, NodeError> {
     let file = settings.checkpoint_file().map(CheckpointFile::new);
     let losses = LossWatch {
@@ -627,7 +629,7 @@ fn sign_ledger(settings: &ServeSettings, core: &Core) -> Result<Ledgers, NodeErr
     Ok(ledgers)
 }
 
-/// Starts what processes webhooks: the queue's feeder, and the worker.
+/// Starts processing webhooks: the queue's feeder and the worker.
 async fn deliver(
     store: &Store,
     settings: &ServeSettings,
@@ -636,7 +638,7 @@ async fn deliver(
     fresh: Arc<FreshBodies>,
     egress: Egress,
 ) -> Result<(), NodeError> {
-    // A span of the settings is never negative.
+    // A span in the settings is never negative.
     let attempt_timeout = settings.attempt_timeout.0.to_std().unwrap_or_default();
     let queue = Queue::new(store.pool(Use::Queue).await?, core.leases.node(), core.heads.clone());
     let sweeper = Sweeper::new(
@@ -670,7 +672,7 @@ async fn deliver(
 fn metrics() -> metrics_exporter_prometheus::PrometheusHandle {
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
-    // In a process with several nodes, as tests have, the first one records.
+    // If a process has several nodes, as in tests, the first one installs the recorder.
     let _ = metrics::set_global_recorder(recorder);
     let upkeep = handle.clone();
     tokio::spawn(async move {

@@ -1,4 +1,4 @@
-//! The settings as they stand, for people to see: every one of `serve`, none of the secrets.
+//! The settings in force, for people to see: every setting of `serve`, without secrets.
 
 use chrono::Duration;
 use clap::Args as _;
@@ -6,7 +6,7 @@ use clap::Args as _;
 use crate::api::graphql::PlatformSetting;
 use crate::node::config::{ServeSettings, Size, Span};
 
-/// What is told of a value.
+/// How to show a value.
 enum Told {
     Value(Option<String>),
     Secret(bool),
@@ -35,7 +35,7 @@ pub fn of(settings: &ServeSettings) -> Vec<PlatformSetting> {
     settings.collect()
 }
 
-/// What is not named here is taken for a secret.
+/// Anything not named here is treated as a secret.
 fn told(settings: &ServeSettings, name: &str) -> Told {
     let store = &settings.store;
     let path = |path: &Option<std::path::PathBuf>| path.as_ref().map(|path| path.display().to_string());
@@ -119,7 +119,7 @@ mod tests {
         let keys = find("HOOKLEDGER_JWT_KEYS");
         assert_eq!((keys.is_secret, keys.is_set, &keys.value), (true, true, &None));
         let secrets = settings.iter().filter(|setting| setting.is_secret).map(|setting| setting.name.as_str());
-        // Whoever adds a setting says here whether it is a secret, or above what is told of it.
+        // A new setting is listed here if it is a secret, and shown above otherwise.
         let known = [
             "DATABASE_URL",
             "HOOKLEDGER_MASTER_KEYS",

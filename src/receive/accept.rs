@@ -1,4 +1,4 @@
-//! Accepting: a new webhook, one that came before, or one that cannot be verified yet.
+//! Accepting: a new webhook, a duplicate, or one that cannot be verified yet.
 
 use bytes::Bytes;
 use hookledger_aggregates::event::Stored as _;
@@ -17,17 +17,18 @@ use super::{Accepted, NotAccepted, ReceiveError, Receiver, Request, kept_headers
 use crate::directory::Endpoint;
 use crate::log::{AppendError, Body, Epoch, FreshBody, MonthlyLimit, NewEvent, ReadError, Sequence, Unit, UsedMonth};
 
-/// Larger bodies wait outside until their certificate is here: they are rare, and anybody can send them.
+/// A request with a larger body is refused until its certificate is available: such requests are rare, and
+/// anybody can send them.
 const UNVERIFIED_BODY_LIMIT: usize = 64 << 10;
-/// Events of a known webhook that are read: its receipt, and most often all that became of it.
+/// Events of a known webhook that are read: its receipt, and usually everything after it.
 const FIRST_EVENTS: i64 = 16;
-/// How often a webhook is decided again that races with others for the same streams.
+/// How many times a webhook is decided when it races with others for the same streams.
 const TRIES: usize = 5;
 
-/// A webhook that the log has, under the id that people know it by.
+/// A webhook that is in the log, under its public ID.
 pub(super) struct Known {
     pub(super) webhook: WebhookId,
-    /// Folded from its first events; what a duplicate depends on stands in the very first.
+    /// Folded from its first events; a duplicate depends only on the very first.
     pub(super) state: Webhook,
     /// Duplicates among these events.
     logged: u32,
@@ -46,27 +47,27 @@ impl Original {
     }
 }
 
-/// Whether the body of a duplicate is to be kept.
+/// Whether to store the body of a duplicate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BodyRoom {
-    /// At that sequence among the webhook's.
+    /// Yes, at this sequence of the webhook's stream of bodies.
     At(i64),
-    /// It is kept already.
+    /// It is stored already.
     Kept,
-    /// As many are kept as may be.
+    /// The maximum number is stored.
     Full,
 }
 
-/// Whether an event came before.
+/// Whether an event was received before.
 enum Came {
     Before(Accepted),
-    /// Its transmission may be bound to this body all the same, by an earlier connection of the provider.
+    /// Its transmission may still be bound to this body, by an earlier connection of the provider.
     First {
         is_bound: bool,
     },
 }
 
-/// What a transmission that came before with another body is told.
+/// The answer to a known transmission with a different body.
 pub(super) fn replayed() -> Refusal {
     Refusal {
         reason: RejectionReason::TransmissionReplayed,
@@ -74,13 +75,13 @@ pub(super) fn replayed() -> Refusal {
     }
 }
 
-/// What one delivery is decided by.
+/// A request, with everything that its acceptance depends on.
 struct Delivery<'a> {
     endpoint: &'a Endpoint,
     request: &'a Request,
     claims: &'a Claims,
     sha256: &'a str,
-    /// Those that are kept, as they are kept.
+    /// Headers in the form in which they are stored.
     headers: Bytes,
     webhook: WebhookId,
     transmission: Option<TransmissionId>,
@@ -96,7 +97,7 @@ impl Delivery<'_> {
         receipt(self.endpoint, self.request, self.claims, self.sha256.to_owned(), Some(&self.headers))
     }
 
-    /// Binds the transmission, where there is one that is not bound yet.
+    /// Binds the transmission, if it has one that is not bound yet.
     fn bind(&self, unit: &mut Unit) -> Result<(), ReceiveError> {
         if let Some(transmission) = self.transmission {
             let event = WebhookEvent::TransmissionBound { body_sha256: self.sha256.to_owned() };
@@ -115,7 +116,7 @@ impl Delivery<'_> {
         }
     }
 
-    /// That a webhook came again.
+    /// A unit that records a duplicate.
     fn again(&self, original: Original) -> Result<Unit, ReceiveError> {
         let event = WebhookEvent::DuplicateReceived {
             body_sha256: self.sha256.to_owned(),
@@ -133,7 +134,7 @@ impl Delivery<'_> {
 }
 
 impl Receiver {
-    /// Appends a webhook that is new, or else what came again.
+    /// Appends a new webhook, or else records a duplicate.
     pub(super) async fn accept(
         &self,
         endpoint: &Endpoint,
@@ -169,7 +170,7 @@ impl Receiver {
     async fn decide(&self, delivery: &Delivery<'_>, verified: Verified) -> Result<Accepted, ReceiveError> {
         let (organization, endpoint) = (delivery.organization(), delivery.endpoint);
         let verified = verified.into_match(endpoint.provider.id);
-        // Before anything is looked up, here or in the log.
+        // Before any lookup, here or in the log.
         let epoch = self.log.epoch();
         match self.duplicates.look(&delivery.delivered()) {
             Look::Duplicate(original) => {
@@ -214,12 +215,12 @@ impl Receiver {
                 Err(AppendError::Conflict) => {
                     match self.accept_known(delivery, &verified).await? {
                         Came::Before(accepted) => return Ok(accepted),
-                        // An earlier connection of the provider had this transmission, with this body.
+                        // An earlier connection of the provider received this transmission with this body.
                         Came::First { is_bound: bound } => is_bound = bound,
                     }
                 }
                 Err(AppendError::OverLimit(used)) => {
-                    // Only units with a limit can be over it.
+                    // Only units with a limit can exceed it.
                     let limit = endpoint.limit.ok_or(ReceiveError::Unavailable)?;
                     return Err(self.over_limit(organization, limit, used));
                 }
@@ -229,8 +230,8 @@ impl Receiver {
         Err(ReceiveError::Unavailable)
     }
 
-    /// What will be delivered in a moment is kept at hand; only now is it known to be the webhook's own
-    /// body, and not a duplicate's.
+    /// Keeps the body for its delivery, which follows in a moment. Only now is it certain that this is the
+    /// webhook's own body and not a duplicate's.
     fn keep_fresh(&self, delivery: &Delivery<'_>) {
         if delivery.endpoint.provider.destination.is_some() {
             let fresh = FreshBody {
@@ -249,8 +250,8 @@ impl Receiver {
         ReceiveError::LimitReached { limit: limit.allowed, resets_at: used.resets_at() }
     }
 
-    /// Where this event was received before, notes that it came again. What is noted depends only on the
-    /// first receipt, which never changes, and so needs no place of its own in the stream.
+    /// Records a duplicate of an event that was received before. The record depends only on the first
+    /// receipt, which never changes, so it needs no particular sequence in the stream.
     async fn accept_known(&self, delivery: &Delivery<'_>, verified: &SignatureMatch) -> Result<Came, ReceiveError> {
         let organization = delivery.organization();
         for _ in 0..TRIES {
@@ -300,7 +301,8 @@ impl Receiver {
                     remember();
                     return Ok(Came::Before(original.accepted()));
                 }
-                // Another body was kept, or the transmission bound, meanwhile: to this body, or to another?
+                // Meanwhile a body was stored or the transmission bound, to this body or another; decide
+                // again.
                 Err(AppendError::Conflict) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -308,8 +310,8 @@ impl Receiver {
         Err(ReceiveError::Unavailable)
     }
 
-    /// Logs that a webhook came again, or counts it beyond the rate; nothing where the log may have lost that
-    /// webhook since that epoch.
+    /// Logs a duplicate, or counts it beyond the rate. Returns `None` if the log may have lost the webhook
+    /// since that epoch.
     async fn note_again(
         &self,
         delivery: &Delivery<'_>,
@@ -323,14 +325,14 @@ impl Receiver {
             match self.log.append(delivery.again(original)?.decided_in(epoch)).await {
                 Ok(_) => {}
                 Err(AppendError::Conflict) => return Ok(None),
-                // The first delivery is durable all the same, which is what the answer says.
+                // The first receipt is durable anyway, and the answer promises no more.
                 Err(_) => drop(self.duplicates.count(organization, original, epoch)),
             }
         }
         Ok(Some(original.accepted()))
     }
 
-    /// Whether and where the body of a duplicate is kept.
+    /// Whether and where to store the body of a duplicate.
     pub(super) async fn room_for_body(
         &self,
         organization: OrganizationId,
@@ -350,8 +352,8 @@ impl Receiver {
         })
     }
 
-    /// Accepts what cannot be verified before a certificate is here. It takes a fresh id and no
-    /// other: a forger must not take the one that the genuine event will have.
+    /// Accepts a webhook that cannot be verified until a certificate arrives. It gets a random ID, so that a
+    /// forger cannot occupy the ID of the genuine event.
     pub(super) async fn accept_unverified(
         &self,
         endpoint: &Endpoint,
@@ -360,7 +362,8 @@ impl Receiver {
         sha256: String,
         certificate: CertificateUrl,
     ) -> Result<Accepted, ReceiveError> {
-        // Anybody can send these, so there are few at a time; PayPal sends again what finds no room.
+        // Anybody can send these, so only a few are accepted at a time. PayPal repeats a request that finds
+        // no room.
         if !self.unverified.admit_client(request.by.client.as_deref().unwrap_or_default()) {
             return Err(ReceiveError::Unavailable);
         }
@@ -410,7 +413,7 @@ impl Receiver {
                 logged += u32::from(matches!(event, WebhookEvent::DuplicateReceived { .. }));
             }
         }
-        // What only counts duplicates is of a webhook that the log has lost.
+        // A stream with only counts of duplicates belongs to a webhook that the log has lost.
         Ok((state.phase() != Phase::Unknown).then_some(Known { webhook, state, logged }))
     }
 
@@ -427,7 +430,7 @@ impl Receiver {
         })
     }
 
-    /// Whether anything was decided of a webhook since its receipt.
+    /// Whether anything was decided about a webhook since its receipt.
     pub(super) async fn has_second_event(
         &self,
         organization: OrganizationId,

@@ -1,9 +1,8 @@
-//! Who is let in: whoever can hope for an answer in time.
+//! Admission control: admits a request only if it can expect an answer in time.
 //!
-//! What a webhook waits for is the writer's queue and a thread's time. A burst is borne, since it
-//! passes. When waiting lasts, the load is more than can be taken, and only a short queue is kept:
-//! a longer one would make everybody wait and take in no more. GitHub never sends again, so its
-//! webhooks are refused last.
+//! A webhook waits for the writer's queue and for a thread. A burst is tolerated, because it passes. When the
+//! wait lasts, the load exceeds the capacity, and only a short queue is allowed: a longer one would delay
+//! everybody without admitting more. GitHub never retries, so its webhooks are refused last.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,30 +11,30 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-/// How long a webhook may be expected to wait, of those who send again and of GitHub.
+/// Longest expected wait of an admitted webhook: of GitHub's, and of providers that retry.
 #[derive(Clone, Copy, Debug)]
 struct Patience {
     most: Duration,
     github: Duration,
 }
 
-/// In a burst.
+/// During a burst.
 const BURST: Patience = Patience { most: Duration::from_millis(500), github: Duration::from_millis(750) };
-/// In an overload.
+/// During an overload.
 const OVERLOAD: Patience = Patience { most: Duration::from_millis(100), github: Duration::from_millis(250) };
-/// A burst that lasts longer is an overload.
+/// A longer burst is an overload.
 const LONGEST_BURST: Duration = Duration::from_millis(500);
-/// An overload is over when there is next to nothing to wait for.
+/// An overload ends when the expected wait falls below this.
 const OVER: Duration = Duration::from_millis(25);
-/// Refusals are answered so many times later than a thread was late, and at most so late: whoever
-/// sends again at once shall not take the time of those who are let in.
+/// A refusal is delayed by this multiple of the threads' lateness, up to a limit, so that a sender that
+/// repeats it at once does not take time from admitted requests.
 const HOLD_BACK: u32 = 8;
 const LONGEST_HOLD: Duration = Duration::from_secs(1);
-/// How often it is measured how late threads are, and how often refusals are told.
+/// Interval of measuring the threads' lateness and of logging refusals.
 const PROBE: Duration = Duration::from_millis(10);
 const TELL: Duration = Duration::from_secs(1);
 
-/// Decides who is let in. Cheap to clone.
+/// Decides which requests are admitted. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Admission {
     since: Instant,
@@ -45,11 +44,11 @@ pub struct Admission {
 /// Times are in microseconds after `since`; 0 is never.
 #[derive(Debug, Default)]
 struct Shared {
-    /// How late a thread came to what was ready, lately.
+    /// Recent lateness of threads in running ready tasks.
     late: AtomicU64,
-    /// Since when a thread is being waited for.
+    /// Start of the running measurement.
     probing_since: AtomicU64,
-    /// Since when there has always been something to wait for.
+    /// Since when there has been a wait without interruption.
     waiting_since: AtomicU64,
     refused: AtomicU64,
 }
@@ -61,7 +60,7 @@ impl Default for Admission {
 }
 
 impl Admission {
-    /// Whether one more webhook is let in, which would wait so long for the writer.
+    /// Whether to admit a webhook with this expected wait for the writer.
     pub(super) fn admits(&self, for_writer: Duration, is_github: bool) -> bool {
         let wait = for_writer + self.lateness();
         let patience = self.patience(wait, self.now());
@@ -72,7 +71,7 @@ impl Admission {
         is_admitted
     }
 
-    /// How long a refusal is held back.
+    /// How long to delay a refusal.
     #[must_use]
     pub fn hold_back(&self) -> Duration {
         (self.lateness() * HOLD_BACK).min(LONGEST_HOLD)
@@ -93,7 +92,7 @@ impl Admission {
         if now.saturating_sub(waiting_since) > micros(LONGEST_BURST) { OVERLOAD } else { BURST }
     }
 
-    /// How late threads come to what is ready.
+    /// Lateness of threads in running ready tasks.
     fn lateness(&self) -> Duration {
         let late = self.shared.late.load(Ordering::Relaxed);
         let probing = match self.shared.probing_since.load(Ordering::Relaxed) {
@@ -103,8 +102,8 @@ impl Admission {
         Duration::from_micros(late.max(probing))
     }
 
-    /// Measures how late the threads of `serving` are, from a thread of its own, until stopped: what
-    /// is woken from outside comes last there, as the answers of the writer do.
+    /// Measures the lateness of the threads of `serving`, from its own thread, until stopped. Tasks that are
+    /// woken from outside run last there, as the writer's answers do.
     pub async fn run(self, serving: Handle, stop: CancellationToken) {
         let mut tell_at = Instant::now() + TELL;
         while !stop.is_cancelled() {
@@ -112,7 +111,7 @@ impl Admission {
             self.shared.probing_since.store(began, Ordering::Relaxed);
             let clock = self.clone();
             let Ok(came) = serving.spawn(async move { clock.now() }).await else { break };
-            // The longest of the last moments, which fades.
+            // The maximum of recent measurements, which decays.
             let faded = self.shared.late.load(Ordering::Relaxed) * 7 / 8;
             self.shared.late.store(faded.max(came.saturating_sub(began)), Ordering::Relaxed);
             self.shared.probing_since.store(0, Ordering::Relaxed);
@@ -124,7 +123,7 @@ impl Admission {
         }
     }
 
-    /// One line for many refusals: to write one for each would cost more than to refuse.
+    /// Logs many refusals in one line: a line for each would cost more than the refusal.
     fn tell(&self) {
         let late = self.lateness();
         metrics::gauge!("hookledger_threads_late_seconds").set(late.as_secs_f64());
@@ -132,7 +131,7 @@ impl Admission {
         if count > 0 {
             metrics::counter!("hookledger_overload_refusals_total").increment(count);
             let late_ms = u64::try_from(late.as_millis()).unwrap_or(u64::MAX);
-            tracing::warn!(webhook.refused = count, late_ms, "overloaded: webhooks are refused");
+            tracing::warn!(webhook.refused = count, late_ms, "overloaded; refusing webhooks");
         }
     }
 
@@ -163,11 +162,11 @@ mod tests {
             (1, 0, 500),
             (2, 400, 500),
             (400, 300, 500),
-            // It lasts.
+            // The wait lasts.
             (510, 110, 100),
             (600, 90, 100),
             (700, 26, 100),
-            // It is over, and what comes next is a burst again.
+            // The overload is over, and the next wait is a burst again.
             (800, 24, 500),
             (1_400, 300, 500),
             (1_500, 300, 500),

@@ -1,4 +1,4 @@
-//! What senders are answered: a status, a JSON body, and when to come again.
+//! Answers to senders: a status, a JSON body, and `Retry-After`.
 
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::webhook::Phase;
@@ -36,7 +36,7 @@ struct RefusedBody {
 
 impl WebhookAnswer {
     fn new(status: StatusCode, body: &impl Serialize, retry_after: Option<u64>) -> Self {
-        // Our own types are plain data, which serde_json always writes.
+        // Serializing our own plain types cannot fail.
         Self { status, body: serde_json::to_string(body).unwrap_or_default(), retry_after }
     }
 }

@@ -1,4 +1,4 @@
-//! Reading a body as a counted stream: warp would buffer a chunked one without limit.
+//! Reads a body as a counted stream, because warp would buffer a chunked one without limit.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -11,21 +11,22 @@ use tokio_util::sync::CancellationToken;
 
 use super::room::{Claim, Held};
 
-/// How long a whole body may take. No sender of webhooks waits longer than ten seconds.
+/// How long a whole body may take. No sender of webhooks waits longer than 10 s.
 const BODY_LIMIT: Duration = Duration::from_secs(25);
-/// A body may take so long to begin, and from then on so many bytes come in each window at least: not on
-/// average, or who sent much could be silent for long and hold all of it.
+/// Time until the first bytes of a body, and the window in which a minimum must arrive. An average would not
+/// do: a client that sent much at first could then be silent for long and hold all of it.
 const GRACE: Duration = Duration::from_secs(5);
 const WINDOW: Duration = Duration::from_secs(3);
 const WINDOW_BYTES: usize = 48 << 10;
-/// What is read of a refused body, and for how long.
+/// How much of a refused body is read, and for how long.
 const DRAIN_BYTES: usize = 64 << 20;
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
-/// Of how many clients at once: to read what nobody needs must not take the time of those who are served.
+/// Clients whose refused bodies are read at the same time, so that reading them does not slow down other
+/// requests.
 static DRAINS: Semaphore = Semaphore::const_new(32);
-/// What a declared length may reserve at once, before any of it came.
+/// How much a declared length may reserve before any of the body arrives.
 const RESERVE: usize = 64 << 10;
-/// What a larger body takes at a time.
+/// Buffer size for a larger body.
 const PIECE: usize = 256 << 10;
 
 #[derive(Debug, thiserror::Error)]
@@ -36,12 +37,12 @@ pub enum BodyError {
     TooSlow,
     #[error("The body ended early.")]
     Broken,
-    /// All requests in flight together hold as many bytes as they may.
+    /// The budget for the bodies of all requests in flight is used up.
     #[error("Too many large bodies at once. Send it again.")]
     NoRoom,
 }
 
-/// A body, and the bytes that it holds of the budget until it is dropped.
+/// A body, and its share of the budget until it is dropped.
 #[derive(Debug)]
 pub struct HeldBody {
     pub bytes: Bytes,
@@ -49,14 +50,14 @@ pub struct HeldBody {
 }
 
 impl HeldBody {
-    /// A body of our own, which no budget needs to bound.
+    /// A body of our own, which needs no budget.
     #[must_use]
     pub fn unbounded(bytes: Bytes) -> Self {
         Self { bytes, held: Held::none() }
     }
 }
 
-/// Reads a body of at most `cap` bytes. One that came in one piece is not copied.
+/// Reads a body of at most `cap` bytes. A body that arrives in one piece is not copied.
 pub async fn read_body<B: Buf, E>(
     body: impl Stream<Item = Result<B, E>>,
     declared: Option<u64>,
@@ -88,13 +89,13 @@ pub async fn read_body<B: Buf, E>(
     while let Some(next) = reading.next().await? {
         pieces.push(&next);
     }
-    // Whoever has to give way is told so before it is copied together.
+    // Before copying, because the body may have to give way.
     reading.held.complete()?;
     Ok(HeldBody { bytes: pieces.whole(), held: reading.held })
 }
 
-/// What came of a body, copied together: growing one buffer would need half as much again, and to
-/// keep the pieces as they came would let many tiny ones hold much memory.
+/// The arrived pieces of a body, copied into buffers: one growing buffer would need half as much again, and
+/// keeping many tiny pieces would hold much memory.
 struct Pieces {
     full: Vec<BytesMut>,
     last: BytesMut,
@@ -124,14 +125,14 @@ impl Pieces {
         }
         let length = self.full.iter().map(BytesMut::len).sum::<usize>() + self.last.len();
         let mut whole = BytesMut::with_capacity(length);
-        // Each is given back as soon as it is copied.
+        // Each piece is freed as soon as it is copied.
         self.full.into_iter().for_each(|piece| whole.extend_from_slice(&piece));
         whole.extend_from_slice(&self.last);
         whole.freeze()
     }
 }
 
-/// A body that is coming in.
+/// A body that is arriving.
 struct Reading<'a, S> {
     body: Pin<&'a mut S>,
     timer: Pin<&'a mut Sleep>,
@@ -143,14 +144,14 @@ struct Reading<'a, S> {
     held: Held,
 }
 
-/// What has come since the last time that enough had.
+/// The bytes that arrived in the current window.
 struct Window {
     ends: Instant,
     received: usize,
 }
 
 impl<B: Buf, E, S: Stream<Item = Result<B, E>>> Reading<'_, S> {
-    /// The next piece, counted; nothing at the end.
+    /// The next piece, counted; `None` at the end.
     async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
         loop {
             let chunk = tokio::select! {
@@ -189,8 +190,8 @@ impl<B: Buf, E, S: Stream<Item = Result<B, E>>> Reading<'_, S> {
     }
 }
 
-/// Reads and drops what a refused client still sends, within bounds: closing on it would reset the
-/// connection, and the client would never see why it was refused.
+/// Reads and drops the rest of a refused request, within bounds. Closing the connection instead would reset
+/// it, and the client would never see why it was refused.
 pub async fn drain_body<B: Buf, E>(mut body: Pin<&mut impl Stream<Item = Result<B, E>>>) {
     let Ok(_drain) = DRAINS.try_acquire() else { return };
     let mut dropped = 0;
@@ -210,7 +211,7 @@ mod tests {
     use super::*;
     use crate::receive::{BodyBudget, Owner};
 
-    /// Room for so many bytes.
+    /// A claim for that many bytes.
     fn room(bytes: usize) -> Claim {
         BodyBudget::new(0, bytes).for_webhook(Owner::default(), Some(u64::MAX))
     }

@@ -1,7 +1,7 @@
-//! Bodies of duplicates that differ from the webhook's own: kept, and delivered when a person says so.
+//! Bodies of duplicates that differ from the webhook's own: stored, and delivered when a person requests it.
 //!
-//! They are events of a stream of their own, one for each, whose sequences bound how many there are. Only
-//! requests that verified come here; they have no other right to be kept than that.
+//! They are events of streams of their own, one per webhook, whose sequences limit their number. Only bodies
+//! of verified requests are stored.
 
 use hookledger_aggregates::access::AccessEvent;
 use hookledger_aggregates::webhook::{
@@ -13,17 +13,17 @@ use super::Receiver;
 use super::units::{UnitError, unit};
 use crate::log::{AppendError, Body, LogPosition, NewEvent, ReadError, Sequence};
 
-/// A body of a duplicate, as the log tells of it.
+/// A duplicate's body, as recorded in the log.
 #[derive(Clone, Debug)]
 pub struct DuplicateBody {
     pub receipt: Receipt,
     pub verified: SignatureMatch,
-    /// Where its bytes are found.
+    /// The log position under which its bytes are stored.
     pub received: LogPosition,
     pub received_at: chrono::DateTime<chrono::Utc>,
 }
 
-/// The body that an event tells of.
+/// The duplicate's body that an event records, if any.
 #[must_use]
 pub fn duplicate_body(recorded: RecordedEvent) -> Option<DuplicateBody> {
     let Event::Webhook(WebhookEvent::DuplicateBodyKept { receipt, verified, webhook_id: _ }) = recorded.event else {
@@ -33,7 +33,7 @@ pub fn duplicate_body(recorded: RecordedEvent) -> Option<DuplicateBody> {
     Some(DuplicateBody { receipt, verified, received, received_at: recorded.recorded_at })
 }
 
-/// A body that is to be kept.
+/// A body to store.
 pub(super) struct Keep {
     organization: OrganizationId,
     stream: DuplicateBodiesId,
@@ -41,7 +41,7 @@ pub(super) struct Keep {
     event: WebhookEvent,
 }
 
-/// Keeps the body of a duplicate at that sequence among the webhook's.
+/// Stores the body of a duplicate at this sequence.
 pub(super) fn keep_body(
     organization: OrganizationId,
     webhook_id: WebhookId,
@@ -54,12 +54,12 @@ pub(super) fn keep_body(
 }
 
 impl Keep {
-    /// The event, which has to be the first of its unit: there the body is looked for.
+    /// The event, which has to be the first of its unit because the body is stored under its position.
     pub(super) fn event(&self, metadata: &Metadata) -> Result<NewEvent, serde_json::Error> {
         NewEvent::of(self.organization, self.stream.uuid(), Sequence::At(self.sequence), &self.event, metadata)
     }
 
-    /// Under which id the body lies.
+    /// The ID that the body is stored under.
     pub(super) fn owner(&self) -> WebhookId {
         WebhookId::new(self.stream.uuid())
     }
@@ -84,7 +84,7 @@ pub enum RedeliverError {
     Read(#[from] ReadError),
     #[error(transparent)]
     Json(#[from] serde_json::Error),
-    #[error("what was decided cannot be appended: {0}")]
+    #[error("could not append the events: {0}")]
     Decide(String),
 }
 
@@ -107,11 +107,11 @@ impl Receiver {
         Ok(events.into_iter().filter_map(duplicate_body).collect())
     }
 
-    /// Makes a webhook of its own of a duplicate's body. Its id is that body's, so that nobody has it
-    /// delivered twice; what else is done with it is done to that webhook.
+    /// Creates a webhook from a duplicate's body. Its ID follows from that body, so that nobody can deliver
+    /// it twice; later commands go to the new webhook.
     ///
     /// # Errors
-    /// [`RedeliverError`]; nothing was appended then.
+    /// After any error, nothing was appended.
     pub async fn redeliver(&self, request: RedeliverRequest<'_>) -> Result<(WebhookId, LogPosition), RedeliverError> {
         let RedeliverRequest { organization, webhook: original, body_sha256, reason, by } = request;
         let kept = self.duplicate_bodies(organization, original).await?;
@@ -146,7 +146,7 @@ impl Receiver {
     }
 }
 
-/// Has a duplicate's body delivered.
+/// Requests the delivery of a duplicate's body.
 #[derive(Clone, Debug)]
 pub struct RedeliverRequest<'a> {
     pub organization: OrganizationId,

@@ -1,8 +1,8 @@
-//! Duplicates: which webhooks they are of, remembered, so that a flood of one webhook asks the database
-//! nothing; and how many there were beyond a rate, counted instead of logged one by one.
+//! Duplicates: a memory of webhooks, so that a flood of one webhook needs no database query; and counts of
+//! duplicates beyond a rate, instead of one event each.
 //!
-//! A duplicate's answer promises that the first delivery is durable, and that it was before it was ever
-//! remembered here. So a count may follow the answer: a crash loses a count, and never a webhook.
+//! The answer to a duplicate promises that the first receipt is durable, and it was durable before it was
+//! remembered here. So a count may follow the answer: a crash can lose a count, but never a webhook.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,33 +19,33 @@ use tokio_util::sync::CancellationToken;
 use crate::log::{self, AppendError, Epoch, Heads, Log, NewEvent, Sequence, Unit};
 use crate::platform::rate::Rate;
 
-/// Duplicates of one endpoint that are logged at once, and then per second.
+/// Duplicates per endpoint that are logged at once, and then per second.
 const LOGGED: Rate = Rate::new(120, Duration::from_millis(50));
-/// Duplicates of one webhook that are logged before all others of it are counted.
+/// Duplicates per webhook that are logged before the others are counted.
 const LOGGED_EACH: u32 = 8;
-/// Webhooks that are remembered: at least so many, and at most twice as many.
+/// Minimum number of webhooks remembered; the maximum is twice that.
 const REMEMBERED: usize = 8_192;
-/// Bodies and transmissions that are remembered of one webhook.
+/// Bodies and transmissions remembered per webhook.
 const KNOWN_EACH: usize = 32;
-/// After so long it is read again how a webhook stands, by one of those who ask.
+/// Interval after which one of the callers reads a webhook's status again.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Webhooks whose duplicates are counted at the same time; beyond it they are logged.
 const COUNTED: usize = 8_192;
-/// A count goes to the log after so long, later and later while more come, so that no stream grows long.
+/// Delay before a count is logged. It grows while more duplicates arrive, so that no stream becomes long.
 const FIRST_REPORT: Duration = Duration::from_secs(2);
 const LAST_REPORT: Duration = Duration::from_secs(300);
-/// How often it is looked which counts are due.
+/// Interval of looks for counts that are due.
 const TICK: Duration = Duration::from_millis(500);
 
-/// What is remembered of a webhook that duplicates came of.
+/// Memory of a webhook with duplicates.
 #[derive(Clone, Debug)]
 struct Remembered {
     webhook: WebhookId,
     phase: Phase,
     body_sha256: String,
-    /// Digests of other bodies that are kept.
+    /// Digests of other stored bodies.
     others: Vec<String>,
-    /// As many others are kept as may be.
+    /// Whether the maximum number of other bodies is stored.
     is_full: bool,
     /// Transmissions that are bound to a body.
     transmissions: Vec<(TransmissionId, String)>,
@@ -62,27 +62,27 @@ impl Remembered {
     }
 }
 
-/// A delivery as far as it matters here.
+/// The parts of a request that identify a duplicate.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Delivered<'a> {
     pub(super) provider: ProviderId,
-    /// The id of its event.
+    /// The webhook ID that follows from its event.
     pub(super) event: WebhookId,
     pub(super) body_sha256: &'a str,
     pub(super) transmission: Option<TransmissionId>,
 }
 
-/// Whether a delivery is a duplicate.
+/// Whether a request is a duplicate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Look {
-    /// All that its answer needs is remembered.
+    /// Yes, and the answer needs no lookup.
     Duplicate(Original),
-    /// It most likely is, and the log has to be read.
+    /// Most likely, but the log has to be read.
     Again,
     Unknown,
 }
 
-/// Which webhook a delivery is a duplicate of.
+/// The webhook that a request is a duplicate of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Original {
     pub(super) webhook: WebhookId,
@@ -90,16 +90,16 @@ pub(super) struct Original {
     pub(super) body_differs: bool,
 }
 
-/// What the log says of a webhook.
+/// State of a webhook in the log.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Read<'a> {
-    /// That of its own body.
+    /// Digest of its own body.
     pub(super) body_sha256: &'a str,
-    /// So many of its duplicates are in the log by themselves, at least.
+    /// At least this many of its duplicates are logged individually.
     pub(super) logged: u32,
-    /// As many bodies of duplicates are kept as may be.
+    /// Whether the maximum number of duplicates' bodies is stored.
     pub(super) is_full: bool,
-    /// In which epoch of the log that was read.
+    /// Epoch of the log in which this was read.
     pub(super) epoch: Epoch,
 }
 
@@ -109,13 +109,13 @@ struct Count {
     differing: u64,
     since: DateTime<Utc>,
     due: Instant,
-    /// The time between reports.
+    /// Time between reports.
     every: Duration,
 }
 
 #[derive(Debug, Default)]
 struct Known {
-    /// Those that were asked for lately, and those of before. The latter go when the former are many.
+    /// Two generations, the recently used first. When it is full, it replaces the older one.
     recent: HashMap<WebhookId, Remembered>,
     before: HashMap<WebhookId, Remembered>,
     counts: HashMap<(OrganizationId, WebhookId), Count>,
@@ -137,12 +137,12 @@ impl Known {
     }
 }
 
-/// Shared by requests and by the [`DuplicateCounter`].
+/// Shared between requests and the [`DuplicateCounter`].
 #[derive(Debug)]
 pub struct Duplicates {
     limiter: DefaultKeyedRateLimiter<ProviderId>,
     known: Mutex<log::Remembered<Known>>,
-    /// There is no room for more counts.
+    /// Notified when there is no room for more counts.
     full: Notify,
 }
 
@@ -153,7 +153,7 @@ impl Default for Duplicates {
 }
 
 impl Duplicates {
-    /// Of what is appended to that log.
+    /// Duplicates of webhooks in that log.
     #[must_use]
     pub fn of(heads: &Heads) -> Self {
         Self { known: Mutex::new(heads.remember()), ..Self::default() }
@@ -163,7 +163,7 @@ impl Duplicates {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is remembered of a delivery. Now and then one who asks is to read again how the webhook stands.
+    /// Looks a request up. From time to time one caller is told to read the webhook's status again.
     pub(super) fn look(&self, delivered: &Delivered<'_>) -> Look {
         let mut known = self.known();
         let known = known.get();
@@ -179,8 +179,8 @@ impl Duplicates {
         Look::Duplicate(Original { webhook: remembered.webhook, phase: remembered.phase, body_differs })
     }
 
-    /// Remembers what was just read: that the log has the webhook, with this body or as many as it may
-    /// have.
+    /// Remembers what was just read: the log has the webhook, with this body stored or the maximum number of
+    /// bodies.
     pub(super) fn remember(&self, delivered: &Delivered<'_>, original: Original, read: Read<'_>) {
         let Read { body_sha256, logged, is_full, epoch } = read;
         let mut known = self.known();
@@ -211,7 +211,7 @@ impl Duplicates {
         }
     }
 
-    /// The log has no such webhook: it lost its end, if this is remembered.
+    /// Forgets a webhook that the log has lost.
     pub(super) fn forget(&self, event: WebhookId) {
         let mut known = self.known();
         let known = known.get();
@@ -219,7 +219,7 @@ impl Duplicates {
         known.before.remove(&event);
     }
 
-    /// Whether one more duplicate is logged by itself; otherwise it is to be counted.
+    /// Whether to log one more duplicate individually; otherwise it is counted.
     pub(super) fn is_logged(&self, delivered: &Delivered<'_>) -> bool {
         let mut known = self.known();
         let known = known.get();
@@ -231,8 +231,8 @@ impl Duplicates {
         true
     }
 
-    /// Counts a duplicate, known in that epoch, that is not logged by itself; false where there is no room
-    /// for that, or the epoch is over.
+    /// Counts a duplicate that is not logged individually. Returns false if there is no room, or the epoch
+    /// has ended.
     pub(super) fn count(&self, organization: OrganizationId, original: Original, epoch: Epoch) -> bool {
         let key = (organization, original.webhook);
         let told = Told { all: 1, differing: u64::from(original.body_differs), since: Utc::now(), epoch };
@@ -263,8 +263,8 @@ impl Duplicates {
         true
     }
 
-    /// Takes the counts that are due, or all. Of a webhook of which more come the next is due later; one
-    /// of which none came is not watched any more.
+    /// Takes the counts that are due, or all. If more duplicates arrive, the next count is due later; if none
+    /// arrived, the webhook is no longer watched.
     fn take(&self, all: bool) -> Vec<((OrganizationId, WebhookId), Told)> {
         let (mut known, now) = (self.known(), Instant::now());
         let mut taken = Vec::new();
@@ -286,17 +286,17 @@ impl Duplicates {
     }
 }
 
-/// A count that goes to the log.
+/// A count to log.
 #[derive(Clone, Copy, Debug)]
 struct Told {
     all: u64,
     differing: u64,
     since: DateTime<Utc>,
-    /// In which epoch of the log those webhooks are known.
+    /// Epoch of the log in which these webhooks are known.
     epoch: Epoch,
 }
 
-/// Of so many the last ones are enough: each costs a look into the log when it comes again.
+/// Keeps only the last ones: a forgotten one costs a read of the log when it comes again.
 fn keep_last<T>(known: &mut Vec<T>, new: T) {
     if known.len() >= KNOWN_EACH {
         known.remove(0);
@@ -304,7 +304,7 @@ fn keep_last<T>(known: &mut Vec<T>, new: T) {
     known.push(new);
 }
 
-/// Tells the log how many duplicates were not logged.
+/// Logs how many duplicates were not logged individually.
 pub struct DuplicateCounter {
     duplicates: Arc<Duplicates>,
     log: Log,
@@ -316,7 +316,7 @@ impl DuplicateCounter {
         Self { duplicates, log }
     }
 
-    /// Reports until stopped, and once more then.
+    /// Reports until stopped, and a last time then.
     pub async fn run(self, stop: CancellationToken) {
         loop {
             let is_full = async {
@@ -343,21 +343,22 @@ impl DuplicateCounter {
                     units.push(Unit::new(vec![event]).decided_in(epoch));
                     told.push((key, count));
                 }
-                Err(error) => tracing::error!(%error, "an event cannot be written as JSON"),
+                Err(error) => tracing::error!(%error, "could not serialize an event"),
             }
         }
         if units.is_empty() {
             return;
         }
         let verdicts = self.log.append_all(units).await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "the counts of duplicates could not be appended; trying again");
+            tracing::warn!(%error, "could not append the counts of duplicates; retrying");
             Vec::new()
         });
-        // As with rejections: where a flush failed although it was committed, that counts twice.
+        // As with rejections: if a flush failed but was committed, its counts are added twice.
         let mut verdicts = verdicts.into_iter();
         for (key, told) in told {
             match verdicts.next() {
-                // In conflict is only what was counted in an epoch that is over: the webhook may be lost.
+                // A conflict concerns only counts of an epoch that has ended: the log may have lost the
+                // webhook.
                 Some(Ok(_) | Err(AppendError::Conflict)) => {}
                 Some(Err(_)) | None => drop(self.duplicates.add(key, told)),
             }
@@ -394,7 +395,7 @@ mod tests {
         assert_eq!(duplicates.look(&delivered(1, 1, "bb")), Look::Again);
         duplicates.remember(&delivered(1, 1, "bb"), original(7, true), READ);
         assert_eq!(duplicates.look(&delivered(1, 1, "bb")), Look::Duplicate(original(7, true)));
-        // A transmission is good for the body that it is bound to.
+        // A transmission is valid for the body that it is bound to.
         let bound = Delivered { transmission: Some(TransmissionId::new(id(3))), ..delivered(1, 1, "aa") };
         assert_eq!(duplicates.look(&bound), Look::Again);
         duplicates.remember(&bound, original(7, false), READ);
@@ -466,7 +467,7 @@ mod tests {
         heads.begin_again();
         assert_eq!(duplicates.look(&delivered(1, 1, "aa")), Look::Unknown);
         assert!(duplicates.take(true).is_empty());
-        // What was read before is not remembered after, nor is a count that could not be appended.
+        // Neither memory from before nor a count that could not be appended survives.
         duplicates.remember(&delivered(1, 1, "aa"), original(7, false), READ);
         assert_eq!(duplicates.look(&delivered(1, 1, "aa")), Look::Unknown);
         assert!(!duplicates.count(ORGANIZATION, original(7, false), Epoch::FIRST));

@@ -1,5 +1,5 @@
-//! How often a webhook was delivered by us, or another installation, before it came here. A destination that
-//! leads back to a receiving URL would otherwise make webhooks of one for ever.
+//! How many times we or another installation delivered a webhook before it arrived here. Without this limit,
+//! a destination that leads back to a receiving URL would multiply a webhook forever.
 
 use hookledger_aggregates::outgoing::HOPS;
 use http::HeaderMap;
@@ -7,7 +7,7 @@ use http::HeaderMap;
 /// Chains of installations are short; a longer one is a loop.
 const MAX_HOPS: u32 = 3;
 
-/// Where the header is repeated or no number, it was tampered with: then there were too many.
+/// A repeated or malformed header was tampered with, and counts as too many hops.
 pub(super) fn hops(headers: &HeaderMap) -> u32 {
     let mut values = headers.get_all(HOPS).iter();
     match (values.next(), values.next()) {

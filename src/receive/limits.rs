@@ -1,7 +1,7 @@
-//! What this node knows of used-up months, and the warnings that people get.
+//! This node's memory of reached monthly limits, and the warnings to people.
 //!
-//! The log decides (see `log::limits`). Here is remembered what it said, so that a flood to an
-//! organization whose month is used up does not hold up the appends of others.
+//! The log decides (see `log::limits`). Its verdicts are remembered here, so that a flood to an organization
+//! over its limit does not delay the appends of others.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,13 +15,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::log::{Commands, Heads, MonthlyLimit, Remembered, UsedMonth};
 
-/// Warnings that may wait; one that finds no room is given with the next webhook.
+/// Queued warnings; a warning that finds no room is repeated with the next webhook.
 const WAITING: usize = 256;
-/// Requests of used-up organizations that ask the database at once, and how long one waits for its turn.
+/// Concurrent database queries for organizations over their limit, and how long a request waits for one.
 const QUESTIONS: usize = 4;
 const TURN_LIMIT: Duration = Duration::from_secs(2);
 
-/// A limit that the log said is reached.
+/// A limit that was reached according to the log.
 #[derive(Clone, Copy, Debug)]
 struct Over {
     limit: MonthlyLimit,
@@ -35,18 +35,18 @@ struct Warning {
     used: UsedMonth,
 }
 
-/// Shared by all requests. Its keys are organizations that exist, so they are bounded.
+/// Shared by all requests. The keys are existing organizations, so the maps are bounded.
 #[derive(Debug)]
 pub struct Limits {
     over: Mutex<Remembered<HashMap<OrganizationId, Over>>>,
-    /// The month and share that the last warning was about.
+    /// Month and share of the last warning.
     warned: Mutex<Remembered<HashMap<OrganizationId, (NaiveDate, u8)>>>,
     warnings: mpsc::Sender<Warning>,
     questions: Semaphore,
 }
 
 impl Limits {
-    /// The limits, and who gives the warnings.
+    /// The limits, and the task that records warnings.
     #[must_use]
     pub fn new(commands: Commands, heads: &Heads) -> (std::sync::Arc<Self>, LimitWarner) {
         let (warnings, waiting) = mpsc::channel(WAITING);
@@ -57,13 +57,13 @@ impl Limits {
         (std::sync::Arc::clone(&limits), LimitWarner { limits, waiting, commands })
     }
 
-    /// What an organization has used, where its month is known to be used up under this limit.
+    /// An organization's usage, if its month is known to be used up under this limit.
     pub(super) fn used_up(&self, organization: OrganizationId, limit: MonthlyLimit) -> Option<UsedMonth> {
         let over = *locked(&self.over).get().get(&organization)?;
         (over.limit == limit && Utc::now() < over.used.resets_at()).then_some(over.used)
     }
 
-    /// Waits for a turn to ask the database whether a webhook is known; nothing where that takes too long.
+    /// Waits for permission to ask the database whether a webhook is known; `None` if that takes too long.
     pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         tokio::time::timeout(TURN_LIMIT, self.questions.acquire()).await.ok()?.ok()
     }
@@ -74,7 +74,7 @@ impl Limits {
         self.warn(organization, limit, used, 100);
     }
 
-    /// Notes what the log counted, and warns where that is much.
+    /// Notes the usage that the log reported, and warns if it is high.
     pub(super) fn note(&self, organization: OrganizationId, limit: MonthlyLimit, used: UsedMonth) {
         let share = share_reached(u64::try_from(used.accepted).unwrap_or_default(), limit.allowed);
         if share > 0 {
@@ -96,7 +96,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Tells the log of each share of a limit that is reached, once a month.
+/// Logs each share of a limit that is reached, once a month.
 pub struct LimitWarner {
     limits: std::sync::Arc<Limits>,
     waiting: mpsc::Receiver<Warning>,
@@ -104,7 +104,7 @@ pub struct LimitWarner {
 }
 
 impl LimitWarner {
-    /// Warns until stopped; what still waits then is given by another node or after the next start.
+    /// Warns until stopped. Another node gives the warnings that are left, or this one after its next start.
     pub async fn run(mut self, stop: CancellationToken) {
         while let Some(Some(warning)) = stop.run_until_cancelled(self.waiting.recv()).await {
             let Warning { organization, limit, used } = warning;
@@ -112,8 +112,8 @@ impl LimitWarner {
             let command = UsageCommand::Note { month: used.month, accepted, limit: limit.allowed };
             let id = UsageId::derive(organization, used.month).uuid();
             if let Err(error) = self.commands.execute::<Usage>(organization, id, command, &Metadata::default()).await {
-                tracing::warn!(%error, organization.id = %organization, "a warning of a limit could not be appended");
-                // It is given again with the next webhook.
+                tracing::warn!(%error, organization.id = %organization, "could not append a warning about a monthly limit");
+                // The next webhook triggers the warning again.
                 locked(&self.limits.warned).get().remove(&organization);
             }
         }

@@ -1,7 +1,7 @@
 //! Receiving: `POST /webhooks/{org_slug}/{provider}`, from bytes to a durable answer.
 //!
-//! receive → verify → append; everything else follows the log. Nothing here asks the database
-//! before it appends, and nothing calls the network.
+//! receive → verify → append; everything else follows the log. Nothing here queries the database before it
+//! appends, and nothing uses the network.
 
 mod accept;
 mod admission;
@@ -45,27 +45,27 @@ pub use limits::{LimitWarner, Limits};
 pub use rejections::{RejectionCounter, Rejections};
 pub use room::{BodyBudget, Claim, Owner};
 
-/// Bodies of rejected requests are kept up to this size: enough to see what was wrong with them,
-/// too little to fill a disk with. Digest and size are always kept.
+/// Bodies of rejected requests are stored up to this size: enough to see what was wrong, too little to fill a
+/// disk. Digest and size are always recorded.
 const REJECTED_BODY_LIMIT: usize = 64 << 10;
-/// Bodies above this are hashed off the threads that serve everybody.
+/// Larger bodies are hashed on a thread that serves no other requests.
 const LARGE_BODY: usize = 256 << 10;
 
-/// A request, as far as HTTP understood it.
+/// A request, parsed as HTTP.
 #[derive(Debug)]
 pub struct Request {
     pub headers: HeaderMap,
     pub body: HeldBody,
-    /// Who sent it, and from where: the provider, or a person who tries whether everything is connected.
+    /// Who sent it, and from where: the provider, or a person who tests the setup.
     pub by: Metadata,
 }
 
-/// What happened to a genuine webhook.
+/// Outcome for a genuine webhook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Accepted {
     pub webhook: WebhookId,
     pub duplicate: bool,
-    /// Where it stands; of a duplicate, where the first one stands.
+    /// Its status; of a duplicate, the status of the original.
     pub phase: Phase,
 }
 
@@ -83,12 +83,13 @@ pub enum ReceiveError {
     Loop(u32),
     #[error("Monthly limit reached: this organization may receive {limit} webhooks a month.")]
     LimitReached { limit: u32, resets_at: DateTime<Utc> },
-    /// Rejections of this endpoint are counted, not logged, for so many seconds.
+    /// For this many seconds, rejections of this endpoint are counted and not logged.
     #[error("Too many rejected requests at this endpoint. Try again in {retry_after} s.")]
     RateLimited { retry_after: u64 },
     #[error("The server cannot store webhooks right now. Send it again.")]
     Unavailable,
-    /// There is more to do than can be done in time. Whoever hears it so much later sends less.
+    /// The load is too high to answer in time. The answer is delayed by `hold_back`, which slows the sender
+    /// down.
     #[error("The server is busy. Send it again.")]
     Overloaded { hold_back: std::time::Duration },
 }
@@ -97,7 +98,7 @@ pub enum ReceiveError {
 #[derive(Debug)]
 pub struct NotAccepted {
     pub error: ReceiveError,
-    /// Under which id the log tells of it; nothing where it was only counted, or nothing tells of it.
+    /// The ID under which it is logged; `None` if it was only counted or not recorded.
     pub webhook: Option<WebhookId>,
 }
 
@@ -107,7 +108,7 @@ impl From<ReceiveError> for NotAccepted {
     }
 }
 
-/// What a [`Receiver`] is made of.
+/// Parts of a [`Receiver`].
 pub struct Parts {
     pub directory: Directory,
     pub log: Log,
@@ -116,7 +117,7 @@ pub struct Parts {
     pub duplicates: Arc<Duplicates>,
     pub limits: Arc<Limits>,
     pub certificates: Arc<CertificateStore>,
-    /// How old a transmission of PayPal may be.
+    /// Maximum age of a PayPal transmission.
     pub paypal_max_age: Duration,
     pub fresh: Arc<FreshBodies>,
     pub admission: Admission,
@@ -163,25 +164,25 @@ impl Receiver {
         self.directory.endpoint(slug, provider)
     }
 
-    /// Whether there may be endpoints that this release does not understand.
+    /// Whether the log may have endpoints that this release does not understand.
     #[must_use]
     pub fn may_miss_endpoints(&self) -> bool {
         self.directory.is_too_old()
     }
 
-    /// Whether there is hope of an answer in time. Asked before a body is read and before anything is
-    /// verified, so that refusing costs little. GitHub never sends again, so it is refused last.
+    /// Whether an answer in time can be expected. Checked before a body is read and a signature verified, so
+    /// that a refusal is cheap. GitHub never retries, so it is refused last.
     pub fn admit(&self, endpoint: &Endpoint) -> Result<(), ReceiveError> {
         let is_github = endpoint.provider.name == ProviderName::Github;
         let is_admitted = self.admission.admits(self.log.expected_wait(), is_github);
         if is_admitted { Ok(()) } else { Err(ReceiveError::Overloaded { hold_back: self.admission.hold_back() }) }
     }
 
-    /// Verifies and appends. When this answers, the webhook is in the log, durably.
+    /// Verifies and appends. Once this returns, the webhook is durably in the log.
     pub async fn receive(&self, endpoint: &Endpoint, request: Request) -> Result<Accepted, NotAccepted> {
-        // The body may have been long in coming.
+        // Again, because the body may have taken long to arrive.
         self.admit(endpoint)?;
-        // Hashing 25 MiB twice takes tens of milliseconds, in which others would wait.
+        // Hashing 25 MiB twice takes tens of milliseconds, which would delay others.
         let (request, judged) = if request.body.bytes.len() > LARGE_BODY {
             let endpoint = endpoint.clone();
             let receiver = self.clone();
@@ -239,9 +240,9 @@ impl Receiver {
         Trust { certificates: self.certificates.as_ref(), paypal_max_age: self.paypal_max_age }
     }
 
-    /// Logs what was wrong under a fresh id, so that a forger cannot make the genuine one look like
-    /// a duplicate, and tells that id. Beyond the endpoint's rate, or where the log does not take it,
-    /// it is counted.
+    /// Logs a rejection under a random ID, so that a forger cannot make the genuine webhook look like a
+    /// duplicate, and returns that ID. Beyond the endpoint's rate, or if the log refuses it, the rejection is
+    /// counted.
     async fn reject(
         &self,
         endpoint: &Endpoint,
@@ -254,7 +255,7 @@ impl Receiver {
             return Err(ReceiveError::RateLimited { retry_after });
         }
         let webhook = WebhookId::new(Uuid::now_v7());
-        // Of a large body neither is kept.
+        // Of a request with a large body, neither headers nor body are stored.
         let headers = (request.body.bytes.len() <= REJECTED_BODY_LIMIT).then(|| kept_headers(&request.headers));
         let receipt = receipt(endpoint, &request, claims, sha256, headers.as_deref());
         let Refusal { reason, detail } = refusal;
@@ -279,21 +280,21 @@ fn refusal(reason: RejectionReason, answer: &ReceiveError) -> Refusal {
     Refusal { reason, detail: Label::new(&answer.to_string()) }
 }
 
-/// What a request says of itself, and whether that is true.
+/// A request's claims, and whether they are true.
 struct Judged {
     claims: Claims,
     sha256: String,
     verdict: Result<Verdict, ReceiveError>,
 }
 
-/// The id of the webhook that a delivery is, as far as what it claims is true.
+/// The ID of a request's webhook, provided that its claims are true.
 fn webhook_id(endpoint: &Endpoint, claims: &Claims, sha256: &str) -> WebhookId {
     let connection = endpoint.provider.connection;
     let connection = if endpoint.is_for_tests { connection.for_tests() } else { connection };
     WebhookId::derive(connection, &claims.identity(sha256))
 }
 
-/// `headers` are those that are kept, if they are.
+/// `headers` are the stored ones, if any.
 fn receipt(
     endpoint: &Endpoint,
     request: &Request,
@@ -318,7 +319,7 @@ fn receipt(
     }
 }
 
-/// Every header as it came, as `name:value` lines, but those that carry a caller's own credentials.
+/// Every header as `name:value` lines, unchanged, except those with a caller's own credentials.
 fn kept_headers(headers: &HeaderMap) -> Bytes {
     let mut lines = Vec::with_capacity(headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 2).sum());
     for (name, value) in headers {
@@ -341,21 +342,21 @@ impl From<AppendError> for ReceiveError {
 
 impl From<ReadError> for ReceiveError {
     fn from(error: ReadError) -> Self {
-        tracing::error!(%error, "a duplicate's first receipt cannot be read");
+        tracing::error!(%error, "could not read the first receipt of a duplicate");
         Self::Unavailable
     }
 }
 
 impl From<UnitError> for ReceiveError {
     fn from(error: UnitError) -> Self {
-        tracing::error!(%error, "what was decided cannot be appended");
+        tracing::error!(%error, "could not append events");
         Self::Unavailable
     }
 }
 
 impl From<serde_json::Error> for ReceiveError {
     fn from(error: serde_json::Error) -> Self {
-        tracing::error!(%error, "an event cannot be written as JSON");
+        tracing::error!(%error, "could not serialize an event");
         Self::Unavailable
     }
 }

@@ -1,4 +1,4 @@
-//! A flood of rejections is counted, not logged one by one.
+//! Counts a flood of rejections instead of logging each.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 use crate::log::{Log, NewEvent, Sequence, Unit};
 use crate::platform::rate::Rate;
 
-/// Rejections of one endpoint that are logged at once, and then per second.
+/// Rejections per endpoint that are logged at once, and then per second.
 const LOGGED: Rate = Rate::new(120, Duration::from_millis(500));
-/// How often counts go to the log.
+/// Interval of logging counts.
 const REPORT: Duration = Duration::from_secs(60);
 
 /// Rejections that were counted instead of logged.
@@ -26,7 +26,7 @@ struct Suppressed {
     since: DateTime<Utc>,
 }
 
-/// Decides which rejections are logged. Its keys are endpoints that exist, so they are bounded.
+/// Decides which rejections are logged. The keys are existing endpoints, so the map is bounded.
 #[derive(Debug)]
 pub struct Rejections {
     limiter: DefaultKeyedRateLimiter<ProviderId>,
@@ -40,8 +40,8 @@ impl Default for Rejections {
 }
 
 impl Rejections {
-    /// Whether one more rejection of this endpoint is logged; otherwise it is counted, and the
-    /// seconds are told after which the next one is.
+    /// Whether to log one more rejection of this endpoint. Otherwise it is counted, and the error is the
+    /// number of seconds until the next one is logged.
     pub fn admit(&self, organization: OrganizationId, provider: ProviderId) -> Result<(), u64> {
         let Err(not_until) = self.limiter.check_key(&provider) else { return Ok(()) };
         self.count(organization, provider);
@@ -65,7 +65,7 @@ impl Rejections {
     }
 }
 
-/// Tells the log once a minute how many rejections were not logged.
+/// Logs once a minute how many rejections were not logged individually.
 pub struct RejectionCounter {
     rejections: std::sync::Arc<Rejections>,
     log: Log,
@@ -77,7 +77,7 @@ impl RejectionCounter {
         Self { rejections, log }
     }
 
-    /// Reports until stopped, and once more then.
+    /// Reports until stopped, and a last time then.
     pub async fn run(self, stop: CancellationToken) {
         loop {
             let stopped = stop.run_until_cancelled(tokio::time::sleep(REPORT)).await.is_none();
@@ -97,18 +97,18 @@ impl RejectionCounter {
                     units.push(Unit::new(vec![event]));
                     counted.push((organization, provider, suppressed));
                 }
-                Err(error) => tracing::error!(%error, "an event cannot be written as JSON"),
+                Err(error) => tracing::error!(%error, "could not serialize an event"),
             }
         }
         if units.is_empty() {
             return;
         }
         let verdicts = self.log.append_all(units).await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "the counts of suppressed rejections could not be appended; trying again");
+            tracing::warn!(%error, "could not append the counts of suppressed rejections; retrying");
             Vec::new()
         });
-        // What was not appended is reported with the next count. Where a flush failed although it was
-        // committed, that counts twice: rather too many than too few.
+        // A count that was not appended is added to the next report. If a flush failed but was committed, its
+        // counts are added twice: rather too many than too few.
         let mut verdicts = verdicts.into_iter();
         for (organization, provider, suppressed) in counted {
             if !matches!(verdicts.next(), Some(Ok(_))) {

@@ -1,8 +1,9 @@
-//! Room for bodies in flight: who may hold how much of it, and who gives way.
+//! Memory for the bodies of requests in flight: who may hold how much, and who gives way.
 //!
-//! Strangers hold room for as long as they are slow. So it is divided: small webhooks have room of their own,
-//! and so have people. No client and no endpoint takes all of a room. Where one is full, the body that has
-//! been still the longest gives its bytes to the newcomer: whoever sends is served, whoever waits is not.
+//! A slow client holds memory for as long as it is slow. So the memory is divided: small webhooks have a part
+//! of their own, and so have people. No client and no endpoint gets all of a part. If a part is full, the
+//! body that has been idle the longest gives way to the newcomer, so active senders are served before waiting
+//! ones.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -16,42 +17,42 @@ use uuid::Uuid;
 
 use super::BodyError;
 
-/// Bytes up to which a webhook is small.
+/// Maximum size of a small webhook in bytes.
 pub(super) const SMALL: usize = 64 << 10;
-/// A large body gives way once it has been still for so long.
+/// A large body gives way once it has been idle for this long.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Bytes that the bodies of all requests in flight may hold together. Cheap to clone.
+/// Budget for the bodies of all requests in flight, in bytes. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct BodyBudget {
-    /// For everything that is no webhook.
+    /// For requests other than webhooks.
     people: Arc<Room>,
-    /// For webhooks of up to [`SMALL`] bytes, and the beginning of those that do not say how long they are.
+    /// For webhooks of up to [`SMALL`] bytes, and for the beginning of those of undeclared length.
     small: Arc<Room>,
-    /// For the rest of them.
+    /// For larger webhooks.
     large: Arc<Room>,
 }
 
-/// Whose body it is.
+/// The owner of a body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Owner {
-    /// One address, or a /64 of IPv6; none where many share it.
+    /// One address, or a /64 of IPv6; `None` if many clients share it.
     pub client: Option<IpAddr>,
-    /// The provider that a webhook is for.
+    /// The provider of a webhook.
     pub endpoint: Option<Uuid>,
 }
 
-/// Where a body's bytes are counted.
+/// The rooms that a body's bytes count towards.
 #[derive(Clone, Debug)]
 pub struct Claim {
     first: Arc<Room>,
-    /// Where what is beyond [`SMALL`] bytes is counted.
+    /// The room for the bytes beyond [`SMALL`].
     rest: Option<Arc<Room>>,
     owner: Owner,
 }
 
 impl BodyBudget {
-    /// An eighth is for people and a quarter for small webhooks. One body of the largest size always fits.
+    /// An eighth is for people and a quarter for small webhooks. One body of the maximum size always fits.
     #[must_use]
     pub fn new(bytes: usize, max_body: usize) -> Self {
         let (people, small) = (bytes / 8, bytes / 4);
@@ -63,7 +64,7 @@ impl BodyBudget {
         }
     }
 
-    /// For the body of a webhook that says that it has so many bytes.
+    /// For the body of a webhook with a declared length, if any.
     #[must_use]
     pub fn for_webhook(&self, owner: Owner, declared: Option<u64>) -> Claim {
         if declared.is_some_and(|length| length > SMALL as u64) {
@@ -79,19 +80,19 @@ impl BodyBudget {
     }
 }
 
-/// What a body holds, given back when dropped.
+/// A body's share of the budget, returned when dropped.
 #[derive(Debug)]
 pub struct Held {
     first: Option<Ticket>,
     rest: Option<Ticket>,
-    /// Told to the body that has to give way.
+    /// Cancelled when the body has to give way.
     gone: CancellationToken,
     claim: Option<Claim>,
     bytes: usize,
 }
 
 impl Held {
-    /// Of a body of our own.
+    /// For a body of our own.
     pub(super) fn none() -> Self {
         Self { first: None, rest: None, gone: CancellationToken::new(), claim: None, bytes: 0 }
     }
@@ -100,12 +101,12 @@ impl Held {
         Self { claim: Some(claim), ..Self::none() }
     }
 
-    /// When it had to give way.
+    /// Resolves when the body has to give way.
     pub(super) fn gone(&self) -> CancellationToken {
         self.gone.clone()
     }
 
-    /// Takes more, at once or not at all: whoever waits for room holds some itself.
+    /// Takes more bytes at once or not at all: a body that waited for room would itself hold some.
     pub(super) fn take(&mut self, bytes: usize) -> Result<(), BodyError> {
         let Some(claim) = &self.claim else { return Ok(()) };
         let in_first = match claim.rest {
@@ -123,12 +124,12 @@ impl Held {
         Ok(())
     }
 
-    /// It has come on as it should.
+    /// Notes that the body made progress.
     pub(super) fn moved(&self) {
         self.tickets().for_each(Ticket::moved);
     }
 
-    /// It is whole: it gives way to nobody any more.
+    /// Marks the body as complete, so that it no longer gives way.
     pub(super) fn complete(&self) -> Result<(), BodyError> {
         self.tickets().try_for_each(Ticket::complete)
     }
@@ -141,7 +142,7 @@ impl Held {
 #[derive(Debug)]
 struct Room {
     size: usize,
-    /// Of one client, and of one endpoint.
+    /// Maximum share of one client, and of one endpoint.
     share: usize,
     patience: Duration,
     state: Mutex<State>,
@@ -160,12 +161,12 @@ struct State {
 struct Body {
     owner: Owner,
     bytes: usize,
-    /// Since when it has not come on as it should; none when it is whole, or gone.
+    /// Since when the body has been idle; `None` if it is complete or gone.
     still_since: Option<Instant>,
     gone: CancellationToken,
 }
 
-/// One body's part of a room.
+/// One body's share of a room.
 #[derive(Debug)]
 struct Ticket {
     room: Arc<Room>,
@@ -191,7 +192,7 @@ impl Room {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Which of those in the way of more bytes have to be others' for there to be room; none where there is.
+    /// Which bodies have to give way to make room for more bytes; `None` if there is room.
     fn obstacle(&self, state: &State, owner: Owner, more: usize) -> Option<Obstacle> {
         let of = |used: Option<&usize>| used.copied().unwrap_or_default() + more > self.share;
         if let Some(client) = owner.client.filter(|client| of(state.by_client.get(client))) {
@@ -204,7 +205,7 @@ impl Room {
     }
 }
 
-/// Whose bodies leave no room.
+/// Whose bodies occupy the room.
 #[derive(Clone, Copy)]
 enum Obstacle {
     Client(IpAddr),
@@ -223,7 +224,7 @@ impl Obstacle {
 }
 
 impl State {
-    /// Lets the body go that has been still the longest, of those who are in the way.
+    /// Drops the body that has been idle the longest among those in the way.
     fn make_way(&mut self, newcomer: u64, obstacle: Obstacle, patience: Duration) -> bool {
         let now = Instant::now();
         let others =
@@ -317,7 +318,7 @@ mod tests {
         Owner { client: Some([192, 0, 2, client].into()), endpoint: Some(Uuid::from_u128(endpoint)) }
     }
 
-    /// A body of so many bytes that has not ended.
+    /// An incomplete body of that many bytes.
     fn begun(claim: &Claim, bytes: usize) -> Result<Held, BodyError> {
         let mut held = Held::new(claim.clone());
         held.take(bytes).map(|()| held)

@@ -1,20 +1,20 @@
-//! From what an aggregate decides to what is appended.
+//! From an aggregate's decision to a unit of the log.
 
 use hookledger_aggregates::webhook::{Webhook, WebhookCommand, WebhookError};
 use hookledger_aggregates::{Metadata, OrganizationId, WebhookId};
 
 use crate::log::{NewEvent, Sequence, Unit};
 
-/// A defect: what is decided here is decided on what was just read.
+/// A defect, because decisions here are made on state that was just read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UnitError {
-    #[error("a webhook was decided against its own first event: {0}")]
+    #[error("a webhook contradicts its own first event: {0}")]
     Decide(#[from] WebhookError),
-    #[error("an event cannot be written as JSON: {0}")]
+    #[error("could not serialize an event: {0}")]
     Json(#[from] serde_json::Error),
 }
 
-/// Lets the aggregate decide and makes a unit of what it decided.
+/// Lets the aggregate decide and makes a unit of its events.
 pub(super) fn unit(
     organization: OrganizationId,
     webhook: WebhookId,

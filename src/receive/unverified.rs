@@ -1,4 +1,4 @@
-//! What waits for a certificate: how much of it there may be, and what is wanted.
+//! Webhooks waiting for a certificate: limits on their number, and the certificates they need.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -11,15 +11,15 @@ use tokio::sync::Notify;
 
 use crate::platform::rate::{Buckets, Rate, network};
 
-/// Webhooks of one endpoint that are accepted unverified at once, and then one in each period.
+/// Unverified webhooks per endpoint that are accepted at once, and then one per period.
 const ADMITTED: Rate = Rate::new(60, Duration::from_secs(5));
-/// The same for one client, and for all endpoints together.
+/// The same per client, and for all endpoints together.
 const PER_CLIENT: Rate = Rate::new(30, Duration::from_secs(10));
 const TOGETHER: Rate = Rate::new(300, Duration::from_secs(1));
-/// Certificates that are wanted at once.
+/// Maximum number of certificates waiting to be fetched.
 const WANTED: usize = 64;
 
-/// Shared by requests and by the verifier.
+/// Shared between requests and the verifier.
 pub struct WaitingRoom {
     limiter: DefaultKeyedRateLimiter<ProviderId>,
     clients: Buckets,
@@ -47,17 +47,18 @@ impl std::fmt::Debug for WaitingRoom {
 }
 
 impl WaitingRoom {
-    /// Whether this client may send one more. Asked first, so that one client does not use up what others share.
+    /// Whether this client may send one more. Checked first, so that one client does not use up the shared
+    /// limit.
     pub(super) fn admit_client(&self, client: &str) -> bool {
         self.clients.check(&network(client)).is_ok()
     }
 
-    /// Whether there is room for one more of this endpoint, and in all.
+    /// Whether there is room for one more of this endpoint, and in total.
     pub(super) fn admit(&self, provider: ProviderId) -> bool {
         self.limiter.check_key(&provider).is_ok() && self.together.check(&()).is_ok()
     }
 
-    /// Has a certificate fetched, whether or not the request that needs it finds room.
+    /// Requests a certificate, whether or not the webhook that needs it finds room.
     pub(super) fn want(&self, certificate: CertificateUrl) {
         let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
         if wanted.len() < WANTED && wanted.insert(certificate) {
@@ -65,7 +66,7 @@ impl WaitingRoom {
         }
     }
 
-    /// What is wanted now; it is not wanted any more.
+    /// Takes the requested certificates.
     pub(super) fn wanted(&self) -> HashSet<CertificateUrl> {
         std::mem::take(&mut *self.wanted.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -90,7 +91,7 @@ mod tests {
         let admitted = |client: &str| (0..100).filter(|_| room.admit_client(client)).count();
         assert!((30..40).contains(&admitted("192.0.2.1")));
         assert!((30..40).contains(&admitted("192.0.2.2")));
-        // An IPv6 client is its network.
+        // An IPv6 client counts as its network.
         let network = (0..100).filter(|n| room.admit_client(&format!("2001:db8::{n:x}"))).count();
         assert!((30..40).contains(&network), "{network}");
         let together = (0..1_000).filter(|n| room.admit(provider(*n))).count();

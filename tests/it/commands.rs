@@ -54,7 +54,7 @@ fn what_is_missing_or_wrong_is_said() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("a.toml");
     std::fs::write(&file, "hookledger_lissten = \"x\"").unwrap();
-    assert!(run(&["--config", file.to_str().unwrap(), "serve"], &[]).contains("there is no setting"));
+    assert!(run(&["--config", file.to_str().unwrap(), "serve"], &[]).contains("unknown setting"));
     std::fs::write(&file, "hookledger_listen = \"nonsense\"").unwrap();
     assert!(run(&["--config", file.to_str().unwrap(), "serve"], &[]).contains("nonsense"));
 }

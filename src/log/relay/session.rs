@@ -90,7 +90,7 @@ pub(super) enum CallError {
     Late,
     #[error("the client failed")]
     Panicked,
-    #[error("a thread could not be started: {0}")]
+    #[error("could not start a thread: {0}")]
     Thread(#[source] std::io::Error),
     #[error("the stream has another revision than expected: {0}")]
     Refused(String),

@@ -1,4 +1,4 @@
-//! The certificates that are at hand: from a directory of the operator's, or fetched before.
+//! The available certificates: from the operator's directory, or fetched earlier.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -9,15 +9,16 @@ use hookledger_aggregates::signature::{
     CertificateError, CertificateUrl, Certificates, Found, SigningCertificate, TrustRoots, trust_roots,
 };
 
-/// Whom the certificates must name: PayPal signs with these alone, and has others for other purposes.
+/// Names that a certificate must have: PayPal signs with these only, and has other certificates for other
+/// purposes.
 const NAMES: &[&str] = &["messageverificationcerts.paypal.com", "messageverificationcerts.sandbox.paypal.com"];
-/// A certificate expires while it is at hand: it is checked again, or read again, after so long.
+/// How long a certificate is used before it is checked or read again, because it may expire.
 const CHECKED_FOR: Duration = Duration::minutes(10);
-/// What is no good is not looked for again for so long.
+/// How long a bad certificate is not requested again.
 const REFUSED_FOR: Duration = Duration::minutes(10);
-/// Certificates, good and bad, that are remembered.
+/// Certificates remembered, both good and bad.
 const REMEMBERED: usize = 1_000;
-/// Bytes of a certificate file.
+/// Maximum size of a certificate file in bytes.
 pub(super) const MAX_PEM: u64 = 64 << 10;
 
 #[derive(Debug, thiserror::Error)]
@@ -34,17 +35,17 @@ enum Entry {
     Bad { detail: String, since: DateTime<Utc> },
 }
 
-/// Shared by requests and by the [`Verifier`](super::Verifier).
+/// Shared between requests and the [`Verifier`](super::Verifier).
 #[derive(Debug)]
 pub struct CertificateStore {
     roots: TrustRoots,
-    /// Where the operator keeps them; then nothing is fetched.
+    /// The operator's directory; if set, nothing is fetched.
     directory: Option<PathBuf>,
     entries: RwLock<HashMap<CertificateUrl, Entry>>,
 }
 
 impl CertificateStore {
-    /// With the roots of a PEM file, or else the public ones.
+    /// Trusts the roots of a PEM file, or else the public ones.
     pub fn new(directory: Option<PathBuf>, roots: Option<&Path>) -> Result<Self, StoreError> {
         let roots = match roots {
             None => webpki_roots::TLS_SERVER_ROOTS.to_vec(),
@@ -56,12 +57,12 @@ impl CertificateStore {
         Ok(Self { roots, directory, entries: RwLock::default() })
     }
 
-    /// Whether certificates come from the operator's directory alone, and nothing is fetched.
+    /// Whether certificates come only from the operator's directory.
     pub(super) fn is_offline(&self) -> bool {
         self.directory.is_some()
     }
 
-    /// Keeps what was fetched, if it is good.
+    /// Stores a fetched certificate if it is good.
     pub(super) fn put(&self, url: &CertificateUrl, pem: Vec<u8>, now: DateTime<Utc>) {
         let entry = self.check(pem, now);
         self.remember(url, entry);
@@ -83,7 +84,7 @@ impl CertificateStore {
         let found = entry.found();
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         if entries.len() >= REMEMBERED && !entries.contains_key(url) {
-            // Strangers name what does not exist; the good ones are few.
+            // Strangers can name URLs that do not exist, whereas good certificates are few.
             entries.retain(|_, entry| matches!(entry, Entry::Good { .. }));
         }
         if entries.len() < REMEMBERED {
@@ -92,7 +93,7 @@ impl CertificateStore {
         found
     }
 
-    /// Reads a certificate of the operator's: a small local file.
+    /// Reads a certificate from the operator's directory: a small local file.
     fn read(&self, directory: &Path, url: &CertificateUrl, now: DateTime<Utc>) -> Found {
         let path = directory.join(format!("{}.pem", url.name()));
         let small = std::fs::metadata(&path).is_ok_and(|file| file.is_file() && file.len() <= MAX_PEM);
@@ -100,12 +101,12 @@ impl CertificateStore {
             Some(pem) => {
                 let entry = self.check(pem, now);
                 match entry {
-                    // The operator may mend it at any time, so a bad one is not remembered.
+                    // The operator may repair a bad file at any time, so it is not remembered.
                     Entry::Bad { .. } => entry.found(),
                     Entry::Good { .. } => self.remember(url, entry),
                 }
             }
-            // The operator may put it there in a minute.
+            // The operator may add the file at any time.
             None => Found::Unknown,
         }
     }

@@ -15,15 +15,15 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::certificates::MAX_PEM;
 
-/// How long one fetch may take, all of it.
+/// How long a whole fetch may take.
 const FETCH_LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// There is none, and there will be none in a moment either.
+    /// It does not exist, so another try soon is pointless.
     #[error("PayPal returned {0} for it")]
     NotThere(StatusCode),
-    /// Worth trying again.
+    /// Another try may succeed.
     #[error("{0}")]
     Failed(String),
 }
@@ -33,7 +33,7 @@ pub trait Fetch: Send + Sync + 'static {
     fn fetch<'a>(&'a self, url: &'a CertificateUrl) -> BoxFuture<'a, Result<Vec<u8>, FetchError>>;
 }
 
-/// Asks PayPal. A redirect is an answer like any other that is not 200.
+/// Fetches from PayPal. A redirect counts as a failure, like any status but 200.
 pub struct FetchFromPaypal {
     tls: TlsConnector,
 }

@@ -1,5 +1,5 @@
-//! What PayPal needs besides a signature check: certificates from elsewhere, and a second look at
-//! what came before its certificate was at hand.
+//! PayPal's additional needs: certificates from elsewhere, and later verification of webhooks that arrived
+//! before their certificate.
 
 mod certificates;
 mod fetch;

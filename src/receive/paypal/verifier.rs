@@ -1,7 +1,7 @@
-//! Verifies what was accepted before its certificate was at hand.
+//! Verifies webhooks that were accepted before their certificate was available.
 //!
-//! The log is the queue: what waits is what was received unverified and has no second event. So
-//! nothing is lost by a crash, and any node can do it; of two that do, one append is a conflict.
+//! The log is the queue: a webhook waits if it was received unverified and has no second event. So a crash
+//! loses nothing, and any node can verify; if two do, one append is a conflict.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -29,21 +29,21 @@ use crate::log::{
 };
 use crate::platform::rate::{Buckets, Rate};
 
-/// How often what other nodes or an earlier start left is looked for.
+/// Interval of looks for webhooks left by other nodes or an earlier start.
 const POLL: Duration = Duration::from_secs(5);
-/// What is looked at in one round, and how many certificates are fetched at once.
+/// Webhooks per round, and concurrent fetches of certificates.
 const BATCH: i64 = 256;
 const FETCHES: usize = 4;
-/// Certificates that are asked for at once, and how often after that: strangers name them.
+/// Certificates fetched at once, and the rate after that, because strangers can name certificates.
 const FETCH_RATE: Rate = Rate::new(20, Duration::from_secs(6));
-/// How long after a failed fetch the same is tried again: twice as long each time, up to a limit.
+/// Pause after a failed fetch of a certificate; doubles with each failure, up to a limit.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_LAST: Duration = Duration::from_secs(300);
-/// Missing certificates that the operator is told of in that time.
+/// Missing certificates logged for the operator in that time.
 const TOLD: usize = 16;
-/// What could not be verified for so long is refused: PayPal has given up by then as well.
+/// A webhook still unverified after this time is refused; PayPal has given up by then as well.
 const GIVE_UP: chrono::Duration = chrono::Duration::days(3);
-/// How often one webhook is decided again while others append to the same streams.
+/// How many times one webhook is decided while others append to the same streams.
 const TRIES: usize = 5;
 
 #[derive(Debug, thiserror::Error)]
@@ -68,22 +68,22 @@ impl From<WebhookError> for VerifyError {
     }
 }
 
-/// The one task of a node that verifies later.
+/// The only task of a node that verifies later.
 pub struct Verifier {
     receiver: Receiver,
     fetch: Arc<dyn Fetch>,
-    /// When a certificate may be asked for again, and the wait before that.
+    /// When a certificate may be fetched again, and the pause before that.
     retries: HashMap<CertificateUrl, (Instant, Duration)>,
-    /// What was looked at last: what cannot be verified now must not hide what can.
+    /// The last webhook looked at, so that those that cannot be verified now do not hide the others.
     seen: Remembered<Option<LogPosition>>,
     fetches: Buckets,
 }
 
-/// What became of a webhook that waits.
+/// Outcome for a waiting webhook.
 enum Outcome {
     Done,
     Needs(CertificateUrl),
-    /// For the provider's secret.
+    /// It waits for the provider's secret.
     Waits,
 }
 
@@ -100,7 +100,7 @@ impl Verifier {
             let more = match self.step().await {
                 Ok(more) => more,
                 Err(error) => {
-                    tracing::warn!(%error, "what waits to be verified cannot be verified; trying again");
+                    tracing::warn!(%error, "could not verify waiting webhooks; retrying");
                     false
                 }
             };
@@ -112,13 +112,13 @@ impl Verifier {
         }
     }
 
-    /// Until the next certificate may be asked for again.
+    /// Time until the next certificate may be fetched again.
     fn pause(&self) -> Duration {
         let now = Instant::now();
         self.retries.values().map(|(at, _)| at.saturating_duration_since(now)).min().map_or(POLL, |wait| wait.min(POLL))
     }
 
-    /// One round over what waits; whether there is more to do at once.
+    /// One round over the waiting webhooks; returns whether to continue at once.
     async fn step(&mut self) -> Result<bool, VerifyError> {
         let epoch = self.receiver.log.epoch();
         let waiting = self.receiver.reader.unverified(*self.seen.get(), BATCH).await?;
@@ -128,7 +128,7 @@ impl Verifier {
                 Ok(Outcome::Done | Outcome::Waits) => {}
                 Ok(Outcome::Needs(url)) => drop(needed.insert(url)),
                 Err(error) => {
-                    tracing::warn!(%error, webhook.id = %recorded.aggregate_id, "a webhook cannot be verified now");
+                    tracing::warn!(%error, webhook.id = %recorded.aggregate_id, "could not verify a waiting webhook");
                 }
             }
         }
@@ -147,7 +147,7 @@ impl Verifier {
         Ok(fetched || full)
     }
 
-    /// Tells the operator, whose directory is looked at anew in each round, what is not there.
+    /// Logs missing certificates for the operator, whose directory is read anew in each round.
     fn tell_missing(&mut self, needed: HashSet<CertificateUrl>) {
         let now = Instant::now();
         self.retries.retain(|_, (at, _)| *at > now);
@@ -156,19 +156,19 @@ impl Verifier {
                 tracing::warn!(
                     certificate.url = url.as_str(),
                     certificate.file = format!("{}.pem", url.name()),
-                    "webhooks wait for a certificate that is not in the directory of certificates"
+                    "webhooks wait for a certificate that is missing from HOOKLEDGER_PAYPAL_CERT_DIR"
                 );
                 self.retries.insert(url, (now + RETRY_LAST, RETRY_LAST));
             }
         }
     }
 
-    /// Fetches what is due; whether anything became known.
+    /// Fetches the certificates that are due; returns whether any result is new.
     async fn fetch_all(&mut self, needed: HashSet<CertificateUrl>) -> bool {
         let now = Instant::now();
         self.retries.retain(|url, (at, _)| needed.contains(url) || *at > now);
-        // A set has no order, so that the genuine one has its chance among what strangers name. What finds none is
-        // wanted again by what waits for it, or by PayPal's next try.
+        // A set has no order, so a genuine certificate has its chance among those that strangers name. One
+        // that is left out is requested again by the webhook that needs it, or by PayPal's next try.
         let is_due = |url: &CertificateUrl| self.retries.get(url).is_none_or(|(at, _)| *at <= now);
         let due: Vec<_> = needed.into_iter().filter(|url| is_due(url) && self.fetches.check(&()).is_ok()).collect();
         let fetch = &self.fetch;
@@ -184,7 +184,7 @@ impl Verifier {
         for (url, result) in results {
             match result {
                 Ok(pem) => {
-                    tracing::info!(certificate.url = url.as_str(), "a certificate was fetched");
+                    tracing::info!(certificate.url = url.as_str(), "fetched a certificate");
                     self.receiver.certificates.put(&url, pem, Utc::now());
                 }
                 Err(error @ FetchError::NotThere(_)) => {
@@ -196,11 +196,7 @@ impl Verifier {
                 }
                 Err(FetchError::Failed(reason)) => {
                     let wait = self.retries.get(&url).map_or(RETRY_FIRST, |(_, last)| (*last * 2).min(RETRY_LAST));
-                    tracing::warn!(
-                        reason,
-                        certificate.url = url.as_str(),
-                        "a certificate cannot be fetched; trying again"
-                    );
+                    tracing::warn!(reason, certificate.url = url.as_str(), "could not fetch a certificate; retrying");
                     self.retries.insert(url, (Instant::now() + wait, wait));
                     continue;
                 }
@@ -237,15 +233,15 @@ impl Verifier {
         let headers = header_map(&raw.headers);
         let raw = &raw;
         let request = Unverified { headers: &headers, body: &raw.body };
-        // Another connection is another sender, to whom it was not sent.
+        // The provider was connected anew, so the request was sent to another connection.
         let claims = claims(receipt.provider, request);
         if webhook_id(&endpoint, &claims, &receipt.body_sha256) != waiting.event_webhook_id {
             let refusal = refuse(RejectionReason::ProviderDisabled, "The provider was deleted.");
             return self.fail(&waiting, refusal).await;
         }
-        // Without its secret nothing can be verified, and nothing be refused.
+        // Without its secret, nothing can be verified or refused.
         let Some(secrets) = endpoint.provider.secrets.as_deref() else { return Ok(Outcome::Waits) };
-        // As of its receipt: it did not become stale by waiting for us.
+        // As of its receipt, because the wait must not make it stale.
         let at = recorded.recorded_at;
         let verdict = verify(receipt.provider, request, secrets, &self.receiver.trust(), at);
         match verdict {
@@ -276,7 +272,7 @@ impl Verifier {
         }
     }
 
-    /// A genuine webhook: is it new, known, or a replay with another body?
+    /// Decides a genuine webhook: new, known, or a replay with another body.
     async fn decide(
         &self,
         waiting: &Waiting<'_>,
@@ -317,7 +313,8 @@ impl Verifier {
             for event in waiting.state.decide(WebhookCommand::Merge { into: webhook })? {
                 events.push(NewEvent::of(organization, waiting.webhook.uuid(), at(2), &event, &system)?);
             }
-            // A body that differs is kept with the others, where it is found to be erased; nobody would find it here.
+            // A different body is stored with the duplicates' bodies, so that an erasure finds it. Nothing
+            // would find it here.
             let position = waiting.recorded.position;
             let gone =
                 RetentionEvent::BodyErased { position, reason: Some(Label::new("another delivery of a webhook")) };
@@ -346,12 +343,12 @@ impl Verifier {
         let organization = waiting.recorded.organization;
         let system = Metadata::default();
         let mut unit = unit(organization, waiting.webhook, Sequence::At(2), &waiting.state, command, &system)?;
-        // Strangers store nothing here.
+        // Nothing that a stranger sent stays stored.
         let position = waiting.recorded.position;
         let gone = RetentionEvent::BodyErased { position, reason: Some(Label::new("it could not be verified")) };
         unit.events.push(NewEvent::of(organization, waiting.webhook.uuid(), Sequence::At(1), &gone, &system)?);
         match self.append(unit.decided_in(waiting.epoch)).await {
-            // Another node was first.
+            // Another node was faster.
             Ok(()) | Err(AppendError::Conflict) => Ok(Outcome::Done),
             Err(error) => Err(error.into()),
         }
@@ -363,7 +360,7 @@ impl Verifier {
     }
 }
 
-/// A webhook that waits to be verified.
+/// A webhook that waits for verification.
 struct Waiting<'a> {
     recorded: &'a RecordedEvent,
     webhook: WebhookId,
@@ -372,7 +369,7 @@ struct Waiting<'a> {
     epoch: Epoch,
 }
 
-/// The headers as they were kept, `name:value` lines.
+/// The stored headers, `name:value` lines.
 fn header_map(lines: &[u8]) -> http::HeaderMap {
     let mut headers = http::HeaderMap::new();
     for line in lines.split(|byte| *byte == b'\n') {
