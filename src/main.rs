@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// Requests and their events are many small pieces of short life, which it is made for.
+/// Requests and their events are many small, short-lived allocations, which mimalloc is made for.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

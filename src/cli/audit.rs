@@ -1,7 +1,6 @@
-//! `hookledger audit`: exports a ledger, and checks a store or an export.
+//! `hookledger audit`: exports a ledger, and verifies a store or an export.
 //!
-//! A check ends with 0 where nothing is wrong, with 1 where something is, and with 2 where it could not
-//! be made.
+//! Exit code of a verification: 0 if nothing is wrong, 1 if something is wrong, 2 if it could not be made.
 
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
@@ -29,7 +28,7 @@ use crate::node::{Core, NodeError};
 use crate::platform::secrets::vault::Vault;
 use crate::platform::store::{Store, Use};
 
-/// How long an export waits until what was just recorded is in the ledger, and signed.
+/// How long an export waits until the event that it just recorded is in the ledger and signed.
 const SIGNED_LIMIT: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Subcommand)]
@@ -116,7 +115,7 @@ pub enum AuditError {
     Export(#[from] ExportError),
     #[error(transparent)]
     Check(#[from] StoreCheckError),
-    #[error("the export cannot be noted in the log: {0}")]
+    #[error("could not record the export in the log: {0}")]
     Note(#[from] CommandError<std::convert::Infallible>),
     #[error("{path}: {source}")]
     File { path: PathBuf, source: std::io::Error },
@@ -126,7 +125,7 @@ pub enum AuditError {
     Sign(#[from] crate::audit::checkpoint::CheckpointError),
     #[error("no organization has the slug {0:?}")]
     NoOrganization(String),
-    #[error("what was just recorded is not in the ledger after {} minutes; is a server of an earlier release running?", SIGNED_LIMIT.as_secs() / 60)]
+    #[error("the event of this export is not in the ledger after {} minutes. Check whether a server of an earlier release is running", SIGNED_LIMIT.as_secs() / 60)]
     NotSigned,
 }
 
@@ -135,7 +134,7 @@ fn operator() -> Metadata {
     Metadata { agent: Some(Label::new("command line")), ..Metadata::default() }
 }
 
-/// A bar where somebody watches, and nothing elsewhere.
+/// A progress bar on a terminal, and nothing elsewhere.
 pub(super) fn bar(what: &'static str, unit: &'static str) -> impl FnMut(u64, u64) {
     let mut progress = std::io::stderr().is_terminal().then(|| Progress::new(what, unit));
     move |done, of| {
@@ -148,7 +147,7 @@ pub(super) fn bar(what: &'static str, unit: &'static str) -> impl FnMut(u64, u64
     }
 }
 
-/// Exports a ledger; that it was exported is in it.
+/// Exports a ledger. The ledger includes the event of this export.
 pub async fn export(store: &Store, settings: &ExportSettings) -> Result<(PathBuf, Exported), AuditError> {
     let core = Core::start(store, &settings.ledger.store).await?;
     let exported = export_from(&core, store, settings).await;
@@ -182,7 +181,7 @@ async fn export_from(core: &Core, store: &Store, settings: &ExportSettings) -> R
     }
     let path = settings.out.clone().unwrap_or_else(|| format!("hookledger-{slug}.jsonl").into());
     loop {
-        // The head is signed once a second at most.
+        // The head is signed at most once per second.
         let is_signed = ledgers.fresh_checkpoint(ledger).await?.is_some_and(|signed| signed.last >= position);
         if is_signed {
             let mut progress = bar("exporting", "events");
@@ -194,7 +193,7 @@ async fn export_from(core: &Core, store: &Store, settings: &ExportSettings) -> R
                 progress: &mut progress,
             };
             match export.run(&path, Utc::now()).await {
-                // Until that is signed too.
+                // Waits until the removal is signed too.
                 Err(ExportError::Removing) if begun.elapsed() <= SIGNED_LIMIT => {}
                 exported => return Ok((path, exported?)),
             }
@@ -206,7 +205,7 @@ async fn export_from(core: &Core, store: &Store, settings: &ExportSettings) -> R
     }
 }
 
-/// Checks the store, and notes in the log that it was checked.
+/// Verifies the store, and records the verification in the log.
 pub async fn verify_store(store: &Store, settings: &VerifySettings) -> Result<Verification, AuditError> {
     let pool = store.pool(Use::Work).await?;
     let master = keys::master(&settings.ledger.store)?;
@@ -255,14 +254,14 @@ async fn note(store: &Store, settings: &VerifySettings, found: &Verification) ->
     Ok(())
 }
 
-/// Checks an export.
+/// Verifies an export.
 pub fn verify_file(file: &Path, settings: &VerifySettings) -> Result<Verification, AuditError> {
     let mut progress = bar("verifying", "bytes");
     read::verify(file, &settings.public_key, Utc::now(), &mut progress)
         .map_err(|source| AuditError::File { path: file.to_owned(), source })
 }
 
-/// Writes the report, where one is wanted.
+/// Writes the report, if requested.
 pub fn write_report(found: &Verification, settings: &VerifySettings) -> Result<(), AuditError> {
     let Some(path) = &settings.report else { return Ok(()) };
     Unfinished::write(path, report::html(found).as_bytes())

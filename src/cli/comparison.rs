@@ -1,9 +1,9 @@
-//! A comparison of read models, as text.
+//! Formats a comparison of read models.
 
 use crate::reads::rebuild::{Comparison, Difference, TableComparison};
 
-/// A comparison as text: a line for each table, and the first differences. `copy` is the name of what
-/// the live rows are compared with.
+/// A line per table, and the first differences. `copy` is the name of the rows that the live ones are
+/// compared with.
 pub(super) fn told(comparison: &Comparison, copy: &str) -> String {
     let only = format!("only {copy}");
     let mut lines = vec![format!("{:<28} {:>10} {:>10} {:>10} {only:>14}", "table", "same", "different", "only live")];

@@ -1,4 +1,4 @@
-//! `hookledger audit declare-loss`: shows what is known to be missing, and signs that it is.
+//! `hookledger audit declare-loss`: shows what is missing, and signs a statement about it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
@@ -21,10 +21,10 @@ use crate::node::keys;
 use crate::platform::secrets::vault::Vault;
 use crate::platform::store::{Store, Use};
 
-/// Checkpoints that are put back into the database together.
+/// Checkpoints restored to the database together.
 const PORTION: usize = 200;
 
-/// Shows what is missing, and declares it where that is wanted. Answers what to tell.
+/// Shows what is missing, and declares it if requested. Returns the text for the operator.
 pub async fn declare(store: &Store, settings: &DeclareSettings) -> Result<String, AuditError> {
     let reason = settings.reason.trim();
     if reason.is_empty() {
@@ -74,7 +74,7 @@ pub async fn declare(store: &Store, settings: &DeclareSettings) -> Result<String
     ))
 }
 
-/// One loss for each tree; the platform's tells what nodes noticed.
+/// One loss per tree; that of the platform contains the tails that nodes noticed.
 fn losses(
     undeclared: &Undeclared,
     noticed: Vec<(i32, i64, i64)>,
@@ -92,7 +92,7 @@ fn losses(
     };
     let mut losses: BTreeMap<LedgerId, Loss> = BTreeMap::new();
     for (ledger, promise, kept) in &undeclared.lost {
-        // In the order of sizes: what is proved before the first that fails.
+        // In the order of sizes, so that checkpoints before the first failure are proved.
         let loss = losses.entry(*ledger).or_insert_with(|| Loss { kept: *kept, ..new(*ledger) });
         let head = (promise.size, promise.root.0);
         if !loss.lost.contains(&head) {
@@ -128,7 +128,7 @@ fn lost_heads(undeclared: &Undeclared) -> HashSet<(LedgerId, LostHead)> {
     undeclared.lost.iter().map(|(ledger, promise, _)| (*ledger, (promise.size, promise.root.0))).collect()
 }
 
-/// The database first: what is in the file was in the database.
+/// The database first, because everything in the file was in the database.
 async fn write(
     pool: &PgPool,
     losses: &[Loss],
@@ -165,7 +165,7 @@ async fn write(
     Ok(())
 }
 
-/// Puts checkpoints back into the database that hold: their events are there, only they were lost.
+/// Restores valid checkpoints to the database: their events exist, only the checkpoints were lost.
 async fn put_back(
     pool: &PgPool,
     file: &CheckpointFile,

@@ -1,5 +1,5 @@
-//! The command line. The calling thread starts the embedded store, since that ends with the thread
-//! that started it, and then runs everything else.
+//! The command line. The calling thread starts the embedded store, which ends with the thread that started
+//! it, and then runs everything else.
 
 #![expect(clippy::print_stdout, reason = "what commands print is their result")]
 
@@ -34,12 +34,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-/// How long stopping takes at most, whatever the database does.
+/// How long stopping may take, whatever the database does.
 const STOP_LIMIT: Duration = Duration::from_secs(19);
-/// How long of it what still runs may take to end, once all is done in order.
+/// Part of it that remaining tasks may take after everything was stopped in order.
 const RUNTIME_LIMIT: Duration = Duration::from_secs(2);
 
-/// Bytes of log lines that are written at once.
+/// Bytes of log lines written at once.
 const LOG_BUFFER: usize = 64 << 10;
 
 /// Receives other people's webhooks and never loses, doubles, leaks or misremembers one.
@@ -102,11 +102,11 @@ struct SignInLink {
     store: StoreSettings,
 }
 
-/// Runs the command that the arguments name.
+/// Runs the command given by the arguments.
 pub fn run() -> anyhow::Result<ExitCode> {
     let cli = parse()?;
-    // Lines are written by a thread of their own, many at once where many come; the guard writes the
-    // last ones. A reader of the log who has stopped reading holds up nobody's webhook.
+    // A separate thread writes log lines, several at once under load; the guard writes the last ones. A log
+    // reader that stops reading must not delay webhooks.
     let (lines, _guard) =
         tracing_appender::non_blocking(std::io::BufWriter::with_capacity(LOG_BUFFER, std::io::stderr()));
     tracing_subscriber::fmt()
@@ -179,7 +179,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
     done.map(|()| ExitCode::SUCCESS)
 }
 
-/// 0 where nothing is wrong, 1 where something is, 2 where that could not be found out.
+/// 0 if nothing is wrong, 1 if something is wrong, 2 if the verification failed.
 fn verify(settings: &VerifySettings) -> ExitCode {
     let found: anyhow::Result<Verification> = match &settings.file {
         Some(file) => audit::verify_file(file, settings).map_err(Into::into),
@@ -200,7 +200,7 @@ fn verify(settings: &VerifySettings) -> ExitCode {
     }
 }
 
-/// Each connection is a file; many systems allow a process 1,024 unless it asks for more.
+/// Each connection is a file; many systems allow a process 1,024 unless it requests more.
 fn allow_many_files(connections: usize) {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let needed = connections as u64 + 1_024;
@@ -210,13 +210,13 @@ fn allow_many_files(connections: usize) {
     }
     let current = maximum.map_or(needed, |maximum| maximum.min(needed));
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum }) {
-        tracing::warn!(%error, "the limit of open files cannot be raised");
+        tracing::warn!(%error, "could not raise the limit of open files");
     } else if current < needed {
-        tracing::warn!(files = current, "the system allows fewer open files than connections are allowed");
+        tracing::warn!(files = current, "the system's limit of open files is below the maximum number of connections");
     }
 }
 
-/// The file's path is among the arguments, and its settings become defaults of the others.
+/// Reads the file's path from the arguments; its settings become defaults of the others.
 fn parse() -> anyhow::Result<Cli> {
     let arguments: Vec<_> = std::env::args_os().collect();
     let mut command = Cli::command();
@@ -236,7 +236,7 @@ fn parse() -> anyhow::Result<Cli> {
         .unwrap_or_else(|never| never))
 }
 
-/// Runs a command with its store, embedded where no other is named, and stops what it started.
+/// Runs a command with its store, embedded if no other is configured, and stops everything it started.
 fn with_store<T>(
     settings: &StoreSettings,
     threads: Option<usize>,
@@ -274,24 +274,24 @@ fn with_store<T>(
     result
 }
 
-/// When the process has to be gone, once it was asked to stop.
+/// The process's deadline, once it was asked to stop.
 #[derive(Clone, Debug, Default)]
 struct StopDeadline(Arc<OnceLock<Instant>>);
 
 impl StopDeadline {
-    /// From now on the time runs. When it is over the process ends, whatever still hangs: what was not
-    /// finished is taken up by another node or at the next start, as after a crash.
+    /// Starts the deadline. The process ends then, even if something hangs: another node or the next start
+    /// takes over unfinished work, as after a crash.
     fn begin(&self) {
         self.0.get_or_init(|| Instant::now() + STOP_LIMIT);
         let spawned = std::thread::Builder::new().name("stop".to_owned()).spawn(|| {
             std::thread::sleep(STOP_LIMIT);
-            tracing::warn!(limit_s = STOP_LIMIT.as_secs(), "the time to stop is over; this process ends");
-            // The line is written by another thread.
+            tracing::warn!(limit_s = STOP_LIMIT.as_secs(), "reached the time limit for stopping; exiting");
+            // Another thread writes the line.
             std::thread::sleep(Duration::from_millis(200));
             std::process::exit(0);
         });
         if let Err(error) = spawned {
-            tracing::warn!(%error, "stopping has no limit: there is no thread for it");
+            tracing::warn!(%error, "could not start a thread; stopping has no time limit");
         }
     }
 
@@ -309,10 +309,10 @@ async fn serve(store: &Store, settings: &ServeSettings, deadline: StopDeadline) 
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
-        tracing::info!("stopping: requests in flight finish");
+        tracing::info!("stopping; finishing requests in flight");
         deadline.begin();
         stopping.cancel();
-        // Whoever asks twice does not want to wait.
+        // A second signal ends the process at once.
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
@@ -327,7 +327,7 @@ async fn serve(store: &Store, settings: &ServeSettings, deadline: StopDeadline) 
     tokio::pin!(serving);
     tokio::select! {
         served = &mut serving => Ok(served?),
-        // A node that is asked to stop before it serves waits for nothing; one that serves stops in order.
+        // A node that is not serving yet stops at once; a serving one stops in order.
         () = asked_to_stop.cancelled(), if !is_serving.load(Ordering::Relaxed) => Ok(()),
     }
 }

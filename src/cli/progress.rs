@@ -1,22 +1,21 @@
-//! How far long work of a command has come, on stderr: a bar on a terminal, a line now and then
-//! elsewhere.
+//! Progress of a command on stderr: a bar on a terminal, a line from time to time elsewhere.
 
 use std::io::{IsTerminal as _, Write as _, stderr};
 use std::time::{Duration, Instant};
 
-/// How often a terminal is written to, and anything else.
+/// Interval of output on a terminal, and elsewhere.
 const ON_TERMINAL: Duration = Duration::from_millis(100);
 const ELSEWHERE: Duration = Duration::from_secs(5);
-/// Characters of the bar.
+/// Width of the bar in characters.
 const WIDTH: u64 = 30;
 
-/// Tells how far something has come.
+/// Shows progress.
 pub struct Progress {
     what: String,
     /// What is counted, in the plural.
     unit: &'static str,
     started: Instant,
-    /// What was done before this began: an earlier run, that was interrupted.
+    /// Amount done earlier, by an interrupted run.
     first: Option<u64>,
     told: Option<Instant>,
     terminal: bool,
@@ -29,7 +28,7 @@ impl Progress {
         Self { what: what.into(), unit, started: Instant::now(), first: None, told: None, terminal }
     }
 
-    /// So much of so much is done. Cheap to call often.
+    /// Shows the progress. Cheap to call often.
     pub fn set(&mut self, done: u64, of: u64) {
         let first = *self.first.get_or_insert(done);
         let pause = if self.terminal { ON_TERMINAL } else { ELSEWHERE };
@@ -39,12 +38,12 @@ impl Progress {
         self.told = Some(Instant::now());
         let line = line(&self.what, self.unit, (first, done, of), self.started.elapsed());
         let mut out = stderr().lock();
-        // Whoever has stopped reading misses this line, and nothing else.
+        // A closed stderr only loses this line.
         let _ = if self.terminal { write!(out, "\r\x1b[K{} {line}", bar(done, of)) } else { writeln!(out, "{line}") };
         let _ = out.flush();
     }
 
-    /// Tells of a step that has no measure.
+    /// Shows a step without a measure.
     pub fn step(&mut self, text: &str) {
         let mut out = stderr().lock();
         let _ = if self.terminal {
@@ -55,7 +54,7 @@ impl Progress {
         let _ = out.flush();
     }
 
-    /// Leaves the line free for what comes next.
+    /// Frees the line for further output.
     pub fn end(&self) {
         if self.terminal {
             let _ = write!(stderr(), "\r\x1b[K");

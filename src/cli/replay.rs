@@ -74,7 +74,8 @@ async fn run_telling(replay: &Replay, store: &Store) -> Result<Replayed, Rebuild
     replayed
 }
 
-/// The line that opens the schema; the URL of a store of one's own may hold a password and is not printed.
+/// The command that opens the schema. The URL of an external store is not printed, because it may contain a
+/// password.
 fn psql(settings: &StoreSettings, schema: &str) -> String {
     let options = format!("PGOPTIONS='-c search_path={schema},public'");
     if settings.database_url.is_some() {

@@ -1,6 +1,6 @@
-//! `seed-demo`: an organization with providers, webhooks and people, so that a first look shows
-//! something. It goes through the same doors as everything else: commands, and signed requests. How
-//! attempts at its made-up destinations ended is appended as a worker would; nothing is sent.
+//! `seed-demo`: an organization with providers, webhooks and people, as sample data. It uses the same
+//! entrances as everything else: commands, and signed requests. Attempts at its fictitious destinations are
+//! appended as a worker would append them; nothing is sent.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,16 +27,15 @@ use crate::receive::{Admission, Limits, Parts, Receiver, Rejections};
 
 /// The sample organization.
 pub const SLUG: &str = "acme";
-/// Its GitHub secret: the one in GitHub's documentation, and no secret at all.
+/// Its GitHub secret, which is public: the one in GitHub's documentation.
 pub const GITHUB_SECRET: &str = "It's a Secret to Everybody";
 /// How long the read models may take to show the samples.
 const LIMIT: Duration = Duration::from_secs(30);
-/// Webhooks of each provider, and how many are made at once.
+/// Webhooks per provider, and how many are created concurrently.
 const EACH: usize = 75;
 const AT_ONCE: usize = 32;
 
-/// Its providers, with their secrets, and which forward somewhere. The destinations are in a domain that
-/// never exists.
+/// Its providers, with their secrets and optional destinations, in a domain that never exists.
 const PROVIDERS: &[(ProviderName, &str, Option<&str>)] = &[
     (ProviderName::Standard, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", None),
     (ProviderName::Shopify, "hush", Some("https://hooks.acme.example/shopify")),
@@ -51,11 +50,11 @@ const PEOPLE: &[(&str, Role)] = &[
     ("edsger@acme.example", Role::Member),
     ("barbara@acme.example", Role::Member),
 ];
-/// One who has left, and one who was invited and has not come yet.
+/// A person who has left, and one who has not accepted the invitation yet.
 const GONE: &str = "edsger@acme.example";
 const INVITED: &str = "radia@acme.example";
 
-/// What went wrong at destinations.
+/// Errors of destinations.
 const ERRORS: &[(Option<u16>, &str, u64)] = &[
     (Some(500), "The destination returned 500 Internal Server Error.", 212),
     (Some(503), "The destination returned 503 Service Unavailable.", 48),
@@ -67,20 +66,20 @@ const ERRORS: &[(Option<u16>, &str, u64)] = &[
 pub enum DemoError {
     #[error(transparent)]
     Node(#[from] NodeError),
-    #[error("the sample data cannot be made: {0}")]
+    #[error("could not create the sample data: {0}")]
     Refused(String),
 }
 
-/// What is there now.
+/// The sample data.
 #[derive(Debug)]
 pub struct Seeded {
-    /// False where it was there already.
+    /// False if it existed already.
     pub is_new: bool,
     /// A curl command that sends a signed webhook.
     pub curl: String,
 }
 
-/// Makes the sample data, once.
+/// Creates the sample data, once.
 pub async fn seed(core: &Core, base_url: &str) -> Result<Seeded, DemoError> {
     let organization = OrganizationId::from_slug(SLUG);
     let is_new = create(core, organization).await?;
@@ -131,7 +130,7 @@ async fn connect(
 async fn invite(core: &Core, organization: OrganizationId) -> Result<(), DemoError> {
     let by = Metadata::default();
     for (email, role) in PEOPLE {
-        // An address that is somebody's elsewhere stays theirs.
+        // An address of a user elsewhere stays theirs.
         let Ok((user, _)) = core.accounts.register(organization, email, *role, &by).await else { continue };
         if *email == GONE {
             let leave = UserCommand::SetActive(false);
@@ -151,7 +150,7 @@ async fn caught_up(core: &Core, projections: &[&str], place: Option<LogPosition>
     }
 }
 
-/// Hundreds of webhooks, some of them again or forged, and how they went.
+/// Sends hundreds of webhooks, some of them duplicates or forgeries, and appends their attempts.
 async fn fill(core: &Core, organization: OrganizationId) -> Result<Option<LogPosition>, DemoError> {
     let directory = Directory::default();
     let (reader, heads, vault) = (core.reader.clone(), core.heads.clone(), core.vault.clone());
@@ -161,9 +160,9 @@ async fn fill(core: &Core, organization: OrganizationId) -> Result<Option<LogPos
         log: core.log.clone(),
         reader: core.reader.clone(),
         rejections: Arc::new(Rejections::default()),
-        // Each sample comes at most twice, so all of them are logged.
+        // Each sample is sent at most twice, so every duplicate is logged.
         duplicates: Arc::default(),
-        // The sample organization has no limit, and none of its senders needs a certificate.
+        // The sample organization has no limit, and no certificate is needed.
         limits: Limits::new(core.commands.clone(), &core.heads).0,
         certificates: Arc::new(CertificateStore::new(None, None).map_err(refused)?),
         paypal_max_age: chrono::Duration::zero(),
@@ -188,7 +187,7 @@ async fn fill(core: &Core, organization: OrganizationId) -> Result<Option<LogPos
     Ok(places.into_iter().flatten().max_by_key(|place| place.position))
 }
 
-/// Sends the n-th webhook of a provider; most are genuine, and some come again.
+/// Sends the n-th webhook of a provider; most are genuine, and some are duplicates.
 async fn deliver(receiver: &Receiver, provider: ProviderName, n: usize) -> Result<Option<WebhookId>, DemoError> {
     let endpoint = receiver.endpoint(SLUG, provider.as_str()).ok_or_else(|| refused("a provider is missing"))?;
     let samples: Vec<_> = samples::of(provider).collect();
@@ -202,11 +201,11 @@ async fn deliver(receiver: &Receiver, provider: ProviderName, n: usize) -> Resul
     let mut headers: Vec<(String, String)> =
         sample.headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     if n == 44 {
-        // A sender that was not told the secret yet.
+        // A sender that does not know the secret yet.
         let unsigned = ["x-hub-signature-256", "stripe-signature", "x-shopify-hmac-sha256", "webhook-signature"];
         headers.extend(unsigned.map(|name| (name.to_owned(), String::new())));
     }
-    // Each tells another time, so that no two bodies are the same.
+    // Each has another time, so that no two bodies are equal.
     let now = Utc::now();
     let told = now - chrono::Duration::minutes(i64::try_from(n).unwrap_or_default());
     let event_id = Draft::fresh_id();
@@ -224,14 +223,14 @@ async fn deliver(receiver: &Receiver, provider: ProviderName, n: usize) -> Resul
     if n % 25 == 12 {
         send(receiver, &endpoint, made, by).await;
     } else if n == 60 && provider == ProviderName::Github {
-        // The same event with another body, which is flagged.
+        // The same event with a different body, which is flagged.
         let again = Draft { body: draft.body.replace("acme", "acme-labs"), ..draft };
         send(receiver, &endpoint, make(&endpoint, &again, now).map_err(refused)?, by).await;
     }
     Ok(sent.webhook.filter(|_| accepted))
 }
 
-/// How the n-th webhook fared at its destination.
+/// Appends the attempts of the n-th webhook.
 async fn attempt(
     core: &Core,
     organization: OrganizationId,
@@ -240,7 +239,7 @@ async fn attempt(
 ) -> Result<Option<LogPosition>, DemoError> {
     let policy = RetryPolicy::default();
     let most = u32::try_from(policy.delays.len()).unwrap_or(u32::MAX) + 1;
-    // Most succeed at once, some at a retry, some wait for one, and some were given up.
+    // Most succeed at once, some after a retry, some are waiting for one, and some are dead letters.
     let (failures, then_succeeds) = match n % 20 {
         3 => (most, false),
         5 => (1, true),
@@ -250,7 +249,7 @@ async fn attempt(
     };
     let mut commands = Vec::new();
     for attempt in 1..=failures {
-        // A destination fails in its own way.
+        // Each destination fails in its own way.
         let (status_code, error, duration_ms) = ERRORS[(n / 20) % ERRORS.len()];
         let outcome = Outcome { status_code, duration_ms, error: Some(Label::new(error)), ..Outcome::default() };
         let retry_at = RetryAt::after(&policy, attempt, Utc::now(), 50, None);
@@ -269,7 +268,7 @@ async fn attempt(
         let done = core.commands.execute::<Webhook>(organization, webhook.uuid(), command, &Metadata::default()).await;
         match done {
             Ok(place) => last = place.or(last),
-            // A server that runs beside this command was first.
+            // A running server was faster.
             Err(CommandError::Refused(_) | CommandError::Busy) => break,
             Err(error) => return Err(refused(error)),
         }
@@ -277,7 +276,7 @@ async fn attempt(
     Ok(last)
 }
 
-/// The command that the README shows: GitHub's own example of a signed body.
+/// The command in the README: GitHub's own example of a signed body.
 fn curl(base_url: &str) -> String {
     let body = r#"{"zen":"Keep it logically awesome."}"#;
     // HMAC takes keys of any length.

@@ -1,4 +1,4 @@
-//! One attempt: what is sent, and what its answer means. Pure.
+//! One attempt: its request, and the meaning of its answer. Pure.
 
 use std::time::Duration;
 
@@ -27,8 +27,8 @@ const HOPS: HeaderName = HeaderName::from_static(hookledger_aggregates::outgoing
 const TEST: HeaderName = HeaderName::from_static("hookledger-test");
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("Hookledger/", env!("CARGO_PKG_VERSION")));
 
-/// Names of the headers that every delivery has; those of tests have `hookledger-test` too. The destination's own and
-/// the sender's come besides.
+/// Headers of every delivery; test deliveries also have `hookledger-test`. The destination's own and the
+/// sender's headers are added.
 pub const SENT_HEADERS: &[&str] = &[
     "user-agent",
     "webhook-id",
@@ -40,7 +40,7 @@ pub const SENT_HEADERS: &[&str] = &[
     "hookledger-hops",
 ];
 
-/// Names of headers that a destination cannot set: they are ours, or the connection's.
+/// Whether a destination cannot set this header, because it is ours or belongs to the connection.
 #[must_use]
 pub fn is_reserved(name: &HeaderName) -> bool {
     const RESERVED: [&str; 15] = [
@@ -64,7 +64,7 @@ pub fn is_reserved(name: &HeaderName) -> bool {
     RESERVED.contains(&name) || name.starts_with("webhook-") || name.starts_with("hookledger-")
 }
 
-/// Names of the headers of a delivery to a destination with headers of those names, of a webhook with these headers.
+/// Header names of a delivery, given the names of the destination's own headers and the webhook's headers.
 #[must_use]
 pub fn header_names<'a>(
     received: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
@@ -81,7 +81,7 @@ pub fn header_names<'a>(
     names
 }
 
-/// What a delivery says of itself.
+/// Metadata of a delivery, sent in headers.
 #[derive(Clone, Copy, Debug)]
 pub struct Delivery<'a> {
     pub webhook: WebhookId,
@@ -90,8 +90,8 @@ pub struct Delivery<'a> {
     pub received: &'a FreshBody,
 }
 
-/// The headers of a delivery, signed by every secret that has not expired. The destination's own have precedence
-/// over the sender's, and ours over both.
+/// The headers of a delivery, signed with every unexpired secret. The destination's own override the
+/// sender's, and ours override both.
 #[must_use]
 pub fn headers(
     destination: &Destination,
@@ -108,7 +108,7 @@ pub fn headers(
     let keys: Vec<Vec<u8>> = active.filter_map(|secret| outgoing::key(secret.value.expose_secret())).collect();
     let signature = outgoing::signature(keys.iter().map(Vec::as_slice), delivery.webhook, now, &received.body);
     let mut put = |name: HeaderName, value: &str| {
-        // A sender's name of an event may be no header's value; all others always are.
+        // Only the provider's name for an event may not be a valid header value.
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);
         }
@@ -131,18 +131,18 @@ pub fn headers(
     headers
 }
 
-/// What an attempt came to.
+/// Outcome of an attempt.
 #[derive(Clone, Debug)]
 pub struct Verdict {
     pub succeeded: bool,
     pub outcome: Outcome,
-    /// What the destination asked for with `Retry-After`.
+    /// The delay that the destination requested with `Retry-After`.
     pub retry_after: Option<chrono::Duration>,
     pub excerpt: Option<Bytes>,
     pub health: Health,
 }
 
-/// Judges an answer, or that there was none.
+/// Judges an answer, or its absence.
 #[must_use]
 pub fn judge(sent: Result<Answer, SendError>, took: Duration, now: DateTime<Utc>) -> Verdict {
     let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
@@ -165,7 +165,7 @@ pub fn judge(sent: Result<Answer, SendError>, took: Duration, now: DateTime<Utc>
     }
 }
 
-/// Characters of an error that are kept.
+/// Maximum length of a stored error, in characters.
 const ERROR_CHARS: usize = 500;
 
 fn judge_answer(answer: Answer, duration_ms: u64, now: DateTime<Utc>) -> Verdict {

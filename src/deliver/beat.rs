@@ -1,5 +1,6 @@
-//! A node's heartbeat: it tells that it is alive, notices who is not and when the database's clock went back, says
-//! which destinations are busy, lets go what was held, and takes what nobody took in time.
+//! A node's heartbeat. It reports that the node is alive and which destinations are busy, detects dead nodes
+//! and a database clock that went back, releases held deliveries, and times out attempts that no worker
+//! started.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,16 +15,16 @@ use super::queue::Alive;
 use super::worker::{CLAIM, Shared, Taken, lease, log_failure};
 use crate::directory::Standing;
 
-/// How often.
+/// Interval of the heartbeat.
 const EVERY: Duration = Duration::from_secs(1);
-/// A node that has not told for so long is taken for dead.
+/// A node without a heartbeat for this long counts as dead.
 const DEAD_AFTER: Duration = Duration::from_secs(10);
-/// After a longer silence of the database's, or of ours, nobody's silence counts that fell into it.
+/// After a longer silence of the database or of this node, other nodes' silence during it does not count.
 const GAP: Duration = Duration::from_secs(3);
-/// A clock that goes back by less delays a delivery by less.
+/// A smaller step back of the clock delays a delivery by less than this.
 const STEP: TimeDelta = TimeDelta::seconds(1);
-/// Transactions that began before the clock went back may write what it said then: for longer than a statement
-/// of the queue may take.
+/// How long transactions that began before the clock went back may still write its earlier times: longer than
+/// any statement of the queue may take.
 const SET_RIGHT_FOR: Duration = Duration::from_secs(15);
 
 pub(super) async fn beat(shared: Arc<Shared>, stop: CancellationToken) {
@@ -53,18 +54,19 @@ pub(super) async fn beat(shared: Arc<Shared>, stop: CancellationToken) {
 }
 
 impl Shared {
-    /// What was set by a clock that was ahead would be due only when the clock is there again.
+    /// Otherwise, rows written by a clock that was ahead would become due only when the clock reaches that
+    /// time again.
     async fn set_times_right(&self) {
         match self.queue.set_times_right().await {
             Ok(0) => {}
             Ok(count) => {
-                tracing::warn!(count, "the database's clock went back; due times of deliveries were set right");
+                tracing::warn!(count, "the database's clock went back; corrected the due times of deliveries");
             }
             Err(error) => log_failure("times", Err(error)),
         }
     }
 
-    /// Deliveries whose reason to be held is over go on.
+    /// Releases deliveries that are no longer held for any reason.
     async fn let_go(&self) {
         let held = match self.queue.held().await {
             Ok(held) => held,
@@ -73,14 +75,14 @@ impl Shared {
         for provider in held {
             if matches!(self.directory.standing(provider), Standing::Ready(_)) {
                 match self.queue.let_go(provider).await {
-                    Ok(count) => tracing::info!(provider.id = %provider, count, "deliveries that were held go on"),
+                    Ok(count) => tracing::info!(provider.id = %provider, count, "released held deliveries"),
                     Err(error) => log_failure("let go", Err(error)),
                 }
             }
         }
     }
 
-    /// Takes first attempts that nobody took in time, to record that.
+    /// Claims first attempts that no worker started in time, to record the failure.
     async fn time_out(self: &Arc<Self>) {
         let lease = lease(self.settings.attempt_timeout);
         loop {
@@ -93,17 +95,17 @@ impl Shared {
     }
 }
 
-/// When other nodes were last heard of, by this node's monotonic clock: neither a clock that is set nor a
-/// database that was away makes anybody look dead.
+/// The last heartbeats of other nodes by this node's monotonic clock, so that neither a changed clock nor a
+/// missing database makes a node look dead.
 #[derive(Default)]
 struct Pulse {
     last: Option<Instant>,
-    /// What each told last, and when this node first saw that.
+    /// Each node's last heartbeat, and when this node first saw it.
     told: HashMap<Uuid, (DateTime<Utc>, Instant)>,
 }
 
 impl Pulse {
-    /// Those that have told nothing new for too long, while they could have been heard.
+    /// Nodes without a new heartbeat for too long, during which it could have been seen.
     fn dead(&mut self, others: &[Alive], now: Instant) -> Vec<Alive> {
         if self.last.is_none_or(|last| now - last > GAP) {
             self.told.clear();
@@ -124,8 +126,8 @@ impl Pulse {
     }
 }
 
-/// Whether the database's clock went back not long ago, by this node's monotonic clock. It may have before the
-/// start, too.
+/// Whether the database's clock went back recently, by this node's monotonic clock. It may have done so
+/// before the start, too.
 #[derive(Default)]
 struct Backwards {
     last: Option<(DateTime<Utc>, Instant)>,
@@ -156,12 +158,12 @@ mod tests {
         let mut at = |told: i64, second| {
             clock.has_gone_back(DateTime::from_timestamp(told, 0).unwrap(), start + Duration::from_secs(second))
         };
-        // Before the start it may have gone anywhere.
+        // Before the start, the clock may have gone back.
         assert!(at(1_000, 0) && at(1_015, 15));
         assert!(!at(1_016, 16));
-        // Forwards, and an outage.
+        // Forward, and an outage.
         assert!(!at(1_617, 17) && !at(1_718, 118));
-        // Backwards, also during an outage.
+        // Back, also during an outage.
         assert!(at(1_117, 119) && at(1_132, 134) && !at(1_133, 135));
         assert!(at(1_233, 735));
     }
@@ -171,7 +173,7 @@ mod tests {
         let (mut pulse, start, node) = (Pulse::default(), Instant::now(), Uuid::from_u128(1));
         let at = |seconds| start + Duration::from_secs(seconds);
         let told = |seconds| [(node, DateTime::from_timestamp(seconds, 0).unwrap())];
-        // Its own clock, and the database's, may say anything.
+        // The node's and the database's clocks may show any time.
         for (second, clock) in (0..20).zip((0..20).rev()) {
             assert_eq!(pulse.dead(&told(clock), at(second)), []);
         }

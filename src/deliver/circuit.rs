@@ -1,42 +1,42 @@
-//! A circuit breaker: a destination that keeps failing is left alone for a while, then tried with
-//! one attempt at a time. Pure: time is an argument, and monotonic, so that no clock that is set moves it.
+//! A circuit breaker: a destination that keeps failing gets no attempts for a while, and then one at a time.
+//! Pure: time is an argument, and monotonic, so that changing a clock has no effect.
 //!
-//! What opens it is silence (no connection, no answer in time), since each such attempt holds a place
-//! for the whole timeout. An answer, even a bad one, is quick, and whoever looks for the reason of a 500
-//! wants to see every retry when it is due. A person's retry is a probe at once: it may be that
-//! everything is repaired.
+//! Only silence opens it (no connection, or no answer in time), because each such attempt occupies a place
+//! for the whole timeout. An answer, even a bad one, is quick, and a person who investigates a 500 wants to
+//! see every retry on time. A retry requested by a person is a probe at once, because the destination may be
+//! repaired.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// So many silent failures in a row open the circuit.
+/// Consecutive silent failures that open the circuit.
 const SILENT_FAILURES: u32 = 20;
-/// How long it is open at first; twice as long after each probe that failed, up to a limit.
+/// How long it is open at first; doubles after each failed probe, up to a limit.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 
-/// How an attempt ended, as far as a circuit cares.
+/// Outcome of an attempt, as far as the circuit is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
     Good,
-    /// It answered that it failed.
+    /// It answered with a failure.
     Bad,
     /// It did not answer.
     Silent,
-    /// It was sent nothing, for a reason of ours.
+    /// Nothing was sent, for a reason on our side.
     Untried,
 }
 
-/// Where a circuit stands.
+/// State of a circuit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum State {
-    /// Everything goes through.
+    /// All attempts are made.
     #[default]
     Closed,
-    /// Nothing goes through before `probe_at`, then one attempt.
+    /// No attempts before `probe_at`, then a single one.
     Open { since: Instant, probe_at: Instant },
-    /// One attempt goes through, and decides.
+    /// A single attempt is made, and decides.
     HalfOpen { since: Instant },
 }
 
@@ -62,8 +62,8 @@ pub struct Circuit {
 }
 
 impl Circuit {
-    /// How many more attempts it lets through, of `free` that there is room for. `requested` are those
-    /// that a person asked for.
+    /// How many more attempts it admits, of `free` places. `requested` is for attempts that a person
+    /// requested.
     #[must_use]
     pub fn admits(&self, free: u32, in_flight: u32, requested: bool, now: Instant) -> u32 {
         match self.state {
@@ -73,7 +73,7 @@ impl Circuit {
         }
     }
 
-    /// An attempt begins that was admitted; true where that moves the circuit.
+    /// Notes the start of an admitted attempt; returns whether the state changed.
     pub fn begin(&mut self) -> bool {
         match self.state {
             State::Open { since, .. } => {
@@ -84,10 +84,10 @@ impl Circuit {
         }
     }
 
-    /// An attempt ended; true where that moves the circuit.
+    /// Notes the end of an attempt; returns whether the state changed.
     pub fn note(&mut self, health: Health, now: Instant) -> bool {
         match health {
-            // Where one attempt decides, the next one does.
+            // The next attempt decides instead.
             Health::Untried => return false,
             Health::Good => {
                 let moved = self.state != State::Closed;
@@ -101,7 +101,7 @@ impl Circuit {
         let opens = match self.state {
             State::Closed => self.silent >= SILENT_FAILURES,
             State::HalfOpen { .. } => true,
-            // An attempt that had begun before it opened.
+            // The attempt began before the circuit opened.
             State::Open { .. } => false,
         };
         if opens {
@@ -121,7 +121,7 @@ impl Circuit {
         self.state
     }
 
-    /// Attempts in a row that failed.
+    /// Number of consecutive failures.
     #[must_use]
     pub fn failures(&self) -> u32 {
         self.failures

@@ -1,4 +1,4 @@
-//! The database's clock, which alone tells ages and due times: nodes disagree about the time.
+//! The database's clock, the only one for ages and due times, because the nodes' clocks differ.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use tokio::time::Instant;
 
 use crate::log::Epoch;
 
-/// What the database's clock showed, and when this node had asked.
+/// A reading of the database's clock, and when this node requested it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
     database: DateTime<Utc>,
     asked: Instant,
-    /// In which epoch of the log that was, and what was read with it.
+    /// Epoch of the log at the reading and of the rows read with it.
     pub(super) epoch: Epoch,
 }
 
@@ -22,14 +22,13 @@ impl Reading {
         Self { database, asked, epoch }
     }
 
-    /// The database's time now: later than its clock shows by no more than the answer took, never
-    /// earlier.
+    /// The database's time now: never early, and late by at most the duration of the query.
     #[must_use]
     pub fn now(self) -> DateTime<Utc> {
         self.database + chrono::Duration::from_std(self.elapsed()).unwrap_or_default()
     }
 
-    /// How long ago a time of the database's was when the clock was read.
+    /// Age of a database time when the clock was read.
     #[must_use]
     pub fn age(self, time: DateTime<Utc>) -> Duration {
         (self.database - time).to_std().unwrap_or_default()
@@ -41,8 +40,8 @@ impl Reading {
     }
 }
 
-/// Waits for the database no longer than a statement of the queue may take: where the network swallows
-/// packets no answer comes.
+/// Limits a database call to the time that a statement of the queue may take, because a network that drops
+/// packets never answers.
 pub(super) async fn within<T, E: From<sqlx::Error>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
     crate::log::follow::within(LIMIT, work).await
 }

@@ -1,4 +1,4 @@
-//! From a started attempt to its end in the log; and the way back from doubt.
+//! From a started attempt to its end in the log, and the reconciliation of doubtful rows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,18 +16,18 @@ use super::{failure_command, jitter_per_mille};
 use crate::log::{AppendError, ReadError};
 use crate::platform::egress::Outgoing;
 
-/// How long the outcome of an attempt is held that the log does not take. Nobody else takes the webhook
-/// meanwhile, as long as this node tells that it is alive; then it is recorded as lost.
+/// How long an outcome is kept when the log does not accept it. Meanwhile no other node takes the webhook, as
+/// long as this node's heartbeat continues. After that, the outcome is recorded as lost.
 const HOLD: Duration = Duration::from_secs(15 * 60);
-/// Between two tries at the log.
+/// Pause between two tries to reach the log.
 const BACKOFF: Duration = Duration::from_millis(250);
 
 impl Shared {
-    /// Sends, judges, and appends how it ended.
+    /// Sends, judges, and appends the outcome.
     pub(super) async fn attempt(self: Arc<Self>, job: Job, state: Webhook, sequence: i64, sending: Box<Sending>) {
         let due = job.due;
         let Some(verdict) = self.answer(&job, &sending).await else {
-            // Others may have it, and have begun anew.
+            // Another node may have taken the webhook and started again.
             return self.reconcile_now(job).await;
         };
         let label = if verdict.succeeded { "succeeded" } else { "failed" };
@@ -43,7 +43,7 @@ impl Shared {
         drop(sending);
     }
 
-    /// Nothing where the lease ran out before anything was sent: others may have the webhook.
+    /// Sends the request. `None` if the lease ended before, because another node may have the webhook.
     async fn answer(&self, job: &Job, sending: &Sending) -> Option<Verdict> {
         let (due, destination) = (&job.due, &sending.destination);
         let timeout = destination.timeout.unwrap_or(self.settings.attempt_timeout);
@@ -58,19 +58,19 @@ impl Shared {
         let headers = headers(destination, secrets, delivery, now);
         let outgoing = Outgoing { headers, body: sending.body.body.clone(), timeout };
         let started = Instant::now();
-        // A process that was stopped for a while wakes up here.
+        // True after a suspended process wakes up.
         if started + timeout > job.began + lease(timeout) {
-            tracing::warn!(webhook.id = %due.webhook, attempt.number = due.attempt, "an attempt came too late to be sent");
+            tracing::warn!(webhook.id = %due.webhook, attempt.number = due.attempt, "an attempt was not sent because its lease had ended");
             return None;
         }
         let sent = self.egress.send(&sending.target, outgoing).await;
         Some(judge(sent, started.elapsed(), due.read.now()))
     }
 
-    /// Appends the end of an attempt, and holds it for as long as the log can be neither read nor
-    /// written. In conflict, the log is asked whether the attempt still runs: a duplicate that came in
-    /// between changes nothing, an end that somebody else appended makes ours void, and so does a log that
-    /// lost the beginning of the attempt.
+    /// Appends the end of an attempt, and keeps it for as long as the log can be neither read nor written.
+    /// After a conflict, reads the log to see whether the attempt still runs: a duplicate in between changes
+    /// nothing; an end appended by another node, or a log that lost the start of the attempt, makes this end
+    /// void.
     async fn conclude(&self, mut due: Due, state: Webhook, sequence: i64, verdict: Verdict) {
         let attempt = due.attempt;
         let command = self.end_command(&due, &verdict);
@@ -81,11 +81,11 @@ impl Shared {
             let decided = match decide(due.organization, due.webhook, state, sequence, [command.clone()]) {
                 Ok(decided) => decided,
                 Err(DecideError::Refused(error)) => {
-                    tracing::warn!(%error, webhook.id = %due.webhook, "a result came too late, and changes nothing");
+                    tracing::warn!(%error, webhook.id = %due.webhook, "ignored a late result of an attempt");
                     return;
                 }
                 Err(error) => {
-                    tracing::error!(%error, webhook.id = %due.webhook, "the end of an attempt cannot be written");
+                    tracing::error!(%error, webhook.id = %due.webhook, "could not serialize the end of an attempt");
                     return;
                 }
             };
@@ -95,24 +95,24 @@ impl Shared {
                 Ok(Some(Err(AppendError::Conflict))) => {}
                 Ok(_) | Err(_) => tokio::time::sleep(BACKOFF).await,
             }
-            // Also where it failed: whether it was committed may be unknown.
+            // Also after a failure, which may have been committed.
             while let Err(error) = self.look_again(&due, &mut story).await {
-                tracing::warn!(%error, webhook.id = %due.webhook, "the outcome of an attempt is held: the log cannot be read");
+                tracing::warn!(%error, webhook.id = %due.webhook, "could not read the log; keeping the outcome of an attempt");
                 if Instant::now() >= until {
                     break;
                 }
                 tokio::time::sleep(BACKOFF).await;
             }
             due.read.epoch = story.epoch;
-            // Our own append, of which no answer came.
+            // Our own append, whose answer was lost.
             if let Some(settled) = ended(&story, &command) {
                 return self.send_settlement(&due, settled, response).await;
             }
         }
-        tracing::error!(webhook.id = %due.webhook, "the end of an attempt could not be appended; it will be recorded as lost");
+        tracing::error!(webhook.id = %due.webhook, "could not append the end of an attempt; it will be recorded as lost");
     }
 
-    /// Adds what came since; in another epoch of the log it is read from the beginning.
+    /// Reads newer events; in another epoch of the log, reads from the beginning.
     async fn look_again(&self, due: &Due, story: &mut Story) -> Result<(), ReadError> {
         if story.epoch == self.log.epoch() {
             return story.go_on(&self.reader, due.organization, due.webhook).await.map(drop);
@@ -129,14 +129,13 @@ impl Shared {
         failure_command(&self.settings.policy, attempt, due.read.now(), outcome, verdict.retry_after)
     }
 
-    /// Asks the log about a webhook, in a task of its own.
+    /// Reconciles a webhook with the log, in a separate task.
     pub(super) fn reconcile(self: &Arc<Self>, job: Job) {
         let shared = Arc::clone(self);
         self.tasks.spawn(async move { shared.reconcile_now(job).await });
     }
 
-    /// Brings a row in line with the log, which is asked how far the webhook came, for as long as the
-    /// lease lasts; then the row is in doubt anew.
+    /// Reconciles a row with the log for as long as the lease lasts; after that the row is doubtful again.
     async fn reconcile_now(&self, job: Job) {
         let mut due = job.due;
         let until = job.began + lease(self.settings.attempt_timeout);
@@ -149,14 +148,14 @@ impl Shared {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, webhook.id = %due.webhook, "a webhook's events cannot be read; trying again");
+                    tracing::warn!(%error, webhook.id = %due.webhook, "could not read a webhook's events; retrying");
                 }
             }
             tokio::time::sleep(BACKOFF).await;
         }
     }
 
-    /// What becomes of the row; nothing where the log has to be asked again.
+    /// The settlement of the row; `None` if the log has to be read again.
     async fn brought_in_line(&self, due: &Due, story: Story) -> Option<Settled> {
         match story.state.phase() {
             Phase::Pending if story.state.owed() == Some(Owed::Recording) => {
@@ -164,7 +163,7 @@ impl Shared {
             }
             Phase::Processing => {
                 let attempt = story.state.next_attempt().saturating_sub(1);
-                // The row was lost, and its attempt runs here all the same.
+                // The row was lost while its attempt is still running here.
                 if attempt != due.attempt && self.working.has(due.webhook, attempt) {
                     return None;
                 }
@@ -180,13 +179,13 @@ impl Shared {
         }
     }
 
-    /// Appends an end that needs no worker; nothing where something came first, or nothing was appended.
+    /// Appends an end that needs no worker; `None` if another event came first or nothing was appended.
     async fn append_end(&self, due: &Due, story: Story, command: WebhookCommand) -> Option<Settled> {
         let Story { state, sequence, epoch } = story;
         let decided = match decide(due.organization, due.webhook, state, sequence, [command]) {
             Ok(decided) => decided,
             Err(error) => {
-                tracing::error!(%error, webhook.id = %due.webhook, "the end of an attempt cannot be decided");
+                tracing::error!(%error, webhook.id = %due.webhook, "could not decide the end of an attempt");
                 return None;
             }
         };
@@ -197,7 +196,7 @@ impl Shared {
     }
 }
 
-/// What becomes of the row of a webhook in which no attempt runs.
+/// The settlement of a webhook without a running attempt.
 fn stands(story: &Story) -> Settled {
     let (state, sequence) = (&story.state, story.sequence);
     let (attempt, requested) = (state.next_attempt(), state.is_requested());
@@ -217,7 +216,7 @@ fn stands(story: &Story) -> Settled {
     }
 }
 
-/// Where a webhook stands after the attempt that a command was to end, if it has ended as that says.
+/// The settlement, if the attempt that `command` should end has ended with that outcome.
 fn ended(story: &Story, command: &WebhookCommand) -> Option<Settled> {
     let is_as_told = match command {
         WebhookCommand::SucceedAttempt { .. } => story.state.phase() == Phase::Succeeded,

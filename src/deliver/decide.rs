@@ -1,4 +1,4 @@
-//! What the aggregate decides about attempts, as units to append. Pure.
+//! The aggregate's decisions about attempts, as units to append. Pure.
 
 use hookledger_aggregates::webhook::{Owed, Webhook, WebhookCommand, WebhookError};
 use hookledger_aggregates::{Metadata, OrganizationId, WebhookId};
@@ -16,12 +16,12 @@ pub enum DecideError {
     Range,
 }
 
-/// A unit, and where it leaves the webhook.
+/// A unit, and the webhook's state after it.
 #[derive(Debug)]
 pub struct Decided {
     pub unit: Unit,
     pub state: Webhook,
-    /// Of the unit's last event.
+    /// Sequence of the unit's last event.
     pub sequence: i64,
 }
 
@@ -45,13 +45,13 @@ pub fn decide(
     Ok(Decided { unit: Unit::new(events), state, sequence })
 }
 
-/// What commands do to a webhook that waits for a delivery as its row says.
+/// Runs commands on a webhook that waits for a delivery, in the state that its row states.
 pub fn decide_due(due: &Due, commands: impl IntoIterator<Item = WebhookCommand>) -> Result<Decided, DecideError> {
     let state = Webhook::waiting(due.attempt, due.requested, Owed::Delivery);
     decide(due.organization, due.webhook, state, due.sequence, commands)
 }
 
-/// The success of a webhook that is owed nothing but being recorded.
+/// The success of a webhook that only needs to be recorded.
 pub fn record(entry: &Entry) -> Result<Decided, DecideError> {
     let state = Webhook::waiting(entry.attempt, entry.requested, Owed::Recording);
     decide(entry.organization, entry.webhook, state, entry.sequence, [WebhookCommand::Record])

@@ -1,8 +1,8 @@
 //! From the log to the queue: a follower that takes every webhook that becomes pending.
 //!
-//! Where it is owed nothing but being recorded, recording it is the processing, and that is appended
-//! here. Everything else is put into the queue, in the transaction that moves the checkpoint; what there
-//! is a place for at once is handed to this node's worker when that is committed.
+//! If a webhook only needs to be recorded, its success is appended here. Every other webhook enters the queue
+//! in the transaction that moves the checkpoint. If its destination has a free place, it goes directly to
+//! this node's worker after the commit.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,16 +25,16 @@ use crate::directory::{Directory, Standing};
 use crate::log::follow::{Handler, HandlerError};
 use crate::log::{AppendError, Epoch, Log, LogPosition, ReadError, Reader, Scope};
 
-/// Under this name its checkpoints are kept.
+/// Name of its checkpoints.
 pub(super) const NAME: &str = "processing";
 /// Webhooks whose success is appended together.
 const PORTION: usize = 32;
-/// Processing waits less than projections do: it is what a webhook's pending time is made of.
+/// Shorter than that of projections, because a webhook is pending for this time.
 const GATHER: Duration = Duration::from_millis(20);
-/// How long a batch waits for a directory that has not looked as far as its events. What is put into the
-/// queue then is held for no more than a moment.
+/// How long a batch waits for the directory to read up to its events. Afterwards, a missing destination only
+/// holds a webhook for a moment.
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
-/// How often a success is decided again after a duplicate came first.
+/// How many times a success is decided when duplicates keep coming first.
 const TRIES: u32 = 40;
 
 /// Feeds the queue.
@@ -49,24 +49,23 @@ pub struct Feeder {
     plan: Mutex<Plan>,
 }
 
-/// What a batch puts into the queue; decided once, before the transaction. It holds no place: whoever
-/// loses the right to follow in between leaves nothing behind.
+/// Entries of a batch for the queue, decided before the transaction. It occupies no places, so a follower
+/// that loses its lease in between leaves nothing behind.
 #[derive(Default)]
 struct Plan {
     planned: Vec<Planned>,
-    /// The database's clock as the transaction read it.
+    /// The database's clock, read in the transaction.
     read: Option<Reading>,
 }
 
 #[derive(Clone, Copy)]
 struct Planned {
     entry: Entry,
-    /// Set where there is room for it at once: the lease that it takes, and what the destination takes
-    /// at the same time.
+    /// Set if the destination has room: the length of the lease, and the destination's concurrency.
     room: Option<(Duration, u32)>,
 }
 
-/// How many of a batch find room at their destinations.
+/// Counts how many webhooks of a batch fit at their destinations.
 struct Rooms<'a> {
     places: &'a Places,
     now: Instant,
@@ -125,7 +124,7 @@ impl Feeder {
         let (organization, webhook) = (recorded.organization, WebhookId::new(recorded.aggregate_id));
         let (provider, owed) = match (provider, owed) {
             (Some(provider), Some(owed)) => (provider, owed),
-            // An earlier release did not say it here.
+            // Written by an earlier release, without this information.
             (Some(provider), None) if !requested => {
                 let owed = owed_at(&self.reader, organization, provider, recorded.position).await.map_err(unread)?;
                 (provider, owed)
@@ -152,7 +151,8 @@ impl Feeder {
             .ok_or_else(|| HandlerError::Unappliable(format!("the webhook {id} was never received")))
     }
 
-    /// Whether its webhooks can be delivered, by a directory that has looked as far as the event.
+    /// Whether the provider's webhooks can be delivered, according to a directory that has read up to the
+    /// event.
     async fn standing(&self, provider: ProviderId, recorded: &RecordedEvent, until: Instant) -> Standing {
         let standing = self.directory.standing(provider);
         if matches!(standing, Standing::Ready(_)) {
@@ -163,14 +163,14 @@ impl Feeder {
         self.directory.standing(provider)
     }
 
-    /// Appends the success of webhooks that are owed nothing but being recorded.
+    /// Appends the success of webhooks that only need to be recorded.
     async fn record(&self, pending: Vec<Entry>, epoch: Epoch) -> Result<(), HandlerError> {
         let mut units = Vec::with_capacity(pending.len());
         for entry in &pending {
             let Decided { unit, .. } = record(entry).map_err(|error| HandlerError::Unappliable(error.to_string()))?;
             units.push(unit.decided_in(epoch));
         }
-        // In portions, which the writer lets in beside what providers wait for.
+        // In portions, which the writer accepts besides the webhooks that providers wait for.
         let mut portions = Vec::new();
         while !units.is_empty() {
             let rest = units.split_off(PORTION.min(units.len()));
@@ -187,13 +187,13 @@ impl Feeder {
         Ok(())
     }
 
-    /// Something else was appended to the stream first: a duplicate most likely, or this very success.
+    /// Records a success again after another event came first: most likely a duplicate, or this very success.
     async fn record_again(&self, entry: &Entry) -> Result<(), HandlerError> {
         let (organization, webhook) = (entry.organization, entry.webhook);
         for _ in 0..TRIES {
             let story = Story::read((&self.log, &self.reader), organization, webhook).await.map_err(unread)?;
             let Story { state, sequence, epoch } = story;
-            // It was processed already where it is refused.
+            // A refusal means that it was processed already.
             let Ok(decided) = decide(organization, webhook, state, sequence, [WebhookCommand::Record]) else {
                 return Ok(());
             };
@@ -211,7 +211,7 @@ fn transient(error: impl std::fmt::Display) -> HandlerError {
     HandlerError::Transient(error.to_string())
 }
 
-/// An event of a later release will not be understood by waiting.
+/// Waiting does not help to decode an event of a later release.
 fn unread(error: ReadError) -> HandlerError {
     match error {
         ReadError::Decode { .. } => HandlerError::Unappliable(error.to_string()),
@@ -284,9 +284,9 @@ impl Handler for Feeder {
         for Planned { entry, room } in planned {
             let Some((_, concurrency)) = room else { continue };
             let (organization, provider) = (entry.organization, entry.provider);
-            // Somebody else may have taken it since: then the row is given back.
+            // Another task may have taken the place since; then the row is given back.
             let place = self.places.take(organization, provider, concurrency, entry.requested, Instant::now());
-            // There are as many seats as places; a worker that stops leaves the row to its lease.
+            // The channel has as many slots as there are places; when a worker stops, the row's lease ends.
             let _ = self.worker.try_send(Taken { due: entry.due(read), place });
         }
     }

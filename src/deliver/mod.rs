@@ -1,12 +1,12 @@
-//! Deliveries: a pending webhook is handed to its organization's destination, at least once, on
-//! schedule, whatever the destination does.
+//! Deliveries: sends each pending webhook to its organization's destination, at least once, on schedule,
+//! whatever the destination does.
 //!
 //! ```text
 //! log ─▶ Feeder ─▶ queue (webhook_due) ─▶ Worker ─▶ append AttemptStarted ─▶ HTTP ─▶ append the end
 //! ```
 //!
-//! What cannot be delivered because its destination is gone, or its provider or organization is disabled, is
-//! held: it stays in the queue and says why. Only the database's clock tells ages and due times (`clock`).
+//! A webhook whose destination is gone, or whose provider or organization is disabled, is held: it stays in
+//! the queue with the reason. Only the database's clock determines ages and due times (`clock`).
 //!
 //! `attempt`, `circuit` and `decide` are pure; `queue` has the SQL; `egress` the HTTP.
 
@@ -44,7 +44,7 @@ pub use retries::{Retried, Retries, RetryError};
 pub use sweeper::Sweeper;
 pub use worker::{Parts, Settings, Worker};
 
-/// How a failed attempt is recorded: with its retry, where one is left.
+/// The command that records a failed attempt, with its retry if one is left.
 fn failure_command(
     policy: &RetryPolicy,
     attempt: u32,
@@ -56,13 +56,13 @@ fn failure_command(
     WebhookCommand::FailAttempt { attempt, outcome, retry_at }
 }
 
-/// How an attempt is recorded that no worker took in time.
+/// The command that records an attempt that no worker started in time.
 fn timeout_command(policy: &RetryPolicy, attempt: u32, now: DateTime<Utc>) -> WebhookCommand {
     let outcome = Outcome { error: Some(Label::new(PENDING_TIMEOUT)), ..Outcome::default() };
     failure_command(policy, attempt, now, outcome, None)
 }
 
-/// A failure that is ours or the configuration's.
+/// A failure on our side or in the configuration.
 fn failed_before_sending(reason: &str) -> Verdict {
     Verdict {
         succeeded: false,
@@ -73,7 +73,7 @@ fn failed_before_sending(reason: &str) -> Verdict {
     }
 }
 
-/// Retries of webhooks that failed together do not come back together.
+/// Spreads retries of webhooks that failed together.
 fn jitter_per_mille() -> i32 {
     rand::random_range(0..=100)
 }

@@ -1,4 +1,4 @@
-//! Deliveries of all organizations at a glance: for super admins only.
+//! An overview of the deliveries of all organizations, for super admins only.
 
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgExecutor};
@@ -9,17 +9,17 @@ use super::CircuitNote;
 /// The queue of all organizations.
 #[derive(Clone, Debug, FromRow)]
 pub struct Backlog {
-    /// Webhooks that wait for an attempt, or are in one.
+    /// Webhooks that wait for an attempt, or whose attempt is running.
     pub waiting: i64,
-    /// Of those, the ones that an attempt is running for.
+    /// Of those, webhooks whose attempt is running.
     pub running: i64,
-    /// When the attempt was due that waits longest past its time.
+    /// Due time of the longest overdue attempt.
     pub overdue_since: Option<DateTime<Utc>>,
     /// Nodes that deliver.
     pub nodes: i64,
 }
 
-/// How long the queue is.
+/// Length of the queue.
 pub async fn backlog(executor: impl PgExecutor<'_>) -> Result<Backlog, sqlx::Error> {
     sqlx::query_as(
         "select count(*) as waiting, count(holder) as running,
@@ -31,7 +31,7 @@ pub async fn backlog(executor: impl PgExecutor<'_>) -> Result<Backlog, sqlx::Err
     .await
 }
 
-/// A circuit that lets nothing or little through.
+/// A circuit that is not closed.
 #[derive(Clone, Debug, FromRow)]
 pub struct OpenCircuit {
     pub organization_id: Uuid,
@@ -39,7 +39,7 @@ pub struct OpenCircuit {
     pub circuit: CircuitNote,
 }
 
-/// The circuits that are not closed, the latest first.
+/// Circuits that are not closed, the latest first.
 pub async fn open_circuits(executor: impl PgExecutor<'_>) -> Result<Vec<OpenCircuit>, sqlx::Error> {
     sqlx::query_as(
         "select organization_id, provider_id, node, state, failures, opened_at, probe_at, changed_at

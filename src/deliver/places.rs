@@ -1,5 +1,5 @@
-//! Places: how many attempts run at once, at each destination and in all, so that one destination
-//! that hangs never delays another's webhooks.
+//! Places: limits on concurrent attempts, per destination and in total, so that a hanging destination does
+//! not delay other destinations' webhooks.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,23 +11,23 @@ use tokio::time::Instant;
 use super::circuit::{Circuit, Health, State};
 use super::queue::{Busy, BusyReason, CircuitRow, Room};
 
-/// Attempts at the same time on one node.
+/// Concurrent attempts per node.
 const PLACES: usize = 2_048;
-/// Bytes of bodies that attempts hold in memory, in units of [`BYTE_UNIT`]: in all, and those of one
-/// destination. A body larger than that is sent all the same, alone.
+/// Bytes of bodies that attempts hold in memory, in units of [`BYTE_UNIT`]: in total, and per destination. A
+/// larger body is sent anyway, alone.
 const BYTE_UNITS: usize = (256 << 20) / BYTE_UNIT;
 const BYTE_UNITS_EACH: usize = (64 << 20) / BYTE_UNIT;
 const BYTE_UNIT: usize = 4 << 10;
 
-/// Every destination that has attempts, or whose circuit remembers some.
+/// Every destination that has running attempts or a circuit with failures.
 #[derive(Debug)]
 pub struct Places {
     destinations: Mutex<HashMap<ProviderId, Destination>>,
-    /// Destinations that could be sent no more at some time since [`Places::busy`] was last asked.
+    /// Destinations that were busy at some time since the last call of [`Places::busy`].
     busy: Mutex<HashSet<Busy>>,
     all: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
-    /// Told when a place was given back at a destination that had none left.
+    /// Notified when a place is given back at a destination that had none left.
     freed: Notify,
 }
 
@@ -45,7 +45,7 @@ impl Destination {
         self.circuit.admits(self.concurrency.saturating_sub(self.in_flight), self.in_flight, requested, now)
     }
 
-    /// Why it is sent no more now, where it is not.
+    /// Why the destination is busy now, if it is.
     fn busy(&self, provider: ProviderId, now: Instant) -> Option<Busy> {
         let reason = match self.circuit.state() {
             _ if self.room(false, now) > 0 => return None,
@@ -68,17 +68,17 @@ impl Default for Places {
     }
 }
 
-/// A place at a destination. Dropping it gives it back.
+/// A place at a destination, given back when dropped.
 #[derive(Debug)]
 pub struct Place {
     places: Arc<Places>,
     provider: ProviderId,
-    /// Where the circuit stands, if taking this place moved it.
+    /// The circuit, if taking this place changed its state.
     pub circuit: Option<CircuitRow>,
     _all: OwnedSemaphorePermit,
 }
 
-/// Room in memory for a body.
+/// Memory reserved for a body.
 #[derive(Debug)]
 pub struct BodyRoom {
     _each: OwnedSemaphorePermit,
@@ -90,8 +90,8 @@ impl Places {
         self.destinations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place at a destination that takes `concurrency` attempts at once; nothing where it is full
-    /// or its circuit is open. `requested`: a person asked for the attempt.
+    /// Takes a place at a destination with this concurrency; `None` if it is full or its circuit is open.
+    /// `requested`: a person requested the attempt.
     pub fn take(
         self: &Arc<Self>,
         organization: OrganizationId,
@@ -125,17 +125,17 @@ impl Places {
         }
     }
 
-    /// How many attempts can begin in all.
+    /// How many more attempts can start in total.
     pub fn free(&self) -> u32 {
         u32::try_from(self.all.available_permits()).unwrap_or(u32::MAX)
     }
 
-    /// How many attempts can begin at a destination that takes `concurrency` at once.
+    /// How many more attempts can start at a destination with this concurrency.
     pub fn free_at(&self, provider: ProviderId, concurrency: u32, requested: bool, now: Instant) -> u32 {
         self.lock().get(&provider).map_or(concurrency, |destination| destination.room(requested, now))
     }
 
-    /// Destinations that attempts run at, and how much more room each has; and the room in all.
+    /// Destinations with running attempts and the free places of each, and the free places in total.
     pub fn room(&self, now: Instant) -> (Vec<Room>, u32) {
         let room = |(provider, destination): (&ProviderId, &Destination)| {
             self.note_busy(destination.busy(*provider, now));
@@ -149,7 +149,7 @@ impl Places {
         (self.lock().iter().map(room).collect(), self.free())
     }
 
-    /// Destinations that could be sent no more since this was last asked.
+    /// Destinations that were busy since the last call.
     pub fn busy(&self, now: Instant) -> Vec<Busy> {
         self.lock().iter().for_each(|(provider, destination)| self.note_busy(destination.busy(*provider, now)));
         std::mem::take(&mut *self.busy.lock().unwrap_or_else(PoisonError::into_inner)).into_iter().collect()
@@ -160,7 +160,7 @@ impl Places {
         self.freed.notified().await;
     }
 
-    /// Notes how an attempt ended; the circuit, where that moved it.
+    /// Notes the outcome of an attempt; returns the circuit if its state changed.
     pub fn note(&self, provider: ProviderId, health: Health, now: Instant) -> Option<CircuitRow> {
         let mut destinations = self.lock();
         let destination = destinations.get_mut(&provider)?;
@@ -168,7 +168,7 @@ impl Places {
         moved.then(|| row(provider, destination))
     }
 
-    /// Waits for room in memory for a body of so many bytes.
+    /// Waits for memory for a body of that many bytes.
     pub async fn body_room(&self, provider: ProviderId, bytes: usize) -> Option<BodyRoom> {
         let each = Arc::clone(&self.lock().get(&provider)?.bytes);
         let units = |most: usize| u32::try_from(bytes.div_ceil(BYTE_UNIT).clamp(1, most)).unwrap_or(u32::MAX);
@@ -185,7 +185,7 @@ impl Drop for Place {
         let Some(destination) = destinations.get_mut(&self.provider) else { return };
         let was_full = destination.in_flight >= destination.concurrency;
         destination.in_flight -= 1;
-        // What is remembered of a destination is bounded by those that are in trouble or in use.
+        // Keeps the map bounded: only destinations in use or in trouble stay.
         if destination.in_flight == 0
             && destination.circuit.state() == State::Closed
             && destination.circuit.failures() == 0

@@ -1,10 +1,10 @@
 //! The queue of attempts: the only SQL on `webhook_due`, `attempt_responses`, `destination_circuits`,
 //! `destination_busy` and `delivery_nodes`.
 //!
-//! A row is memory, not truth. It is made in the transaction in which its webhook is read from the
-//! log, taken with a lease by one node at a time, and goes once the log holds the end. Whoever takes
-//! a row whose holder is gone asks the log how far the webhook came. Only the database's clock is
-//! compared with times in these tables.
+//! A row is memory, not truth. It is created in the transaction that reads its webhook from the log, taken
+//! with a lease by one node at a time, and deleted once the log has the end. A node that takes a row of a
+//! dead holder asks the log how far the webhook came. Times in these tables are compared only with the
+//! database's clock.
 
 use std::time::Duration;
 
@@ -19,23 +19,23 @@ use super::clock::{Reading, within};
 use crate::directory::Hold;
 use crate::log::{Epoch, Heads};
 
-/// A webhook that goes into the queue, as the log tells of it. It is owed a delivery.
+/// A webhook to put into the queue, because the log says that it is owed a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub organization: OrganizationId,
     pub webhook: WebhookId,
     pub provider: ProviderId,
-    /// The attempt that comes next.
+    /// The next attempt.
     pub attempt: u32,
-    /// The last event of the webhook's stream, as far as is known.
+    /// Last known sequence of the webhook's stream.
     pub sequence: i64,
-    /// A person asked for the attempt.
+    /// A person requested the attempt.
     pub requested: bool,
     pub pending_since: DateTime<Utc>,
 }
 
 impl Entry {
-    /// As it was when it went in.
+    /// As it was put in.
     #[must_use]
     pub fn due(self, read: Reading) -> Due {
         Due {
@@ -52,23 +52,23 @@ impl Entry {
     }
 }
 
-/// One webhook that this node took from the queue.
+/// A webhook that this node took from the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Due {
     pub organization: OrganizationId,
     pub webhook: WebhookId,
     pub provider: ProviderId,
-    /// The attempt that comes next.
+    /// The next attempt.
     pub attempt: u32,
-    /// The last event of the webhook's stream, as far as is known.
+    /// Last known sequence of the webhook's stream.
     pub sequence: i64,
-    /// A person asked for the attempt.
+    /// A person requested the attempt.
     pub requested: bool,
-    /// How long a worker could have taken it, when this was read; nothing where waiting is no failure.
+    /// How long the webhook had been waiting for a worker at the reading; `None` if waiting is no failure.
     pub pending_for: Option<Duration>,
-    /// Somebody held it and is gone: the log knows how far it came.
+    /// Its previous holder is gone, so only the log knows how far it came.
     pub is_doubtful: bool,
-    /// The database's clock when this was read.
+    /// Reading of the database's clock with this row.
     pub read: Reading,
 }
 
@@ -106,32 +106,32 @@ impl Row {
 /// When a row is due again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
-    /// Told by this node's monotonic clock.
+    /// By this node's monotonic clock.
     In(Instant),
-    /// Told by the log.
+    /// A time from the log.
     At(DateTime<Utc>),
 }
 
-/// What becomes of a row that its holder is done with.
+/// What happens to a row when its holder is done with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {
-    /// The log holds the end, which is this event of the stream or an earlier one.
+    /// The log has the end, as this event of the stream or an earlier one.
     Done { sequence: i64 },
-    /// An attempt is due then. `pending`: a worker could take it as soon as that.
+    /// Another attempt is due. `pending`: a worker could take it from that time.
     Again { attempt: u32, sequence: i64, due: When, requested: bool, pending: bool },
-    /// Nothing was begun: the attempt is given back, and is due after a pause. `waits_anew`: it was our
-    /// own fault, so the time that it was pending does not count.
+    /// Nothing was started: the row is given back, and is due after a pause. `waits_anew`: the cause was on
+    /// our side, so the time it has been pending does not count.
     Back { pause: Duration, waits_anew: bool },
-    /// Whether it was begun is unknown: whoever takes it asks the log.
+    /// Unknown whether the attempt was started: the next holder asks the log.
     Doubtful,
-    /// It cannot be delivered before a person ends the reason.
+    /// It cannot be delivered until a person acts.
     Held(Hold),
 }
 
-/// A row's end, and what the destination answered.
+/// A row's settlement, and the destination's answer.
 #[derive(Clone, Debug)]
 pub struct Settlement {
-    /// In which epoch of the log its row was read. In another one the row is another.
+    /// Epoch of the log in which its row was read; void in another one.
     pub epoch: Epoch,
     pub organization: OrganizationId,
     pub webhook: WebhookId,
@@ -139,24 +139,24 @@ pub struct Settlement {
     pub response: Option<Response>,
 }
 
-/// The beginning of an answer's body.
+/// The beginning of a response body.
 #[derive(Clone, Debug)]
 pub struct Response {
     pub attempt: u32,
     pub excerpt: bytes::Bytes,
 }
 
-/// How much room a destination has on this node.
+/// Free places of a destination on this node.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
     pub organization: OrganizationId,
     pub provider: ProviderId,
-    /// Attempts that run.
+    /// Running attempts.
     pub running: u32,
     pub free: u32,
 }
 
-/// A destination that can be sent no more on this node for now.
+/// A destination that cannot take more attempts on this node at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Busy {
     pub organization: OrganizationId,
@@ -164,7 +164,7 @@ pub struct Busy {
     pub reason: BusyReason,
 }
 
-/// Why a destination can be sent no more for now.
+/// Why a destination cannot take more attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BusyReason {
     Concurrency,
@@ -180,10 +180,10 @@ impl BusyReason {
     }
 }
 
-/// A node that delivers, and when it last told that it is alive.
+/// A delivering node, and its last heartbeat.
 pub type Alive = (Uuid, DateTime<Utc>);
 
-/// The queue, as one node uses it.
+/// The queue, as used by one node.
 #[derive(Clone, Debug)]
 pub struct Queue {
     pool: PgPool,
@@ -191,7 +191,7 @@ pub struct Queue {
     heads: Heads,
 }
 
-/// Providers that have rows, by skipping from one to the next in an index. `$condition` is one on a row.
+/// Providers with rows, found by skipping from one to the next in an index. `$condition` applies to a row.
 macro_rules! providers_of {
     ($condition:literal) => {
         concat!(
@@ -208,7 +208,7 @@ macro_rules! providers_of {
     };
 }
 
-/// What a statement that takes rows `d` returns. Waiting for a destination that is busy is no failure.
+/// Columns that a statement on rows `d` returns. Waiting for a busy destination is no failure.
 const RETURNING: &str = "d.organization_id, d.webhook_id, d.provider_id, d.attempt, d.sequence, d.requested, \
                          case when not d.requested then extract(epoch from now() - greatest(d.pending_since, ( \
                              select max(b.busy_at) from destination_busy b \
@@ -222,7 +222,7 @@ impl Queue {
         Self { pool, node, heads }
     }
 
-    /// In which epoch of the log rows are read now.
+    /// The epoch of the log in which rows are read now.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.heads.epoch()
@@ -237,9 +237,9 @@ impl Queue {
         self.node
     }
 
-    /// Puts webhooks in, in the caller's transaction, and reads the database's clock. Those that this
-    /// node works on at once come with a lease. A webhook that is there keeps its row, unless a person
-    /// asked again.
+    /// Puts webhooks in, in the caller's transaction, and reads the database's clock. Webhooks that this node
+    /// starts at once come with a lease. A webhook that is there already keeps its row, unless a person
+    /// requested it again.
     pub(super) async fn put(
         &self,
         connection: &mut PgConnection,
@@ -280,7 +280,7 @@ impl Queue {
         Ok(Reading::new(clock, asked))
     }
 
-    /// Puts back what is missing, in doubt; answers how many were.
+    /// Restores missing rows as doubtful; returns their number.
     pub async fn restore(&self, unfinished: &[Unfinished]) -> Result<u64, sqlx::Error> {
         let (organizations, webhooks) = keys(unfinished.iter().map(|one| (one.organization, one.webhook)));
         let providers: Vec<Uuid> = unfinished.iter().map(|one| one.provider.uuid()).collect();
@@ -300,12 +300,12 @@ impl Queue {
         Ok(result.rows_affected())
     }
 
-    /// Takes what is due, the oldest of each destination first, as far as there is room; those that are
-    /// not named have `default_room`. Where places are few, organizations get their share first, then
-    /// their destinations, those first that have the fewest attempts running.
+    /// Claims due rows, the oldest of each destination first, up to its free places; destinations that are
+    /// not listed have `default_room`. If places are few, they are shared fairly among organizations and then
+    /// among their destinations, preferring those with the fewest running attempts.
     ///
-    /// What another node holds is taken only when that node is gone, whatever its lease says: while the
-    /// database was away, or after its clock was set, all leases are over.
+    /// Rows of another node are taken only once that node is dead, whatever their leases say: after an outage
+    /// of the database or a change of its clock, all leases have ended.
     pub async fn claim(
         &self,
         rooms: &[Room],
@@ -373,8 +373,8 @@ impl Queue {
         Ok(rows.into_iter().map(|row| row.due(asked)).collect())
     }
 
-    /// Takes first attempts that no worker took for so long, though nobody had to wait for their
-    /// destinations.
+    /// Claims first attempts that no worker started for this long, except those that waited for a busy
+    /// destination.
     pub async fn claim_overdue(
         &self,
         pending_for: Duration,
@@ -436,7 +436,7 @@ impl Queue {
         Ok(rows.into_iter().map(ProviderId::new).collect())
     }
 
-    /// Lets everything go on that was held for a destination.
+    /// Releases everything that was held for a destination.
     pub async fn let_go(&self, provider: ProviderId) -> Result<u64, sqlx::Error> {
         let gone_on = within(
             sqlx::query(
@@ -449,7 +449,7 @@ impl Queue {
         Ok(gone_on.await?.rows_affected())
     }
 
-    /// Notes that destinations could be sent no more just now, where something waits for them.
+    /// Notes busy destinations for which something waits.
     pub async fn note_busy(&self, busy: &[Busy]) -> Result<(), sqlx::Error> {
         if busy.is_empty() {
             return Ok(());
@@ -476,7 +476,7 @@ impl Queue {
         .map(drop)
     }
 
-    /// Gives rows back that this node took and did nothing about.
+    /// Gives back rows that this node took but did not process.
     pub async fn release(&self, due: &[Due]) -> Result<(), sqlx::Error> {
         let (organizations, webhooks) = keys(due.iter().map(|due| (due.organization, due.webhook)));
         within(
@@ -494,11 +494,11 @@ impl Queue {
         .map(drop)
     }
 
-    /// Notes ends and answers of many webhooks at once. Rows that another node holds by now stay, and so
-    /// do those that a person's request renewed meanwhile, which tell of a later event.
+    /// Records settlements and answers of many webhooks at once. Does not touch rows that another node holds
+    /// by now, or that a person's request renewed, because those concern a later event.
     ///
     /// # Errors
-    /// When the database does not answer; nothing is noted then.
+    /// After an error, nothing was recorded.
     pub async fn settle(&self, settlements: &[Settlement]) -> Result<(), sqlx::Error> {
         within(async {
             let mut transaction = self.pool.begin().await?;
@@ -588,7 +588,7 @@ impl Queue {
         .map(drop)
     }
 
-    /// Rows whose webhooks are where they were.
+    /// Gives back rows whose webhooks did not change.
     async fn settle_back(&self, connection: &mut PgConnection, settlements: &[Settlement]) -> Result<(), sqlx::Error> {
         let (mut organizations, mut webhooks) = (Vec::new(), Vec::new());
         let (mut pauses, mut anew, mut reasons, mut doubtful) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -632,7 +632,7 @@ impl Queue {
         .map(drop)
     }
 
-    /// Tells that this node is alive; answers what the database's clock says, and what the others told last.
+    /// Records this node's heartbeat; returns the database's time and the last heartbeats of the others.
     pub async fn tell_alive(&self) -> Result<(DateTime<Utc>, Vec<Alive>), sqlx::Error> {
         let (clock, nodes, told): (DateTime<Utc>, Vec<Uuid>, Vec<DateTime<Utc>>) = within(
             sqlx::query_as(
@@ -650,10 +650,10 @@ impl Queue {
         Ok((clock, nodes.into_iter().zip(told).collect()))
     }
 
-    /// After the database's clock went back: brings back to now what was set by a clock that was ahead, with
-    /// the waits that were meant. Answers of how many webhooks.
+    /// After the database's clock went back: moves times from the future back to now, with their intended
+    /// delays. Returns the number of webhooks.
     pub async fn set_times_right(&self) -> Result<u64, sqlx::Error> {
-        // It reads the whole queue, which is small, and clocks go back seldom.
+        // Reads the whole queue, which is small; clocks rarely go back.
         let set_right = within(
             sqlx::query(
                 "with busy as (update destination_busy set busy_at = now() where busy_at > now())
@@ -667,10 +667,10 @@ impl Queue {
         Ok(set_right.await?.rows_affected())
     }
 
-    /// Lets what nodes held be taken at once that have told nothing since.
+    /// Makes rows of nodes available at once whose heartbeat has not changed since.
     pub async fn bury(&self, dead: &[Alive]) -> Result<(), sqlx::Error> {
         let (nodes, told): (Vec<Uuid>, Vec<DateTime<Utc>>) = dead.iter().copied().unzip();
-        // It reads the whole queue, which is small, and nodes die seldom.
+        // Reads the whole queue, which is small; nodes rarely die.
         within(
             sqlx::query(
                 "with dead as (
@@ -689,7 +689,7 @@ impl Queue {
         .map(drop)
     }
 
-    /// Tells that this node stops, so that others need not wait for it.
+    /// Records that this node stops, so that others need not wait for it.
     pub async fn leave(&self) -> Result<(), sqlx::Error> {
         within(
             sqlx::query(
@@ -705,7 +705,7 @@ impl Queue {
         .map(drop)
     }
 
-    /// Writes down where a circuit stands, for people to see.
+    /// Records the state of a circuit, for people to see.
     pub async fn note_circuit(&self, circuit: &CircuitRow) -> Result<(), sqlx::Error> {
         let now = Instant::now();
         within(
@@ -731,7 +731,7 @@ impl Queue {
     }
 }
 
-/// A circuit as a node tells it.
+/// A circuit, as a node reports it.
 #[derive(Clone, Debug)]
 pub struct CircuitRow {
     pub organization: OrganizationId,
@@ -742,14 +742,14 @@ pub struct CircuitRow {
     pub probe: Option<Instant>,
 }
 
-/// What a webhook waits for, where it is not its turn alone.
+/// What a webhook waits for, other than its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
     Held(Hold),
     Busy(BusyReason),
 }
 
-/// What webhooks wait for that are in the queue and not in an attempt.
+/// What queued webhooks without a running attempt wait for.
 pub async fn waits_of(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -832,7 +832,7 @@ struct Columns {
     requested: Vec<bool>,
     pending_since: Vec<DateTime<Utc>>,
     holder: Vec<Option<Uuid>>,
-    /// Seconds; 0 where it is due at once.
+    /// Seconds; 0 if it is due at once.
     lease: Vec<f64>,
 }
 
@@ -850,7 +850,7 @@ impl Columns {
     }
 }
 
-/// A circuit as its node last told.
+/// A circuit, as its node last reported it.
 #[derive(Clone, Debug, FromRow)]
 pub struct CircuitNote {
     pub provider_id: Uuid,
@@ -862,7 +862,7 @@ pub struct CircuitNote {
     pub changed_at: DateTime<Utc>,
 }
 
-/// Where a circuit stands, by name.
+/// Name of a circuit's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CircuitState {
     Closed,
@@ -881,7 +881,7 @@ impl CircuitNote {
     }
 }
 
-/// The circuits of providers' destinations that ever opened.
+/// Circuits of providers' destinations that have opened at least once.
 pub async fn circuits_of(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -897,7 +897,7 @@ pub async fn circuits_of(
     .await
 }
 
-/// How many webhooks wait for an attempt at providers' destinations, or are in one.
+/// How many webhooks of providers wait for an attempt, or have a running one.
 pub async fn waiting_of(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -914,7 +914,7 @@ pub async fn waiting_of(
     Ok(rows.into_iter().map(|(provider, count)| (ProviderId::new(provider), count)).collect())
 }
 
-/// What destinations answered to attempts at webhooks.
+/// Answers of destinations to attempts at webhooks.
 pub async fn responses_of(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,

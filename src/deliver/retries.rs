@@ -1,4 +1,4 @@
-//! Retries that people ask for: of one webhook, or of thousands.
+//! Retries requested by people: of one webhook, or of thousands.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::platform::store::{TenantError, Tenants};
 
 /// Webhooks whose streams are read at once.
 const PORTION: usize = 500;
-/// How often webhooks are asked for again whose streams others append to at the same time.
+/// How many times a retry is requested for webhooks whose streams others append to at the same time.
 const TRIES: usize = 10;
 
 #[derive(Debug, thiserror::Error)]
@@ -27,17 +27,17 @@ pub enum RetryError {
     Json(#[from] serde_json::Error),
 }
 
-/// What came of asking for retries.
+/// Outcome of a request for retries.
 #[derive(Debug, Default)]
 pub struct Retried {
     pub count: usize,
-    /// Why the others were not: somebody else had asked, for example.
+    /// Why the others were refused, for example because somebody else requested it earlier.
     pub refused: Vec<WebhookError>,
-    /// The place of the last request.
+    /// Log position of the last request.
     pub last: Option<LogPosition>,
 }
 
-/// An organization's webhooks, and who asks.
+/// An organization's webhooks, and the person who requests their retries.
 pub struct Retries<'a> {
     pub log: &'a Log,
     pub tenants: &'a Tenants,
@@ -46,10 +46,10 @@ pub struct Retries<'a> {
 }
 
 impl Retries<'_> {
-    /// Asks for a retry of each of these webhooks.
+    /// Requests a retry of each of these webhooks.
     ///
     /// # Errors
-    /// [`RetryError`]; some may have been retried already.
+    /// After an error, some may have been retried already.
     pub async fn request(&self, webhooks: &[WebhookId], reason: Option<Label>) -> Result<Retried, RetryError> {
         let request = WebhookCommand::RequestRetry { reason };
         let mut retried = Retried::default();
@@ -59,7 +59,7 @@ impl Retries<'_> {
         Ok(retried)
     }
 
-    /// Those whose streams others append to at the same time, duplicates most likely, are asked for again.
+    /// Tries again for webhooks whose streams got another event meanwhile, most likely a duplicate.
     async fn request_portion(
         &self,
         webhooks: &[WebhookId],
@@ -102,11 +102,11 @@ impl Retries<'_> {
         Ok(Unit::new((sequence + 1..).zip(events).map(new).collect::<Result<_, _>>()?))
     }
 
-    /// These webhooks as they stand, each with the sequence of its last event.
+    /// The current states of these webhooks, each with the sequence of its last event.
     async fn states(&self, webhooks: &[WebhookId]) -> Result<HashMap<WebhookId, (Webhook, i64)>, RetryError> {
         let mut tenant = self.tenants.of(self.organization).await?;
         let (mut states, mut left) = (HashMap::<WebhookId, (Webhook, i64)>::new(), webhooks.to_vec());
-        // One look, but for webhooks that were retried hundreds of times.
+        // A single query, except for webhooks with hundreds of retries.
         let mut after = 0;
         while !left.is_empty() {
             let tails = log::tails_of(&mut *tenant, self.organization, &left, after).await?;

@@ -1,7 +1,7 @@
-//! From a webhook that is due to an attempt that the log knows of.
+//! From a due webhook to an attempt that the log knows.
 //!
-//! Everything that can fail for a reason of ours comes before the attempt begins: a body that cannot be
-//! read now uses up no attempt.
+//! Everything that can fail on our side comes before the attempt starts, so a body that cannot be read now
+//! does not use up an attempt.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,10 +21,10 @@ use crate::directory::{Destination, Standing};
 use crate::log::{AppendError, FreshBody, ReadError};
 use crate::platform::egress::Target;
 
-/// A row that could not be worked on is due again after that.
+/// Delay after which a row that could not be processed is due again.
 const GIVEN_BACK: Duration = Duration::from_secs(1);
 
-/// A webhook in hand.
+/// A webhook in progress.
 pub(super) struct Job {
     pub due: Due,
     pub began: Instant,
@@ -40,25 +40,25 @@ pub(super) struct Sending {
     pub _room: Option<BodyRoom>,
 }
 
-/// What is done about a webhook that is due.
+/// What to do with a due webhook.
 enum Step {
     Send(Box<Sending>),
-    /// Its end, or its next attempt, is in the same unit.
+    /// The same unit contains its end, or its next attempt.
     End,
 }
 
-/// What is found out before an attempt begins.
+/// Result of the preparation of an attempt.
 enum Prepared {
     Send(Box<Sending>),
-    /// It fails without anything being sent.
+    /// It fails without sending anything.
     Fail(Box<Verdict>),
-    /// It is not begun now.
+    /// It is not started now.
     Back(Settled),
     /// Its body has to be read first.
     Read(Arc<Destination>, Target, Place),
 }
 
-/// A decided start.
+/// A start to append.
 struct Start {
     job: Job,
     decided: Decided,
@@ -66,7 +66,7 @@ struct Start {
 }
 
 impl Shared {
-    /// Starts attempts together, in a task of their own.
+    /// Starts attempts together, in a separate task.
     pub(super) fn start(self: &Arc<Self>, batch: Vec<Taken>) {
         let shared = Arc::clone(self);
         self.tasks.spawn(async move { shared.start_now(batch).await });
@@ -75,7 +75,7 @@ impl Shared {
     async fn start_now(self: &Arc<Self>, batch: Vec<Taken>) {
         let mut starts = Vec::with_capacity(batch.len());
         for Taken { due, mut place } in batch {
-            // Its lease ended while this node works on it, and taking it made the lease anew.
+            // Its lease ended while this node was working on it, and taking it renewed the lease.
             let Some(in_hand) = self.working.take(&due) else { continue };
             let job = Job { due, began: Instant::now(), _in_hand: in_hand };
             if let Some(circuit) = place.as_mut().and_then(|place| place.circuit.take()) {
@@ -98,7 +98,7 @@ impl Shared {
         self.append_starts(starts).await;
     }
 
-    /// Whether no worker took it in time. What is held is never overdue, nor what a person asked for.
+    /// Whether no worker started it in time. Held webhooks and requested retries are never overdue.
     fn is_overdue(&self, due: &Due) -> bool {
         matches!(self.directory.standing(due.provider), Standing::Ready(_))
             && due.pending_for.is_some_and(|pending| pending + due.read.elapsed() > self.settings.pending_timeout)
@@ -117,7 +117,7 @@ impl Shared {
             Ok(target) => target,
             Err(error) => return fail(&error.to_string()),
         };
-        // A moment only: later the body may have been erased.
+        // Fresh bodies live for a moment only, because a body may be erased later.
         match self.fresh.take(due.webhook).filter(|_| due.attempt == 1) {
             Some(body) => Prepared::Send(Box::new(Sending { destination, target, body, _place: place, _room: None })),
             None => Prepared::Read(destination, target, place),
@@ -139,11 +139,11 @@ impl Shared {
                         break Prepared::Fail(Box::new(failed_before_sending(reason)));
                     }
                     Err(error) if Instant::now() + BACKOFF < until && !shared.tasks.is_closed() => {
-                        tracing::debug!(%error, webhook.id = %job.due.webhook, "a body cannot be read; trying again");
+                        tracing::debug!(%error, webhook.id = %job.due.webhook, "could not read a body; retrying");
                         tokio::time::sleep(BACKOFF).await;
                     }
                     Err(error) => {
-                        tracing::error!(%error, webhook.id = %job.due.webhook, "a body cannot be read; its attempt waits");
+                        tracing::error!(%error, webhook.id = %job.due.webhook, "could not read a body; its attempt waits");
                         break Prepared::Back(Settled::Back { pause: GIVEN_BACK, waits_anew: true });
                     }
                 }
@@ -154,7 +154,7 @@ impl Shared {
         });
     }
 
-    /// The body, with room for it in memory.
+    /// The body, with memory reserved for it.
     async fn body(&self, due: &Due) -> Result<Option<(FreshBody, Option<BodyRoom>)>, ReadError> {
         let Some(size) = within(self.reader.body_size(due.organization, due.webhook)).await? else { return Ok(None) };
         let room = self.places.body_room(due.provider, size).await;
@@ -179,7 +179,7 @@ impl Shared {
         match decided {
             Ok(decided) => starts.push(Start { job, decided, step }),
             Err(error) => {
-                tracing::error!(%error, webhook.id = %job.due.webhook, "an attempt cannot be started");
+                tracing::error!(%error, webhook.id = %job.due.webhook, "could not start an attempt");
                 self.reconcile(job);
             }
         }
@@ -210,7 +210,7 @@ impl Shared {
             }
         }
         if !doubtful.is_empty() {
-            // Whether the start was committed may be unknown: whoever takes these next asks the log.
+            // The start may have been committed, so the next holder asks the log.
             tokio::time::sleep(BACKOFF).await;
             for job in doubtful {
                 self.send_settlement(&job.due, Settled::Doubtful, None).await;

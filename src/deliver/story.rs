@@ -1,4 +1,4 @@
-//! How far the log says that a webhook came.
+//! A webhook's state according to the log.
 
 use hookledger_aggregates::webhook::{Owed, Webhook, WebhookEvent};
 use hookledger_aggregates::{Event, OrganizationId, WebhookId};
@@ -7,18 +7,18 @@ use super::clock::within;
 use super::queue::Due;
 use crate::log::{Epoch, Log, ReadError, Reader};
 
-/// A webhook's state after the last event of its stream. Duplicates make streams long and change
-/// nothing, so the database leaves them out.
+/// A webhook's state after the last event of its stream. The database leaves out duplicates, which make
+/// streams long and change nothing.
 #[derive(Clone, Debug)]
 pub(super) struct Story {
     pub state: Webhook,
     pub sequence: i64,
-    /// In which epoch of the log that was read.
+    /// Epoch of the log in which it was read.
     pub epoch: Epoch,
 }
 
 impl Story {
-    /// From the first event on.
+    /// Reads from the first event.
     pub async fn read(
         (log, reader): (&Log, &Reader),
         organization: OrganizationId,
@@ -30,12 +30,12 @@ impl Story {
         else {
             return Ok(story);
         };
-        // An earlier release received it.
+        // Received by an earlier release.
         let owed = owed_at(reader, organization, provider, verified_at).await?;
         Ok(Self { state: story.state.owing(owed), ..story })
     }
 
-    /// From where the queue's row stands on.
+    /// Reads from the event that the queue's row states.
     pub async fn since((log, reader): (&Log, &Reader), due: &Due) -> Result<Self, ReadError> {
         if due.sequence == 0 || due.read.epoch != log.epoch() {
             return Self::read((log, reader), due.organization, due.webhook).await;
@@ -46,7 +46,7 @@ impl Story {
         Ok(story)
     }
 
-    /// Adds what came since; answers where it was verified, if it was in that part.
+    /// Reads newer events; returns the position of the verification if it is among them.
     pub async fn go_on(
         &mut self,
         reader: &Reader,

@@ -1,8 +1,8 @@
-//! The sweeper: what the read model says is not finished must be in the queue.
+//! The sweeper: every webhook that the read model shows as unfinished has to be in the queue.
 //!
-//! Rows of the queue are memory and can be lost: somebody deletes one, or we have a defect. It puts
-//! back what is missing, in doubt, so that whoever takes it asks the log how far the webhook came: of
-//! what was only a read model that is late, nothing becomes but a look at the log.
+//! Rows of the queue are memory and can be lost, through a deletion or a defect. The sweeper restores missing
+//! ones as doubtful, so that the next holder asks the log how far the webhook came. If only the read model
+//! was late, this costs a look at the log and changes nothing.
 
 use std::time::Duration;
 
@@ -17,21 +17,21 @@ use super::queue::Queue;
 use crate::log::follow::{Checkpoints, within};
 use crate::platform::vitals::Vitals;
 
-/// The name of its warning.
+/// Name of its warning.
 const NAME: &str = "sweeper";
-/// Webhooks of each kind that are looked at in one round.
+/// Webhooks of each kind per round.
 const PAGE: i64 = 1_000;
 /// How long a round may take.
 const ROUND_LIMIT: Duration = Duration::from_secs(30);
-/// How often a round is made at most and at least.
+/// Shortest and longest interval between rounds.
 const EVERY: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(10);
 
-/// Looks for webhooks that were forgotten.
+/// Looks for forgotten webhooks.
 pub struct Sweeper {
     pool: PgPool,
     queue: Queue,
     checkpoints: Checkpoints,
-    /// By then something should have become of a pending webhook.
+    /// After this time, a pending webhook should have changed.
     pending_timeout: Duration,
     vitals: Vitals,
     open: Option<OpenKey>,
@@ -59,17 +59,20 @@ impl Sweeper {
                 Ok(0) => {}
                 Ok(count) => {
                     metrics::counter!("hookledger_queue_restored_total").increment(count);
-                    tracing::warn!(queue.restored = count, "webhooks were missing in the queue of attempts");
+                    tracing::warn!(
+                        queue.restored = count,
+                        "restored webhooks that were missing from the queue of attempts"
+                    );
                 }
-                Err(error) => tracing::warn!(%error, "it cannot be looked for webhooks that were forgotten"),
+                Err(error) => tracing::warn!(%error, "could not look for forgotten webhooks"),
             }
         }
     }
 
-    /// One round, which begins where the last one ended; answers how many were missing.
+    /// One round, which continues where the last one ended; returns the number of missing webhooks.
     async fn sweep(&mut self) -> Result<u64, sqlx::Error> {
-        // Nothing is this long without a change but what is forgotten, what waits for its destination, and
-        // what is in a long attempt.
+        // Only forgotten webhooks, webhooks waiting for their destination and long attempts remain unchanged
+        // for this long.
         let long = self.pending_timeout * 2;
         let fed = self.fed().await?;
         let open = unfinished::open(&self.pool, long, self.open, PAGE).await?;
@@ -80,12 +83,12 @@ impl Sweeper {
         };
         let unfinished: Vec<_> = open.unfinished.into_iter().filter(was_fed).chain(waiting.unfinished).collect();
         let restored = if unfinished.is_empty() { 0 } else { self.queue.restore(&unfinished).await? };
-        // A page that could not be put back is looked at again.
+        // Set only after success, so that a page that could not be restored is read again.
         (self.open, self.waiting) = next;
         Ok(restored)
     }
 
-    /// How far the queue has been fed in each partition.
+    /// How far the queue was fed in each partition.
     async fn fed(&self) -> Result<[i64; PARTITIONS as usize], sqlx::Error> {
         let mut fed = [0; PARTITIONS as usize];
         for place in self.checkpoints.of(feeder::NAME).await? {

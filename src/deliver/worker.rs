@@ -1,9 +1,9 @@
-//! The worker of a node: takes what is due, fences each attempt in the log, sends it, and appends how
-//! it ended.
+//! A node's worker: takes due webhooks, records the start of each attempt in the log, sends it, and appends
+//! the outcome.
 //!
-//! The log decides. `AttemptStarted` is appended at the sequence that follows what the queue knows,
-//! and whoever loses that append never sends. A result that comes after somebody else ended the
-//! attempt is in conflict too, and changes nothing.
+//! The log decides. `AttemptStarted` is appended at the sequence after the one that the queue knows; a worker
+//! that loses this append never sends. A result that arrives after another node ended the attempt is in
+//! conflict, too, and changes nothing.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,45 +28,45 @@ use crate::platform::egress::Egress;
 pub(super) const BATCH: usize = 64;
 /// Webhooks that are claimed together.
 pub(super) const CLAIM: u32 = 256;
-/// How often the queue is looked at when nobody tells of anything.
+/// Interval of looks at the queue without a notification.
 const POLL: Duration = Duration::from_millis(200);
-/// After places were given back, more are let come: one look at the queue serves them all.
+/// Pause after places were given back, so that one look at the queue fills several.
 const COALESCE: Duration = Duration::from_millis(3);
-/// How long a lease lasts beyond the time that a destination may take to answer.
+/// Length of a lease beyond the timeout of the destination.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
-/// How long attempts in flight may take after a stop was asked for.
+/// How long running attempts may continue after a request to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(9);
-/// Settlements that wait to be written, and that are written together.
+/// Settlements in the channel, and settlements written together.
 const SETTLEMENTS: usize = 4_096;
 const SETTLE_TOGETHER: usize = 256;
 const SETTLE_GATHER: Duration = Duration::from_millis(5);
 pub(super) const BACKOFF: Duration = Duration::from_millis(500);
 
-/// How long a webhook is leased whose destination may take that long.
+/// Length of the lease for a destination with that timeout.
 #[must_use]
 pub fn lease(timeout: Duration) -> Duration {
     timeout + LEASE_MARGIN
 }
 
-/// How webhooks are processed.
+/// Settings for processing webhooks.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub policy: RetryPolicy,
-    /// A webhook is pending for at most so long, unless it waits for its destination.
+    /// How long a webhook may be pending, unless it waits for its destination.
     pub pending_timeout: Duration,
-    /// How long a destination may take that says nothing else.
+    /// Timeout of destinations that do not set their own.
     pub attempt_timeout: Duration,
 }
 
-/// A webhook that this node works on, and its place at its destination.
+/// A webhook that this node processes, and its place at its destination.
 #[derive(Debug)]
 pub struct Taken {
     pub due: Due,
-    /// Nothing where nothing will be sent.
+    /// `None` if nothing will be sent.
     pub place: Option<Place>,
 }
 
-/// What attempts need.
+/// Shared by all attempts.
 pub struct Shared {
     pub log: Log,
     pub reader: Reader,
@@ -77,20 +77,20 @@ pub struct Shared {
     pub fresh: Arc<FreshBodies>,
     pub settings: Settings,
     pub(super) working: Working,
-    /// Circuits that moved and could not be told of yet.
+    /// Changes of circuits that could not be recorded yet.
     untold: Mutex<HashMap<ProviderId, CircuitRow>>,
     settlements: mpsc::Sender<Settlement>,
     pub(super) tasks: TaskTracker,
 }
 
-/// Takes, starts, and settles.
+/// Takes, starts, and settles webhooks.
 pub struct Worker {
     shared: Arc<Shared>,
     handed: mpsc::Receiver<Taken>,
     settlements: mpsc::Receiver<Settlement>,
 }
 
-/// What a worker is made of.
+/// Parts of a worker.
 pub struct Parts {
     pub log: Log,
     pub reader: Reader,
@@ -103,10 +103,10 @@ pub struct Parts {
 }
 
 impl Worker {
-    /// A worker, and the way to hand it what the queue's feeder took.
+    /// A worker, and the channel through which the feeder hands it webhooks.
     #[must_use]
     pub fn new(parts: Parts) -> (mpsc::Sender<Taken>, Self) {
-        // Every seat needs a place, and places are bounded.
+        // Each message holds a place, and places are bounded.
         let (hand, handed) = mpsc::channel(SETTLEMENTS);
         let (settle, settlements) = mpsc::channel(SETTLEMENTS);
         let Parts { log, reader, directory, queue, places, egress, fresh, settings } = parts;
@@ -127,8 +127,8 @@ impl Worker {
         (hand, Self { shared: Arc::new(shared), handed, settlements })
     }
 
-    /// Works until stopped; then attempts in flight finish within a limit, and what is left is given
-    /// up for others to take.
+    /// Works until stopped. Running attempts then finish within a limit, and the rest is given up for other
+    /// nodes.
     pub async fn run(self, stop: CancellationToken) {
         let Self { shared, mut handed, settlements } = self;
         let queue = shared.queue.clone();
@@ -141,7 +141,8 @@ impl Worker {
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                // Neither ends before the stop, but by a panic: the worker is of no use without.
+                // Neither task ends before the stop except by a panic, and the worker is of no use without
+                // it.
                 _ = &mut settling => return,
                 _ = &mut beating => return,
                 count = handed.recv_many(&mut batch, BATCH) => {
@@ -164,11 +165,11 @@ impl Worker {
         }
         shared.tasks.close();
         if tokio::time::timeout(STOP_LIMIT, shared.tasks.wait()).await.is_err() {
-            tracing::warn!("attempts were still in flight when the time to finish was over; they are recorded as lost");
+            tracing::warn!("attempts were still running at the time limit for stopping; they will be recorded as lost");
         }
         stopped.cancel();
         drop(shared);
-        // Tasks that are still there hold a sender; what they settle later is left to the leases.
+        // Tasks that are still running hold a sender; their later settlements are left to the leases.
         let _ = tokio::time::timeout(STOP_LIMIT / 4, settling).await;
         log_failure("left", queue.leave().await);
     }
@@ -176,21 +177,21 @@ impl Worker {
 
 pub(super) fn log_failure(what: &str, result: Result<(), sqlx::Error>) {
     if let Err(error) = result {
-        tracing::warn!(%error, queue.what = what, "the queue of attempts could not be written or read; trying again");
+        tracing::warn!(%error, queue.what = what, "could not access the queue of attempts; retrying");
     }
 }
 
-/// Writes settlements, many at once, for as long as it takes: what is not written is in doubt later, and
-/// what a destination answered would be lost.
+/// Writes settlements in batches, retrying for as long as necessary: an unwritten one would become doubtful
+/// later, and the destination's answer would be lost.
 async fn settle(queue: Queue, mut settlements: mpsc::Receiver<Settlement>, stopped: CancellationToken) {
     let mut batch = Vec::with_capacity(SETTLE_TOGETHER);
     while settlements.recv_many(&mut batch, SETTLE_TOGETHER).await > 0 {
         loop {
-            // Where the log lost its end, the row may have to be worked on again: its lease runs out.
+            // If the log lost its end, the row may have to be processed again: its lease ends.
             batch.retain(|settlement| settlement.epoch == queue.epoch());
             let Err(error) = queue.settle(&batch).await else { break };
             log_failure("settled", Err(error));
-            // Each by itself: something in one of them may never be written.
+            // One at a time, because one of them may never be writable.
             if let Some(alone) = one_by_one(&queue, &batch).await {
                 batch = alone;
             }
@@ -204,15 +205,15 @@ async fn settle(queue: Queue, mut settlements: mpsc::Receiver<Settlement>, stopp
     }
 }
 
-/// Those that could not be written for a reason that waiting may end; nothing where the first shows that
-/// none can be written now.
+/// Settlements that failed for a transient reason; `None` if the first one shows that nothing can be written
+/// now.
 async fn one_by_one(queue: &Queue, batch: &[Settlement]) -> Option<Vec<Settlement>> {
     let mut left = Vec::new();
     for settlement in batch {
         match queue.settle(std::slice::from_ref(settlement)).await {
             Ok(()) => {}
             Err(error) if is_of_the_data(&error) => {
-                tracing::error!(%error, webhook.id = %settlement.webhook, "the queue's row of a webhook cannot be written");
+                tracing::error!(%error, webhook.id = %settlement.webhook, "could not update a webhook's row in the queue");
             }
             Err(_) if left.is_empty() => return None,
             Err(_) => left.push(settlement.clone()),
@@ -228,7 +229,7 @@ fn is_of_the_data(error: &sqlx::Error) -> bool {
 }
 
 impl Shared {
-    /// Takes from the queue until it is empty or there is no room.
+    /// Takes from the queue until it is empty or no place is free.
     async fn claim(self: &Arc<Self>) {
         let lease = lease(self.settings.attempt_timeout);
         loop {
@@ -242,7 +243,7 @@ impl Shared {
                 Ok(due) => due,
                 Err(error) => return log_failure("claimed", Err(error)),
             };
-            // Of a destination that was not known to be in use, one webhook came, and of the others their
+            // A destination that was not known to be in use gave one webhook, and the others gave their
             // share: there may be more.
             let is_new = |due: &Due| rooms.iter().all(|room| room.provider != due.provider);
             let may_be_more = due.len() > 1 || due.iter().any(is_new);
@@ -252,7 +253,7 @@ impl Shared {
                     _ if due.is_doubtful => taken.push(Taken { due, place: None }),
                     Standing::Held(hold) => {
                         self.send_settlement(&due, Settled::Held(hold), None).await;
-                        // All that is due there would come, one after the other.
+                        // Otherwise, everything due to it would arrive one by one.
                         log_failure("held", self.queue.hold(due.provider, hold).await.map(drop));
                     }
                     Standing::Ready(destination) => {
@@ -278,11 +279,11 @@ impl Shared {
         }
     }
 
-    /// Notes in the queue where the log left a webhook.
+    /// Settles a webhook's row according to its state in the log.
     pub(super) async fn settle(&self, due: &Due, state: &Webhook, sequence: i64, response: Option<Response>) {
         let settled = match state.retry_at() {
             Some(retry_at) if state.phase() == Phase::AwaitingRetry => {
-                // Counted from now by this node's monotonic clock, and told to the database as a wait.
+                // Counted from now by this node's monotonic clock, and passed to the database as a delay.
                 let wait = (retry_at - due.read.now()).to_std().unwrap_or_default();
                 let (attempt, requested) = (state.next_attempt(), state.is_requested());
                 Settled::Again { attempt, sequence, due: When::In(Instant::now() + wait), requested, pending: false }
@@ -295,19 +296,19 @@ impl Shared {
     pub(super) async fn send_settlement(&self, due: &Due, settled: Settled, response: Option<Response>) {
         let (organization, webhook, epoch) = (due.organization, due.webhook, due.read.epoch);
         let settlement = Settlement { epoch, organization, webhook, settled, response };
-        // Nobody listens any more when the node stops: the lease runs out then.
+        // The receiver is gone when the node stops; the lease then ends.
         let _ = self.settlements.send(settlement).await;
     }
 
     pub(super) async fn tell(&self, circuit: CircuitRow) {
         tracing::info!(
             provider.id = %circuit.provider, circuit.state = circuit.state, circuit.failures = circuit.failures,
-            "the circuit of a destination moved"
+            "a destination's circuit changed its state"
         );
         self.write_down(circuit).await;
     }
 
-    /// Tells of circuits that could not be told of when they moved.
+    /// Records changes of circuits that could not be recorded when they happened.
     pub(super) async fn tell_again(&self) {
         let untold = std::mem::take(&mut *self.untold.lock().unwrap_or_else(PoisonError::into_inner));
         for circuit in untold.into_values() {

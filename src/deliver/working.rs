@@ -1,5 +1,5 @@
-//! What this node works on at present. Its leases may end meanwhile, while the database is away for
-//! example; it takes none of these rows a second time.
+//! Attempts in progress on this node. Their leases may end meanwhile, for example during an outage of the
+//! database; the node does not take such a row a second time.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,11 +10,11 @@ use super::queue::Due;
 
 type Key = (WebhookId, u32);
 
-/// Attempts in this node's hands.
+/// The attempts in progress.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Working(Arc<Mutex<HashSet<Key>>>);
 
-/// One of them, until this is dropped.
+/// An attempt in progress, until this is dropped.
 #[derive(Debug)]
 pub(super) struct InHand {
     working: Working,
@@ -26,7 +26,7 @@ impl Working {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes an attempt in hand; nothing where it is already.
+    /// Registers an attempt; `None` if it is in progress already.
     pub fn take(&self, due: &Due) -> Option<InHand> {
         let key = (due.webhook, due.attempt);
         self.lock().insert(key).then(|| InHand { working: self.clone(), key })

@@ -1,4 +1,4 @@
-//! A destination as a person asks for it: checked, and turned into a command.
+//! A destination as a person requests it: checked, and turned into a command.
 
 use std::collections::BTreeMap;
 
@@ -9,11 +9,11 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::deliver::is_reserved;
 use crate::platform::egress::{AllowList, Target, TargetError};
 
-/// Headers that a destination may have, and bytes of their names and values.
+/// Maximum number of headers of a destination, and bytes of their names and values.
 const MAX_HEADERS: usize = 20;
 const MAX_HEADER_BYTES: usize = 8 << 10;
 
-/// Why a destination is not taken.
+/// Why a destination is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum DestinationError {
     #[error("This URL belongs to this Hookledger server, so webhooks would go in a circle. Use a different URL.")]
@@ -34,13 +34,13 @@ pub enum DestinationError {
     HeadersTooLong,
 }
 
-/// Headers of one's own that deliveries carry.
+/// Custom headers of deliveries.
 #[derive(Clone, Debug, Default)]
 pub enum Headers {
     #[default]
     Unchanged,
     None,
-    /// Names, and all of it as JSON.
+    /// Names, and names with values as JSON.
     These(Vec<String>, SecretString),
 }
 
@@ -66,7 +66,7 @@ impl Headers {
                 return Err(DestinationError::Twice(name));
             }
         }
-        // Texts as keys and values are always JSON.
+        // Strings as keys and values can always be serialized.
         let json = SecretString::from(serde_json::json!(pairs).to_string());
         if json.expose_secret().len() > MAX_HEADER_BYTES {
             return Err(DestinationError::HeadersTooLong);
@@ -75,19 +75,19 @@ impl Headers {
     }
 }
 
-/// A destination as it is asked for.
+/// A requested destination.
 #[derive(Clone, Debug)]
 pub struct Wish {
     url: String,
     pub timeout_seconds: Option<u32>,
     pub concurrency: u32,
     pub headers: Headers,
-    /// None: unchanged, and false at first.
+    /// `None`: unchanged, or false for the first destination.
     pub original_signature: Option<bool>,
 }
 
 impl Wish {
-    /// A URL and nothing else. `base_url` is this installation's own.
+    /// Only a URL. `base_url` is that of this server.
     pub fn to_url(url: &str, base_url: &str, allowed: &AllowList) -> Result<Self, DestinationError> {
         if leads_back(base_url, url) {
             return Err(DestinationError::LeadsBack);
@@ -95,7 +95,7 @@ impl Wish {
         Ok(Self::to_checked_url(Target::parse(url, allowed)?.as_str().to_owned()))
     }
 
-    /// The same of a URL that is known to be fine.
+    /// Only a URL, already checked.
     #[must_use]
     pub fn to_checked_url(url: String) -> Self {
         let (timeout_seconds, original_signature) = (None, None);
@@ -109,7 +109,7 @@ impl Wish {
         }
     }
 
-    /// `new` are the references of the secrets that were stored for it: the signing one first, where there is one.
+    /// `new` has references to the secrets stored for it: first the signing secret, if there is one.
     pub(super) fn command(&self, current: &Provider, new: &[SecretRef], is_signed_anew: bool) -> ProviderCommand {
         let known = current.destination();
         let (header_names, headers) = match &self.headers {
@@ -133,8 +133,8 @@ impl Wish {
     }
 }
 
-/// Whether a URL is one of ours that receives webhooks. Other names of this installation are told by the hops of
-/// what comes back.
+/// Whether a URL is a receiving URL of this server. The hop count detects loops through other names of the
+/// server.
 fn leads_back(base_url: &str, url: &str) -> bool {
     let (Ok(base), Ok(url)) = (url::Url::parse(base_url), url::Url::parse(url)) else { return false };
     let same_place = base.host_str() == url.host_str() && base.port_or_known_default() == url.port_or_known_default();

@@ -1,5 +1,6 @@
-//! What people and the node itself change about providers: connections, secrets, destinations. A secret is stored
-//! before the command that names it, and a command that another change overtook is decided again.
+//! Use cases for providers: changes to connections, secrets and destinations, by people and by the node
+//! itself. A secret is stored before the command that refers to it; a command that loses a race is decided
+//! again.
 
 mod destination;
 
@@ -15,7 +16,7 @@ use crate::platform::secrets::vault::{Vault, VaultError};
 
 pub use destination::{DestinationError, Headers, Wish};
 
-/// How often a secret is stored again because another change took its version.
+/// How many times a secret is stored because another change took its version.
 const VERSION_TRIES: usize = 3;
 
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +32,7 @@ pub enum ProvidersError {
     Random(#[from] KeyError),
 }
 
-/// The provider that is changed, and who changes it.
+/// The provider to change, and who changes it.
 #[derive(Clone, Copy, Debug)]
 pub struct Change<'a> {
     pub organization: OrganizationId,
@@ -39,20 +40,20 @@ pub struct Change<'a> {
     pub by: &'a Metadata,
 }
 
-/// What a change of a destination came to.
+/// Result of setting a destination.
 #[derive(Debug)]
 pub struct Set {
     pub last: Option<LogPosition>,
-    /// The secret that signs deliveries, where it was made just now: it is shown once.
+    /// The signing secret if it was just created: it is shown once.
     pub signing_secret: Option<SecretString>,
 }
 
-/// An earlier secret's end, once a new one is there.
+/// When earlier secrets end after a new one is added.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Replacement {
-    /// A day when left out.
+    /// 24 hours if omitted.
     pub grace_seconds: Option<i32>,
-    /// Needed where several secrets stay.
+    /// Required if several secrets stay.
     pub version: Option<u32>,
 }
 
@@ -90,7 +91,7 @@ impl Providers {
         .await
     }
 
-    /// Replaces a secret; the earlier ones verify until their grace ends.
+    /// Replaces a secret; earlier ones verify until their grace period ends.
     pub async fn rotate_secret(
         &self,
         change: Change<'_>,
@@ -107,7 +108,7 @@ impl Providers {
         .await
     }
 
-    /// Adds a secret that verifies beside the others until it is revoked.
+    /// Adds a secret that verifies besides the others until it is revoked.
     pub async fn add_secret(
         &self,
         change: Change<'_>,
@@ -135,7 +136,7 @@ impl Providers {
         Ok(self.commands.execute::<Provider>(organization, provider.uuid(), command, by).await?)
     }
 
-    /// Sets a destination; its first one gets a secret that signs deliveries.
+    /// Sets a destination; the first one gets a signing secret.
     pub async fn set_destination(&self, change: Change<'_>, wish: Wish) -> Result<Set, ProvidersError> {
         let current: Provider = self.commands.load(change.organization, change.provider.uuid()).await?;
         let signing_secret = if current.outgoing().is_empty() { Some(new_signing_secret()?) } else { None };
@@ -147,7 +148,7 @@ impl Providers {
         Ok(Set { last, signing_secret })
     }
 
-    /// Makes a new secret that signs deliveries; the earlier ones sign beside it until their grace ends.
+    /// Creates a signing secret; earlier ones sign as well until their grace period ends.
     pub async fn rotate_signing_secret(
         &self,
         change: Change<'_>,
@@ -165,7 +166,7 @@ impl Providers {
         Ok((last, secret))
     }
 
-    /// Stores secrets under the versions that are next, then decides; again if another change came first.
+    /// Stores secrets under the next versions, then decides; repeats if another change came first.
     async fn with_secrets(
         &self,
         Change { organization, provider, by }: Change<'_>,
@@ -179,7 +180,7 @@ impl Providers {
                 .zip(secrets)
                 .map(|(secret_version, _)| SecretRef { secret_id: SecretId::default(), secret_version })
                 .collect();
-            // What would be refused anyway is refused before its secrets are stored.
+            // Fails early, before secrets are stored for a command that would be refused.
             current.decide(to_command(&current, &new)).map_err(CommandError::Refused)?;
             for (reference, secret) in new.iter_mut().zip(secrets) {
                 reference.secret_id =
@@ -194,7 +195,7 @@ impl Providers {
     }
 }
 
-/// A secret that signs deliveries, in the form of Standard Webhooks.
+/// A signing secret for deliveries, in the format of Standard Webhooks.
 pub fn new_signing_secret() -> Result<SecretString, KeyError> {
     Ok(SecretString::from(outgoing::secret(&random_bytes()?)))
 }

@@ -1,4 +1,4 @@
-//! Removes what the log says is removed.
+//! Carries out the removals that the log records.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use crate::identity;
 use crate::log::follow::{Handler, HandlerError, STATEMENT_LIMIT, within};
 use crate::log::{Scope, remove_bodies, remove_body};
 
-/// Under this name its checkpoints are kept.
+/// Name of its checkpoints.
 pub const FOLLOWER: &str = "retention";
-/// Types of the aggregates whose events have something removed.
+/// Aggregates whose events cause removals.
 pub const REMOVES_FOR: [&str; 2] = [RetentionEvent::AGGREGATE, UserEvent::AGGREGATE];
 /// How long a portion may take.
 const PORTION_LIMIT: Duration = Duration::from_secs(30);
 
-/// Follows the log. It removes in portions of their own, before the checkpoint moves: what was removed
-/// stays removed whatever becomes of the rest, and once more nothing happens.
+/// Follows the log. It removes in separate transactions, before the checkpoint moves: removals persist even
+/// if the rest of the batch fails, and repeating them is harmless.
 pub struct Eraser {
     pool: PgPool,
 }
@@ -71,7 +71,7 @@ impl Handler for Eraser {
         Scope::Administrative
     }
 
-    /// What a month has left behind takes a while.
+    /// Removing a month of bodies takes a while.
     fn patience(&self) -> Duration {
         Duration::from_secs(1_800)
     }
@@ -79,7 +79,7 @@ impl Handler for Eraser {
     fn react<'a>(&'a self, events: &'a [RecordedEvent]) -> BoxFuture<'a, Result<(), HandlerError>> {
         Box::pin(async move {
             for recorded in events {
-                // Nothing in the data can be wrong here: whatever it is may be better a little later.
+                // Nothing in the data can be wrong here, so every error is transient.
                 self.remove(recorded).await.map_err(|error| HandlerError::Transient(error.to_string()))?;
             }
             Ok(())

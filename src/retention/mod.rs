@@ -1,8 +1,8 @@
-//! Retention: what is not kept for ever. Bodies go when they are old, a body or what is known of a person
-//! when somebody asks for it. Events never go: each removal is one, and what remains is what they say.
+//! Retention: removal of old bodies, and erasure of a body or a person's data on request. Events are never
+//! removed: each removal is itself an event.
 //!
-//! [`Sweep`] decides that bodies are too old and appends it. [`Eraser`] follows the log and removes what it
-//! says, so that whatever crashes, nothing goes that the log does not tell of.
+//! [`Sweep`] decides that bodies are too old and appends an event. [`Eraser`] follows the log and carries it
+//! out, so that even after a crash nothing is removed without an event.
 
 mod eraser;
 mod sweep;

@@ -18,23 +18,23 @@ use crate::log::{
 };
 use crate::platform::vitals::Vitals;
 
-/// Under this name the lease is kept.
+/// Name of the lease.
 const LEASE: &str = "retention_sweep";
 /// The read model that knows which webhooks are finished.
 const READ_MODEL: &str = "webhook_logs";
-/// Bodies that one event tells of.
+/// Bodies per event.
 const BATCH: i64 = 5_000;
-/// Organizations that are looked at together.
+/// Organizations per page.
 const PAGE: i64 = 500;
-/// How often it is looked, at most and at least.
+/// Shortest and longest interval between sweeps.
 const EVERY: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3_600);
-/// An organization has an event a day, and more only where a batch is full.
+/// An organization gets at most one event per day, unless a batch is full.
 const LONGEST_REST: chrono::Duration = chrono::Duration::days(1);
-/// Of what the public demo is sent nothing is kept for longer.
+/// Retention in the sandbox of the public demo.
 const SANDBOX_PERIOD: chrono::Duration = chrono::Duration::days(1);
 /// How long one sweep may take.
 const SWEEP_LIMIT: Duration = Duration::from_secs(1_800);
-/// While acknowledgements press, it rests so long between batches.
+/// Pause between batches while acknowledgements need the machine.
 const PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +47,7 @@ enum SweepError {
     Json(#[from] serde_json::Error),
 }
 
-/// Appends which bodies are not kept any more, on whichever node comes first.
+/// Appends the removal of old bodies, on one node at a time.
 pub struct Sweep {
     pool: PgPool,
     log: Log,
@@ -58,10 +58,10 @@ pub struct Sweep {
     period: chrono::Duration,
 }
 
-/// What is too old.
+/// The limit beyond which bodies are too old.
 struct Cutoff {
     before: DateTime<Utc>,
-    /// How far each partition had come then.
+    /// Head of each partition at that time.
     positions: Positions,
     rest: chrono::Duration,
 }
@@ -81,14 +81,14 @@ impl Sweep {
         }
     }
 
-    /// Told there when old bodies stay.
+    /// Reports to `vitals` when old bodies are not removed.
     #[must_use]
     pub fn watched(self, vitals: Vitals) -> Self {
         Self { vitals, ..self }
     }
 
-    /// Sweeps until stopped, whenever the lease can be had. Who comes second appends in vain, so the lease
-    /// saves work and is needed for no more.
+    /// Sweeps until stopped, whenever it holds the lease. A second sweep at the same time would append
+    /// nothing, so the lease only saves work.
     pub async fn run(self, stop: CancellationToken) {
         while let Some(lease) = stop.run_until_cancelled(self.leases.want(LEASE)).await {
             tokio::select! {
@@ -105,19 +105,19 @@ impl Sweep {
         let often = Self::rest(self.period.min(SANDBOX_PERIOD)).to_std().unwrap_or_default();
         let mut interval = tokio::time::interval(often.clamp(*EVERY.start(), *EVERY.end()));
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // Two sweeps in a row may fail.
+        // Two consecutive sweeps may fail.
         self.vitals.expect_looks(LEASE, 2 * (interval.period() + SWEEP_LIMIT));
         loop {
             interval.tick().await;
             match tokio::time::timeout(SWEEP_LIMIT, self.sweep(lease)).await {
                 Ok(Ok(())) => self.vitals.seen(LEASE),
-                Ok(Err(error)) => tracing::warn!(%error, "old bodies cannot be removed; trying again later"),
-                Err(_) => tracing::warn!("looking for old bodies took too long; trying again later"),
+                Ok(Err(error)) => tracing::warn!(%error, "could not remove old bodies; retrying later"),
+                Err(_) => tracing::warn!("the search for old bodies timed out; retrying later"),
             }
         }
     }
 
-    /// How long an organization whose bodies are kept so long rests between batches that are not full.
+    /// Pause of an organization with this retention between batches that are not full.
     fn rest(period: chrono::Duration) -> chrono::Duration {
         chrono::Duration::seconds((period / 24).num_seconds()).min(LONGEST_REST)
     }
@@ -145,7 +145,7 @@ impl Sweep {
         Ok(Cutoff { before, positions, rest: Self::rest(period) })
     }
 
-    /// A batch of each of these organizations that have something too old; true where there may be more.
+    /// Removes a batch of each of these organizations; returns whether there may be more.
     async fn remove(
         &self,
         organizations: &[OrganizationId],
@@ -166,19 +166,20 @@ impl Sweep {
             .map(|found| Ok(unit(found, cutoff.before)?.decided_in(epoch)))
             .collect::<Result<Vec<_>, serde_json::Error>>()?;
         let verdicts = self.log.append_all(units).await?;
-        // What is refused another node does at this moment, or the log takes nothing now.
+        // A refused unit is appended by another node at this moment, or the log is overloaded.
         let told = found.iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_ok());
         let bodies: u64 = told.map(|(found, _)| found.count).sum();
         metrics::counter!("hookledger_bodies_removed_total").increment(bodies);
-        tracing::info!(bodies.removed = bodies, organizations.count = found.len(), "bodies were too old");
+        tracing::info!(bodies.removed = bodies, organizations.count = found.len(), "removed old bodies");
         if self.heads.pressure.is_high() {
             tokio::time::sleep(PAUSE).await;
         }
         Ok(verdicts.iter().all(Result::is_ok))
     }
 
-    /// Up to where each organization's bodies may go now. What is not finished is delivered again, so its
-    /// body stays; also where the read model has not heard yet that a person asked for that.
+    /// Position up to which each organization's bodies may be removed now. Unfinished webhooks keep their
+    /// bodies because they will be delivered; so do requested retries that the read model has not processed
+    /// yet.
     async fn until(
         &self,
         organizations: &[OrganizationId],
