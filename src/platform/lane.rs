@@ -1,9 +1,8 @@
-//! Lanes: threads beside those that serve requests, each with a runtime of its own.
+//! Lanes: threads besides those that serve requests, each with its own runtime.
 //!
-//! The writer has one, because every answer waits for it: on a shared thread it would wait behind
-//! dozens of requests each time that the database answered. Followers have one, because decoding
-//! thousands of events at once would hold up the requests on the same thread; theirs also yields
-//! the processor to everybody else's.
+//! The writer has one because every answer waits for it: on a shared thread it would wait behind dozens of
+//! requests after each answer of the database. Followers have one because decoding thousands of events at
+//! once would delay the requests on the same thread; theirs also yields the processor to all others.
 
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -11,15 +10,15 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// How long what still ran may take to end.
+/// How long remaining tasks may take to end.
 const END_LIMIT: Duration = Duration::from_secs(1);
 
-/// How much less processor time than others a lane asks for, as `nice` counts (0 to 19).
+/// How much processor time a lane gives up to others, as in `nice` (0 to 19).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Niceness {
-    /// As everybody.
+    /// The default.
     None,
-    /// What can be late by a moment.
+    /// For work that may be slightly late.
     Background,
 }
 
@@ -32,7 +31,7 @@ impl Niceness {
     }
 }
 
-/// A thread with a runtime. Dropping it ends the thread, and whatever still ran there.
+/// A thread with a runtime. Dropping it ends the thread and its tasks.
 #[derive(Debug)]
 pub struct Lane {
     handle: Handle,
@@ -49,18 +48,18 @@ impl Lane {
         let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             be_nice(niceness);
             runtime.block_on(stopped.cancelled());
-            // Looking a name up has no limit, and is not waited for.
+            // A lookup of a name has no time limit, so it is not waited for.
             runtime.shutdown_timeout(END_LIMIT);
         })?;
         Ok(Self { handle, stop: Some(stop.drop_guard()), thread: Some(thread) })
     }
 
-    /// Runs something there and waits for it: connections that are opened belong to the lane.
+    /// Runs a future on the lane and waits for it, so that connections opened by it belong to the lane.
     pub async fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> std::io::Result<T> {
         self.handle.spawn(work).await.map_err(std::io::Error::other)
     }
 
-    /// Where tasks are spawned on.
+    /// Handle for spawning tasks on the lane.
     #[must_use]
     pub fn handle(&self) -> &Handle {
         &self.handle
@@ -77,12 +76,12 @@ impl Drop for Lane {
     }
 }
 
-/// Linux counts niceness by thread. Elsewhere it is the process's, and nobody is made nicer.
+/// Linux has a niceness per thread. Elsewhere it belongs to the process, so it is left alone.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "setpriority has no safe form in std")]
 fn be_nice(niceness: Niceness) {
     if niceness != Niceness::None {
-        // SAFETY: a system call on plain numbers; 0 is the calling thread. To be refused is no harm.
+        // SAFETY: a system call on plain numbers; 0 is the calling thread. A refusal is harmless.
         unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness.value()) };
     }
 }

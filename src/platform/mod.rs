@@ -1,4 +1,4 @@
-//! What everything else stands on: the database, secrets, mail, HTTP that goes out, threads, vital signs.
+//! The foundation of everything else: the database, secrets, mail, outgoing HTTP, threads, vital signs.
 //! Nothing here knows webhooks, events or people.
 
 pub mod egress;

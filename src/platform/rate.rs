@@ -1,7 +1,7 @@
-//! How often something may be done: so often at once, and then at a steady pace.
+//! Rate limits: a burst, and then a steady pace.
 //!
-//! Keys are hashed, with a secret of this process, into a fixed number of buckets. Requests in the names of
-//! millions therefore cost no memory, and no client can choose whose bucket it shares.
+//! Keys are hashed, with a secret of this process, into a fixed number of buckets. So requests in the names
+//! of millions cost no memory, and no client can choose whose bucket it shares.
 
 use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::net::IpAddr;
@@ -11,10 +11,10 @@ use std::time::Duration;
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
-/// Buckets of each kind, at about 100 bytes.
+/// Buckets of each kind, at about 100 bytes each.
 const BUCKETS: u64 = 1 << 17;
 
-/// A rate. What is 0 counts as 1, and no time between as no limit.
+/// A rate. A burst of 0 counts as 1, and a period of 0 as no limit.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
     at_once: NonZeroU32,
@@ -27,7 +27,7 @@ impl Rate {
         Self { at_once: NonZeroU32::MIN.saturating_add(at_once.saturating_sub(1)), then_every }
     }
 
-    /// As the limiters of `governor` want it.
+    /// As a quota of `governor`.
     #[must_use]
     pub fn quota(self) -> Quota {
         let pace = Quota::with_period(self.then_every).unwrap_or_else(|| Quota::per_second(NonZeroU32::MAX));
@@ -35,13 +35,13 @@ impl Rate {
     }
 }
 
-/// Asked too often; the seconds after which it may be asked again.
+/// The rate is exceeded; the number of seconds until the next attempt is allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooOften {
     pub retry_after: u64,
 }
 
-/// Whoever has one IPv6 address has the 2⁶⁴ of its network.
+/// The /64 network of an IPv6 address, because its owner has all 2⁶⁴ addresses of it.
 pub(crate) fn network(client: &str) -> String {
     match client.parse() {
         Ok(IpAddr::V6(address)) => format!("{:x}", address.to_bits() >> 64),
@@ -49,7 +49,7 @@ pub(crate) fn network(client: &str) -> String {
     }
 }
 
-/// How often each of any number of keys may, in bounded memory.
+/// Rate limits for any number of keys in bounded memory.
 pub(crate) struct Buckets {
     limiter: DefaultKeyedRateLimiter<u64>,
     hasher: RandomState,

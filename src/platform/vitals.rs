@@ -1,8 +1,8 @@
-//! Tasks that a node cannot do without, and what is known of them.
+//! Tasks that are essential to a node, and their state.
 //!
-//! Each runs until the node stops. One that ends before, by a panic most likely, would be missed
-//! only by what it does not do any more: so `/readyz` and `/healthz` say it. One that lives on may be
-//! in trouble for a while, or hang: it says so itself, or is missed by the age of its last good look.
+//! Each runs until the node stops. A task that ends earlier, most likely by a panic, would go unnoticed until
+//! its work is missed, so `/readyz` and `/healthz` report it. A live task may be in trouble for a while,
+//! which it reports itself, or hang, which the age of its last look shows.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,29 +14,29 @@ use futures::FutureExt as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// What is wrong with a node's tasks. Cheap to clone.
+/// Problems of a node's tasks. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Vitals(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
     ailments: BTreeMap<&'static str, Ailment>,
-    /// What is wrong and mends itself, by the part of the node that says so.
+    /// Problems that end by themselves, by the part of the node that reports them.
     troubles: BTreeMap<Cow<'static, str>, String>,
-    /// What somebody should look at although the node serves.
+    /// Problems that need attention although the node serves.
     warnings: BTreeMap<Cow<'static, str>, String>,
     looks: BTreeMap<Cow<'static, str>, Look>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ailment {
-    /// It will not come back.
+    /// It does not come back.
     Ended,
     /// It is tried again.
     Panicked,
 }
 
-/// When a task last saw what it watches.
+/// When a task last looked at what it watches.
 #[derive(Clone, Copy, Debug)]
 struct Look {
     at: Instant,
@@ -44,7 +44,7 @@ struct Look {
 }
 
 impl Vitals {
-    /// Runs a task that ends only when it is stopped, and notes when it ends otherwise.
+    /// Runs a task that ends only when stopped, and records any other end.
     pub fn watch(
         &self,
         name: &'static str,
@@ -53,8 +53,8 @@ impl Vitals {
     ) -> impl Future<Output = ()> + Send + 'static {
         let vitals = self.clone();
         async move {
-            // What the task held is gone with it, so nobody sees it half changed but through locks,
-            // whose owners expect that.
+            // The task's state is dropped with it, so nobody sees it half changed except through locks, whose
+            // owners expect that.
             let panicked = AssertUnwindSafe(task).catch_unwind().await.is_err();
             if panicked || !stop.is_cancelled() {
                 tracing::error!(
@@ -68,11 +68,11 @@ impl Vitals {
         }
     }
 
-    /// Runs one go of a task that tries again; nothing where it panicked.
+    /// Runs one iteration of a task that retries; `None` if it panicked.
     pub async fn go<T>(&self, name: &'static str, go: impl Future<Output = T>) -> Option<T> {
         let done = AssertUnwindSafe(go).catch_unwind().await.ok();
         if done.is_none() {
-            tracing::error!(task.name = name, "a task panicked; it tries again");
+            tracing::error!(task.name = name, "a task panicked; retrying");
             metrics::counter!("hookledger_tasks_panicked_total", "task" => name).increment(1);
             self.set(name, Some(Ailment::Panicked));
         }
@@ -84,7 +84,8 @@ impl Vitals {
         self.set(name, None);
     }
 
-    /// Something is wrong that mends itself. `/readyz` shows the sentence, and is 503 until [`Self::fine`].
+    /// Reports a problem that ends by itself. `/readyz` shows the sentence, and returns 503 until
+    /// [`Self::fine`].
     pub fn trouble(&self, name: impl Into<Cow<'static, str>>, sentence: impl Into<String>) {
         let (name, sentence) = (name.into(), sentence.into());
         let mut state = self.state();
@@ -93,17 +94,18 @@ impl Vitals {
         }
     }
 
-    /// The trouble of that name is over.
+    /// The problem of that name has ended.
     pub fn fine(&self, name: &str) {
         self.state().troubles.remove(name);
     }
 
-    /// Somebody should know this although the node serves: `/readyz` shows it and stays 200.
+    /// Reports a problem that needs attention although the node serves: `/readyz` shows it and still returns
+    /// 200.
     pub fn warn(&self, name: impl Into<Cow<'static, str>>, sentence: impl Into<String>) {
         self.state().warnings.insert(name.into(), sentence.into());
     }
 
-    /// The warning of that name is over.
+    /// The warning of that name has ended.
     pub fn unwarn(&self, name: &str) {
         self.state().warnings.remove(name);
     }
@@ -113,19 +115,19 @@ impl Vitals {
         self.state().looks.insert(name.into(), Look { at: Instant::now(), limit });
     }
 
-    /// A registered task saw what it watches, just now. To have found nothing to do is a good look.
+    /// A registered task looked at what it watches just now, even if there was nothing to do.
     pub fn seen(&self, name: &str) {
         if let Some(look) = self.state().looks.get_mut(name) {
             look.at = Instant::now();
         }
     }
 
-    /// Expects no more looks of that name: the task has stopped on purpose.
+    /// Expects no more looks of that name, because the task was stopped on purpose.
     pub fn expect_no_looks(&self, name: &str) {
         self.state().looks.remove(name);
     }
 
-    /// What is wrong, in sentences: the node is not ready.
+    /// Why the node is not ready, in sentences.
     #[must_use]
     pub fn reasons(&self) -> Vec<String> {
         let state = self.state();
@@ -142,7 +144,7 @@ impl Vitals {
         ailments.chain(state.troubles.values().cloned()).chain(state.looks.iter().filter_map(outdated)).collect()
     }
 
-    /// What somebody should look at although the node is ready, in sentences.
+    /// What needs attention although the node is ready, in sentences.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         self.state().warnings.values().cloned().collect()

@@ -47,7 +47,7 @@ fn what_is_missing_or_wrong_is_said() {
         String::from_utf8(output.stderr).unwrap()
     };
     let nowhere = "postgres://nobody@127.0.0.1:1/none";
-    assert!(run(&["migrate"], &[("DATABASE_URL", nowhere)]).contains("cannot be reached"));
+    assert!(run(&["migrate"], &[("DATABASE_URL", nowhere)]).contains("could not reach the database"));
     assert!(run(&["migrate"], &[("DATABASE_URL", "mysql://x")]).contains("DATABASE_URL"));
     assert!(run(&["serve"], &[("HOOKLEDGER_LISTEN", "nonsense")]).contains("--listen"));
     assert!(run(&["serve"], &[("HOOKLEDGER_MAX_BODY", "9999MiB")]).contains("a size is"));

@@ -389,7 +389,7 @@ async fn a_node_waits_for_a_database_that_is_not_there_and_says_so() {
     let name = database.url.rsplit('/').next().unwrap();
     let mut process = process_on(&format!("postgres://postgres@{address}/{name}?sslmode=disable"));
     process.begin();
-    until!("it says nothing", process.log().contains("the database cannot be reached; trying again"));
+    until!("it says nothing", process.log().contains("could not reach the database; retrying"));
     assert!(process.ended().is_none(), "{}", process.log());
     // It is there, and takes no more connections; then it is well.
     let proxy = Proxy::at(&address.to_string(), &database.url).await;

@@ -1,4 +1,4 @@
-//! Which addresses a delivery may go to: globally routable unicast, and what the deployment names.
+//! Addresses that a delivery may go to: globally routable unicast, and those that the deployment allows.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -26,10 +26,11 @@ const SPECIAL_V4: [Ipv4Net; 15] = [
     v4([240, 0, 0, 0], 4),     // reserved, broadcast
 ];
 
-/// The one block of IPv6 that is global unicast. Outside of it lie loopback, IPv4-compatible and
-/// IPv4-mapped, NAT64, ULA, link-local, site-local and multicast.
+/// The only block of global unicast in IPv6. Outside of it are loopback, IPv4-compatible and IPv4-mapped,
+/// NAT64, ULA, link-local, site-local and multicast.
 const GLOBAL_V6: Ipv6Net = v6([0x2000, 0], 3);
-/// What inside [`GLOBAL_V6`] is not, or embeds an IPv4 address that a relay would unpack.
+/// Ranges within [`GLOBAL_V6`] that are not global unicast, or that embed an IPv4 address that a relay would
+/// unpack.
 const SPECIAL_V6: [Ipv6Net; 4] = [
     v6([0x2001, 0], 23),     // protocol assignments: Teredo, ORCHID, benchmarks, AMT
     v6([0x2001, 0xdb8], 32), // documentation
@@ -37,7 +38,7 @@ const SPECIAL_V6: [Ipv6Net; 4] = [
     v6([0x3fff, 0], 20),     // documentation
 ];
 
-/// Why an address is not connected to. It does not say which address, nor what is there.
+/// Why an address is refused. Reveals neither the address nor what is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Forbidden {
     #[error(
@@ -54,13 +55,13 @@ pub enum Forbidden {
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AllowListError {
-    #[error("{0:?} is not a range of addresses; write it like 10.1.0.0/16 or fd00:1::/32, several with commas between")]
+    #[error("{0:?} is not an address range. Use a form like 10.1.0.0/16 or fd00:1::/32, separated by commas")]
     NotARange(String),
-    #[error("{0:?} writes IPv4 addresses as IPv6; name the IPv4 range itself")]
+    #[error("{0:?} is an IPv4 range in IPv6 notation. Use the IPv4 notation")]
     Mapped(String),
 }
 
-/// The ranges that deliveries may go to although they are not public. Empty unless the operator says otherwise.
+/// Non-public ranges that deliveries may go to. Empty unless the operator configures it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AllowList(Arc<[IpNet]>);
 
@@ -69,7 +70,7 @@ impl AllowList {
         self.0.is_empty()
     }
 
-    /// Whether a range names this address (in its [canonical](IpAddr::to_canonical) form).
+    /// Whether a range contains this address (in its [canonical](IpAddr::to_canonical) form).
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|range| range.contains(&address))
@@ -98,10 +99,10 @@ impl fmt::Display for AllowList {
     }
 }
 
-/// Gives the canonical form of an address that may be connected to.
+/// Returns the canonical form of an address that may be connected to.
 ///
 /// # Errors
-/// [`Forbidden::NotPublic`] for one that is neither globally routable unicast nor in the allow-list.
+/// [`Forbidden::NotPublic`] if it is neither globally routable unicast nor in the allow-list.
 pub fn check(address: IpAddr, allow: &AllowList) -> Result<IpAddr, Forbidden> {
     let address = address.to_canonical();
     if is_public(address) || allow.contains(address) { Ok(address) } else { Err(Forbidden::NotPublic) }

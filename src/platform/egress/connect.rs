@@ -1,4 +1,4 @@
-//! Making a connection to one of the addresses that were checked, and to nothing else.
+//! Connects to one of the checked addresses, and to nothing else.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -19,20 +19,20 @@ use super::error::SendError;
 use super::meter::{Meter, Metered};
 use super::target::Target;
 
-/// A response's status line and headers at most, and what hyper buffers at once. Common servers send as much as
-/// their applications make them send, and an attempt that arrived must not fail for it.
+/// Maximum size of a response's status line and headers, and hyper's buffer. Common servers send as much as
+/// their applications produce, and a delivered webhook must not fail because of it.
 const HEAD_BYTES: usize = 256 << 10;
-/// Header lines of a response at most.
+/// Maximum number of header lines of a response.
 const HEAD_LINES: usize = 1_024;
-/// Addresses tried in one attempt.
+/// Addresses tried per attempt.
 const TRIED: usize = 6;
 
-/// A connection that carries one exchange after the other. Dropping it closes it at once, whatever it was doing.
+/// A connection for successive exchanges. Dropping it closes it at once.
 pub struct Connection {
     pub sender: SendRequest<Full<Bytes>>,
-    /// What the exchange may still read from the wire.
+    /// Budget of the exchange for reading from the wire.
     pub meter: Meter,
-    /// What the exchange may still read of HTTP, which is less than from the wire where that is encrypted.
+    /// Budget of the exchange for reading HTTP, which is less than from the wire if that is encrypted.
     pub heard: Meter,
     pub address: IpAddr,
     driver: AbortHandle,
@@ -44,7 +44,7 @@ impl Drop for Connection {
     }
 }
 
-/// Connects to the first of the addresses that accepts, each having its share of the time.
+/// Connects to the first address that accepts; each gets its share of the time.
 pub async fn connect(
     target: &Target,
     addresses: &[IpAddr],
@@ -53,7 +53,7 @@ pub async fn connect(
     tls: &TlsConnector,
 ) -> Result<Connection, SendError> {
     let (socket, address) = reach(target.port(), addresses, deadline, timeout).await?;
-    // Requests are written at once; waiting for more to send only costs time. Failing to say so costs nothing else.
+    // Requests are written at once, so waiting for more data only costs time. A failure here is harmless.
     let _ = socket.set_nodelay(true);
     let meter = Meter::new();
     let socket = Metered::new(socket, meter.clone());
@@ -66,7 +66,7 @@ pub async fn connect(
     drive(Metered::new(socket, heard.clone()), meter, heard, address).await
 }
 
-/// Trust in `roots`, HTTP/1.1 only, and rustls' ring provider whatever the process has as its default.
+/// Trusts `roots`, speaks only HTTP/1.1, and uses rustls' ring provider whatever the process's default is.
 pub fn tls_connector(roots: RootCertStore) -> Result<TlsConnector, rustls::Error> {
     let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()?
@@ -76,13 +76,13 @@ pub fn tls_connector(roots: RootCertStore) -> Result<TlsConnector, rustls::Error
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// The machine's authorities and Mozilla's: the former know an organization's own, the latter are there on a machine
-/// that has none installed.
+/// The machine's and Mozilla's root certificates: the former include an organization's own, the latter exist
+/// even if the machine has none installed.
 pub fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
-        tracing::warn!(error = %error, "some of the system's certificates could not be read");
+        tracing::warn!(error = %error, "could not read some of the system's certificates");
     }
     let (added, ignored) = roots.add_parsable_certificates(found.certs);
     tracing::debug!(added, ignored, "read the system's certificates");
@@ -102,7 +102,7 @@ async fn reach(
         match tokio::time::timeout(share, TcpStream::connect(SocketAddr::new(*address, port))).await {
             Ok(Ok(socket)) => return Ok((socket, *address)),
             Ok(Err(error)) => {
-                tracing::debug!(address = %address, port, error = %error, "a destination was not reached");
+                tracing::debug!(address = %address, port, error = %error, "could not connect to a destination");
                 failure = SendError::Unreachable;
             }
             Err(_) => failure = SendError::ConnectTimedOut(timeout),
@@ -111,8 +111,8 @@ async fn reach(
     Err(failure)
 }
 
-/// IPv4 and IPv6 in turns: where one of them leads nowhere, the next attempt is of the other. IPv4 first, since a
-/// server without IPv6 is commoner than one without IPv4.
+/// IPv4 and IPv6 alternately, so that a broken one is followed by the other. IPv4 first, because servers
+/// without IPv6 are more common than servers without IPv4.
 fn alternating(addresses: &[IpAddr]) -> Vec<IpAddr> {
     let mut v4 = addresses.iter().filter(|address| address.is_ipv4());
     let mut v6 = addresses.iter().filter(|address| address.is_ipv6());
@@ -136,7 +136,7 @@ where
         .max_buf_size(HEAD_BYTES)
         .max_header_size(HEAD_BYTES)
         .max_headers(HEAD_LINES)
-        // The status decides. A header line that nobody understands is no reason to send a webhook again.
+        // The status decides. A malformed header line is no reason to send a webhook again.
         .allow_obsolete_multiline_headers_in_responses(true)
         .allow_spaces_after_header_name_in_responses(true)
         .ignore_invalid_headers_in_responses(true)

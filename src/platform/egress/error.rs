@@ -1,12 +1,12 @@
-//! What can keep a webhook from being delivered, in sentences for the customer.
+//! Reasons why a webhook could not be delivered, in sentences for the customer.
 //!
-//! They tell nothing of the network that Hookledger runs in: the details go to the log.
+//! They reveal nothing about the network that Hookledger runs in; details go to the server's log.
 
 use std::time::Duration;
 
 use super::address::Forbidden;
 
-/// Why there is no answer to record.
+/// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     #[error(transparent)]
@@ -34,7 +34,7 @@ pub enum Unresolvable {
 }
 
 impl Unresolvable {
-    /// The error of this host.
+    /// The error for this host.
     pub(super) fn of(self, host: &str) -> SendError {
         SendError::Unresolvable { host: host.to_owned(), why: self }
     }
@@ -48,7 +48,7 @@ impl Unresolvable {
     }
 }
 
-/// What was wrong with the encryption.
+/// Why TLS failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TlsFailure {
     #[error("the certificate isn't from a trusted authority, or an intermediate certificate is missing.")]
@@ -63,7 +63,7 @@ pub enum TlsFailure {
     Handshake,
 }
 
-/// How an exchange went wrong after the connection was made.
+/// Why an exchange failed on an open connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
     #[error("The destination closed the connection without responding.")]
@@ -74,14 +74,14 @@ pub enum Broken {
     TooMuch,
 }
 
-/// What a failure says about the destination, for a circuit breaker.
+/// What a failure says about the destination, for the circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// We refused to connect: says nothing about the destination's health, and nothing was sent.
+    /// We refused to connect: nothing was sent, and the destination's health is unknown.
     Forbidden,
-    /// It cannot be reached, or is silent.
+    /// It is unreachable or silent.
     NoAnswer,
-    /// It answered, with something that is not HTTP.
+    /// It answered with something other than HTTP.
     BadAnswer,
 }
 
@@ -99,7 +99,7 @@ impl SendError {
         }
     }
 
-    /// What hyper says of an exchange that failed.
+    /// From hyper's error of a failed exchange.
     pub(super) fn from_exchange(error: &hyper::Error, meter_ran_out: bool) -> Self {
         tracing::debug!(error = %error, cause = ?std::error::Error::source(error), "a delivery's exchange failed");
         Self::Broken(if meter_ran_out || error.is_parse_too_large() {
@@ -111,7 +111,7 @@ impl SendError {
         })
     }
 
-    /// What rustls says of a handshake that failed.
+    /// From rustls' error of a failed handshake.
     pub(super) fn from_handshake(error: &std::io::Error) -> Self {
         use rustls::CertificateError as C;
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());

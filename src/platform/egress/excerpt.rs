@@ -1,15 +1,15 @@
-//! The beginning of a response's body: as much as is kept, for as long as we care to wait.
+//! The beginning of a response body: as much as is stored, within a time limit.
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, timeout_at};
 
-/// What is kept of a body.
+/// Bytes of a body that are kept.
 pub const EXCERPT_BYTES: usize = 16 << 10;
 
-/// Reads the body's beginning, and whether that was all of it. Nothing that the body does is an error: the status
-/// was read, and that decides.
+/// Reads the body's beginning; returns whether that was all of it. No behavior of the body is an error,
+/// because only the status decides.
 pub async fn read_excerpt(mut body: Incoming, until: Instant) -> (Bytes, bool) {
     if body.is_end_stream() {
         return (Bytes::new(), true);

@@ -1,4 +1,4 @@
-//! A socket that takes in a bounded number of bytes for each exchange, whatever is sent.
+//! A socket that reads a bounded number of bytes per exchange, whatever is sent.
 
 use std::io;
 use std::pin::Pin;
@@ -8,11 +8,11 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What one exchange may read from the wire: a handshake, interim answers, a head of 256 KiB, an excerpt of 16 KiB in
-/// the smallest chunks, and what hyper reads ahead.
+/// Budget of one exchange for reading from the wire: a handshake, interim answers, a head of 256 KiB, an
+/// excerpt of 16 KiB in the smallest chunks, and what hyper reads ahead.
 const EXCHANGE_BYTES: usize = 768 << 10;
 
-/// How much may still be read.
+/// The remaining budget.
 #[derive(Clone)]
 pub struct Meter(Arc<AtomicUsize>);
 
@@ -21,7 +21,7 @@ impl Meter {
         Self(Arc::new(AtomicUsize::new(EXCHANGE_BYTES)))
     }
 
-    /// Begins an exchange.
+    /// Starts an exchange.
     pub fn reset(&self) {
         self.0.store(EXCHANGE_BYTES, Ordering::Relaxed);
     }
@@ -30,14 +30,14 @@ impl Meter {
         self.0.load(Ordering::Relaxed) == 0
     }
 
-    /// Nothing was read since the exchange began.
+    /// Whether nothing was read since the exchange started.
     pub fn is_untouched(&self) -> bool {
         self.0.load(Ordering::Relaxed) == EXCHANGE_BYTES
     }
 }
 
-/// A connection's socket, or what TLS makes of one. The meter that bounds an exchange stands below TLS, so that the
-/// handshake is counted too; the one that tells whether an answer began stands above.
+/// A connection's socket, or the TLS stream over one. The meter that limits an exchange is below TLS, so that
+/// it counts the handshake; the meter that shows whether an answer began is above.
 pub struct Metered<S> {
     socket: S,
     meter: Meter,
@@ -58,7 +58,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
         let polled = Pin::new(&mut self.socket).poll_read(cx, buffer);
         let read = buffer.filled().len() - before;
         if read > 0 {
-            // Only this task subtracts, and a reset between the two is as good as one after them.
+            // Only this task subtracts, so a reset in between is as good as one afterwards.
             let left = self.meter.0.load(Ordering::Relaxed).saturating_sub(read);
             self.meter.0.store(left, Ordering::Relaxed);
         }
@@ -93,9 +93,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
     }
 }
 
-/// A destination may answer and close before it read the whole request. Then writing fails although an answer lies
-/// ready, and hyper would report the failure and drop the answer. So what cannot be written any more counts as
-/// written, and reading tells the rest: the answer, or that the connection is gone.
+/// A destination may answer and close before it has read the whole request. Then writing fails although an
+/// answer is available, and hyper would report the failure and drop the answer. So failed writes count as
+/// written, and reading finds either the answer or the end of the connection.
 fn unless_gone(written: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
     match written {
         Poll::Ready(Err(error))

@@ -1,10 +1,10 @@
-//! The HTTP client that hands a webhook to a customer's URL.
+//! The HTTP client that delivers webhooks to customers' URLs.
 //!
-//! A customer chooses the URL, so it is guarded against being turned on our own network: a URL is read in one way
-//! ([`Target`]), its name is resolved once at every attempt, every address of the answer is checked ([`address`]),
-//! and the connection goes to one of exactly these. Redirects are not followed, proxies not asked, bodies not
-//! decompressed. And it is bounded whatever the other side does: one timeout from the look-up to the headers, a cap
-//! on what is read, a short grace for the beginning of the body.
+//! Customers choose the URL, so it must not give them access to our own network: a URL is parsed in a single
+//! way ([`Target`]), its name is resolved once per attempt, every address of the result is checked
+//! ([`address`]), and the connection goes to one of exactly these. Redirects are not followed, proxies not
+//! used, bodies not decompressed. The client is bounded whatever the other side does: one timeout from the
+//! lookup to the headers, a limit on the bytes read, and a short wait for the beginning of the body.
 //!
 //! Not here: when to deliver, how often, how many at once, and what to sign. The caller decides.
 
@@ -42,15 +42,15 @@ pub use target::{Target, TargetError};
 use connect::Connection;
 use pool::Pool;
 
-/// The longest timeout that is granted.
+/// Maximum timeout.
 const MAX_TIMEOUT: Duration = Duration::from_secs(600);
-/// How long the beginning of a body is waited for after the headers.
+/// How long to wait for the beginning of a body after the headers.
 const BODY_GRACE: Duration = Duration::from_secs(2);
-/// How long a connection has to become ready again once its answer was read.
+/// How long a connection has to become ready again after its answer was read.
 const READY_GRACE: Duration = Duration::from_millis(100);
 const RETRY_AFTER_BYTES: usize = 64;
 
-/// What belongs to the connection and not to the caller.
+/// Headers that belong to the connection and not to the caller.
 const OWN_HEADERS: [HeaderName; 9] = [
     header::HOST,
     header::CONTENT_LENGTH,
@@ -69,7 +69,7 @@ pub struct Outgoing {
     /// All headers except the connection's own (`host`, `content-length` and the like), which are replaced.
     pub headers: HeaderMap,
     pub body: Bytes,
-    /// From the look-up of the name to the end of the answer's headers; at most ten minutes.
+    /// From the lookup of the name to the end of the answer's headers; at most 10 minutes.
     pub timeout: Duration,
 }
 
@@ -77,7 +77,7 @@ pub struct Outgoing {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     pub status: StatusCode,
-    /// The `Retry-After` header as it came, unless it is longer than any honest one.
+    /// The `Retry-After` header unchanged, unless it is unreasonably long.
     pub retry_after: Option<String>,
     /// At most the first [`EXCERPT_BYTES`] of the body.
     pub excerpt: Bytes,
@@ -85,12 +85,12 @@ pub struct Answer {
     pub whole: bool,
 }
 
-/// Why the client cannot be set up.
+/// Why the client could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("the resolver of names could not be set up: {0}")]
+    #[error("could not set up the DNS resolver: {0}")]
     Resolver(#[from] hickory_resolver::net::NetError),
-    #[error("TLS could not be set up: {0}")]
+    #[error("could not set up TLS: {0}")]
     Tls(#[from] rustls::Error),
 }
 
@@ -106,12 +106,12 @@ struct Inner {
 }
 
 impl Egress {
-    /// With the system's resolver and certificates. Called once, inside a Tokio runtime.
+    /// Uses the system's resolver and certificates. Called once, inside a Tokio runtime.
     pub fn new(allow: AllowList) -> Result<Self, StartError> {
         Self::with(allow, Box::new(SystemResolver::new()?), connect::system_roots())
     }
 
-    /// With a resolver and certificates of the caller's choice.
+    /// Uses the caller's resolver and certificates.
     pub fn with(allow: AllowList, resolver: Box<dyn Resolve>, roots: RootCertStore) -> Result<Self, StartError> {
         let tls = connect::tls_connector(roots)?;
         Ok(Self(Arc::new(Inner { allow, resolver, tls, pool: Pool::start() })))
@@ -121,12 +121,12 @@ impl Egress {
         &self.0.allow
     }
 
-    /// How many idle connections are kept.
+    /// Number of idle connections.
     pub fn idle_connections(&self) -> usize {
         self.0.pool.idle()
     }
 
-    /// Posts once. Dropping the future closes the connection that it used.
+    /// Posts once. Dropping the future closes its connection.
     pub async fn send(&self, target: &Target, outgoing: Outgoing) -> Result<Answer, SendError> {
         let limit = outgoing.timeout.min(MAX_TIMEOUT);
         let attempt = Attempt { inner: &self.0, target, limit, deadline: Instant::now() + limit };
@@ -171,8 +171,8 @@ impl Attempt<'_> {
             let again = request.clone();
             match self.send_over(connection, request).await {
                 Ok(answered) => return Ok(answered),
-                // The other side was closing the idle connection, most likely. Deliveries are at least once, so one
-                // that may have arrived is sent again here rather than after a failed attempt.
+                // Most likely the other side was closing the idle connection. Deliveries are at least once,
+                // so a request that may have arrived is repeated here instead of after a failed attempt.
                 Err(Failure::Unanswered) => request = again,
                 Err(Failure::Failed(error)) => return Err(error),
             }
@@ -184,8 +184,8 @@ impl Attempt<'_> {
         })
     }
 
-    /// Resolves once and checks all of the answer: one forbidden address among them refuses the attempt, since a
-    /// public name has no business there.
+    /// Resolves once and checks all addresses: a single forbidden one refuses the attempt, because a public
+    /// name has no reason to have it.
     async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, SendError> {
         let mut addresses = timeout_at(self.deadline, self.inner.resolver.resolve(name))
             .await
@@ -226,7 +226,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// Keeps a connection for the next webhook, if the other side wants to.
+    /// Keeps a connection for the next webhook if the other side allows it.
     async fn keep(&self, mut connection: Connection, limit: Duration) {
         if let Ok(Ok(())) = timeout(READY_GRACE, connection.sender.ready()).await {
             connection.meter.reset();
@@ -238,7 +238,7 @@ impl Attempt<'_> {
 
 /// Why a request over one connection has no answer.
 enum Failure {
-    /// The connection ended before a byte of an answer came.
+    /// The connection ended before the first byte of an answer.
     Unanswered,
     Failed(SendError),
 }

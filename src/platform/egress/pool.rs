@@ -1,4 +1,4 @@
-//! Idle connections, kept for the next webhook to the same place.
+//! Idle connections, kept for the next webhook to the same destination.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -11,19 +11,19 @@ use tokio::time::Instant;
 
 use super::connect::Connection;
 
-/// How long a connection stays idle where the destination says nothing. Node closes after 5 s, others later: closing
-/// first avoids sending into a connection that is being closed.
+/// Idle limit if the destination does not state one. Node.js closes after 5 s, others later; closing first
+/// avoids sending into a connection that is being closed.
 const IDLE: Duration = Duration::from_secs(4);
-/// How long a connection stays idle at most, whatever the destination says.
+/// Maximum idle time, whatever the destination states.
 const MAX_IDLE: Duration = Duration::from_secs(20);
-/// By how much the end of what the destination promised is anticipated: a request is under way for that long at most.
+/// How long before the stated limit a connection is closed, to allow for the duration of a request.
 const MARGIN: Duration = Duration::from_secs(1);
-/// How often expired ones are closed.
+/// Interval of closing expired connections.
 const SWEEP: Duration = Duration::from_secs(1);
 const IDLE_PER_KEY: usize = 128;
 const IDLE_TOTAL: usize = 1_024;
 
-/// Only the same scheme, host, port and checked address share connections.
+/// Connections are shared only within the same scheme, host, port and checked address.
 #[derive(PartialEq, Eq, Hash, Clone)]
 struct Key {
     origin: Arc<str>,
@@ -65,7 +65,7 @@ struct Shelves {
 pub struct Pool(Mutex<Shelves>);
 
 impl Pool {
-    /// A pool and the task that closes what expired, which ends with the pool.
+    /// A pool, with a task that closes expired connections and ends with the pool.
     pub fn start() -> Arc<Self> {
         let pool = Arc::new(Self::default());
         let weak = Arc::downgrade(&pool);
@@ -85,7 +85,7 @@ impl Pool {
         addresses.iter().find_map(|address| idle.take(&Key { origin: Arc::clone(origin), address: *address }))
     }
 
-    /// Keeps a connection for as long as [`idle_limit`] said.
+    /// Keeps a connection for `limit`, the result of [`idle_limit`].
     pub fn put(&self, origin: &Arc<str>, connection: Connection, limit: Duration) {
         if limit.is_zero() {
             return;
@@ -94,7 +94,7 @@ impl Pool {
         self.lock().put(key, Idle { connection, since: Instant::now(), limit });
     }
 
-    /// Closes what expired or was closed by the other side.
+    /// Closes connections that expired or that the other side closed.
     pub fn sweep(&self) {
         self.lock().sweep();
     }

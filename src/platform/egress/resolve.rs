@@ -1,4 +1,4 @@
-//! Names to addresses. A seam, so that tests can play a DNS that changes its mind.
+//! Name resolution. A seam, so that tests can simulate a DNS with changing answers.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,29 +12,29 @@ use hickory_resolver::{Resolver, TokioResolver};
 
 use super::error::Unresolvable;
 
-/// Addresses of a name at most.
+/// Maximum number of addresses of a name.
 pub const MAX_ADDRESSES: usize = 64;
-/// How long a whole look-up may take, whatever the servers do.
+/// How long a whole lookup may take, whatever the servers do.
 const LOOKUP_LIMIT: Duration = Duration::from_secs(10);
-/// How long one name server has.
+/// Timeout per name server.
 const SERVER_LIMIT: Duration = Duration::from_secs(3);
-/// How long answers are remembered at most; shorter if their records say so.
+/// How long answers are cached at most; shorter if their records say so.
 const REMEMBERED: Duration = Duration::from_secs(60);
 const NEGATIVE_REMEMBERED: Duration = Duration::from_secs(5);
 const CACHED_NAMES: u64 = 4_096;
 
 pub trait Resolve: Send + Sync + 'static {
-    /// All addresses of a fully qualified name (without the dot at its end), unchecked, at most [`MAX_ADDRESSES`].
+    /// All addresses of a fully qualified name (without the final dot), unchecked, at most [`MAX_ADDRESSES`].
     fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<IpAddr>, Unresolvable>>;
 }
 
-/// The system's name servers and hosts file, asked by hickory.
+/// The system's name servers and hosts file, queried by hickory.
 pub struct SystemResolver(TokioResolver);
 
 impl SystemResolver {
     pub fn new() -> Result<Self, NetError> {
         let mut builder = TokioResolver::builder_tokio().unwrap_or_else(|error| {
-            tracing::warn!(error = %error, "no name servers are configured; only addresses can be delivered to");
+            tracing::warn!(error = %error, "no name servers are configured; only destinations given by IP address can be reached");
             let nowhere = ResolverConfig::from_parts(None, Vec::new(), Vec::new());
             Resolver::builder_with_config(nowhere, TokioRuntimeProvider::default())
         });
@@ -54,7 +54,7 @@ impl Resolve for SystemResolver {
     fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Vec<IpAddr>, Unresolvable>> {
         Box::pin(async move {
             let mut fully_qualified = Name::from_ascii(name).map_err(|_| Unresolvable::NoAddress)?;
-            // No search domains: a customer's name must not become one of our own network's.
+            // No search domains: a customer's name must not turn into a name of our own network.
             fully_qualified.set_fqdn(true);
             let found = tokio::time::timeout(LOOKUP_LIMIT, self.0.lookup_ip(fully_qualified))
                 .await
@@ -67,7 +67,7 @@ impl Resolve for SystemResolver {
 }
 
 fn to_unresolvable(name: &str, error: &NetError) -> Unresolvable {
-    tracing::debug!(host = name, error = %error, "a destination's name was not resolved");
+    tracing::debug!(host = name, error = %error, "could not resolve a destination's name");
     if error.is_nx_domain() || error.is_no_records_found() { Unresolvable::NoAddress } else { Unresolvable::NoAnswer }
 }
 

@@ -1,4 +1,4 @@
-//! A customer's URL, read once and in one way: what was checked is what is connected to.
+//! A customer's URL, parsed once and in a single way, so that the checks and the connection agree on it.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,10 +10,10 @@ use url::{Host, Url};
 
 use super::address::{self, AllowList, Forbidden};
 
-/// Characters of a URL at most, as given and as normalised.
+/// Maximum length of a URL in characters, as given and as normalized.
 const MAX_LENGTH: usize = 2_048;
 
-/// Where webhooks are delivered to. Cheap to clone.
+/// The URL of a destination. Cheap to clone.
 #[derive(Clone)]
 pub struct Target(Arc<Parts>);
 
@@ -28,7 +28,7 @@ struct Parts {
     authority: HeaderValue,
 }
 
-/// What is wrong with a URL, for the person who typed it.
+/// What is wrong with a URL, for the person who entered it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
     #[error("The URL is longer than 2,048 characters. Use a shorter one.")]
@@ -52,8 +52,8 @@ pub enum TargetError {
 }
 
 impl Target {
-    /// Reads a URL as browsers do (WHATWG), so that every spelling of an address comes out as that address,
-    /// and checks what can be known before its name is resolved.
+    /// Parses a URL as browsers do (WHATWG), so that every spelling of an address yields that address, and
+    /// checks everything that can be known before its name is resolved.
     pub fn parse(url: &str, allow: &AllowList) -> Result<Self, TargetError> {
         let url = url.trim_ascii();
         if url.len() > MAX_LENGTH {
@@ -81,7 +81,7 @@ impl Target {
         Self::from_checked(&url, secure, allow)
     }
 
-    /// The normalised URL.
+    /// The normalized URL.
     pub fn as_str(&self) -> &str {
         &self.0.url
     }
@@ -126,12 +126,12 @@ impl Target {
         self.0.port
     }
 
-    /// Scheme, host and port: what connections are shared by.
+    /// Scheme, host and port, which connections are shared by.
     pub(super) fn origin(&self) -> &Arc<str> {
         &self.0.origin
     }
 
-    /// Whom the certificate must be for, if the connection is encrypted.
+    /// The name that the certificate must have, if the connection is encrypted.
     pub(super) fn tls(&self) -> Option<&ServerName<'static>> {
         self.0.tls.as_ref()
     }
@@ -146,7 +146,7 @@ impl Target {
         &self.0.authority
     }
 
-    /// Checks an address that the host stands for, at every attempt.
+    /// Checks an address of the host, at every attempt.
     pub(super) fn check(&self, address: IpAddr, allow: &AllowList) -> Result<IpAddr, Forbidden> {
         check(address, self.0.restricted, allow)
     }
@@ -180,7 +180,7 @@ fn check(address: IpAddr, restricted: bool, allow: &AllowList) -> Result<IpAddr,
     Ok(address)
 }
 
-/// `example.com.` is `example.com`: neither certificates nor virtual hosts know the dot of the root.
+/// `example.com.` is `example.com`: neither certificates nor virtual hosts know the final dot.
 fn drop_root_dot(url: &mut Url) -> Result<(), TargetError> {
     let Some(Host::Domain(name)) = url.host() else { return Ok(()) };
     if let Some(bare) = name.strip_suffix('.') {
@@ -193,8 +193,8 @@ fn drop_root_dot(url: &mut Url) -> Result<(), TargetError> {
     Ok(())
 }
 
-/// Names that never leave a machine or a local network. The check of the resolved addresses does not rest on it;
-/// it only says so when the URL is typed rather than at the first attempt.
+/// Names that never leave a machine or a local network. Safety depends on the check of resolved addresses
+/// instead; this only reports the problem when the URL is entered rather than at the first attempt.
 fn is_local_name(name: &str) -> bool {
     !name.contains('.') || [".localhost", ".local", ".internal", ".home.arpa"].iter().any(|end| name.ends_with(end))
 }

@@ -1,7 +1,7 @@
-//! Mail: a bounded queue, and retries with an end. What a mail says is its sender's affair.
+//! Mail: a bounded queue with a limited number of retries. The content of a mail is up to its sender.
 //!
-//! Mails are plain text. Addresses and subjects go through `lettre`'s own types, which neither take
-//! nor write a line break within a header.
+//! Mails are plain text. Addresses and subjects use `lettre`'s own types, which neither accept nor write a
+//! line break within a header.
 
 mod transport;
 
@@ -17,19 +17,19 @@ use tokio_util::task::TaskTracker;
 
 pub use transport::{Transport, TransportError};
 
-/// Mails that may wait; more are refused.
+/// Maximum number of queued mails; more are refused.
 const QUEUE: usize = 1_024;
-/// Mails on their way at once.
+/// Mails sent concurrently.
 const AT_ONCE: usize = 8;
-/// How long after each failure it is tried again; after the last one the mail is given up. A link
-/// is good for minutes: it would be of no use later.
+/// Pauses after each failure; after the last retry the mail is given up. A link is valid for minutes, so a
+/// later retry would be useless.
 const RETRIES: [Duration; 4] =
     [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(25), Duration::from_secs(60)];
 /// How long one try may take.
 const TRY_LIMIT: Duration = Duration::from_secs(20);
-/// Nobody's absence note answers such a mail (RFC 3834).
+/// Prevents automatic replies (RFC 3834).
 const AUTO_SUBMITTED: HeaderName = HeaderName::new_from_ascii_str("Auto-Submitted");
-/// How long mails may take that wait when the server stops.
+/// How long queued mails may take when the server stops.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// One mail.
@@ -38,16 +38,16 @@ pub struct Mail {
     pub subject: String,
     /// Plain text.
     pub text: String,
-    /// The link in the text, for the server's log where there is no other way to send it.
+    /// The link in the text, for the server's log if there is no mail server.
     pub link: Option<String>,
 }
 
-/// The way to send mail. Cheap to clone.
+/// The handle for sending mail. Cheap to clone.
 #[derive(Clone)]
 pub struct Mailer(mpsc::Sender<Mail>);
 
 #[derive(Debug, thiserror::Error)]
-#[error("too many mails wait already")]
+#[error("the mail queue is full")]
 pub struct QueueFull;
 
 impl Mailer {
@@ -57,7 +57,7 @@ impl Mailer {
     }
 }
 
-/// Sends what is queued.
+/// Sends queued mails.
 pub struct MailQueue {
     transport: Arc<Transport>,
     from: Mailbox,
@@ -65,14 +65,14 @@ pub struct MailQueue {
 }
 
 impl MailQueue {
-    /// A queue and the way to it.
+    /// A queue and its handle.
     #[must_use]
     pub fn new(transport: Transport, from: Mailbox) -> (Mailer, Self) {
         let (to_queue, queue) = mpsc::channel(QUEUE);
         (Mailer(to_queue), Self { transport: Arc::new(transport), from, queue })
     }
 
-    /// Sends until stopped, and then, within a limit, what still waits.
+    /// Sends until stopped, and then the queued mails within a limit.
     pub async fn run(mut self, stop: CancellationToken) {
         let (slots, on_the_way) = (Arc::new(Semaphore::new(AT_ONCE)), TaskTracker::new());
         loop {
@@ -80,7 +80,7 @@ impl MailQueue {
                 mail = self.queue.recv() => mail,
                 () = stop.cancelled() => self.queue.try_recv().ok(),
             };
-            // The semaphore is never closed, so there is always a permit.
+            // The semaphore is never closed, so a permit is always granted.
             let (Some(mail), Ok(slot)) = (next, Arc::clone(&slots).acquire_owned().await) else { break };
             let (transport, from, stop) = (Arc::clone(&self.transport), self.from.clone(), stop.clone());
             on_the_way.spawn(async move {
@@ -90,13 +90,13 @@ impl MailQueue {
         }
         on_the_way.close();
         if tokio::time::timeout(STOP_LIMIT, on_the_way.wait()).await.is_err() {
-            tracing::warn!("mails were still on their way when the server stopped");
+            tracing::warn!("the server stopped before all mails were sent");
         }
     }
 }
 
-/// A link is readable in the file of a mail where nothing has to be encoded: lines of up to 998 bytes
-/// of ASCII may go as they are (RFC 5322, 2.1.1), while `lettre` encodes from 77 on.
+/// Leaves short lines unencoded, so that the link in a mail file is readable: ASCII lines of up to 998 bytes
+/// need no encoding (RFC 5322, 2.1.1), but `lettre` encodes from 77 on.
 fn body(text: &str) -> Body {
     if text.is_ascii() && text.lines().all(|line| line.len() <= 998) {
         let text = text.lines().flat_map(|line| [line, "\r\n"]).collect::<String>();
@@ -117,7 +117,7 @@ async fn deliver(transport: &Transport, from: Mailbox, mail: Mail, stop: &Cancel
         .body(body(&mail.text));
     let message = match message {
         Ok(message) => message,
-        Err(error) => return tracing::error!(%error, "a mail cannot be written"),
+        Err(error) => return tracing::error!(%error, "could not write a mail"),
     };
     let mut retries = RETRIES.into_iter();
     loop {
@@ -129,11 +129,11 @@ async fn deliver(transport: &Transport, from: Mailbox, mail: Mail, stop: &Cancel
         let pause = retries.next().filter(|_| !error.is_permanent());
         let Some(pause) = pause else {
             metrics::counter!("hookledger_mails_total", "result" => "failed").increment(1);
-            return tracing::error!(%error, "a mail could not be sent and is given up");
+            return tracing::error!(%error, "could not send a mail; giving up");
         };
-        tracing::warn!(%error, retry_in_seconds = pause.as_secs(), "a mail could not be sent; trying again");
+        tracing::warn!(%error, retry_in_seconds = pause.as_secs(), "could not send a mail; retrying");
         if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-            return tracing::warn!("a mail that could not be sent is given up, since the server stops");
+            return tracing::warn!("could not send a mail; giving up because the server stops");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How a mail leaves: by SMTP, as a file, or, where neither is configured, as a line in the log.
+//! Transports of mail: SMTP, files, or, if neither is configured, the server's log.
 
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -16,9 +16,9 @@ const SMTP_LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
-    #[error("HOOKLEDGER_SMTP_URL is not like smtps://user:password@host, or smtp://…?tls=required")]
+    #[error("HOOKLEDGER_SMTP_URL must look like smtps://user:password@host or smtp://…?tls=required")]
     Url,
-    #[error("the mail server: {0}")]
+    #[error("mail server: {0}")]
     Smtp(#[from] SmtpError),
     #[error("the mail server did not answer in time")]
     TooSlow,
@@ -27,7 +27,7 @@ pub enum TransportError {
 }
 
 impl TransportError {
-    /// Whether trying again is of no use: the server said so.
+    /// Whether the server said that retrying is useless.
     pub(super) fn is_permanent(&self) -> bool {
         matches!(self, Self::Smtp(error) if error.is_permanent())
     }
@@ -36,25 +36,25 @@ impl TransportError {
 /// Where mails go.
 pub enum Transport {
     Smtp(AsyncSmtpTransport<Tokio1Executor>),
-    /// Each mail is a file in this directory, `….eml`, readable by nobody else.
+    /// A file `….eml` per mail in this directory, readable by nobody else.
     Directory(PathBuf),
     /// The link is printed in the server's log.
     Log,
 }
 
 impl Transport {
-    /// A mail server by its URL: `smtps://`, or `smtp://` with `?tls=required` or
-    /// `?tls=opportunistic` for STARTTLS.
+    /// A mail server by its URL: `smtps://`, or `smtp://` with `?tls=required` or `?tls=opportunistic` for
+    /// STARTTLS.
     ///
     /// # Errors
-    /// [`TransportError::Url`], which does not repeat the URL: there may be a password in it.
+    /// [`TransportError::Url`], which does not repeat the URL because it may contain a password.
     pub fn smtp(url: &SecretString) -> Result<Self, TransportError> {
         let builder = AsyncSmtpTransport::<Tokio1Executor>::from_url(url.expose_secret());
         let builder = builder.map_err(|_| TransportError::Url)?;
         Ok(Self::Smtp(builder.timeout(Some(SMTP_LIMIT)).build()))
     }
 
-    /// A directory, which is made where it is not there.
+    /// A directory, created if it does not exist.
     pub fn directory(path: PathBuf) -> Result<Self, TransportError> {
         match std::fs::create_dir_all(&path) {
             Ok(()) => Ok(Self::Directory(path)),
@@ -74,7 +74,7 @@ impl Transport {
             Self::Log => {
                 tracing::info!(
                     mail.to = %mail.to, mail.subject, link.url = mail.link,
-                    "no mail server is configured; this would have been sent"
+                    "no mail server is configured; this mail would have been sent"
                 );
                 Ok(())
             }
@@ -82,7 +82,7 @@ impl Transport {
     }
 }
 
-/// Under its name only once it is whole. Names sort as the mails were sent.
+/// Gives the file its name only once it is complete. Names sort in the order of sending.
 fn write_file(directory: PathBuf, bytes: &[u8]) -> Result<(), TransportError> {
     let name = uuid::Uuid::now_v7();
     let (partial, path) = (directory.join(format!(".{name}.part")), directory.join(format!("{name}.eml")));

@@ -1,7 +1,7 @@
-//! Master keys: `id:base64(32 bytes)`, comma separated; the first encrypts, the others still open.
+//! Master keys: `id:base64(32 bytes)`, comma-separated; the first one encrypts, the others only decrypt.
 //!
-//! AES-256-GCM with a random 96-bit nonce. Each organization and purpose has a key of its own,
-//! derived with HKDF-SHA256 (RFC 5869), so that no nonce budget is shared.
+//! AES-256-GCM with a random 96-bit nonce. Each organization and purpose has its own key, derived with
+//! HKDF-SHA256 (RFC 5869), so that they do not share a budget of nonces.
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 /// Length of a key in bytes.
 pub const KEY_BYTES: usize = 32;
 
-/// A ciphertext as it is stored.
+/// A stored ciphertext.
 #[derive(Clone, Debug)]
 pub struct Sealed {
     pub key_id: String,
@@ -30,19 +30,19 @@ pub struct Sealed {
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    #[error("keys are written as id:base64 of 32 bytes, separated by commas")]
+    #[error("keys must have the form id:base64(32 bytes), separated by commas")]
     Form,
-    #[error("the key id {0:?} is there twice")]
+    #[error("the key ID {0:?} appears twice")]
     Twice(String),
-    #[error("the key id {0:?} is needed to open what is stored, and is not among the configured keys")]
+    #[error("the stored secrets need the key {0:?}, which is not among the configured keys")]
     Missing(String),
-    #[error("a stored secret cannot be opened with the key {0:?}: the key is not the one that sealed it")]
+    #[error("the key {0:?} does not decrypt a stored secret: another key with this ID encrypted it")]
     Wrong(String),
-    #[error("the operating system gives no random bytes")]
+    #[error("could not get random bytes from the operating system")]
     Random,
 }
 
-/// A list of named 256-bit keys. Debug and Display show ids only.
+/// A list of named 256-bit keys. Debug and Display show only IDs.
 pub struct KeyRing(Vec<(String, SecretBox<[u8; KEY_BYTES]>)>);
 
 impl FromStr for KeyRing {
@@ -74,7 +74,7 @@ impl fmt::Debug for KeyRing {
 }
 
 impl KeyRing {
-    /// The key that signs or encrypts now, with its id.
+    /// The key that signs or encrypts now, with its ID.
     #[must_use]
     pub fn first(&self) -> (&str, &[u8; KEY_BYTES]) {
         // A ring is never empty: see `from_str`.
@@ -82,23 +82,23 @@ impl KeyRing {
         (id, key.expose_secret())
     }
 
-    /// The key of that id.
+    /// The key with that ID.
     #[must_use]
     pub fn get(&self, id: &str) -> Option<&[u8; KEY_BYTES]> {
         self.0.iter().find(|(known, _)| known == id).map(|(_, key)| key.expose_secret())
     }
 
-    /// All of them with their ids, the first one first.
+    /// All keys with their IDs, the first one first.
     pub fn keys(&self) -> impl Iterator<Item = (&str, &[u8; KEY_BYTES])> {
         self.0.iter().map(|(id, key)| (id.as_str(), key.expose_secret()))
     }
 
-    /// Encrypts under the first key. `context` is authenticated with it and must be the same to open.
+    /// Encrypts with the first key. `context` is authenticated as well and must be the same to decrypt.
     pub fn seal(&self, organization: OrganizationId, context: &str, plain: &[u8]) -> Result<Sealed, KeyError> {
         seal(self.first(), organization, context, plain)
     }
 
-    /// Like [`KeyRing::seal`], under the key of that id.
+    /// Like [`KeyRing::seal`], with the key of that ID.
     pub fn seal_under(
         &self,
         id: &str,
@@ -110,7 +110,7 @@ impl KeyRing {
         seal((id, key), organization, context, plain)
     }
 
-    /// Decrypts what [`KeyRing::seal`] made in the same context.
+    /// Decrypts the result of [`KeyRing::seal`] in the same context.
     pub fn open(
         &self,
         organization: OrganizationId,
@@ -149,20 +149,20 @@ fn associated_data(key_id: &str, organization: OrganizationId, context: &str) ->
 fn cipher(master: &[u8; KEY_BYTES], organization: OrganizationId) -> Aes256Gcm {
     let mut key = Zeroizing::new([0; KEY_BYTES]);
     let info = format!("hookledger/1 secrets of {organization}");
-    // 32 bytes are far below what HKDF-SHA256 can give, so this cannot fail.
+    // 32 bytes are far below the maximum of HKDF-SHA256, so this cannot fail.
     let expanded = Hkdf::<Sha256>::new(None, master).expand(info.as_bytes(), key.as_mut());
     debug_assert!(expanded.is_ok());
     Aes256Gcm::new(key.as_ref().into())
 }
 
-/// Random bytes of the operating system.
+/// Random bytes from the operating system.
 pub fn random_bytes<const N: usize>() -> Result<[u8; N], KeyError> {
     let mut bytes = [0; N];
     rand::rngs::OsRng.try_fill_bytes(&mut bytes).map_err(|_| KeyError::Random)?;
     Ok(bytes)
 }
 
-/// A fresh key in the form that the configuration takes.
+/// A new key in the format of the configuration.
 pub fn generate(id: &str) -> Result<String, KeyError> {
     Ok(format!("{id}:{}", STANDARD.encode(Zeroizing::new(random_bytes::<KEY_BYTES>()?))))
 }

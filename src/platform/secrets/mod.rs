@@ -1,4 +1,4 @@
-//! Secrets at rest: master keys, and what is encrypted under them.
+//! Secrets at rest: master keys, and the ciphertexts under them.
 
 pub mod master;
 pub mod vault;

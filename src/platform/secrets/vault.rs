@@ -1,7 +1,7 @@
-//! The vault: ciphertexts in their own tables, opened only here.
+//! The vault: ciphertexts in their own tables, decrypted only here.
 //!
-//! A ciphertext is stored before the event that names it is appended: a crash in between leaves a
-//! row that nothing refers to, never an event whose secret is missing.
+//! A ciphertext is stored before the event that refers to it is appended. A crash in between leaves an unused
+//! row, never an event whose secret is missing.
 
 use std::sync::Arc;
 
@@ -18,13 +18,13 @@ pub enum VaultError {
     Key(#[from] KeyError),
     #[error(transparent)]
     Database(#[from] sqlx::Error),
-    #[error("provider_secrets has no row for the secret {0} that the log names")]
+    #[error("provider_secrets has no row for secret {0}, which the log refers to")]
     Absent(SecretId),
 }
 
-/// What the row of each master key says, and its context.
+/// Plaintext and context of the row that proves a master key.
 const KEY_CHECK: &str = "master-key-check";
-/// Secrets that are tried to prove a key which has no row yet.
+/// Secrets tried to prove a key that has no row yet.
 const OLDEST: i64 = 1_000;
 
 /// Seals and opens secrets.
@@ -43,11 +43,11 @@ impl Vault {
         Self { pool, keys: Arc::new(keys) }
     }
 
-    /// Shows that each configured key is the one that this store knows under its id. Of one that it does not
-    /// know yet: that something opens which was sealed under that id, if anything was.
+    /// Checks that each configured key is the one that this store knows under its ID. A key that the store
+    /// does not know yet has to decrypt a secret sealed under its ID, if there is one.
     ///
     /// # Errors
-    /// [`KeyError::Wrong`] when a key is another one.
+    /// [`KeyError::Wrong`] if a key is a different one.
     pub async fn prove_keys(&self) -> Result<(), VaultError> {
         for (id, _) in self.keys.keys() {
             if !self.is_proven(id).await? && !self.opens_what_it_sealed(id).await? {
@@ -57,11 +57,11 @@ impl Vault {
         Ok(())
     }
 
-    /// From now on this store knows each configured key. Only once what the platform itself sealed was
-    /// opened: a key that was configured by mistake is not kept.
+    /// Makes this store know each configured key. Called only after the platform's own secrets were
+    /// decrypted, so that a key that was configured by mistake is not kept.
     ///
     /// # Errors
-    /// [`KeyError::Wrong`] when another node came first, with another key.
+    /// [`KeyError::Wrong`] if another node stored a different key first.
     pub async fn remember_keys(&self) -> Result<(), VaultError> {
         for (id, _) in self.keys.keys() {
             let Sealed { key_id, nonce, ciphertext } =
@@ -74,7 +74,7 @@ impl Vault {
         Ok(())
     }
 
-    /// Whether this store knows a master key under that id, configured here or not.
+    /// Whether this store knows a master key with that ID, configured here or not.
     pub async fn knows_key(&self, id: &str) -> Result<bool, sqlx::Error> {
         let known = "select exists (select from master_key_checks where key_id = $1)";
         sqlx::query_scalar(known).bind(id).fetch_one(&self.pool).await
@@ -92,8 +92,8 @@ impl Vault {
         Ok(true)
     }
 
-    /// Of stores that are older than the proofs: whether any of the oldest secrets under that id opens, or
-    /// there are none.
+    /// For stores older than the proofs: whether any of the oldest secrets under that ID decrypts, or there
+    /// are none.
     async fn opens_what_it_sealed(&self, id: &str) -> Result<bool, VaultError> {
         let sealed = |nonce, ciphertext| Sealed { key_id: id.to_owned(), nonce, ciphertext };
         let platform: Vec<(String, Vec<u8>, Vec<u8>)> =
@@ -123,7 +123,7 @@ impl Vault {
         Ok(is_empty || opens)
     }
 
-    /// Stores a provider's signing secret under a fresh id.
+    /// Stores a provider's signing secret under a new ID.
     pub async fn store(
         &self,
         organization: OrganizationId,
@@ -150,7 +150,7 @@ impl Vault {
         Ok(id)
     }
 
-    /// Opens a provider's signing secret.
+    /// Decrypts a provider's signing secret.
     pub async fn open(
         &self,
         organization: OrganizationId,
@@ -170,7 +170,7 @@ impl Vault {
         Ok(self.keys.open(organization, &context(provider, version), &sealed)?)
     }
 
-    /// A random 256-bit key of the platform, made when it is first asked for and then kept.
+    /// A random 256-bit key of the platform, created on first use and then kept.
     pub async fn platform_key(&self, name: &str) -> Result<SecretSlice<u8>, VaultError> {
         let fresh = random_bytes::<32>()?;
         let sealed = self.keys.seal(OrganizationId::PLATFORM, name, &fresh)?;

@@ -1,4 +1,4 @@
-//! How many connections a node uses, and what each pool is for.
+//! The number of connections of a node, and the purpose of each pool.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,16 +9,16 @@ pub struct Connections(u32);
 
 /// There are fewer connections than the pools need.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} is not a number of connections: give at least {FEWEST}")]
+#[error("{0:?} is not a valid number of connections. Use at least {FEWEST}")]
 pub struct TooFew(String);
 
-/// Each pool needs two, so that a task with a connection never waits for another that has one.
+/// Each pool needs two, so that a task with a connection never waits for another one that has one.
 const FEWEST: u32 = 16;
-/// The writer, the ledger, the relay and the watch have as many as they can use.
+/// The writer, the ledger, the relay and the watch have a fixed number.
 const FIXED: u32 = 7;
 
 impl Default for Connections {
-    /// Two nodes and an operator with psql fit with ease into the 100 that PostgreSQL allows by default.
+    /// Two nodes and an operator with psql easily fit into PostgreSQL's default of 100.
     fn default() -> Self {
         Self(27)
     }
@@ -37,21 +37,21 @@ impl fmt::Display for Connections {
     }
 }
 
-/// What a pool is for, which says how its connections are set.
+/// The purpose of a pool, which determines the settings of its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
-    /// Appending to the log: a commit is durable when it is answered.
+    /// Appending to the log: a commit is durable once it is answered.
     Append,
-    /// Projections: their rows and checkpoints change together and can be derived again, so their
-    /// commits need not wait for the disk.
+    /// Projections: their rows and checkpoints change together and can be derived again, so commits need not
+    /// wait for the disk.
     Follow,
-    /// The trees of the ledger, set as projections are.
+    /// The trees of the ledger, with the settings of projections.
     Ledger,
-    /// The queue of deliveries, set as projections are.
+    /// The queue of deliveries, with the settings of projections.
     Queue,
-    /// Mirroring the log, set as projections are.
+    /// Mirroring the log, with the settings of projections.
     Relay,
-    /// What the server itself asks and notes for everybody: commands, checkpoints, sign-in links.
+    /// The server's own queries and updates: commands, checkpoints, sign-in links.
     Work,
     /// Reading for people, through [`super::Tenants`].
     Query,
@@ -72,13 +72,13 @@ impl Connections {
     }
 }
 
-/// So many twentieths, and two at least.
+/// That many twentieths, and at least two.
 fn share(shared: u32, twentieths: u32) -> u32 {
     (shared * twentieths / 20).max(2)
 }
 
 impl Use {
-    /// Every role that a running server acts as.
+    /// Every role that a running server uses.
     pub(super) const ROLES: [&'static str; 2] = [Self::Work.role(), Self::Query.role()];
 
     pub(super) const fn role(self) -> &'static str {
@@ -91,10 +91,10 @@ impl Use {
     pub(super) fn settings(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Append => &[("statement_timeout", "10s"), ("synchronous_commit", "on")],
-            // A batch is looked up by its keys. Where statistics are stale, as they are on tables that
-            // grow by thousands of rows a second, the planner scanned the whole table instead; and to read
-            // the next thousand events, all that came after them. A plan that was made while a table was
-            // nearly empty would be kept for as long as the connection: a new one costs less than it may.
+            // A batch is looked up by its keys. With stale statistics, as on tables that grow by thousands of
+            // rows per second, the planner scanned the whole table instead, and to read the next 1,000 events
+            // it read all later ones. A plan made while a table was nearly empty would be kept for the life
+            // of the connection, so a new plan each time is cheaper.
             Self::Follow | Self::Ledger | Self::Queue | Self::Relay => &[
                 ("statement_timeout", "60s"),
                 ("synchronous_commit", "off"),

@@ -1,8 +1,8 @@
-//! The embedded default store: a PostgreSQL of our own under the data directory.
+//! The embedded default store: a PostgreSQL under the data directory.
 //!
-//! The programs are the system's; the cluster, its socket and its log lie under the data directory.
-//! fsync is on. The server stops with the process that started it, even after `kill -9`: it gets
-//! SIGINT (fast shutdown) when the thread that spawned it ends, so [`Supervised`] keeps one for it.
+//! The programs are the system's; the cluster, its socket and its log are under the data directory. fsync is
+//! on. The server stops with the process that started it, even after `kill -9`: it gets SIGINT (fast
+//! shutdown) when the thread that spawned it ends, so [`Supervised`] keeps a thread for it.
 
 use std::ffi::CString;
 use std::fs;
@@ -21,25 +21,25 @@ use tokio::sync::oneshot;
 
 /// Name of the database in the embedded cluster.
 pub const DATABASE: &str = "hookledger";
-/// Its owner: makes the schema. It is no superuser and can make no roles, since who can make roles can
-/// become one that runs programs on the server.
+/// Its owner, which creates the schema. It is no superuser and cannot create roles, because whoever can
+/// create roles can become one that runs programs on the server.
 pub const OWNER: &str = "hookledger";
 /// The cluster's superuser, for operators with psql.
 pub const SUPERUSER: &str = "postgres";
 
 const SOCKET: &str = ".s.PGSQL.5432";
-/// Longest path of a unix socket, `sun_path` less its final zero.
+/// Longest path of a Unix socket: `sun_path` without its final zero.
 const MAX_SOCKET_PATH: usize = 107;
 /// How long an earlier server may take to end.
 const TAKEOVER_LIMIT: Duration = Duration::from_secs(30);
-/// How long a stopping server may take before it is left to itself.
+/// How long to wait for a stopping server.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
-/// How often the server is looked after.
+/// Interval of supervision.
 const SUPERVISION_INTERVAL: Duration = Duration::from_millis(100);
-/// How long the server is tried to be started again before this process ends with an error.
+/// How long restarts of the server are tried before this process ends with an error.
 const RESTART_LIMIT: Duration = Duration::from_secs(300);
 const RESTART_PAUSE: Duration = Duration::from_secs(1);
-/// A server that lived for so long is well.
+/// A server that ran for this long counts as healthy.
 const STABLE_AFTER: Duration = Duration::from_secs(30);
 
 #[derive(Debug, thiserror::Error)]
@@ -47,23 +47,23 @@ pub enum EmbeddedError {
     #[error(
         "no PostgreSQL programs were found (looked for initdb with pg_config, in /usr/lib/postgresql and with \
          Homebrew): install PostgreSQL 15 or later (Debian and Ubuntu: apt-get install postgresql; macOS: brew \
-         install postgresql), or set DATABASE_URL to a server that runs"
+         install postgresql), or set DATABASE_URL to a running server"
     )]
     NoPrograms,
     #[error(
         "this process runs as root, and PostgreSQL does not: make an account for it (useradd --system postgres), run \
-         Hookledger as another user, or set DATABASE_URL to a server that runs"
+         Hookledger as another user, or set DATABASE_URL to a running server"
     )]
     NoAccount,
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: io::Error },
     #[error("{program} failed: {output}")]
     Program { program: &'static str, output: String },
-    #[error("PostgreSQL ended right after its start; the end of {log}:\n{tail}")]
+    #[error("PostgreSQL exited right after its start. The end of {log}:\n{tail}")]
     Ended { log: PathBuf, tail: String },
-    #[error("another PostgreSQL uses {0} and neither answers nor ends; stop it, or choose another HOOKLEDGER_DATA_DIR")]
+    #[error("another PostgreSQL uses {0} but does not respond. Stop it, or choose another HOOKLEDGER_DATA_DIR")]
     Occupied(PathBuf),
-    #[error("PostgreSQL in {0} keeps ending by itself; see postgres.log beside it")]
+    #[error("PostgreSQL in {0} keeps exiting. See postgres.log next to it")]
     Unstable(PathBuf),
 }
 
@@ -74,14 +74,14 @@ pub struct Embedded {
     server: Option<Child>,
     // Held by the process that runs the server, for as long as it lives.
     ownership: Option<fs::File>,
-    // Keeps the way to the socket open where its real path is too long.
+    // Keeps the path to the socket open if its real path is too long.
     _handle: Option<fs::File>,
     socket_directory: PathBuf,
 }
 
 impl Embedded {
-    /// Starts the server under `data`, making the cluster first where there is none, or finds the
-    /// one that runs. It may still be recovering when this returns: connecting has to be retried.
+    /// Starts the server under `data`, creating the cluster first if there is none, or finds the one that
+    /// runs. It may still be recovering when this returns, so connecting has to be retried.
     pub fn start(data: &Path) -> Result<Self, EmbeddedError> {
         let account = Account::choose(data)?;
         make_directory(data, account.data_directory_mode())?;
@@ -104,19 +104,19 @@ impl Embedded {
         Ok(embedded)
     }
 
-    /// Directory that holds the socket, as libpq and sqlx want it.
+    /// Directory of the socket, in the form that libpq and sqlx expect.
     #[must_use]
     pub fn socket_directory(&self) -> &Path {
         &self.socket_directory
     }
 
-    /// Whether the server is another process's, and will end with that.
+    /// Whether the server belongs to another process, and will end with it.
     #[must_use]
     pub fn is_borrowed(&self) -> bool {
         self.ownership.is_none()
     }
 
-    /// The server belongs to a process that lives: it is up, or on its way.
+    /// The server belongs to a live process: it is up, or starting.
     fn borrow(self) -> Result<Self, EmbeddedError> {
         let deadline = Instant::now() + TAKEOVER_LIMIT;
         while !self.answers() {
@@ -132,13 +132,13 @@ impl Embedded {
         UnixStream::connect(self.socket_directory.join(SOCKET)).is_ok()
     }
 
-    /// Whether the socket is this server's, and not that of one which is shutting down.
+    /// Whether the socket is this server's, and not that of one that is shutting down.
     fn is_up(&self, server: &Child) -> bool {
         let pid_file = fs::read_to_string(self.directory.join("postmaster.pid")).unwrap_or_default();
         pid_file.lines().next() == Some(server.id().to_string().as_str()) && self.answers()
     }
 
-    /// A server whose owner was killed is still shutting down: its end is waited for.
+    /// Waits for the end of a server whose owner was killed, because it is still shutting down.
     fn launch(&self, programs: &Path, account: &Account, log: &Path) -> Result<Child, EmbeddedError> {
         let deadline = Instant::now() + TAKEOVER_LIMIT;
         loop {
@@ -153,7 +153,7 @@ impl Embedded {
                 }
                 std::thread::sleep(Duration::from_millis(10));
             }
-            // The one that shuts down writes into the same log, and may have much to say.
+            // The server that shuts down writes to the same log, perhaps a lot.
             let said = written_since(log, from);
             let is_occupied = said.contains("postmaster.pid") || said.contains("shared memory block");
             if !is_occupied {
@@ -174,7 +174,7 @@ impl Embedded {
             command.arg("-c").arg(setting);
         }
         command.current_dir(&self.directory).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        // A process group of its own: Ctrl-C reaches us, and we stop it when our work is done.
+        // Its own process group: Ctrl-C reaches us, and we stop it when our work is done.
         command.process_group(0);
         account.become_it(&mut command, true);
         command.spawn().map_err(at(&programs.join("postgres")))
@@ -185,7 +185,7 @@ impl Embedded {
         self.server.as_mut().is_some_and(|server| !matches!(server.try_wait(), Ok(None)))
     }
 
-    /// Starts the server again where it ended.
+    /// Restarts the server if it has ended.
     fn restart(&mut self) -> Result<(), EmbeddedError> {
         let account = Account::choose(self.directory.parent().unwrap_or(&self.directory))?;
         let log = self.directory.with_file_name("postgres.log");
@@ -193,7 +193,7 @@ impl Embedded {
         Ok(())
     }
 
-    /// Stops the server, if this process started it: a fast shutdown with a last checkpoint.
+    /// Stops the server if this process started it: a fast shutdown with a last checkpoint.
     pub fn stop(self) {
         self.stop_within(STOP_LIMIT);
     }
@@ -212,7 +212,7 @@ impl Embedded {
     }
 }
 
-/// The embedded server on a thread of its own, which starts it again whenever it ends by itself.
+/// The embedded server on its own thread, which restarts it whenever it ends by itself.
 ///
 /// The server gets its signal when the thread that started it ends, so that thread lives as long as the
 /// process, or until [`Self::stop`].
@@ -244,13 +244,13 @@ impl Supervised {
         Ok(Self { socket_directory, stop, thread, lost: Some(lost) })
     }
 
-    /// Directory that holds the socket, as libpq and sqlx want it.
+    /// Directory of the socket, in the form that libpq and sqlx expect.
     #[must_use]
     pub fn socket_directory(&self) -> &Path {
         &self.socket_directory
     }
 
-    /// Ends when the server is gone for good, with the reason. It is told once.
+    /// Resolves with the reason when the server is gone for good. The reason is available once.
     pub async fn lost(&mut self) -> EmbeddedError {
         if let Some(lost) = &mut self.lost
             && let Ok(error) = lost.await
@@ -261,7 +261,7 @@ impl Supervised {
         std::future::pending().await
     }
 
-    /// Stops the server, within that time.
+    /// Stops the server within that time.
     pub fn stop(self, limit: Duration) {
         let _ = self.stop.send(limit);
         // A thread that panicked has nothing left to stop.
@@ -269,9 +269,9 @@ impl Supervised {
     }
 }
 
-/// Looks after the server until it is to be stopped, or cannot be started again for too long.
+/// Supervises the server until it should stop, or could not be restarted for too long.
 fn supervise(mut embedded: Embedded, stop: &mpsc::Receiver<Duration>, give_up: oneshot::Sender<EmbeddedError>) {
-    // Since when the server did not live for long.
+    // Since when the server has been failing.
     let mut ailing: Option<Instant> = None;
     let mut started = Instant::now();
     let mut last_error = None;
@@ -293,27 +293,27 @@ fn supervise(mut embedded: Embedded, stop: &mpsc::Receiver<Duration>, give_up: o
             let _ = give_up.send(last_error.unwrap_or(EmbeddedError::Unstable(directory)));
             return;
         }
-        tracing::error!("the embedded PostgreSQL ended by itself; it is started again");
+        tracing::error!("the embedded PostgreSQL exited; restarting it");
         metrics::counter!("hookledger_embedded_restarts_total").increment(1);
         match embedded.restart() {
             Ok(()) => {
-                tracing::info!("the embedded PostgreSQL was started again; it recovers");
+                tracing::info!("restarted the embedded PostgreSQL; it is recovering");
                 last_error = None;
             }
             Err(error) => {
-                tracing::error!(%error, "the embedded PostgreSQL cannot be started again; trying once more");
+                tracing::error!(%error, "could not restart the embedded PostgreSQL; retrying");
                 last_error = Some(error);
             }
         }
         started = Instant::now();
-        // One that ends at once is not started hundreds of times.
+        // Prevents restarting hundreds of times a server that ends at once.
         if since.elapsed() > SUPERVISION_INTERVAL {
             std::thread::sleep(RESTART_PAUSE);
         }
     }
 }
 
-/// Durability is never traded; the rest is sized for a small machine.
+/// Durability is never reduced; the rest is sized for a small machine.
 const SETTINGS: &[&str] = &[
     "listen_addresses=",
     "unix_socket_directories=.",
@@ -331,22 +331,22 @@ const SETTINGS: &[&str] = &[
     "log_checkpoints=off",
 ];
 
-/// What PostgreSQL's programs need of this process's environment.
+/// Environment variables that PostgreSQL's programs need.
 const INHERITED: &[&str] = &["PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR"];
 
-/// Bytes of its log that are looked at when it ended right after its start.
+/// How much of its log is read if it ended right after its start, in bytes.
 const MAX_SAID: u64 = 1 << 20;
 
-/// As whom the server runs: PostgreSQL refuses to run as root.
+/// The user that the server runs as: PostgreSQL refuses to run as root.
 enum Account {
     Own,
-    /// An account of the system that can reach the data directory.
+    /// A system account that can access the data directory.
     Other {
         uid: u32,
         gid: u32,
     },
-    /// Root, seen as that account from within a user namespace of its own: for directories that
-    /// only root can enter, like a clone under /root.
+    /// Root, mapped to that account within a user namespace: for directories that only root can enter, such
+    /// as a clone under /root.
     Namespace {
         uid: u32,
         gid: u32,
@@ -358,10 +358,10 @@ impl Account {
         if effective_uid() != 0 {
             return Ok(Self::Own);
         }
-        // Never as "nobody": other services run as that, and could read and change the cluster.
+        // Never as "nobody": other services run as that user, and could read and change the cluster.
         let (uid, gid) = lookup(SUPERUSER).ok_or(EmbeddedError::NoAccount)?;
         let absolute = std::path::absolute(data).map_err(at(data))?;
-        // The data directory itself is made enterable; what lies above it is not ours to change.
+        // The data directory itself is made accessible; the directories above are not ours to change.
         let reachable = absolute.ancestors().skip(1).filter(|path| path.exists()).all(|path| {
             fs::metadata(path).is_ok_and(|m| m.mode() & 0o001 != 0 || (m.uid() == uid && m.mode() & 0o100 != 0))
         });
@@ -375,7 +375,7 @@ impl Account {
         }
     }
 
-    /// Makes the cluster beside its place and moves it there, so that it is there whole or not.
+    /// Creates the cluster next to its place and moves it there, so that it is complete or absent.
     fn initialize(&self, programs: &Path, data: &Path, directory: &Path) -> Result<(), EmbeddedError> {
         let unfinished = data.join("postgres.new");
         if unfinished.exists() {
@@ -510,13 +510,13 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> EmbeddedError + '_ {
     move |source| EmbeddedError::Io { path: path.to_owned(), source }
 }
 
-/// Makes the directory, and gives it the mode even if it was there.
+/// Creates the directory, and sets its mode even if it existed.
 fn make_directory(path: &Path, mode: u32) -> Result<(), EmbeddedError> {
     fs::DirBuilder::new().recursive(true).mode(mode).create(path).map_err(at(path))?;
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(at(path))
 }
 
-/// The way to the socket: through an open directory where the real path is too long for a socket.
+/// The path to the socket: through an open directory if the real path is too long for a socket.
 fn reachable(directory: &Path, data: &Path) -> Result<(PathBuf, Option<fs::File>), EmbeddedError> {
     if directory.as_os_str().len() + 1 + SOCKET.len() <= MAX_SOCKET_PATH {
         return Ok((directory.to_owned(), None));
@@ -526,15 +526,15 @@ fn reachable(directory: &Path, data: &Path) -> Result<(PathBuf, Option<fs::File>
     Ok((path, Some(handle)))
 }
 
-/// Opens a file to append to that no other user may open, even if it was there: who can open the lock's
-/// file can take the lock.
+/// Opens a file for appending that no other user may open, even if it existed: whoever can open the lock file
+/// can take the lock.
 fn open_private(path: &Path) -> io::Result<fs::File> {
     let file = fs::File::options().create(true).append(true).mode(0o600).open(path)?;
     file.set_permissions(fs::Permissions::from_mode(0o600))?;
     Ok(file)
 }
 
-/// A program of PostgreSQL, without the environment of this process, which holds its keys.
+/// A PostgreSQL program, without this process's environment, which contains its keys.
 fn command(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.env_clear();
@@ -543,7 +543,7 @@ fn command(program: &Path) -> Command {
     command
 }
 
-/// Programs that root runs are root's own: what lies in the PATH or in another user's directory could be
+/// Programs that root runs must belong to root: those in the PATH or in another user's directory could be
 /// anybody's.
 fn programs() -> Result<PathBuf, EmbeddedError> {
     let is_root = effective_uid() == 0;

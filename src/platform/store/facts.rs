@@ -1,20 +1,20 @@
-//! What may be known of the database as a whole.
+//! Facts about the database as a whole.
 
 use sqlx::{FromRow, PgExecutor};
 
-/// The database at a glance.
+/// An overview of the database.
 #[derive(Clone, Debug, FromRow)]
 pub struct Facts {
-    /// As PostgreSQL tells its version.
+    /// PostgreSQL's own text for its version.
     pub version: String,
-    /// Bytes of this database on disk.
+    /// Size of this database on disk in bytes.
     pub size: i64,
     /// Connections to this database, of all nodes and others.
     pub connections: i64,
     pub max_connections: i64,
 }
 
-/// Asks for it.
+/// Queries the facts.
 pub async fn facts(executor: impl PgExecutor<'_>) -> Result<Facts, sqlx::Error> {
     sqlx::query_as(
         "select current_setting('server_version') as version, pg_database_size(current_database()) as size,

@@ -1,4 +1,4 @@
-//! Migrations, run beside nodes that serve.
+//! Migrations, run while other nodes serve.
 
 use std::time::{Duration, Instant};
 
@@ -7,21 +7,21 @@ use sqlx::{Connection as _, Executor as _};
 
 use super::{Store, StoreError};
 
-/// The migrations, as they were when this binary was built.
+/// The migrations included in this binary.
 pub static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
-/// How long a migration waits for a lock. Everybody who comes later waits behind it.
+/// How long a migration waits for a lock, because everybody who comes later waits behind it.
 const LOCK_TIMEOUT: &str = "set lock_timeout = '2s'";
-/// How long the node then lets others work before it tries again.
+/// Pause for other nodes' work before the next try.
 const PAUSE: Duration = Duration::from_secs(2);
 /// How long it keeps trying: a dump may hold locks for minutes.
 const PATIENCE: Duration = Duration::from_secs(1800);
 
-/// Runs what is new, each file in a transaction.
+/// Runs new migrations, each file in a transaction.
 pub(super) async fn run(store: &Store) -> Result<(), StoreError> {
     let begun = Instant::now();
     loop {
-        // A failed run keeps the migrator's lock for as long as its connection lives.
+        // A failed run holds the migrator's lock for as long as its connection lives.
         let mut owner = store.owner().await?;
         owner.execute(LOCK_TIMEOUT).await?;
         let done = MIGRATIONS.run(&mut owner).await;
@@ -30,7 +30,7 @@ pub(super) async fn run(store: &Store) -> Result<(), StoreError> {
             Err(error) if is_locked_out(&error) && begun.elapsed() < PATIENCE => {
                 tracing::warn!(
                     waited_s = begun.elapsed().as_secs(),
-                    "the schema cannot be brought up to date while others hold locks; trying again"
+                    "could not migrate the schema while others hold locks; retrying"
                 );
                 tokio::time::sleep(PAUSE).await;
             }
@@ -51,16 +51,16 @@ mod tests {
 
     use super::*;
 
-    /// Migrations from this one on are run while nodes of the earlier release serve.
+    /// Migrations from this one on run while nodes of the earlier release serve.
     const FIRST: i64 = 100;
-    /// What they may drop all the same, by the migration's number, and why no running node misses it.
+    /// What they may drop anyway, by the migration's number, and why no running node misses it.
     const ALLOWED: &[(i64, &str, &str)] = &[(
         100,
         "drop table log_heads",
         "a view takes its place in the same transaction, and the functions that changed it are replaced",
     )];
 
-    /// Every statement that takes away what a node of an earlier release may use.
+    /// Every statement that removes something that a node of an earlier release may use.
     fn removals(sql: &str) -> Vec<String> {
         let lines = sql.lines().map(|line| line.split("--").next().unwrap_or_default());
         let text = lines.collect::<Vec<_>>().join(" ").to_lowercase();
@@ -101,8 +101,8 @@ mod tests {
         }
     }
 
-    /// A function that keeps its name and changes its arguments leaves the earlier one in place; one that
-    /// changes what it answers has to be dropped first, which is refused above.
+    /// A function with the same name and other arguments leaves the earlier one in place; one with another
+    /// result has to be dropped first, which is refused above.
     #[test]
     fn removals_are_seen_through_comments_and_line_breaks() {
         assert_eq!(removals("-- drop table a\ncreate table a ();"), Vec::<String>::new());

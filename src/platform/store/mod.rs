@@ -1,9 +1,9 @@
-//! The store: where PostgreSQL is, its connections, and its migrations.
+//! The store: the location of PostgreSQL, its connections, and its migrations.
 //!
-//! Three roles are used. The owner makes the schema. The running server acts as `hookledger_worker`,
-//! which owns nothing and can only insert into and read the log, and reads for people as
-//! `hookledger_runtime`, which only reads, and sees one organization at a time. In the embedded store it
-//! logs in as each of them, and the cluster's superuser makes all three; see [`roles`].
+//! There are three roles. The owner creates the schema. The running server acts as `hookledger_worker`, which
+//! owns nothing and can only insert into and read the log, and reads for people as `hookledger_runtime`,
+//! which only reads, and sees one organization at a time. In the embedded store it logs in as each of them,
+//! and the cluster's superuser creates all three; see [`roles`].
 
 mod connections;
 pub mod embedded;
@@ -35,19 +35,19 @@ use self::sockets::Sockets;
 pub use self::tenant::{Tenant, TenantError, Tenants};
 pub use self::watch::{Clock, StoreWatch};
 
-/// How long a server is waited for that starts or recovers, and by a node for one that is not there.
+/// How long to wait for a server that starts or recovers; a node waits this long for an unreachable one as
+/// well.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(300);
-/// How long a command waits for a server that is not there: its URL may be wrong.
+/// How long a command waits for an unreachable server: its URL may be wrong.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(10);
-/// How long connecting may take, and waiting for a connection that is free.
+/// How long connecting, or waiting for a free connection, may take.
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(5);
-/// How long a connection may take to show that it lives.
+/// How long a connection may take to show that it is alive.
 const PING_LIMIT: Duration = Duration::from_secs(2);
-/// Between two complaints about a server that does not answer.
+/// Interval of log lines about an unreachable server.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What the server does by itself with a connection whose node is gone, or paused in a transaction that
-/// holds locks.
+/// How the server handles a connection whose node is gone, or paused in a transaction that holds locks.
 const OF_EVERY_CONNECTION: &[(&str, &str)] = &[
     ("idle_in_transaction_session_timeout", "5s"),
     ("client_connection_check_interval", "2s"),
@@ -61,13 +61,13 @@ const OF_EVERY_CONNECTION: &[(&str, &str)] = &[
 pub enum StoreError {
     #[error(transparent)]
     Embedded(#[from] embedded::EmbeddedError),
-    #[error("DATABASE_URL does not begin with postgres:// or postgresql://")]
+    #[error("DATABASE_URL must begin with postgres:// or postgresql://")]
     Scheme,
     #[error("DATABASE_URL is not a PostgreSQL URL: {0}")]
     Url(#[source] sqlx::Error),
-    #[error("the database at {server} cannot be reached: {source}")]
+    #[error("could not reach the database at {server}: {source}")]
     Unreachable { server: String, source: sqlx::Error },
-    #[error("the schema cannot be brought up to date: {0}")]
+    #[error("could not migrate the schema: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
     #[error(transparent)]
     Database(#[from] sqlx::Error),
@@ -83,12 +83,12 @@ pub struct Store {
     logins: Logins,
 }
 
-/// As whom a running server connects.
+/// The users that a running server connects as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Logins {
-    /// As the user of the URL, who then acts as another role.
+    /// The URL's user, which then switches to another role.
     One,
-    /// As each role itself: nothing leads from there to the owner.
+    /// Each role itself, from which nothing leads to the owner.
     OfEachRole,
 }
 
@@ -98,7 +98,7 @@ impl Store {
         Self { options, sockets, connections: Connections::default(), patience: COMMAND_PATIENCE, logins: Logins::One }
     }
 
-    /// The PostgreSQL that `DATABASE_URL` names.
+    /// The PostgreSQL at `DATABASE_URL`.
     pub fn at_url(url: &SecretString) -> Result<Self, StoreError> {
         let text = url.expose_secret();
         if !(text.starts_with("postgres://") || text.starts_with("postgresql://")) {
@@ -108,11 +108,11 @@ impl Store {
         Ok(Self::new(options.application_name("hookledger")))
     }
 
-    /// The embedded PostgreSQL: waits until it has recovered, and makes role and database once.
+    /// The embedded PostgreSQL: waits until it has recovered, and creates roles and database once.
     pub async fn embedded(socket_directory: &Path) -> Result<Self, StoreError> {
         let local = |user: &str, database: &str| local_options(socket_directory, user, database);
         let mut superuser = Self::new(local(SUPERUSER, "postgres")).waiting().owner().await?;
-        // Two commands may start at once on a fresh directory.
+        // Two commands may start at once on a new directory.
         sqlx::query("select pg_advisory_lock(7305)").execute(&mut superuser).await?;
         roles::make(&mut superuser).await?;
         let has_database = "select exists (select from pg_database where datname = $1)";
@@ -123,51 +123,51 @@ impl Store {
         Ok(Self { logins: Logins::OfEachRole, ..Self::new(local(OWNER, DATABASE)) })
     }
 
-    /// Uses so many connections at most, all pools of a node together.
+    /// Limits the connections of a node, all pools together.
     #[must_use]
     pub fn with(self, connections: Connections) -> Self {
         Self { connections, ..self }
     }
 
-    /// Waits for a server that is not there as long as for one that starts, as a node does.
+    /// Waits for an unreachable server as long as for a starting one, as a node does.
     #[must_use]
     pub fn waiting(self) -> Self {
         Self { patience: RECOVERY_LIMIT, ..self }
     }
 
-    /// How long a server that is not there is waited for.
+    /// How long to wait for an unreachable server.
     pub(crate) fn patience(&self) -> Duration {
         self.patience
     }
 
-    /// Brings the schema up to date, as the owner. Several nodes may ask at once.
+    /// Migrates the schema as the owner. Several nodes may call this at once.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         migrate::run(self).await
     }
 
-    /// One connection of the owner, for commands that make and move tables. Row-level security holds for
-    /// it too: what it reads of tenants it reads as the worker.
+    /// A connection of the owner, for commands that create and move tables. Row-level security applies to it
+    /// too, so it reads tenants' rows as the worker.
     pub async fn owner(&self) -> Result<PgConnection, StoreError> {
         self.patiently(|| self.options.connect()).await
     }
 
-    /// Where people's reads begin.
+    /// Entry point for people's reads.
     pub async fn tenants(&self) -> Result<Tenants, StoreError> {
         Ok(Tenants::new(self.pool(Use::Query).await?))
     }
 
-    /// A pool of connections that act as the role of that use.
+    /// A pool of connections with the role of that use.
     pub async fn pool(&self, use_: Use) -> Result<PgPool, StoreError> {
         self.patiently(|| Box::pin(self.pool_options(use_).connect_with(self.options_of(use_)))).await
     }
 
-    /// What tells whether the store answers, and cuts connections off that never will.
+    /// The watch, which reports whether the store answers, and closes connections that never will.
     #[must_use]
     pub fn watch(&self) -> StoreWatch {
         StoreWatch::new(self.options_of(Use::Work), self.sockets.clone())
     }
 
-    /// How to connect for that use. The role is among what a session starts with, so that no connection is
+    /// Connection options for that use. The role is part of the session's start, so that no connection is
     /// ever without it, and `reset role` changes nothing.
     fn options_of(&self, use_: Use) -> PgConnectOptions {
         let settings = OF_EVERY_CONNECTION.iter().chain(use_.settings()).copied();
@@ -183,7 +183,8 @@ impl Store {
         PgPoolOptions::new()
             .max_connections(self.connections.of(use_))
             .acquire_timeout(ACQUIRE_LIMIT)
-            // Asking each time would cost a round trip. The system knows which connections the server closed.
+            // Testing would cost a round trip each time. The operating system knows which connections the
+            // server closed.
             .test_before_acquire(false)
             .before_acquire(move |connection, _| {
                 let may_be_dead = asked.has_closed();
@@ -206,7 +207,7 @@ impl Store {
             })
     }
 
-    /// Connects, and tries again while the server starts, recovers or cannot be reached.
+    /// Connects, and retries while the server starts, recovers or is unreachable.
     async fn patiently<'a, T>(
         &self,
         connect: impl Fn() -> BoxFuture<'a, Result<T, sqlx::Error>> + Send + Sync,
@@ -227,14 +228,14 @@ impl Store {
                 complained = Some(Instant::now());
                 tracing::warn!(
                     database.server = self.server(), %error, waited_s = begun.elapsed().as_secs(), limit_s = limit.as_secs(),
-                    "the database cannot be reached; trying again"
+                    "could not reach the database; retrying"
                 );
             }
             tokio::time::sleep(Duration::from_millis(if begun.elapsed() < PING_LIMIT { 50 } else { 250 })).await;
         }
     }
 
-    /// As errors name it: never with a password.
+    /// The server as named in errors: never with a password.
     fn server(&self) -> String {
         match self.options.get_socket() {
             Some(directory) => directory.display().to_string(),

@@ -1,13 +1,14 @@
-//! Which errors mean that the database is away, rather than that something is wrong with what was asked.
+//! Recognizes errors that mean that the database is unreachable, rather than that the request is wrong.
 
 use std::io::ErrorKind;
 
-/// Whether the server was not reached, or ended the connection. Not whether it did what was asked.
+/// Whether the server was unreachable or ended the connection. Says nothing about whether it carried out the
+/// request.
 #[must_use]
 pub fn is_unreachable(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => true,
-        // A handshake that was cut off; a certificate that is refused stays refused.
+        // A handshake that was cut off; a refused certificate stays refused.
         sqlx::Error::Tls(error) => error.downcast_ref::<std::io::Error>().is_some_and(|error| {
             matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
         }),
@@ -19,12 +20,12 @@ pub fn is_unreachable(error: &sqlx::Error) -> bool {
 }
 
 /// 08: connection exceptions. 53300: too many connections. 57P01, 57P02: ended by an administrator or a
-/// crash. 57P03: starting, recovering or stopping. 57P05 and 25P03: ended after idling too long.
+/// crash. 57P03: starting, recovering or stopping. 57P05 and 25P03: ended after being idle for too long.
 fn is_away(code: &str) -> bool {
     code.starts_with("08") || matches!(code, "53300" | "57P01" | "57P02" | "57P03" | "57P05" | "25P03")
 }
 
-/// Whether the server is there, and starts, recovers or stops.
+/// Whether the server is reachable but starting, recovering or stopping.
 pub(super) fn is_starting(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(sqlx::error::DatabaseError::code).is_some_and(|code| code == "57P03")
 }

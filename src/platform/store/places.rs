@@ -1,6 +1,6 @@
-//! Who may read at once. Before the pool, so that nobody holds more of it than a share: a person's reads wait
-//! for that person's others, an organization's for its own, and searches, subscriptions, guests and the node
-//! itself have places of their own kind. A wait is short; then the answer is to come again.
+//! Limits on concurrent reads, applied before the pool, so that nobody holds more of it than a share: a
+//! person's reads wait for that person's others, an organization's for its own, and searches, subscriptions,
+//! guests and the node itself have separate limits. The wait is short; then the answer is to try again.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -12,36 +12,36 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How long a read waits for its turn.
 const WAIT: Duration = Duration::from_secs(5);
-/// Queues that are kept although nobody is in them.
+/// Number of empty queues that are kept.
 const MAX_IDLE: usize = 1_000;
 
-/// On whose behalf something is read.
+/// On whose behalf a read happens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Asker {
-    /// What the node asks for itself, or for several people at once.
+    /// The node itself, or several people at once.
     Node,
     /// Somebody without a session, by the client's address.
     Guest(String),
     Person(OrganizationId, UserId),
 }
 
-/// What kind of reading it is.
+/// The kind of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reading {
     /// By keys and indexes: pages, objects.
     Page,
-    /// Looks at many rows: text, histograms, rankings.
+    /// Scans many rows: text, histograms, rankings.
     Search,
-    /// What a subscription tells.
+    /// For a subscription.
     Subscription,
 }
 
-/// There was no place within the wait.
+/// No place became free in time.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("too much is being read at once")]
+#[error("too many concurrent reads")]
 pub struct Busy;
 
-/// A place, until it is dropped.
+/// A place, held until it is dropped.
 pub(super) struct Place {
     _permits: Vec<OwnedSemaphorePermit>,
 }
@@ -53,7 +53,7 @@ pub(super) struct Places {
     connections: usize,
 }
 
-/// Those who wait for each other.
+/// A group of reads that wait for each other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Queue {
     One(Reading, Asker),
@@ -67,7 +67,8 @@ impl Places {
         Self { queues: Arc::default(), connections: usize::try_from(connections).unwrap_or(usize::MAX) }
     }
 
-    /// Waits for a turn: first among one's own reads, so that only the next of them waits among others'.
+    /// Waits for a turn: first among the asker's own reads, so that only the next of them waits among
+    /// others'.
     pub(super) async fn take(&self, asker: &Asker, reading: Reading) -> Result<Place, Busy> {
         let queues = self.queues_of(asker, reading);
         let in_turn = async {
@@ -93,14 +94,14 @@ impl Places {
         };
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         if queues.len() > MAX_IDLE {
-            // Whoever holds or waits for a place holds its queue.
+            // Everyone who holds or waits for a place holds its queue.
             queues.retain(|_, queue| Arc::strong_count(queue) > 1);
         }
         wanted.into_iter().map(|queue| entry(&mut queues, queue, |queue| self.places_of(queue))).collect()
     }
 
-    /// How many at once, of the connections that there are: of seven, an organization has three for pages, two
-    /// for searches and one for subscriptions, so that whatever it asks one is left.
+    /// Number of concurrent reads, from the number of connections: of seven, an organization gets three for
+    /// pages, two for searches and one for subscriptions, so that one always remains.
     fn places_of(&self, queue: &Queue) -> usize {
         let share = |sevenths: usize| (self.connections * sevenths / 7).max(1);
         match queue {
@@ -139,7 +140,8 @@ mod tests {
                 }
             }
         }
-        // Three pages, two searches, one subscription: one connection is left, and another's page has it at once.
+        // Three pages, two searches, one subscription: one connection remains, which another organization's
+        // page gets at once.
         assert_eq!(held.len(), 6);
         assert!(places.take(&person("quiet", 1), Reading::Page).await.is_ok());
         for address in 0..20 {

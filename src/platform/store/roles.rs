@@ -1,15 +1,14 @@
-//! The roles of the embedded cluster, made by its superuser.
+//! The roles of the embedded cluster, created by its superuser.
 //!
-//! The owner gets no right to make roles: with that it could become `pg_execute_server_program`, and an
-//! injected statement would be a shell. Clusters of earlier releases are put right as well.
+//! The owner may not create roles: with that privilege it could become `pg_execute_server_program`, and an
+//! injected statement would be a shell. Clusters of earlier releases are corrected as well.
 
 use sqlx::{Executor as _, PgConnection};
 
 use super::connections::Use;
 use super::embedded::OWNER;
 
-/// Makes the owner and the roles that a running server logs in as, and takes from them whatever else they
-/// have.
+/// Creates the owner and the roles that a running server logs in as, and revokes all their other privileges.
 pub(super) async fn make(superuser: &mut PgConnection) -> Result<(), sqlx::Error> {
     for role in Use::ROLES.into_iter().chain([OWNER]) {
         let has_role = "select exists (select from pg_roles where rolname = $1)";
@@ -20,7 +19,7 @@ pub(super) async fn make(superuser: &mut PgConnection) -> Result<(), sqlx::Error
         superuser.execute(format!("alter role {role} {plain}").as_str()).await?;
         leave_all(superuser, role).await?;
     }
-    // Migrations and rebuilds write as the worker, and the owner ends sessions of either.
+    // Migrations and rebuilds write as the worker, and the owner ends sessions of either role.
     superuser.execute(format!("grant {} to {OWNER}", Use::ROLES.join(", ")).as_str()).await.map(drop)
 }
 

@@ -1,9 +1,9 @@
-//! The sockets under the connections to the store: every use of the store ends, whatever the network does.
+//! The sockets of connections to the store: a limit on every use of the store, whatever the network does.
 //!
-//! sqlx has no limit on the time that a server takes to answer, and a future that is dropped instead
-//! leaves a connection that the pool waits for. So the limit is set where every use passes: on the
-//! sockets themselves. They are found among the process's files by their peer, get keepalive and a limit
-//! on unacknowledged data, and are shut down where an answer is overdue, which ends the read that waits.
+//! sqlx does not limit how long a server may take to answer, and dropping a future instead leaves a
+//! connection that the pool waits for. So the limit applies at the lowest level: the sockets. They are found
+//! among the process's files by their peer, get keepalive and a limit on unacknowledged data, and are shut
+//! down if an answer is overdue, which ends the waiting read.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
 
-/// Where the server is, and this process's sockets to it. Cheap to clone.
+/// The server's address, and this process's sockets to it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Sockets(Arc<Inner>);
 
@@ -19,7 +19,7 @@ pub(super) struct Sockets(Arc<Inner>);
 struct Inner {
     host: String,
     port: u16,
-    /// The name of its socket, where the server is reached by one. A server may know another path to it.
+    /// Name of the server's Unix socket, if it has one. The server may know another path to it.
     socket: Option<String>,
     /// Every address that the host was seen to have.
     addresses: Mutex<Vec<IpAddr>>,
@@ -28,13 +28,13 @@ struct Inner {
     known: Mutex<Vec<std::os::fd::RawFd>>,
 }
 
-/// How long a connection has waited and been silent.
+/// How long a connection has been waiting and silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "found on Linux alone"))]
 pub(super) struct Silence {
-    /// Since the last request, where no answer has begun to come; none where none is waited for.
+    /// Since the last request without a first byte of the answer; `None` if no answer is awaited.
     pub waiting: Option<Duration>,
-    /// Since anything came.
+    /// Since the last received data.
     pub silent: Duration,
 }
 
@@ -53,7 +53,7 @@ impl Sockets {
         }))
     }
 
-    /// Looks the server's addresses up. Those of earlier look-ups still count: connections outlive them.
+    /// Resolves the server's addresses. Earlier results still count, because connections outlive them.
     pub(super) async fn resolve(&self) {
         if self.0.socket.is_some() {
             return;
@@ -84,7 +84,7 @@ mod linux {
 
     use super::{Silence, Sockets};
 
-    /// A connection over which nothing was heard for so long is asked whether it is still there.
+    /// Idle time before the first keepalive probe.
     const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
     const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
     const KEEPALIVE_PROBES: u32 = 3;
@@ -92,7 +92,7 @@ mod linux {
     const UNACKNOWLEDGED_LIMIT: u32 = 15_000;
 
     impl Sockets {
-        /// Finds the sockets anew, and sets what is set on each.
+        /// Finds the sockets again, and sets the options of each.
         pub(in crate::platform::store) fn look(&self) {
             let found = open_files().into_iter().filter(|fd| self.is_ours(*fd)).collect::<Vec<_>>();
             if self.0.socket.is_none() {
@@ -103,8 +103,8 @@ mod linux {
             *self.0.known.lock().unwrap_or_else(PoisonError::into_inner) = found;
         }
 
-        /// Whether the server has closed any of the connections, so that a pool may hold dead ones. It
-        /// costs one system call.
+        /// Whether the server has closed any of the connections, so that a pool may hold dead ones. It costs
+        /// one system call.
         pub(in crate::platform::store) fn has_closed(&self) -> bool {
             let known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
             if known.is_empty() {
@@ -120,13 +120,13 @@ mod linux {
             }
         }
 
-        /// Shuts down the connections that are to be cut, by how long they have waited; where that cannot
-        /// be told, as on a socket of this machine, by `untold`. Answers how many.
+        /// Shuts down the connections selected by `is_cut`; if their times are unknown, as for a local
+        /// socket, `untold` decides. Returns their number.
         pub(in crate::platform::store) fn cut(&self, is_cut: impl Fn(Silence) -> bool, untold: bool) -> usize {
             self.look();
             let known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let overdue = |fd: &RawFd| silence(*fd).map_or(untold, &is_cut);
-            // A number that was closed and given to another file since the look is not ours any more.
+            // A file descriptor that was closed and reused since the look is not ours any more.
             let cut = known.into_iter().filter(overdue).filter(|fd| self.is_ours(*fd));
             cut.filter(|fd| shutdown(borrow(*fd), Shutdown::Both).is_ok()).count()
         }
@@ -158,21 +158,21 @@ mod linux {
             .and_then(|()| sockopt::set_tcp_keepcnt(fd, KEEPALIVE_PROBES))
             .and_then(|()| sockopt::set_tcp_user_timeout(fd, UNACKNOWLEDGED_LIMIT));
         if let Err(error) = set {
-            tracing::debug!(%error, "a connection to the store gets no keepalive");
+            tracing::debug!(%error, "could not enable keepalive on a connection to the store");
         }
     }
 
     #[expect(unsafe_code, reason = "files that sqlx opened are known by their numbers alone")]
     fn borrow<'a>(fd: RawFd) -> BorrowedFd<'a> {
-        // SAFETY: it is used for system calls alone, which answer EBADF where the file was closed, and
-        // change nothing but sockets that were checked to lead to the store.
+        // SAFETY: it is used only for system calls, which return EBADF if the file was closed, and which
+        // change only sockets that were checked to lead to the store.
         unsafe { BorrowedFd::borrow_raw(fd) }
     }
 
     #[expect(unsafe_code, reason = "TCP_INFO has no safe form")]
     fn silence(fd: RawFd) -> Option<Silence> {
-        // SAFETY: the structure is plain numbers, for which zeros are good, and the kernel writes at most
-        // the length that it is told.
+        // SAFETY: the structure consists of plain numbers, for which zeros are valid, and the kernel writes
+        // at most the given length.
         let info = unsafe {
             let mut info: libc::tcp_info = std::mem::zeroed();
             let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).ok()?;
@@ -193,7 +193,7 @@ mod linux {
     }
 }
 
-/// Elsewhere the sockets are not found: the system's own keepalive has to do.
+/// On other systems the sockets cannot be found, and the system's own keepalive has to suffice.
 #[cfg(not(target_os = "linux"))]
 impl Sockets {
     pub(super) fn look(&self) {}

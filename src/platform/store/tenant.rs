@@ -1,6 +1,6 @@
-//! Reading for people: a transaction that sees one organization, whatever its queries forget.
+//! Reads for people: a transaction that sees one organization, whatever its queries forget.
 //!
-//! This is the second of two walls. The first is that every query names its organization; here the
+//! This is the second of two barriers. The first is that every query names its organization; here the
 //! database itself shows nothing else (`migrations/0010_tenancy.sql`).
 
 use std::ops::{Deref, DerefMut};
@@ -11,7 +11,7 @@ use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use super::outage::is_unreachable;
 use super::places::{Asker, Busy, Place, Places, Reading};
 
-/// Where people's reads begin, on somebody's behalf: on the node's own until [`Tenants::asked_by`] says otherwise.
+/// Entry point for people's reads, on the node's behalf until [`Tenants::asked_by`] names somebody else.
 #[derive(Clone, Debug)]
 pub struct Tenants {
     pool: PgPool,
@@ -29,7 +29,7 @@ pub enum TenantError {
     Database(#[from] sqlx::Error),
 }
 
-/// For what tells no difference: to have waited in vain.
+/// For callers that treat a wait in vain like an unreachable database.
 impl From<TenantError> for sqlx::Error {
     fn from(error: TenantError) -> Self {
         match error {
@@ -39,8 +39,8 @@ impl From<TenantError> for sqlx::Error {
     }
 }
 
-/// A read-only transaction that is confined to one organization (or to none, see
-/// [`Tenants::everybody`]). It ends when it is dropped. Hand `&mut *tenant` to a query.
+/// A read-only transaction that is confined to one organization (or to none, see [`Tenants::everybody`]). It
+/// ends when it is dropped. Pass `&mut *tenant` to a query.
 pub struct Tenant {
     transaction: Transaction<'static, Postgres>,
     _place: Place,
@@ -54,7 +54,7 @@ impl Tenants {
         Self { pool, places, asker: Asker::Node, reading: Reading::Page }
     }
 
-    /// The same, where reads wait among those of that asker.
+    /// The same entry point, with reads queued among those of that asker.
     #[must_use]
     pub fn asked_by(&self, asker: Asker, reading: Reading) -> Self {
         Self { asker, reading, ..self.clone() }
@@ -65,19 +65,19 @@ impl Tenants {
         self.begin(&format!("set_config('hookledger.organization', '{}', true)", organization.uuid())).await
     }
 
-    /// Reads across organizations: for what super admins ask of all of them at once, and nothing else.
+    /// Reads across organizations: only for super admins' questions about all of them.
     pub async fn everybody(&self) -> Result<Tenant, TenantError> {
         self.begin("set_config('hookledger.everybody', 'on', true)").await
     }
 
-    /// One message and one answer for both: each read costs a round trip more than its query. A connection
-    /// that turns out dead is no reason to refuse a read, which changes nothing: it begins once again.
+    /// A single round trip besides the query. A dead connection is no reason to refuse a read, which changes
+    /// nothing: it is tried once more.
     async fn begin(&self, setting: &str) -> Result<Tenant, TenantError> {
         let place = self.places.take(&self.asker, self.reading).await?;
         metrics::counter!("hookledger_reads_total", "by" => self.by()).increment(1);
         let attempt = || self.pool.begin_with(format!("begin read only; select {setting}"));
         let transaction = match attempt().await {
-            // To have waited for a connection in vain is the answer.
+            // A timeout of the pool is the final answer.
             Err(error) if is_unreachable(&error) && !matches!(error, sqlx::Error::PoolTimedOut) => attempt().await?,
             transaction => transaction?,
         };

@@ -1,4 +1,4 @@
-//! The watch: whether the store answers, how far its clock is from this node's, and an end for every
+//! The watch: whether the store answers, the offset between its clock and this node's, and an end for every
 //! connection whose answer will never come.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,53 +14,53 @@ use super::outage::is_unreachable;
 use super::sockets::{Silence, Sockets};
 use crate::platform::vitals::Vitals;
 
-/// Under this name it appears in `/readyz` and in metrics.
+/// Name in `/readyz` and in metrics.
 const NAME: &str = "store";
 const CLOCK: &str = "clock";
 
-/// How often the store is asked.
+/// Interval of queries to the store.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// How long it may take to answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
-/// How long a connection may be silent while the store answers nobody.
+/// How long a connection may be silent while the store answers no query.
 const OUTAGE_LIMIT: Duration = Duration::from_secs(5);
-/// The same where it cannot be told who waits, as on a socket of this machine.
+/// The same if the waiting connections are unknown, as for a local socket.
 const UNTOLD_LIMIT: Duration = Duration::from_secs(10);
 /// How long a connection may wait while the store answers others: longer than any statement timeout.
 const STATEMENT_LIMIT: Duration = Duration::from_secs(75);
-/// How often sockets are looked through while the store answers.
+/// Interval of looks at the sockets while the store answers.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
-/// A look that is older than this says that the watch itself hangs.
+/// If the last look is older than this, the watch itself hangs.
 const SEEN_LIMIT: Duration = Duration::from_secs(10);
-/// Clocks that differ by more are warned about.
+/// A larger difference between the clocks causes a warning.
 const CLOCK_LIMIT: TimeDelta = TimeDelta::seconds(2);
-/// A measurement with a longer round trip is no better than none.
+/// A measurement with a longer round trip is discarded.
 const ROUND_TRIP_LIMIT: TimeDelta = TimeDelta::milliseconds(500);
 
 /// How far this node's clock is ahead of the database's. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Arc<Mutex<Option<TimeDelta>>>);
 
-/// Asks the store, for as long as the node runs.
+/// Queries the store for as long as the node runs.
 #[derive(Debug)]
 pub struct StoreWatch {
     options: PgConnectOptions,
     sockets: Sockets,
     clock: Clock,
     connection: Option<PgConnection>,
-    /// Since when it does not answer, where it does not.
+    /// Since when the store has not answered; `None` if it does.
     away_since: Option<Instant>,
     looked: Instant,
 }
 
-/// Why it does not answer.
+/// Why the store does not answer.
 enum Failure {
     Late,
     Error(sqlx::Error),
 }
 
 impl Clock {
-    /// How far this node is ahead, or behind where it is negative; none while it was not measured.
+    /// How far this node's clock is ahead, or behind if negative; `None` until measured.
     #[must_use]
     pub fn difference(&self) -> Option<TimeDelta> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -76,7 +76,7 @@ impl StoreWatch {
         Self { options, sockets, clock: Clock::default(), connection: None, away_since: None, looked: Instant::now() }
     }
 
-    /// What it measures.
+    /// The measured clock.
     #[must_use]
     pub fn clock(&self) -> Clock {
         self.clock.clone()
@@ -107,9 +107,9 @@ impl StoreWatch {
         }
     }
 
-    /// The difference of the clocks, as of the middle of the round trip; none where that was too long.
+    /// The difference of the clocks at the middle of the round trip; `None` if the round trip was too long.
     async fn ask(&mut self) -> Result<Option<TimeDelta>, sqlx::Error> {
-        // A connection whose answer did not come is given up with this future.
+        // If no answer comes, the connection is dropped with this future.
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.options.connect().await?,
@@ -127,7 +127,7 @@ impl StoreWatch {
         let (reason, is_silent) = match failure {
             Failure::Late => ("no answer in time".to_owned(), true),
             Failure::Error(error) => {
-                // A server that refuses is there, and ends what it does not answer.
+                // A server that refuses is reachable, and closes unanswered connections itself.
                 (error.to_string(), is_unreachable(error) && error.as_database_error().is_none())
             }
         };
@@ -147,7 +147,8 @@ impl StoreWatch {
             let outage = since.elapsed();
             tracing::info!(outage_s = outage.as_secs_f64(), "the database answers again");
             vitals.fine(NAME);
-            // What was silent all the while may be so for ever, and would be found dead at its next use.
+            // A connection that was silent all the while may stay so forever, and would be found dead at its
+            // next use.
             self.cut(|silence| silence.silent >= outage, false);
         } else if self.looked.elapsed() >= LOOK_INTERVAL || self.sockets.has_closed() {
             self.cut(|silence| silence.waiting.is_some_and(|waiting| waiting >= STATEMENT_LIMIT), false);
@@ -159,7 +160,7 @@ impl StoreWatch {
         let cut = self.sockets.cut(is_cut, untold);
         if cut > 0 {
             metrics::counter!("hookledger_store_connections_cut_total").increment(cut as u64);
-            tracing::warn!(connections = cut, "connections to the database were cut off: their answers never came");
+            tracing::warn!(connections = cut, "closed connections to the database that got no answer");
         }
     }
 

@@ -1,4 +1,4 @@
-//! The client against real sockets that behave as badly as they can.
+//! The client against real sockets that misbehave as much as possible.
 
 mod names;
 mod server;
@@ -36,7 +36,7 @@ async fn send(egress: &Egress, url: &str, timeout: Duration) -> Result<Answer, S
     egress.send(&Target::parse(url, egress.allow_list()).unwrap(), outgoing(timeout)).await
 }
 
-/// Posts to a server that does this with each connection.
+/// Posts to a server that handles each connection with this function.
 async fn send_to(server: &Server, timeout: Duration) -> Result<Answer, SendError> {
     send(&egress(), &server.url(), timeout).await
 }
@@ -165,7 +165,7 @@ async fn a_connection_that_was_closed_as_it_was_used_again_does_not_fail_the_att
         for _ in 0..3 {
             assert_eq!(send(&egress, &server.url(), PATIENCE).await.unwrap().status, 200);
         }
-        // The second and third are read by a connection that closes, and once more by a new one.
+        // The second and third request are read by a connection that closes, and again by a new one.
         assert_eq!((server.connections(), server.requests().len()), (3, 5), "resets: {resets}");
     }
 }
@@ -180,7 +180,7 @@ async fn a_request_is_sent_again_once_and_only_where_no_byte_of_an_answer_came()
     assert_eq!(send_to(&closing, PATIENCE).await, Err(SendError::Broken(Broken::Closed)));
     assert_eq!((closing.connections(), closing.requests().len()), (1, 1));
 
-    // A connection that is used again and ends within its answer.
+    // A reused connection that ends within its answer.
     let breaking = Server::start(|mut peer| async move {
         peer.request().await;
         peer.write(OK.as_bytes()).await;

@@ -1,4 +1,4 @@
-//! Names: resolved once at each attempt, checked whole, connected to as checked.
+//! Names: resolved once per attempt, with all addresses checked, and connected to as checked.
 
 use std::sync::atomic::Ordering;
 
@@ -16,7 +16,7 @@ async fn a_name_that_is_rebound_to_a_private_address_is_refused() {
     let names = Scripted::new(&[&["127.0.0.1"], &["10.0.0.1"], &["169.254.169.254"], &["127.0.0.1"]]);
     let egress = egress_resolving(names.clone());
     assert_eq!(send(&egress, &url(&server), PATIENCE).await.unwrap().status, 200);
-    // Although a connection from when it was fine is still open.
+    // Even though a connection from before the change is still open.
     assert_eq!(egress.idle_connections(), 1);
     assert_eq!(send(&egress, &url(&server), PATIENCE).await, FORBIDDEN);
     assert_eq!(send(&egress, &url(&server), PATIENCE).await, FORBIDDEN);

@@ -1,4 +1,4 @@
-//! Destinations that do as they are told, and a DNS that does too.
+//! Scripted destinations and a scripted DNS.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::platform::egress::{Resolve, Unresolvable};
 
-/// A server on a port of its own, each of whose connections is handed to one function.
+/// A server on its own port that passes each connection to a function.
 pub struct Server {
     pub address: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -75,7 +75,7 @@ impl Server {
 }
 
 impl Peer {
-    /// The socket, and how to go on over what is made of it.
+    /// The socket, and a function to continue on a stream built from it.
     pub fn split<S: AsyncRead>(self) -> (TcpStream, impl FnOnce(S) -> Peer<S>) {
         (self.stream.into_inner(), move |stream| Peer { stream: BufReader::new(stream), requests: self.requests })
     }
@@ -87,7 +87,7 @@ impl Peer {
 }
 
 impl<S: AsyncRead + tokio::io::AsyncWrite + Unpin> Peer<S> {
-    /// Reads one request, or nothing when the client is gone.
+    /// Reads one request; `None` if the client is gone.
     pub async fn request(&mut self) -> Option<Received> {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
@@ -103,7 +103,7 @@ impl<S: AsyncRead + tokio::io::AsyncWrite + Unpin> Peer<S> {
         Some(received)
     }
 
-    /// Writes, and says whether the client still took it.
+    /// Writes; returns whether the client accepted it.
     pub async fn write(&mut self, bytes: &[u8]) -> bool {
         self.stream.write_all(bytes).await.is_ok() && self.stream.flush().await.is_ok()
     }
@@ -115,7 +115,7 @@ impl<S: AsyncRead + tokio::io::AsyncWrite + Unpin> Peer<S> {
     }
 }
 
-/// A DNS that gives one answer after the other, and counts the questions.
+/// A DNS that returns its answers one after the other, and counts the questions.
 #[derive(Clone, Default)]
 pub struct Scripted {
     answers: Arc<Mutex<VecDeque<Vec<IpAddr>>>>,

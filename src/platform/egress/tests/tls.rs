@@ -1,4 +1,4 @@
-//! Encryption: whom we trust, and whom we do not.
+//! TLS: which certificates are trusted.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
-/// A server with a certificate that it signed itself.
+/// A server with a self-signed certificate.
 async fn encrypted(key: &CertifiedKey<KeyPair>) -> Server {
     let private = PrivateKeyDer::Pkcs8(key.signing_key.serialize_der().into());
     let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
