@@ -1,5 +1,5 @@
-//! The sandbox: an organization for the public demo, whom anybody may send webhooks to. It is made at
-//! first use, has secrets that nobody knows, and limits of its own.
+//! The sandbox: an organization for the public demo that anybody may send webhooks to. It is created on first
+//! use, has secrets that nobody knows, and its own limits.
 
 use std::time::Duration;
 
@@ -15,30 +15,30 @@ use crate::log::{CommandError, Commands, LogPosition, Reader};
 use crate::platform::rate::{Buckets, Rate, TooOften, network};
 use crate::providers::{Change, Providers, ProvidersError, new_signing_secret};
 
-/// The sandbox's slug, and the name by which it is known to be ours.
+/// The sandbox's slug, which also identifies it as ours.
 pub const SLUG: &str = "demo";
 const NAME: &str = "Public demo";
 /// Providers that can be signed for.
 const PROVIDERS: [ProviderName; 4] =
     [ProviderName::Github, ProviderName::Stripe, ProviderName::Shopify, ProviderName::Standard];
-/// Webhooks of a month, on all nodes.
+/// Webhooks per month, on all nodes.
 const MONTHLY_LIMIT: u32 = 60_000;
-/// Webhooks of one client at once, and how often after that.
+/// Webhooks per client at once, and the rate after that.
 const PER_CLIENT: Rate = Rate::new(10, Duration::from_secs(6));
-/// Webhooks of all clients at once, and how often after that: some 2,000 a day on a node.
+/// Webhooks of all clients at once, and the rate after that: about 2,000 per day and node.
 const TOGETHER: Rate = Rate::new(150, Duration::from_secs(45));
-/// Requests of one client at once, and how often after that; and of all.
+/// Requests per client at once, and the rate after that; and of all clients.
 const READS_PER_CLIENT: Rate = Rate::new(60, Duration::from_millis(100));
 const READS_TOGETHER: Rate = Rate::new(1_000, Duration::from_millis(5));
-/// How long the directory may take to know of it.
+/// How long the directory may take to know it.
 const READY_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxError {
-    /// Somebody's own organization has the slug.
+    /// A customer's organization has the slug.
     #[error("The demo isn't available: an organization already uses its slug.")]
     SlugTaken,
-    #[error("the demo cannot be made: {0}")]
+    #[error("could not create the demo: {0}")]
     Failed(String),
 }
 
@@ -53,7 +53,7 @@ pub struct Sandbox {
     providers: Providers,
     directory: Directory,
     made: OnceCell<()>,
-    /// Whether the slug is the sandbox's, once an organization has it: that never changes.
+    /// Whether the slug is the sandbox's, known once an organization has it, because that never changes.
     owns_slug: OnceCell<bool>,
     clients: Buckets,
     together: Buckets,
@@ -89,7 +89,7 @@ impl Sandbox {
         PROVIDERS.contains(&provider)
     }
 
-    /// Counts a request of somebody who is not signed in.
+    /// Counts a request without a session.
     pub fn admit_request(&self, client: &str) -> Result<(), TooOften> {
         self.readers.check(&network(client))?;
         self.reads.check(&())
@@ -104,19 +104,19 @@ impl Sandbox {
     /// The sandbox's endpoint for a provider.
     ///
     /// # Errors
-    /// When it cannot be made, or somebody else's organization has its slug.
+    /// Fails if it cannot be created, or a customer's organization has its slug.
     pub async fn endpoint(&self, provider: ProviderName) -> Result<Endpoint, SandboxError> {
         self.made.get_or_try_init(|| self.make()).await?;
         self.directory.endpoint(SLUG, provider).ok_or_else(|| failed("the provider is not connected"))
     }
 
-    /// Whether the organization of that slug is the sandbox: nobody else's is shown to guests.
+    /// Whether the organization with that slug is the sandbox, the only one that guests may see.
     pub async fn is_there(&self) -> Result<bool, SandboxError> {
         if self.made.initialized() { Ok(true) } else { self.is_ours(Self::organization()).await }
     }
 
-    /// Whether a request to that slug is to the sandbox, which has no public door: it takes only what is sent
-    /// through `sendDemoWebhook`, at its rate. Asked only where an organization has the slug.
+    /// Whether a request to that slug is for the sandbox, which has no public endpoint: it accepts webhooks
+    /// only through `sendDemoWebhook`, at its rate. Checked only if an organization has the slug.
     pub async fn is_closed(&self, slug: &str) -> Result<bool, SandboxError> {
         if slug != SLUG {
             return Ok(false);
@@ -139,7 +139,7 @@ impl Sandbox {
             Err(CommandError::Refused(OrganizationError::AlreadyExists)) => None,
             Err(error) => return Err(failed(error)),
         };
-        // What a person made is theirs, whatever it is called.
+        // An organization that a person created is theirs, whatever its name.
         if !self.is_ours(organization).await? {
             return Err(SandboxError::SlugTaken);
         }
@@ -171,12 +171,12 @@ impl Sandbox {
         if state.is_connected() {
             return Ok(None);
         }
-        // In the form of Standard Webhooks, which is as good as any for the others.
+        // In the format of Standard Webhooks, which suits the other providers as well.
         let secret = new_signing_secret().map_err(failed)?;
         let by = Metadata::default();
         match self.providers.connect(Change { organization, provider: id, by: &by }, provider_name, secret).await {
             Ok(place) => Ok(place),
-            // Another node was first.
+            // Another node was faster.
             Err(ProvidersError::Command(CommandError::Refused(
                 ProviderError::AlreadyConnected | ProviderError::VersionTaken,
             ))) => Ok(None),

@@ -1,8 +1,8 @@
-//! Webhooks that people make: signed as their provider would, with a fault where one is wished for, and
-//! verified, appended and delivered as everybody's.
+//! Test webhooks: signed as their provider would, with an optional fault, and verified, appended and
+//! delivered like any other.
 //!
-//! Each is signed with a secret of its own that verifies nothing else ([`for_tests`]): whoever sees the signature
-//! can't send a genuine webhook with it.
+//! Each is signed with its own secret that verifies nothing else ([`for_tests`]), so that nobody can send a
+//! genuine webhook with a signature that they saw.
 
 use chrono::{DateTime, Duration, Utc};
 use hookledger_aggregates::signature::sample::{Sample, Unsignable, is_signature, sign};
@@ -15,44 +15,44 @@ use crate::directory::{Endpoint, ProviderEntry};
 use crate::platform::secrets::master::random_bytes;
 use crate::receive::{HeldBody, NotAccepted, Receiver, Request, WebhookAnswer};
 
-/// Headers that somebody adds, and bytes of their names and values.
+/// Maximum number of additional headers, and bytes of their names and values.
 const MAX_HEADERS: usize = 30;
 const MAX_HEADER_BYTES: usize = 8 << 10;
-/// Characters of an event's id.
+/// Maximum length of an event ID in characters.
 const MAX_EVENT_ID: usize = 200;
-/// How old a stale timestamp is: older than any tolerance.
+/// Age of a stale timestamp: older than any tolerance.
 const STALE: Duration = Duration::hours(1);
 
-/// What is to be wrong with a webhook.
+/// A fault to simulate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fault {
     #[default]
     None,
-    /// It is signed, but another body was.
+    /// The signature is for another body.
     BadSignature,
     /// It was signed an hour ago.
     StaleTimestamp,
 }
 
-/// What somebody wants to send.
+/// A webhook to send.
 #[derive(Clone, Debug)]
 pub struct Draft {
     pub event_type: String,
     pub event_id: String,
     pub body: String,
     pub fault: Fault,
-    /// They replace ours; an empty value leaves the header out.
+    /// They replace ours; an empty value removes the header.
     pub headers: Vec<(String, String)>,
 }
 
 impl Draft {
-    /// An id that no event has.
+    /// An ID that no event has.
     #[must_use]
     pub fn fresh_id() -> String {
         Uuid::now_v7().simple().to_string()
     }
 
-    /// A small event, for who has no body in mind.
+    /// A small event, for people without a body of their own.
     #[must_use]
     pub fn small_body(event_id: &str, event_type: &str, now: DateTime<Utc>) -> String {
         serde_json::json!({"id": event_id, "type": event_type, "test": true, "at": now}).to_string()
@@ -75,7 +75,7 @@ pub enum DraftError {
     TooManyHeaders,
 }
 
-/// A request that was made but not sent yet.
+/// A request that was created but not sent yet.
 #[derive(Clone, Debug)]
 pub struct Made {
     pub headers: HeaderMap,
@@ -83,7 +83,7 @@ pub struct Made {
 }
 
 impl Made {
-    /// The headers for people to see: no signature is shown.
+    /// The headers for people to see, without a signature.
     pub fn shown(&self) -> impl Iterator<Item = (&HeaderName, std::borrow::Cow<'_, str>)> {
         self.headers.iter().map(|(name, value)| {
             let text = String::from_utf8_lossy(value.as_bytes());
@@ -92,17 +92,17 @@ impl Made {
     }
 }
 
-/// The endpoint for one test: with a secret of its own, and apart from the sender's events.
+/// The endpoint for one test: with its own secret, and apart from the sender's events.
 ///
 /// # Errors
-/// Where the provider's own secrets cannot be opened, or there is no randomness.
+/// Fails if the provider's own secrets cannot be opened, or without random bytes.
 pub fn for_tests(endpoint: &Endpoint) -> Result<Endpoint, DraftError> {
     let known = &endpoint.provider;
     if known.secrets.is_none() {
         return Err(DraftError::NoSecret);
     }
     let random = random_bytes().map_err(|_| DraftError::NoSecret)?;
-    // In the form of Standard Webhooks, which is as good as any for the others.
+    // In the format of Standard Webhooks, which suits the other providers as well.
     let value = outgoing::secret(&random).into_bytes().into();
     let secret = SigningSecret { version: SINGLE_USE, value, expires_at: None };
     let provider = ProviderEntry {
@@ -159,16 +159,16 @@ fn put(headers: &mut HeaderMap, wished: &[(String, String)]) -> Result<(), Draft
     Ok(())
 }
 
-/// What became of a request.
+/// Outcome of a request.
 #[derive(Clone, Debug)]
 pub struct Sent {
     pub answer: WebhookAnswer,
-    /// Under which id it is in the log, accepted or refused; nothing where it was only counted.
+    /// Its ID in the log, accepted or refused; `None` if it was only counted.
     pub webhook: Option<WebhookId>,
     pub duplicate: bool,
 }
 
-/// Sends a request in.
+/// Sends a request.
 pub async fn send(receiver: &Receiver, endpoint: &Endpoint, made: Made, by: Metadata) -> Sent {
     let request = Request { headers: made.headers, body: HeldBody::unbounded(made.body.into()), by };
     match receiver.receive(endpoint, request).await {

@@ -1,5 +1,5 @@
-//! Users and the claims on their addresses: registered, invited and changed, each in one unit with
-//! what has to stay true beside them.
+//! Users and the claims on their addresses: registered, invited and changed, each in one unit with the
+//! invariants that involve other streams.
 
 use hmac::{Hmac, Mac as _};
 use hookledger_aggregates::email_claim::{EmailClaim, EmailClaimCommand};
@@ -18,12 +18,11 @@ use super::error::{IdentityError, unread};
 use crate::log::{AppendError, Commands, Log, LogPosition, NewEvent, Sequence, Unit};
 use crate::platform::secrets::vault::{Vault, VaultError};
 
-/// Name of the key under which addresses are hashed. It never changes, or addresses would be free
-/// to be claimed again.
+/// Name of the key that addresses are hashed with. It never changes, or addresses could be claimed again.
 const CLAIM_KEY: &str = "email-claims";
-/// How often a change is decided again after another one came first.
+/// How many times a change is decided when others keep coming first.
 const TRIES: usize = 8;
-/// Open invitations of one address that are looked at.
+/// Open invitations of one address that are examined.
 const INVITATIONS: i64 = 100;
 
 /// On whose authority a user is changed.
@@ -35,11 +34,11 @@ pub enum Authority {
     Platform,
 }
 
-/// Somebody who was invited, perhaps before.
+/// An invited person, perhaps invited before.
 #[derive(Clone, Copy, Debug)]
 pub struct Invited {
     pub user: UserId,
-    /// The place of the last event, where there was one.
+    /// Log position of the last event, if there was one.
     pub place: Option<LogPosition>,
 }
 
@@ -57,20 +56,20 @@ impl Accounts {
         Ok(Self { commands: Commands::new(pool.clone(), log.clone()), pool, log, claim_key })
     }
 
-    /// The claim of an address: the same however its letters are cased.
+    /// The claim on an address; case does not matter.
     pub fn claim(&self, email: &str) -> Result<EmailClaimId, IdentityError> {
         let normal = normalized(email).ok_or_else(|| IdentityError::Address(email.chars().take(255).collect()))?;
         let Ok(mac) = Hmac::<Sha256>::new_from_slice(self.claim_key.expose_secret()) else {
-            // HMAC takes keys of any length.
+            // HMAC accepts keys of any length.
             return Err(IdentityError::NoSuchUser);
         };
         Ok(EmailClaimId::from_keyed_hash(&mac.chain_update(normal).finalize().into_bytes().into()))
     }
 
-    /// Registers a user at once, claiming the address in the same unit: the operator's way.
+    /// Registers a user at once and claims the address in the same unit: the operator's way.
     ///
     /// # Errors
-    /// [`IdentityError::AddressTaken`] when the address is another user's.
+    /// [`IdentityError::AddressTaken`] if the address belongs to another user.
     pub async fn register(
         &self,
         organization: OrganizationId,
@@ -102,11 +101,11 @@ impl Accounts {
         Err(IdentityError::Busy)
     }
 
-    /// Invites somebody into an organization, or again who has not come yet. Whether the address
-    /// is anybody's elsewhere is not even looked at: that is between the mail and its reader.
+    /// Invites a person into an organization, or repeats an open invitation. Does not look whether the
+    /// address has a user elsewhere: only the reader of the mail may learn that.
     ///
     /// # Errors
-    /// [`IdentityError::AlreadyHere`] when it is a user of this organization.
+    /// [`IdentityError::AlreadyHere`] if the person is a user of this organization.
     pub async fn invite(
         &self,
         organization: OrganizationId,
@@ -126,7 +125,7 @@ impl Accounts {
             }
             let mut unit = Vec::new();
             match self.take(here, Some(organization), &inviting, &mut unit).await {
-                // Somebody else invited them between the two looks.
+                // Somebody else invited the person between the two looks.
                 Err(IdentityError::AddressTaken) => continue,
                 taken => taken?,
             }
@@ -157,12 +156,12 @@ impl Accounts {
         Ok(Invited { user, place })
     }
 
-    /// Changes a user, and with it, in the same unit: who administers the organization, and whose
-    /// the address is. Answers the place of the last event, or nothing where nothing changed.
+    /// Changes a user and, in the same unit, the organization's admins and the claim on the address. Returns
+    /// the log position of the last event, or nothing if nothing changed.
     ///
     /// # Errors
-    /// [`IdentityError::User`] and [`IdentityError::Team`] when it may not be;
-    /// [`IdentityError::AddressTaken`] when somebody who was invited became a user elsewhere.
+    /// [`IdentityError::User`] and [`IdentityError::Team`] if the change is not allowed;
+    /// [`IdentityError::AddressTaken`] if an invited person became a user elsewhere.
     pub async fn change(
         &self,
         organization: OrganizationId,
@@ -196,7 +195,7 @@ impl Accounts {
                 let change = if after.administers() {
                     TeamCommand::Add { admin: user }
                 } else {
-                    // Nobody may leave the platform without a super admin.
+                    // The platform always keeps a super admin.
                     let even_the_last = authority == Authority::Platform && organization != OrganizationId::PLATFORM;
                     TeamCommand::Remove { admin: user, even_the_last }
                 };
@@ -212,15 +211,15 @@ impl Accounts {
         Err(IdentityError::Busy)
     }
 
-    /// The active user of an address, or else who an organization invited under it and who has not joined:
-    /// for operators, who let people in where no mail is sent.
+    /// The active user of an address, or else an invited person who has not joined: for operators who let
+    /// people in without mail.
     ///
     /// # Errors
-    /// [`IdentityError::NoSuchUser`] when there is neither; [`IdentityError::SeveralInvitations`] when it has
-    /// to be said whose.
+    /// [`IdentityError::NoSuchUser`] if there is neither; [`IdentityError::SeveralInvitations`] if the
+    /// organization is ambiguous.
     pub async fn find_or_invited(&self, email: &str, by: Option<OrganizationId>) -> Result<users::User, IdentityError> {
         let claim = self.claim(email)?;
-        // A user who was deactivated is not let in by an invitation: the address is theirs.
+        // An invitation does not let in a deactivated user, to whom the address belongs.
         if let Some(user) = users::find_by_claim(&self.pool, claim).await? {
             return Some(user).filter(users::User::may_sign_in).ok_or(IdentityError::NoSuchUser);
         }
@@ -248,9 +247,9 @@ impl Accounts {
         self.change_claim(claim, within, EmailClaimCommand::Take { user: taking.user }, taking, unit).await
     }
 
-    /// Adds to a unit what becomes of a claim: one within an organization, or the address's own. That one
-    /// is the platform's, in a partition of its own, since any organization may ask for it, and none may
-    /// learn from its stream who had it before.
+    /// Adds the change of a claim to a unit: one within an organization, or the address's own. The latter
+    /// belongs to the platform and has its own partition, since any organization may ask for it, and none may
+    /// learn from its stream who had it.
     async fn change_claim(
         &self,
         claim: EmailClaimId,
@@ -281,8 +280,8 @@ impl Accounts {
         push_all(unit, *organization, id, last, &team.decide(command)?, metadata)
     }
 
-    /// Appends a new user's first events. The address is stored first, beside the log: a crash in
-    /// between leaves a row that nothing refers to. Nothing when somebody else came first.
+    /// Appends a new user's first events. The address is stored first, beside the log, so that a crash in
+    /// between leaves only an unused row. `None` if somebody else came first.
     async fn append_with_address(
         &self,
         email: &str,
@@ -300,13 +299,13 @@ impl Accounts {
         match self.log.append(unit).await {
             Ok(appended) => Ok(Some(appended.last)),
             Err(error @ (AppendError::Conflict | AppendError::Overloaded)) => {
-                // Nothing was appended: what was stored for this user is nobody's.
+                // Nothing was appended, so the stored address belongs to nobody.
                 sqlx::query("delete from user_emails where organization_id = $1 and user_id = $2")
                     .bind(organization.uuid())
                     .bind(user.uuid())
                     .execute(&self.pool)
                     .await?;
-                // Somebody else was faster by a moment, or nobody can come now.
+                // Somebody else was slightly faster, or the log is unavailable.
                 if matches!(error, AppendError::Conflict) { Ok(None) } else { Err(error.into()) }
             }
             Err(error) => Err(error.into()),
@@ -314,7 +313,7 @@ impl Accounts {
     }
 }
 
-/// Whose stream is written, and on what circumstances.
+/// The stream to write, and the circumstances.
 struct Registering<'a> {
     organization: OrganizationId,
     user: UserId,
@@ -336,9 +335,8 @@ fn push_all<E: Stored>(
     Ok(())
 }
 
-/// Lower case, without surrounding space; nothing where it is not an address that mail can be sent
-/// to. What this lets through has neither control characters nor space, so that it is one header's
-/// worth in a mail and no more.
+/// Lower case, without surrounding space; `None` for an address that mail cannot be sent to. The result has
+/// neither control characters nor spaces, so that it fits into exactly one mail header.
 fn normalized(email: &str) -> Option<String> {
     let email = email.trim();
     let good = email.len() <= 254

@@ -1,5 +1,5 @@
-//! Links by mail. Whoever asks is answered before anything is looked up, so that neither the answer
-//! nor its time tells whether an address is anybody's; the rest is done here, one after the other.
+//! Links by mail. A request is answered before anything is looked up, so that neither the answer nor its
+//! timing reveals whether an address has a user. The rest happens here, one request after the other.
 
 use std::sync::Arc;
 
@@ -20,20 +20,20 @@ use super::links::Links;
 use super::refusals::Refusals;
 use crate::platform::mail::{Mail, Mailer};
 
-/// Errands that may wait; more are refused.
+/// Queued errands; more are refused.
 const QUEUE: usize = 1_024;
-/// Open invitations of one address that it is reminded of at once.
+/// Open invitations of one address that one mail reminds of.
 const INVITATIONS: i64 = 3;
 
-/// What is to be mailed.
+/// A mail to prepare.
 enum Errand {
     /// Somebody wants to sign in with this address.
     Link { email: String, client: Client },
-    /// Somebody was invited, by this person of the same organization.
+    /// A person was invited, by this member of the same organization.
     Invitation { organization: OrganizationId, user: UserId, by: Option<String> },
 }
 
-/// Takes errands on. Cheap to clone.
+/// Accepts errands. Cheap to clone.
 #[derive(Clone)]
 pub struct Errands(mpsc::Sender<Errand>);
 
@@ -42,12 +42,12 @@ pub struct Errands(mpsc::Sender<Errand>);
 pub struct Overloaded;
 
 impl Errands {
-    /// A link for whoever this address is, if it is anybody.
+    /// Requests a link for the user of this address, if there is one.
     pub fn ask_for_link(&self, email: String, client: Client) -> Result<(), Overloaded> {
         self.0.try_send(Errand::Link { email, client }).map_err(|_| Overloaded)
     }
 
-    /// A mail to somebody who was invited, which names who of the same organization invited them.
+    /// Requests a mail to an invited person, with the name of the inviter in the same organization.
     pub fn invite(&self, organization: OrganizationId, user: UserId, by: Option<String>) -> Result<(), Overloaded> {
         self.0.try_send(Errand::Invitation { organization, user, by }).map_err(|_| Overloaded)
     }
@@ -65,7 +65,7 @@ pub struct Courier {
 }
 
 impl Courier {
-    /// A courier and the way to it.
+    /// A courier and its handle.
     #[must_use]
     pub fn new(
         pool: PgPool,
@@ -89,7 +89,7 @@ impl Courier {
                 }
             };
             if let Err(error) = done {
-                tracing::error!(%error, "a link could not be mailed");
+                tracing::error!(%error, "could not mail a link");
             }
         }
     }
@@ -104,7 +104,7 @@ impl Courier {
         };
         let (organization, id) = (OrganizationId::new(user.organization_id), UserId::new(user.id));
         if !user.may_sign_in() {
-            // Who asks is not known to be them.
+            // The person who asks is not verified to be the user.
             let metadata = Metadata { actor: Actor::System, ..client.metadata(id, None) };
             self.refusals.sign_in(organization, id, SignInRefusal::Deactivated, &metadata);
             return Ok(());
@@ -113,7 +113,7 @@ impl Courier {
         self.send(&user, |to| letters::sign_in(to, link))
     }
 
-    /// An address that is somebody's elsewhere is told so; whoever invited it is told nothing.
+    /// If the address belongs to a user elsewhere, only its reader learns that, not the inviter.
     async fn invitation(
         &self,
         organization: OrganizationId,
@@ -138,11 +138,11 @@ impl Courier {
     }
 
     fn send(&self, user: &users::User, letter: impl FnOnce(Address) -> Mail) -> Result<(), IdentityError> {
-        // An address that was erased gets no mail.
+        // An erased address gets no mail.
         let Some(email) = &user.email else { return Ok(()) };
         let to = email.parse().map_err(|_| IdentityError::Address(email.clone()))?;
         if self.mailer.send(letter(to)).is_err() {
-            tracing::error!(user.id = %user.id, "too many mails wait: one is not sent");
+            tracing::error!(user.id = %user.id, "the mail queue is full; did not send a mail");
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What can go wrong with people.
+//! Errors of people's use cases.
 
 use hookledger_aggregates::email_claim::EmailClaimError;
 use hookledger_aggregates::team::TeamError;
@@ -25,12 +25,12 @@ pub enum IdentityError {
     Team(#[from] TeamError),
     #[error("Someone else is changing this too. Try again.")]
     Busy,
-    #[error("a stream of the log cannot be read: {0}")]
+    #[error("could not read a stream of the log: {0}")]
     Read(String),
-    /// Whether the change was made may be unknown.
+    /// The change may or may not have been made.
     #[error("{0}")]
     Unavailable(#[from] Unreachable),
-    #[error("a session token cannot be made: {0}")]
+    #[error("could not create a session token: {0}")]
     Token(#[from] super::TokenError),
     #[error("{0}")]
     Database(#[from] sqlx::Error),

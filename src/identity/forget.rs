@@ -1,14 +1,13 @@
-//! Erasing what is known of a person.
+//! Erasing a person's data.
 
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::{OrganizationId, UserId};
 use sqlx::PgConnection;
 
-/// Milliseconds by which the clocks of nodes and database may differ.
+/// Maximum difference between the clocks of nodes and database, in milliseconds.
 const CLOCKS: u64 = 60_000;
 
-/// What remains of a user who was erased, in plain words. The log is never rewritten, or it would prove
-/// nothing.
+/// What remains of an erased user, in plain words. The log is never rewritten, or it would prove nothing.
 pub const REMAINS: &[&str] = &[
     "the user's random ID, and its history: roles, sign-ins, and changes, each with its time",
     "the IP address and browser of each of these, as recorded in the log",
@@ -16,15 +15,15 @@ pub const REMAINS: &[&str] = &[
     "copies elsewhere: sent emails, the server's log files, and earlier exports and backups",
 ];
 
-/// Removes what is kept of a user beside the log: the address, sign-in links, and sessions. Also where the
-/// same address was stored for an invitation that then came to nothing.
+/// Removes a user's data beside the log: the address, sign-in links, and sessions. Also removes the same
+/// address if it was stored for an invitation that failed.
 pub async fn forget(
     connection: &mut PgConnection,
     organization: OrganizationId,
     user: UserId,
     erased_at: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
-    // Ids of users begin with the time. Whoever is invited from now on keeps the address.
+    // User IDs begin with their time, so a user invited from now on keeps the address.
     let millis = u64::try_from(erased_at.timestamp_millis()).unwrap_or_default();
     let until = uuid::Builder::from_unix_timestamp_millis(millis.saturating_sub(CLOCKS), &[0; 10]).into_uuid();
     sqlx::query(

@@ -1,11 +1,11 @@
-//! What our mails say. Plain text, so that nothing in it is markup.
+//! The texts of our mails. Plain text, so that nothing in them is markup.
 
 use lettre::Address;
 
 use super::links::SignInLink;
 use crate::platform::mail::Mail;
 
-/// A link that somebody asked for.
+/// A requested sign-in link.
 pub(super) fn sign_in(to: Address, link: SignInLink) -> Mail {
     let text = format!(
         "Open this link to sign in to Hookledger:\n\n{}\n\n{}\n\n\
@@ -16,7 +16,7 @@ pub(super) fn sign_in(to: Address, link: SignInLink) -> Mail {
     Mail { to, subject: "Sign in to Hookledger".to_owned(), text, link: Some(link.url) }
 }
 
-/// A link with which somebody joins who was invited, by this person where that is known.
+/// A link with which an invited person joins, with the name of the inviter if known.
 pub(super) fn invitation(to: Address, by: Option<&str>, organization: &str, link: SignInLink, base_url: &str) -> Mail {
     let subject = match by {
         Some(by) => format!("{by} invited you to join {organization} on Hookledger"),

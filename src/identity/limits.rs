@@ -1,4 +1,4 @@
-//! How often somebody may ask for a link, invite and export, in bounded memory.
+//! Rate limits for links, invitations and exports, in bounded memory.
 
 use std::time::Duration;
 
@@ -6,21 +6,21 @@ use hookledger_aggregates::{EmailClaimId, OrganizationId, UserId};
 
 use crate::platform::rate::{Buckets, Rate, TooOften, network};
 
-/// Links for one address at once, and how often after that. Whoever asks in somebody else's name
-/// ends that person's last link: they must not be able to do so all the time.
+/// Links per address at once, and the rate after that. A request in somebody else's name ends that person's
+/// last link, so it must not be possible all the time.
 const PER_ADDRESS: Rate = Rate::new(5, Duration::from_secs(120));
-/// Requests of one client at once, and how often after that. Behind a proxy many share one.
+/// Requests per client at once, and the rate after that. Many may share one behind a proxy.
 const PER_CLIENT: Rate = Rate::new(60, Duration::from_secs(1));
-/// Links that one client may try, each of which asks the store.
+/// Links that one client may try, each of which queries the store.
 const TRIES_PER_CLIENT: Rate = Rate::new(60, Duration::from_secs(1));
-/// The same of an address that many share.
+/// The same for an address that many share.
 const TRIES_PER_PROXY: Rate = Rate::new(1_000, Duration::from_millis(10));
-/// Invitations of one admin at once, and how often after that.
+/// Invitations per admin at once, and the rate after that.
 const PER_INVITER: Rate = Rate::new(50, Duration::from_secs(20));
-/// Exports of one admin at once, and how often after that.
+/// Exports per admin at once, and the rate after that.
 const PER_EXPORTER: Rate = Rate::new(20, Duration::from_secs(10));
 
-/// The limits of one node.
+/// The limits on one node.
 pub struct Limits {
     addresses: Buckets,
     clients: Buckets,
@@ -46,20 +46,20 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Counts one request for a link, whether or not the address is anybody's.
+    /// Counts a request for a link, whether or not the address has a user.
     pub fn ask_for_link(&self, address: EmailClaimId, client: &str) -> Result<(), TooOften> {
         self.clients.check(&network(client))?;
         self.addresses.check(&address)
     }
 
-    /// Counts one use of a link, whether or not there is such a link.
+    /// Counts a use of a link, whether or not the link exists.
     pub fn use_link(&self, client: &str, is_shared: bool) -> Result<(), TooOften> {
         let tries = if is_shared { &self.tries_by_proxy } else { &self.tries };
         tries.check(&network(client))
     }
 
-    /// Counts one invitation. Its address is counted apart from who asks for links, and for each
-    /// organization by itself, so that nobody learns of what others do.
+    /// Counts an invitation. Its address is counted separately from requests for links and per organization,
+    /// so that nobody learns what others do.
     pub fn invite(&self, inviter: UserId, organization: OrganizationId, address: EmailClaimId) -> Result<(), TooOften> {
         self.inviters.check(&inviter)?;
         self.invited.check(&address.within(organization))

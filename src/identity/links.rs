@@ -15,14 +15,14 @@ use super::sessions::{Begun, Sessions};
 use super::tokens::token_text;
 use crate::platform::secrets::master::random_bytes;
 
-/// A link as its owner gets it.
+/// A link, as its owner receives it.
 pub struct SignInLink {
     /// To open in a browser.
     pub url: String,
     pub expires_at: DateTime<Utc>,
 }
 
-/// Makes and redeems sign-in links.
+/// Creates and redeems sign-in links.
 #[derive(Clone, Debug)]
 pub struct Links {
     pool: PgPool,
@@ -30,22 +30,22 @@ pub struct Links {
     lifetime: Duration,
 }
 
-/// What became of a link that somebody wanted to use.
+/// Outcome of using a link.
 pub enum Redeemed {
     SignedIn {
         user: users::User,
         session: Begun,
     },
-    /// It was made for this user, who was here before, and did not let them in.
+    /// It was created for this user, who had signed in before, and was refused.
     Refused {
         organization: OrganizationId,
         user: UserId,
         reason: SignInRefusal,
     },
-    /// It was an invitation, and its owner became a user elsewhere meanwhile. This is for their eyes
-    /// alone: whoever invited them must not see it, nor infer it.
+    /// It was an invitation, and its owner became a user elsewhere meanwhile. Only the owner may learn this;
+    /// the inviter must be able neither to see nor to infer it.
     Elsewhere,
-    /// There never was such a link, or it is long gone, or nobody is to know what became of it.
+    /// The link never existed, was removed long ago, or its outcome is confidential.
     Unknown,
 }
 
@@ -55,7 +55,7 @@ impl Links {
         Self { pool, base_url, lifetime }
     }
 
-    /// A new link for a user; earlier ones work no longer.
+    /// A new link for a user; earlier ones stop working.
     pub async fn create(
         &self,
         organization: OrganizationId,
@@ -65,7 +65,7 @@ impl Links {
         let secret: [u8; 32] = random_bytes().map_err(crate::platform::secrets::vault::VaultError::Key)?;
         let token = token_text(&secret);
         let expires_at = now + self.lifetime;
-        // Of two links that are made at once the one that is stored later stays alone.
+        // If two links are created at once, only the one that is stored later remains.
         sqlx::query(
             "insert into magic_links (token_sha256, organization_id, user_id, expires_at) values ($1, $2, $3, $4)
              on conflict (organization_id, user_id) where used_at is null
@@ -83,7 +83,7 @@ impl Links {
     /// Uses a link up and opens a session.
     ///
     /// # Errors
-    /// When store or log fail; then the link is used up all the same.
+    /// After an error, the link is used up anyway.
     pub async fn redeem(
         &self,
         sessions: &Sessions,
@@ -91,7 +91,7 @@ impl Links {
         client: Client,
         now: DateTime<Utc>,
     ) -> Result<Redeemed, IdentityError> {
-        // One statement: of any number of uses at once, one gets the row.
+        // A single statement, so that only one of concurrent uses gets the row.
         let row: Option<(Uuid, Uuid)> = sqlx::query_as(
             "update magic_links set used_at = $2
              where token_sha256 = $1 and used_at is null and expires_at > $2
@@ -130,8 +130,8 @@ impl Links {
         self.refused(OrganizationId::new(organization), UserId::new(user), reason).await
     }
 
-    /// That somebody used an invitation and did not join would tell the organization that they are
-    /// a user elsewhere: of those who were never here nothing is told.
+    /// A failed use of an invitation would reveal to the organization that its owner is a user elsewhere, so
+    /// failures of people who never joined are not recorded.
     async fn refused(
         &self,
         organization: OrganizationId,
@@ -142,7 +142,7 @@ impl Links {
         Ok(if was_here { Redeemed::Refused { organization, user, reason } } else { Redeemed::Unknown })
     }
 
-    /// Removes links that ran out a day ago.
+    /// Removes links that expired a day ago.
     pub async fn sweep(&self) -> Result<(), sqlx::Error> {
         sqlx::query("delete from magic_links where expires_at < now() - interval '1 day'")
             .execute(&self.pool)

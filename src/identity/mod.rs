@@ -1,7 +1,7 @@
 //! Identity: users, sign-in links and sessions. There are no passwords.
 //!
-//! What deliberately does not live here: who may do what (`graphql::context`), and how a mail
-//! leaves ([`crate::platform::mail`]).
+//! Deliberately elsewhere: who may do what (`graphql::context`), and the sending of mails
+//! ([`crate::platform::mail`]).
 
 mod accounts;
 mod client;
@@ -30,15 +30,15 @@ pub use refusals::{RefusalRecorder, Refusals};
 pub use sessions::{Authenticated, Begun, Session, SessionKeeper, Sessions};
 pub use tokens::{Claims, TokenError, Tokens};
 
-/// How often rows that are long over are removed.
+/// Interval of removing old rows.
 const SWEEP: Duration = Duration::from_secs(3_600);
 
-/// Removes rows of links and sessions that are long over, until stopped.
+/// Removes old rows of links and sessions until stopped.
 pub async fn sweep(links: Links, sessions: Sessions, stop: CancellationToken) {
     while stop.run_until_cancelled(tokio::time::sleep(SWEEP)).await.is_some() {
         let swept = futures::future::try_join(links.sweep(), sessions.sweep()).await;
         if let Err(error) = swept {
-            tracing::warn!(%error, "links and sessions that are over cannot be removed; trying again later");
+            tracing::warn!(%error, "could not remove old links and sessions; retrying later");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What people were refused is noted in the log, within a rate per person: a flood is counted.
+//! Records in the log what people were refused, up to a rate per person; beyond it, refusals are counted.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,20 +14,20 @@ use tokio_util::sync::CancellationToken;
 use crate::log::{Log, NewEvent, Sequence, Unit};
 use crate::platform::rate::Rate;
 
-/// Refusals of one person that are noted at once, and how often one is after that.
+/// Refusals per person that are recorded at once, and the rate after that.
 const NOTED: Rate = Rate::new(30, Duration::from_secs(60));
-/// Refusals that may wait to be noted; more are counted.
+/// Queued refusals; more are counted.
 const QUEUE: usize = 256;
-/// How often counts go to the log.
+/// Interval of logging counts.
 const REPORT: Duration = Duration::from_secs(60);
 
-/// Refusals that were counted instead of noted.
+/// Refusals that were counted instead of recorded.
 struct Suppressed {
     count: u64,
     since: DateTime<Utc>,
 }
 
-/// Takes note of refusals. Its keys are people who exist, so they are bounded. Cheap to clone.
+/// Accepts refusals. The keys are existing people, so the map is bounded. Cheap to clone.
 #[derive(Clone)]
 pub struct Refusals {
     limiter: Arc<DefaultKeyedRateLimiter<UserId>>,
@@ -35,7 +35,7 @@ pub struct Refusals {
     queue: mpsc::Sender<Unit>,
 }
 
-/// Appends what was noted, and once a minute what was counted.
+/// Appends queued refusals, and once a minute the counts.
 pub struct RefusalRecorder {
     refusals: Refusals,
     queue: mpsc::Receiver<Unit>,
@@ -43,7 +43,7 @@ pub struct RefusalRecorder {
 }
 
 impl Refusals {
-    /// Something that takes note, and what appends it.
+    /// The handle, and the task that appends.
     #[must_use]
     pub fn new(log: Log) -> (Self, RefusalRecorder) {
         let (to_queue, queue) = mpsc::channel(QUEUE);
@@ -52,12 +52,12 @@ impl Refusals {
         (refusals.clone(), RefusalRecorder { refusals, queue, log })
     }
 
-    /// A person's role did not allow this.
+    /// A person's role did not allow this action.
     pub fn action(&self, organization: OrganizationId, user: UserId, action: &str, metadata: &Metadata) {
         self.note(organization, user, &AccessEvent::ActionRefused { action: Label::new(action) }, metadata);
     }
 
-    /// A person with an account was not let in.
+    /// A person with an account could not sign in.
     pub fn sign_in(&self, organization: OrganizationId, user: UserId, reason: SignInRefusal, metadata: &Metadata) {
         self.note(organization, user, &AccessEvent::SignInRefused { reason }, metadata);
     }
@@ -76,7 +76,7 @@ impl Refusals {
 }
 
 impl RefusalRecorder {
-    /// Records until stopped, and then what is still there.
+    /// Records until stopped, and then the remaining refusals.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut report = tokio::time::interval(REPORT);
         loop {
@@ -110,8 +110,8 @@ impl RefusalRecorder {
         }
         match self.log.append_all(units).await {
             Ok(verdicts) if verdicts.iter().all(Result::is_ok) => {}
-            Ok(_) => tracing::warn!("refusals could not be noted in the log"),
-            Err(error) => tracing::warn!(%error, "refusals could not be noted in the log"),
+            Ok(_) => tracing::warn!("could not record refusals in the log"),
+            Err(error) => tracing::warn!(%error, "could not record refusals in the log"),
         }
     }
 }

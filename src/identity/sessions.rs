@@ -1,11 +1,11 @@
-//! Sessions: who is signed in, since when and from where, and the end of it.
+//! Sessions: who is signed in, since when and from where, and how sessions end.
 //!
-//! A request's session is looked up with its user, in one query by primary keys, so that an end is
-//! in force on every node as soon as it is committed. What lives longer than a request, like a
-//! WebSocket, asks again every few seconds.
+//! Each request looks its session up together with its user, in one query by primary keys, so that an end is
+//! in force on every node once it is committed. A longer use, such as a WebSocket, asks again every few
+//! seconds.
 //!
-//! The log has the beginning and the end of each session; the rows here are what is in force. An
-//! end is appended first. A crash between that and the row is mended by [`SessionKeeper`].
+//! The log has the beginning and the end of each session; the rows here say which are in force. An end is
+//! appended first. If a crash prevents the update of the row, [`SessionKeeper`] makes up for it.
 
 use std::sync::Arc;
 
@@ -23,17 +23,17 @@ use super::tokens::Tokens;
 use crate::log::follow::{Handler, HandlerError};
 use crate::log::{LogPosition, Scope};
 
-/// Sessions of one user that are listed.
+/// Maximum number of a user's sessions in a list.
 const LISTED: i64 = 100;
 
-/// Who asks, and the session that says so.
+/// The signed-in user, and the session.
 #[derive(Clone, Debug)]
 pub struct Authenticated {
     pub user: users::User,
     pub session: SessionId,
 }
 
-/// A session, in force or over.
+/// A session, in force or ended.
 #[derive(Clone, Debug, FromRow)]
 pub struct Session {
     pub organization_id: Uuid,
@@ -46,7 +46,7 @@ pub struct Session {
     pub agent: Option<String>,
 }
 
-/// A session that just began, and its token.
+/// A new session, and its token.
 #[derive(Debug)]
 pub struct Begun {
     pub session: SessionId,
@@ -77,7 +77,7 @@ impl Sessions {
     /// Ends one session. Ended ones stay ended.
     ///
     /// # Errors
-    /// When log or store fail; then it may still be in force.
+    /// After an error, the session may still be in force.
     pub async fn end(
         &self,
         organization: OrganizationId,
@@ -91,7 +91,7 @@ impl Sessions {
     /// Ends all of a user's sessions.
     ///
     /// # Errors
-    /// When log or store fail; then some may still be in force.
+    /// After an error, some may still be in force.
     pub async fn end_all(
         &self,
         organization: OrganizationId,
@@ -122,8 +122,8 @@ impl Sessions {
         Ok(place)
     }
 
-    /// Begins a session, in the table and in the log. The row comes first: its time is that of the
-    /// sign-in, before which a deactivation would have been seen.
+    /// Begins a session, in the table and in the log. The row comes first: its time is that of the sign-in,
+    /// and an earlier deactivation would have been seen.
     pub(super) async fn begin(
         &self,
         user: &users::User,
@@ -148,7 +148,7 @@ impl Sessions {
         .await?;
         let sign_in = UserCommand::SignIn { session };
         if let Err(error) = self.accounts.change(organization, id, sign_in, Authority::Organization, &metadata).await {
-            // Nobody has its token; it is only not to be listed.
+            // Nobody has its token; the row is removed only to keep it out of the list.
             sqlx::query("delete from sessions where organization_id = $1 and session_id = $2")
                 .bind(organization.uuid())
                 .bind(session.uuid())
@@ -159,7 +159,7 @@ impl Sessions {
         Ok(Begun { session, token })
     }
 
-    /// Removes rows of sessions that ran out a month ago.
+    /// Removes rows of sessions that expired a month ago.
     pub async fn sweep(&self) -> Result<(), sqlx::Error> {
         sqlx::query("delete from sessions where expires_at < now() - interval '30 days'")
             .execute(&self.pool)
@@ -169,7 +169,7 @@ impl Sessions {
 }
 
 impl Session {
-    /// The sessions of users that are in force, each one's newest first.
+    /// The sessions of users that are in force, each user's newest first.
     pub async fn of_users(
         executor: impl PgExecutor<'_>,
         organization: OrganizationId,
@@ -192,7 +192,7 @@ impl Session {
         .await
     }
 
-    /// A session of an organization's user, in force or over.
+    /// A session of an organization's user, in force or ended.
     pub async fn find(
         executor: impl PgExecutor<'_>,
         organization: OrganizationId,
@@ -206,7 +206,7 @@ impl Session {
 const COLUMNS: &str =
     "s.organization_id, s.session_id, s.user_id, s.started_at, s.expires_at, s.ended_at, s.client, s.agent";
 
-/// Follows the log, so that what it says was ended is ended, whatever crashed in between.
+/// Follows the log, so that every session whose end is in the log ends, even after a crash in between.
 pub struct SessionKeeper;
 
 impl Handler for SessionKeeper {
@@ -228,7 +228,7 @@ impl Handler for SessionKeeper {
                 let session = match &recorded.event {
                     Event::User(UserEvent::SessionEnded { session_id }) => Some(session_id.uuid()),
                     Event::User(UserEvent::SessionsEnded {}) => None,
-                    // Deactivations are looked at by whoever asks whether a session is in force.
+                    // Deactivations are checked whenever a session is looked up.
                     Event::User(_)
                     | Event::Organization(_)
                     | Event::EmailClaim(_)

@@ -1,4 +1,4 @@
-//! Session tokens: JWTs signed with HS256 under a key that has an id, so that keys can be rotated.
+//! Session tokens: JWTs signed with HS256 and a key with an ID, so that keys can be rotated.
 
 use base64::Engine as _;
 use chrono::{DateTime, Duration, Utc};
@@ -12,21 +12,21 @@ use sha2::Sha256;
 
 use crate::platform::secrets::master::KeyRing;
 
-/// How far clocks may differ.
+/// Maximum difference between clocks.
 const LEEWAY_SECONDS: u64 = 5;
-/// A token longer than this is not one of ours.
+/// A longer token is not one of ours.
 const MAX_TOKEN: usize = 2048;
 const AUDIENCE: &str = "hookledger";
 
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    #[error("the token is not valid, or not any more")]
+    #[error("the token is invalid or has expired")]
     Invalid,
-    #[error("the token cannot be made: {0}")]
+    #[error("could not create the token: {0}")]
     Sign(#[source] JwtError),
 }
 
-/// What a session token says.
+/// The content of a session token.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Claims {
     iss: String,
@@ -40,7 +40,7 @@ pub struct Claims {
     pub org: OrganizationId,
 }
 
-/// Makes and checks session tokens.
+/// Issues and checks session tokens.
 pub struct Tokens {
     keys: KeyRing,
     issuer: String,
@@ -51,12 +51,12 @@ impl Tokens {
     /// Tokens of this deployment: `issuer` is its base URL.
     #[must_use]
     pub fn new(keys: KeyRing, issuer: String, lifetime: Duration) -> Self {
-        // An earlier one in this process is the same.
+        // A provider that was installed earlier in this process is the same.
         let _ = PROVIDER.install_default();
         Self { keys, issuer, lifetime }
     }
 
-    /// How long a token is good for.
+    /// How long a token is valid.
     #[must_use]
     pub fn lifetime(&self) -> Duration {
         self.lifetime
@@ -85,7 +85,7 @@ impl Tokens {
         jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(key)).map_err(TokenError::Sign)
     }
 
-    /// What a token says, if it is one of ours and in force.
+    /// The content of a token, if it is one of ours and valid.
     pub fn check(&self, token: &str) -> Result<Claims, TokenError> {
         if token.len() > MAX_TOKEN {
             return Err(TokenError::Invalid);
@@ -104,8 +104,8 @@ impl Tokens {
     }
 }
 
-/// HS256 over the `hmac` and `sha2` that we have anyway; jsonwebtoken's own backends bring RSA and
-/// elliptic curves along.
+/// HS256 from the `hmac` and `sha2` crates that we have anyway; jsonwebtoken's own backends add RSA and
+/// elliptic curves.
 static PROVIDER: CryptoProvider = CryptoProvider {
     signer_factory: |algorithm, key| Ok(Box::new(Hs256::new(*algorithm, key.as_bytes())?)),
     verifier_factory: |algorithm, key| Ok(Box::new(Hs256::new(*algorithm, key.try_get_as_bytes()?)?)),
@@ -147,7 +147,7 @@ impl JwtVerifier for Hs256 {
     }
 }
 
-/// 256 random bits as they stand in a link.
+/// 256 random bits in the form used in a link.
 pub(super) fn token_text(bytes: &[u8; 32]) -> String {
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
 }

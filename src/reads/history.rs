@@ -1,4 +1,4 @@
-//! An organization's settings as they stood at some time, folded from its events. Pure.
+//! An organization's settings at some time, folded from its events. Pure.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +8,13 @@ use hookledger_aggregates::provider::ProviderEvent;
 use hookledger_aggregates::user::{Role, UserEvent};
 use hookledger_aggregates::{Event, ProviderId, ProviderName, RecordedEvent, UserId};
 
-/// What an organization was.
+/// The state of an organization.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    /// Nothing before it was made.
+    /// `None` before it was created.
     pub organization: Option<OrganizationSettings>,
     pub users: BTreeMap<UserId, UserSettings>,
-    /// Deleted ones are not among them.
+    /// Without deleted ones.
     pub providers: BTreeMap<ProviderId, ProviderSettings>,
 }
 
@@ -39,7 +39,7 @@ pub struct ProviderSettings {
     pub name: ProviderName,
     pub is_active: bool,
     pub destination_url: Option<String>,
-    /// Versions of the secrets that verify, and until when.
+    /// Versions of the verifying secrets, and their ends.
     pub secrets: BTreeMap<u32, SecretSettings>,
 }
 
@@ -50,7 +50,7 @@ pub struct SecretSettings {
 }
 
 impl Settings {
-    /// What a stretch of events from the organization's first on comes to.
+    /// Folds events that begin with the organization's first one.
     #[must_use]
     pub fn fold(events: &[RecordedEvent]) -> Self {
         let mut settings = Self::default();

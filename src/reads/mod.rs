@@ -1,4 +1,4 @@
-//! Reading what the projections wrote: searches, settings as they were, what changed, and rebuilding all of it.
+//! Reads of what projections wrote: searches, past settings, changes, and rebuilds.
 
 pub mod changes;
 pub mod history;

@@ -1,6 +1,6 @@
-//! Text in webhooks: in their ids and types, which a read model has, and in their bodies, which lie
-//! beside the log. No index holds bodies, so a search is bounded: it looks at so many webhooks, for so
-//! long, and says how far it came.
+//! Text search in webhooks: in their IDs and types, which a read model has, and in their bodies, which are
+//! stored beside the log. No index contains bodies, so a search is bounded in the number of webhooks and in
+//! time, and says how far it came.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -13,25 +13,25 @@ use tokio::time::Instant;
 use crate::log::bodies_containing;
 use crate::platform::store::Tenant;
 
-/// Webhooks that one search looks at.
+/// Webhooks examined per search.
 const WINDOW: i64 = 10_000;
-/// Webhooks whose bodies are looked at in one statement.
+/// Webhooks whose bodies are examined in one statement.
 const CHUNK: usize = 500;
-/// A larger body is not looked into.
+/// Larger bodies are not examined.
 const MAX_BODY: i64 = 1 << 20;
-/// Bytes of bodies that one search looks through, and how long it takes, by and large.
+/// Bytes of bodies per search, and its approximate time limit.
 const MAX_BYTES: i64 = 256 << 20;
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// What a search found.
+/// Result of a search.
 pub struct Found {
     pub page: Page<WebhookLog>,
-    /// The last webhook that was looked at, where there are more and the page is not full.
+    /// The last webhook examined, if there are more and the page is not full.
     pub searched_to: Option<WebhookKey>,
 }
 
-/// The webhooks that match the filter and have the text: the one that is named, where the text is
-/// an id; else those in whose ids, types or bodies it is.
+/// The webhooks that match the filter and contain the text. If the text is an ID, only that webhook;
+/// otherwise those with the text in their ID, type or body.
 pub async fn webhooks(
     tenant: &mut Tenant,
     organization: OrganizationId,
@@ -61,7 +61,7 @@ pub async fn webhooks(
     Ok(Found { page: Page { has_more, ..found }, searched_to })
 }
 
-/// Those that have the text, up to one more than the limit, and how many were looked at.
+/// Webhooks that contain the text, up to one more than the limit, and the number examined.
 async fn search<'a>(
     tenant: &mut Tenant,
     organization: OrganizationId,
@@ -89,7 +89,7 @@ async fn search<'a>(
     Ok((hits, looked_at))
 }
 
-/// The page of the few that an id names.
+/// The page of the few webhooks with that ID.
 fn of_named(mut rows: Vec<WebhookLog>, page: &PageRequest<WebhookKey>) -> Page<WebhookLog> {
     let key = |row: &WebhookLog| (row.received_at, row.position);
     rows.sort_by_key(key);

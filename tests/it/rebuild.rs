@@ -253,7 +253,7 @@ async fn a_command_that_is_killed_leaves_everything_working_and_the_next_one_suc
     assert!(told.contains("is live"), "{told}");
     process.run(&["projections", "drop", "webhook_logs"]);
     let unknown = process.command(&["projections", "rebuild", "webhooks"]).output().unwrap();
-    assert!(String::from_utf8_lossy(&unknown.stderr).contains("there is no projection"), "{unknown:?}");
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("no projection is called"), "{unknown:?}");
     process.terminate();
 }
 

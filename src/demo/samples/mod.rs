@@ -1,13 +1,13 @@
-//! Sample webhooks, one file each, as their providers send them: for the tester, the demo and the
-//! sample data.
+//! Sample webhooks, one file each, as their providers send them: for the tester, the demo and the sample
+//! data.
 //!
-//! Files hold bodies. `{{id}}` becomes an id that is new each time, `{{now}}` the time as RFC 3339 has
-//! it, `{{unix}}` in seconds.
+//! Files contain bodies. `{{id}}` becomes an ID that is new each time, `{{now}}` the time as in RFC 3339,
+//! `{{unix}}` the time in seconds.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use hookledger_aggregates::ProviderName;
 
-/// A sample of what a provider sends.
+/// A sample of a provider's webhooks.
 #[derive(Debug)]
 pub struct Sample {
     pub provider: ProviderName,
@@ -16,13 +16,13 @@ pub struct Sample {
     /// For people.
     pub title: &'static str,
     pub event_type: &'static str,
-    /// Headers that it comes with, besides the signature and what says type and id.
+    /// Its headers, besides the signature and those with type and ID.
     pub headers: &'static [(&'static str, &'static str)],
     template: &'static str,
 }
 
 impl Sample {
-    /// The body, with an id and a time of its own.
+    /// The body, with a new ID and the given time.
     #[must_use]
     pub fn body(&self, id: &str, now: DateTime<Utc>) -> String {
         self.template
@@ -53,7 +53,7 @@ const SHOPIFY: &[(&str, &str)] = &[
 const PAYPAL: &[(&str, &str)] = &[("user-agent", "PayPal/AUHD-214.0-58853602")];
 const STANDARD: &[(&str, &str)] = &[("user-agent", "Svix-Webhooks/1.71.0")];
 
-/// Makes the list: provider, headers, and for each file its name, title and event type.
+/// Builds the list: provider, headers, and for each file its name, title and event type.
 macro_rules! samples {
     ($($provider:ident $headers:ident { $($name:literal $event_type:literal $title:literal $file:literal)* })*) => {
         &[$($(Sample {

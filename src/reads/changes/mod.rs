@@ -1,9 +1,9 @@
-//! What changes, told to those who watch on this node.
+//! Notifications about changes, for subscribers on this node.
 //!
-//! Projections run on one node, watchers sit on all. So each node that has watchers looks itself how
-//! far the read model has come, reads from the log which webhooks that concerns, and tells their rows.
-//! A node without watchers asks nothing. What is told is never more than a hint to look: who is
-//! too slow, or away for a moment, is told that there was more.
+//! Projections run on one node, subscribers are on all. So each node with subscribers checks how far the read
+//! model has come, reads from the log which webhooks changed, and sends their rows. A node without
+//! subscribers does nothing. A notification is only a hint to look: a subscriber that is too slow or briefly
+//! away learns that it missed some.
 
 mod ticks;
 mod webhooks;

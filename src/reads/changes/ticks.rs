@@ -1,4 +1,4 @@
-//! The latest minutes of the analytics, read once a second for each organization that is watched.
+//! The latest minutes of the analytics, read once per second for each subscribed organization.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,13 +14,13 @@ use crate::platform::store::Tenants;
 
 const EVERY: Duration = Duration::from_secs(1);
 
-/// The minute before this one, and this one so far.
+/// The previous minute, and the current one so far.
 pub type Tick = Arc<Vec<Bucket>>;
 
-/// An organization; nothing for all of them together.
+/// An organization; `None` for all of them together.
 type Whose = Option<OrganizationId>;
 
-/// Reads for watchers, as long as there are some.
+/// Reads for subscribers, as long as there are any.
 #[derive(Clone)]
 pub struct Ticks {
     tenants: Tenants,
@@ -53,13 +53,13 @@ impl Ticks {
         while self.stop.run_until_cancelled(every.tick()).await.is_some() && self.is_watched(whose) {
             match self.read(whose).await {
                 Ok(tick) => self.tell(whose, tick),
-                Err(error) => tracing::warn!(%error, "the latest analytics cannot be read; trying again"),
+                Err(error) => tracing::warn!(%error, "could not read the latest analytics; retrying"),
             }
         }
         self.watched.lock().unwrap_or_else(PoisonError::into_inner).remove(&whose);
     }
 
-    /// Whether somebody still watches; if not, the next who does begins anew.
+    /// Whether somebody is still subscribed; if not, the next subscriber starts again.
     fn is_watched(&self, whose: Whose) -> bool {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         let is_watched = watched.get(&whose).is_some_and(|sender| sender.receiver_count() > 0);

@@ -1,4 +1,4 @@
-//! Changes of webhooks: rows of `webhook_logs` as they are once the read model knows of an event.
+//! Changes of webhooks: rows of `webhook_logs` after the read model has applied an event.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,34 +14,34 @@ use crate::log::{Epoch, Heads, LogPosition, ReadError, Reader, Scope, Touched};
 use crate::platform::store::Tenants;
 use crate::platform::vitals::Vitals;
 
-/// Changes that wait for a slow watcher; then it misses some, and is told so.
+/// Changes queued for a slow subscriber; beyond it, the subscriber learns that it missed some.
 const WAITING: usize = 512;
-/// Changes of one organization that are told one by one in one step.
+/// Changes of one organization that are sent individually per step.
 const MOST_ROWS: usize = 250;
-/// Events that one step reads back.
+/// Events read per step.
 const MOST_EVENTS: i64 = 5_000;
-/// Between looks at the read model while something is on its way.
+/// Pause between looks at the read model while changes are expected.
 const STEP: Duration = Duration::from_millis(100);
 const IDLE: Duration = Duration::from_secs(1);
 const BACKOFF: Duration = Duration::from_secs(1);
 /// How long a step may take.
 const STEP_LIMIT: Duration = Duration::from_secs(15);
-/// Under this name the node's vitals miss it, and how long ago the last good look may be while somebody watches.
+/// Name in the node's vitals, and the maximum age of the last successful look while somebody is subscribed.
 const NAME: &str = "watcher";
 const LONGEST_BLIND: Duration = Duration::from_secs(30);
-/// The read model that is watched.
+/// The read model whose changes are sent.
 const MODEL: &str = "webhook_logs";
 
-/// What a watcher is told.
+/// A notification to a subscriber.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// A row as it is now, and whether it is new.
+    /// A row's new content, and whether the row is new.
     Row { row: Arc<WebhookLog>, created: bool },
-    /// More changed than is told: read the list again.
+    /// More changes than are sent: read the list again.
     Missed,
 }
 
-/// Who watches which organization on this node.
+/// The subscriptions on this node, by organization.
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
     watched: Arc<Mutex<HashMap<OrganizationId, broadcast::Sender<Change>>>>,
@@ -58,7 +58,7 @@ impl Changes {
         receiver
     }
 
-    /// The organizations that are watched, by partition.
+    /// The subscribed organizations, by partition.
     fn watched(&self) -> BTreeMap<Partition, Vec<OrganizationId>> {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         watched.retain(|_, sender| sender.receiver_count() > 0);
@@ -70,22 +70,22 @@ impl Changes {
     fn tell(&self, organization: OrganizationId, change: Change) {
         let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = watched.get(&organization) {
-            // Nobody may be left to hear it.
+            // There may be no subscriber left.
             let _ = sender.send(change);
         }
     }
 }
 
-/// Looks for changes while somebody watches.
+/// Looks for changes while somebody is subscribed.
 pub struct Watcher {
     changes: Changes,
     reader: Reader,
     checkpoints: Checkpoints,
     heads: Heads,
     tenants: Tenants,
-    /// In which epoch of the log it was told.
+    /// Epoch of the log in which changes were sent.
     epoch: Epoch,
-    /// Up to where each watched partition was told.
+    /// Position in each watched partition up to which changes were sent.
     told: BTreeMap<Partition, i64>,
     vitals: Vitals,
 }
@@ -97,7 +97,7 @@ impl Watcher {
         Self { changes, reader, checkpoints, heads, tenants, epoch, told, vitals }
     }
 
-    /// Told there when changes cannot be read.
+    /// Reports to `vitals` when changes cannot be read.
     #[must_use]
     pub fn watched(self, vitals: Vitals) -> Self {
         Self { vitals, ..self }
@@ -129,7 +129,7 @@ impl Watcher {
                         () = changes.somebody.notified() => {}
                     },
                     Err(error) => {
-                        tracing::warn!(%error, "changes of webhooks cannot be read; trying again");
+                        tracing::warn!(%error, "could not read changes of webhooks; retrying");
                         tokio::time::sleep(BACKOFF).await;
                     }
                 }
@@ -139,13 +139,13 @@ impl Watcher {
         vitals.expect_no_looks(NAME);
     }
 
-    /// Tells what the read model took in since the last step; whether more is on its way.
+    /// Sends the changes since the last step; returns whether more are expected.
     async fn step(&mut self, watched: &BTreeMap<Partition, Vec<OrganizationId>>) -> Result<bool, ReadError> {
         let epoch = self.heads.epoch();
         if epoch != self.epoch {
             self.epoch = epoch;
             self.told.clear();
-            // What was told may never have happened.
+            // Events that were sent may have been lost with the end of the log.
             let organizations = watched.values().flatten();
             organizations.for_each(|organization| self.changes.tell(*organization, Change::Missed));
         }
@@ -159,7 +159,7 @@ impl Watcher {
         }
         for LogPosition { partition, position } in self.checkpoints.of(MODEL).await? {
             let Some(organizations) = watched.get(&partition) else { continue };
-            // Who begins to watch is told of what comes from here on.
+            // A new subscription gets changes from here on.
             let told = *self.told.entry(partition).or_insert(position);
             if position > told {
                 self.tell(LogPosition { partition, position: told }, position, organizations).await?;

@@ -1,4 +1,4 @@
-//! Two versions of a read model, row by row.
+//! Compares two versions of a read model row by row.
 
 use serde_json::{Map, Value};
 use sqlx::PgConnection;
@@ -6,26 +6,26 @@ use sqlx::PgConnection;
 use super::RebuildError;
 use super::copies::quoted;
 
-/// Differences that are told one by one.
+/// Differences shown individually.
 const EXAMPLES: i64 = 5;
-/// Characters of a value that are told.
+/// Characters shown of a value.
 const VALUE_LENGTH: usize = 80;
 
-/// How the rows of some tables compare.
+/// Result of comparing some tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Comparison {
     pub tables: Vec<TableComparison>,
 }
 
 impl Comparison {
-    /// Whether every row is the same.
+    /// Whether all rows are equal.
     #[must_use]
     pub fn is_same(&self) -> bool {
         self.tables.iter().all(|table| table.different + table.only_live + table.only_copy == 0)
     }
 }
 
-/// How the rows of one table compare.
+/// Result of comparing one table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableComparison {
     pub table: String,
@@ -36,16 +36,16 @@ pub struct TableComparison {
     pub examples: Vec<Difference>,
 }
 
-/// One row that is not the same, or not in both.
+/// A row that differs, or that only one side has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// The primary key, column by column.
     pub key: Vec<(String, String)>,
-    /// The columns that differ: name, live value, value of the copy. Empty for a row that one side has.
+    /// The differing columns: name, live value, value of the copy. Empty for a row that only one side has.
     pub columns: Vec<(String, String, String)>,
-    /// The row is there in the live table.
+    /// Whether the live table has the row.
     pub in_live: bool,
-    /// The row is there in the copy.
+    /// Whether the copy has the row.
     pub in_copy: bool,
 }
 
@@ -55,7 +55,7 @@ struct Shape {
     key: Vec<String>,
 }
 
-/// Compares a table in two schemas, as one snapshot has them: all of it, or what is an organization's.
+/// Compares a table in two schemas within one snapshot: all rows, or those of an organization.
 pub(super) async fn compare(
     connection: &mut PgConnection,
     live: &str,
@@ -72,7 +72,7 @@ pub(super) async fn compare(
     };
     let on: Vec<String> = shape.key.iter().map(|column| format!("l.{0} = c.{0}", quoted(column))).collect();
     let first = quoted(&shape.key[0]);
-    // Every row of a tenant begins with its organization; an organization's own row is known by its id.
+    // Rows of a tenant begin with its organization; an organization's own row has its ID.
     let tenant = if shape.key[0] == "organization_id" { "organization_id" } else { "id" };
     let wanted = organization.map(|id| format!(" where {tenant} = '{id}'")).unwrap_or_default();
     let from = format!(
@@ -82,7 +82,7 @@ pub(super) async fn compare(
         on.join(" and "),
         table = quoted(table),
     );
-    // A row of one column is no row to SQL.
+    // SQL does not treat a single column as a row.
     let is_same = match shape.columns.as_slice() {
         [only] => format!("l.{0} is not distinct from c.{0}", quoted(only)),
         all => format!("({}) is not distinct from ({})", list("l", all), list("c", all)),
@@ -137,7 +137,7 @@ fn shortened(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    // What strangers wrote is not to move a terminal's cursor.
+    // Text from strangers must not control the terminal.
     let clean = |c: char| if c.is_control() { '\u{fffd}' } else { c };
     let short: String = text.chars().take(VALUE_LENGTH).map(clean).collect();
     if short.len() < text.len() { format!("{short}…") } else { short }

@@ -8,26 +8,26 @@ use super::RebuildError;
 use crate::log::{LogPosition, Positions, Reader, Scope};
 use crate::platform::store::{Store, Use};
 
-/// Events of one partition that are applied at once.
+/// Events per partition that are applied at once.
 const BATCH: i64 = 1_000;
-/// How far each projection has come in a schema of copies.
+/// Progress of each projection in a schema of copies.
 const CHECKPOINTS: &str = "copy_checkpoints";
 
 /// A schema with copies of read models.
 pub(super) struct Copies {
-    /// The owner of the schema, who acts as the worker where rows are concerned: row-level security
-    /// holds for the owner too.
+    /// The owner of the schema, which acts as the worker for rows because row-level security applies to the
+    /// owner too.
     pub(super) owner: PgConnection,
     pub(super) reader: Reader,
-    /// Where the copies are.
+    /// Schema of the copies.
     pub(super) schema: String,
-    /// Where the live ones are.
+    /// Schema of the live ones.
     pub(super) live: String,
-    /// Whose events alone are applied.
+    /// If set, only this organization's events are applied.
     pub(super) organization: Option<OrganizationId>,
 }
 
-/// An identifier in SQL. Ours are made of letters, digits and underscores, so nothing needs escaping.
+/// A quoted SQL identifier. Ours consist of letters, digits and underscores, so no escaping is needed.
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
@@ -47,7 +47,7 @@ impl Copies {
             .await
     }
 
-    /// Makes the schema with empty copies, in one transaction; `live` ones can take the live ones' place.
+    /// Creates the schema with empty copies, in one transaction; copies of `live` tables can replace these.
     pub(super) async fn make(
         &mut self,
         projections: &[Box<dyn Projection>],
@@ -88,23 +88,23 @@ impl Copies {
         Ok(())
     }
 
-    /// Drops a schema of copies, if it is there.
+    /// Drops a schema of copies, if it exists.
     pub(super) async fn drop_schema(&mut self, schema: &str) -> Result<(), sqlx::Error> {
         self.owner.execute(format!("drop schema if exists {} cascade", quoted(schema)).as_str()).await.map(drop)
     }
 
-    /// How far a projection has come here.
+    /// Progress of a projection here.
     pub(super) async fn positions(&mut self, projection: &str) -> Result<Positions, sqlx::Error> {
         positions(&mut self.owner, &self.schema, projection).await
     }
 
-    /// How far the live projection has come.
+    /// Progress of the live projection.
     pub(super) async fn live_positions(&mut self, projection: &str) -> Result<Positions, sqlx::Error> {
         live_positions(&mut self.owner, projection).await
     }
 
-    /// Applies events up to a target, a batch a transaction: what was committed is there after a crash.
-    /// Tells how many positions it has passed after each.
+    /// Applies events up to a target, one batch per transaction, so that a crash loses at most a batch.
+    /// Reports the number of positions passed after each.
     pub(super) async fn advance(
         &mut self,
         projection: &dyn Projection,
@@ -123,7 +123,7 @@ impl Copies {
         Ok(())
     }
 
-    /// The next batch of every partition that is not at its target; nothing where all are.
+    /// The next batch of every partition that is not at its target; `None` if all are.
     async fn read(
         &self,
         projection: &dyn Projection,
@@ -134,13 +134,13 @@ impl Copies {
     }
 }
 
-/// Events to apply, and how far one has come with them.
+/// Events to apply, and the positions after them.
 pub(super) struct Batch {
     events: Vec<RecordedEvent>,
     pub(super) to: Positions,
 }
 
-/// Reads what comes next before a target.
+/// Reads the next events before a target.
 pub(super) async fn read(
     reader: &Reader,
     projection: &dyn Projection,
@@ -169,7 +169,7 @@ pub(super) async fn read(
         let index = cursor.partition.index();
         let mut of_partition = batch.events.iter().filter(|event| event.partition == cursor.partition);
         let count = of_partition.clone().count();
-        // Less than a full batch, or one that goes beyond: nothing before the target is left out.
+        // A partial batch, or one beyond the target: no event before the target is left out.
         to[index] = match of_partition.next_back() {
             Some(last) if i64::try_from(count).is_ok_and(|count| count == BATCH) => last.position.min(target[index]),
             _ => target[index],
@@ -182,7 +182,7 @@ pub(super) async fn read(
     Ok(Some(Batch { events: events.collect(), to }))
 }
 
-/// Applies a batch in the caller's transaction, in which it is the worker, together with the checkpoints.
+/// Applies a batch and its checkpoints in the caller's transaction, as the worker.
 pub(super) async fn apply(
     connection: &mut PgConnection,
     schema: &str,
@@ -207,9 +207,9 @@ pub(super) async fn apply(
     Ok(())
 }
 
-/// From here to the end of the transaction rows are written into the copies, as the worker would. Lookups
-/// by keys are not to become scans because statistics of new tables are missing, and nothing waits
-/// for the disk: what is lost in a crash is derived again.
+/// Until the end of the transaction, rows are written to the copies, as the worker would write them. Prevents
+/// lookups by key from becoming scans while new tables lack statistics. Commits do not wait for the disk,
+/// because everything lost in a crash is derived again.
 pub(super) async fn become_worker(transaction: &mut PgConnection, schema: &str, live: &str) -> Result<(), sqlx::Error> {
     transaction
         .execute(

@@ -1,4 +1,4 @@
-//! What can go wrong beside the live read models.
+//! Errors of rebuilds and replays.
 
 use hookledger_projections::ProjectionError;
 
@@ -15,34 +15,32 @@ pub enum RebuildError {
     Read(#[from] ReadError),
     #[error(transparent)]
     Projection(#[from] ProjectionError),
-    #[error("there is no projection {0:?}; there are {1}")]
+    #[error("no projection is called {0:?}. Projections: {1}")]
     Unknown(String, String),
-    #[error("another command works on {0}; wait for its end, or end it")]
+    #[error("another command is working on {0}. Wait until it ends, or end it")]
     Busy(String),
-    #[error("the event at {}:{} cannot be understood: {reason}", at.partition, at.position)]
+    #[error("could not decode the event at {}:{}: {reason}", at.partition, at.position)]
     Event { at: LogPosition, reason: String },
-    #[error("the columns of {0} changed since the copy was made; rebuild it anew")]
+    #[error("the columns of {0} changed since the copy was created. Rebuild it")]
     Changed(String),
-    #[error("there is no rebuilt copy of {0}; make one with `hookledger projections rebuild {0}`")]
+    #[error("there is no rebuilt copy of {0}. Create one with `hookledger projections rebuild {0}`")]
     NoCopy(String),
-    #[error("{0} has no primary key, so its rows cannot be told apart")]
+    #[error("{0} has no primary key, so its rows cannot be compared")]
     NoKey(String),
     #[error(
-        "{0} was in use all the time and could not be exchanged; the copy is kept: try `hookledger projections switch {0}`"
+        "{0} was in use all the time, so it could not be switched. The copy is kept: try `hookledger projections switch {0}`"
     )]
     InUse(String),
-    #[error("the copy has come further than the live read model, which began anew; rebuild it anew")]
+    #[error("the copy is ahead of the live read model, which started over. Rebuild it")]
     Ahead,
-    #[error("{0:?} is neither a time like 2026-01-31T12:00:00Z nor PARTITION:POSITION like 3:1500")]
+    #[error("{0:?} is neither a time like 2026-01-31T12:00:00Z nor a position like 3:1500 (PARTITION:POSITION)")]
     AsOf(String),
     #[error("there is no event at {}:{}", .0.partition, .0.position)]
     NoEvent(LogPosition),
-    #[error("there is no organization {0:?}")]
+    #[error("no organization has the slug {0:?}")]
     NoOrganization(String),
-    #[error(
-        "{0:?} cannot be the name of a schema: lower case letters, digits and _, up to 48, beginning with a letter"
-    )]
+    #[error("{0:?} cannot be a schema name. Use up to 48 lower-case letters, digits and _, beginning with a letter")]
     SchemaName(String),
-    #[error("the schema {0} is there and is not a replay; nothing was changed")]
+    #[error("the schema {0} exists and is not a replay; nothing was changed")]
     NotOurs(String),
 }

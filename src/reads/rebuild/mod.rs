@@ -1,15 +1,14 @@
-//! Read models beside the live ones: rebuilt while traffic flows, compared, and put in their place;
-//! or replayed as they stood at some time.
+//! Read models beside the live ones: rebuilt while traffic continues, compared, and switched to; or replayed
+//! as of some time.
 //!
-//! A [`Copies`] is a schema with empty copies of a projection's tables. The same `Projection::apply`
-//! fills it, with the search path set to that schema, and checkpoints of its own lie beside the rows.
-//! A rebuild goes exactly as far as the live projection has come, never further: so both can be
-//! compared row by row in one snapshot, and exchanged without a word to the live follower, whose
-//! checkpoint stays true.
+//! A [`Copies`] is a schema with empty copies of a projection's tables. The same `Projection::apply` fills
+//! it, with the search path set to that schema and separate checkpoints. A rebuild goes exactly as far as the
+//! live projection, never further. So both can be compared row by row in one snapshot, and switched without
+//! involving the live follower, whose checkpoint stays correct.
 //!
-//! What deliberately does not live here: what an event means (crate `hookledger-projections`), and
-//! anything that sends. Only what is in `hookledger_projections::all()` can be rebuilt: other tables
-//! hold what is not in the log.
+//! Deliberately elsewhere: the meaning of events (crate `hookledger-projections`), and everything that sends.
+//! Only the tables of `hookledger_projections::all()` can be rebuilt: others contain data that is not in the
+//! log.
 
 mod compare;
 mod copies;

@@ -1,4 +1,4 @@
-//! Read models as they stood at some time, in a schema of their own, to look at and to compare.
+//! Read models as of some time, in a separate schema, to look at and to compare.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,15 +14,15 @@ use super::{Copies, RebuildError};
 use crate::log::{LogPosition, Positions, positions_at, recorded_at};
 use crate::platform::store::Store;
 
-/// How the comment of a schema begins that a replay made, and may therefore drop.
+/// Beginning of the comment on a schema that a replay created, and may therefore drop.
 const MARK: &str = "Hookledger: replayed";
 
-/// Up to where the log is replayed.
+/// Where a replay ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AsOf {
-    /// Everything that was recorded by then.
+    /// Everything recorded until then.
     Time(DateTime<Utc>),
-    /// Everything of that event's partition up to it, and of the others what was recorded by then.
+    /// Everything of that event's partition up to it, and everything recorded until then in the others.
     Position(LogPosition),
 }
 
@@ -50,27 +50,27 @@ impl fmt::Display for AsOf {
     }
 }
 
-/// What is replayed, and where to.
+/// What to replay, and into which schema.
 #[derive(Clone, Debug)]
 pub struct Replay {
     pub as_of: AsOf,
-    /// The organization's slug; everybody where there is none.
+    /// The organization's slug; `None` for all.
     pub organization: Option<String>,
-    /// A schema that an earlier replay made is replaced; another is not touched.
+    /// A schema of an earlier replay is replaced; no other schema is touched.
     pub schema: String,
 }
 
-/// What came of it.
+/// Result of a replay.
 #[derive(Clone, Debug)]
 pub struct Replayed {
-    /// The last position of each partition that was applied.
+    /// The last applied position of each partition.
     pub positions: Positions,
-    /// The live read models against those of then (the copy).
+    /// The live read models compared with those of the replay (the copy).
     pub comparison: Comparison,
 }
 
 impl Replay {
-    /// Replays all read models. `told` hears the projection, and positions done and in all.
+    /// Replays all read models. `told` receives the projection, the positions done, and their total.
     pub async fn run(&self, store: &Store, mut told: impl FnMut(&str, i64, i64)) -> Result<Replayed, RebuildError> {
         let mut copies = open(store, &self.schema).await?;
         let organization = self.organization.as_deref().map(OrganizationId::from_slug);
@@ -135,10 +135,10 @@ impl Replay {
     }
 }
 
-/// Drops a schema that a replay made; false when there is none.
+/// Drops the schema of a replay; returns false if it does not exist.
 ///
 /// # Errors
-/// [`RebuildError::NotOurs`] when it is something else.
+/// [`RebuildError::NotOurs`] if the schema is not a replay.
 pub async fn drop_replay(store: &Store, schema: &str) -> Result<bool, RebuildError> {
     let mut copies = open(store, schema).await?;
     drop_ours(&mut copies).await

@@ -1,4 +1,4 @@
-//! How far everybody is who follows the log.
+//! Progress of every follower of the log.
 
 use hookledger_aggregates::Partition;
 use hookledger_projections::Interest;
@@ -8,11 +8,11 @@ use super::RebuildError;
 use crate::log::{LogPosition, Scope, count_after};
 use crate::platform::store::Store;
 
-/// Followers that are no projections and are not handed everything.
+/// Followers other than projections that receive only some events.
 const NARROW: [(&str, Scope); 3] =
     [("processing", Scope::Pending), ("retention", Scope::Administrative), ("sessions", Scope::Administrative)];
 
-/// Which events a follower of that name is handed.
+/// The events that a follower of that name receives.
 #[must_use]
 pub fn scope_of(name: &str) -> Scope {
     let projections = hookledger_projections::all();
@@ -27,16 +27,16 @@ pub fn scope_of(name: &str) -> Scope {
 #[derive(Clone, Debug)]
 pub struct ProjectionStatus {
     pub name: String,
-    /// Which rebuild is live; nothing for followers that are no projection.
+    /// Number of the live rebuild; `None` for followers other than projections.
     pub version: Option<i32>,
-    /// Whether a rebuilt copy is there that is not in use.
+    /// Whether there is a rebuilt copy that is not in use.
     pub has_copy: bool,
-    /// Whether what the last rebuild replaced is kept.
+    /// Whether the tables that the last rebuild replaced are kept.
     pub has_previous: bool,
     pub partitions: Vec<PartitionStatus>,
 }
 
-/// A follower in one partition.
+/// A follower's progress in one partition.
 #[derive(Clone, Debug, FromRow)]
 pub struct PartitionStatus {
     #[sqlx(default)]
@@ -45,8 +45,8 @@ pub struct PartitionStatus {
     pub position: i64,
     /// The log's last position.
     pub head: i64,
-    /// Events up to the head that concern this follower and are not dealt with; those that it passes
-    /// over, as followers of settings do with webhooks, are not counted.
+    /// Events up to the head that concern this follower and are not handled yet. Events that it skips, as
+    /// followers of settings skip webhooks, do not count.
     pub lag: i64,
     pub stopped_by: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Rebuilding one projection, and putting the rebuilt read model in the place of the live one.
+//! Rebuilding one projection, and switching to the rebuilt read model.
 
 use std::time::Duration;
 
@@ -13,23 +13,23 @@ use crate::platform::store::Store;
 
 /// Positions that may be applied while the live tables are locked.
 const LAST_EVENTS: i64 = 2_000;
-/// How long the locks on one table are waited for, with everybody else behind; below the second after
-/// which PostgreSQL looks for deadlocks, so that it is always us who gives way.
+/// How long to wait for the locks on one table, with everybody else waiting behind. Below the 1 s after which
+/// PostgreSQL checks for deadlocks, so that the switch always gives way.
 const LOCK_LIMIT: Duration = Duration::from_millis(400);
-/// How long switching is tried.
+/// How long switching is retried.
 const SWITCH_LIMIT: Duration = Duration::from_secs(120);
-/// How long the end of another command is waited for: one that was killed is gone after its last statement.
+/// How long to wait for another command: a killed one ends after its current statement.
 const BUSY_LIMIT: Duration = Duration::from_secs(10);
 
-/// What a rebuild is doing, for whoever waits for it.
+/// Progress of a rebuild.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
-    /// Events are applied: so many positions of so many.
+    /// Applying events: positions done, and their total.
     Applying {
         done: i64,
         of: i64,
     },
-    /// Statistics are gathered.
+    /// Gathering statistics.
     Analyzing,
     Comparing,
     Switching,
@@ -43,7 +43,7 @@ pub struct Rebuild {
 }
 
 impl Rebuild {
-    /// Takes the right to rebuild a projection; one command at a time has it, on whichever machine.
+    /// Acquires the right to rebuild a projection; only one command at a time has it, on any machine.
     pub async fn open(store: &Store, name: &str) -> Result<Self, RebuildError> {
         let projection = find(name)?;
         let mut copies = Copies::open(store, format!("rebuild_{name}")).await?;
@@ -51,13 +51,13 @@ impl Rebuild {
         Ok(Self { projection, copies, previous: format!("previous_{name}") })
     }
 
-    /// Whether there is a copy that was begun, or waits to be put in place.
+    /// Whether there is a copy that was started, or is ready to be switched to.
     pub async fn is_begun(&mut self) -> Result<bool, RebuildError> {
         let schema = self.copies.schema.clone();
         Ok(self.copies.exists(&schema).await?)
     }
 
-    /// Makes an empty copy, instead of one that is there.
+    /// Creates an empty copy, replacing an existing one.
     pub async fn begin(&mut self) -> Result<(), RebuildError> {
         let schema = self.copies.schema.clone();
         self.copies.drop_schema(&schema).await?;
@@ -68,7 +68,7 @@ impl Rebuild {
     /// Applies the log until the copy is as far as the live read model.
     pub async fn catch_up(&mut self, mut told: impl FnMut(Step)) -> Result<(), RebuildError> {
         self.need_copy().await?;
-        // The first round takes the longest, each next one what came in the meantime.
+        // The first round takes the longest, each further one applies the events of the meantime.
         for round in 0..20 {
             if self.apply_what_is_left(&mut told).await? <= LAST_EVENTS && round > 0 {
                 break;
@@ -83,7 +83,7 @@ impl Rebuild {
         Ok(())
     }
 
-    /// Compares copy and live read model row by row, in one snapshot in which both are equally far.
+    /// Compares the copy and the live read model row by row, in one snapshot with equal positions.
     pub async fn compare(&mut self, mut told: impl FnMut(Step)) -> Result<Comparison, RebuildError> {
         self.need_copy().await?;
         self.apply_what_is_left(&mut told).await?;
@@ -92,7 +92,7 @@ impl Rebuild {
         let mut transaction = copies.owner.begin_with("begin isolation level repeatable read").await?;
         become_worker(&mut transaction, &copies.schema, &copies.live).await?;
         apply_rest(&mut transaction, &copies.reader, projection.as_ref(), &copies.schema).await?;
-        // A comparison is of everything with everything.
+        // Nested loops would be slow, because every row is compared.
         transaction
             .execute(
                 "set local enable_hashjoin to on; set local enable_mergejoin to on; set local statement_timeout to 0",
@@ -107,12 +107,12 @@ impl Rebuild {
         Ok(comparison)
     }
 
-    /// Exchanges the tables in one transaction. Who reads or follows waits for it, a moment, and goes on
-    /// with the new ones. The old ones are kept in a schema of their own until the next rebuild.
+    /// Switches the tables in one transaction. Readers and followers wait for it briefly, and continue with
+    /// the new tables. The old ones are kept in a separate schema until the next rebuild.
     ///
     /// # Errors
-    /// [`RebuildError::InUse`] when the tables were locked all the time, [`RebuildError::Changed`] when
-    /// they have other columns by now.
+    /// [`RebuildError::InUse`] if the tables stayed locked, [`RebuildError::Changed`] if their columns
+    /// changed meanwhile.
     pub async fn switch(&mut self, mut told: impl FnMut(Step)) -> Result<i32, RebuildError> {
         self.need_copy().await?;
         let previous = self.previous.clone();
@@ -134,15 +134,15 @@ impl Rebuild {
         }
     }
 
-    /// The version that is live from now on; nothing where too much is left to apply under the locks.
+    /// The version that is now live; `None` if too much is left to apply under the locks.
     async fn try_switch(&mut self) -> Result<Option<i32>, RebuildError> {
         let Self { projection, copies, previous } = self;
         let (live, copy, previous) = (quoted(&copies.live), quoted(&copies.schema), quoted(previous));
         let tables: Vec<String> = projection.tables().iter().map(|table| format!("{live}.{}", quoted(table))).collect();
         let tables = tables.join(", ");
         let mut transaction = copies.owner.begin().await?;
-        // First a lock that only maintenance is in the way of, which gives way to it after a second; then,
-        // for a moment, the one that everybody waits for.
+        // First a lock that conflicts only with maintenance, which gives way to it after 1 s; then, briefly,
+        // the lock that everybody waits for.
         transaction
             .execute(
                 format!(
@@ -153,8 +153,8 @@ impl Rebuild {
                 .as_str(),
             )
             .await?;
-        // Tables first, the checkpoint second, as the live follower does: it has committed what it wrote,
-        // or waits at the tables and then writes into the new ones, from the same checkpoint on.
+        // Tables first, checkpoint second, as the live follower does: either it has committed, or it waits
+        // for the tables and then writes to the new ones, from the same checkpoint.
         sqlx::query("select from follower_checkpoints where name = $1 for update")
             .bind(projection.name())
             .execute(&mut *transaction)
@@ -179,7 +179,7 @@ impl Rebuild {
             moves.push(format!("alter table {live}.{table} set schema {previous}"));
             moves.push(format!("alter table {copy}.{table} set schema {live}"));
         }
-        // The checkpoints are true of the old tables as well: from here they could come back.
+        // The checkpoints are valid for the old tables as well, so that they could be restored from here.
         moves.push(format!("alter table {copy}.copy_checkpoints set schema {previous}; drop schema {copy}"));
         transaction.execute(moves.join(";").as_str()).await?;
         let version: i32 = sqlx::query_scalar(
@@ -195,10 +195,10 @@ impl Rebuild {
         Ok(Some(version))
     }
 
-    /// Makes what the last switch replaced the copy again, so that it can be caught up and put back.
+    /// Turns the replaced tables of the last switch into the copy again, to catch up and switch back.
     ///
     /// # Errors
-    /// [`RebuildError::NoCopy`] when nothing is kept.
+    /// [`RebuildError::NoCopy`] if nothing is kept.
     pub async fn take_back(&mut self) -> Result<(), RebuildError> {
         let (previous, copy) = (self.previous.clone(), self.copies.schema.clone());
         if !self.copies.exists(&previous).await? {
@@ -225,7 +225,7 @@ impl Rebuild {
         Ok(())
     }
 
-    /// Drops what was begun, and what the last switch replaced.
+    /// Drops the copy, and the tables that the last switch replaced.
     pub async fn drop_all(&mut self) -> Result<(), RebuildError> {
         for schema in [self.copies.schema.clone(), self.previous.clone()] {
             self.copies.drop_schema(&schema).await?;
@@ -237,7 +237,7 @@ impl Rebuild {
         if self.is_begun().await? { Ok(()) } else { Err(RebuildError::NoCopy(self.projection.name().to_owned())) }
     }
 
-    /// Applies up to where the live read model is now, and tells how many positions that were.
+    /// Applies up to the live read model's current position; returns the number of positions.
     async fn apply_what_is_left(&mut self, told: &mut impl FnMut(Step)) -> Result<i64, RebuildError> {
         let name = self.projection.name();
         let (at, target) = (self.copies.positions(name).await?, self.copies.live_positions(name).await?);
@@ -250,7 +250,7 @@ impl Rebuild {
     }
 }
 
-/// Applies up to the checkpoint of the live read model, as the caller's transaction sees it.
+/// Applies up to the live read model's checkpoint, as seen by the caller's transaction.
 async fn apply_rest(
     transaction: &mut PgConnection,
     reader: &crate::log::Reader,
@@ -273,8 +273,8 @@ pub(super) fn find(name: &str) -> Result<Box<dyn Projection>, RebuildError> {
     all.into_iter().find(|projection| projection.name() == name).ok_or(unknown)
 }
 
-/// A lock of the session that also does the work: when the command is gone, so is the lock, and what
-/// it did last is committed or not.
+/// A lock of the session that does the work: it ends with the command, whose last statement is then committed
+/// or not.
 pub(super) async fn take_turn(owner: &mut PgConnection, name: &str) -> Result<(), RebuildError> {
     let deadline = Instant::now() + BUSY_LIMIT;
     loop {
