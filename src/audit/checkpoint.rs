@@ -10,11 +10,11 @@
 //! — hooks.example.com/ledger/6f1d3c1e-6d5e-5a55-9a53-0d6f7a0b5f5a 8n2B…
 //! ```
 //!
-//! The first line names the deployment and the tree; then come the number of leaves and the root;
-//! then, as extensions, when it was signed and where in the log the last leaf is. The key's name is
-//! the first line, as C2SP wants it; the key itself is one for all trees of a deployment, derived
-//! from its master key. Where several master keys are configured, each signs: whoever knows one of
-//! them can follow the change to the next.
+//! The first line names the deployment and the tree, followed by the number of leaves and the root. Then come
+//! extensions: the time of signing, and the log position of the last leaf. The key's name is the first line,
+//! as C2SP requires. The key itself is shared by all trees of a deployment and derived from its master key.
+//! If several master keys are configured, each signs, so that anyone who knows one of them can follow the
+//! rotation to the next.
 
 use std::fmt;
 use std::str::FromStr;
@@ -32,25 +32,25 @@ use super::LedgerId;
 use super::tree::Hash;
 use crate::platform::secrets::master::{KEY_BYTES, KeyRing};
 
-/// The number of Ed25519 in signed notes.
+/// Identifier of Ed25519 in signed notes.
 const ED25519: u8 = 1;
 
 /// The head of a tree.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
     pub origin: Origin,
-    /// Leaves of the tree.
+    /// Number of leaves.
     pub size: u64,
     pub root: Hash,
     pub signed_at: DateTime<Utc>,
-    /// Position of the last leaf in its partition; 0 where there is none.
+    /// Position of the last leaf in its partition; 0 if there is none.
     pub last: i64,
 }
 
-/// Which tree of which deployment.
+/// A tree of a deployment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Origin {
-    /// Host and port of its base URL, mostly.
+    /// Usually host and port of its base URL.
     pub deployment: String,
     pub ledger: LedgerId,
 }
@@ -66,17 +66,17 @@ pub enum CheckpointError {
 }
 
 impl Origin {
-    /// Of the deployment that has this base URL.
+    /// Of the deployment with this base URL.
     #[must_use]
     pub fn new(base_url: &str, ledger: LedgerId) -> Self {
         let name = base_url.split_once("://").map_or(base_url, |(_, rest)| rest).trim_end_matches('/');
-        // What the names of keys may not have.
+        // Characters that names of keys cannot contain.
         let plain = |c: char| if c.is_whitespace() || c.is_control() || c == '+' { '-' } else { c };
         Self { deployment: name.chars().map(plain).collect(), ledger }
     }
 
-    /// The same tree after so many declared losses: what is signed of it does not go on from what was signed
-    /// before, and so has another name.
+    /// The same tree after that many declared losses. Its heads do not continue those signed before, so it
+    /// has another name.
     #[must_use]
     pub fn after(self, losses: i64) -> Self {
         if losses == 0 {
@@ -100,13 +100,13 @@ impl FromStr for Origin {
         let (deployment, id) = text.rsplit_once("/ledger/").ok_or_else(form)?;
         let ledger = LedgerId::from_uuid(id.parse().map_err(|_| form())?);
         let origin = Self { deployment: deployment.to_owned(), ledger };
-        // A UUID can be written in many ways; an origin in one.
+        // A UUID has several spellings; an origin has one.
         if origin.to_string() == text { Ok(origin) } else { Err(form()) }
     }
 }
 
 impl Checkpoint {
-    /// The text that is signed.
+    /// The signed text.
     fn text(&self) -> Result<Vec<u8>, CheckpointError> {
         let extension = format!(
             "time {}\nlast {}:{}\n",
@@ -123,7 +123,7 @@ impl Checkpoint {
         keys.sign_note(&self.origin, &self.text()?)
     }
 
-    /// Reads a note that one of these keys signed.
+    /// Reads a note signed by one of these keys.
     pub fn open(note: &str, keys: &[PublicKey]) -> Result<Self, CheckpointError> {
         let note = Note::from_bytes(note.as_bytes())?;
         let checkpoint = Self::parse(note.text())?;
@@ -133,7 +133,7 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Reads a note without looking at who signed it.
+    /// Reads a note without verifying its signatures.
     pub fn read_unverified(note: &str) -> Result<Self, CheckpointError> {
         Self::parse(Note::from_bytes(note.as_bytes())?.text())
     }
@@ -154,7 +154,7 @@ impl Checkpoint {
             return Err(CheckpointError::Form("it does not say when it was signed, or up to where the log goes"));
         };
         let checkpoint = Self { origin, size: read.size(), root: *read.hash(), signed_at, last };
-        // What is signed is exactly what is understood.
+        // The signed text must be exactly the one that was parsed.
         if checkpoint.text()? == text {
             Ok(checkpoint)
         } else {
@@ -163,17 +163,17 @@ impl Checkpoint {
     }
 }
 
-/// The keys that sign checkpoints, one for each master key.
+/// The keys that sign checkpoints, one per master key.
 pub struct LedgerKeys(Vec<SigningKey>);
 
 impl LedgerKeys {
-    /// Derived from the master keys, so that there is nothing more to configure, keep and copy. Who
-    /// has a public key learns nothing of the master key.
+    /// Derived from the master keys, so that there is nothing more to configure, store and back up. A public
+    /// key reveals nothing about the master key.
     #[must_use]
     pub fn derive(master: &KeyRing) -> Self {
         let keys = master.keys().map(|(_, key)| {
             let mut seed = Zeroizing::new([0; KEY_BYTES]);
-            // 32 bytes are far below what HKDF-SHA256 can give, so this cannot fail.
+            // 32 bytes are far below the maximum of HKDF-SHA256, so this cannot fail.
             let expanded = Hkdf::<Sha256>::new(None, key).expand(b"hookledger/1 ledger checkpoints", seed.as_mut());
             debug_assert!(expanded.is_ok());
             SigningKey::from_bytes(&seed)
@@ -181,8 +181,7 @@ impl LedgerKeys {
         Self(keys.collect())
     }
 
-    /// A text of some tree, signed with every key. It must not be one that could be taken for a
-    /// checkpoint.
+    /// A text about a tree, signed with every key. It must not be mistakable for a checkpoint.
     pub(super) fn sign_note(&self, origin: &Origin, text: &[u8]) -> Result<String, CheckpointError> {
         let mut note = Note::new(text, &[])?;
         let name = origin.to_string();
@@ -192,7 +191,7 @@ impl LedgerKeys {
         String::from_utf8(note.to_bytes()).map_err(|_| CheckpointError::Form("it is not text"))
     }
 
-    /// What verifies their signatures, the first one first.
+    /// The keys that verify their signatures, the first one first.
     #[must_use]
     pub fn public(&self) -> Vec<PublicKey> {
         self.0.iter().map(|key| PublicKey(key.verifying_key())).collect()
@@ -205,12 +204,12 @@ impl fmt::Debug for LedgerKeys {
     }
 }
 
-/// What verifies checkpoints.
+/// A key that verifies checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublicKey(VerifyingKey);
 
 impl PublicKey {
-    /// As signed notes have it: `name+id+base64`, the name being an origin.
+    /// In the form of signed notes: `name+id+base64`, where the name is an origin.
     #[must_use]
     pub fn named(&self, name: &str) -> String {
         signed_note::new_ed25519_verifier_key(name, &self.0)
@@ -232,8 +231,8 @@ impl fmt::Display for PublicKey {
 impl FromStr for PublicKey {
     type Err = CheckpointError;
 
-    /// From `name+id+base64`, whatever the name, or from base64 of the 32 bytes. The base64 may have
-    /// `+` itself, and the id hashes name and key: so it is asked first whether this is such a text.
+    /// From `name+id+base64`, whatever the name, or from base64 of the 32 bytes. Tries the former first:
+    /// base64 may contain `+` itself, but the ID is a hash of name and key.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let text = text.trim();
         let bytes = match text.splitn(3, '+').collect::<Vec<_>>()[..] {
@@ -247,8 +246,8 @@ impl FromStr for PublicKey {
     }
 }
 
-/// The text of a note of some tree, and the keys that signed it. Every signature must be that of a known
-/// key and there once: not a byte may be added.
+/// The text of a note, and the keys that signed it. Every signature must be from a known key and appear once,
+/// so that not a byte can be added.
 pub(super) fn open_note(
     note: &str,
     origin: &Origin,
@@ -332,7 +331,7 @@ mod tests {
         for at in 0..note.len() {
             let mut bytes = note.clone().into_bytes();
             bytes[at] ^= 1;
-            // What is no text any more is no note either. The last bits of base64 are not free.
+            // Bytes that are no text are no note either. The last bits of base64 are not significant.
             if let Ok(changed) = String::from_utf8(bytes) {
                 assert!(Checkpoint::open(&changed, &public).is_err(), "{at}: {changed}");
             }

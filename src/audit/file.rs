@@ -1,6 +1,6 @@
-//! The file of checkpoints: outside the database, so that whoever changes the database cannot change
-//! what was promised before. It only grows; each line is `{"note":"…"}`, a checkpoint as it was signed,
-//! and again with the signatures of a witness where there is one.
+//! The file of checkpoints: outside the database, so that nobody who changes the database can change earlier
+//! statements. It only grows. Each line is `{"note":"…"}`: a checkpoint as it was signed, and again with the
+//! signatures of a witness if there is one.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
-/// No note is longer, nor is any line that is read.
+/// Longest note, and longest line that is read.
 const LONGEST_LINE: u64 = 1 << 20;
 
 /// How long a disk may take.
@@ -30,7 +30,7 @@ pub struct CheckpointFile(Arc<Opened>);
 #[derive(Debug)]
 struct Opened {
     path: PathBuf,
-    /// Opened when it is first needed, and again after an error.
+    /// Opened on first use, and again after an error.
     file: Arc<Mutex<Option<File>>>,
 }
 
@@ -45,7 +45,7 @@ impl CheckpointFile {
         &self.0.path
     }
 
-    /// Appends notes, and returns when the disk has them. Where a disk hangs, at most one thread does.
+    /// Appends notes, and returns once they are on disk. If the disk hangs, at most one thread hangs with it.
     pub async fn append(&self, notes: Vec<String>) -> io::Result<()> {
         let appending = async {
             let mut file = Arc::clone(&self.0.file).lock_owned().await;
@@ -64,7 +64,7 @@ fn append(path: &Path, file: &mut Option<File>, notes: &[String]) -> io::Result<
         serde_json::to_writer(&mut lines, &Line { note })?;
         lines.push(b'\n');
     }
-    // Taken out, so that after an error it is opened and looked at anew.
+    // Taken out, so that it is opened and checked again after an error.
     let mut opened = match file.take() {
         Some(opened) => opened,
         None => open(path)?,
@@ -82,7 +82,7 @@ fn open(path: &Path) -> io::Result<File> {
     if file.metadata()?.len() == 0 {
         File::open(directory)?.sync_all()?;
     } else {
-        // A crash may have cut the last line. It stays as it is; the next begins on a line of its own.
+        // A crash may have cut off the last line. It stays, and the next note begins on a new line.
         let mut last = [0];
         file.seek(SeekFrom::End(-1))?;
         file.read_exact(&mut last)?;
@@ -93,8 +93,8 @@ fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// The notes of such a file, in order, with their line numbers from 1. A line that is none, such as
-/// one that a crash cut, is `None`.
+/// The notes of the file, in order, with their line numbers from 1. `None` for a line without a note, such as
+/// one that a crash cut off.
 pub fn read(path: &Path) -> io::Result<impl Iterator<Item = io::Result<(usize, Option<String>)>>> {
     let mut reader = BufReader::new(File::open(path)?);
     let mut number = 0;

@@ -1,8 +1,7 @@
 //! The ledger as a follower of the log: each event becomes a leaf of its tree.
 //!
-//! What is full is written once; of the rest, a batch writes a row or two for each tree that it
-//! touches, never one for each event. Trees that grow are in memory, and read again wherever that
-//! could be out of date.
+//! Full tiles are written once. For partial ones, a batch writes one or two rows per tree, never one per
+//! event. Growing trees are in memory, and are read again whenever memory may be out of date.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,11 +19,11 @@ use crate::log::follow::{Followed, Handler, HandlerError, UnderPressure};
 use crate::log::stored_event::StoredEvent;
 use crate::log::{Batch, LogPosition, ReadError, Reader, Scope};
 
-/// Under this name are its lease and checkpoints.
+/// Name of its lease and checkpoints.
 pub const FOLLOWER: &str = "ledger";
-/// Trees that are kept in memory; about 10 KiB each. Beyond that all are read again as they grow.
+/// Trees kept in memory, at about 10 KiB each. Beyond it, all are read again as they grow.
 const KEPT: usize = 2_000;
-/// How long more is let come after a batch.
+/// Pause after a batch, to gather more events.
 const GATHER: Duration = Duration::from_millis(200);
 
 /// An event as a leaf.
@@ -37,12 +36,12 @@ pub struct Leaf {
 }
 
 impl Leaf {
-    /// Of an event at that place.
+    /// The leaf of an event at that log position.
     pub(crate) fn new<T: AsRef<str>>(at: LogPosition, event: &StoredEvent<T>) -> Self {
         Self {
             ledger: LedgerId::of(OrganizationId::new(event.organization), at.partition),
             at,
-            // Only for pace and metrics; what is no time for us is old.
+            // Only for pace and metrics; an invalid time counts as old.
             recorded_at: DateTime::from_timestamp_micros(event.recorded_at).unwrap_or_default(),
             hash: event.leaf_hash(),
         }
@@ -72,13 +71,13 @@ impl Followed for Leaf {
 #[derive(Debug, Default)]
 pub struct LedgerFollower {
     trees: Mutex<HashMap<LedgerId, Growing>>,
-    /// Those that the last batch changed, until that is committed.
+    /// The trees that the last batch changed, until it is committed.
     grown: Mutex<BTreeMap<LedgerId, Growing>>,
 }
 
 impl LedgerFollower {
-    /// The trees of a batch, from memory or from the tables. They are not in memory until the batch
-    /// is committed: where it fails, they are read again.
+    /// The trees of a batch, from memory or from the tables. They leave memory until the batch is committed,
+    /// so that after a failure they are read again.
     async fn take(
         &self,
         connection: &mut PgConnection,
@@ -119,8 +118,7 @@ impl Handler<Leaf> for LedgerFollower {
         GATHER
     }
 
-    /// A large batch costs little more than a small one, so it takes few, and is never late by more
-    /// than this.
+    /// A large batch costs little more than a small one, so it takes few, and is never later than this.
     fn under_pressure(&self) -> UnderPressure {
         UnderPressure { batch: 2_000, rest: 8, oldest: chrono::Duration::milliseconds(2_500) }
     }

@@ -1,19 +1,19 @@
-//! One tree in memory, and what a batch of leaves changes in the tables.
+//! One tree in memory, and the changes of a batch to the tables.
 
 use super::LedgerId;
 use super::tree::{Edge, FullTile, Hash, TILE_WIDTH};
 
-/// A tree as whoever adds leaves to it needs it.
+/// A tree in the form needed for adding leaves.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Growing {
     pub(super) edge: Edge,
-    /// Of the leaves that do not fill a tile yet.
+    /// Positions of the leaves that do not fill a tile yet.
     pub(super) positions: Vec<i64>,
-    /// Of the last leaf.
+    /// Position of the last leaf.
     pub(super) last: i64,
 }
 
-/// What a batch changes.
+/// Changes of a batch.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     pub(super) grown: Vec<Grown>,
@@ -21,7 +21,7 @@ pub(super) struct Changes {
     pub(super) tails: Vec<Tail>,
 }
 
-/// A tree that has more leaves than before.
+/// A tree that has grown.
 #[derive(Debug, PartialEq)]
 pub(super) struct Grown {
     pub(super) ledger: LedgerId,
@@ -29,7 +29,7 @@ pub(super) struct Grown {
     pub(super) size: u64,
     pub(super) last: i64,
     pub(super) root: Hash,
-    /// Pieces that began before this leaf are in a tile now.
+    /// Pieces that began before this leaf are in a full tile now.
     pub(super) tail_from: u64,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct NewTile {
     pub(super) positions: Option<Vec<i64>>,
 }
 
-/// A piece of a tile that is not full.
+/// A piece of a partial tile.
 #[derive(Debug)]
 pub(super) struct Tail {
     pub(super) ledger: LedgerId,
@@ -51,7 +51,7 @@ pub(super) struct Tail {
 }
 
 impl Growing {
-    /// Adds leaves, which come in the order of positions. False, and nothing, where one does not.
+    /// Adds leaves in the order of their positions. Returns false, without a change, if one is out of order.
     pub(super) fn add(
         &mut self,
         ledger: LedgerId,

@@ -1,16 +1,16 @@
-//! Which tree an event belongs to.
+//! The tree that an event belongs to.
 
 use std::fmt;
 
 use hookledger_aggregates::{OrganizationId, Partition};
 use uuid::Uuid;
 
-/// Names a tree.
+/// Identifies a tree.
 ///
-/// An organization has one, with everything in its own partition, in the order of positions. The
-/// platform's own events (super admins) are under the nil organization and have one likewise. The
-/// claim on an e-mail address lies in a partition of its own, outside its organization's order; such
-/// strays are in a tree of that partition, which is the platform's.
+/// An organization has one tree, with all events of its partition in the order of positions. The platform's
+/// own events (super admins) belong to the nil organization and have a tree likewise. Claims on email
+/// addresses have their own partitions, outside their organization's order; such strays are in a tree of that
+/// partition, which belongs to the platform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LedgerId(Uuid);
 
@@ -18,25 +18,25 @@ pub struct LedgerId(Uuid);
 const STRAYS: u128 = 0x0000_0000_0000_8000_8000_0000_0000_0000;
 
 impl LedgerId {
-    /// The tree of an event of that organization, in that partition.
+    /// The tree of an organization's event in that partition.
     #[must_use]
     pub fn of(organization: OrganizationId, partition: Partition) -> Self {
         if organization.partition() == partition { Self::organization(organization) } else { Self::strays(partition) }
     }
 
-    /// The tree of an organization; with the nil organization, that of the platform.
+    /// The tree of an organization; for the nil organization, that of the platform.
     #[must_use]
     pub fn organization(organization: OrganizationId) -> Self {
         Self(organization.uuid())
     }
 
-    /// The tree of what lies in a partition but not in its organization's.
+    /// The tree of a partition's events that belong to organizations of other partitions.
     #[must_use]
     pub fn strays(partition: Partition) -> Self {
         Self(Uuid::from_u128(STRAYS + partition.index() as u128))
     }
 
-    /// By the id as it is written in origins and tables.
+    /// From the ID in origins and tables.
     #[must_use]
     pub fn from_uuid(id: Uuid) -> Self {
         Self(id)
@@ -47,13 +47,13 @@ impl LedgerId {
         self.0
     }
 
-    /// The partition in which all its events lie.
+    /// The partition of all its events.
     #[must_use]
     pub fn partition(self) -> Partition {
         Partition::all().find(|partition| Self::strays(*partition) == self).unwrap_or_else(|| self.owner().partition())
     }
 
-    /// Those that are no organization's.
+    /// The trees that belong to no organization.
     pub fn of_the_platform() -> impl Iterator<Item = Self> {
         std::iter::once(Self::organization(OrganizationId::PLATFORM)).chain(Partition::all().map(Self::strays))
     }
@@ -64,7 +64,7 @@ impl LedgerId {
         Partition::all().any(|partition| Self::strays(partition) == self)
     }
 
-    /// Whose it is.
+    /// The organization that it belongs to.
     #[must_use]
     pub fn owner(self) -> OrganizationId {
         if self.is_of_many() { OrganizationId::PLATFORM } else { OrganizationId::new(self.0) }

@@ -1,4 +1,4 @@
-//! Signing heads and proving things about trees: what the server offers of the ledger.
+//! The server's ledger: signs heads, and proves statements about trees.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,16 +19,16 @@ use super::{FOLLOWER, LedgerId};
 use crate::log::follow::{Checkpoints, STATEMENT_LIMIT, within};
 use crate::platform::vitals::Vitals;
 
-/// Heads that are signed together.
+/// Heads signed together.
 const PORTION: i64 = 200;
-/// At most so many portions in a round; the next round goes on.
+/// Maximum number of portions per round; the next round continues.
 const PORTIONS: usize = 20;
-/// How long a round may take, and how long ago the last good one may be.
+/// How long a round may take, and the maximum age of the last successful one.
 const ROUND_LIMIT: Duration = Duration::from_secs(30);
 const LONGEST_BLIND: Duration = Duration::from_secs(60);
-/// Under this name the node's vitals miss it.
+/// Name in the node's vitals.
 const TASK: &str = "checkpoints";
-/// On demand, the head of a tree is signed this often at most.
+/// Minimum interval between heads of a tree that are signed on demand.
 const DEMAND: chrono::Duration = chrono::Duration::seconds(1);
 
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +41,7 @@ pub enum LedgerError {
     Proof(#[from] ProofError),
     #[error("no checkpoint of this tree has {0} leaves")]
     NoCheckpoint(u64),
-    /// It may be a moment later.
+    /// A later try may succeed.
     #[error("the event is not in a signed tree yet")]
     NotYet,
     #[error("this tree has no event at that position")]
@@ -54,7 +54,7 @@ impl From<sqlx::Error> for LedgerError {
     }
 }
 
-/// That an event is in the tree of a checkpoint.
+/// Proof that an event is in the tree of a checkpoint.
 #[derive(Clone, Debug)]
 pub struct Inclusion {
     pub checkpoint: Signed,
@@ -62,7 +62,7 @@ pub struct Inclusion {
     pub proof: Vec<Hash>,
 }
 
-/// That the tree of one checkpoint is the beginning of another's.
+/// Proof that the tree of one checkpoint is the beginning of another's.
 #[derive(Clone, Debug)]
 pub struct Consistency {
     pub from: u64,
@@ -70,7 +70,7 @@ pub struct Consistency {
     pub proof: Vec<Hash>,
 }
 
-/// Signs, keeps and proves. Clones are the same.
+/// Signs, stores and proves. Clones share their state.
 #[derive(Clone, Debug)]
 pub struct Ledgers(Arc<Inner>);
 
@@ -83,7 +83,7 @@ struct Inner {
     base_url: String,
     file: Option<CheckpointFile>,
     witness: Option<mpsc::Sender<Signed>>,
-    /// One head at a time is signed on demand, so that a crowd that asks at once has one signed.
+    /// Serializes signing on demand, so that concurrent requests share one head.
     demand: tokio::sync::Mutex<()>,
 }
 
@@ -109,14 +109,14 @@ impl Ledgers {
         Origin::new(&self.0.base_url, ledger)
     }
 
-    /// What verifies checkpoints, the key that signs first.
+    /// The keys that verify checkpoints, the signing key first.
     #[must_use]
     pub fn public_keys(&self) -> Vec<PublicKey> {
         self.0.keys.public()
     }
 
-    /// Signs, every so often, the heads of those trees that have grown, until stopped. Of several
-    /// nodes the one does that also makes the trees.
+    /// Signs the heads of trees that have grown, at this interval, until stopped. Only the node that builds
+    /// the trees signs.
     pub async fn run(self, every: Duration, vitals: Vitals, stop: CancellationToken) {
         vitals.expect_looks(TASK, every + LONGEST_BLIND);
         let mut ticks = tokio::time::interval(every);
@@ -158,15 +158,16 @@ impl Ledgers {
         let ledgers: Vec<_> = heads.iter().map(|head| head.ledger).collect();
         let losses = loss::counts(&self.0.pool, &ledgers).await?;
         for Head { ledger, size, last, root } in heads.iter().copied() {
-            // Nobody can prove that the tree goes on from what was lost: it is another one from there.
+            // Nobody can prove that the tree continues the lost one, so from here on it is another tree.
             let origin = self.origin(ledger).after(losses.get(&ledger).copied().unwrap_or_default());
             let checkpoint = Checkpoint { origin, size, root, signed_at, last };
             let note = checkpoint.sign(&self.0.keys)?;
             signed.push(Signed { ledger, size, root, last, signed_at, note });
         }
-        // Once it is in the file it was in the database: that one is missing there is a finding of `verify`.
+        // Stored in the database before the file, so that `verify` can report one that is missing from the
+        // database.
         store::keep(&self.0.pool, &signed).await?;
-        // A disk that is full holds up no proof.
+        // A full disk must not prevent proofs.
         if let Some(file) = &self.0.file
             && let Err(error) = file.append(signed.iter().map(|signed| signed.note.clone()).collect()).await
         {
@@ -176,14 +177,14 @@ impl Ledgers {
         metrics::counter!("hookledger_checkpoints_signed_total").increment(signed.len() as u64);
         if let Some(witness) = &self.0.witness {
             for signed in signed {
-                // A witness that is too slow gets a later one instead.
+                // A witness that is too slow gets a later head instead.
                 let _ = witness.try_send(signed);
             }
         }
         Ok(())
     }
 
-    /// The latest checkpoint of a tree; signed now, if it has grown since. Nothing where it is empty.
+    /// The latest checkpoint of a tree, signed now if the tree has grown since. `None` if it is empty.
     pub async fn fresh_checkpoint(&self, ledger: LedgerId) -> Result<Option<Signed>, LedgerError> {
         let _one = self.0.demand.lock().await;
         let latest = lookup::checkpoint(&self.0.pool, ledger, None).await?;
@@ -198,8 +199,8 @@ impl Ledgers {
         Ok(lookup::checkpoint(&self.0.pool, ledger, None).await?)
     }
 
-    /// Proves that the event at a position is in the tree of the latest checkpoint, or of the one of
-    /// that size.
+    /// Proves that the event at a position is in the tree of the latest checkpoint, or of the one with that
+    /// size.
     pub async fn inclusion(
         &self,
         connection: &mut PgConnection,
@@ -223,8 +224,8 @@ impl Ledgers {
         Ok(Inclusion { checkpoint, place, proof })
     }
 
-    /// Proves that the tree of the first so many leaves is the beginning of a checkpoint's: of the
-    /// latest, or of the one of that size.
+    /// Proves that the tree of the first `from` leaves is the beginning of a checkpoint's tree: of the
+    /// latest, or of the one with that size.
     pub async fn consistency(
         &self,
         connection: &mut PgConnection,
@@ -262,26 +263,26 @@ impl Ledgers {
         Ok(prove(statement, checkpoint.size, checkpoint.root, &tiles)?)
     }
 
-    /// The same for whoever has no connection at hand.
+    /// The same, without a connection.
     pub(super) async fn prove_consistency(&self, checkpoint: &Signed, from: u64) -> Result<Vec<Hash>, LedgerError> {
         let mut connection = self.0.pool.acquire().await?;
         Self::prove(&mut connection, checkpoint, Statement::Consistency { from }).await
     }
 
-    /// How many leaves a tree has.
+    /// Number of leaves of a tree.
     pub(super) async fn size(&self, ledger: LedgerId) -> Result<u64, LedgerError> {
         let head = within(STATEMENT_LIMIT, store::head_of(&self.0.pool, ledger)).await?;
         Ok(head.map_or(0, |head| head.size))
     }
 
-    /// How far the trees are behind the log.
+    /// Measures how far the trees are behind the log.
     async fn measure(&self) -> Result<(), LedgerError> {
         let behind = store::behind(&self.0.pool, FOLLOWER).await?;
         metrics::gauge!("hookledger_ledger_lag_seconds").set(behind.map_or(0.0, |behind| behind.max(0.0)));
         Ok(())
     }
 
-    /// Waits until everything up to a place is in its tree; false when the limit came first.
+    /// Waits until everything up to a log position is in its tree; returns false after `limit`.
     pub async fn wait_for(&self, place: crate::log::LogPosition, limit: Duration) -> Result<bool, sqlx::Error> {
         self.0.checkpoints.wait_for(&[FOLLOWER], place, limit).await
     }

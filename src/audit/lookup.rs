@@ -1,5 +1,5 @@
-//! Reading the ledger: tiles as a tree of some size has them, where leaves and events are, and
-//! checkpoints. Each answer is one statement, so that it sees one state while trees grow.
+//! Reads of the ledger: tiles for a tree of some size, locations of leaves and events, and checkpoints. Each
+//! answer is one statement, so that it sees one state while trees grow.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use super::store::{StoreError, bigint, count};
 use super::tree::{Hash, SizedTile, TILE_WIDTH, TileId, hashes_from_bytes};
 use super::{LedgerId, positions};
 
-/// A head that was signed.
+/// A signed head.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Signed {
     pub ledger: LedgerId,
@@ -19,18 +19,18 @@ pub struct Signed {
     /// Position of the last leaf's event.
     pub last: i64,
     pub signed_at: DateTime<Utc>,
-    /// The note.
+    /// The signed note.
     pub note: String,
 }
 
-/// A leaf and its event's position.
+/// A leaf, and its event's position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     pub index: u64,
     pub position: i64,
 }
 
-/// Tiles, each with at least the hashes that are asked for, of those that are there.
+/// The existing tiles among those requested, each with at least the requested number of hashes.
 pub async fn tiles(
     executor: impl PgExecutor<'_>,
     ledger: LedgerId,
@@ -41,7 +41,7 @@ pub async fn tiles(
     let is_partial = |tile: &&SizedTile| tile.id.level > 0 && tile.width < TILE_WIDTH;
     let (inner_levels, inner_indexes): (Vec<i16>, Vec<i64>) =
         wanted.iter().filter(is_partial).map(|tile| (i16::from(tile.id.level), bigint(tile.id.index))).unzip();
-    // A tile that is not full is made of pieces: at level 0 of tails, above of the roots of full tiles.
+    // A partial tile consists of pieces: of tails at level 0, of the roots of full tiles above.
     let rows: Vec<(i16, i64, Vec<u8>)> = sqlx::query_as(
         "select level, index, hashes from (
              select 0 as kind, t.level, t.index, t.index as part, t.hashes
@@ -71,7 +71,7 @@ pub async fn tiles(
         let hashes = hashes_from_bytes(&hashes).ok_or(corrupt)?;
         let id = TileId { level: u8::try_from(level).unwrap_or(u8::MAX), index: count(index) };
         let tile = tiles.entry(id).or_default();
-        // A full tile comes first; its pieces, where they are read too, say nothing new.
+        // A full tile comes first; its pieces, if they are read as well, add nothing.
         if tile.len() < TILE_WIDTH {
             tile.extend(hashes);
         }
@@ -79,7 +79,7 @@ pub async fn tiles(
     Ok(tiles)
 }
 
-/// The leaf of the event at a position; nothing where that event is not in the tree.
+/// The leaf of the event at a position; `None` if that event is not in the tree.
 pub async fn leaf_at(
     executor: impl PgExecutor<'_>,
     ledger: LedgerId,
@@ -104,8 +104,8 @@ pub async fn leaf_at(
     Ok(at.binary_search(&position).ok().map(|behind| Place { index: count(first) + behind as u64, position }))
 }
 
-/// The places of up to 16 tiles' leaves from one on, in order. Fewer do not mean that there are no
-/// more: whoever wants all asks again from after the last.
+/// The leaves of up to 16 tiles from `from` on, with their positions, in order. Fewer do not mean that there
+/// are no more: to get all, ask again after the last one.
 pub async fn places(executor: impl PgExecutor<'_>, ledger: LedgerId, from: u64) -> Result<Vec<Place>, StoreError> {
     let rows: Vec<(i64, i64, Vec<u8>)> = sqlx::query_as(
         "select first_index, first_position, positions from (
@@ -123,7 +123,7 @@ pub async fn places(executor: impl PgExecutor<'_>, ledger: LedgerId, from: u64) 
     .await?;
     let (mut places, mut next) = (Vec::new(), None);
     for (first, first_position, bytes) in rows {
-        // Tails follow the last tile; not where there are more than 16 tiles before them.
+        // Tails follow the last tile, unless more than 16 tiles come before them.
         if next.is_some_and(|next| count(first) != next) {
             break;
         }
@@ -147,7 +147,7 @@ fn signed(ledger: LedgerId, (size, root, last, signed_at, note): Row) -> Result<
     Ok(Signed { ledger, size: count(size), root, last, signed_at, note })
 }
 
-/// The latest checkpoint of a tree, or that of exactly this size.
+/// The latest checkpoint of a tree, or the one with exactly this size.
 pub async fn checkpoint(
     executor: impl PgExecutor<'_>,
     ledger: LedgerId,
@@ -164,7 +164,7 @@ pub async fn checkpoint(
     row.map(|row| signed(ledger, row)).transpose()
 }
 
-/// Checkpoints of more than so many leaves, the smallest first.
+/// Checkpoints with more leaves than `size`, the smallest first.
 pub async fn checkpoints_after(
     executor: impl PgExecutor<'_>,
     ledger: LedgerId,

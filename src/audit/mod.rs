@@ -1,15 +1,14 @@
 //! The ledger: proof that nothing in the log was altered, removed or reordered.
 //!
 //! Each event of the log is a leaf of exactly one Merkle tree (RFC 6962), that of its [`LedgerId`].
-//! [`crate::log::stored_event`] says which bytes a leaf is made of, [`tree`] how trees grow and what proofs are,
-//! [`checkpoint`] how the head of a tree is signed. Those three are pure; a verifier needs no more.
-//! [`LedgerFollower`] makes the trees, as a follower of the log; [`store`] and [`lookup`] have their tables.
-//! [`Ledgers`] signs and proves; [`file`] and [`Witness`] take what was signed out of the database.
-//! [`loss`] is a signed statement of what a database lacks that lost the end of its log. [`export`] writes and reads
-//! files that prove themselves, [`verify`] checks a store, [`conservation`] that every webhook is accounted for.
+//! [`crate::log::stored_event`] defines the bytes of a leaf, [`tree`] how trees grow and what proofs are,
+//! [`checkpoint`] how the head of a tree is signed. Those three are pure, and sufficient for a verifier.
+//! [`LedgerFollower`] builds the trees, as a follower of the log; [`store`] and [`lookup`] have their tables.
+//! [`Ledgers`] signs and proves; [`file`] and [`Witness`] take signed heads out of the database. [`loss`] is
+//! a signed statement about a database that lost the end of its log. [`export`] writes and reads files that
+//! verify by themselves, [`verify`] checks a store, [`conservation`] that every webhook is accounted for.
 //!
-//! What deliberately does not live here: SQL on `events` (that is `log`), and who may see what
-//! (`api`).
+//! Deliberately elsewhere: SQL on `events` (`log`), and permissions (`api`).
 
 pub mod checkpoint;
 pub mod conservation;

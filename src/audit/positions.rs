@@ -1,8 +1,8 @@
-//! Where in the log the leaves of a piece of a tree are: the first position, and how far each is
-//! behind the one before, in LEB128. A byte or two for each leaf, and both ways without a search:
-//! from a leaf's number to its event, and back.
+//! Positions of the leaves of a piece of a tree: the first position, and the distance of each from the one
+//! before, in LEB128. One or two bytes per leaf, and no search in either direction between a leaf's number
+//! and its event.
 
-/// The numbers in bytes: 0 for the first position, then the distances. Positions only grow.
+/// Encodes positions: 0 for the first one, then the distances. Positions are increasing.
 #[must_use]
 pub fn encode(positions: &[i64]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(positions.len() * 2);
@@ -19,7 +19,7 @@ pub fn encode(positions: &[i64]) -> Vec<u8> {
     bytes
 }
 
-/// The positions; nothing where the bytes are no such numbers.
+/// The positions; `None` if the bytes are invalid.
 #[must_use]
 pub fn decode(first: i64, bytes: &[u8]) -> Option<Vec<i64>> {
     let (mut positions, mut at) = (Vec::with_capacity(bytes.len()), first);

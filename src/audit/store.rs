@@ -11,7 +11,7 @@ use super::tree::{Edge, Hash, TILE_WIDTH, hashes_from_bytes, hashes_to_bytes};
 use super::{LedgerId, positions};
 use crate::log::follow::HandlerError;
 
-/// The head of a tree as it is now, signed or not.
+/// The current head of a tree, signed or not.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Head {
     pub ledger: LedgerId,
@@ -37,7 +37,7 @@ impl From<StoreError> for HandlerError {
     }
 }
 
-/// Numbers of leaves are never beyond what PostgreSQL's bigint holds.
+/// Numbers of leaves always fit into PostgreSQL's bigint.
 pub(super) fn bigint(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -46,7 +46,7 @@ pub(super) fn count(number: i64) -> u64 {
     u64::try_from(number).unwrap_or_default()
 }
 
-/// Trees as they have grown. Those that have no leaf yet are empty.
+/// The current trees. Those without a leaf are empty.
 pub(super) async fn load(
     connection: &mut PgConnection,
     ledgers: &[LedgerId],
@@ -91,12 +91,12 @@ async fn heads(executor: impl PgExecutor<'_>, ledgers: &[LedgerId]) -> Result<Ve
     rows.into_iter().map(head).collect()
 }
 
-/// The head of one tree; nothing where it has no leaf.
+/// The head of one tree; `None` without a leaf.
 pub async fn head_of(executor: impl PgExecutor<'_>, ledger: LedgerId) -> Result<Option<Head>, StoreError> {
     Ok(heads(executor, &[ledger]).await?.pop())
 }
 
-/// The leaves that are in no tile, and where their events are.
+/// The leaves outside of full tiles, and their positions.
 type Leaves = (Vec<Hash>, Vec<i64>);
 
 async fn tails(executor: impl PgExecutor<'_>, ledgers: &[LedgerId]) -> Result<HashMap<LedgerId, Leaves>, StoreError> {
@@ -165,8 +165,8 @@ async fn inner_hashes(
     Ok(hashes)
 }
 
-/// Writes what a batch changed. False, and nothing that may be committed, where a tree is not any
-/// more as it was read.
+/// Writes the changes of a batch. Returns false if a tree has changed since it was read; the transaction must
+/// not be committed then.
 pub(super) async fn write(connection: &mut PgConnection, changes: &Changes) -> Result<bool, StoreError> {
     if !write_heads(&mut *connection, changes).await? {
         return Ok(false);
@@ -265,8 +265,8 @@ async fn write_tails(connection: &mut PgConnection, changes: &Changes) -> Result
     Ok(())
 }
 
-/// The heads that have grown since they were signed, those first that grew first; none unless that
-/// node has the lease of that follower.
+/// The heads that have grown since they were signed, the ones that grew first being first; none unless `node`
+/// has the lease of that follower.
 pub(super) async fn unsigned(
     executor: impl PgExecutor<'_>,
     follower: &str,
@@ -287,7 +287,7 @@ pub(super) async fn unsigned(
     rows.into_iter().map(head).collect()
 }
 
-/// Keeps checkpoints. Where one of the same size is there already, that one stays.
+/// Stores checkpoints. An existing one of the same size stays.
 pub(crate) async fn keep(executor: impl PgExecutor<'_>, signed: &[Signed]) -> Result<(), StoreError> {
     sqlx::query(
         "insert into ledger_checkpoints (ledger_id, size, root, last_position, signed_at, note)
@@ -305,7 +305,7 @@ pub(crate) async fn keep(executor: impl PgExecutor<'_>, signed: &[Signed]) -> Re
     Ok(())
 }
 
-/// For how many seconds the oldest event has been in the log that is in no tree yet.
+/// Age in seconds of the oldest event that is in no tree yet.
 pub(super) async fn behind(executor: impl PgExecutor<'_>, follower: &str) -> Result<Option<f64>, StoreError> {
     Ok(crate::log::oldest_after_checkpoint(executor, follower).await?)
 }

@@ -1,9 +1,7 @@
-//! The Merkle tree of RFC 6962, kept as tiles of C2SP tlog-tiles: how it grows by leaves, and proofs
-//! from its tiles.
+//! The Merkle tree of RFC 6962, stored as tiles of C2SP tlog-tiles: adding leaves, and proofs from tiles.
 //!
-//! A tile of level L holds up to 256 hashes of height 8·L. Only full tiles are kept by those who
-//! store; the partial ones at the right edge are in an [`Edge`]. Hashing, and making and checking proofs,
-//! is the work of `tlog_tiles`.
+//! A tile of level L holds up to 256 hashes of height 8·L. Only full tiles are stored; the partial ones at
+//! the right edge are in an [`Edge`]. `tlog_tiles` hashes, and creates and checks proofs.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -21,16 +19,16 @@ pub const TILE_WIDTH: usize = 1 << TILE_HEIGHT;
 /// The root of a tree without leaves.
 pub const EMPTY_ROOT: Hash = EMPTY_HASH;
 
-/// Which tile.
+/// Identifies a tile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TileId {
-    /// 0 is that of the leaves.
+    /// 0 for the leaves.
     pub level: u8,
     /// 0, 1, 2… within the level.
     pub index: u64,
 }
 
-/// A tile as a tree of some size has it.
+/// A tile of a tree with some size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SizedTile {
     pub id: TileId,
@@ -43,15 +41,15 @@ pub struct SizedTile {
 pub struct FullTile {
     pub id: TileId,
     pub hashes: Vec<Hash>,
-    /// The hash over all of them: one of the hashes of the tile above.
+    /// The hash over all of them, which is one of the hashes of the tile above.
     pub root: Hash,
 }
 
-/// A tree to which leaves are added: its size, and what of it is still incomplete.
+/// A tree that grows: its size, and its incomplete parts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Edge {
     size: u64,
-    /// By level, the hashes of the tile that is not full.
+    /// By level, the hashes of the partial tile.
     partial: Vec<Vec<Hash>>,
     /// Roots of the largest complete subtrees, from left to right.
     frontier: Vec<Hash>,
@@ -75,7 +73,7 @@ impl Edge {
     /// A tree of that size, from the partial tiles of each level, level 0 first.
     ///
     /// # Errors
-    /// [`ProofError::NoTile`] when a tile has not the width that the size asks for.
+    /// [`ProofError::NoTile`] if a tile does not have the width that the size requires.
     pub fn restore(size: u64, partial: Vec<Vec<Hash>>) -> Result<Self, ProofError> {
         let mut edge = Self { size, partial, frontier: Vec::new() };
         for tile in Self::partial_tiles(size).rev() {
@@ -93,8 +91,7 @@ impl Edge {
         Ok(edge)
     }
 
-    /// The tiles that are not full in a tree of that size, level 0 first. A level whose hashes fill
-    /// its tiles has none.
+    /// The partial tiles of a tree with that size, level 0 first. A level whose tiles are all full has none.
     #[must_use]
     pub fn partial_tiles(size: u64) -> impl DoubleEndedIterator<Item = SizedTile> {
         let levels = (0..8_u8).filter_map(move |level| {
@@ -110,16 +107,16 @@ impl Edge {
         self.size
     }
 
-    /// The hashes of the level's tile that is not full.
+    /// The hashes of the level's partial tile.
     #[must_use]
     pub fn partial(&self, level: u8) -> &[Hash] {
         self.partial.get(usize::from(level)).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// Adds a leaf, by its hash. Tiles that it fills are put into `full`, lower levels first.
+    /// Adds a leaf by its hash. Tiles that become full are appended to `full`, lower levels first.
     pub fn push(&mut self, leaf: Hash, full: &mut Vec<FullTile>) {
         self.put(0, leaf);
-        // As in binary addition: each complete subtree to the left of the new one makes a larger one.
+        // As in binary addition: the new subtree merges with each complete one of the same size to its left.
         let (mut carry, mut height) = (leaf, 0);
         while self.size >> height & 1 == 1 {
             let Some(left) = self.frontier.pop() else { break };
@@ -172,20 +169,20 @@ pub fn tile_root(hashes: &[Hash]) -> Option<Hash> {
     (hashes.len() == TILE_WIDTH).then(|| subtree_root(hashes))
 }
 
-/// Hashes one after another, as tiles are stored and served.
+/// Concatenated hashes, the format of stored and served tiles.
 #[must_use]
 pub fn hashes_to_bytes(hashes: &[Hash]) -> Vec<u8> {
     hashes.iter().flat_map(|hash| hash.0).collect()
 }
 
-/// The same read again; nothing where the bytes are no whole number of hashes.
+/// The reverse; `None` if the length is not a multiple of a hash's.
 #[must_use]
 pub fn hashes_from_bytes(bytes: &[u8]) -> Option<Vec<Hash>> {
     let (hashes, rest) = bytes.as_chunks::<HASH_SIZE>();
     rest.is_empty().then(|| hashes.iter().copied().map(Hash).collect())
 }
 
-/// A hash that is written as hex or base64.
+/// A hash in hex or base64.
 #[must_use]
 pub fn parse_hash(text: &str) -> Option<Hash> {
     if text.len() == 2 * HASH_SIZE {
@@ -194,9 +191,9 @@ pub fn parse_hash(text: &str) -> Option<Hash> {
     Hash::parse_hash(text).ok()
 }
 
-/// Which tile of a tree of some size holds hashes, and them. Given to the functions that prove.
+/// Source of a tree's tiles for proofs.
 pub trait Tiles {
-    /// The hashes of a tile; at least as many as the width, or nothing.
+    /// The hashes of a tile: at least as many as its width, or `None`.
     fn tile(&self, id: TileId) -> Option<&[Hash]>;
 }
 
@@ -206,19 +203,19 @@ impl<S: std::hash::BuildHasher> Tiles for std::collections::HashMap<TileId, Vec<
     }
 }
 
-/// What is proved.
+/// A statement to prove.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Statement {
     /// This leaf is in the tree.
     Inclusion { index: u64 },
-    /// The tree of the first so many leaves is the beginning of this one.
+    /// The tree of the first `from` leaves is the beginning of this one.
     Consistency { from: u64 },
 }
 
-/// The tiles that prove a statement about a tree of that size.
+/// The tiles needed to prove a statement about a tree of that size.
 pub fn tiles_to_prove(statement: Statement, size: u64) -> Result<Vec<SizedTile>, ProofError> {
     let asked = Asked::default();
-    // The reader notes what it is asked for and has nothing: the answer is an error, or an empty proof.
+    // The reader only records requests, so the answer is an error or an empty proof.
     let _ = run(statement, size, &asked)?;
     let _ = match statement {
         Statement::Inclusion { index } => asked.read_hashes(&[tlog::stored_hash_index(0, index)]),
@@ -227,8 +224,8 @@ pub fn tiles_to_prove(statement: Statement, size: u64) -> Result<Vec<SizedTile>,
     Ok(asked.0.into_inner().into_iter().map(|id| SizedTile { id, width: width(id, size) }).collect())
 }
 
-/// Proves a statement about the tree of that size and root. The proof was checked: it is the tiles'
-/// fault alone that there is none.
+/// Proves a statement about the tree of that size and root. The proof is checked, so an error means that the
+/// tiles are wrong.
 pub fn prove(statement: Statement, size: u64, root: Hash, tiles: &impl Tiles) -> Result<Vec<Hash>, ProofError> {
     for tile in tiles_to_prove(statement, size)? {
         if tiles.tile(tile.id).is_none_or(|hashes| hashes.len() < tile.width) {
@@ -265,7 +262,7 @@ fn run(statement: Statement, size: u64, reader: &impl HashReader) -> Result<Resu
 
 /// Checks that a leaf is in a tree.
 pub fn check_inclusion(proof: &[Hash], size: u64, root: Hash, index: u64, leaf: Hash) -> Result<(), ProofError> {
-    // No tree of 2^64 leaves needs more.
+    // A tree of 2^64 leaves needs no more.
     if proof.len() > 64 {
         return Err(ProofError::Invalid);
     }
@@ -286,20 +283,20 @@ fn missing(tile: SizedTile) -> ProofError {
     ProofError::NoTile { level: tile.id.level, index: tile.id.index, width: tile.width }
 }
 
-/// How many hashes a tile has in a tree of that size.
+/// Number of hashes of a tile in a tree of that size.
 fn width(id: TileId, size: u64) -> usize {
     let hashes = size.checked_shr(u32::from(TILE_HEIGHT) * u32::from(id.level)).unwrap_or_default();
     let rest = hashes.saturating_sub(id.index.saturating_mul(TILE_WIDTH as u64));
     usize::try_from(rest).map_or(TILE_WIDTH, |rest| rest.min(TILE_WIDTH))
 }
 
-/// The tile that has a hash, as far as needed for it.
+/// The tile that contains a hash, as far as needed for it.
 fn tile_of(index: u64) -> (Tile, TileId) {
     let tile = Tile::from_index(TILE_HEIGHT, index);
     (tile, TileId { level: tile.level(), index: tile.level_index() })
 }
 
-/// Notes which tiles are asked for.
+/// Records the requested tiles.
 #[derive(Default)]
 struct Asked(RefCell<BTreeSet<TileId>>);
 
@@ -310,8 +307,8 @@ impl HashReader for Asked {
     }
 }
 
-/// Hashes out of tiles. Not `tlog_tiles`'s own reader: that one means to check tiles against the root,
-/// but leaves some out where several subtrees of the tree share a tile (0.2.0).
+/// Hashes from tiles. Not `tlog_tiles`'s own reader (0.2.0), which checks tiles against the root but misses
+/// some if several subtrees of the tree share a tile.
 struct Given<'a, T>(&'a T);
 
 impl<T: Tiles> HashReader for Given<'_, T> {

@@ -1,8 +1,8 @@
-//! Telling a witness: each new head of a tree is sent to a URL, as C2SP tlog-witness says
-//! (`add-checkpoint`), so that somebody else knows of it.
+//! Sends each new head of a tree to a witness, as specified by C2SP tlog-witness (`add-checkpoint`), so that
+//! somebody else knows it.
 //!
-//! In a task of its own with a bounded queue: a witness that is slow or gone holds up nothing, and
-//! gets a later head instead. The URL is the operator's, so it may be anywhere.
+//! A separate task with a bounded queue: a witness that is slow or gone delays nothing, and gets a later head
+//! instead. The operator chooses the URL, so it may point anywhere.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -20,16 +20,16 @@ use super::lookup::Signed;
 use crate::platform::egress::{AllowList, Egress, Outgoing, StartError, Target, TargetError};
 use crate::platform::vitals::Vitals;
 
-/// Under this name `/readyz` warns.
+/// Name of the warning in `/readyz`.
 const NAME: &str = "witness";
 
-/// Heads that wait; of each tree only the newest is sent.
+/// Queued heads; only the newest of each tree is sent.
 const QUEUE: usize = 1_024;
-/// How long the witness may take over one.
+/// How long the witness may take for one head.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Waits before it is tried again.
+/// Pauses before retries.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(5)];
-/// Trees of which it is remembered how far the witness knows them.
+/// Trees whose size at the witness is remembered.
 const REMEMBERED: usize = 100_000;
 
 #[derive(Debug, thiserror::Error)]
@@ -40,19 +40,19 @@ pub enum WitnessError {
     Start(#[from] StartError),
 }
 
-/// What became of a head that was sent.
+/// Outcome of sending a head.
 #[derive(Debug, PartialEq, Eq)]
 enum Sent {
-    /// The witness took it, and gave these signatures.
+    /// The witness accepted it and returned these signatures.
     Taken(String),
     /// It knows a tree of another size.
     Knows(u64),
-    /// Nothing that trying again would mend.
+    /// A retry would not help.
     Refused(String),
     Failed(String),
 }
 
-/// Sends what is in the queue.
+/// Sends queued heads.
 pub struct Witness {
     egress: Egress,
     target: Target,
@@ -60,13 +60,13 @@ pub struct Witness {
     file: Option<CheckpointFile>,
     /// By the name under which the tree is signed.
     known: HashMap<String, u64>,
-    /// Trees of which the witness knows more than there is.
+    /// Trees that are longer at the witness than here.
     longer: HashSet<LedgerId>,
     vitals: Vitals,
 }
 
 impl Witness {
-    /// The task, and where heads are put for it.
+    /// The task, and its queue.
     pub fn new(
         url: &str,
         file: Option<CheckpointFile>,
@@ -136,7 +136,8 @@ impl Witness {
         metrics::counter!("hookledger_witness_total", "outcome" => outcome).increment(1);
     }
 
-    /// Another node may have told of a later head; of one that no node has, nobody could.
+    /// Checks a longer tree at the witness. Another node may have sent a later head; a head that no node has
+    /// is a loss.
     async fn compare(&mut self, ledgers: &Ledgers, ledger: LedgerId, known: u64) {
         match ledgers.size(ledger).await {
             Ok(size) => {
@@ -176,7 +177,7 @@ impl Witness {
     }
 
     async fn send(&self, ledgers: &Ledgers, signed: &Signed) -> Sent {
-        // Of what is beyond this head nothing can be proved: the witness is asked anew.
+        // Nothing can be proved beyond this head, so the witness is asked again.
         let from = self.known.get(name(signed)).copied().filter(|known| *known <= signed.size).unwrap_or_default();
         let proof = match ledgers.prove_consistency(signed, from).await {
             Ok(proof) => proof,
@@ -195,7 +196,7 @@ impl Witness {
         }
     }
 
-    /// What a witness signed is worth keeping where nobody changes it.
+    /// Stores the witness's signatures in the file outside the database.
     async fn keep(&self, signed: &Signed, signatures: &str) {
         let Some(file) = self.file.as_ref().filter(|_| !signatures.is_empty()) else { return };
         if let Err(error) = file.append(vec![format!("{}{signatures}", signed.note)]).await {
@@ -216,7 +217,7 @@ fn understood(status: StatusCode, body: &str, note: &str) -> Sent {
             Err(_) => Sent::Refused("409, without the size that it knows".to_owned()),
         },
         status if status.is_success() => {
-            // Who only collects answers nothing, or something that is no signature.
+            // A collector that does not sign answers with nothing, or with something that is no signature.
             let cosigned = body.starts_with("— ") && Note::from_bytes(format!("{note}{body}").as_bytes()).is_ok();
             Sent::Taken(if cosigned { body.to_owned() } else { String::new() })
         }

@@ -1,4 +1,4 @@
-//! The table `conservation`: each organization's counts by the log, and what the last check found.
+//! The table `conservation`: each organization's counts by the log, and the result of the last check.
 
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::{OrganizationId, Partition};
@@ -7,10 +7,10 @@ use uuid::Uuid;
 
 use crate::log::BalanceChange;
 
-/// Organizations that a list has at most.
+/// Maximum number of organizations in a list.
 const MAX_LISTED: i64 = 1_000;
 
-/// An organization's webhooks by the log, and whether the read models say the same.
+/// An organization's webhooks according to the log, and whether the read models agree.
 #[derive(Clone, Debug, FromRow)]
 pub struct Balance {
     pub organization_id: Uuid,
@@ -31,8 +31,8 @@ pub struct Balance {
     pub mismatch_since: Option<DateTime<Utc>>,
 }
 
-/// Every organization that ever got a webhook, those first of whom something differs, then by their
-/// number of webhooks; 1,000 at most. For super admins.
+/// Organizations with webhooks, those with differences first, then by number of webhooks; 1,000 at most. For
+/// super admins.
 pub async fn list(executor: impl PgExecutor<'_>) -> Result<Vec<Balance>, sqlx::Error> {
     sqlx::query_as(
         "select * from conservation order by mismatch_since is null, received desc, organization_id limit $1",
@@ -42,19 +42,19 @@ pub async fn list(executor: impl PgExecutor<'_>) -> Result<Vec<Balance>, sqlx::E
     .await
 }
 
-/// Of how many organizations something differs.
+/// Number of organizations with differences.
 pub async fn mismatches(executor: impl PgExecutor<'_>) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar("select count(*) from conservation where mismatch_since is not null").fetch_one(executor).await
 }
 
-/// The organizations of whom something differed at the last check.
+/// The organizations with differences at the last check.
 pub(super) async fn known_mismatches(connection: &mut PgConnection) -> Result<Vec<Uuid>, sqlx::Error> {
     sqlx::query_scalar("select organization_id from conservation where mismatch_since is not null")
         .fetch_all(connection)
         .await
 }
 
-/// Adds what a stretch of a partition's log changes, and notes that it was counted up to there.
+/// Adds the changes of a stretch of a partition's log, and records how far it is counted.
 pub(super) async fn add(
     connection: &mut PgConnection,
     partition: Partition,
@@ -93,7 +93,7 @@ pub(super) async fn add(
     .map(drop)
 }
 
-/// What is not as it should be with an organization.
+/// An organization's differences.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mismatch {
     pub(super) organization: OrganizationId,
@@ -114,7 +114,7 @@ struct Compared {
 
 const NAMES: [&str; 6] = ["pending", "processing", "succeeded", "failed", "dead-lettered", "rejected"];
 
-/// The organizations of some partitions of whom something differs, as the caller's snapshot has them.
+/// The organizations of some partitions with differences, in the caller's snapshot.
 pub(super) async fn compare(connection: &mut PgConnection, partitions: &[i32]) -> Result<Vec<Mismatch>, sqlx::Error> {
     let rows: Vec<Compared> = sqlx::query_as(
         "select * from (
@@ -142,7 +142,7 @@ fn mismatch(row: Compared) -> Mismatch {
             differences.push(format!("{name}: {log} in the log, {kept} in the read model"));
         }
     }
-    // A webhook that is in one place instead of another is counted at both.
+    // A webhook with another status counts at both statuses.
     let balance = (row.log.iter().sum::<i64>() - row.kept.iter().sum::<i64>()).abs();
     let mut difference = i64::midpoint(moved, balance);
     let standing: i64 = row.log.iter().take(5).sum();
@@ -154,8 +154,8 @@ fn mismatch(row: Compared) -> Mismatch {
     Mismatch { organization, partition: row.partition, difference, differences }
 }
 
-/// Notes that the organizations of some partitions were compared, and what differs. Rows of whom
-/// nothing differs are written every 15 seconds.
+/// Records that the organizations of some partitions were compared, and the differences. Rows without
+/// differences are written every 15 s.
 pub(super) async fn note(
     connection: &mut PgConnection,
     partitions: &[i32],
@@ -199,7 +199,7 @@ pub(super) async fn note(
     Ok(())
 }
 
-/// Which of some webhooks of an organization have a row, and where it says that they stand.
+/// Which of an organization's webhooks have a row, and the row's status.
 pub(super) async fn kept(
     connection: &mut PgConnection,
     organization: OrganizationId,

@@ -13,31 +13,31 @@ use crate::log::follow::{Checkpoints, Isolation, Lease, Leases, Move, STATEMENT_
 use crate::log::{Heads, LogPosition, balance_changes, standings_before};
 use crate::platform::vitals::Vitals;
 
-/// Under this name lease and checkpoints are kept.
+/// Name of its lease and checkpoints.
 const NAME: &str = "conservation";
-/// What is compared: the projection whose rows `webhook_balances` counts.
+/// The compared projection, whose rows `webhook_balances` counts.
 const READ_MODEL: &str = "webhook_logs";
-/// How often it is looked.
+/// Interval between looks.
 const PERIOD: Duration = Duration::from_secs(2);
-/// While acknowledgements press, it waits, but not longer than this.
+/// Longest pause while acknowledgements need the machine.
 const LONGEST_REST: Duration = Duration::from_secs(60);
-/// How long a look may take, and how long ago the last good one may be.
+/// How long a look may take, and the maximum age of the last successful one.
 const LOOK_LIMIT: Duration = Duration::from_secs(60);
 const LONGEST_BLIND: Duration = Duration::from_secs(300);
-/// Positions that are counted in one statement, and statements of one look.
+/// Positions counted per statement, and statements per look.
 const STRETCH: i64 = 20_000;
 const STRETCHES: usize = 16;
-/// What differs is looked at again after this before it is believed: while tables are exchanged, one
+/// A difference counts only if a second look after this time confirms it: during a switch of tables, one
 /// snapshot may see the log from before and the rows from after.
 const SECOND_LOOK: Duration = Duration::from_millis(500);
-/// The webhooks that differ are looked for among so many of the newest, in pages, until some are found,
-/// of so many organizations.
+/// Webhooks with differences are searched among this many of the newest, in pages, up to a number of webhooks
+/// and of organizations.
 const PAGE: i64 = 2_000;
 const PAGES: usize = 10;
 const FOUND: usize = 5;
 const SEARCHED: usize = 10;
 
-/// Checks conservation, on whichever node holds the lease.
+/// Checks conservation on the node that holds the lease.
 pub struct Checker {
     pool: PgPool,
     checkpoints: Checkpoints,
@@ -98,7 +98,7 @@ impl Checker {
         Ok(())
     }
 
-    /// Counts what the read model has dealt with, in stretches; false when another node counts now.
+    /// Counts events that the read model has handled, in stretches; returns false if another node counts now.
     async fn count(&self, lease: &Lease, counted: &mut [LogPosition]) -> Result<bool, sqlx::Error> {
         let live = within(STATEMENT_LIMIT, self.checkpoints.of(READ_MODEL)).await?;
         let mut stretches = 0;
@@ -118,8 +118,8 @@ impl Checker {
         Ok(true)
     }
 
-    /// Compares in one snapshot, whatever is counted up to where the read model is. False when something
-    /// differs that is not noted, because it has to be looked at again.
+    /// Compares in one snapshot all partitions that are counted up to the read model's position. Returns
+    /// false if there are differences that need a second look.
     async fn compare(&self, lease: &Lease, is_second: bool) -> Result<bool, sqlx::Error> {
         let mut transaction = lease.begin(&self.pool, Isolation::Snapshot).await?;
         let places: Vec<(i32, i64, i64)> = sqlx::query_as(
@@ -159,15 +159,15 @@ impl Checker {
     }
 }
 
-/// Counts a stretch of a partition and moves the checkpoint; false when another node counts now.
+/// Counts a stretch of a partition and moves the checkpoint; returns false if another node counts now.
 async fn advance(transaction: &mut PgConnection, epoch: i64, at: LogPosition, to: i64) -> Result<bool, sqlx::Error> {
     let changes = balance_changes(&mut *transaction, at, to).await?;
     balances::add(&mut *transaction, at.partition, to, &changes).await?;
-    // What was counted was read in this transaction.
+    // The counts were read in this transaction.
     Checkpoints::advance(transaction, NAME, epoch, &[Move { from: at, to, recorded_at: None }]).await
 }
 
-/// Some webhooks that do not stand where the log says, of the newest ones.
+/// Some of the newest webhooks whose status differs from the log's.
 async fn search(connection: &mut PgConnection, mismatch: &Mismatch, at: i64) -> Result<Vec<Uuid>, sqlx::Error> {
     let (mut found, mut before) = (Vec::new(), i64::MAX);
     for _ in 0..PAGES {
@@ -190,7 +190,7 @@ async fn search(connection: &mut PgConnection, mismatch: &Mismatch, at: i64) -> 
     Ok(found)
 }
 
-/// Tells what is new: once when something begins to differ, and once when it is mended.
+/// Logs changes: once when a difference appears, and once when it is gone.
 fn alarm(known: &[Uuid], found: &[(Mismatch, Vec<Uuid>)]) {
     for (mismatch, webhooks) in found.iter().filter(|(mismatch, _)| !known.contains(&mismatch.organization.uuid())) {
         tracing::error!(

@@ -1,10 +1,10 @@
-//! Conservation: received = succeeded + pending + processing + failed + dead-lettered, for each
-//! organization, by the log; and the read models say the same. Checked all the time, by one node.
+//! Conservation: received = succeeded + pending + processing + failed + dead-lettered, for each organization,
+//! by the log; and the read models agree. One node checks it continuously.
 //!
-//! The log's side is counted by its own follower, [`Checker`], from the types of events alone, knowing
-//! nothing of projections. The read models' side is `webhook_balances`, which triggers keep as rows of
-//! `webhook_logs` change, whoever changes them. Both are compared in one snapshot, in which the counts of
-//! the log are brought to exactly where the read model is. Nothing here ever reads a whole table of webhooks.
+//! [`Checker`] counts the log's side with its own follower, from the types of events alone, without knowledge
+//! of projections. The read models' side is `webhook_balances`, which triggers maintain on every change to
+//! `webhook_logs`. Both are compared in one snapshot, in which the log is counted exactly up to the read
+//! model's position. Nothing here reads a whole table of webhooks.
 
 mod balances;
 mod checker;

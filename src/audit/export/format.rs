@@ -1,4 +1,4 @@
-//! The file: JSON lines, each an object with one key that says what the line is.
+//! The file: JSON lines, each an object whose only key is the kind of the line.
 //!
 //! ```text
 //! {"export":{"version":1,"organization":"acme","origin":"hooks.example.com/ledger/c5f5…","exported_at":"…","public_keys":["…"]}}
@@ -8,14 +8,14 @@
 //! {"signed":"hookledger export 1\nhooks.example.com/ledger/c5f5…\nevents 1234\n…\nsha256 …\n\n— …"}
 //! ```
 //!
-//! - Events come in the order of their positions. Payload and metadata are the JSON of the log as it is,
-//!   or a string of that text where it has line breaks. `leaf` is the hash of the event's leaf, base64.
-//! - A request follows its event, where it is still kept. What is no plain text, or longer than 64 KiB, is
-//!   in base64, in pieces: all but the last have `"more":true`.
+//! - Events are in the order of their positions. Payload and metadata are the log's JSON unchanged, or a
+//!   string of that text if it has line breaks. `leaf` is the hash of the event's leaf in base64.
+//! - A request follows its event if it is still stored. A body that is not plain text or longer than 64 KiB
+//!   is in base64, in pieces, of which all but the last have `"more":true`.
 //! - A checkpoint follows the last of its leaves. The last one covers all events of the file.
 //! - The last line is a signed note (C2SP) over the numbers of lines and the SHA-256 of all bytes before it.
 //!
-//! Each line is written in one way: what is read must be, byte for byte, what would be written.
+//! Each line has exactly one valid form, so every byte read must equal what would be written.
 
 use std::borrow::Cow;
 
@@ -32,11 +32,11 @@ use crate::log::stored_event::StoredEvent;
 
 /// The version of the format that is written today.
 pub const VERSION: u32 = 1;
-/// No line is longer; a longer one is not read.
+/// Longest line that is written or read.
 pub const LONGEST_LINE: usize = 16 << 20;
 /// Longer bodies are in base64, in pieces.
 const LONGEST_TEXT: usize = 64 << 10;
-/// Bytes of a piece: whole groups of base64.
+/// Bytes per piece: a whole number of base64 groups.
 const PIECE: usize = 768 << 10;
 
 /// A line of the file.
@@ -51,12 +51,12 @@ pub enum Line<'a> {
     /// A signed note.
     #[serde(borrow)]
     Checkpoint(Cow<'a, str>),
-    /// A signed note over all that was before.
+    /// A signed note over everything before it.
     #[serde(borrow)]
     Signed(Cow<'a, str>),
 }
 
-/// What the file is.
+/// Describes the file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Header {
@@ -94,7 +94,7 @@ pub struct EventLine<'a> {
     leaf: Cow<'a, str>,
 }
 
-/// JSON text as it is, or as a string.
+/// JSON text unchanged, or as a string.
 #[derive(Debug, Deserialize)]
 #[serde(transparent)]
 struct Json<'a> {
@@ -141,7 +141,7 @@ impl<'a> EventLine<'a> {
         })
     }
 
-    /// The event, and the leaf that the file says it has. Nothing where the line says no event.
+    /// The event, and the leaf that the file states. `None` if the line contains no valid event.
     #[must_use]
     pub fn event(&self, organization: OrganizationId) -> Option<(StoredEvent, Hash)> {
         let leaf = STANDARD.decode(&*self.leaf).ok()?.try_into().ok().map(Hash)?;
@@ -162,7 +162,7 @@ impl<'a> EventLine<'a> {
     }
 }
 
-/// A time that is none for us is written as its number.
+/// A time that cannot be represented is written as its number.
 fn written_time(microseconds: i64) -> String {
     match DateTime::<Utc>::from_timestamp_micros(microseconds) {
         Some(time) => time.to_rfc3339_opts(SecondsFormat::Micros, true),
@@ -183,7 +183,7 @@ type Piece<'a> = (Option<Cow<'a, [u8]>>, Cow<'a, [u8]>);
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RequestLine<'a> {
-    /// That of its event.
+    /// Position of its event.
     pub position: i64,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     headers: Option<Cow<'a, str>>,
@@ -193,7 +193,7 @@ pub struct RequestLine<'a> {
     text: Option<Cow<'a, str>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     base64: Option<Cow<'a, str>>,
-    /// The body goes on in the next line.
+    /// The body continues in the next line.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub more: bool,
 }
@@ -222,8 +222,8 @@ impl<'a> RequestLine<'a> {
         })
     }
 
-    /// Headers, in the first line of a request, and a piece of the body. Nothing where they are not
-    /// written in exactly one way.
+    /// Headers, in the first line of a request, and a piece of the body. `None` unless they are in their only
+    /// valid form.
     #[must_use]
     pub fn bytes(&self) -> Option<Piece<'_>> {
         let headers = match (&self.headers, &self.headers_base64) {
@@ -241,13 +241,13 @@ impl<'a> RequestLine<'a> {
     }
 }
 
-/// Text that people can read: UTF-8 without control characters but line breaks and tabs.
+/// Readable text: UTF-8 without control characters except line breaks and tabs.
 fn plain(bytes: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(bytes).ok()?;
     (!text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t'))).then_some(text)
 }
 
-/// What the last line says of the file.
+/// Content of the last line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trailer {
     pub origin: String,
@@ -259,7 +259,7 @@ pub struct Trailer {
 }
 
 impl Trailer {
-    /// What is signed. Its second line is no number, so it can never be taken for a checkpoint.
+    /// The signed text. Its second line is no number, so it cannot be mistaken for a checkpoint.
     #[must_use]
     pub fn text(&self) -> String {
         let Self { origin, events, requests, checkpoints, sha256 } = self;
@@ -269,7 +269,7 @@ impl Trailer {
     }
 }
 
-/// The tree whose leaves the events of the file are.
+/// The tree whose leaves are the file's events.
 #[must_use]
 pub fn origin_of(header: &Header) -> Option<Origin> {
     let origin: Origin = header.origin.parse().ok()?;

@@ -1,5 +1,5 @@
 //! An organization's ledger as one file that verifies by itself: written from a store ([`write`]), and
-//! checked with nothing but the file ([`read`]). [`format`] says what is in it.
+//! verified with nothing but the file ([`read`]). [`format`] defines its content.
 
 pub mod format;
 pub mod read;

@@ -1,5 +1,5 @@
-//! Checking an export with nothing but the file. It may come from anybody: of what is in it, one line is
-//! in memory, and no line stops the reader.
+//! Verifies an export with nothing but the file. The file may be from anybody: only one line is in memory,
+//! and no line can stop the reader.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
@@ -17,14 +17,14 @@ use crate::audit::verify::{Digests, EventCheck, Finding, KeySource, Kind, Subjec
 use crate::log::LogPosition;
 use crate::log::stored_event::StoredEvent;
 
-/// Signers of a file; one for each master key.
+/// Maximum number of signers of a file; one per master key.
 const KEYS: usize = 64;
 
-/// Checks a file. `keys` are those that whoever checks it trusts; without them, those that the file
-/// names. `progress` is told how many bytes of how many are read.
+/// Verifies a file. `keys` are trusted keys; without them, the keys that the file names are used. `progress`
+/// receives the bytes read and their total.
 ///
 /// # Errors
-/// When the file cannot be read. That something is wrong with what is in it is no error.
+/// Only if the file cannot be read; problems of its content are findings.
 pub fn verify(
     path: &Path,
     keys: &[PublicKey],
@@ -101,7 +101,7 @@ fn wrong(line: u64, text: &str) -> Finding {
     Finding::elsewhere(Kind::File, format!("line {line}: {text}"))
 }
 
-/// A line that is written in the one way in which it would be written.
+/// A line in its only valid form.
 fn parse(text: &str) -> Option<Line<'_>> {
     let line: Line<'_> = serde_json::from_str(text).ok()?;
     let mut same = Same(text.as_bytes());
@@ -109,7 +109,7 @@ fn parse(text: &str) -> Option<Line<'_>> {
     same.0.is_empty().then_some(line)
 }
 
-/// Takes what is written only as long as it is the same as before.
+/// Accepts writes only as long as they equal the original.
 struct Same<'a>(&'a [u8]);
 
 impl io::Write for Same<'_> {
@@ -123,7 +123,7 @@ impl io::Write for Same<'_> {
 }
 
 enum Next {
-    /// With the line break at its end, if it has one.
+    /// Including the line break at its end, if any.
     Line,
     TooLong,
     End,
@@ -151,26 +151,26 @@ impl<R: BufRead> Lines<R> {
     }
 }
 
-/// A request of which lines are read.
+/// A partly read request.
 struct Body {
     headers_sha256: String,
     digest: Sha256,
     size: u64,
 }
 
-/// What is known of the file so far.
+/// State of reading the file.
 struct Reading {
     origin: Origin,
     organization: OrganizationId,
-    /// Those that signed the file.
+    /// Keys that signed the file.
     signers: Vec<PublicKey>,
-    /// Those that are trusted.
+    /// Trusted keys.
     keys: Vec<PublicKey>,
     order: EventCheck,
     edge: Edge,
     last: i64,
     covered: u64,
-    /// The last event, where a request may follow it, and what is read of that.
+    /// The last event if a request may follow it, and the part of that read so far.
     about: Option<(StoredEvent, Option<Body>)>,
     events: u64,
     requests: u64,
@@ -264,7 +264,7 @@ impl Reading {
         Ok(())
     }
 
-    /// The event before had no request, or all of it.
+    /// The event before had no request, or a complete one.
     fn end_request(&mut self, found: &mut Verification) -> Result<(), String> {
         match self.about.take() {
             Some((_, Some(_))) => Err("the request before is not whole".to_owned()),

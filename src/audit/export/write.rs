@@ -1,5 +1,5 @@
-//! Writing an export: what a checkpoint covers, as it stands in one state of the database, line by line.
-//! The tree is made again meanwhile: what does not have the root that was signed is not exported.
+//! Writes an export: everything that a checkpoint covers, in one state of the database, line by line. The
+//! tree is rebuilt meanwhile, and an export without the signed root is discarded.
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
@@ -22,7 +22,7 @@ use crate::audit::tree::Edge;
 use crate::audit::verify::has_request;
 use crate::log;
 
-/// Checkpoints that are read at once.
+/// Checkpoints read at once.
 const PAGE: i64 = 200;
 
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +41,7 @@ pub enum ExportError {
     TooLong(i64),
     #[error("the ledger of {0} has no checkpoint yet")]
     NoCheckpoint(String),
-    /// The file would have neither the requests nor the events that say that they were removed.
+    /// The file would contain neither the requests nor the events of their removal.
     #[error("requests were removed since the last checkpoint was signed")]
     Removing,
     #[error(
@@ -51,12 +51,12 @@ pub enum ExportError {
     NotIntact(u64),
 }
 
-/// What was exported.
+/// Summary of an export.
 #[derive(Clone, Debug)]
 pub struct Exported {
     pub trailer: Trailer,
     pub checkpoint: Checkpoint,
-    /// Checkpoints that are left out, because none of the keys at hand signed them.
+    /// Checkpoints omitted because none of the available keys signed them.
     pub left_out: u64,
 }
 
@@ -67,12 +67,12 @@ pub struct Export<'a> {
     pub keys: &'a LedgerKeys,
     pub origin: Origin,
     pub slug: &'a str,
-    /// Told how many events of how many are written.
+    /// Receives the events written and their total.
     pub progress: &'a mut dyn FnMut(u64, u64),
 }
 
 impl Export<'_> {
-    /// Writes the file: under another name first, so that a file of that name is always whole.
+    /// Writes the file, under a temporary name first, so that a file with the final name is always complete.
     pub async fn run(self, path: &Path, now: DateTime<Utc>) -> Result<Exported, ExportError> {
         let at = |source| ExportError::File { path: path.to_owned(), source };
         let unfinished = Unfinished::create(path).map_err(at)?;
@@ -196,7 +196,7 @@ impl Writer<'_> {
     }
 }
 
-/// A file under another name, which goes unless it is finished.
+/// A file with a temporary name, deleted unless it is finished.
 #[derive(Debug)]
 pub struct Unfinished {
     file: File,
@@ -213,14 +213,14 @@ impl Unfinished {
         Ok(Self { file, name: unfinished, path: path.to_owned() })
     }
 
-    /// Writes all of a small file.
+    /// Writes a small file.
     pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
         let mut unfinished = Self::create(path)?;
         unfinished.file.write_all(bytes)?;
         unfinished.finish()
     }
 
-    /// Gives it its name, durably.
+    /// Gives the file its name, durably.
     pub fn finish(self) -> io::Result<()> {
         self.file.sync_all()?;
         fs::rename(&self.name, &self.path)?;

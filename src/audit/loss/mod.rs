@@ -1,4 +1,4 @@
-//! Declared losses: what a database lacks that came back without the end of its log.
+//! Declared losses: the missing events of a database that came back without the end of its log.
 //!
 //! ```text
 //! hooks.example.com/ledger/6f1d3c1e-6d5e-5a55-9a53-0d6f7a0b5f5a
@@ -11,8 +11,8 @@
 //! ```
 //!
 //! It is a signed note, as checkpoints are. It excuses exactly the signed heads that it names by size and
-//! root: what the log has now, and whatever is signed of it, is excused by nothing. `hookledger audit declare-loss` makes one,
-//! [`watch`] tells that one is needed.
+//! root, but never the current log or later heads. `hookledger audit declare-loss` creates one; [`watch`]
+//! reports that one is needed.
 
 pub mod watch;
 
@@ -30,23 +30,23 @@ use super::file;
 use super::tree::Hash;
 
 const TITLE: &str = "declared loss";
-/// Heads that one note names: a line of the file of checkpoints is bounded.
+/// Heads per note, because a line of the checkpoint file is bounded.
 const HEADS: usize = 5_000;
 
-/// A signed head, by what tells it from all others of its tree: size and root.
+/// A signed head, identified within its tree by size and root.
 pub type LostHead = (u64, [u8; HASH_SIZE]);
 
-/// What was declared to be lost of one tree.
+/// The declared loss of one tree.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loss {
     pub origin: Origin,
     pub declared_at: DateTime<Utc>,
-    /// Leaves that the last signed head has which holds, and the position of the last of them.
+    /// Leaves of the last valid signed head, and the position of the last of them.
     pub kept: (u64, i64),
     pub reason: String,
-    /// Partitions of which a node had known more than the database has: partition, known, found.
+    /// Partitions whose known end was beyond the database's: partition, known, found.
     pub noticed: Vec<(i32, i64, i64)>,
-    /// Signed heads that the log does not have.
+    /// Signed heads that the log lacks.
     pub lost: Vec<LostHead>,
 }
 
@@ -62,7 +62,7 @@ impl Loss {
         std::iter::once(head).chain(noticed).chain(heads).collect()
     }
 
-    /// Signs with every key; several notes where one would be too long.
+    /// Signs with every key; several notes if one would be too long.
     pub fn sign(&self, keys: &LedgerKeys) -> Result<Vec<String>, CheckpointError> {
         let mut portions: Vec<Vec<LostHead>> = self.lost.chunks(HEADS).map(<[_]>::to_vec).collect();
         if portions.is_empty() {
@@ -72,19 +72,19 @@ impl Loss {
         portions.into_iter().map(note).collect()
     }
 
-    /// Whether a note says that it is one.
+    /// Whether a note claims to be a declared loss.
     #[must_use]
     pub fn is_one(note: &str) -> bool {
         note.lines().nth(1) == Some(TITLE)
     }
 
-    /// Reads a note that these keys signed.
+    /// Reads a note signed by these keys.
     pub fn open(note: &str, keys: &[PublicKey]) -> Result<Self, CheckpointError> {
         let form = || CheckpointError::Form("it is not a declared loss");
         let origin: Origin = note.lines().next().ok_or_else(form)?.parse()?;
         let (text, _) = open_note(note, &origin, keys)?;
         let loss = Self::parse(origin, &text).ok_or_else(form)?;
-        // What is signed is exactly what is understood.
+        // The signed text must be exactly the one that was parsed.
         if loss.text() == text { Ok(loss) } else { Err(form()) }
     }
 
@@ -114,7 +114,7 @@ impl Loss {
         Some(loss)
     }
 
-    /// For people: what is lost of which tree, and why.
+    /// For people: the tree, its loss, and the reason.
     #[must_use]
     pub fn told(&self, name: &str) -> String {
         let (kept, last) = self.kept;
@@ -135,7 +135,7 @@ impl Loss {
     }
 }
 
-/// All that was declared, each note once.
+/// All declared losses, each note once.
 #[derive(Clone, Debug, Default)]
 pub struct Losses {
     pub declared: Vec<Loss>,
@@ -143,7 +143,7 @@ pub struct Losses {
 }
 
 impl Losses {
-    /// Takes a note in; one that is there already changes nothing.
+    /// Adds a note; one that is known already changes nothing.
     pub fn add(&mut self, loss: Loss) {
         if !self.declared.contains(&loss) {
             self.excused.entry(loss.origin.ledger).or_default().extend(loss.lost.iter().copied());
@@ -151,19 +151,19 @@ impl Losses {
         }
     }
 
-    /// The heads of a tree that the log was declared not to have.
+    /// The heads of a tree that are declared lost.
     pub(super) fn of(&self, ledger: LedgerId) -> HashSet<LostHead> {
         self.excused.get(&ledger).cloned().unwrap_or_default()
     }
 
-    /// Whether it was declared that the log does not have this head.
+    /// Whether this head is declared lost.
     #[must_use]
     pub fn excuses(&self, ledger: LedgerId, head: LostHead) -> bool {
         self.excused.get(&ledger).is_some_and(|heads| heads.contains(&head))
     }
 }
 
-/// The notes that the database keeps, with their trees.
+/// The stored notes, with their trees.
 pub async fn notes(executor: impl PgExecutor<'_>) -> Result<Vec<(LedgerId, String)>, sqlx::Error> {
     let rows: Vec<(Uuid, String)> =
         sqlx::query_as("select ledger_id, note from ledger_losses order by declared_at, ledger_id, part")
@@ -172,7 +172,7 @@ pub async fn notes(executor: impl PgExecutor<'_>) -> Result<Vec<(LedgerId, Strin
     Ok(rows.into_iter().map(|(ledger, note)| (LedgerId::from_uuid(ledger), note)).collect())
 }
 
-/// The declarations of one tree, as they were signed.
+/// The declared losses of one tree, as they were signed.
 pub async fn notes_of(executor: impl PgExecutor<'_>, ledger: LedgerId) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar("select note from ledger_losses where ledger_id = $1 order by declared_at, part")
         .bind(ledger.uuid())
@@ -180,7 +180,7 @@ pub async fn notes_of(executor: impl PgExecutor<'_>, ledger: LedgerId) -> Result
         .await
 }
 
-/// How many losses were declared of each of these trees, of those that have any.
+/// Number of declared losses of these trees, without those that have none.
 pub(super) async fn counts(
     executor: impl PgExecutor<'_>,
     ledgers: &[LedgerId],
@@ -195,7 +195,7 @@ pub(super) async fn counts(
     Ok(rows.into_iter().map(|(ledger, count)| (LedgerId::from_uuid(ledger), count)).collect())
 }
 
-/// The declarations in the file of checkpoints; what is none that these keys signed is passed over.
+/// The declared losses in the checkpoint file; skips lines that these keys did not sign.
 pub fn in_file(path: &Path, keys: &[PublicKey]) -> std::io::Result<Vec<Loss>> {
     let mut losses = Vec::new();
     for line in file::read(path)? {

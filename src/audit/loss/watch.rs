@@ -1,5 +1,5 @@
-//! Tells people that a loss is not declared yet: what nodes noticed, and what was signed and is not in the
-//! database, as after a restore beside a newer file of checkpoints.
+//! Reports undeclared losses: tails that nodes noticed, and signed heads that the database lacks, as after a
+//! restore with a newer checkpoint file.
 
 use std::io;
 use std::path::PathBuf;
@@ -18,23 +18,23 @@ use crate::log::noticed_since;
 use crate::platform::vitals::Vitals;
 
 const EVERY: Duration = Duration::from_secs(1);
-/// Heads that the database is asked about together, and that are remembered as missing.
+/// Heads looked up in the database together, and remembered as missing.
 const PORTION: usize = 5_000;
-/// Under these names people are warned.
+/// Names of the warnings.
 const TAIL: &str = "lost-tail";
 const RESTORED: &str = "restored";
 
-/// Watches for losses that nobody declared.
+/// Watches for undeclared losses.
 pub struct LossWatch {
     pub pool: PgPool,
     pub keys: Vec<PublicKey>,
-    /// The file of checkpoints outside the database.
+    /// The checkpoint file outside the database.
     pub file: Option<PathBuf>,
     pub vitals: Vitals,
 }
 
 impl LossWatch {
-    /// Compares the file with the database once, and tells what is not declared until stopped.
+    /// Compares the file with the database once, and reports undeclared losses until stopped.
     pub async fn run(self, stop: CancellationToken) {
         let mut missing = None;
         while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
@@ -89,7 +89,7 @@ impl LossWatch {
         Ok(())
     }
 
-    /// The heads in the file that the database does not have; told once, when the node starts.
+    /// The heads in the file that the database lacks, determined once when the node starts.
     async fn heads_of_file(&self) -> Result<Vec<(LedgerId, LostHead)>, sqlx::Error> {
         let Some(path) = self.file.clone() else { return Ok(Vec::new()) };
         let (keys, shown) = (self.keys.clone(), path.display().to_string());
@@ -132,7 +132,7 @@ impl LossWatch {
         Ok(absent)
     }
 
-    /// Those that the database does not have, and that nobody declared to be lost.
+    /// Those that the database lacks and that are not declared lost.
     async fn absent(&self, heads: Vec<(LedgerId, LostHead)>) -> Result<Vec<(LedgerId, LostHead)>, sqlx::Error> {
         if heads.is_empty() {
             return Ok(heads);

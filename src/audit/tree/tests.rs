@@ -1,4 +1,4 @@
-//! Against the definitions of RFC 6962, written down here a second time, and its known vectors.
+//! Checks against the definitions of RFC 6962, implemented here a second time, and its known vectors.
 
 use std::collections::HashMap;
 
@@ -61,7 +61,7 @@ fn leaves(count: usize) -> Vec<Hash> {
     (0..count).map(|n| record_hash(&n.to_be_bytes())).collect()
 }
 
-/// A tree with all of its tiles, full and partial.
+/// A tree with all its tiles, full and partial.
 fn grown(leaves: &[Hash]) -> (Edge, HashMap<TileId, Vec<Hash>>) {
     let (mut edge, mut full) = (Edge::default(), Vec::new());
     for leaf in leaves {

@@ -1,7 +1,7 @@
-//! Saying what happened to events whose leaves are not those of the ledger.
+//! Explains what happened to events whose leaves differ from the ledger's.
 //!
-//! What the ledger has of an event is a hash, so what it was is not known. But hashes tell whether an
-//! event would be right at another place, or with a part of another event: then the two were swapped.
+//! The ledger has only a hash of each event, so its original content is unknown. But hashes show whether an
+//! event would be right in another place, or with a part of another event: then the two were swapped.
 
 use std::collections::BTreeMap;
 
@@ -13,20 +13,20 @@ use crate::audit::tree::Hash;
 use crate::log::LogPosition;
 use crate::log::stored_event::StoredEvent;
 
-/// Suspects among which the one is looked for with which the first was swapped.
+/// Suspects that are searched for the counterpart of a swap.
 pub(super) const LOOKED_AT: usize = 64;
 
-/// A position at which a tree and the log do not agree.
+/// A position where a tree and the log differ.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Suspect {
     pub position: i64,
-    /// The leaf that the ledger has.
+    /// The ledger's leaf.
     pub expected: Option<Hash>,
-    /// The leaf of what is in the log.
+    /// The leaf of the event in the log.
     pub actual: Option<Hash>,
 }
 
-/// Where the leaves of two lists differ. Both are in the order of positions.
+/// Differences between the leaves of two lists, both in the order of positions.
 #[must_use]
 pub fn differences(expected: &[(i64, Hash)], actual: &[(i64, Hash)]) -> Vec<Suspect> {
     let mut by_position: BTreeMap<i64, Suspect> = BTreeMap::new();
@@ -42,7 +42,7 @@ pub fn differences(expected: &[(i64, Hash)], actual: &[(i64, Hash)]) -> Vec<Susp
 
 type Swap = fn(&mut StoredEvent, &mut StoredEvent);
 
-/// What two events can have swapped, with what it is called.
+/// Parts that two events can have swapped, with their names.
 const PARTS: [(&str, Swap); 10] = [
     ("payload", |a, b| std::mem::swap(&mut a.payload, &mut b.payload)),
     ("metadata", |a, b| std::mem::swap(&mut a.metadata, &mut b.metadata)),
@@ -56,8 +56,8 @@ const PARTS: [(&str, Swap); 10] = [
     ("organization", |a, b| std::mem::swap(&mut a.organization, &mut b.organization)),
 ];
 
-/// Says what is wrong at the first of some suspects, which are in order. `events` are what the log has
-/// at their positions. Nothing where there is no suspect.
+/// Explains the first of some suspects, which are in order. `events` are the log's events at their positions.
+/// `None` without suspects.
 #[must_use]
 pub fn explain(
     ledger: LedgerId,
@@ -113,13 +113,13 @@ pub fn explain(
     }
 }
 
-/// Whether an event would be the one that the ledger has at a place, if it were there.
+/// Whether an event would have the ledger's leaf if it were at this place.
 fn would_be_right(event: &StoredEvent, place: &Suspect) -> bool {
     let moved = StoredEvent { position: place.position, ..event.clone() };
     place.expected == Some(moved.leaf_hash())
 }
 
-/// With which other event the first has swapped what; the fewest parts that explain it.
+/// The event with which the first one was swapped, and the fewest parts that explain it.
 fn swapped(
     first: &Suspect,
     others: &[Suspect],
@@ -175,7 +175,7 @@ mod tests {
         log.iter().map(|(position, event)| (*position, event.leaf_hash())).collect()
     }
 
-    /// What is said of a log after somebody changed it.
+    /// The explanation for a log after a change.
     fn told(change: impl FnOnce(&mut BTreeMap<i64, StoredEvent>)) -> String {
         let mut changed = log();
         change(&mut changed);

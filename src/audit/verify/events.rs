@@ -1,4 +1,4 @@
-//! What can be said of events one after another: their order, and what is kept of requests beside them.
+//! Checks of successive events: their order, and the stored requests beside them.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -14,16 +14,16 @@ use crate::audit::LedgerId;
 use crate::log::LogPosition;
 use crate::log::stored_event::StoredEvent;
 
-/// What is kept of a request.
+/// A stored request.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// Whose it is said to be; a file says it by its place.
+    /// The webhook that it claims to belong to; in a file, its place shows that.
     pub webhook: Option<Uuid>,
     pub headers: &'a [u8],
     pub body: &'a [u8],
 }
 
-/// What an event says of the request that it is about.
+/// An event's statement about its request.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Attested<'a> {
@@ -36,7 +36,7 @@ pub(crate) struct Attested<'a> {
     pub(crate) provider_id: ProviderId,
 }
 
-/// Digests of a request, however its bytes came.
+/// Digests of a request, computed incrementally.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Digests {
     pub(crate) body_sha256: String,
@@ -54,7 +54,7 @@ impl Digests {
     }
 }
 
-/// Whether a request belongs to such an event.
+/// Whether an event of this type has a request.
 #[must_use]
 pub(crate) fn has_request(event_type: &str) -> bool {
     matches!(
@@ -63,32 +63,32 @@ pub(crate) fn has_request(event_type: &str) -> bool {
     )
 }
 
-/// Checks events one after another.
+/// Checks successive events.
 #[derive(Debug)]
 pub struct EventCheck {
     partition: Partition,
-    /// Every position is there; otherwise they only grow.
+    /// Whether every position must exist; otherwise positions only increase.
     contiguous: bool,
     last: i64,
     recorded_at: i64,
     kinds: Vec<String>,
-    /// Last sequence of each stream. About 40 bytes for each, and what grows with the log.
+    /// Last sequence of each stream. About 40 bytes per stream, so it grows with the log.
     sequences: HashMap<(u16, Uuid), i64>,
-    /// By organization, what is not kept of it: 8 bytes for each, which grow with the log too.
+    /// By organization, its missing requests: 8 bytes each, so this grows with the log too.
     removals: BTreeMap<Uuid, Removals>,
 }
 
-/// Requests of an organization that are not kept, and what its events say of that.
+/// An organization's missing requests, and its events about removals.
 #[derive(Debug, Default)]
 struct Removals {
-    /// Positions of events whose request should be kept for all that they say.
+    /// Positions of events whose request should be stored according to the event.
     gone: Vec<i64>,
-    /// Up to there requests are removed because they were too old.
+    /// Requests up to this position were removed because of their age.
     removed_to: i64,
     erased: BTreeSet<i64>,
 }
 
-/// What an event of retention says of requests.
+/// A removal of requests, according to an event of retention.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Removal {
@@ -99,13 +99,13 @@ struct Removal {
 }
 
 impl EventCheck {
-    /// Of a whole partition.
+    /// For a whole partition.
     #[must_use]
     pub fn of_partition(partition: Partition) -> Self {
         Self { contiguous: true, ..Self::of_ledger(partition) }
     }
 
-    /// Of what one organization has in its partition.
+    /// For one organization's events in its partition.
     #[must_use]
     pub fn of_ledger(partition: Partition) -> Self {
         Self {
@@ -125,7 +125,7 @@ impl EventCheck {
         self.last
     }
 
-    /// Takes an event's place in the partition.
+    /// Checks an event's position in the partition.
     pub fn place<T: AsRef<str>>(&mut self, event: &StoredEvent<T>, findings: &mut Findings) {
         let (ledger, place) = self.whereabouts(event);
         let expected = self.last.saturating_add(1);
@@ -151,7 +151,7 @@ impl EventCheck {
         self.recorded_at = event.recorded_at;
     }
 
-    /// Takes an event's place in its stream.
+    /// Checks an event's sequence in its stream.
     pub fn stream<T: AsRef<str>>(&mut self, event: &StoredEvent<T>, findings: &mut Findings) {
         let (ledger, place) = self.whereabouts(event);
         let (kind, id) = (event.aggregate_type.as_ref(), event.aggregate_id.as_ref());
@@ -180,8 +180,7 @@ impl EventCheck {
         *last = event.sequence;
     }
 
-    /// Compares what is kept of a request with what its event says of it, and takes in what an event says of
-    /// requests that are not kept any more.
+    /// Compares the stored request with its event, and collects an event's statements about removed requests.
     pub(crate) fn request<T: AsRef<str>>(
         &mut self,
         event: &StoredEvent<T>,
@@ -202,7 +201,7 @@ impl EventCheck {
         };
         let Some(kept) = kept else {
             tally.requests.gone += 1;
-            // Of a large one that was refused nothing was ever kept, and then nothing attests its headers.
+            // A large rejected request was never stored, and nothing attests its headers.
             if event.event_type.as_ref() != "webhook.rejected" || attested.headers_sha256.is_some() {
                 self.removals.entry(event.organization).or_default().gone.push(event.position);
             }
@@ -223,7 +222,7 @@ impl EventCheck {
         }
     }
 
-    /// Takes in what an event says of requests that are not kept any more. A partition has it after them.
+    /// Collects an event's statements about removed requests, which come earlier in the partition.
     fn removal<T: AsRef<str>>(&mut self, event: &StoredEvent<T>) {
         let Ok(said) = serde_json::from_str::<Removal>(event.payload.as_ref()) else { return };
         let removals = self.removals.entry(event.organization).or_default();
@@ -236,7 +235,7 @@ impl EventCheck {
         }
     }
 
-    /// When all events are in: of requests that are not kept, each must have been removed by an event.
+    /// After all events: each missing request must have been removed by an event.
     pub(crate) fn removed(&self, findings: &mut Findings) {
         for (organization, removals) in &self.removals {
             let ledger = LedgerId::of(OrganizationId::new(*organization), self.partition);
@@ -249,7 +248,7 @@ impl EventCheck {
         }
     }
 
-    /// The tree of an event, and its place.
+    /// The tree of an event, and its log position.
     pub(crate) fn whereabouts<T>(&self, event: &StoredEvent<T>) -> (LedgerId, LogPosition) {
         let place = LogPosition { partition: self.partition, position: event.position };
         (LedgerId::of(OrganizationId::new(event.organization), self.partition), place)

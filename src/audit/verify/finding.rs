@@ -1,14 +1,14 @@
-//! What is wrong, and where.
+//! A problem, and its location.
 
 use std::fmt;
 
 use crate::audit::LedgerId;
 use crate::log::LogPosition;
 
-/// Findings that are kept; of the rest only the number.
+/// Findings that are kept; the rest is only counted.
 const KEPT: usize = 100;
 
-/// What kind of thing is wrong. Of several things at one place the first kind is told: it explains the
+/// The kind of a problem. Of several at one place, the first kind is reported, because it explains the
 /// others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -16,24 +16,24 @@ pub enum Kind {
     Missing,
     Inserted,
     Changed,
-    /// Positions, times or sequences are not in order.
+    /// Positions, times or sequences are out of order.
     Order,
-    /// Something among several events is not what was signed.
+    /// One of several events differs from the signed ones.
     Differs,
-    /// The kept body or headers are not those that were received.
+    /// The stored body or headers differ from the received ones.
     Request,
     Signature,
     /// The tables or the file of the ledger were changed, not the log.
     Ledger,
-    /// The file is not as it was written.
+    /// The file differs from the one that was written.
     File,
 }
 
-/// Something that is wrong.
+/// A problem.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
     pub kind: Kind,
-    /// Where in the log, if it is at a place there.
+    /// Its log position, if it has one.
     pub place: Option<LogPosition>,
     pub ledger: Option<LedgerId>,
     /// In plain words.
@@ -46,7 +46,7 @@ impl Finding {
         Self { kind, place: Some(place), ledger: Some(ledger), text: text.into() }
     }
 
-    /// Of something that is at no place in the log.
+    /// A problem without a position in the log.
     #[must_use]
     pub fn elsewhere(kind: Kind, text: impl Into<String>) -> Self {
         Self { kind, place: None, ledger: None, text: text.into() }
@@ -68,7 +68,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Everything that is wrong, the first place first.
+/// All problems, in the order of places.
 #[derive(Clone, Debug, Default)]
 pub struct Findings {
     found: Vec<Finding>,
@@ -76,7 +76,7 @@ pub struct Findings {
 }
 
 impl Findings {
-    /// Adds a finding. Beyond the hundred first places only the number is kept.
+    /// Adds a finding. Beyond the first 100 places, findings are only counted.
     pub fn add(&mut self, finding: Finding) {
         self.count += 1;
         let index = self.found.partition_point(|known| known.key() <= finding.key());
@@ -91,24 +91,24 @@ impl Findings {
         self.count == 0
     }
 
-    /// How many there are.
+    /// Number of findings.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// The first place that is wrong.
+    /// The finding at the first place.
     #[must_use]
     pub fn first(&self) -> Option<&Finding> {
         self.found.first()
     }
 
-    /// In order, a hundred at most.
+    /// In order, at most 100.
     pub fn iter(&self) -> impl Iterator<Item = &Finding> {
         self.found.iter()
     }
 
-    /// Whether the log is shorter than it was, so that appending would fill the hole.
+    /// Whether the log lost its end, so that appending would fill the gap.
     #[must_use]
     pub fn has_missing(&self) -> bool {
         self.found.iter().any(|finding| finding.kind == Kind::Missing)

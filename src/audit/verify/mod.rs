@@ -1,9 +1,9 @@
-//! Checking that nothing was altered, removed or reordered: of a store against what was signed
-//! ([`store`]), and of an export with nothing but the file ([`crate::audit::export`]).
+//! Verifies that nothing was altered, removed or reordered: in a store against the signed heads ([`store`]),
+//! and in an export with nothing but the file ([`crate::audit::export`]).
 //!
 //! [`TreeCheck`] and [`explain`] decide what is wrong with a tree, [`EventCheck`] what is wrong with the
-//! order of events and with the requests that are kept beside them. They are pure. What was found is a
-//! [`Verification`], which is told as text and as a page that an auditor can file ([`report`]).
+//! order of events and with the requests stored beside them. They are pure. The result is a [`Verification`],
+//! which is printed as text and as a page that an auditor can file ([`report`]).
 
 mod blame;
 mod events;
@@ -35,33 +35,33 @@ use super::checkpoint::{Checkpoint, PublicKey};
 use super::loss::{Loss, LostHead};
 use crate::log::stored_event::StoredEvent;
 
-/// Heads of trees that are told one by one.
+/// Heads of trees that are listed.
 const HEADS: usize = 100;
-/// Organizations of which the slug is remembered.
+/// Organizations whose slug is remembered.
 const NAMES: usize = 10_000;
 
-/// What was checked.
+/// What was verified.
 #[derive(Clone, Debug)]
 pub enum Subject {
     /// A database: every organization, or one.
     Store { organization: Option<String> },
-    /// An export, and the organization whose it says it is.
+    /// An export, and the organization that it claims to be from.
     File { path: String, organization: String },
 }
 
-/// Where the keys came from that checkpoints were verified with.
+/// Origin of the keys that verified the checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeySource {
-    /// Somebody who knows them gave them.
+    /// Given by a person who knows them.
     Given,
-    /// Derived from the master keys of the deployment.
+    /// Derived from the deployment's master keys.
     Deployment,
-    /// The file names them itself.
+    /// Named by the file itself.
     File,
 }
 
 impl KeySource {
-    /// What a check with such keys proves.
+    /// What a verification with such keys proves.
     #[must_use]
     pub fn proves(self) -> &'static str {
         match self {
@@ -79,16 +79,16 @@ impl KeySource {
     }
 }
 
-/// Signed heads outside the database that are not those of the log, and that nobody declared to be lost.
+/// Signed heads outside the database that differ from the log's and are not declared lost.
 #[derive(Clone, Debug, Default)]
 pub struct Undeclared {
-    /// With the leaves that are proved before it and the position of the last of them.
+    /// With the proved leaves before each, and the position of the last of them.
     pub lost: Vec<(LedgerId, Promise, (u64, i64))>,
-    /// They hold, and are not in the database any more.
+    /// Valid heads that are missing from the database.
     pub unrecorded: Vec<(LedgerId, LostHead)>,
 }
 
-/// What a check found.
+/// Result of a verification.
 #[derive(Clone, Debug)]
 pub struct Verification {
     pub subject: Subject,
@@ -96,22 +96,22 @@ pub struct Verification {
     pub keys: Vec<PublicKey>,
     pub key_source: KeySource,
     pub tally: Tally,
-    /// Trees that were recomputed.
+    /// Rebuilt trees.
     pub ledgers: u64,
-    /// Checkpoints whose signature and root were right.
+    /// Checkpoints with a correct signature and root.
     pub checkpoints: u64,
-    /// The last checkpoint of each tree, of the first hundred.
+    /// The last checkpoint of each tree, of the first 100.
     pub heads: Vec<Checkpoint>,
     /// Events after the last checkpoint of their tree.
     pub unsigned: u64,
     pub findings: Findings,
-    /// What was declared to be lost.
+    /// Declared losses.
     pub losses: Vec<Loss>,
-    /// What could be declared to be lost, where that was asked for.
+    /// Losses that could be declared, if requested.
     pub undeclared: Option<Undeclared>,
-    /// Slugs of organizations, where the log told them.
+    /// Slugs of organizations, from the log.
     pub names: BTreeMap<Uuid, String>,
-    /// What somebody who reads the result must know besides.
+    /// Remarks for the reader of the result.
     pub notes: Vec<String>,
 }
 
@@ -143,7 +143,7 @@ impl Verification {
         }
     }
 
-    /// Remembers what an organization is called, from the event that made it.
+    /// Remembers an organization's slug, from the event that created it.
     pub fn note_name<T: AsRef<str>>(&mut self, event: &StoredEvent<T>) {
         #[derive(serde::Deserialize)]
         struct Created {
@@ -157,7 +157,7 @@ impl Verification {
         }
     }
 
-    /// What a tree is called for people.
+    /// A tree's name for people.
     #[must_use]
     pub fn name_of(&self, ledger: LedgerId) -> String {
         match self.names.get(&ledger.uuid()) {
@@ -170,7 +170,7 @@ impl Verification {
         }
     }
 
-    /// Whether nothing was wrong.
+    /// Whether no problem was found.
     #[must_use]
     pub fn is_intact(&self) -> bool {
         self.findings.is_empty()

@@ -1,4 +1,4 @@
-//! What was signed of a tree: the checkpoints in the database, and those in the file outside of it.
+//! Signed heads of a tree: the checkpoints in the database, and those in the file outside of it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
@@ -17,7 +17,7 @@ use crate::audit::file;
 use crate::audit::loss::{Loss, Losses, LostHead};
 use crate::log::LogPosition;
 
-/// Checkpoints that are read at once.
+/// Checkpoints read at once.
 const PAGE: i64 = 200;
 
 /// A checkpoint in the file.
@@ -32,13 +32,13 @@ struct Anchor {
 #[derive(Debug, Default)]
 pub(super) struct Anchors {
     by_ledger: HashMap<LedgerId, VecDeque<Anchor>>,
-    /// Lines that are no checkpoint.
+    /// Lines without a checkpoint.
     pub(super) cut: u64,
     pub(super) losses: Losses,
 }
 
 impl Anchors {
-    /// Reads the file. A line that nobody known has signed is a finding.
+    /// Reads the file. A line without a known signature is a finding.
     pub(super) fn read(
         path: &Path,
         keys: &[PublicKey],
@@ -97,7 +97,7 @@ impl Anchors {
     }
 }
 
-/// What was signed of one tree, in the order of sizes.
+/// The signed heads of one tree, in the order of sizes.
 #[derive(Debug)]
 pub(super) struct Promises {
     ledger: LedgerId,
@@ -114,7 +114,7 @@ impl Promises {
         Self { ledger, rows: VecDeque::new(), after: -1, ended: false, anchors: anchors.take(ledger), excused }
     }
 
-    /// The size of the next promise, if there is one.
+    /// The size of the next signed head, if there is one.
     pub(super) async fn next_size(&mut self, connection: &mut PgConnection) -> Result<Option<u64>, sqlx::Error> {
         if self.rows.is_empty() && !self.ended {
             self.rows = stored::checkpoints(connection, self.ledger, self.after, PAGE).await?.into();
@@ -126,7 +126,7 @@ impl Promises {
         Ok(row.into_iter().chain(anchor).min())
     }
 
-    /// The checkpoints of that size, which is the next one, and what is wrong with them.
+    /// The checkpoints of that size, which is the next one, and their problems.
     pub(super) fn take(
         &mut self,
         size: u64,
@@ -137,7 +137,7 @@ impl Promises {
         let mut promises = Vec::new();
         let mut anchors = Vec::new();
         while self.anchors.front().is_some_and(|anchor| anchor.promise.size <= size) {
-            // Exactly what was declared to be lost is not compared; what the database has always is.
+            // Only heads that are declared lost are skipped; those in the database are always compared.
             let is_lost = |anchor: &Anchor| self.excused.contains(&(anchor.promise.size, anchor.promise.root.0));
             anchors.extend(self.anchors.pop_front().filter(|anchor| !is_lost(anchor)));
         }

@@ -1,5 +1,5 @@
-//! What a check found, told to people: as text, and as a page that an auditor can file. The page needs
-//! nothing but itself, and nothing that strangers wrote is markup in it.
+//! Reports of a verification: as text, and as a page that an auditor can file. The page is self-contained,
+//! and text from strangers is never markup in it.
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
@@ -8,11 +8,11 @@ use chrono::{DateTime, Utc};
 
 use super::{Finding, Subject, Verification};
 
-/// For the terminal: the result, the first place that is wrong, and what was checked.
+/// For the terminal: the result, the first problem, and what was verified.
 #[must_use]
 pub fn text(found: &Verification) -> String {
     let mut out = String::new();
-    // A file may hold anything: nothing in it moves the cursor of a terminal.
+    // A file may contain anything, so control characters must not reach the terminal.
     let mut line = |text: String| {
         out.extend(text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }));
         out.push('\n');
@@ -54,7 +54,7 @@ fn verdict(found: &Verification) -> String {
     }
 }
 
-/// A finding, with whose it is.
+/// A finding, with the organization that it concerns.
 fn told(found: &Verification, finding: &Finding) -> String {
     match finding.ledger {
         Some(ledger) => format!("{finding} ({})", found.name_of(ledger)),
@@ -67,7 +67,7 @@ fn time(microseconds: Option<i64>) -> String {
     time.map_or_else(|| "-".to_owned(), |time| time.format("%Y-%m-%d %H:%M:%S UTC").to_string())
 }
 
-/// What was checked, in the order in which it is told.
+/// What was verified, in the order of the report.
 fn facts(found: &Verification) -> Vec<(&'static str, String)> {
     let (tally, requests) = (&found.tally, &found.tally.requests);
     let subject = match &found.subject {

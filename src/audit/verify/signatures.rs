@@ -1,4 +1,4 @@
-//! Verifying once more what senders signed: the request that is kept, with the secret that verified it.
+//! Verifies the senders' signatures again: the stored request, with the secret that verified it.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ use super::tally::Tally;
 use crate::log::stored_event::StoredEvent;
 use crate::platform::secrets::vault::{Vault, VaultError};
 
-/// Certificates are not kept with the log.
+/// Certificates are not stored with the log.
 struct NoCertificates;
 
 impl Certificates for NoCertificates {
@@ -27,16 +27,16 @@ impl Certificates for NoCertificates {
     }
 }
 
-/// The request of the event that came last.
+/// The request of the last event.
 struct Received {
     webhook: String,
     provider: ProviderName,
     provider_id: ProviderId,
-    /// Nothing where it is not kept any more.
+    /// `None` if it is no longer stored.
     request: Option<(HeaderMap, Vec<u8>)>,
 }
 
-/// Verifies signatures as the events go by.
+/// Verifies signatures of successive events.
 pub(super) struct Signatures {
     vault: Vault,
     secrets: HashMap<(ProviderId, u32), SecretId>,
@@ -49,7 +49,7 @@ impl Signatures {
         Self { vault, secrets: HashMap::new(), opened: HashMap::new(), received: None }
     }
 
-    /// Takes the next event, with what is kept of its request.
+    /// Checks the next event, with its stored request.
     pub(super) async fn check(
         &mut self,
         order: &EventCheck,
@@ -166,14 +166,14 @@ fn receive(event: &StoredEvent<&str>, request: Option<&Request<'_>>) -> Option<R
     })
 }
 
-/// Headers as they were, from the lines that are kept of them.
+/// The original headers, from their stored lines.
 fn header_map(lines: &[u8]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for line in lines.split(|byte| *byte == b'\n') {
         let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
         let pair = HeaderName::from_bytes(&line[..colon]).ok().zip(HeaderValue::from_bytes(&line[colon + 1..]).ok());
         if let Some((name, value)) = pair {
-            // More headers than a map takes cannot have been received.
+            // More headers than a map holds cannot have been received.
             let _ = headers.try_append(name, value);
         }
     }

@@ -1,5 +1,5 @@
-//! Checking a store: every leaf from the rows of the log, against what the ledger has and what was
-//! signed. It reads one state of the database, beside a server that runs or without one.
+//! Verifies a store: every leaf from the rows of the log, against the ledger and the signed heads. It reads
+//! one state of the database, whether or not a server is running.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -25,7 +25,7 @@ use crate::audit::tree::{FullTile, Hash, TileId};
 use crate::log::{self, LogPosition, Walked};
 use crate::platform::secrets::vault::{Vault, VaultError};
 
-/// Events after which it is told how far the check has come.
+/// Events between two progress reports.
 const TOLD: u64 = 1_000;
 
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +38,7 @@ pub enum StoreCheckError {
     File { path: PathBuf, source: io::Error },
 }
 
-/// What is checked, and with what.
+/// What to verify, and with which keys.
 pub struct StoreCheck<'a> {
     /// Acts as `hookledger_worker`.
     pub pool: PgPool,
@@ -47,25 +47,26 @@ pub struct StoreCheck<'a> {
     pub key_source: KeySource,
     /// One organization's ledger instead of all.
     pub organization: Option<&'a str>,
-    /// The file of checkpoints outside the database.
+    /// The checkpoint file outside the database.
     pub checkpoint_file: Option<&'a Path>,
-    /// What of that file the log does not have is gathered, to be declared, and is no finding.
+    /// Collects heads of the file that the log lacks, to declare them, instead of reporting findings.
     pub declaring: bool,
-    /// Told how many events of how many are checked.
+    /// Receives the events verified and their total.
     pub progress: &'a mut dyn FnMut(u64, u64),
 }
 
 impl StoreCheck<'_> {
-    /// Checks.
+    /// Runs the verification.
     ///
     /// # Errors
-    /// When the database or the file cannot be read. That something is wrong with them is no error.
+    /// Only if the database or the file cannot be read; problems of their content are findings.
     pub async fn run(self, now: DateTime<Utc>) -> Result<Verification, StoreCheckError> {
         let subject = Subject::Store { organization: self.organization.map(str::to_owned) };
         let mut found = Verification::new(subject, now, self.keys.clone(), self.key_source);
         let organization = self.organization.map(OrganizationId::from_slug);
         let wanted = organization.map(LedgerId::organization);
-        // A node may sign meanwhile, in the database first: what the file has now is in the state that is read.
+        // A node may sign meanwhile, in the database first, so every head in the file now is in the
+        // database's state.
         let mut anchors = self.anchors(wanted, &mut found)?;
         let mut rows = self.pool.acquire().await?.detach();
         let mut lookups = self.pool.acquire().await?.detach();
@@ -148,25 +149,25 @@ impl StoreCheck<'_> {
     }
 }
 
-/// Goes through the log.
+/// Walks through the log.
 struct Walk<'a> {
     lookups: PgConnection,
     keys: Vec<PublicKey>,
     anchors: Anchors,
-    /// Trees that have something in the tables or in the file.
+    /// Trees with rows in the tables or lines in the file.
     ledgers: BTreeSet<LedgerId>,
     heads: BTreeMap<LedgerId, (u64, i64, Option<Hash>)>,
     signatures: Signatures,
     wanted: Option<LedgerId>,
     found: Verification,
-    /// Kept requests that belong to an event.
+    /// Stored requests that belong to an event.
     matched: i64,
     done: u64,
     total: u64,
     progress: &'a mut dyn FnMut(u64, u64),
 }
 
-/// A tree of the partition that is gone through.
+/// A tree of the current partition.
 struct Tree {
     check: TreeCheck,
     promises: Promises,
@@ -176,7 +177,7 @@ struct Tree {
     /// Whether the root in `ledger_trees` was right when the tree had that size.
     head_is_right: Option<bool>,
     newest: Option<Checkpoint>,
-    /// What follows would only be wrong for the same reason.
+    /// Everything after it would only be wrong for the same reason.
     broken: bool,
 }
 
@@ -216,7 +217,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// What an event and the request that is kept with it tell by themselves.
+    /// Checks an event and its stored request by themselves.
     async fn event(&mut self, order: &mut EventCheck, walked: &Walked<'_>) -> Result<(), StoreCheckError> {
         let (event, found) = (&walked.event, &mut self.found);
         found.tally.count(event);
@@ -270,7 +271,7 @@ impl Walk<'_> {
         let head = self.heads.get(&ledger).copied();
         let size = tree.check.size();
         if let Some((full, positions)) = full {
-            // Beyond its head the tree has not grown yet.
+            // The tree has not grown beyond its head yet.
             if head.is_some_and(|head| size <= head.0) {
                 let stored = self.stored_tiles(ledger, tree, &full).await?;
                 tree.check.compare(&full, &positions, |id| stored.get(&id).cloned());
@@ -304,7 +305,7 @@ impl Walk<'_> {
                 if tree.tiles.is_empty() {
                     tree.tiles = stored::tiles(&mut self.lookups, ledger, tile.id).await?.into();
                 }
-                // One that is missing leaves those behind it where they are.
+                // A missing tile does not consume the ones after it.
                 let is_next = tree.tiles.front().is_some_and(|(index, _)| *index <= tile.id.index);
                 if is_next { tree.tiles.pop_front() } else { None }
             } else {
@@ -317,7 +318,7 @@ impl Walk<'_> {
         Ok(stored)
     }
 
-    /// Compares the tree with everything that was signed at a size, which is the next.
+    /// Compares the tree with everything signed at the next size.
     async fn keep_promises(&mut self, ledger: LedgerId, tree: &mut Tree, size: u64) -> Result<(), StoreCheckError> {
         for (promise, checkpoint) in tree.promises.take(
             size,
@@ -387,7 +388,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Compares how far the log goes with how far its head says that it goes.
+    /// Compares the end of the log with its head.
     fn end(&mut self, last: i64, end: LogPosition) {
         let place = LogPosition { position: last + 1, ..end };
         if last < end.position {
@@ -403,7 +404,7 @@ impl Walk<'_> {
         }
     }
 
-    /// What is left to compare when all events of a tree are in.
+    /// Final comparisons after all events of a tree.
     async fn finish(&mut self, ledger: LedgerId, mut tree: Tree) -> Result<(), StoreCheckError> {
         self.found.ledgers += 1;
         while let (false, Some(size)) = (tree.broken, tree.next) {
@@ -443,7 +444,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// A request that is kept and belongs to no event was put in, or moved.
+    /// A stored request without an event was inserted or moved.
     async fn stray_requests(&mut self, organization: Option<OrganizationId>) -> Result<(), StoreCheckError> {
         let kept = log::kept_requests(&mut self.lookups, organization).await?;
         if kept > self.matched

@@ -1,5 +1,5 @@
-//! What the tables of the ledger have, for whoever compares it with the log. Nothing in them is taken
-//! for right: what cannot be read is as good as changed.
+//! Contents of the ledger's tables, for comparison with the log. None of it is trusted: an unreadable row
+//! counts as changed.
 
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
@@ -8,7 +8,7 @@ use super::tree::StoredTile;
 use crate::audit::tree::{Hash, TILE_WIDTH, TileId, hashes_from_bytes};
 use crate::audit::{LedgerId, positions};
 
-/// Tiles that are read at once.
+/// Tiles read at once.
 const PAGE: i64 = 4;
 
 fn hash(bytes: Vec<u8>) -> Option<Hash> {
@@ -23,7 +23,7 @@ fn tile((index, root, hashes, first, at): TileRow) -> (u64, StoredTile) {
     (index.unsigned_abs(), StoredTile { hashes, root: hash(root), positions })
 }
 
-/// Full tiles of a level from an index on, a few.
+/// A few full tiles of a level, from an index on.
 pub(super) async fn tiles(
     executor: impl PgExecutor<'_>,
     ledger: LedgerId,
@@ -42,7 +42,7 @@ pub(super) async fn tiles(
     Ok(rows.into_iter().map(tile).collect())
 }
 
-/// The stored leaves from one on, which begins a tile, up to a size; fewer where there are not so many.
+/// The stored leaves from the beginning of a tile up to a size; fewer if there are not as many.
 pub(super) async fn leaves(
     connection: &mut PgConnection,
     ledger: LedgerId,
@@ -71,7 +71,7 @@ pub(super) async fn leaves(
     Ok(leaves)
 }
 
-/// The leaves from one on that fill no tile.
+/// The leaves from `from` on that fill no tile.
 async fn tail(executor: impl PgExecutor<'_>, ledger: LedgerId, from: u64) -> Result<Vec<(i64, Hash)>, sqlx::Error> {
     let rows: Vec<(i64, i64, Vec<u8>, Vec<u8>)> = sqlx::query_as(
         "select first_index, first_position, hashes, positions from ledger_tails
@@ -92,13 +92,13 @@ async fn tail(executor: impl PgExecutor<'_>, ledger: LedgerId, from: u64) -> Res
     Ok(leaves)
 }
 
-/// A leaf without a position is at none.
+/// Drops leaves without a position.
 fn with_positions(hashes: Vec<Hash>, positions: Vec<i64>) -> impl Iterator<Item = (i64, Hash)> {
     let positions = positions.into_iter().chain(std::iter::repeat(0));
     positions.zip(hashes)
 }
 
-/// Size, last position and root of every tree, as the tables have them.
+/// Size, last position and root of every tree, according to the tables.
 pub(super) async fn heads(
     executor: impl PgExecutor<'_>,
 ) -> Result<Vec<(LedgerId, u64, i64, Option<Hash>)>, sqlx::Error> {
@@ -112,7 +112,7 @@ pub(super) async fn heads(
 
 type CheckpointColumns = (i64, Vec<u8>, i64, chrono::DateTime<chrono::Utc>, String);
 
-/// A checkpoint as its row has it.
+/// A row with a checkpoint.
 #[derive(Debug)]
 pub(super) struct CheckpointRow {
     pub(super) size: u64,
@@ -122,7 +122,7 @@ pub(super) struct CheckpointRow {
     pub(super) note: String,
 }
 
-/// Checkpoints of more leaves than that, a page of them.
+/// A page of checkpoints with more leaves than that.
 pub(super) async fn checkpoints(
     executor: impl PgExecutor<'_>,
     ledger: LedgerId,
@@ -148,7 +148,7 @@ pub(super) async fn checkpoints(
     Ok(rows.into_iter().map(row).collect())
 }
 
-/// Trees of which there is anything: a row, or a checkpoint.
+/// Trees with a row or a checkpoint.
 pub(super) async fn ledgers(executor: impl PgExecutor<'_>) -> Result<Vec<LedgerId>, sqlx::Error> {
     let ids: Vec<Uuid> = sqlx::query_scalar(
         "select ledger_id from ledger_trees union select distinct ledger_id from ledger_checkpoints",

@@ -1,4 +1,4 @@
-//! Counting what is in a log: by kind, by month, by who caused it, and what was checked of it.
+//! Statistics of a log: by kind, by month, by actor, and what was checked.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::log::stored_event::StoredEvent;
 
-/// Different kinds, months and actors that are counted apart: a hostile file may name any number.
+/// Distinct kinds, months and actors that are counted; a hostile file may contain any number.
 const APART: usize = 2_000;
 const OTHERS: &str = "(others)";
 
@@ -31,15 +31,15 @@ pub struct Tally {
     month: Option<(i64, i64, String)>,
 }
 
-/// What was kept of requests.
+/// Statistics of stored requests.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Requests {
-    /// Bodies whose digest is that of their event.
+    /// Bodies with the digest of their event.
     pub bodies: u64,
     pub bytes: u64,
-    /// Bodies that are not kept any more, or never were. Their events have size and digest.
+    /// Bodies that are no longer stored, or never were. Their events have size and digest.
     pub gone: u64,
-    /// Headers whose digest is that of their event.
+    /// Headers with the digest of their event.
     pub headers: u64,
     /// Headers of events from before there was a digest.
     pub headers_unattested: u64,
@@ -62,7 +62,7 @@ impl Tally {
         let metadata = serde_json::from_str::<Metadata<'_>>(event.metadata.as_ref());
         let actor = metadata.ok().and_then(|metadata| metadata.actor);
         add(&mut self.by_actor, actor.as_deref().unwrap_or("system"));
-        // The log is in order, so the month is nearly always that of the event before.
+        // The log is in order, so the month nearly always equals that of the event before.
         match &self.month {
             Some((from, to, month)) if (*from..*to).contains(&event.recorded_at) => add(&mut self.by_month, month),
             _ => self.in_new_month(event.recorded_at),
@@ -75,7 +75,7 @@ impl Tally {
         self.month = Some((from, to, month));
     }
 
-    /// Notes a signature that could not be verified again.
+    /// Counts a signature that could not be verified again.
     pub fn skip_signature(&mut self, why: &'static str) {
         *self.signatures_skipped.entry(why).or_default() += 1;
     }

@@ -1,8 +1,8 @@
-//! One tree, made again from the events and compared with what is stored of it and what was signed.
+//! One tree, rebuilt from the events and compared with its stored form and its signed heads.
 //!
-//! The signature decides. Where the tree of the events has the root that was signed, the events are
-//! right, and whatever differs was changed in the ledger's tables. Where the stored leaves have that
-//! root, they are right, and tell which events were changed.
+//! The signature decides. If the tree of the events has the signed root, the events are right, and any
+//! difference is a change of the ledger's tables. If the stored leaves have the signed root, they are right,
+//! and show which events were changed.
 
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::Partition;
@@ -14,7 +14,7 @@ use crate::audit::checkpoint::Checkpoint;
 use crate::audit::tree::{Edge, FullTile, Hash, TileId};
 use crate::log::LogPosition;
 
-/// What somebody signed of a tree.
+/// A signed head of a tree.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Promise {
     pub size: u64,
@@ -31,7 +31,7 @@ impl From<&Checkpoint> for Promise {
     }
 }
 
-/// A full tile as the tables have it.
+/// A full tile in the tables.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredTile {
     pub hashes: Vec<Hash>,
@@ -40,38 +40,38 @@ pub struct StoredTile {
     pub positions: Vec<i64>,
 }
 
-/// A tile that is not what the events make of it.
+/// A tile that differs from the one built from the events.
 #[derive(Clone, Debug)]
 struct Trouble {
     tile: TileId,
-    /// At level 0, where its leaves differ.
+    /// At level 0, its differing leaves.
     suspects: Vec<Suspect>,
     last: i64,
 }
 
-/// What comes out of comparing a tree with what was signed.
+/// Result of comparing a tree with a signed head.
 #[derive(Debug, PartialEq)]
 pub enum Verdict {
     Right,
-    /// These events are not those that were signed, the first one first.
+    /// These events differ from the signed ones, the first one first.
     Events(Vec<Suspect>),
-    /// Something is not what was signed.
+    /// Something differs from what was signed.
     Wrong(Finding),
 }
 
-/// One tree as it is made again.
+/// A tree that is being rebuilt.
 #[derive(Debug)]
 pub struct TreeCheck {
     ledger: LedgerId,
     partition: Partition,
     edge: Edge,
-    /// Of the leaves that do not fill a tile yet.
+    /// Positions of the leaves that do not fill a tile yet.
     positions: Vec<i64>,
     /// The tree without these leaves.
     boundary: Edge,
-    /// The same, of the stored leaves, from where they differ.
+    /// The same for the stored leaves, from their first difference.
     stored: Option<Edge>,
-    /// Leaves that are proved, and the position of the last of them.
+    /// Number of proved leaves, and the position of the last of them.
     proved: (u64, i64),
     last: i64,
     troubles: Vec<Trouble>,
@@ -109,25 +109,25 @@ impl TreeCheck {
         self.last
     }
 
-    /// Leaves that a signature proves.
+    /// Number of leaves proved by a signature.
     #[must_use]
     pub fn proved(&self) -> u64 {
         self.proved.0
     }
 
-    /// Likewise, with the position of the last of them.
+    /// The same, with the position of the last of them.
     #[must_use]
     pub fn proved_to(&self) -> (u64, i64) {
         self.proved
     }
 
-    /// The first leaf that is not in a full tile.
+    /// The first leaf outside of full tiles.
     #[must_use]
     pub fn boundary(&self) -> u64 {
         self.boundary.size()
     }
 
-    /// Adds a leaf. Where it fills tiles, they are answered, with the positions of the leaves.
+    /// Adds a leaf. If it fills tiles, they are returned with the positions of their leaves.
     pub fn push(&mut self, position: i64, leaf: Hash) -> Option<(Vec<FullTile>, Vec<i64>)> {
         let mut full = Vec::new();
         self.edge.push(leaf, &mut full);
@@ -139,7 +139,7 @@ impl TreeCheck {
         Some((full, std::mem::take(&mut self.positions)))
     }
 
-    /// Compares tiles that were filled with those that are stored, level 0 first.
+    /// Compares full tiles with the stored ones, level 0 first.
     pub fn compare(
         &mut self,
         full: &[FullTile],
@@ -177,9 +177,8 @@ impl TreeCheck {
         self.boundary = self.edge.clone();
     }
 
-    /// Compares the tree with what was signed of it. `stored` are the stored leaves from
-    /// [`TreeCheck::boundary`] on, as many as the promise has; they are looked at only where the tree is
-    /// not the one that was signed, which [`TreeCheck::keeps`] tells.
+    /// Compares the tree with a signed head. `stored` are the stored leaves from [`TreeCheck::boundary`] on,
+    /// as many as the head covers; they are needed only if [`TreeCheck::keeps`] is false.
     #[must_use]
     pub fn judge(&mut self, promise: &Promise, stored: &[(i64, Hash)]) -> Verdict {
         let place = |position| LogPosition { partition: self.partition, position };
@@ -221,25 +220,25 @@ impl TreeCheck {
         Verdict::Wrong(Finding::at(Kind::Differs, place(first), self.ledger, text))
     }
 
-    /// Whether the tree is, as it stands, the one that was signed.
+    /// Whether the current tree is the signed one.
     #[must_use]
     pub fn keeps(&self, promise: &Promise) -> bool {
         self.edge.size() == promise.size && self.edge.root() == promise.root && self.last == promise.last
     }
 
-    /// What differs of what nobody signed yet. `stored` are the stored leaves from the boundary on.
+    /// Differences in the unsigned part. `stored` are the stored leaves from the boundary on.
     #[must_use]
     pub fn unsigned_differences(&self, stored: &[(i64, Hash)], size: u64) -> Vec<Suspect> {
         let mut suspects: Vec<Suspect> =
             self.troubles.iter().flat_map(|trouble| trouble.suspects.iter().copied()).collect();
         let mut actual = self.partial();
-        // What is in the log and not in the tree yet is nobody's fault.
+        // Events that are in the log but not in the tree yet are no problem.
         actual.truncate(usize::try_from(size.saturating_sub(self.boundary())).unwrap_or(usize::MAX));
         suspects.extend(differences(stored, &actual));
         suspects
     }
 
-    /// What is wrong with tiles above the leaves, where no signature covers them yet.
+    /// A problem of tiles above the leaves that no signature covers yet.
     #[must_use]
     pub fn trouble(&self) -> Option<Finding> {
         let trouble = self.troubles.first()?;
@@ -247,7 +246,7 @@ impl TreeCheck {
         Some(Finding::at(Kind::Ledger, place, self.ledger, trouble.told()))
     }
 
-    /// Whether a position is that of a leaf that a signature proves.
+    /// Whether a signature proves the leaf at a position.
     #[must_use]
     pub fn is_proved(&self, position: i64) -> bool {
         position <= self.proved.1
@@ -289,7 +288,7 @@ mod tests {
         (1..=count).map(|position| (position * 2, record_hash(&position.to_be_bytes()))).collect()
     }
 
-    /// The stored tiles of a tree, and what was signed of it.
+    /// The stored tiles of a tree, and its signed head.
     fn stored(leaves: &[(i64, Hash)]) -> (Vec<(TileId, StoredTile)>, Promise) {
         let (mut edge, mut tiles, mut at) = (Edge::default(), Vec::new(), Vec::new());
         for (position, leaf) in leaves {
