@@ -1,6 +1,6 @@
-//! What a person tried and was refused, what they took out, and what they had delivered after all: facts
-//! for auditors that depend on no state and change none. The stream's id is the person's; it is apart from their own, which is
-//! read for every decision and must not grow with what others try.
+//! Facts about people for auditors: refused actions, exports, deliveries of duplicates. They depend on no
+//! state and change none. The stream has the person's ID. It is separate from the user's own stream, which
+//! every decision reads and which must not grow with refused attempts.
 
 use std::convert::Infallible;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::decision::aggregate;
 use crate::{Label, WebhookId};
 
-/// There is nothing to know before a fact is noted.
+/// Recording a fact needs no state.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Access {}
 
@@ -21,19 +21,19 @@ pub enum AccessCommand {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AccessEvent {
-    /// The role does not allow it. The action is a name of ours, like `deleteProvider`.
+    /// The role does not allow it. `action` is a name of ours, like `deleteProvider`.
     #[serde(rename = "access.action_refused")]
     ActionRefused { action: Label },
     #[serde(rename = "access.sign_in_refused")]
     SignInRefused { reason: SignInRefusal },
-    /// So many refusals since then were counted and not noted one by one.
+    /// Number of refusals since then that were counted instead of recorded individually.
     #[serde(rename = "access.refusals_suppressed")]
     RefusalsSuppressed { count: u64, since: DateTime<Utc> },
-    /// The filter is JSON of ours, as it was asked for.
+    /// `filter` is JSON of ours, as requested.
     #[serde(rename = "access.audit_exported")]
     AuditExported { format: Label, filter: Label },
-    /// The body of one of the webhook's duplicates became a webhook of its own. The stream's id is the
-    /// first one's.
+    /// The body of one of the webhook's duplicates was delivered as a separate webhook. The stream has the ID
+    /// of the original.
     #[serde(rename = "access.duplicate_delivered", rename_all = "camelCase")]
     DuplicateDelivered {
         body_sha256: String,
@@ -41,7 +41,7 @@ pub enum AccessEvent {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         reason: Option<Label>,
     },
-    /// The log was checked against its ledger. `finding` says what was wrong first, if anything was.
+    /// The log was verified against its ledger. `finding` is the first problem, if there was one.
     #[serde(rename = "access.ledger_verified")]
     LedgerVerified {
         ledgers: u64,
@@ -51,7 +51,7 @@ pub enum AccessEvent {
     },
 }
 
-/// Why somebody with an account was not let in.
+/// Why a person with an account could not sign in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SignInRefusal {

@@ -1,12 +1,11 @@
-//! How a pure decision becomes a cqrs-es aggregate.
+//! Turns pure decisions into cqrs-es aggregates.
 //!
-//! Each aggregate file holds a synchronous `decide(&self, command) -> Result<Vec<Event>, Error>`;
-//! cqrs-es's async `handle` is the same loop for all of them, so it is written once, here.
+//! Each aggregate file has a synchronous `decide(&self, command) -> Result<Vec<Event>, Error>`; cqrs-es's
+//! async `handle` is the same loop for all of them, so it is written once, here.
 
 /// Implements `cqrs_es::Aggregate` and `DomainEvent` for an aggregate with `decide` and `evolve`.
 ///
-/// The event types are written out once, next to their Rust names, and a test holds them against
-/// what serde writes.
+/// The event types are listed next to their Rust names, and a test compares them with what serde writes.
 macro_rules! aggregate {
     ($aggregate:ident, $type:literal, $command:ty, $event:ident, $error:ty,
      { $($variant:ident => $event_type:literal v $version:literal),+ $(,)? }) => {

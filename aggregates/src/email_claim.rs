@@ -1,12 +1,12 @@
-//! The claim on an e-mail address: one stream per address, so that one address is one user.
+//! The claim on an email address: one stream per address, so that an address belongs to at most one user.
 //!
-//! The stream's id is a keyed hash of the address, so that the log does not spell it out. It is
-//! appended in one unit with the event by which the user gets the address: `user.registered`, or
-//! `user.joined` where they were invited. The second to ask gets a conflict.
+//! The stream's ID is a keyed hash of the address, so that the log does not contain the address. The claim is
+//! appended in one unit with the event that gives the address to the user: `user.registered`, or
+//! `user.joined` after an invitation. The second claimant gets a conflict.
 //!
-//! Within an organization an address has a claim of its own ([`EmailClaimId::within`]), taken when
-//! it is invited or registered there. So an invitation never depends on, and never tells, whether
-//! the address is somebody's elsewhere; and it keeps the address from nobody.
+//! Within an organization, an address has a separate claim ([`EmailClaimId::within`]), taken by an invitation
+//! or a registration there. So an invitation neither depends on, nor reveals, whether the address has a user
+//! elsewhere; nor does it block the address.
 //!
 //! [`EmailClaimId::within`]: crate::EmailClaimId::within
 
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::UserId;
 use crate::decision::aggregate;
 
-/// State: who holds the address.
+/// The state of a claim: its holder.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct EmailClaim {
     holder: Option<UserId>,
@@ -26,7 +26,7 @@ pub enum EmailClaimCommand {
     Take {
         user: UserId,
     },
-    /// The holder was erased: whoever has the address may be invited anew.
+    /// The holder was erased, so the address may be invited again.
     Release {
         user: UserId,
     },
@@ -52,14 +52,14 @@ pub enum EmailClaimError {
 }
 
 impl EmailClaim {
-    /// Whose the address is.
+    /// The user who holds the address.
     #[must_use]
     pub fn holder(&self) -> Option<UserId> {
         self.holder
     }
 
     /// # Errors
-    /// [`EmailClaimError::Taken`] when somebody else holds the address.
+    /// [`EmailClaimError::Taken`] if another user holds the address.
     pub fn decide(&self, command: EmailClaimCommand) -> Result<Vec<EmailClaimEvent>, EmailClaimError> {
         match command {
             EmailClaimCommand::Take { user } => match self.holder {
@@ -74,7 +74,7 @@ impl EmailClaim {
         }
     }
 
-    /// Takes an event in.
+    /// Applies an event.
     pub fn evolve(&mut self, event: &EmailClaimEvent) {
         match event {
             EmailClaimEvent::Taken { user_id } => self.holder = Some(*user_id),

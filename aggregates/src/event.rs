@@ -1,7 +1,7 @@
-//! The recorded event: what the log holds, decoded, and how it is written and read.
+//! The recorded event: its decoded form, and its encoding in the log.
 //!
-//! An event is stored as its type, its version and a payload of its fields alone; serde's external
-//! tag (`{"webhook.received": {…}}`) is put on when reading and taken off when writing.
+//! An event is stored as its type, its version and a payload with only its fields. serde's external tag
+//! (`{"webhook.received": {…}}`) is added when reading and removed when writing.
 
 use std::collections::HashMap;
 
@@ -24,26 +24,26 @@ use crate::user::UserEvent;
 use crate::webhook::WebhookEvent;
 use crate::{Label, OrganizationId, Partition, SessionId, UserId};
 
-/// What the log asks of an event of any aggregate.
+/// An event that the log can store, of any aggregate.
 pub trait Stored: Serialize + DeserializeOwned {
-    /// The aggregate type under which its stream is stored.
+    /// The aggregate type of its stream.
     const AGGREGATE: &'static str;
-    /// The name under which this event is stored, `webhook.received`.
+    /// The stored name of this event, such as `webhook.received`.
     fn stored_type(&self) -> &'static str;
     /// The version that is written today, a whole number.
     fn stored_version(&self) -> &'static str;
 }
 
-/// The fields of an event as JSON text, without the tag.
+/// The event's fields as JSON text, without the tag.
 pub fn payload<E: Stored>(event: &E) -> Result<String, serde_json::Error> {
     let mut tagged = serde_json::to_string(event)?;
-    // `{"<type>":<payload>}`: what precedes the payload has a known length.
+    // `{"<type>":<payload>}`: the part before the payload has a known length.
     tagged.drain(..event.stored_type().len() + 4);
     tagged.pop();
     Ok(tagged)
 }
 
-/// An event could not be understood. Whoever reads it must stop: skipping would lose history.
+/// An event that could not be decoded. The reader has to stop, because skipping an event would lose history.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     #[error("no aggregate is of type {0:?}")]
@@ -56,10 +56,10 @@ pub enum DecodeError {
     Column { table: &'static str, column: &'static str, value: String },
 }
 
-/// Reads an event from what the log holds, running the upcasters of older versions.
+/// Decodes an event of the log; upcasts older versions.
 ///
 /// # Errors
-/// [`DecodeError`] when type, version or fields are not known.
+/// [`DecodeError`] if the type, version or fields are unknown.
 pub fn decode<E: Stored>(event_type: &str, version: &str, payload: &RawValue) -> Result<E, DecodeError> {
     let upcasted = upcast(event_type, version, payload)?;
     let text = upcasted.as_deref().unwrap_or(payload).get();
@@ -68,7 +68,7 @@ pub fn decode<E: Stored>(event_type: &str, version: &str, payload: &RawValue) ->
         .map_err(|source| DecodeError::Payload { event_type: event_type.to_owned(), source })
 }
 
-/// Presents `(tag, payload)` to serde as the externally tagged enum that it would have read.
+/// Presents `(tag, payload)` to serde as the externally tagged enum that it expects.
 struct Tagged<'a, R> {
     tag: &'a str,
     json: &'a mut serde_json::Deserializer<R>,
@@ -135,7 +135,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// Every event type with the version that is written today.
+    /// Every event type, with the version that is written today.
     pub fn types() -> impl Iterator<Item = (&'static str, u32)> {
         [
             OrganizationEvent::TYPES,
@@ -153,7 +153,7 @@ impl Event {
         .copied()
     }
 
-    /// As the log holds it: aggregate type, event type, and the fields as JSON text.
+    /// The stored form: aggregate type, event type, and the fields as JSON text.
     pub fn stored(&self) -> Result<(&'static str, &'static str, String), serde_json::Error> {
         fn of<E: Stored>(event: &E) -> Result<(&'static str, &'static str, String), serde_json::Error> {
             Ok((E::AGGREGATE, event.stored_type(), payload(event)?))
@@ -171,10 +171,10 @@ impl Event {
         }
     }
 
-    /// Reads an event of whichever aggregate.
+    /// Decodes an event of any aggregate.
     ///
     /// # Errors
-    /// [`DecodeError`] when aggregate, type, version or fields are not known.
+    /// [`DecodeError`] if the aggregate, type, version or fields are unknown.
     pub fn decode(
         aggregate_type: &str,
         event_type: &str,
@@ -196,7 +196,7 @@ impl Event {
     }
 }
 
-/// One event as the log holds it, with its place and its circumstances.
+/// An event of the log, with its position and metadata.
 #[derive(Clone, Debug)]
 pub struct RecordedEvent {
     pub partition: Partition,
@@ -212,10 +212,10 @@ pub struct RecordedEvent {
     pub recorded_at: DateTime<Utc>,
 }
 
-/// Who caused an event.
+/// The cause of an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Actor {
-    /// Hookledger itself: workers, first start, commands of the operator.
+    /// Hookledger itself: workers, the first start, the operator's commands.
     #[default]
     System,
     /// The third-party service that sent the webhook.
@@ -223,25 +223,25 @@ pub enum Actor {
     User(UserId),
 }
 
-/// Circumstances of an event. Stored as a flat JSON object of strings, as cqrs-es wants it.
+/// Circumstances of an event. Stored as a flat JSON object of strings, as cqrs-es requires.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
     pub actor: Actor,
-    /// The client's address, where a request caused the event.
+    /// The client's address, if a request caused the event.
     pub client: Option<String>,
-    /// What the client says it is: a browser's `User-Agent`.
+    /// The client's user agent.
     pub agent: Option<Label>,
     pub session: Option<SessionId>,
 }
 
 impl Metadata {
-    /// What a webhook's sender caused, from that address.
+    /// Metadata of a webhook's sender at that address.
     #[must_use]
     pub fn sender(client: String) -> Self {
         Self { actor: Actor::Sender, client: Some(client), ..Self::default() }
     }
 
-    /// As cqrs-es carries it.
+    /// In the form of cqrs-es.
     #[must_use]
     pub fn to_map(&self) -> HashMap<String, String> {
         let actor = match self.actor {
@@ -257,7 +257,7 @@ impl Metadata {
             .collect()
     }
 
-    /// From what the log holds; an unknown actor is the system's.
+    /// From the log; an unknown actor becomes the system.
     #[must_use]
     pub fn from_map(map: &HashMap<String, String>) -> Self {
         let actor = match map.get("actor").map(|actor| actor.split_once(':').unwrap_or((actor, ""))) {

@@ -1,7 +1,7 @@
-//! Every id of the system, each a type of its own, and how those that are derived are derived.
+//! All IDs of the system, each with its own type, and the derivation of derived ones.
 //!
-//! Derived ids (UUIDv5) make the log's primary key do the work of unique constraints: one
-//! organization per slug, one provider per organization and kind, one webhook per provider event.
+//! Derived IDs (UUIDv5) let the log's primary key act as a unique constraint: one organization per slug, one
+//! provider per organization and kind, one webhook per provider event.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,10 +11,10 @@ use uuid::Uuid;
 
 use crate::ProviderName;
 
-/// Namespace of every derived id. Never change it: ids in the log depend on it.
+/// Namespace of all derived IDs. Never change it: the IDs in the log depend on it.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6b1f_4f0e_52a7_4d1c_9c3e_8f0a_7d5b_2e91);
 
-/// How many logical partitions the log has. Fixed for the life of a log.
+/// Number of logical partitions of the log. Fixed for the life of a log.
 pub const PARTITIONS: u8 = 16;
 
 macro_rules! ids {
@@ -25,7 +25,7 @@ macro_rules! ids {
         pub struct $name(Uuid);
 
         impl $name {
-            /// Wraps an id that was read from the log, a read model or a request.
+            /// Wraps an ID from the log, a read model or a request.
             #[must_use]
             pub const fn new(id: Uuid) -> Self {
                 Self(id)
@@ -54,40 +54,40 @@ macro_rules! ids {
 }
 
 ids! {
-    /// A customer company, the tenant. Derived from its slug.
+    /// A customer company. Derived from its slug.
     OrganizationId,
-    /// A person who signs in. Random, since an address may change hands.
+    /// A person who signs in. Random, because an address may change hands.
     UserId,
-    /// One organization's connection to one third-party service.
+    /// An organization's connection to one third-party service.
     ProviderId,
-    /// One delivery from a provider. Derived from the connection and the provider's own event id; random
-    /// if rejected.
+    /// One event of a provider. Derived from the connection and the provider's own event ID; random if
+    /// rejected.
     WebhookId,
-    /// One transmission of a provider that signs little more than its id. Derived from both.
+    /// One transmission of a provider whose signature covers little more than its ID. Derived from both.
     TransmissionId,
-    /// The stream of the bodies that a webhook's duplicates had and it had not. Derived from its id.
+    /// The stream of bodies of a webhook's duplicates that differ from its own. Derived from its ID.
     DuplicateBodiesId,
     /// One version of a provider's signing secret.
     SecretId,
-    /// One signed-in session of a user.
+    /// A user's session.
     SessionId,
-    /// One organization's usage of one calendar month. Derived from both.
+    /// An organization's usage in one calendar month. Derived from both.
     UsageId,
-    /// The claim of one e-mail address, derived from a keyed hash of it.
+    /// The claim on an email address, derived from a keyed hash of it.
     EmailClaimId,
 }
 
 impl OrganizationId {
-    /// The organization of platform events: super admins belong to it, no customer does.
+    /// The organization of platform events: super admins belong to it, but no customer does.
     pub const PLATFORM: Self = Self(Uuid::nil());
 
-    /// The one id that a slug can have.
+    /// The only ID that a slug can have.
     #[must_use]
     pub fn from_slug(slug: &str) -> Self {
         Self(derive(b"organization", &[slug.as_bytes()]))
     }
 
-    /// The partition that holds everything of this organization, totally ordered.
+    /// The partition of all events of this organization, which are totally ordered.
     #[must_use]
     pub fn partition(self) -> Partition {
         Partition::of(self.0)
@@ -95,7 +95,7 @@ impl OrganizationId {
 }
 
 impl ProviderId {
-    /// The one id that an organization's connection to a service can have.
+    /// The only ID that an organization's connection to a service can have.
     #[must_use]
     pub fn derive(organization: OrganizationId, name: ProviderName) -> Self {
         Self(derive(b"provider", &[organization.0.as_bytes(), name.as_str().as_bytes()]))
@@ -103,16 +103,16 @@ impl ProviderId {
 }
 
 impl ProviderId {
-    /// Whether it is the id of one of this organization's connections. Ids are derived, so one that
-    /// somebody put together with another organization's is told apart without asking anybody.
+    /// Whether this is the ID of one of the organization's connections. IDs are derived, so a wrong
+    /// combination is detected without a lookup.
     #[must_use]
     pub fn belongs_to(self, organization: OrganizationId) -> bool {
         ProviderName::ALL.into_iter().any(|name| Self::derive(organization, name) == self)
     }
 }
 
-/// A provider as one sender. Deleted and connected anew, with other secrets, it is another one, whose
-/// event ids are its own. A rotation of secrets changes nothing.
+/// A provider as one sender. After a deletion and a new connection, with other secrets, it is another one
+/// with its own event IDs. Rotating secrets changes nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ConnectionId {
     provider: ProviderId,
@@ -127,24 +127,24 @@ impl ConnectionId {
         Self { provider, generation, is_test: false }
     }
 
-    /// People who try the connection: their event ids are never the sender's.
+    /// The connection for tests by people, whose event IDs never equal the sender's.
     #[must_use]
     pub const fn for_tests(self) -> Self {
         Self { is_test: true, ..self }
     }
 }
 
-/// What makes two deliveries of one sender the same event.
+/// Identifies an event of a sender: equal identities are duplicates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventIdentity {
-    /// The sender's own id of the event, or a digest of the body where it sent none.
+    /// The sender's own event ID, or a digest of the body if there is none.
     pub event: Vec<u8>,
-    /// Which of the sender's subscriptions it is for, where they share event ids.
+    /// The sender's subscription, if several share event IDs.
     pub subscription: Option<Vec<u8>>,
 }
 
 impl WebhookId {
-    /// The one id that a sender's event can have, for ever and on any node.
+    /// The only ID that a sender's event can have, forever and on any node.
     #[must_use]
     pub fn derive(connection: ConnectionId, identity: &EventIdentity) -> Self {
         let generation = connection.generation.to_be_bytes();
@@ -156,7 +156,7 @@ impl WebhookId {
 }
 
 impl WebhookId {
-    /// The one id that a webhook can have which a person had delivered from a duplicate's body.
+    /// The only ID of a webhook that a person created from a duplicate's body.
     #[must_use]
     pub fn of_duplicate(original: Self, body_sha256: &str) -> Self {
         Self(derive(b"delivered_duplicate", &[original.0.as_bytes(), body_sha256.as_bytes()]))
@@ -164,7 +164,7 @@ impl WebhookId {
 }
 
 impl DuplicateBodiesId {
-    /// The one id that the stream of a webhook's can have.
+    /// The only ID of a webhook's stream.
     #[must_use]
     pub fn of(webhook: WebhookId) -> Self {
         Self(derive(b"duplicate_bodies", &[webhook.0.as_bytes()]))
@@ -172,7 +172,7 @@ impl DuplicateBodiesId {
 }
 
 impl TransmissionId {
-    /// The one id that a provider's transmission can have; `id` is the provider's own of it.
+    /// The only ID of a provider's transmission; `id` is the provider's own.
     #[must_use]
     pub fn derive(provider: ProviderId, id: &[u8]) -> Self {
         Self(derive(b"transmission", &[provider.0.as_bytes(), id]))
@@ -180,7 +180,7 @@ impl TransmissionId {
 }
 
 impl UsageId {
-    /// The one id that an organization's month can have; `month` is its first day.
+    /// The only ID of an organization's month; `month` is its first day.
     #[must_use]
     pub fn derive(organization: OrganizationId, month: chrono::NaiveDate) -> Self {
         Self(derive(b"usage", &[organization.0.as_bytes(), month.to_string().as_bytes()]))
@@ -188,7 +188,7 @@ impl UsageId {
 }
 
 impl EmailClaimId {
-    /// The claim id of an address, from the first 16 bytes of its keyed hash.
+    /// The ID of the claim on an address, from the first 16 bytes of its keyed hash.
     #[must_use]
     pub fn from_keyed_hash(hash: &[u8; 32]) -> Self {
         let mut bytes = [0; 16];
@@ -196,20 +196,20 @@ impl EmailClaimId {
         Self(uuid::Builder::from_custom_bytes(bytes).into_uuid())
     }
 
-    /// The claim of the same address within one organization: it is invited there once.
+    /// The claim on the same address within one organization, which can invite it once.
     #[must_use]
     pub fn within(self, organization: OrganizationId) -> Self {
         Self(derive(b"email_claim", &[organization.0.as_bytes(), self.0.as_bytes()]))
     }
 
-    /// Claims are no organization's, so their partition comes from themselves.
+    /// Claims belong to no organization, so their partition follows from the claim.
     #[must_use]
     pub fn partition(self) -> Partition {
         Partition::of(self.0)
     }
 }
 
-/// Each part is preceded by its length, so that no two lists of parts make the same name.
+/// Each part is preceded by its length, so that different lists of parts have different names.
 fn derive(kind: &[u8], parts: &[&[u8]]) -> Uuid {
     let mut name = Vec::with_capacity(kind.len() + parts.iter().map(|p| p.len() + 8).sum::<usize>());
     name.extend_from_slice(kind);
@@ -220,7 +220,7 @@ fn derive(kind: &[u8], parts: &[&[u8]]) -> Uuid {
     Uuid::new_v5(&NAMESPACE, &name)
 }
 
-/// One of the log's partitions. Positions are contiguous within it, and only there.
+/// A partition of the log. Positions are contiguous only within a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Partition(u8);
@@ -231,13 +231,13 @@ impl Partition {
         (0..PARTITIONS).map(Self)
     }
 
-    /// The partition of that number, if there is one.
+    /// The partition with that number, if it exists.
     #[must_use]
     pub fn new(number: i32) -> Option<Self> {
         u8::try_from(number).ok().filter(|n| *n < PARTITIONS).map(Self)
     }
 
-    // The last byte of a UUIDv5 or v8 is hash output; its version bits lie elsewhere.
+    // The last byte of a UUIDv5 or v8 is hash output; its version bits are elsewhere.
     fn of(id: Uuid) -> Self {
         Self(id.as_bytes()[15] % PARTITIONS)
     }

@@ -1,19 +1,19 @@
-//! Short text that a stranger sent: an event id, an event type, a content type.
+//! Short text from a stranger: an event ID, an event type, a content type.
 
 use serde::{Deserialize, Serialize};
 
-/// Text that is safe to store in JSON columns and to put on one line: at most 255 characters and
-/// without control characters. PostgreSQL's `json` functions refuse U+0000, so one such id would
-/// otherwise stop every projection that reads it.
+/// Text that is safe to store in JSON columns and to show on one line: at most 255 characters, no control
+/// characters. PostgreSQL's `json` functions refuse U+0000, so a single such ID would otherwise stop every
+/// projection that reads it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Label(String);
 
 impl Label {
-    /// How many characters are kept.
+    /// Maximum number of characters.
     pub const MAX_CHARS: usize = 255;
 
-    /// Keeps what can be kept: control characters and invalid UTF-8 become U+FFFD, the rest is cut.
+    /// Replaces control characters and invalid UTF-8 with U+FFFD, and truncates.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Self {
         Self::new(&String::from_utf8_lossy(bytes))
@@ -25,7 +25,7 @@ impl Label {
         Self::cut(text, Self::MAX_CHARS)
     }
 
-    /// Like [`Label::new`] with another limit, for signatures and error sentences.
+    /// Like [`Label::new`] with another limit, for signatures and error messages.
     #[must_use]
     pub fn cut(text: &str, max_chars: usize) -> Self {
         let clean = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };

@@ -1,11 +1,10 @@
 //! The pure core of Hookledger: what may happen, and what it means.
 //!
-//! Here live the ids, the recorded-event envelope, one file per aggregate (state, command, event,
-//! error, `decide`, `apply`), the read-time upcasters, and the verification of signatures.
+//! It contains the IDs, the envelope of recorded events, one file per aggregate (state, command, event,
+//! error, `decide`, `evolve`), the upcasters that run on reading, and the verification of signatures.
 //!
-//! What deliberately does not live here: databases, HTTP servers, clocks, randomness, any I/O.
-//! Time arrives as an argument, secrets arrive opened, and everything is testable by
-//! given/when/then.
+//! Deliberately elsewhere: databases, HTTP servers, clocks, randomness, and any I/O. Time and opened secrets
+//! are arguments, so everything can be tested with given/when/then.
 
 pub mod access;
 pub mod decision;

@@ -1,4 +1,4 @@
-//! A customer company: its name, plan, limit and whether it is active.
+//! A customer company: its name, plan, limit, and whether it is active.
 
 use std::str::FromStr;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::decision::aggregate;
 
-/// What a customer pays for, which sets the monthly limit unless a super admin sets another.
+/// A customer's plan, which determines the monthly limit unless a super admin sets another one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Plan {
@@ -53,7 +53,7 @@ impl FromStr for OrganizationName {
     }
 }
 
-/// 1 to 100 characters of `[a-z0-9-]`, not beginning or ending with `-`. Fixed once made.
+/// 1 to 100 characters of `[a-z0-9-]`, not beginning or ending with `-`. Cannot be changed later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slug(String);
 
@@ -75,7 +75,7 @@ impl FromStr for Slug {
     }
 }
 
-/// State of one organization.
+/// The state of an organization.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Organization {
     created: bool,
@@ -93,7 +93,7 @@ pub enum OrganizationCommand {
         plan: Plan,
         webhook_limit: Option<u32>,
     },
-    /// Fields that are `None` stay as they are.
+    /// Fields that are `None` do not change.
     Update {
         name: Option<OrganizationName>,
         plan: Option<Plan>,
@@ -138,7 +138,7 @@ pub enum OrganizationError {
 
 impl Organization {
     /// # Errors
-    /// [`OrganizationError`] when it exists already, or does not exist.
+    /// [`OrganizationError`] if the organization exists already, or does not exist.
     pub fn decide(&self, command: OrganizationCommand) -> Result<Vec<OrganizationEvent>, OrganizationError> {
         match command {
             OrganizationCommand::Create { .. } if self.created => Err(OrganizationError::AlreadyExists),
@@ -153,7 +153,7 @@ impl Organization {
         }
     }
 
-    /// A new plan brings its own limit, unless one is named in the same command.
+    /// A new plan sets its own limit, unless the same command names one.
     fn update(
         &self,
         name: Option<OrganizationName>,

@@ -1,5 +1,5 @@
-//! Signing what goes out, as Standard Webhooks say: the receiver verifies a delivery with any of
-//! their libraries. And the sender's own headers that a delivery carries on.
+//! Signs deliveries according to Standard Webhooks, so that receivers can verify them with any of its
+//! libraries. Also selects the sender's headers that a delivery forwards.
 //!
 //! <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>
 
@@ -12,17 +12,17 @@ use sha2::Sha256;
 
 use crate::WebhookId;
 
-/// What a secret begins with, before the base64 of its key.
+/// Prefix of a secret, before the base64 of its key.
 const PREFIX: &str = "whsec_";
-/// Bytes of a key; the specification says 24 to 64.
+/// Bytes of a key; the specification requires 24 to 64.
 pub const KEY_BYTES: usize = 32;
 
-/// The header of a delivery that counts how often the webhook was delivered on its way.
+/// The header of a delivery that counts the deliveries of the webhook so far.
 pub const HOPS: &str = "hookledger-hops";
 
 /// Headers that describe the body.
 const DESCRIBING: [HeaderName; 2] = [CONTENT_TYPE, CONTENT_ENCODING];
-/// Headers that hold the senders' signatures.
+/// Headers with senders' signatures.
 const SIGNATURES: [&str; 8] = [
     "x-hub-signature-256",
     "x-hub-signature",
@@ -33,24 +33,25 @@ const SIGNATURES: [&str; 8] = [
     "webhook-signature",
     "svix-signature",
 ];
-/// Families of headers by which senders say what an event is. The senders' libraries look for these names.
+/// Families of headers in which senders describe an event. The senders' libraries look for these names.
 const FAMILIES: [&str; 5] = ["x-github-", "x-shopify-", "shopify-", "stripe-", "paypal-"];
-/// Families of headers that would be taken for our own.
+/// Families of headers that could be mistaken for our own.
 const RENAMED: [&str; 2] = ["webhook-", "svix-"];
-/// What their names begin with in a delivery.
+/// Prefix of their names in a delivery.
 const ORIGINAL: &str = "hookledger-original-";
-/// Ends of names that hold a credential, whatever family they are of.
+/// Suffixes of headers that contain a credential, in any family.
 const CREDENTIALS: [&str; 3] = ["-authorization", "-cookie", "-access-token"];
-/// Bytes of all headers that are carried on, with their separators. Common servers take 8 or 16 KiB in all, and
-/// other headers come besides.
+/// Maximum size of all forwarded headers, with their separators. Common servers accept 8 or 16 KiB in total,
+/// and other headers are added.
 const CARRIED_BYTES: usize = 6 << 10;
-/// Lines of headers that are carried on.
+/// Maximum number of forwarded header lines.
 const CARRIED_LINES: usize = 64;
 
-/// The sender's headers that a delivery carries on: what describes the body, and what says what the event is.
+/// The sender's headers that a delivery forwards: those that describe the body, and those that describe the
+/// event.
 ///
-/// `lines` are names in lower case and values, as they came. Headers beyond the bounds are left out. The
-/// headers that describe the body come first, then the signature, since nobody can verify without it.
+/// `lines` are names in lower case and unchanged values. Headers beyond the limits are omitted. The headers
+/// that describe the body come first, then the signature, because nobody can verify without it.
 pub fn carried<'a>(lines: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone, with_signature: bool) -> HeaderMap {
     let mut carried = HeaderMap::new();
     let mut left = CARRIED_BYTES;
@@ -71,7 +72,7 @@ pub fn carried<'a>(lines: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone, wi
     carried
 }
 
-/// What a carried header is good for, the most important first.
+/// Purpose of a forwarded header, the most important first.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rank {
     Describes,
@@ -79,7 +80,7 @@ enum Rank {
     Says,
 }
 
-/// The name that one of the sender's headers has in a delivery, if it is carried on.
+/// The name of a sender's header in a delivery, if it is forwarded.
 fn carried_name(name: &[u8]) -> Option<(HeaderName, Rank)> {
     let name = HeaderName::from_bytes(name).ok()?;
     let text = name.as_str();
@@ -97,20 +98,20 @@ fn carried_name(name: &[u8]) -> Option<(HeaderName, Rank)> {
     Some((name, rank))
 }
 
-/// A secret as its receiver configures it.
+/// A secret in the form that its receiver configures.
 #[must_use]
 pub fn secret(key: &[u8; KEY_BYTES]) -> String {
     format!("{PREFIX}{}", STANDARD.encode(key))
 }
 
-/// The key within a secret that [`secret`] made.
+/// The key in a secret from [`secret`].
 #[must_use]
 pub fn key(secret: &[u8]) -> Option<Vec<u8>> {
     STANDARD.decode(secret.strip_prefix(PREFIX.as_bytes())?).ok()
 }
 
-/// The value of `webhook-signature`: one signature for each key, the newest first. While a secret is
-/// being rotated two sign, and a receiver takes whichever it knows.
+/// The value of `webhook-signature`: one signature per key, the newest first. During a rotation there are
+/// two, and a receiver accepts the one that it knows.
 pub fn signature<'a>(
     keys: impl IntoIterator<Item = &'a [u8]>,
     webhook: WebhookId,
@@ -120,7 +121,7 @@ pub fn signature<'a>(
     let head = format!("{webhook}.{}.", at.timestamp());
     let mut value = String::with_capacity(100);
     for key in keys {
-        // HMAC takes keys of any length, so this cannot fail; no signature is the safe reading of an error.
+        // HMAC accepts keys of any length, so this cannot fail; omitting the signature is the safe fallback.
         let Ok(mac) = Hmac::<Sha256>::new_from_slice(key) else { continue };
         let digest = mac.chain_update(&head).chain_update(body).finalize().into_bytes();
         if !value.is_empty() {

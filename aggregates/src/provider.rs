@@ -1,8 +1,8 @@
-//! A provider: one organization's connection to one third-party service.
+//! A provider: an organization's connection to one third-party service.
 //!
-//! The secrets themselves are never here: an event names one by id and version, and its ciphertext
-//! lies in a table of its own. All secrets of a provider share one count of versions: those that
-//! verify what comes in, those that sign what goes out, and the values of a destination's headers.
+//! Events never contain secrets: they refer to one by ID and version, and its ciphertext is in a separate
+//! table. All secrets of a provider share one sequence of versions: those that verify requests, those that
+//! sign deliveries, and the values of a destination's headers.
 
 use std::collections::BTreeMap;
 
@@ -12,64 +12,64 @@ use serde::{Deserialize, Serialize};
 use crate::decision::aggregate;
 use crate::{Label, ProviderName, SecretId};
 
-/// The longest grace period of a rotated secret.
+/// Longest grace period of a rotated secret.
 pub const MAX_GRACE: Duration = Duration::days(30);
-/// The grace period of a rotated secret, when none is named.
+/// Default grace period of a rotated secret.
 pub const DEFAULT_GRACE: Duration = Duration::hours(24);
 
-/// Incoming secrets that stay until somebody revokes them.
+/// Maximum number of incoming secrets that stay until they are revoked.
 pub const MAX_SECRETS: usize = 8;
-/// Incoming secrets that verify at once, rotated ones in their grace period among them: each costs a
-/// forger's request one more digest of its body.
+/// Maximum number of incoming secrets that verify at once, including rotated ones in their grace period: for
+/// each, a forged request costs one more digest of its body.
 pub const MAX_VERIFYING: usize = 16;
-/// Characters of a secret's label.
+/// Maximum length of a secret's label in characters.
 pub const MAX_SECRET_LABEL: usize = 64;
 
-/// How many attempts at one destination run at the same time on one node, when nothing is said.
+/// Default number of concurrent attempts at one destination, per node.
 pub const DEFAULT_CONCURRENCY: u32 = 16;
-/// And at most.
+/// Maximum number of concurrent attempts at one destination, per node.
 pub const MAX_CONCURRENCY: u32 = 256;
-/// Seconds that a destination may take to answer, at most.
+/// Maximum timeout of a destination in seconds.
 pub const MAX_TIMEOUT_SECONDS: u32 = 120;
 
-/// State of one provider. Its stream outlives a deletion, so versions are never used twice.
+/// The state of a provider. Its stream outlives a deletion, so versions are never reused.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Provider {
     connected: bool,
     active: bool,
-    /// How often it was connected.
+    /// How many times it was connected.
     #[serde(default)]
     generation: u32,
     last_version: u32,
     secrets: BTreeMap<u32, SecretState>,
-    /// Names that people gave to secrets.
+    /// Labels of secrets, given by people.
     #[serde(default)]
     labels: BTreeMap<u32, Label>,
     #[serde(default)]
     destination: Option<Destination>,
-    /// Secrets that sign deliveries; they outlive the removal of a destination.
+    /// Secrets that sign deliveries; they remain when a destination is removed.
     #[serde(default)]
     outgoing: BTreeMap<u32, SecretState>,
 }
 
-/// Where an organization has its webhooks forwarded to, and how.
+/// Where an organization's webhooks are forwarded to, and how.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Destination {
     pub url: String,
-    /// Nothing: the deployment's own.
+    /// `None` for the deployment's default.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub timeout_seconds: Option<u32>,
-    /// Attempts at the same time, per node.
+    /// Concurrent attempts per node.
     pub concurrency: u32,
-    /// Names of the headers that deliveries carry besides; their values may be credentials.
+    /// Names of the additional headers of deliveries; their values may be credentials.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub header_names: Vec<String>,
-    /// Where the headers' values lie.
+    /// Reference to the headers' values.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub headers: Option<SecretRef>,
-    /// Deliveries carry the sender's signature too, for a receiver that verifies with the sender's own secret.
-    /// Earlier releases left it out.
+    /// Whether deliveries include the sender's signature, for a receiver that verifies with the sender's own
+    /// secret. Absent in events of earlier releases.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub original_signature: bool,
 }
@@ -100,11 +100,11 @@ pub enum ProviderCommand {
         secret: SecretId,
         version: u32,
         grace: Duration,
-        /// Which one it replaces, where several stay.
+        /// The version that it replaces, if several stay.
         replaces: Option<u32>,
         now: DateTime<Utc>,
     },
-    /// A secret that verifies beside the others and stays: two endpoints can send to one URL.
+    /// Adds a secret that verifies besides the others and stays, because two endpoints can send to one URL.
     AddSecret {
         secret: SecretId,
         version: u32,
@@ -115,14 +115,13 @@ pub enum ProviderCommand {
         version: u32,
         label: String,
     },
-    /// It verifies no longer, at once.
+    /// Ends its verification at once.
     RevokeSecret {
         version: u32,
         now: DateTime<Utc>,
     },
     SetActive(bool),
-    /// `outgoing` is the secret that signs deliveries, for the first destination; whoever has one
-    /// keeps it.
+    /// `outgoing` is the secret that signs deliveries, for the first destination; an existing secret stays.
     SetDestination {
         destination: Destination,
         outgoing: Option<SecretRef>,
@@ -146,7 +145,7 @@ pub enum ProviderEvent {
     SecretAdded { secret_id: SecretId, secret_version: u32, label: Option<Label> },
     #[serde(rename = "provider.secret_labelled", rename_all = "camelCase")]
     SecretLabelled { secret_version: u32, label: Label },
-    /// This one secret verifies until then.
+    /// This secret verifies until then.
     #[serde(rename = "provider.secret_revoked", rename_all = "camelCase")]
     SecretRevoked { secret_version: u32, expire_at: DateTime<Utc> },
     #[serde(rename = "provider.activated")]
@@ -159,7 +158,7 @@ pub enum ProviderEvent {
     DestinationSet(Destination),
     #[serde(rename = "provider.destination_removed")]
     DestinationRemoved {},
-    /// A new secret signs deliveries; the earlier ones sign as well until they expire.
+    /// A new secret signs deliveries; earlier ones sign as well until they expire.
     #[serde(rename = "provider.outgoing_secret_set", rename_all = "camelCase")]
     OutgoingSecretSet {
         #[serde(flatten)]
@@ -167,7 +166,7 @@ pub enum ProviderEvent {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         previous_expire_at: Option<DateTime<Utc>>,
     },
-    /// Requests that were refused beyond the rate limit, counted instead of logged one by one.
+    /// Rejected requests beyond the rate limit, counted instead of logged individually.
     #[serde(rename = "provider.rejections_suppressed", rename_all = "camelCase")]
     RejectionsSuppressed { count: u64, since: DateTime<Utc> },
 }
@@ -216,7 +215,7 @@ pub enum ProviderError {
 }
 
 impl Provider {
-    /// The version that the next secret will have.
+    /// The version of the next secret.
     #[must_use]
     pub fn next_version(&self) -> u32 {
         self.last_version + 1
@@ -262,7 +261,7 @@ impl Provider {
                 if !self.verifying(now).any(|verifying| verifying == version) {
                     return Err(ProviderError::NoSuchSecret(version));
                 }
-                // With none left, every webhook would be refused as if it were forged.
+                // Without a secret, every webhook would be refused as a forgery.
                 if self.staying().all(|staying| staying == version) {
                     return Err(ProviderError::LastSecret);
                 }
@@ -301,7 +300,7 @@ impl Provider {
         self.secrets.iter().filter(move |(_, secret)| verifies(secret)).map(|(version, _)| *version)
     }
 
-    /// The new secret takes the label of the one that it replaces. Others that stay are left alone.
+    /// The new secret takes the label of the one that it replaces. Other staying secrets do not change.
     fn rotate(
         &self,
         secret_id: SecretId,
@@ -345,7 +344,7 @@ impl Provider {
         if destination.timeout_seconds.is_some_and(|seconds| !(1..=MAX_TIMEOUT_SECONDS).contains(&seconds)) {
             return Err(ProviderError::BadTimeout);
         }
-        // Versions are given out one after the other, and kept headers keep theirs.
+        // Versions are assigned in sequence; unchanged headers keep theirs.
         let known = self.destination.as_ref().and_then(|known| known.headers);
         let new_headers = destination.headers.filter(|headers| Some(*headers) != known);
         let given = outgoing.into_iter().chain(new_headers).map(|secret| secret.secret_version);
@@ -423,7 +422,7 @@ impl Provider {
         self.connected
     }
 
-    /// How often it was connected: each time it is another sender, with event ids of its own.
+    /// How many times it was connected: each time it is another sender, with its own event IDs.
     #[must_use]
     pub fn generation(&self) -> u32 {
         self.generation
@@ -435,19 +434,19 @@ impl Provider {
         self.active
     }
 
-    /// The secrets by version, newest last, expired ones among them.
+    /// The secrets by version, newest last, including expired ones.
     #[must_use]
     pub fn secrets(&self) -> &BTreeMap<u32, SecretState> {
         &self.secrets
     }
 
-    /// Where its webhooks are forwarded to; nothing where recording them is the processing.
+    /// Where its webhooks are forwarded to; `None` if they are only stored.
     #[must_use]
     pub fn destination(&self) -> Option<&Destination> {
         self.destination.as_ref()
     }
 
-    /// The secrets that sign deliveries by version, newest last, expired ones among them.
+    /// The secrets that sign deliveries by version, newest last, including expired ones.
     #[must_use]
     pub fn outgoing(&self) -> &BTreeMap<u32, SecretState> {
         &self.outgoing
@@ -458,7 +457,7 @@ fn expire(secrets: &mut BTreeMap<u32, SecretState>, at: DateTime<Utc>) {
     secrets.values_mut().for_each(|secret| expire_one(secret, at));
 }
 
-/// An earlier rotation may have promised less time; it is not prolonged.
+/// An earlier rotation may have promised less time, which is not extended.
 fn expire_one(secret: &mut SecretState, at: DateTime<Utc>) {
     secret.expires_at = Some(secret.expires_at.map_or(at, |earlier| earlier.min(at)));
 }
@@ -537,7 +536,7 @@ mod tests {
         assert_eq!(provider.verifying(at(100)).collect::<Vec<_>>(), [2]);
         assert_eq!(provider.decide(revoke(1)), Err(ProviderError::NoSuchSecret(1)));
         assert_eq!(provider.decide(revoke(2)), Err(ProviderError::LastSecret));
-        // One in its grace period is revoked early.
+        // A secret in its grace period is revoked early.
         after(&mut provider, self::rotate(3, Duration::days(1))).unwrap();
         after(&mut provider, revoke(2)).unwrap();
         assert_eq!(provider.verifying(at(100)).collect::<Vec<_>>(), [3]);

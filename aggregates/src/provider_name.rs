@@ -1,11 +1,11 @@
-//! The services whose webhooks are understood.
+//! The supported services.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// One kind of sender. To add one: a variant here and a file under `signature/`.
+/// A kind of sender. To add one: a variant here and a file under `signature/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProviderName {
@@ -34,8 +34,8 @@ impl ProviderName {
 }
 
 impl ProviderName {
-    /// Whether its signature covers the body and neither an id nor a time, so that a recorded request
-    /// verifies for ever, under any id.
+    /// Whether its signature covers only the body, neither an ID nor a time, so that a recorded request
+    /// verifies forever, under any ID.
     #[must_use]
     pub const fn signs_body_alone(self) -> bool {
         match self {
@@ -51,7 +51,7 @@ impl fmt::Display for ProviderName {
     }
 }
 
-/// There is no provider of that name.
+/// No provider has that name.
 #[derive(Debug, thiserror::Error)]
 #[error("Unknown provider. Use stripe, github, paypal, shopify, or standard.")]
 pub struct UnknownProvider;

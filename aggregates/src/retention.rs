@@ -1,9 +1,9 @@
-//! Which requests are not kept any more: those that became too old, and those that a person asked to
-//! have erased. The events about them stay, with size and SHA-256 of what is gone.
+//! Removed requests: those that became too old, and those whose erasure a person requested. The events about
+//! them stay, with size and SHA-256 of the removed body.
 //!
-//! There are three kinds of streams. One has the organization's id: it says up to which position the
-//! requests of all webhooks were removed. The others have the id of a webhook whose request was erased, or
-//! that of the bodies of its duplicates.
+//! There are three kinds of streams. One has the organization's ID and states the position up to which
+//! requests were removed. The others have the ID of a webhook whose request was erased, or the ID of its
+//! duplicates' bodies.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::Label;
 use crate::decision::aggregate;
 
-/// State. What is removed never comes back, so a stream's last event says all.
+/// The state of a stream. Removed requests never come back, so the last event says everything.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Retention {
     removed_to: i64,
@@ -23,15 +23,16 @@ pub struct Retention {
 
 #[derive(Clone, Debug)]
 pub enum RetentionCommand {
-    /// The organization's requests after one position and up to another were received before a time.
+    /// The organization's requests between two positions were received before this time.
     RemoveBodies { after_position: i64, to_position: i64, count: u64, received_before: DateTime<Utc> },
-    /// The webhook's request, which was received at that position; of its duplicates, those at these.
+    /// The webhook's request, received at that position; for duplicates' bodies, the requests at these
+    /// positions.
     EraseBodies { positions: Vec<i64>, reason: Option<Label> },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RetentionEvent {
-    /// None is kept any more that was received at `toPosition` or before. `count` of them were until now.
+    /// Requests received up to `toPosition` are removed. `count` of them existed until now.
     #[serde(rename = "retention.bodies_removed", rename_all = "camelCase")]
     BodiesRemoved { after_position: i64, to_position: i64, count: u64, received_before: DateTime<Utc> },
     #[serde(rename = "retention.body_erased")]
@@ -54,20 +55,20 @@ pub enum RetentionError {
 }
 
 impl Retention {
-    /// An organization's, of which requests up to there were removed: what its last event says.
+    /// An organization's state after the removal of requests up to that position, as its last event says.
     #[must_use]
     pub fn of_organization(removed_to: i64) -> Self {
         Self { removed_to, erased: BTreeSet::new() }
     }
 
-    /// The position up to which the organization's requests are removed; 0 where none is.
+    /// The position up to which the organization's requests are removed; 0 for none.
     #[must_use]
     pub fn removed_to(&self) -> i64 {
         self.removed_to
     }
 
     /// # Errors
-    /// [`RetentionError::Removed`] when others removed requests after the same position.
+    /// [`RetentionError::Removed`] if requests after the same position were removed meanwhile.
     pub fn decide(&self, command: RetentionCommand) -> Result<Vec<RetentionEvent>, RetentionError> {
         match command {
             RetentionCommand::RemoveBodies { after_position, .. } if after_position != self.removed_to => {
@@ -84,7 +85,7 @@ impl Retention {
         }
     }
 
-    /// Takes an event in.
+    /// Applies an event.
     pub fn evolve(&mut self, event: &RetentionEvent) {
         match event {
             RetentionEvent::BodiesRemoved { to_position, .. } => self.removed_to = *to_position,

@@ -1,8 +1,8 @@
-//! The admins of one organization, so that at least one stays.
+//! The admins of one organization, so that at least one remains.
 //!
-//! Whoever becomes an admin or ceases to be one changes this stream in the same unit as their own,
-//! each at its expected sequence: of two admins who demote each other at once, one comes second and
-//! is decided again. The stream's id is the organization's.
+//! A change of a person's admin role appends to this stream in the same unit as to their own, each at its
+//! expected sequence: if two admins demote each other at once, the second change is decided again. The stream
+//! has the organization's ID.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::UserId;
 use crate::decision::aggregate;
 
-/// State: who administers the organization, as [`crate::user::User::administers`] has it.
+/// The organization's admins, as defined by [`crate::user::User::administers`].
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Team {
     admins: BTreeSet<UserId>,
@@ -50,7 +50,7 @@ pub enum TeamError {
 
 impl Team {
     /// # Errors
-    /// [`TeamError::LastAdmin`] when nobody would be left.
+    /// [`TeamError::LastAdmin`] if no admin would remain.
     pub fn decide(&self, command: TeamCommand) -> Result<Vec<TeamEvent>, TeamError> {
         match command {
             TeamCommand::Add { admin } if self.admins.contains(&admin) => Ok(vec![]),
@@ -65,7 +65,7 @@ impl Team {
         }
     }
 
-    /// Takes an event in.
+    /// Applies an event.
     pub fn evolve(&mut self, event: &TeamEvent) {
         match event {
             TeamEvent::AdminAdded { user_id } => drop(self.admins.insert(*user_id)),

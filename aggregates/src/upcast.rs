@@ -1,23 +1,21 @@
-//! Reading events of earlier versions.
+//! Reads events of earlier versions.
 //!
-//! History is never rewritten: when an event's fields change, its version goes up in the
-//! aggregate's table, the old golden file stays, and one arm here turns the old fields into the
-//! new ones whenever such an event is read.
+//! History is never rewritten. When an event's fields change, its version in the aggregate's table is raised,
+//! the old golden file stays, and an arm here converts the old fields whenever such an event is read.
 
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::event::{DecodeError, Event};
 
-/// Brings a payload to the version that is written today; `None` when it already is.
+/// Converts a payload to the version that is written today; `None` if it already is.
 ///
 /// # Errors
-/// [`DecodeError`] for a type or version that this release does not know, which includes events
-/// written by a later release.
+/// [`DecodeError`] for a type or version that this release does not know, such as events of a later release.
 pub fn upcast(event_type: &str, version: &str, payload: &RawValue) -> Result<Option<Box<RawValue>>, DecodeError> {
     let unknown = || DecodeError::UnknownVersion { event_type: event_type.to_owned(), version: version.to_owned() };
     let broken = |source| DecodeError::Payload { event_type: event_type.to_owned(), source };
-    // What is written today is by far the most of what is read.
+    // Most events read are of the current version.
     let current = current_version(event_type).ok_or_else(unknown)?;
     let from: u32 = version.parse().map_err(|_| unknown())?;
     if from == current {
@@ -40,7 +38,7 @@ fn current_version(event_type: &str) -> Option<u32> {
 /// One step: the fields of `version` become those of `version + 1`.
 fn upcast_one(event_type: &str, version: u32, fields: Value) -> Option<Value> {
     match (event_type, version) {
-        // Version 2 has a digest of the headers. What it was for earlier ones nobody can say.
+        // Version 2 has a digest of the headers, which is unknown for earlier events.
         ("webhook.received" | "webhook.received_unverified" | "webhook.rejected", 1) => Some(fields),
         _ => None,
     }

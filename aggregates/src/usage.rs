@@ -1,17 +1,17 @@
-//! What an organization with a limit has used of a month, as far as people are told of it.
+//! The monthly usage of an organization with a limit, as far as people are warned about it.
 //!
-//! One stream per organization and month, so that each warning is given once. The counting itself
-//! happens where webhooks are appended.
+//! One stream per organization and month, so that each warning is given once. The counting itself happens
+//! when webhooks are appended.
 
 use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 
 use crate::decision::aggregate;
 
-/// Shares of the limit, in percent, at which people are warned; ascending.
+/// Percentages of the limit at which people are warned; ascending.
 pub const WARN_AT: [u8; 2] = [80, 100];
 
-/// State: the highest share that was warned of.
+/// The highest share that was warned about.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Usage {
     warned: u8,
@@ -19,7 +19,7 @@ pub struct Usage {
 
 #[derive(Clone, Debug)]
 pub enum UsageCommand {
-    /// So many webhooks of so many were accepted.
+    /// Number of accepted webhooks, and the limit.
     Note { month: NaiveDate, accepted: u64, limit: u32 },
 }
 
@@ -42,7 +42,7 @@ aggregate!(Usage, "usage", UsageCommand, UsageEvent, UsageError, {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UsageError {}
 
-/// The highest share of [`WARN_AT`] that is reached; 0 below all of them.
+/// The highest share of [`WARN_AT`] that is reached; 0 if none is.
 #[must_use]
 pub fn share_reached(accepted: u64, limit: u32) -> u8 {
     let reached = |percent: &u8| u128::from(accepted) * 100 >= u128::from(limit) * u128::from(*percent);

@@ -1,7 +1,7 @@
 //! A person who signs in: a member or admin of one organization, or a super admin of none.
 //!
-//! The e-mail address itself is kept beside the log (it is personal data, and may have to be
-//! erased); the event holds the claim's id, a keyed hash.
+//! The email address itself is stored beside the log, because it is personal data and may have to be erased;
+//! events contain the claim's ID, a keyed hash.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::decision::aggregate;
 use crate::{EmailClaimId, SessionId};
 
-/// What a user may do. Super admins belong to no organization.
+/// A user's role. Super admins belong to no organization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -33,7 +33,7 @@ impl Role {
     }
 }
 
-/// State: what decides what a user may do, and which sessions began and were not ended.
+/// The state of a user: role, status, and the sessions that have not ended.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct User {
     role: Option<Role>,
@@ -46,7 +46,7 @@ pub struct User {
 
 #[derive(Clone, Debug)]
 pub enum UserCommand {
-    /// By the operator: nobody has to be asked, and the address is claimed at once.
+    /// By the operator: nobody is asked, and the address is claimed at once.
     Register {
         role: Role,
         email_claim: EmailClaimId,
@@ -65,8 +65,8 @@ pub enum UserCommand {
         session: SessionId,
     },
     EndSessions,
-    /// What is known of the person beside the log goes. They have to be deactivated first, so that whoever
-    /// asks for it was told by then if the organization would be left without an admin.
+    /// Erases the person's data beside the log. Requires deactivation first, which reveals whether the
+    /// organization would be left without an admin.
     Erase,
 }
 
@@ -84,15 +84,15 @@ pub enum UserEvent {
     RoleChanged { role: Role },
     #[serde(rename = "user.activated")]
     Activated {},
-    /// Their sessions end with it.
+    /// Also ends the user's sessions.
     #[serde(rename = "user.deactivated")]
     Deactivated {},
     #[serde(rename = "user.session_ended", rename_all = "camelCase")]
     SessionEnded { session_id: SessionId },
-    /// All that began before.
+    /// All sessions that began earlier.
     #[serde(rename = "user.sessions_ended")]
     SessionsEnded {},
-    /// Their address and what their sessions told of them are not kept any more. It is never taken back.
+    /// The address and the data of sessions are erased, permanently.
     #[serde(rename = "user.erased")]
     Erased {},
 }
@@ -127,14 +127,14 @@ pub enum UserError {
 }
 
 impl User {
-    /// Whether the user is one of those of whom an organization keeps at least one: an admin who
-    /// is active, and who was here. Somebody who was only invited may never come.
+    /// Whether the user counts as one of the organization's admins, of whom at least one remains: an active
+    /// admin who has signed in. An invited person may never come.
     #[must_use]
     pub fn administers(&self) -> bool {
         self.joined && self.active && matches!(self.role, Some(Role::Admin | Role::SuperAdmin))
     }
 
-    /// Whether the user holds their address, and not only an invitation.
+    /// Whether the user holds the address, and not only an invitation.
     #[must_use]
     pub fn has_joined(&self) -> bool {
         self.joined
@@ -145,13 +145,13 @@ impl User {
         self.active
     }
 
-    /// Whether nothing is known of the person any more.
+    /// Whether the person's data was erased.
     #[must_use]
     pub fn is_erased(&self) -> bool {
         self.erased
     }
 
-    /// What the user may do; nothing for one who is not registered.
+    /// The user's role; `None` if not registered.
     #[must_use]
     pub fn role(&self) -> Option<Role> {
         self.role
@@ -182,7 +182,7 @@ impl User {
             };
         };
         match command {
-            // What ended already stays ended.
+            // Ended sessions stay ended.
             UserCommand::Erase | UserCommand::EndSession { .. } | UserCommand::EndSessions if self.erased => Ok(vec![]),
             _ if self.erased => Err(UserError::Erased),
             UserCommand::Erase if self.active => Err(UserError::Active),
@@ -209,7 +209,7 @@ impl User {
         }
     }
 
-    /// Takes an event in.
+    /// Applies an event.
     pub fn evolve(&mut self, event: &UserEvent) {
         match event {
             UserEvent::Registered { role, email_claim_id } | UserEvent::Invited { role, email_claim_id } => {

@@ -1,4 +1,4 @@
-//! A webhook: from its receipt to success or the dead letter queue.
+//! A webhook: from its receipt to success or dead letter.
 //!
 //! ```text
 //! received → pending → processing → success
@@ -13,37 +13,37 @@ use serde::{Deserialize, Serialize};
 use crate::decision::aggregate;
 use crate::{Label, ProviderId, ProviderName, WebhookId};
 
-/// What was received, whichever way it went. The bytes themselves lie beside the log.
+/// The facts about a received request. Its bytes are stored beside the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Receipt {
     pub provider_id: ProviderId,
     pub provider: ProviderName,
-    /// The provider's own id of the event, where it sent one.
+    /// The provider's own event ID, if there is one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub provider_event_id: Option<Label>,
-    /// The provider's own name of the event, `push` or `charge.succeeded`.
+    /// The provider's own event type, such as `push` or `charge.succeeded`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub event_type: Option<Label>,
     /// SHA-256 of the raw body, in hex.
     pub body_sha256: String,
     /// Bytes.
     pub body_size: u64,
-    /// SHA-256 of the headers that are kept, as they are kept, in hex. Version 1 left it out.
+    /// SHA-256 of the stored headers, in hex. Absent in version 1.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub headers_sha256: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub content_type: Option<Label>,
-    /// The signature header as it came, cut to a bound.
+    /// The signature header, truncated.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub signature: Option<Label>,
-    /// The webhook whose duplicate had this body, where a person had that delivered.
+    /// The original webhook, if a person delivered a duplicate's body as this webhook.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub duplicate_of: Option<WebhookId>,
-    /// A person sent it to try the provider.
+    /// Whether a person sent it to test the provider.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub is_test: bool,
-    /// How often an installation of ours had delivered it before it came here.
+    /// How many times an installation of Hookledger had delivered it before it arrived here.
     #[serde(skip_serializing_if = "is_zero", default)]
     pub hops: u32,
 }
@@ -53,29 +53,30 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-/// Which secret verified a webhook, and how.
+/// The secret that verified a webhook, and the circumstances.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SignatureMatch {
     pub scheme: SignatureScheme,
     pub secret_version: u32,
-    /// Who sent it, so that whoever reads this event needs no other. Earlier releases left it out.
+    /// The provider that sent it, so that readers of this event need no other event. Absent in earlier
+    /// releases.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub provider_id: Option<ProviderId>,
-    /// What processing it means, decided for ever. Earlier releases left it out.
+    /// What processing it means, decided for good. Absent in earlier releases.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub owed: Option<Owed>,
-    /// When the sender says it signed, where the scheme signs that.
+    /// The sender's signing time, if the scheme signs it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub signed_at: Option<DateTime<Utc>>,
 }
 
-/// What a webhook is owed: decided by what its provider had when the webhook was accepted. A change to
-/// the provider after that holds a delivery, and never turns it into a success.
+/// What a webhook is owed, according to its provider's settings when it was accepted. A later change of the
+/// provider may hold a delivery, but never turns it into a success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Owed {
-    /// There was no destination: recording the webhook is the processing.
+    /// There was no destination, so storing the webhook is the processing.
     Recording,
     /// A delivery to the provider's destination.
     Delivery,
@@ -89,7 +90,7 @@ pub enum SignatureScheme {
     RsaSha256,
 }
 
-/// Why a request was refused after its provider was found.
+/// Why a request was rejected after its provider was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RejectionReason {
@@ -99,9 +100,9 @@ pub enum RejectionReason {
     ProviderDisabled,
     OrganizationDisabled,
     MonthlyLimitReached,
-    /// The id of a transmission came before, with another body: a security event.
+    /// A known transmission ID with another body: a security event.
     TransmissionReplayed,
-    /// It was delivered from one installation to another too often: destinations form a loop.
+    /// Too many deliveries between installations: destinations form a loop.
     LoopDetected,
 }
 
@@ -122,18 +123,18 @@ impl RejectionReason {
     }
 }
 
-/// How one try ended.
+/// The outcome of an attempt.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Outcome {
-    /// HTTP status, where there was an answer.
+    /// HTTP status, if there was a response.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub status_code: Option<u16>,
     #[serde(default)]
     pub duration_ms: u64,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub error: Option<Label>,
-    /// Bytes of the answer's body that were kept.
+    /// Stored bytes of the response body.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub response_size: Option<u32>,
     /// SHA-256 of these bytes, in hex.
@@ -141,16 +142,16 @@ pub struct Outcome {
     pub response_sha256: Option<String>,
 }
 
-/// How many bodies of a webhook's duplicates are kept that differ from its own and from each other.
+/// Maximum number of stored bodies of duplicates that differ from the webhook's own and from each other.
 pub const MAX_DUPLICATE_BODIES: usize = 16;
 
-/// What is said of an attempt that no worker took in time.
+/// Error of an attempt that no worker started in time.
 pub const PENDING_TIMEOUT: &str = "pending timeout";
 
-/// When failed attempts are tried again.
+/// When failed attempts are retried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// The wait before retry 1, 2, 3…; as many retries as there are delays.
+    /// The delay before retry 1, 2, 3…; one retry per delay.
     pub delays: Vec<Duration>,
 }
 
@@ -160,14 +161,14 @@ impl Default for RetryPolicy {
     }
 }
 
-/// Where a webhook stands.
+/// The status of a webhook.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     #[default]
     Unknown,
-    /// Received; that it is verified stands in the next event of the same unit.
+    /// Received; the next event of the same unit says that it is verified.
     Received,
-    /// Accepted before it could be verified. Not processed until it is.
+    /// Accepted before it could be verified. Not processed until then.
     Unverified,
     Pending,
     Processing,
@@ -176,20 +177,20 @@ pub enum Phase {
     AwaitingRetry,
     DeadLettered,
     Rejected,
-    /// Found to be another delivery of a webhook that is known.
+    /// A duplicate of a known webhook.
     Merged,
 }
 
-/// State of one webhook.
+/// The state of one webhook.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Webhook {
     phase: Phase,
     #[serde(default)]
     provider: Option<ProviderId>,
     body_sha256: String,
-    /// The attempt that is running, or was the last to run.
+    /// The running or the last attempt.
     attempt: u32,
-    /// A person asked for the coming attempt: it is not followed by automatic ones.
+    /// Whether a person requested the next attempt, which no automatic retries follow.
     requested: bool,
     #[serde(default)]
     owed: Option<Owed>,
@@ -199,38 +200,38 @@ pub struct Webhook {
 
 #[derive(Clone, Debug)]
 pub enum WebhookCommand {
-    /// A genuine delivery, seen for the first time.
+    /// A genuine request, received for the first time.
     Receive {
         receipt: Receipt,
         verified: SignatureMatch,
         owed: Owed,
     },
-    /// A delivery that cannot be verified yet; its id is fresh, since a forger may have sent it.
+    /// A request that cannot be verified yet; its ID is random, because it may be a forgery.
     ReceiveUnverified {
         receipt: Receipt,
         event_webhook_id: WebhookId,
         owed: Owed,
     },
-    /// What was not verified yet is genuine.
+    /// A waiting request is genuine.
     Verify {
         verified: SignatureMatch,
     },
-    /// What was not verified yet is not genuine, or came too late.
+    /// A waiting request is not genuine, or came too late.
     FailVerification {
         reason: RejectionReason,
         detail: Label,
     },
-    /// What was not verified yet is genuine, and known already.
+    /// A waiting request is genuine, and a duplicate.
     Merge {
         into: WebhookId,
     },
-    /// A delivery that is refused; its id is fresh.
+    /// A rejected request; its ID is random.
     Reject {
         receipt: Receipt,
         reason: RejectionReason,
         detail: Label,
     },
-    /// A genuine delivery of an event that was received before.
+    /// A genuine request for an event that was received before.
     ReceiveDuplicate {
         body_sha256: String,
         body_size: u64,
@@ -238,14 +239,14 @@ pub enum WebhookCommand {
     StartAttempt {
         attempt: u32,
     },
-    /// Processes a webhook that is owed nothing but being recorded.
+    /// Processes a webhook that only needs to be stored.
     Record,
-    /// The destination took it: the outcome has its answer.
+    /// The destination accepted it: the outcome has its response.
     SucceedAttempt {
         attempt: u32,
         outcome: Outcome,
     },
-    /// `retry_after` has the delay of the policy lengthened or jittered already.
+    /// `retry_after` is the policy's delay, including the jitter.
     FailAttempt {
         attempt: u32,
         outcome: Outcome,
@@ -261,7 +262,7 @@ pub enum WebhookCommand {
     },
 }
 
-/// What the policy says of a failed attempt; see [`RetryAt::after`].
+/// The policy's decision after a failed attempt; see [`RetryAt::after`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryAt {
     At(DateTime<Utc>),
@@ -272,7 +273,7 @@ impl RetryAt {
     /// When attempt `attempt + 1` is due after `attempt` failed at `failed_at`.
     ///
     /// `jitter_per_mille` lengthens the delay by up to 10 % (0 to 100); `asked` is the receiver's
-    /// `Retry-After`, honoured to at most double the delay.
+    /// `Retry-After`, honored up to double the delay.
     #[must_use]
     pub fn after(
         policy: &RetryPolicy,
@@ -299,9 +300,9 @@ pub enum WebhookEvent {
     ReceivedUnverified {
         #[serde(flatten)]
         receipt: Receipt,
-        /// The id that this provider event has, which is taken only once it is verified.
+        /// The ID of this provider event, which is taken only once the request is verified.
         event_webhook_id: WebhookId,
-        /// As in [`SignatureMatch`].
+        /// See [`SignatureMatch`].
         #[serde(skip_serializing_if = "Option::is_none", default)]
         owed: Option<Owed>,
     },
@@ -309,12 +310,12 @@ pub enum WebhookEvent {
     VerificationFailed { reason: RejectionReason, detail: Label },
     #[serde(rename = "webhook.merged", rename_all = "camelCase")]
     Merged { into: WebhookId },
-    /// The only event of its stream, whose id is that of the provider event: the webhook that it
-    /// became has another, because it was accepted before it was verified.
+    /// The only event of its stream, whose ID is that of the provider event. The webhook itself has another
+    /// ID, because it was accepted before it was verified.
     #[serde(rename = "webhook.identified", rename_all = "camelCase")]
     Identified { webhook_id: WebhookId },
-    /// The only event of its stream, whose id is that of a transmission: good for this body alone.
-    /// A stream of this kind, so that those who follow people need not read such traffic.
+    /// The only event of its stream, whose ID is that of a transmission, which is valid for this body alone.
+    /// A separate kind of stream, so that followers of administrative events need not read this traffic.
     #[serde(rename = "webhook.transmission_bound", rename_all = "camelCase")]
     TransmissionBound { body_sha256: String },
     #[serde(rename = "webhook.rejected", rename_all = "camelCase")]
@@ -326,11 +327,13 @@ pub enum WebhookEvent {
     },
     #[serde(rename = "webhook.duplicate_received", rename_all = "camelCase")]
     DuplicateReceived { body_sha256: String, body_size: u64, body_differs: bool },
-    /// Duplicates beyond a rate, counted instead of logged one by one; of these so many had another body.
+    /// Duplicates beyond a rate, counted instead of logged individually; `differing` of them had another
+    /// body.
     #[serde(rename = "webhook.duplicates_counted", rename_all = "camelCase")]
     DuplicatesCounted { count: u64, differing: u64, since: DateTime<Utc> },
-    /// The body of a duplicate that differed from all before, which lies beside the log as each. In a
-    /// stream of such bodies alone, so that none comes in twice and there are at most [`MAX_DUPLICATE_BODIES`].
+    /// A duplicate's body that differed from all before, stored beside the log like any other. Streams of
+    /// such bodies contain nothing else, so that no body is stored twice and there are at most
+    /// [`MAX_DUPLICATE_BODIES`].
     #[serde(rename = "webhook.duplicate_body_kept", rename_all = "camelCase")]
     DuplicateBodyKept {
         #[serde(flatten)]
@@ -361,7 +364,7 @@ pub enum WebhookEvent {
     #[serde(rename = "webhook.retry_requested", rename_all = "camelCase")]
     RetryRequested {
         attempt: u32,
-        /// As in [`SignatureMatch`].
+        /// See [`SignatureMatch`].
         #[serde(skip_serializing_if = "Option::is_none", default)]
         provider_id: Option<ProviderId>,
         #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -512,7 +515,7 @@ impl Webhook {
         }
     }
 
-    /// Applies an event; public because workers fold the little that they read.
+    /// Applies an event; public because workers fold partial streams.
     pub fn evolve(&mut self, event: &WebhookEvent) {
         match event {
             WebhookEvent::Received(receipt) => {
@@ -532,7 +535,7 @@ impl Webhook {
             }
             WebhookEvent::VerificationFailed { .. } => self.phase = Phase::Rejected,
             WebhookEvent::Merged { .. } => self.phase = Phase::Merged,
-            // Streams of these hold no webhook.
+            // Streams of these events hold no webhook.
             WebhookEvent::Identified { .. }
             | WebhookEvent::TransmissionBound { .. }
             | WebhookEvent::DuplicateBodyKept { .. } => {}
@@ -546,7 +549,7 @@ impl Webhook {
                 self.attempt = *attempt;
             }
             WebhookEvent::AttemptSucceeded { .. } => self.phase = Phase::Succeeded,
-            // What follows stands in the next event of the same unit.
+            // The next event of the same unit says how it continues.
             WebhookEvent::AttemptFailed { .. } | WebhookEvent::AttemptAbandoned { .. } => {
                 self.phase = Phase::AwaitingRetry;
             }
@@ -562,8 +565,8 @@ impl Webhook {
         }
     }
 
-    /// A webhook that waits for its next attempt, as a queue remembers it: what a worker needs to
-    /// decide without reading the stream. The log still refuses what was decided on stale memory.
+    /// A webhook that waits for its next attempt, as a queue remembers it: everything that a worker needs to
+    /// decide without reading the stream. The log still refuses decisions on stale memory.
     #[must_use]
     pub fn waiting(next_attempt: u32, requested: bool, owed: Owed) -> Self {
         let phase = if requested || next_attempt <= 1 { Phase::Pending } else { Phase::AwaitingRetry };
@@ -578,19 +581,19 @@ impl Webhook {
         }
     }
 
-    /// The same webhook, where its events do not say what it is owed and the log was asked.
+    /// The same webhook with what it is owed, when its events do not say so.
     #[must_use]
     pub fn owing(self, owed: Owed) -> Self {
         Self { owed: self.owed.or(Some(owed)), ..self }
     }
 
-    /// What processing it means; nothing where an earlier release received it.
+    /// What processing it means; `None` if an earlier release received it.
     #[must_use]
     pub fn owed(&self) -> Option<Owed> {
         self.owed
     }
 
-    /// Who sent it.
+    /// The provider that sent it.
     #[must_use]
     pub fn provider(&self) -> Option<ProviderId> {
         self.provider
@@ -602,13 +605,13 @@ impl Webhook {
         &self.body_sha256
     }
 
-    /// Whether a person asked for the coming attempt, or the one that runs.
+    /// Whether a person requested the next or running attempt.
     #[must_use]
     pub fn is_requested(&self) -> bool {
         self.requested
     }
 
-    /// When its automatic retry is due, where it waits for one.
+    /// When its automatic retry is due, if it waits for one.
     #[must_use]
     pub fn retry_at(&self) -> Option<DateTime<Utc>> {
         self.retry_at
@@ -620,7 +623,7 @@ impl Webhook {
         self.phase
     }
 
-    /// The attempt that would come next.
+    /// The number of the next attempt.
     #[must_use]
     pub fn next_attempt(&self) -> u32 {
         self.attempt + 1
@@ -662,7 +665,7 @@ mod tests {
         DateTime::from_timestamp(seconds, 0).unwrap()
     }
 
-    /// Runs commands in order, as the log would, and returns the last one's answer.
+    /// Runs commands in order, as the log would, and returns the last one's result.
     fn after(commands: Vec<WebhookCommand>) -> Webhook {
         let mut webhook = Webhook::default();
         for command in commands {

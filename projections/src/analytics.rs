@@ -1,8 +1,8 @@
-//! `webhook_analytics`: what happened in each minute, per provider. Written with `webhook_logs`, whose
-//! rows tell whose webhook an attempt was at.
+//! `webhook_analytics`: counts per minute and provider. Written with `webhook_logs`, whose rows show which
+//! provider an attempt's webhook belongs to.
 //!
-//! An organization's events are totally ordered, so each row remembers the last position that was
-//! counted into it, and what comes again counts nothing.
+//! An organization's events are totally ordered, so each row remembers the last position that it counted, and
+//! repeated events count nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -13,10 +13,10 @@ use hookledger_aggregates::{OrganizationId, ProviderId, RecordedEvent};
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
-/// Classes of the latency histogram: two to each doubling, from a millisecond to three hours.
+/// Classes of the latency histogram: two per doubling, from 1 ms to 3 hours.
 const CLASSES: usize = 48;
 
-/// How long a bucket of a series is.
+/// The length of a bucket in a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grain {
     Minute,
@@ -53,7 +53,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// Nothing where the span is empty, too far out, or has more than `most` buckets.
+    /// `None` if the span is empty, too far away, or has more than `most` buckets.
     #[must_use]
     pub fn covering(from: DateTime<Utc>, to: DateTime<Utc>, grain: Grain, most: i32) -> Option<Self> {
         let start = from.duration_trunc(grain.length()).ok()?;
@@ -73,7 +73,7 @@ impl Span {
     }
 }
 
-/// What happened in a span of time.
+/// Counts in a span of time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub received: i64,
@@ -82,13 +82,13 @@ pub struct Counts {
     pub succeeded: i64,
     pub failed: i64,
     pub dead_lettered: i64,
-    /// Attempts that ended, whichever way, and were not the first at their webhook.
+    /// Ended attempts, with any outcome, that were not the first of their webhook.
     pub retried: i64,
     pub latency: Histogram,
 }
 
 impl Counts {
-    /// Which part of the attempts that ended succeeded; nothing where none ended.
+    /// The share of successes among ended attempts; `None` if none ended.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a share is for the eye")]
     pub fn success_rate(&self) -> Option<f64> {
@@ -110,7 +110,7 @@ impl Counts {
     }
 }
 
-/// Milliseconds from being received to being processed, in classes.
+/// Milliseconds from receipt to success, in classes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Histogram([i64; CLASSES]);
 
@@ -129,7 +129,7 @@ impl Histogram {
         (2 * doubling as usize + usize::from(upper)).min(CLASSES - 1)
     }
 
-    /// The longest that the fastest part of this size took, in milliseconds, within a fifth.
+    /// The latency in milliseconds below which this part of the webhooks lies, accurate to a fifth.
     #[must_use]
     pub fn percentile(&self, part: f64) -> Option<i64> {
         let total: i64 = self.0.iter().sum();
@@ -172,8 +172,7 @@ struct BucketRow {
     retried: i64,
 }
 
-/// Every bucket of the span, those in which nothing happened too: of an organization, or (for super
-/// admins only) of all.
+/// Every bucket of the span, including empty ones: of an organization, or (for super admins only) of all.
 pub async fn series(
     connection: &mut PgConnection,
     organization: Option<OrganizationId>,
@@ -233,7 +232,7 @@ pub async fn series(
     Ok(buckets)
 }
 
-/// All buckets together.
+/// The sum of all buckets.
 #[must_use]
 pub fn total(buckets: &[Bucket]) -> Counts {
     buckets.iter().fold(Counts::default(), |mut total, bucket| {
@@ -242,11 +241,11 @@ pub fn total(buckets: &[Bucket]) -> Counts {
     })
 }
 
-/// What a batch of events counts.
+/// Counts of a batch of events.
 #[derive(Default)]
 pub(crate) struct Tally {
     counted: Vec<Counted>,
-    /// Of the webhooks whose first event is in the batch.
+    /// Origins of webhooks whose first event is in the batch.
     origins: HashMap<(Uuid, Uuid), Origin>,
 }
 
@@ -258,7 +257,7 @@ struct Origin {
 
 struct Counted {
     organization: Uuid,
-    /// The webhook; the provider itself for what is counted of it without one.
+    /// The webhook; the provider itself for counts without a webhook.
     of: Uuid,
     at: DateTime<Utc>,
     position: i64,
@@ -270,7 +269,7 @@ enum Kind {
     Received,
     Duplicates(i64),
     Rejected,
-    /// So many requests that were refused unseen.
+    /// Number of requests that were rejected without being logged.
     Suppressed(i64),
     Succeeded {
         retry: bool,
@@ -287,7 +286,7 @@ type Key = (Uuid, DateTime<Utc>, Uuid);
 impl Tally {
     pub(crate) fn note(&mut self, recorded: &RecordedEvent, event: &WebhookEvent) {
         let kind = match event {
-            // What cannot be verified yet was received; where it turns out to be forged, it was that as well.
+            // An unverified webhook counts as received, even if it turns out to be forged.
             WebhookEvent::Received(receipt) | WebhookEvent::ReceivedUnverified { receipt, .. } => {
                 self.originate(recorded, receipt.provider_id);
                 Kind::Received
@@ -352,7 +351,7 @@ impl Tally {
         });
     }
 
-    /// Adds what was counted to the rows; `webhook_logs` has the rows of the batch already.
+    /// Adds the counts to the rows; `webhook_logs` already has the rows of the batch.
     pub(crate) async fn write(mut self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         self.find_origins(connection).await?;
         let mut rows: BTreeMap<Key, Vec<(&Counted, Option<Origin>)>> = BTreeMap::new();
@@ -361,7 +360,7 @@ impl Tally {
             let provider = match (counted.kind, origin) {
                 (Kind::Suppressed(_), _) => counted.of,
                 (_, Some(origin)) => origin.provider,
-                // An attempt at a webhook of which nothing else is known: nobody's.
+                // An attempt at an unknown webhook belongs to no provider.
                 (_, None) => continue,
             };
             let Ok(minute) = counted.at.duration_trunc(Duration::minutes(1)) else { continue };
@@ -470,7 +469,7 @@ struct Columns {
     failed: Vec<i64>,
     dead_lettered: Vec<i64>,
     retried: Vec<i64>,
-    /// Arrays as text: SQL's arrays of arrays do not come apart again.
+    /// Arrays as text, because SQL's nested arrays cannot be unnested by one level.
     latency: Vec<String>,
     applied: Vec<i64>,
 }

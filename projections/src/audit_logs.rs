@@ -1,4 +1,4 @@
-//! `audit_logs`: who did what to what, with the values before and after.
+//! `audit_logs`: who did what to which resource, with the values before and after.
 
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
@@ -25,7 +25,7 @@ pub struct AuditEntry {
     pub partition: i32,
     pub position: i64,
     pub user_id: Option<Uuid>,
-    /// The address of that user, where they are the organization's own and it is not erased.
+    /// The user's address, if the user belongs to the organization and is not erased.
     pub user_email: Option<String>,
     pub session_id: Option<Uuid>,
     pub client: Option<String>,
@@ -37,21 +37,21 @@ pub struct AuditEntry {
     pub at: DateTime<Utc>,
 }
 
-/// Which entries are asked for; what is `None` does not matter.
+/// A selection of entries; a `None` does not restrict it.
 #[derive(Clone, Debug, Default)]
 pub struct AuditFilter {
     pub user: Option<Uuid>,
     pub action: Option<String>,
     pub resource_type: Option<String>,
     pub resource: Option<Uuid>,
-    /// Then or later.
+    /// At this time or later.
     pub from: Option<DateTime<Utc>>,
-    /// Before then.
+    /// Before this time.
     pub to: Option<DateTime<Utc>>,
 }
 
-/// Place of an entry in a list, newest first. The partition tells apart what several organizations
-/// did at the same moment.
+/// Key of an entry in a list, newest first. The partition distinguishes entries of several organizations at
+/// the same moment.
 pub type AuditKey = (DateTime<Utc>, i32, i64);
 
 /// The audit trail of an organization, newest first.
@@ -80,8 +80,7 @@ async fn list_where(
     page: PageRequest<AuditKey>,
 ) -> Result<Page<AuditEntry>, sqlx::Error> {
     let (compare, order) = if page.backward { (">", "asc") } else { ("<", "desc") };
-    // Conditions are spelled out only where they are asked for, so that the planner sees which
-    // index serves them.
+    // Conditions are added only when requested, so that the planner sees which index applies.
     let conditions = [
         (organization.is_some(), "a.organization_id = $1"),
         (filter.user.is_some(), "a.user_id = $2"),
@@ -118,7 +117,7 @@ async fn list_where(
     Ok(Page::from_overfull(rows, &page))
 }
 
-/// Keeps `audit_logs`.
+/// Maintains `audit_logs`.
 #[derive(Debug)]
 pub struct AuditLogs;
 
@@ -163,15 +162,15 @@ impl Projection for AuditLogs {
     }
 }
 
-/// What an event means to an auditor.
+/// The meaning of an event for an auditor.
 struct Entry {
     resource_type: &'static str,
     action: &'static str,
-    /// The fields that it set, or what there is to know of something that changed nothing.
+    /// The fields that it set, or the facts of an event without a change.
     new: Value,
 }
 
-/// What happens and leaves no field of its resource with another value.
+/// Events that change no field of their resource.
 const FACTS: [&str; 13] = [
     "duplicate_delivered",
     "signed_in",
@@ -189,7 +188,7 @@ const FACTS: [&str; 13] = [
 ];
 
 impl Entry {
-    /// Whether `new` are fields that had other values before.
+    /// Whether `new` has fields with earlier values.
     fn is_change(&self) -> bool {
         !FACTS.contains(&self.action)
     }
@@ -204,7 +203,7 @@ fn entry(event: &Event) -> Option<Entry> {
         Event::Usage(event) => ("usage", usage(event)),
         Event::Access(event) => access(event),
         Event::Retention(event) => retention(event),
-        // The user's own events tell it.
+        // The user's own events contain this.
         Event::EmailClaim(_) | Event::Team(_) => return None,
     };
     Some(Entry { resource_type, action, new })
@@ -350,7 +349,7 @@ fn webhook(event: &WebhookEvent) -> Option<(&'static str, Value)> {
     }
 }
 
-/// The old values are those that the resource's last entries left behind.
+/// The old values come from the resource's previous entries.
 async fn insert(connection: &mut PgConnection, recorded: &RecordedEvent, entry: &Entry) -> Result<(), sqlx::Error> {
     let user = match recorded.metadata.actor {
         Actor::User(user) => Some(user.uuid()),

@@ -1,5 +1,5 @@
-//! The histogram above the list of webhooks: how many came in each stretch of time, by where they
-//! stand now. The rows are those of `webhook_logs`; what is looked at is bounded.
+//! The histogram above the list of webhooks: the number received in each stretch of time, by current status.
+//! The rows are those of `webhook_logs`; the number of rows read is bounded.
 
 use chrono::{DateTime, Duration, Utc};
 use hookledger_aggregates::OrganizationId;
@@ -7,10 +7,10 @@ use sqlx::{FromRow, PgConnection};
 
 use crate::webhook_logs::{Conditions, Value, WebhookFilter, WebhookStatus};
 
-/// Rows that are looked at, and those that an index alone counts.
+/// Maximum number of rows read, and of rows counted by an index alone.
 const LOOKED_AT: i64 = 100_000;
 const COUNTED: i64 = 1_000_000;
-/// Buckets at most.
+/// Maximum number of buckets.
 pub const MAX_BUCKETS: i32 = 200;
 
 /// Equal stretches of time, one after another.
@@ -23,7 +23,7 @@ pub struct Stretches {
 }
 
 impl Stretches {
-    /// Nothing where the span is empty or too far out, or the number of buckets is not 1 to 200.
+    /// `None` if the span is empty or too far away, or the number of buckets is not 1 to 200.
     #[must_use]
     pub fn of(from: DateTime<Utc>, to: DateTime<Utc>, count: i32) -> Option<Self> {
         let span = to.signed_duration_since(from).num_microseconds().filter(|span| *span > 0)?;
@@ -34,7 +34,7 @@ impl Stretches {
         Some(Self { from, to, length: Duration::microseconds(length), count })
     }
 
-    /// The beginning of one, and of the next.
+    /// Start of a stretch, and of the next one.
     #[must_use]
     pub fn bounds(&self, index: usize) -> (DateTime<Utc>, DateTime<Utc>) {
         let index = i32::try_from(index).unwrap_or(self.count);
@@ -52,7 +52,7 @@ impl Stretches {
     }
 }
 
-/// Webhooks by where they stand.
+/// Number of webhooks by status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
     pub pending: i64,
@@ -61,7 +61,7 @@ pub struct Standing {
     /// Failed, and waiting for a retry.
     pub failed: i64,
     pub dead_lettered: i64,
-    /// Refused: never processed.
+    /// Rejected and never processed.
     pub rejected: i64,
 }
 
@@ -72,15 +72,15 @@ impl Standing {
     }
 }
 
-/// Webhooks by time and standing.
+/// Number of webhooks by time and status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Histogram {
     pub buckets: Vec<Standing>,
-    /// Where there are more than are looked at: what was received before is not counted.
+    /// Set if there are more than are read: webhooks received before are not counted.
     pub counted_from: Option<DateTime<Utc>>,
 }
 
-/// Where a row stands, by name.
+/// A row's status, by name.
 const STANDING: &str = "case when status <> 'failed' then status when not signature_valid then 'rejected'
                              when dead_lettered_at is not null then 'dead_lettered' else 'failed' end";
 
@@ -93,7 +93,7 @@ struct Group {
     first: DateTime<Utc>,
 }
 
-/// The webhooks of an organization that match, by time and standing.
+/// The matching webhooks of an organization, by time and status.
 pub async fn of_webhooks(
     connection: &mut PgConnection,
     organization: OrganizationId,
@@ -109,7 +109,7 @@ pub async fn of_webhooks(
     if looked.counted_from.is_none() || !is_only_time_and_provider(&filter) {
         return Ok(looked);
     }
-    // Nearly all are successes: what is none has indexes of its own, and an index counts them all.
+    // Nearly all are successes: the others have indexes of their own, and an index counts them all.
     let mut whole = count(connection, organization, &filter, stretches).await?;
     for statuses in [vec![WebhookStatus::Failed], vec![WebhookStatus::Pending, WebhookStatus::Processing]] {
         let filter = WebhookFilter { status: Some(statuses), ..filter.clone() };
@@ -154,14 +154,14 @@ fn is_only_time_and_provider(filter: &WebhookFilter) -> bool {
         && texts.iter().all(|text| text.is_none())
 }
 
-/// Looks at the newest rows that an index finds, and counts those that match.
+/// Reads the newest rows that an index finds, and counts those that match.
 async fn look(
     connection: &mut PgConnection,
     organization: OrganizationId,
     filter: &WebhookFilter,
     stretches: &Stretches,
 ) -> Result<Histogram, sqlx::Error> {
-    // What an index serves bounds what is looked at; the rest is told row by row.
+    // Conditions that an index serves bound the rows read; the others apply to each row.
     let served = WebhookFilter {
         provider: filter.provider,
         status: filter.status.clone().filter(|all| filter.asks_for_open() || **all == [WebhookStatus::Failed]),
@@ -216,7 +216,7 @@ async fn look(
     Ok(Histogram { buckets, counted_from: first.filter(|_| looked_at >= LOOKED_AT) })
 }
 
-/// Counts all by time alone, which needs nothing but an index; as successes.
+/// Counts all by time alone, from an index only; as successes.
 async fn count(
     connection: &mut PgConnection,
     organization: OrganizationId,

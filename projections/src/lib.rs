@@ -1,10 +1,10 @@
-//! The read models: one file each, with its rows, how events change them, and its queries.
+//! The read models: one file each, with its rows, the effects of events on them, and its queries.
 //!
-//! A projection is handed events in order and writes its rows in the transaction that also moves
-//! its checkpoint; every row remembers the position that it was last changed at, so that events
-//! which come again change nothing. Queries take the organization first.
+//! A projection receives events in order and writes its rows in the transaction that also moves its
+//! checkpoint. Every row remembers the position of its last change, so that repeated events change nothing.
+//! Queries take the organization first.
 //!
-//! What deliberately does not live here: the `events` table, HTTP, GraphQL.
+//! Deliberately elsewhere: the `events` table, HTTP, GraphQL.
 
 pub mod analytics;
 pub mod audit_logs;
@@ -27,12 +27,12 @@ use sqlx::PgConnection;
 pub use order::{Order, Place, Sorted};
 pub use page::{Page, PageRequest};
 
-/// Which events a projection is handed.
+/// The events that a projection receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
     /// Every event.
     All,
-    /// What people and operators did, without the traffic of webhooks.
+    /// Events caused by people and operators, without the traffic of webhooks.
     Administrative,
 }
 
@@ -46,20 +46,20 @@ pub enum ProjectionError {
 
 /// A read model that follows the log.
 pub trait Projection: Send + Sync + 'static {
-    /// Under this name its checkpoint is kept.
+    /// Name of its checkpoint.
     fn name(&self) -> &'static str;
 
-    /// Which events it needs.
+    /// The events that it needs.
     fn interest(&self) -> Interest;
 
-    /// Types of the aggregates of which a person sees a change here: who changed one waits for this read model.
+    /// Aggregates whose changes are visible here: after a change, its author waits for this read model.
     fn shows(&self) -> &'static [&'static str];
 
     /// Its tables, so that a rebuild can empty them.
     fn tables(&self) -> &'static [&'static str];
 
-    /// Changes the rows as the events say, in the caller's transaction. Events of one partition
-    /// are in order; the same events may come again.
+    /// Applies events to the rows, in the caller's transaction. Events of one partition are in order; the
+    /// same events may come again.
     fn apply<'a>(
         &'a self,
         connection: &'a mut PgConnection,
@@ -79,8 +79,8 @@ pub fn all() -> Vec<Box<dyn Projection>> {
     ]
 }
 
-/// Names of the read models in which a change of this type of aggregate is seen. Those of administrative interest
-/// see one of a webhook only where it `is_administrative`, and never come as far as any other.
+/// Names of the read models that show a change of this type of aggregate. Those of administrative interest
+/// show a webhook's change only if it `is_administrative`, and never reach the position of any other.
 pub fn showing(aggregate_type: &str, is_administrative: bool) -> impl Iterator<Item = &'static str> {
     let sees = move |model: &dyn Projection| {
         model.shows().contains(&aggregate_type) && (is_administrative || model.interest() == Interest::All)

@@ -1,6 +1,6 @@
-//! Lists that people sort: keyset pagination by whatever they chose.
+//! Sorted lists: keyset pagination by a chosen field.
 //!
-//! What a list may be sorted by stands with its rows, as a [`Field`].
+//! The fields that a list can be sorted by are defined with its rows, as a [`Field`].
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{Page, PageRequest};
 
-/// Which way a list goes.
+/// The direction of a list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Direction {
     Ascending,
@@ -17,64 +17,64 @@ pub enum Direction {
     Descending,
 }
 
-/// How a list is sorted. The default of every list is newest first.
+/// The order of a list. The default of every list is newest first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Order<F> {
     pub field: F,
     pub direction: Direction,
 }
 
-/// What a list may be sorted by.
+/// A field that a list can be sorted by.
 pub trait Field: Copy + Default {
     fn column(self) -> Column;
 }
 
-/// What the values of a column are.
+/// The type of a column's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Time,
     Text,
 }
 
-/// A column, in SQL. Its comparisons must be leakproof, or no index serves them.
+/// A column, in SQL. Its comparisons must be leakproof, or no index applies.
 #[derive(Clone, Copy, Debug)]
 pub struct Column {
-    /// Tells the column from the others of its list.
+    /// Distinguishes the columns of a list.
     pub tag: u8,
     pub kind: Kind,
     pub(crate) value: &'static str,
-    /// What is null exactly where a row has no value; nothing where every row has one.
+    /// An expression that is null exactly if a row has no value; `None` if every row has one.
     pub(crate) present: Option<&'static str>,
 }
 
-/// What a row is sorted by.
+/// A value that a row is sorted by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     Time(DateTime<Utc>),
     Text(String),
 }
 
-/// Place of a row in a sorted list.
+/// Key of a row in a sorted list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// Rows without a value come last, whichever way the list goes.
+    /// Rows without a value come last, in either direction.
     pub value: Option<Value>,
-    /// Decides between rows with the same value.
+    /// Orders rows with the same value.
     pub id: Uuid,
 }
 
-/// A row, and where it stands.
+/// A row, and its key.
 #[derive(Clone, Debug)]
 pub struct Sorted<T> {
     pub row: T,
     pub place: Place,
 }
 
-/// A page of a list. `begin` begins the query, up to some condition: it is told the column, which it selects as
-/// `sorted_by`, and whether this is about rows that have a value in it. It selects the rows' `id` as well.
+/// A page of a list. `begin` starts the query, up to some condition: it receives the column, which it selects
+/// as `sorted_by`, and whether the query is for rows with a value in it. It selects the rows' `id` as well.
 ///
-/// Rows with and without a value are read one after the other, so that each part is in the order of an index. One
-/// query for both would sort them all.
+/// Rows with and without a value are read one after the other, so that each part is in the order of an index.
+/// A single query for both would sort them all.
 pub(crate) async fn read<'a, T, F>(
     connection: &mut PgConnection,
     order: Order<F>,
@@ -99,7 +99,7 @@ where
         if let Some(place) = page.from.as_ref().filter(|place| place.value.is_some() == has_value) {
             begin_after(&mut query, (column.value, id), compare, place);
         }
-        // Also where every value is null: the index goes by it first.
+        // Even if every value is null, because the index is ordered by it first.
         query.push(format!(" order by {} {way}, {id} {way} limit ", column.value)).push_bind(missing);
         for row in query.build().fetch_all(&mut *connection).await? {
             let place = Place { value: value_of(&row, column.kind)?, id: row.try_get("id")? };
@@ -113,8 +113,7 @@ where
     Ok(Page::from_overfull(rows, page))
 }
 
-/// The parts of a list that a page may have rows of, in the order in which they are read: whether theirs have a
-/// value.
+/// The parts of a list that a page may contain, in the order of reading: rows with a value (true) or without.
 fn parts(column: Column, page: &PageRequest<Place>) -> Vec<bool> {
     let mut parts = if column.present.is_some() { vec![true, false] } else { vec![true] };
     if page.backward {
@@ -127,7 +126,7 @@ fn parts(column: Column, page: &PageRequest<Place>) -> Vec<bool> {
     parts
 }
 
-/// Where the value is another table's than the id, only the first condition on it chooses an index.
+/// If the value is from another table than the ID, only the first condition on it selects an index.
 fn begin_after(query: &mut QueryBuilder<'_, Postgres>, (value, id): (&str, &str), compare: &str, place: &Place) {
     match &place.value {
         Some(key) => {

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::order::{self, Column, Field, Kind};
 use crate::{Interest, Order, Page, PageRequest, Place, Projection, ProjectionError, Sorted};
 
-/// A row of `organizations`, with what is computed.
+/// A row of `organizations`, with computed values.
 #[derive(Clone, Debug, FromRow)]
 pub struct Organization {
     pub id: Uuid,
@@ -22,7 +22,7 @@ pub struct Organization {
     pub is_active: bool,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
-    /// Webhooks that were ever accepted, duplicates apart.
+    /// All accepted webhooks, without duplicates.
     pub webhook_count: i64,
 }
 
@@ -33,7 +33,7 @@ impl Organization {
     }
 }
 
-/// Which organizations are asked for.
+/// A selection of organizations.
 #[derive(Clone, Debug, Default)]
 pub struct OrganizationFilter {
     /// Part of the name or slug.
@@ -41,8 +41,8 @@ pub struct OrganizationFilter {
     pub is_active: Option<bool>,
 }
 
-/// What organizations may be sorted by. Not the number of their webhooks, which is a sum over months that no
-/// index has.
+/// Fields that organizations can be sorted by. Not the number of their webhooks, which is a sum over months
+/// without an index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OrganizationField {
     #[default]
@@ -62,7 +62,7 @@ impl Field for OrganizationField {
 const COLUMNS: &str = "o.id, o.name, o.slug, o.plan, o.webhook_limit, o.is_active, o.created_at, o.updated_at, \
      (select coalesce(sum(c.accepted), 0)::bigint from webhook_counts c where c.organization_id = o.id) as webhook_count";
 
-/// The organization of that id.
+/// The organization with that ID.
 pub async fn find(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -73,7 +73,7 @@ pub async fn find(
         .await
 }
 
-/// Every tenant's organizations: for super admins only.
+/// All organizations: for super admins only.
 pub async fn list(
     connection: &mut PgConnection,
     filter: &OrganizationFilter,
@@ -95,7 +95,7 @@ pub async fn list(
     .await
 }
 
-/// Every organization's id, in their order after one.
+/// A page of all organizations' IDs, in order, after one.
 pub async fn ids_after(
     executor: impl PgExecutor<'_>,
     after: Uuid,
@@ -109,7 +109,7 @@ pub async fn ids_after(
     Ok(ids.into_iter().map(OrganizationId::new).collect())
 }
 
-/// Keeps `organizations`.
+/// Maintains `organizations`.
 #[derive(Debug)]
 pub struct Organizations;
 
@@ -154,7 +154,7 @@ impl Projection for Organizations {
     }
 }
 
-/// Settings change rarely: one statement an event is enough.
+/// Settings change rarely, so one statement per event is enough.
 async fn apply_one(
     connection: &mut PgConnection,
     recorded: &RecordedEvent,

@@ -1,13 +1,13 @@
-//! Keyset pagination: a page begins after the key of the last row that was seen.
+//! Keyset pagination: a page begins after the key of the last row seen.
 
-/// Which rows of a list are asked for.
+/// A request for a page of a list.
 #[derive(Clone, Copy, Debug)]
 pub struct PageRequest<K> {
-    /// Rows that come after (or, backward, before) this key.
+    /// Rows after (or, backward, before) this key.
     pub from: Option<K>,
-    /// At most this many.
+    /// Maximum number of rows.
     pub limit: i64,
-    /// From the end towards the beginning: the page that precedes `from`.
+    /// From the end towards the beginning: the page before `from`.
     pub backward: bool,
 }
 
@@ -23,7 +23,7 @@ impl<K> PageRequest<K> {
 #[derive(Clone, Debug)]
 pub struct Page<T> {
     pub rows: Vec<T>,
-    /// There are rows further on, in the direction of the request.
+    /// Whether there are more rows in the direction of the request.
     pub has_more: bool,
 }
 

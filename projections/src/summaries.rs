@@ -1,6 +1,6 @@
-//! What many webhooks have in common: dead letters by their error, frequent types and errors, the
-//! health of providers. The rows are those of `webhook_logs` and `webhook_analytics`; what is looked
-//! at is bounded, newest first.
+//! Summaries of many webhooks: dead letters by error, frequent types and errors, the health of providers. The
+//! rows are those of `webhook_logs` and `webhook_analytics`; the number of rows read is bounded, newest
+//! first.
 
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::{OrganizationId, ProviderId};
@@ -9,14 +9,14 @@ use uuid::Uuid;
 
 use crate::webhook_logs::{COLUMNS, FAILED, WebhookLog};
 
-/// Webhooks that one summary looks at.
+/// Webhooks read per summary.
 pub const LOOKED_AT: i64 = 50_000;
-/// Groups of dead letters that are told at most.
+/// Maximum number of groups of dead letters.
 const GROUPS: i64 = 200;
-/// Webhooks that are looked at for the names of types, and names that are told.
+/// Webhooks read for the names of types, and maximum number of names.
 const RECENT: i64 = 10_000;
 const NAMES: i64 = 200;
-/// Webhooks of a provider that are looked at for the one of the same type that came before.
+/// Webhooks of a provider that are read to find the previous one of the same type.
 const BEFORE: i64 = 2_000;
 
 /// Dead letters with one error at one provider.
@@ -30,8 +30,8 @@ pub struct DeadLetterGroup {
     pub newest: DateTime<Utc>,
 }
 
-/// The dead letters of an organization by error and provider, the most frequent first: of the newest
-/// that are looked at.
+/// The dead letters of an organization by error and provider, the most frequent first, among the newest
+/// webhooks.
 pub async fn dead_letter_groups(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -50,20 +50,20 @@ pub async fn dead_letter_groups(
     .await
 }
 
-/// A name, and how many have it.
+/// A name, and its frequency.
 #[derive(Clone, Debug, FromRow)]
 pub struct Named {
     pub name: Option<String>,
     pub count: i64,
-    /// How many were looked at in all.
+    /// Total number of rows read.
     pub looked_at: i64,
 }
 
-/// What is asked to be ranked.
+/// What to rank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ranked {
     EventTypes,
-    /// Rejections by their code, failures by what went wrong last.
+    /// Rejections by their code, failures by their last error.
     Errors,
 }
 
@@ -98,7 +98,7 @@ pub async fn ranking(
     .await
 }
 
-/// The names of the events that came lately, the most frequent first.
+/// The types of recent events, the most frequent first.
 pub async fn recent_event_types(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -116,8 +116,8 @@ pub async fn recent_event_types(
     .await
 }
 
-/// The accepted webhook that came before another of the same provider and type, where it is among the
-/// provider's last ones before it.
+/// The previous accepted webhook of the same provider and type, if it is among the provider's most recent
+/// ones before.
 pub async fn previous_of_type(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -141,7 +141,7 @@ pub async fn previous_of_type(
     .await
 }
 
-/// How a provider fares.
+/// The health of a provider.
 #[derive(Clone, Debug, Default, FromRow)]
 pub struct ProviderHealth {
     pub provider_id: Uuid,
@@ -150,11 +150,11 @@ pub struct ProviderHealth {
     pub succeeded: i64,
     pub failed: i64,
     pub dead_lettered: i64,
-    /// The last request, accepted or refused, of all times.
+    /// The last request ever, accepted or rejected.
     pub last_received_at: Option<DateTime<Utc>>,
 }
 
-/// How providers of an organization fared since a time.
+/// The health of an organization's providers since a time.
 pub async fn health(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,

@@ -1,7 +1,6 @@
-//! What the read model says is not finished: webhooks that wait for an attempt, or are in one.
+//! Unfinished webhooks according to the read model: waiting for an attempt, or in one.
 //!
-//! For whoever makes sure that each of them is in the queue. It looks over all organizations, a page
-//! at a time.
+//! Used to ensure that each of them is in the queue. It reads all organizations, a page at a time.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -19,16 +18,16 @@ pub struct Unfinished {
     pub organization: OrganizationId,
     pub webhook: WebhookId,
     pub provider: ProviderId,
-    /// Where it became pending, where it is: who puts webhooks into the queue may not be there yet.
+    /// The position at which it became pending, if it is: the queue may not have been fed that far.
     pub pending_at: Option<i64>,
 }
 
-/// Where a page ended among those that are pending or in an attempt.
+/// End of a page of webhooks that are pending or in an attempt.
 pub type OpenKey = (Uuid, WebhookKey);
-/// Where a page ended among those that wait for a retry.
+/// End of a page of webhooks that wait for a retry.
 pub type WaitingKey = (DateTime<Utc>, Uuid);
 
-/// One page, and after what the next one begins; nothing when this was the last.
+/// A page, and the key that the next one begins after; `None` if this was the last.
 #[derive(Clone, Debug)]
 pub struct Looked<K> {
     pub unfinished: Vec<Unfinished>,
@@ -40,11 +39,11 @@ struct Row {
     organization_id: Uuid,
     webhook_id: Uuid,
     provider_id: Uuid,
-    /// What the page is ordered by.
+    /// The page's sort key.
     at: DateTime<Utc>,
     position: i64,
     pending_at: Option<i64>,
-    /// Nothing has happened to it for a while.
+    /// Whether it has not changed for a while.
     is_still: bool,
 }
 
@@ -65,8 +64,8 @@ fn looked<K>(rows: &[Row], limit: i64, key: impl Fn(&Row) -> K) -> Looked<K> {
     Looked { unfinished, next: rows.last().filter(|_| is_full).map(key) }
 }
 
-/// Webhooks that are pending or in an attempt, and have been as they are for so long. What waits to be
-/// verified is not among them.
+/// Webhooks that are pending or in an attempt, unchanged for this long. Leaves out those that wait for
+/// verification.
 pub async fn open(
     executor: impl PgExecutor<'_>,
     unchanged_for: Duration,
@@ -93,7 +92,7 @@ pub async fn open(
     Ok(looked(&rows, limit, |row| (row.organization_id, (row.at, row.position))))
 }
 
-/// Webhooks whose retry has been due for so long.
+/// Webhooks whose retry has been due for this long.
 pub async fn overdue(
     executor: impl PgExecutor<'_>,
     due_for: Duration,
@@ -117,8 +116,8 @@ pub async fn overdue(
     Ok(looked(&rows, limit, |row| (row.at, row.webhook_id)))
 }
 
-/// Where each organization's oldest webhook was received that is not finished: it is pending, in an
-/// attempt, waits for a retry, or to be verified.
+/// Position of each organization's oldest unfinished webhook: pending, in an attempt, or waiting for a retry
+/// or verification.
 pub async fn oldest(executor: impl PgExecutor<'_>) -> Result<HashMap<OrganizationId, i64>, sqlx::Error> {
     let rows: Vec<(Uuid, i64)> = sqlx::query_as(
         "select organization_id, min(position) from (

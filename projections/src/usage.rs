@@ -1,11 +1,11 @@
-//! Usage: how many webhooks an organization's months had. The rows are those of `webhook_counts`,
-//! which `webhook_logs` keeps, and of `monthly_counters`, which the append keeps.
+//! Usage: the number of webhooks in an organization's months. The rows are those of `webhook_counts`,
+//! maintained by `webhook_logs`, and of `monthly_counters`, maintained by appends.
 
 use chrono::NaiveDate;
 use hookledger_aggregates::OrganizationId;
 use sqlx::{FromRow, PgExecutor};
 
-/// Accepted webhooks of one calendar month, UTC, duplicates apart.
+/// Accepted webhooks of one calendar month, UTC, without duplicates.
 #[derive(Clone, Debug, FromRow)]
 pub struct Month {
     /// Its first day.
@@ -13,9 +13,9 @@ pub struct Month {
     pub accepted: i64,
 }
 
-/// What the limit of a month counts. For organizations with a limit that is the append's own count.
-/// It stands still while there is no limit, and the read model is late by a moment; neither is ever
-/// too high, so the higher one is right.
+/// The usage that counts towards a month's limit. For organizations with a limit that is the count of the
+/// appends, which pauses while there is no limit; the read model is slightly late. Neither is ever too high,
+/// so the higher one is right.
 pub async fn used(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -32,7 +32,7 @@ pub async fn used(
     .await
 }
 
-/// The months before one, newest first; those without a webhook are left out.
+/// The months before one, newest first, without empty ones.
 pub async fn months_before(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,

@@ -1,4 +1,4 @@
-//! `users`: people who sign in. Their addresses lie in `user_emails`, beside the log.
+//! `users`: people who sign in. Their addresses are in `user_emails`, beside the log.
 
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::order::{self, Column, Field, Kind};
 use crate::{Interest, Order, Page, PageRequest, Place, Projection, ProjectionError, Sorted};
 
-/// A row of `users`, with the address while it is not erased.
+/// A row of `users`, with the address unless it is erased.
 #[derive(Clone, Debug, FromRow)]
 pub struct User {
     pub organization_id: Uuid,
@@ -19,9 +19,9 @@ pub struct User {
     pub email: Option<String>,
     pub role: String,
     pub is_active: bool,
-    /// Whether the organization is; super admins have none.
+    /// Whether the organization is active; super admins have none.
     pub organization_is_active: bool,
-    /// Nothing while the user is only invited.
+    /// `None` while the user is only invited.
     pub joined_at: Option<DateTime<Utc>>,
     pub last_login_at: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
@@ -29,14 +29,14 @@ pub struct User {
 }
 
 impl User {
-    /// Whether the user may sign in: both they and their organization are active.
+    /// Whether the user may sign in: both the user and the organization are active.
     #[must_use]
     pub fn may_sign_in(&self) -> bool {
         self.is_active && self.organization_is_active
     }
 }
 
-/// Which users are asked for.
+/// A selection of users.
 #[derive(Clone, Debug, Default)]
 pub struct UserFilter {
     /// Part of the address.
@@ -44,14 +44,14 @@ pub struct UserFilter {
     pub is_active: Option<bool>,
 }
 
-/// What users may be sorted by.
+/// Fields that users can be sorted by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UserField {
     #[default]
     CreatedAt,
-    /// Whose address is erased has none.
+    /// Erased users have none.
     Email,
-    /// Who never signed in has none.
+    /// Users who never signed in have none.
     LastLoginAt,
 }
 
@@ -73,8 +73,8 @@ const COLUMNS: &str = "u.organization_id, u.id, e.email, u.role, u.is_active, \
 const TABLES: &str = "users u left join user_emails e on e.organization_id = u.organization_id and e.user_id = u.id \
      left join organizations o on o.id = u.organization_id";
 
-/// The same from the addresses on, of those who have one. Of a plain join by two columns the planner expects next to
-/// no rows, and joins and sorts them all; the limit makes it go by the index on addresses, and stop.
+/// The same, starting from the addresses. For a plain join by two columns the planner expects almost no rows,
+/// and joins and sorts them all; the limit makes it follow the index on addresses, and stop.
 const TABLES_BY_EMAIL: &str = "user_emails e cross join lateral (select * from users u \
      where u.organization_id = e.organization_id and u.id = e.user_id limit 1) u \
      left join organizations o on o.id = u.organization_id";
@@ -92,7 +92,7 @@ pub async fn find(
         .await
 }
 
-/// Users of an organization by their ids, in no order.
+/// Users of an organization by their IDs, in no order.
 pub async fn find_many(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -106,8 +106,8 @@ pub async fn find_many(
         .await
 }
 
-/// The user of a session that is in force: neither run out nor ended, begun after the user and the
-/// organization were last deactivated, and both are active.
+/// The user of a session that is in force: neither expired nor ended, begun after the last deactivation of
+/// the user and the organization, both of which are active.
 pub async fn find_in_session(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -175,7 +175,7 @@ async fn list_where(
     .await
 }
 
-/// Who holds an address, in whichever organization: for signing in only.
+/// The holder of an address, in any organization: for signing in only.
 pub async fn find_by_claim(executor: impl PgExecutor<'_>, claim: EmailClaimId) -> Result<Option<User>, sqlx::Error> {
     let holder = "u.email_claim_id = $1 and u.joined_at is not null order by u.joined_at desc limit 1";
     sqlx::query_as(&format!("select {COLUMNS} from {TABLES} where {holder}"))
@@ -184,8 +184,7 @@ pub async fn find_by_claim(executor: impl PgExecutor<'_>, claim: EmailClaimId) -
         .await
 }
 
-/// Open invitations of an address, in whichever organization, newest first: for mail to its owner
-/// only.
+/// Open invitations of an address, in any organization, newest first: only for mail to its owner.
 pub async fn invitations(
     executor: impl PgExecutor<'_>,
     claim: EmailClaimId,
@@ -210,7 +209,7 @@ pub async fn any_super_admin(executor: impl PgExecutor<'_>) -> Result<bool, sqlx
         .await
 }
 
-/// Keeps `users`.
+/// Maintains `users`.
 #[derive(Debug)]
 pub struct Users;
 
@@ -273,7 +272,7 @@ async fn apply_one(
         UserEvent::Activated {} => ("is_active = true", None),
         UserEvent::Deactivated {} => ("is_active = false, deactivated_at = $4", None),
         UserEvent::Erased {} => ("email_claim_id = null", None),
-        // Sessions are not this table's.
+        // Sessions are in another table.
         UserEvent::SessionEnded { .. } | UserEvent::SessionsEnded {} => return Ok(()),
     };
     let sql = format!(

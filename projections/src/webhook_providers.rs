@@ -1,4 +1,4 @@
-//! `webhook_providers` and what may be known of their secrets.
+//! `webhook_providers`, and what may be known of their secrets.
 
 use std::sync::LazyLock;
 
@@ -36,14 +36,14 @@ pub struct WebhookProvider {
 pub struct SecretVersion {
     pub provider_id: Uuid,
     pub version: i32,
-    /// The name that a person gave it; secrets that sign have none.
+    /// A label given by a person; signing secrets have none.
     pub label: Option<String>,
     pub set_at: DateTime<Utc>,
     pub expires_at: Option<DateTime<Utc>>,
     pub last_used_at: Option<DateTime<Utc>>,
 }
 
-/// Which providers of all organizations.
+/// A selection of providers of all organizations.
 #[derive(Clone, Debug, Default)]
 pub struct ProviderFilter {
     /// Part of the organization's name or slug, or of the destination's URL.
@@ -52,13 +52,14 @@ pub struct ProviderFilter {
     pub is_active: Option<bool>,
 }
 
-/// What providers of all organizations may be sorted by.
+/// Fields that providers of all organizations can be sorted by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ProviderField {
     #[default]
     CreatedAt,
     ProviderName,
-    /// One whose organization is not read yet has none: the two read models follow the log on their own.
+    /// Absent if the organization has not been read yet, because the two read models follow the log
+    /// independently.
     OrganizationName,
 }
 
@@ -93,7 +94,7 @@ pub async fn list(
         .await
 }
 
-/// Connected providers of every tenant: for super admins only.
+/// Connected providers of every organization: for super admins only.
 pub async fn list_everywhere(
     connection: &mut PgConnection,
     filter: &ProviderFilter,
@@ -122,7 +123,7 @@ pub async fn list_everywhere(
     .await
 }
 
-/// Providers by id, deleted ones among them: a webhook still tells where it came from.
+/// Providers by ID, including deleted ones, which old webhooks still refer to.
 pub async fn find_many(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -136,7 +137,7 @@ pub async fn find_many(
         .await
 }
 
-/// The secrets of providers that verify now or did, newest first.
+/// The current and former secrets that verify requests, newest first.
 pub async fn secrets(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -156,7 +157,7 @@ pub async fn secrets(
     .await
 }
 
-/// The secrets that sign providers' deliveries now or did, newest first.
+/// The current and former secrets that sign deliveries, newest first.
 pub async fn outgoing_secrets(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -174,7 +175,7 @@ pub async fn outgoing_secrets(
     .await
 }
 
-/// Keeps `webhook_providers`, `provider_secret_versions` and `destination_secret_versions`.
+/// Maintains `webhook_providers`, `provider_secret_versions` and `destination_secret_versions`.
 #[derive(Debug)]
 pub struct WebhookProviders;
 
@@ -295,12 +296,12 @@ async fn upsert_connected(
     .map(drop)
 }
 
-/// Which of a provider's secrets.
+/// A kind of a provider's secrets.
 #[derive(Clone, Copy)]
 enum Secrets {
-    /// They verify what comes in.
+    /// They verify requests.
     Incoming,
-    /// They sign what goes out.
+    /// They sign deliveries.
     Outgoing,
 }
 
@@ -359,7 +360,7 @@ struct SecretChange<'a> {
     expire_at: Option<DateTime<Utc>>,
 }
 
-/// Only while the event is new to the provider, as with [`expire_secrets`].
+/// Only if the event is new to the provider, as with [`expire_secrets`].
 async fn change_secret(
     connection: &mut PgConnection,
     recorded: &RecordedEvent,
@@ -383,7 +384,7 @@ async fn change_secret(
     .map(drop)
 }
 
-/// Only while the event is new to the provider: a replay must not expire what came after it.
+/// Only if the event is new to the provider: a repeated event must not expire later secrets.
 async fn expire_secrets(
     connection: &mut PgConnection,
     secrets: Secrets,

@@ -39,7 +39,7 @@ pub async fn of_webhooks(
     .await
 }
 
-/// What a batch of events says of attempts, folded to one row each.
+/// Attempts in a batch of events, folded to one row each.
 #[derive(Default)]
 pub(crate) struct Attempts(BTreeMap<(Uuid, Uuid, u32), Attempt>);
 
@@ -127,7 +127,7 @@ impl Attempts {
     }
 }
 
-/// What is said of an attempt whose worker is gone.
+/// Error of an attempt whose worker is gone.
 pub const WORKER_LOST: &str = "worker lost";
 
 #[derive(Default)]

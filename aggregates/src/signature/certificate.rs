@@ -1,4 +1,4 @@
-//! Certificates that providers sign with: their chain, their validity and whose they are.
+//! Certificates that providers sign with: their chain, validity and owner.
 
 use std::sync::Arc;
 
@@ -9,13 +9,13 @@ use webpki::{EndEntityCert, KeyUsage};
 
 use super::paypal::CertificateUrl;
 
-/// Certificates of one file or answer: a leaf and what links it to a root.
+/// Maximum number of certificates in a file or response: a leaf and its chain to a root.
 const MAX_CHAIN: usize = 8;
 
-/// Who is trusted to say whose a certificate is.
+/// Trusted certificate authorities.
 pub type TrustRoots = Vec<TrustAnchor<'static>>;
 
-/// A certificate whose chain, validity and subject were checked.
+/// A certificate whose chain, validity and owner were checked.
 #[derive(Clone, Debug)]
 pub struct SigningCertificate {
     leaf: CertificateDer<'static>,
@@ -25,7 +25,7 @@ pub struct SigningCertificate {
 pub enum CertificateError {
     #[error("it isn't a PEM file with 1 to {} certificates", MAX_CHAIN)]
     Malformed,
-    /// Expired, not valid yet, or no chain to a root that is trusted.
+    /// Expired, not valid yet, or without a chain to a trusted root.
     #[error("its chain isn't valid: {0}")]
     Chain(String),
     #[error("it isn't issued to {}", .0.join(" or "))]
@@ -36,13 +36,13 @@ pub enum CertificateError {
 #[derive(Debug)]
 pub enum Found {
     Certificate(Arc<SigningCertificate>),
-    /// It is known to be no good, with what is wrong.
+    /// It is known to be bad, for this reason.
     Refused(String),
-    /// It has not been looked for yet.
+    /// It has not been looked up yet.
     Unknown,
 }
 
-/// The certificates that are at hand. Never fetches anything.
+/// The available certificates. Never fetches anything.
 pub trait Certificates: Sync {
     fn find(&self, url: &CertificateUrl, now: DateTime<Utc>) -> Found;
 }
@@ -78,7 +78,7 @@ impl SigningCertificate {
                 None,
             )
             .map_err(failed)?;
-        // A subject's common name is nobody's promise: public authorities vouch for alternative names alone.
+        // Ignores the subject's common name: public authorities vouch only for alternative names.
         if !certificate.valid_dns_names().any(|name| names.iter().any(|known| known.eq_ignore_ascii_case(name))) {
             return Err(CertificateError::Subject(names));
         }

@@ -1,7 +1,7 @@
-//! Two top-level string fields of a JSON body, without building the rest of it.
+//! Extracts two top-level string fields of a JSON body without building the rest.
 //!
-//! A body of any depth is read without recursion, and strings that are not valid Unicode (lone
-//! surrogates) do not fail the whole: this runs on the path of an answer, on strangers' bytes.
+//! Reads bodies of any depth without recursion, and tolerates strings that are not valid Unicode (lone
+//! surrogates): this runs before the answer, on strangers' bytes.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,20 +9,20 @@ use std::fmt;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, de::DeserializeSeed};
 
-/// The values of the top-level fields of the id and the type, where they are strings. The last one
-/// counts where a name is there twice, as in every common parser.
+/// The top-level fields with the ID and the type, if they are strings. Of repeated fields the last one
+/// counts, as in every common parser.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct IdAndType {
     pub id: Option<String>,
     pub kind: Option<String>,
 }
 
-/// Reads `id` and `type`; nothing is found in what is not a JSON object.
+/// Reads `id` and `type`; finds nothing if the body is not a JSON object.
 pub fn id_and_type(body: &[u8]) -> IdAndType {
     id_and("type", body)
 }
 
-/// Like [`id_and_type`], for providers whose events have their type under another name.
+/// Like [`id_and_type`], for providers with another name for the type.
 pub fn id_and(type_name: &'static str, body: &[u8]) -> IdAndType {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let mut json = serde_json::Deserializer::from_slice(body);
@@ -56,7 +56,7 @@ impl<'de> Visitor<'de> for TopLevel {
     }
 }
 
-/// A key as bytes: `deserialize_bytes` lets lone surrogates pass, `deserialize_str` does not.
+/// A key as bytes: `deserialize_bytes` accepts lone surrogates, `deserialize_str` does not.
 struct Bytes;
 
 impl<'de> DeserializeSeed<'de> for Bytes {
@@ -86,7 +86,7 @@ impl<'de> Visitor<'de> for Bytes {
     }
 }
 
-/// A string, or nothing where the value is something else.
+/// A string, or `None` for any other value.
 struct Text(Option<String>);
 
 impl<'de> Deserialize<'de> for Text {

@@ -1,12 +1,11 @@
 //! GitHub: `X-Hub-Signature-256: sha256=<hex HMAC-SHA256 of the raw body>`.
 //!
-//! <https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries>. The older
-//! SHA-1 header is ignored. The delivery id, the hook's id and the event's name are headers that are not
-//! signed.
+//! <https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries>. The older SHA-1 header
+//! is ignored. The delivery ID, the hook's ID and the event's name are in unsigned headers.
 //!
-//! `X-GitHub-Delivery` names the event: GitHub's REST API says of this GUID that it is "shared with all
+//! `X-GitHub-Delivery` identifies the event: GitHub's REST API says of this GUID that it is "shared with all
 //! deliveries for all webhooks that subscribe to this event", and two apps of one repository get different
-//! payloads under it (<https://github.com/github/docs/issues/32822>). So `X-GitHub-Hook-ID` belongs to the
+//! payloads under it (<https://github.com/github/docs/issues/32822>). So `X-GitHub-Hook-ID` is part of the
 //! identity. A redelivery repeats both.
 
 use super::{Active, Claims, Refusal, Spellings, Unverified, hex32};

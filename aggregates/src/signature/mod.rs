@@ -1,8 +1,8 @@
-//! Verifying who sent a webhook. Unverified bytes go in; only this module makes a [`Verified`].
+//! Verifies who sent a webhook. The input is unverified bytes; only this module creates a [`Verified`].
 //!
-//! One file per provider says which headers it signs with, what is signed, and where its own event
-//! id and type stand. Secrets are compared in constant time (`hmac`'s `verify_slice`), against
-//! every active one, with a bound on how many signatures of a request are looked at.
+//! One file per provider defines its signature headers, the signed content, and where its own event ID and
+//! type are. Secrets are compared in constant time (`hmac`'s `verify_slice`) with every active one, for a
+//! bounded number of signatures per request.
 
 mod certificate;
 mod fields;
@@ -27,24 +27,25 @@ pub use secret::{Opinion, SIMULATOR_SENTENCE, check_secret, judge_secret};
 use crate::webhook::{RejectionReason, SignatureMatch, SignatureScheme};
 use crate::{EventIdentity, Label, ProviderId, ProviderName};
 
-/// How far a signed timestamp may be from our clock, either way.
-/// Stripe and Standard Webhooks both name five minutes.
+/// Maximum difference between a signed timestamp and our clock. Stripe and Standard Webhooks both recommend 5
+/// minutes.
 pub const TOLERANCE: Duration = Duration::seconds(300);
 
-/// How many signatures of one request are looked at. Senders send one per active secret.
+/// Maximum number of signatures examined per request. Senders send one per active secret.
 const MAX_SIGNATURES: usize = 16;
 
-/// How much of a signature header is kept for people to see.
+/// Characters of a signature header that are stored for people to see.
 const SIGNATURE_CHARS: usize = 1024;
 
-/// A request as it came: nothing in it is trusted.
+/// A received request, of which nothing is trusted.
 #[derive(Clone, Copy, Debug)]
 pub struct Unverified<'a> {
     pub headers: &'a HeaderMap,
     pub body: &'a [u8],
 }
 
-/// The version of a secret that signs and verifies one request and is then forgotten. Stored ones begin at 1.
+/// The version of a secret that signs and verifies a single request and is then discarded. Stored versions
+/// begin at 1.
 pub const SINGLE_USE: u32 = 0;
 
 /// One active signing secret, opened.
@@ -52,23 +53,23 @@ pub const SINGLE_USE: u32 = 0;
 pub struct SigningSecret {
     pub version: u32,
     pub value: SecretSlice<u8>,
-    /// Verifies no longer from then on.
+    /// When it stops verifying.
     pub expires_at: Option<DateTime<Utc>>,
 }
 
-/// What a request says of itself, before anyone knows whether it is true.
+/// A request's unverified claims.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
-    /// The provider's own event id, raw.
+    /// The provider's own event ID, raw.
     pub event_id: Option<Vec<u8>>,
-    /// What tells deliveries apart that share an event id, each an event of its own.
+    /// Distinguishes requests that share an event ID but are events of their own.
     pub subscription: Option<Vec<u8>>,
     pub event_type: Option<Label>,
     pub signature: Option<Label>,
 }
 
 impl Claims {
-    /// What deduplicates: the provider's id of the event, or else the body.
+    /// The identity for deduplication: the provider's event ID, or else the body.
     #[must_use]
     pub fn identity(&self, body_sha256: &str) -> EventIdentity {
         match &self.event_id {
@@ -77,14 +78,14 @@ impl Claims {
         }
     }
 
-    /// The event id as people see it.
+    /// The event ID for people to see.
     #[must_use]
     pub fn event_id_label(&self) -> Option<Label> {
         self.event_id.as_deref().map(Label::from_bytes)
     }
 }
 
-/// Proof that a request is genuine. Only [`verify`] makes one.
+/// Proof that a request is genuine. Only [`verify`] creates one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
     matched: SignatureMatch,
@@ -92,33 +93,33 @@ pub struct Verified {
 }
 
 impl Verified {
-    /// Which secret of that provider matched, and how.
+    /// The match with one of that provider's secrets.
     #[must_use]
     pub fn into_match(self, provider: ProviderId) -> SignatureMatch {
         SignatureMatch { provider_id: Some(provider), ..self.matched }
     }
 
-    /// The signed id of this transmission, where the scheme signs too little of the body: such an id
-    /// is good for one body only.
+    /// The signed ID of this transmission, if the signature covers too little of the body: such an ID is
+    /// valid for one body only.
     #[must_use]
     pub fn transmission(&self) -> Option<&[u8]> {
         self.transmission.as_deref()
     }
 }
 
-/// What looking at a request found.
+/// Result of verifying a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Verified(Verified),
-    /// Nothing can be said before this certificate is at hand.
+    /// Undecided until this certificate is available.
     NeedsCertificate(CertificateUrl),
 }
 
-/// What is trusted besides our own secrets.
+/// Trust besides our own secrets.
 #[derive(Clone, Copy)]
 pub struct Trust<'a> {
     pub certificates: &'a dyn Certificates,
-    /// How old a transmission of PayPal may be.
+    /// Maximum age of a PayPal transmission.
     pub paypal_max_age: Duration,
 }
 
@@ -149,7 +150,7 @@ impl Refusal {
     }
 }
 
-/// What the request says its event is.
+/// The event that the request claims to be.
 #[must_use]
 pub fn claims(provider: ProviderName, request: Unverified<'_>) -> Claims {
     match provider {
@@ -180,7 +181,7 @@ pub fn verify(
     Ok(Verdict::Verified(Verified { matched, transmission: None }))
 }
 
-/// The secrets, and the time at which they are asked for.
+/// The secrets, and the time of verification.
 #[derive(Clone, Copy)]
 struct Active<'a> {
     secrets: &'a [SigningSecret],
@@ -207,7 +208,7 @@ impl<'a> Active<'a> {
         })
     }
 
-    /// Why nothing matched: with a retired secret, or with none that was ever ours.
+    /// Why nothing matched: a retired secret, or an unknown one.
     fn refuse(self, request: Unverified<'_>, matches: impl Fn(&SigningSecret) -> bool) -> Refusal {
         let retired = |secret: &&SigningSecret| {
             !secret.value.expose_secret().is_empty()
@@ -226,7 +227,7 @@ impl<'a> Active<'a> {
         Refusal::no_match()
     }
 
-    /// Like [`Active::hmac_match`], with what was wrong.
+    /// Like [`Active::hmac_match`], with the reason of a failure.
     fn hmac_verify(
         self,
         request: Unverified<'_>,
@@ -253,17 +254,17 @@ impl<'a> Active<'a> {
 }
 
 fn hmac_matches(key: &[u8], parts: &[&[u8]], signatures: &[[u8; 32]]) -> bool {
-    // HMAC takes keys of any length, so this cannot fail; refusing is the safe reading of an error.
+    // HMAC accepts keys of any length, so this cannot fail; refusing is the safe fallback.
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return false };
     parts.iter().for_each(|part| mac.update(part));
     signatures.iter().any(|signature| mac.clone().verify_slice(signature).is_ok())
 }
 
-/// The headers that hold the providers' signatures.
+/// The headers with providers' signatures.
 const SIGNATURES: [Spellings; 5] =
     [stripe::SIGNATURE, github::SIGNATURE, paypal::SIGNATURE, shopify::SIGNATURE, standard::SIGNATURE];
 
-/// A header's names: its own first, then other spellings that senders use.
+/// A header's names: its own first, then alternatives that senders use.
 #[derive(Clone, Copy, Debug)]
 struct Spellings(&'static [&'static str]);
 
@@ -273,7 +274,7 @@ impl Spellings {
         self.0.iter().find_map(|name| headers.get(*name)).filter(|value| !value.is_empty())
     }
 
-    /// The one value. Several that differ could each be read by somebody else.
+    /// The single value. Several different values could be read differently by others.
     fn single(self, headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
         let mut found: Option<(&'static str, &HeaderValue)> = None;
         for &name in self.0 {
@@ -308,7 +309,7 @@ impl Spellings {
         self.first(headers).map(|value| Label::from_bytes(value.as_bytes()))
     }
 
-    /// A signature as people see it.
+    /// A signature for people to see.
     fn signature_label(self, headers: &HeaderMap) -> Option<Label> {
         let value = self.0.iter().find_map(|name| headers.get(*name))?;
         Some(Label::cut(&String::from_utf8_lossy(value.as_bytes()), SIGNATURE_CHARS))
@@ -325,7 +326,7 @@ fn base64_bytes(text: &str) -> Option<Vec<u8>> {
     base64::engine::general_purpose::STANDARD.decode(text).ok()
 }
 
-/// A key as vendors issue it, with its padding or without.
+/// A key in the vendors' form, with or without padding.
 fn base64_key(text: &str) -> Option<Vec<u8>> {
     use base64::Engine as _;
     use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -377,7 +378,7 @@ pub(crate) mod testing {
         }
     }
 
-    /// Verifies where no certificate is at hand.
+    /// Verifies without any certificates.
     pub fn judge(
         provider: ProviderName,
         request: Unverified<'_>,
@@ -387,7 +388,7 @@ pub(crate) mod testing {
         verify(provider, request, secrets, &Trust { certificates: &Nothing, paypal_max_age: Duration::days(3) }, now)
     }
 
-    /// What is wrong with a request that is refused.
+    /// The reason of a refusal.
     pub fn detail(
         provider: ProviderName,
         pairs: &[(&str, &str)],
@@ -400,7 +401,7 @@ pub(crate) mod testing {
         refusal.detail.as_str().to_owned()
     }
 
-    /// No certificate is at hand.
+    /// No certificates are available.
     struct Nothing;
 
     impl Certificates for Nothing {

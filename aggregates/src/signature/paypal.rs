@@ -1,13 +1,13 @@
 //! PayPal: `PAYPAL-TRANSMISSION-SIG`, RSA over `<id>|<time>|<webhook id>|<CRC32 of the raw body>`.
 //!
-//! <https://developer.paypal.com/api/rest/webhooks/rest/>. The public key is that of the certificate
-//! at `PAYPAL-CERT-URL`, which is a stranger's text until [`CertificateUrl`] has read it and
-//! [`certificate`](super::certificate) has checked the chain. The webhook id is ours: PayPal gives it
-//! when the webhook is set up, and it stands where other providers have a secret.
+//! <https://developer.paypal.com/api/rest/webhooks/rest/>. The public key is in the certificate at
+//! `PAYPAL-CERT-URL`, which is untrusted text until [`CertificateUrl`] has parsed it and
+//! [`certificate`](super::certificate) has checked the chain. PayPal assigns the webhook ID when the webhook
+//! is set up; it takes the place of other providers' secrets.
 //!
-//! The `WH-…` id in the body names the notification of an event. PayPal can send one to several webhook ids
-//! (<https://developer.paypal.com/docs/api/webhooks/v1/#webhooks-events_resend>), each as a transmission with
-//! an id of its own; it is one event all the same.
+//! The `WH-…` ID in the body identifies the notification of an event. PayPal can send one to several webhook
+//! IDs (<https://developer.paypal.com/docs/api/webhooks/v1/#webhooks-events_resend>), each as a transmission
+//! with its own ID; it is still one event.
 
 use chrono::{DateTime, Utc};
 use secrecy::ExposeSecret as _;
@@ -28,7 +28,7 @@ const HOSTS: [&str; 2] = ["api.paypal.com", "api.sandbox.paypal.com"];
 const PATH: &str = "/v1/notifications/certs/";
 const MAX_URL: usize = 512;
 
-/// Where a certificate is, held to PayPal's own hosts and path.
+/// The URL of a certificate, restricted to PayPal's own hosts and path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CertificateUrl {
     url: String,
@@ -36,8 +36,8 @@ pub struct CertificateUrl {
 }
 
 impl CertificateUrl {
-    /// Only `https://`, one of two hosts and nothing but plain segments below one path: no port, no
-    /// user, no query, no escapes, no dots that climb.
+    /// Only `https://`, one of two hosts, and plain segments below one path: no port, no user, no query, no
+    /// escapes, no `..`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (host, path) = text.strip_prefix("https://").filter(|_| text.len() <= MAX_URL)?.split_once('/')?;
@@ -64,8 +64,8 @@ impl CertificateUrl {
     }
 }
 
-/// PayPal's webhooks simulator signs with this in place of a webhook id, and sends to any URL that anybody
-/// with an account names: <https://developer.paypal.com/api/rest/webhooks/simulator/>.
+/// PayPal's webhooks simulator signs with this in place of a webhook ID, and sends to any URL that any
+/// account holder enters: <https://developer.paypal.com/api/rest/webhooks/simulator/>.
 pub(super) const SIMULATOR: &str = "WEBHOOK_ID";
 
 pub(super) fn check_secret(secret: &str) -> Result<(), &'static str> {
@@ -92,7 +92,7 @@ pub(super) fn verify(request: Unverified<'_>, active: Active<'_>, trust: &Trust<
     if !algorithm.eq_ignore_ascii_case("SHA256withRSA") {
         return Err(Refusal::invalid("PAYPAL-AUTH-ALGO isn't SHA256withRSA."));
     }
-    // The separator of what is signed: with it in a field, two readings would have one signature.
+    // The separator of the signed fields: within a field, it would give two readings the same signature.
     if id.contains('|') || time.contains('|') {
         return Err(Refusal::invalid("The transmission ID or time contains a |."));
     }
@@ -139,7 +139,7 @@ pub(super) fn verify(request: Unverified<'_>, active: Active<'_>, trust: &Trust<
     }))
 }
 
-/// PayPal redelivers for three days, so its messages are good for longer than others'.
+/// PayPal retries for three days, so its messages are valid for longer than others'.
 fn check_age(active: Active<'_>, trust: &Trust<'_>, signed_at: DateTime<Utc>) -> Result<(), Refusal> {
     let age = active.now - signed_at;
     if age <= trust.paypal_max_age && age >= -TOLERANCE {

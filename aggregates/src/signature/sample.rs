@@ -1,5 +1,5 @@
-//! Requests as a provider would sign them: for people who try whether everything is connected, and
-//! for the demo. They go through the same verification as everybody's.
+//! Signs requests as a provider would, for people's tests and for the demo. They are verified like any other
+//! request.
 
 use chrono::{DateTime, Utc};
 use hmac::{Hmac, Mac as _};
@@ -10,10 +10,10 @@ use sha2::Sha256;
 use super::{SigningSecret, standard};
 use crate::ProviderName;
 
-/// What a sample says of itself.
+/// A sample's claims.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample<'a> {
-    /// The provider's own event id; for those who have it in the body it stands there.
+    /// The provider's own event ID; for providers that have it in the body, the one there.
     pub event_id: &'a str,
     pub event_type: &'a str,
     pub body: &'a [u8],
@@ -65,7 +65,7 @@ pub fn sign(provider: ProviderName, secret: &SigningSecret, sample: Sample<'_>) 
     }
 }
 
-/// Whether a header of that name holds a signature.
+/// Whether a header of that name contains a signature.
 #[must_use]
 pub fn is_signature(name: &str) -> bool {
     super::SIGNATURES.iter().flat_map(|header| header.0).any(|known| *known == name)
@@ -81,7 +81,7 @@ fn headers(pairs: &[(&'static str, &str)]) -> Result<HeaderMap, Unsignable> {
 }
 
 fn mac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
-    // HMAC takes keys of any length, so this cannot fail; a sample with zeros would be refused.
+    // HMAC accepts keys of any length, so this cannot fail; a sample with zeros would be refused.
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return [0; 32] };
     parts.iter().for_each(|part| mac.update(part));
     mac.finalize().into_bytes().into()

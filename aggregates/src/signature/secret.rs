@@ -1,27 +1,27 @@
-//! Whether a text can be a provider's signing secret: what form it has, and what people paste instead.
-//! The web form and the mutations ask here, so that they never judge differently.
+//! Checks whether a text can be a provider's signing secret: its form, and what people paste by mistake. The
+//! web form and the mutations both call this, so that they always agree.
 
 use super::{paypal, standard};
 use crate::ProviderName;
 
-/// What may be said of a secret without knowing it. The sentences never hold the secret.
+/// An opinion on a secret without knowing the right one. The sentences never contain the secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opinion {
     Fine,
     /// It can be one, but rarely is.
     Doubtful(&'static str),
-    /// It is certainly none.
+    /// It certainly is not one.
     Refused(&'static str),
-    /// PayPal's simulator signs with it, for whoever asks: only where a person wants that.
+    /// PayPal's simulator signs with it for anybody, so it is accepted only if a person wants that.
     Simulator,
 }
 
-/// Bytes of a secret.
+/// Maximum length of a secret in bytes.
 const MAX_SECRET: usize = 1024;
-/// A shorter one can be guessed.
+/// A shorter secret can be guessed.
 const SHORT: usize = 16;
 
-/// What there is to say of `secret` as one of that provider's.
+/// The opinion on `secret` as one of that provider's.
 #[must_use]
 pub fn judge_secret(provider: ProviderName, secret: &str) -> Opinion {
     use Opinion::{Doubtful, Fine, Refused, Simulator};
@@ -65,14 +65,14 @@ pub fn judge_secret(provider: ProviderName, secret: &str) -> Opinion {
     }
 }
 
-/// Why PayPal's simulator is not let in by accident.
+/// Why PayPal's simulator is not accepted by accident.
 pub const SIMULATOR_SENTENCE: &str = "PayPal's webhooks simulator signs as WEBHOOK_ID for anyone with a PayPal \
      account. To accept its webhooks, set acceptSimulator.";
 
 /// Whether a secret can be one of this provider's.
 ///
 /// # Errors
-/// A sentence that says what it should be. The secret is not in it.
+/// A sentence that says what the secret should look like. It does not contain the secret.
 pub fn check_secret(provider: ProviderName, secret: &str, accept_simulator: bool) -> Result<(), &'static str> {
     match judge_secret(provider, secret) {
         Opinion::Fine | Opinion::Doubtful(_) => Ok(()),

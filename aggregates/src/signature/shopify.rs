@@ -1,12 +1,12 @@
 //! Shopify: `X-Shopify-Hmac-SHA256: <base64 HMAC-SHA256 of the raw body>`, keyed by the client secret.
 //!
-//! <https://shopify.dev/docs/apps/build/webhooks/subscribe/https>. Webhook id and topic are headers
-//! that are not signed. Every header comes with the `X-` or without, `Shopify-Topic` for `X-Shopify-Topic`.
+//! <https://shopify.dev/docs/apps/build/webhooks/subscribe/https>. Webhook ID and topic are unsigned headers.
+//! Every header may come without the `X-`, as `Shopify-Topic` for `X-Shopify-Topic`.
 //!
-//! `X-Shopify-Webhook-Id` is of one delivery to one subscription, and repeated when that is sent again;
-//! `X-Shopify-Event-Id` is what several subscriptions, also of one topic, share
-//! (<https://shopify.dev/docs/apps/build/webhooks/ignore-duplicates>). So the former alone tells deliveries
-//! apart, also those of several shops.
+//! `X-Shopify-Webhook-Id` identifies one event at one subscription, and is repeated on retries; several
+//! subscriptions, even to the same topic, share `X-Shopify-Event-Id`
+//! (<https://shopify.dev/docs/apps/build/webhooks/ignore-duplicates>). So the former alone identifies a
+//! webhook, even across shops.
 
 use super::{Active, Claims, Refusal, Spellings, Unverified, base64_bytes};
 use crate::webhook::SignatureMatch;
@@ -14,7 +14,7 @@ use crate::webhook::SignatureMatch;
 pub(super) const SIGNATURE: Spellings = Spellings(&["x-shopify-hmac-sha256", "shopify-hmac-sha256"]);
 const ID: Spellings = Spellings(&["x-shopify-webhook-id", "shopify-webhook-id"]);
 const TOPIC: Spellings = Spellings(&["x-shopify-topic", "shopify-topic"]);
-/// What destinations read although we do not: each of them has one reading too.
+/// Headers that destinations read although we do not: each must have a single value too.
 const OTHERS: [Spellings; 5] = [
     Spellings(&["x-shopify-shop-domain", "shopify-shop-domain"]),
     Spellings(&["x-shopify-event-id", "shopify-event-id"]),

@@ -1,12 +1,12 @@
-//! Standard Webhooks: `webhook-id`, `webhook-timestamp` and `webhook-signature` over
-//! `<id>.<timestamp>.<raw body>`; the older `svix-` names likewise.
+//! Standard Webhooks: `webhook-id`, `webhook-timestamp` and `webhook-signature` over `<id>.<timestamp>.<raw
+//! body>`; also with the older `svix-` names.
 //!
-//! <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>.
-//! `v1,` is the base64 of HMAC-SHA256 keyed by the base64 after `whsec_`; `v1a,` is the base64 of an
-//! ed25519 signature under the key that is the base64 after `whpk_`.
+//! <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>. `v1,` is the
+//! base64 of HMAC-SHA256 keyed by the base64 after `whsec_`; `v1a,` is the base64 of an ed25519 signature
+//! with the key that is the base64 after `whpk_`.
 //!
-//! `webhook-id` names the message and is the same when it is sent again, also to another endpoint of the
-//! same receiver: one message is one event. It is signed.
+//! `webhook-id` identifies the message, and stays the same on a retry or when it is sent to another endpoint
+//! of the same receiver: one message is one event. It is signed.
 
 use ed25519_dalek::{Signature, VerifyingKey};
 use secrecy::ExposeSecret;
@@ -23,7 +23,7 @@ const ID: Spellings = Spellings(&["webhook-id", "svix-id"]);
 const TIMESTAMP: Spellings = Spellings(&["webhook-timestamp", "svix-timestamp"]);
 pub(super) const SIGNATURE: Spellings = Spellings(&["webhook-signature", "svix-signature"]);
 
-/// What a configured secret is.
+/// The kinds of configured secrets.
 enum Key {
     Hmac(Vec<u8>),
     Ed25519(VerifyingKey),
@@ -40,7 +40,7 @@ impl Key {
     }
 }
 
-/// The key with which somebody who holds `secret` signs; nothing where it only verifies.
+/// The key for signing with `secret`; `None` if the secret only verifies.
 pub(super) fn hmac_key(secret: &[u8]) -> Option<Vec<u8>> {
     match Key::parse(std::str::from_utf8(secret).ok()?)? {
         Key::Hmac(key) => Some(key),
@@ -95,7 +95,7 @@ struct Offered {
 }
 
 impl Offered {
-    /// Unknown versions and malformed signatures are passed over, as the specification says.
+    /// Skips unknown versions and malformed signatures, as the specification requires.
     fn parse(header: &str) -> Self {
         let mut offered = Self { hmac: Vec::new(), ed25519: Vec::new() };
         for (version, value) in header.split(' ').filter_map(|item| item.split_once(',')).take(MAX_SIGNATURES) {

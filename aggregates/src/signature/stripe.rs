@@ -1,12 +1,12 @@
-//! Stripe: `Stripe-Signature: t=<unix>,v1=<hex>[,v1=<hex>]` over `<t>.<raw body>`, HMAC-SHA256,
-//! keyed by the whole `whsec_…` string.
+//! Stripe: `Stripe-Signature: t=<unix>,v1=<hex>[,v1=<hex>]` over `<t>.<raw body>`, HMAC-SHA256, keyed by the
+//! whole `whsec_…` string.
 //!
-//! <https://docs.stripe.com/webhooks/signature>. `v0` and unknown schemes are ignored. The event id
-//! and type stand in the signed body.
+//! <https://docs.stripe.com/webhooks/signature>. `v0` and unknown schemes are ignored. The event ID and type
+//! are in the signed body.
 //!
-//! An `evt_…` id names the event: an account's and a Connect endpoint at one URL, or two endpoints of
-//! different API versions, get it under one id, and it is one webhook. Where their bodies differ, the second
-//! is kept as a duplicate with a different body.
+//! An `evt_…` ID identifies the event. An account's and a Connect endpoint at one URL, or two endpoints with
+//! different API versions, receive it under the same ID, and it is one webhook. If their bodies differ, the
+//! second one is stored as a duplicate with a different body.
 
 use super::fields::id_and_type;
 use super::{Active, Claims, MAX_SIGNATURES, Refusal, Spellings, Unverified, hex32, unix_seconds};

@@ -1,4 +1,4 @@
-//! What a query on `webhook_logs` asks for.
+//! Conditions of a query on `webhook_logs`.
 
 use chrono::{DateTime, Duration, Utc};
 use hookledger_aggregates::OrganizationId;
@@ -23,7 +23,7 @@ pub(crate) enum Value {
     Texts(Vec<String>),
 }
 
-/// The conditions of a query on `webhook_logs`, with the values that they bind.
+/// The conditions of a query on `webhook_logs`, with their bound values.
 #[derive(Default)]
 pub(crate) struct Conditions {
     pub(crate) all: Vec<String>,
@@ -36,8 +36,8 @@ impl Conditions {
         format!("${}", self.values.len())
     }
 
-    /// What a page is of, and in which order it comes. Conditions are spelled out only where they are
-    /// asked for, so that the planner sees which index fits; every value is bound.
+    /// Conditions and order of a page. Conditions are added only when requested, so that the planner sees
+    /// which index applies; every value is bound.
     pub(super) fn of_page(
         &mut self,
         organization: OrganizationId,
@@ -89,7 +89,7 @@ impl Conditions {
             let error = self.bind(Value::Text(error.clone()));
             self.all.push(format!("error_message = {error}"));
         }
-        // Spelled out, so that the planner sees that the index of failed ones holds all rejections.
+        // Spelled out, so that the planner sees that the index of failed ones contains all rejections.
         match filter.signature_valid {
             None => {}
             Some(true) => self.all.push("signature_valid".to_owned()),

@@ -1,4 +1,4 @@
-//! A batch of events as one change for each webhook. Pure.
+//! A batch of events as one change per webhook. Pure.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,19 +12,19 @@ use super::{MAX_RETRIES, WebhookStatus};
 use crate::analytics::Tally;
 use crate::webhook_retries::{Attempts, WORKER_LOST};
 
-/// What a batch says of one webhook.
+/// Changes of one webhook in a batch.
 pub(super) struct Change<'a> {
-    /// Set where the batch holds the webhook's first event: the row is made from it.
+    /// Set if the batch contains the webhook's first event: the row is created from it.
     pub(super) first: Option<First<'a>>,
     pub(super) last_position: i64,
     pub(super) last_at: DateTime<Utc>,
     pub(super) state: Option<State>,
-    /// Set where it turned out to be another delivery of a known webhook: the row goes.
+    /// Set if it turned out to be a duplicate of a known webhook: the row is removed.
     pub(super) merged: bool,
     pub(super) duplicates: Vec<Duplicates>,
 }
 
-/// Duplicates that one event tells of.
+/// Duplicates recorded by one event.
 pub(super) struct Duplicates {
     pub(super) position: i64,
     pub(super) count: u64,
@@ -40,14 +40,14 @@ pub(super) struct First<'a> {
     pub(super) rejection: Option<RejectionReason>,
 }
 
-/// The columns that say where a webhook stands; each event that moves it sets all of them.
+/// The columns that determine a webhook's status; each event that changes it sets all of them.
 #[derive(Clone)]
 pub(super) struct State {
     pub(super) status: WebhookStatus,
     pub(super) retry_count: i32,
     pub(super) error: Option<String>,
     pub(super) rejection: Option<RejectionReason>,
-    /// The failure was told by an earlier batch, and stays.
+    /// The error came in an earlier batch, and stays.
     pub(super) keeps_error: bool,
     pub(super) processed_at: Option<DateTime<Utc>>,
     pub(super) next_retry_at: Option<DateTime<Utc>>,
@@ -69,7 +69,7 @@ impl State {
         }
     }
 
-    /// Failed at that attempt, as an earlier batch said.
+    /// Failed at that attempt, according to an earlier batch.
     pub(super) fn failed_before(attempt: u32) -> Self {
         Self { keeps_error: true, ..Self::at(WebhookStatus::Failed, attempt) }
     }
@@ -87,7 +87,7 @@ pub(super) struct Fold<'a> {
     pub(super) later: Vec<VerifiedLater>,
 }
 
-/// Where a webhook stood after one of its events.
+/// A webhook's state after one of its events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebhookState {
     pub sequence: i64,
@@ -103,8 +103,8 @@ pub struct WebhookState {
     pub body_differs: bool,
 }
 
-/// Where a webhook stands after these, its own events from the first on: what its row says then.
-/// Nothing where they do not begin with a receipt, or it was merged into another.
+/// A webhook's state after its own events from the first on, as its row says then. `None` if they do not
+/// begin with a receipt, or it was merged into another.
 #[must_use]
 pub fn state_after(events: &[RecordedEvent]) -> Option<WebhookState> {
     let mut fold = Fold::default();
@@ -226,7 +226,7 @@ impl<'a> Fold<'a> {
                 let error = Some(WORKER_LOST.to_owned());
                 change.state = Some(State { error, ..State::at(WebhookStatus::Failed, *attempt) });
             }
-            // These two follow a failure in the same unit and keep what it said.
+            // These two follow a failure in the same unit and keep its error.
             WebhookEvent::RetryScheduled { attempt, retry_at } => {
                 let failed = change.state.take().unwrap_or_else(|| State::failed_before(attempt.saturating_sub(1)));
                 change.state = Some(State { next_retry_at: Some(*retry_at), ..failed });

@@ -1,8 +1,8 @@
-//! `webhook_logs`: one row per webhook, accepted or rejected; with it the open ones, the attempts,
-//! the monthly counts, the analytics and the last use of each secret.
+//! `webhook_logs`: one row per webhook, accepted or rejected; with it the open ones, the attempts, the
+//! monthly counts, the analytics and the last use of each secret.
 //!
-//! A batch is folded in memory to one change per webhook, and written in a handful of statements
-//! however many events it has.
+//! A batch is folded in memory to one change per webhook, and written in a few statements regardless of its
+//! size.
 
 mod conditions;
 mod fold;
@@ -22,10 +22,10 @@ pub use fold::{WebhookState, state_after};
 use self::fold::Fold;
 use crate::{Interest, Page, PageRequest, Projection, ProjectionError};
 
-/// Automatic retries of one webhook at most, as people see them.
+/// Maximum number of automatic retries of one webhook, as shown to people.
 pub const MAX_RETRIES: i32 = 3;
 
-/// Where a webhook stands, as people see it.
+/// The status of a webhook, as shown to people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WebhookStatus {
     Pending,
@@ -74,14 +74,14 @@ pub struct WebhookLog {
     pub duplicate_count: i32,
     pub body_differs: bool,
     pub suspected_replay: bool,
-    /// A person sent it to try the provider.
+    /// A person sent it to test the provider.
     pub is_test: bool,
-    /// The code of why it was refused; nothing where it was accepted.
+    /// The code of its rejection; `None` if it was accepted.
     pub rejection: Option<String>,
 }
 
 impl WebhookLog {
-    /// Whether anything about it is suspicious: a replay, or an id that came with several bodies.
+    /// Whether anything about it is suspicious: a replay, or an ID with several bodies.
     #[must_use]
     pub fn is_flagged(&self) -> bool {
         self.body_differs
@@ -96,7 +96,7 @@ impl WebhookLog {
     }
 }
 
-/// Which webhooks of an organization are asked for; what is `None` does not matter.
+/// A selection of an organization's webhooks; a `None` does not restrict it.
 #[derive(Clone, Debug, Default)]
 pub struct WebhookFilter {
     pub provider: Option<ProviderId>,
@@ -106,32 +106,32 @@ pub struct WebhookFilter {
     pub event_type: Option<String>,
     /// Any of these.
     pub event_types: Option<Vec<String>>,
-    /// What went wrong last, word for word.
+    /// The last error, word for word.
     pub error_message: Option<String>,
     pub signature_valid: Option<bool>,
     pub dead_lettered: Option<bool>,
-    /// A duplicate came with another body.
+    /// A duplicate had another body.
     pub body_differs: Option<bool>,
-    /// Its body came before, under another id.
+    /// Its body was received before, under another ID.
     pub suspected_replay: Option<bool>,
-    /// A person sent it to try the provider.
+    /// A person sent it to test the provider.
     pub is_test: Option<bool>,
     /// Anything about it is suspicious; see [`WebhookLog::is_flagged`].
     pub flagged: Option<bool>,
     pub received_from: Option<DateTime<Utc>>,
     pub received_to: Option<DateTime<Utc>>,
-    /// A webhook id, a provider's event id, or the beginning of either or of an event type.
+    /// A webhook ID, a provider's event ID, or the beginning of either or of an event type.
     pub text: Option<String>,
 }
 
 impl WebhookFilter {
-    /// Whether nothing but pending and processing webhooks can match.
+    /// Whether only pending and processing webhooks can match.
     pub(crate) fn asks_for_open(&self) -> bool {
         let open = |status: &WebhookStatus| matches!(status, WebhookStatus::Pending | WebhookStatus::Processing);
         self.status.as_ref().is_some_and(|all| all.iter().all(open))
     }
 
-    /// Whether a row is one of those asked for, but for the text, which is looked for in bodies too.
+    /// Whether a row is selected, ignoring the text, which is searched in bodies too.
     #[must_use]
     pub fn matches(&self, row: &WebhookLog) -> bool {
         let is = |wanted: Option<bool>, found| wanted.is_none_or(|wanted| wanted == found);
@@ -152,7 +152,7 @@ impl WebhookFilter {
     }
 }
 
-/// Place of a webhook in its organization's list, newest first.
+/// Key of a webhook in its organization's list, newest first.
 pub type WebhookKey = (DateTime<Utc>, i64);
 
 pub(crate) const COLUMNS: &str = "organization_id, webhook_id, position, provider_id, provider_event_id, event_type, \
@@ -173,8 +173,8 @@ pub async fn find(
         .await
 }
 
-/// Failed webhooks of an organization that match, of those that may be retried; a text is looked for
-/// in ids and event types alone. The oldest first, so that they are retried in that order.
+/// Selected failed webhooks of an organization that may be retried; a text is searched in IDs and event types
+/// only. The oldest first, so that they are retried in that order.
 pub async fn retryable(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -200,7 +200,7 @@ pub async fn retryable(
 pub(crate) const FAILED: &str =
     "status = 'failed' and (dead_lettered_at is not null or next_retry_at is not null or not signature_valid)";
 
-/// Webhooks of an organization by id, in no order.
+/// Webhooks of an organization by ID, in no order.
 pub async fn find_many(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -214,7 +214,7 @@ pub async fn find_many(
         .await
 }
 
-/// The webhooks of an organization that match, newest first.
+/// The selected webhooks of an organization, newest first.
 pub async fn list(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -224,7 +224,7 @@ pub async fn list(
     let mut conditions = Conditions::default();
     let order = conditions.of_page(organization, filter, page);
     let limit = conditions.bind(Value::Number(page.limit + 1));
-    // Open webhooks are few among many, and listed in a table of their own.
+    // Open webhooks are few among many, and have a table of their own.
     let rows = if filter.asks_for_open() {
         "webhook_open join webhook_logs using (organization_id, received_at, position)"
     } else {
@@ -236,7 +236,7 @@ pub async fn list(
     Ok(Page::from_overfull(rows, &page))
 }
 
-/// The position of the last webhook that was received before a time.
+/// The position of the last webhook received before a time.
 pub async fn position_before(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -252,19 +252,19 @@ pub async fn position_before(
     .await
 }
 
-/// What a search for text needs to know of a webhook.
+/// The parts of a webhook that a text search needs.
 #[derive(Clone, Debug, FromRow)]
 pub struct Candidate {
     pub webhook_id: Uuid,
     pub received_at: DateTime<Utc>,
     pub position: i64,
     pub body_size: i64,
-    /// Its event's id or type begins with the text.
+    /// Its event ID or type begins with the text.
     pub named: bool,
 }
 
-/// The webhooks that a search looks at: those that match the filter, whose own text is ignored, from
-/// the page's place on, up to `limit`.
+/// The webhooks that a search examines: those that match the filter, ignoring its text, from the page's key
+/// on, up to `limit`.
 pub async fn candidates(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -286,13 +286,13 @@ pub async fn candidates(
     conditions.bind_to(sqlx::query_as(&sql)).fetch_all(executor).await
 }
 
-/// The webhooks that an id names: our own, or a provider's of an event.
+/// The webhooks with an ID: our own, or a provider's event ID.
 pub async fn by_identity(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
     text: &str,
 ) -> Result<Vec<WebhookLog>, sqlx::Error> {
-    // A union, so that each part has its index.
+    // A union, so that each part uses its index.
     sqlx::query_as(&format!(
         "select {COLUMNS} from webhook_logs where organization_id = $1 and webhook_id = $2
          union
@@ -305,7 +305,7 @@ pub async fn by_identity(
     .await
 }
 
-/// Keeps `webhook_logs`, `webhook_open`, `webhook_retries`, `webhook_counts`, `webhook_analytics` and
+/// Maintains `webhook_logs`, `webhook_open`, `webhook_retries`, `webhook_counts`, `webhook_analytics` and
 /// `provider_secret_uses`.
 #[derive(Debug)]
 pub struct WebhookLogs;

@@ -1,4 +1,4 @@
-//! Writes what a batch came to, in a handful of statements however many events it has.
+//! Writes a folded batch in a few statements, regardless of its size.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,9 +12,9 @@ use super::find;
 use super::fold::{Change, First, Fold, State, VerifiedLater, count, differ};
 
 impl Fold<'_> {
-    /// Writes what the batch came to.
+    /// Writes the batch.
     pub(super) async fn write(self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        // In one order for everybody: whoever else locks these rows does so in the same.
+        // In the same order as all other code that locks these rows, to avoid deadlocks.
         let mut changes: Vec<_> = self.changes.into_iter().collect();
         changes.sort_unstable_by_key(|(key, _)| *key);
         let merged: Vec<_> = changes.iter().filter(|(_, change)| change.merged).map(|(key, _)| *key).collect();
@@ -40,7 +40,7 @@ impl Fold<'_> {
     }
 }
 
-/// What was accepted unverified is genuine: from now on it counts.
+/// A webhook that was accepted unverified is genuine, and counts from now on.
 async fn note_verified(connection: &mut PgConnection, later: &VerifiedLater) -> Result<(), sqlx::Error> {
     sqlx::query(
         "with verified as (
@@ -61,7 +61,7 @@ async fn note_verified(connection: &mut PgConnection, later: &VerifiedLater) -> 
     .map(drop)
 }
 
-/// Another delivery of a webhook that has a row has none of its own.
+/// Removes rows of duplicates of a webhook that has a row.
 async fn remove_merged(connection: &mut PgConnection, merged: Vec<(Uuid, Uuid)>) -> Result<(), sqlx::Error> {
     if merged.is_empty() {
         return Ok(());
@@ -80,7 +80,7 @@ async fn remove_merged(connection: &mut PgConnection, merged: Vec<(Uuid, Uuid)>)
 
 type Changed<'a> = ((Uuid, Uuid), Change<'a>);
 
-/// Rows of webhooks whose first event is in the batch, and the count of those that are new.
+/// Creates rows of webhooks whose first event is in the batch, and counts the new ones.
 async fn make(connection: &mut PgConnection, made: &[Changed<'_>]) -> Result<(), sqlx::Error> {
     if made.is_empty() {
         return Ok(());
@@ -159,7 +159,7 @@ async fn make(connection: &mut PgConnection, made: &[Changed<'_>]) -> Result<(),
     flag_replays_within(connection, &columns).await
 }
 
-/// A statement does not see the rows that it inserts: replays of the same batch are found here.
+/// A statement does not see the rows that it inserts, so replays within a batch are found here.
 async fn flag_replays_within(connection: &mut PgConnection, columns: &Made<'_>) -> Result<(), sqlx::Error> {
     let mut earliest: HashMap<(Uuid, Uuid, Uuid), i64> = HashMap::new();
     let keyed = || {
@@ -187,8 +187,8 @@ async fn flag_replays_within(connection: &mut PgConnection, columns: &Made<'_>) 
     .map(drop)
 }
 
-/// Where only bodies are signed, a body that comes again under another id may be somebody's recording.
-/// The first half of its digest tells bodies apart.
+/// If only bodies are signed, a repeated body under another ID may be a recording. The first half of its
+/// digest identifies the body.
 fn replay_key(first: &First<'_>) -> Option<Uuid> {
     let applies = first.valid && !first.receipt.is_test && first.receipt.provider.signs_body_alone();
     let half = first.receipt.body_sha256.get(..32).filter(|_| applies)?;
@@ -271,7 +271,7 @@ impl States {
     }
 }
 
-/// Rows that were made by an earlier batch.
+/// Updates rows from earlier batches.
 async fn update(connection: &mut PgConnection, mut moved: Vec<Changed<'_>>) -> Result<(), sqlx::Error> {
     if moved.is_empty() {
         return Ok(());
@@ -336,7 +336,7 @@ async fn update(connection: &mut PgConnection, mut moved: Vec<Changed<'_>>) -> R
     .map(drop)
 }
 
-/// A replay may begin in the middle of what a row has seen: duplicates it counted are dropped.
+/// A repeated batch may begin in the middle of what a row has counted, so its counted duplicates are dropped.
 async fn drop_counted_duplicates(connection: &mut PgConnection, moved: &mut [Changed<'_>]) -> Result<(), sqlx::Error> {
     let with_duplicates = moved.iter().filter(|(_, change)| !change.duplicates.is_empty());
     let (organizations, webhooks): (Vec<Uuid>, Vec<Uuid>) = with_duplicates.map(|(key, _)| *key).unzip();
