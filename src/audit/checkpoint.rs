@@ -57,11 +57,11 @@ pub struct Origin {
 
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    #[error("it is not a checkpoint of a ledger: {0}")]
+    #[error("not a checkpoint of a ledger: {0}")]
     Form(&'static str),
     #[error("no known key signed the checkpoint, or the signature is wrong: {0}")]
     Signature(#[from] NoteError),
-    #[error("a public key is written as name+id+base64, or as base64 of its 32 bytes")]
+    #[error("a public key must have the form name+id+base64, or base64 of its 32 bytes")]
     Key,
 }
 

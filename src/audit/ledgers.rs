@@ -126,11 +126,11 @@ impl Ledgers {
                 Ok(()) => vitals.seen(TASK),
                 Err(error) => {
                     metrics::counter!("hookledger_ledger_errors_total").increment(1);
-                    tracing::error!(%error, "checkpoints could not be signed; trying again");
+                    tracing::error!(%error, "could not sign checkpoints; retrying");
                 }
             }
             if let Err(error) = within(STATEMENT_LIMIT, self.measure()).await {
-                tracing::warn!(%error, "how far the ledger is behind cannot be told");
+                tracing::warn!(%error, "could not measure the ledger's lag");
             }
         }
         vitals.expect_no_looks(TASK);
@@ -172,7 +172,7 @@ impl Ledgers {
             && let Err(error) = file.append(signed.iter().map(|signed| signed.note.clone()).collect()).await
         {
             metrics::counter!("hookledger_checkpoint_file_errors_total").increment(1);
-            tracing::error!(path = %file.path().display(), %error, "checkpoints could not be appended to their file");
+            tracing::error!(path = %file.path().display(), %error, "could not append checkpoints to their file");
         }
         metrics::counter!("hookledger_checkpoints_signed_total").increment(signed.len() as u64);
         if let Some(witness) = &self.0.witness {

@@ -24,7 +24,7 @@ pub struct Head {
 pub enum StoreError {
     #[error("{0}")]
     Database(#[from] sqlx::Error),
-    #[error("{table}: the rows of the tree {ledger} do not add up: {what}")]
+    #[error("{table}: the rows of the tree {ledger} are inconsistent: {what}")]
     Corrupt { table: &'static str, ledger: LedgerId, what: &'static str },
 }
 

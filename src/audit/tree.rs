@@ -59,13 +59,13 @@ pub struct Edge {
 pub enum ProofError {
     #[error("a tree of {size} leaves has no leaf {index}")]
     NoSuchLeaf { index: u64, size: u64 },
-    #[error("a tree of {size} leaves does not follow from one of {from}")]
+    #[error("a tree of {size} leaves cannot continue one of {from}")]
     NotLater { from: u64, size: u64 },
-    #[error("the tile {level}/{index} is not there, or is not of {width} hashes")]
+    #[error("the tile {level}/{index} is missing, or does not have {width} hashes")]
     NoTile { level: u8, index: u64, width: usize },
-    #[error("the tiles do not add up to the root that was signed")]
+    #[error("the tiles do not have the signed root")]
     Inconsistent,
-    #[error("the proof does not prove it")]
+    #[error("the proof is invalid")]
     Invalid,
 }
 

@@ -121,12 +121,12 @@ impl Witness {
                 }
                 Sent::Knows(_) => break "refused",
                 Sent::Refused(reason) => {
-                    tracing::error!(ledger = %signed.ledger, size = signed.size, reason, "the witness refuses a checkpoint");
+                    tracing::error!(ledger = %signed.ledger, size = signed.size, reason, "the witness refused a checkpoint");
                     break "refused";
                 }
                 Sent::Failed(reason) => {
                     let Some(pause) = pauses.next() else {
-                        tracing::warn!(ledger = %signed.ledger, size = signed.size, reason, "the witness was not reached");
+                        tracing::warn!(ledger = %signed.ledger, size = signed.size, reason, "could not reach the witness");
                         break "failed";
                     };
                     tokio::time::sleep(*pause).await;
@@ -150,7 +150,7 @@ impl Witness {
                 }
                 self.note_longer(ledger, known > size);
             }
-            Err(error) => tracing::warn!(%ledger, %error, "what the witness knows cannot be compared with the ledger"),
+            Err(error) => tracing::warn!(%ledger, %error, "could not compare the witness's tree with the ledger"),
         }
     }
 
@@ -200,7 +200,7 @@ impl Witness {
     async fn keep(&self, signed: &Signed, signatures: &str) {
         let Some(file) = self.file.as_ref().filter(|_| !signatures.is_empty()) else { return };
         if let Err(error) = file.append(vec![format!("{}{signatures}", signed.note)]).await {
-            tracing::error!(path = %file.path().display(), %error, "a witness's signature could not be kept");
+            tracing::error!(path = %file.path().display(), %error, "could not store a witness's signature");
         }
     }
 }

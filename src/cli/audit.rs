@@ -237,7 +237,7 @@ pub async fn verify_store(store: &Store, settings: &VerifySettings) -> Result<Ve
                 .to_owned(),
         );
     } else if let Err(error) = note(store, settings, &found).await {
-        found.notes.push(format!("That it was checked could not be noted in the log: {error}"));
+        found.notes.push(format!("Could not record this verification in the log: {error}"));
     }
     Ok(found)
 }

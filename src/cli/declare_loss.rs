@@ -28,7 +28,7 @@ const PORTION: usize = 200;
 pub async fn declare(store: &Store, settings: &DeclareSettings) -> Result<String, AuditError> {
     let reason = settings.reason.trim();
     if reason.is_empty() {
-        return Err(AuditError::Refused("--reason is empty: say what happened to the database".to_owned()));
+        return Err(AuditError::Refused("--reason is empty. Say what happened to the database".to_owned()));
     }
     store.migrate().await?;
     let pool = store.pool(Use::Work).await?;
@@ -61,7 +61,7 @@ pub async fn declare(store: &Store, settings: &DeclareSettings) -> Result<String
     let origin = |ledger| Origin::new(&settings.ledger.store.base_url.0, ledger);
     let losses = losses(&undeclared, noticed, reason, origin);
     if losses.is_empty() && undeclared.unrecorded.is_empty() {
-        return Ok("Nothing is missing that is known to have been there, and nothing was declared.\n".to_owned());
+        return Ok("No loss was found, so nothing was declared.\n".to_owned());
     }
     let told = told(&found, &losses, &undeclared);
     if !settings.yes {

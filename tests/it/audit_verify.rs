@@ -141,7 +141,7 @@ async fn whatever_a_superuser_changes_is_named() {
 
     let untouched = audited.audit(&audited.copy().await, &["verify"]);
     assert_eq!(untouched.status.code(), Some(0), "{}", told(&untouched));
-    assert!(told(&untouched).contains(&format!("{WEBHOOKS} verified once more")), "{}", told(&untouched));
+    assert!(told(&untouched).contains(&format!("{WEBHOOKS} verified again")), "{}", told(&untouched));
 
     let swap = |column: &str| {
         format!(
@@ -213,13 +213,13 @@ async fn whatever_a_superuser_changes_is_named() {
             "a body replaced",
             format!("update webhook_bodies set body = 'x' where position = {a}"),
             a,
-            "body that is kept was replaced",
+            "stored body was replaced",
         ),
         (
             "headers replaced",
             format!("update webhook_bodies set headers = headers || 'x:y\n' where position = {a}"),
             a,
-            "headers that are kept were replaced",
+            "stored headers were replaced",
         ),
         (
             "a body put in",
@@ -228,7 +228,7 @@ async fn whatever_a_superuser_changes_is_named() {
                      values ('{acme}', gen_random_uuid(), '', '', {last} + 100)"
             ),
             last + 100,
-            "no event is about",
+            "belongs to no event",
         ),
         (
             "a tile changed",
@@ -438,7 +438,7 @@ async fn a_restored_backup_verifies_once_its_loss_is_declared_and_a_later_change
         assert!(told(&after).contains("restored from Tuesday's backup"), "{}", told(&after));
     }
     let again = audited.audit(&backup, &["declare-loss", "--reason", "again", "--yes"]);
-    assert!(told(&again).contains("Nothing is missing"), "{}", told(&again));
+    assert!(told(&again).contains("No loss was found"), "{}", told(&again));
 
     // Nothing but what was declared is excused: neither a change, nor a declaration that somebody else wrote.
     let mut superuser = PgConnection::connect(&backup).await.unwrap();

@@ -223,7 +223,7 @@ async fn a_ledger_holds_with_the_bodies_of_duplicates_and_a_changed_one_is_found
                    where position = (select max(position) from webhook_bodies) returning position";
     let position: i64 = sqlx::query_scalar(changed).fetch_one(&pool).await.unwrap();
     let found = audited.audit(&audited.database.url, &["verify"]);
-    let place = format!("position {}:{position}: the body that is kept was replaced", audited.partition);
+    let place = format!("position {}:{position}: the stored body was replaced", audited.partition);
     let told = String::from_utf8_lossy(&found.stdout).into_owned();
     assert!(!found.status.success() && told.contains(&place), "{told}");
     pool.close().await;

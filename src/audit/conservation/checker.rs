@@ -79,7 +79,7 @@ impl Checker {
                     looked = Instant::now();
                     self.vitals.seen(NAME);
                 }
-                Err(error) => tracing::warn!(%error, "conservation could not be checked; trying again"),
+                Err(error) => tracing::warn!(%error, "could not check conservation; retrying"),
             }
         }
     }
@@ -196,11 +196,11 @@ fn alarm(known: &[Uuid], found: &[(Mismatch, Vec<Uuid>)]) {
         tracing::error!(
             organization.id = %mismatch.organization, difference = mismatch.difference,
             differences = mismatch.differences.join("; "), webhooks = ?webhooks,
-            "the read model does not say what the log says; `hookledger projections compare` tells more"
+            "the read model differs from the log; run `hookledger projections compare` for details"
         );
     }
     for id in known.iter().filter(|id| found.iter().all(|(mismatch, _)| mismatch.organization.uuid() != **id)) {
-        tracing::info!(organization.id = %id, "log and read model say the same again");
+        tracing::info!(organization.id = %id, "log and read model agree again");
     }
     #[expect(clippy::cast_precision_loss, reason = "for a graph")]
     metrics::gauge!("hookledger_conservation_mismatches").set(found.len() as f64);

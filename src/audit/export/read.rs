@@ -52,9 +52,7 @@ pub fn verify(
         };
         let parsed = whole.and_then(|text| parse(text.strip_suffix('\n')?));
         let Some(parsed) = parsed else {
-            found
-                .findings
-                .add(wrong(lines.number, "the line is not as it was written: it was changed, or is none of an export"));
+            found.findings.add(wrong(lines.number, "the line was changed, or is not a line of an export"));
             break;
         };
         let done = match (&mut reading, parsed) {
@@ -181,9 +179,12 @@ struct Reading {
 impl Reading {
     fn new(header: Header, trusted: &[PublicKey], found: &mut Verification) -> Result<Self, String> {
         if header.version != VERSION {
-            return Err(format!("the file is of version {}, and this release knows version {VERSION}", header.version));
+            return Err(format!(
+                "the file has version {}, but this release knows only version {VERSION}",
+                header.version
+            ));
         }
-        let origin = origin_of(&header).ok_or("the file's ledger is not that of its organization")?;
+        let origin = origin_of(&header).ok_or("the file's ledger is not its organization's")?;
         let signers: Option<Vec<PublicKey>> = header.public_keys.iter().map(|key| key.parse().ok()).collect();
         let signers =
             signers.filter(|keys| !keys.is_empty() && keys.len() <= KEYS).ok_or("the file has no public keys")?;
@@ -215,7 +216,7 @@ impl Reading {
 
     fn event(&mut self, line: &EventLine<'_>, number: u64, found: &mut Verification) -> Result<(), String> {
         self.end_request(found)?;
-        let (event, leaf) = line.event(self.organization).ok_or("the line says no event")?;
+        let (event, leaf) = line.event(self.organization).ok_or("the line contains no valid event")?;
         let hash = event.leaf_hash();
         if hash != leaf {
             let text =
@@ -237,7 +238,7 @@ impl Reading {
 
     fn request(&mut self, line: &RequestLine<'_>, found: &mut Verification) -> Result<(), String> {
         let Some((event, body)) = &mut self.about else { return Err("the request belongs to no event".to_owned()) };
-        let (headers, piece) = line.bytes().ok_or("the line says no request")?;
+        let (headers, piece) = line.bytes().ok_or("the line contains no valid request")?;
         let body = match (body.take(), headers) {
             (None, Some(headers)) => {
                 Body { headers_sha256: hex::encode(Sha256::digest(&headers)), digest: Sha256::new(), size: 0 }
@@ -267,7 +268,7 @@ impl Reading {
     /// The event before had no request, or a complete one.
     fn end_request(&mut self, found: &mut Verification) -> Result<(), String> {
         match self.about.take() {
-            Some((_, Some(_))) => Err("the request before is not whole".to_owned()),
+            Some((_, Some(_))) => Err("the request before is incomplete".to_owned()),
             Some((event, None)) => {
                 self.order.request(&event, None, &mut found.tally, &mut found.findings);
                 Ok(())
@@ -282,7 +283,7 @@ impl Reading {
         let checkpoint = Checkpoint::open(note, &self.keys).map_err(|error| error.to_string())?;
         let Checkpoint { origin, size, root, last, signed_at } = &checkpoint;
         if origin.ledger != self.origin.ledger {
-            return Err("the checkpoint is that of another ledger".to_owned());
+            return Err("the checkpoint belongs to another ledger".to_owned());
         }
         if (*size, *root, *last) != (self.edge.size(), self.edge.root(), self.last) {
             let when = signed_at.format("%Y-%m-%d %H:%M:%S UTC");
@@ -304,7 +305,7 @@ impl Reading {
         let told = |error: crate::audit::checkpoint::CheckpointError| format!("the line that signs the file: {error}");
         let (text, by) = open_note(note, &self.origin, &self.signers).map_err(told)?;
         if !by.iter().any(|key| self.keys.contains(key)) {
-            return Err("the file is not signed with the key that is trusted".to_owned());
+            return Err("the file is not signed with the trusted key".to_owned());
         }
         let trailer = Trailer {
             origin: self.origin.to_string(),
@@ -315,7 +316,7 @@ impl Reading {
         };
         if text != trailer.text() {
             return Err(
-                "the file is not the one that was signed: a byte of it was changed, taken out or put in".to_owned()
+                "the file differs from the one that was signed: bytes were changed, removed or inserted".to_owned()
             );
         }
         self.order.removed(&mut found.findings);

@@ -35,7 +35,7 @@ pub enum ExportError {
     Checkpoint(#[from] CheckpointError),
     #[error("{path}: {source}")]
     File { path: PathBuf, source: io::Error },
-    #[error("a line cannot be written: {0}")]
+    #[error("could not write a line: {0}")]
     Json(#[from] serde_json::Error),
     #[error("the event at position {0} is too long for a line of an export")]
     TooLong(i64),
@@ -45,8 +45,8 @@ pub enum ExportError {
     #[error("requests were removed since the last checkpoint was signed")]
     Removing,
     #[error(
-        "the log is not what was signed of it, so it is not exported: the checkpoint of {0} leaves has another root. \
-         `hookledger audit verify` names the place"
+        "the log differs from its signed checkpoints, so it was not exported: the checkpoint of {0} leaves has another root. \
+         Run `hookledger audit verify` to find the position"
     )]
     NotIntact(u64),
 }

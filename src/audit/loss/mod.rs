@@ -126,7 +126,7 @@ impl Loss {
                 self.origin.ledger.partition(),
                 self.lost.len()
             ),
-            None => "nothing that was signed is missing".to_owned(),
+            None => "no signed head is missing".to_owned(),
         };
         let noticed = self.noticed.iter().map(|(partition, known, found)| {
             format!("; partition {partition} was known up to {known}, and went up to {found} when that was noticed")

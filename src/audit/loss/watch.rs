@@ -41,8 +41,8 @@ impl LossWatch {
             let looked = tokio::time::timeout(Duration::from_secs(60), self.look(&mut missing)).await;
             match looked {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "whether the log lost events cannot be told; trying again"),
-                Err(_) => tracing::warn!("the database does not tell in time whether the log lost events"),
+                Ok(Err(error)) => tracing::warn!(%error, "could not check whether the log lost events; retrying"),
+                Err(_) => tracing::warn!("the check for lost events timed out"),
             }
         }
     }
@@ -107,7 +107,7 @@ impl LossWatch {
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => {
-                tracing::warn!(path = shown, %error, "the file of checkpoints cannot be compared with the database");
+                tracing::warn!(path = shown, %error, "could not compare the checkpoint file with the database");
                 return Ok(Vec::new());
             }
         };

@@ -89,26 +89,24 @@ pub fn explain(
         );
     }
     if let Some(next) = suspects.get(1).filter(|next| would_be_right(event, next)) {
-        let told = format!(
-            "an event is missing here, and those after it were moved up: what is here was at {}",
-            next.position
-        );
+        let told =
+            format!("an event is missing here, and later ones were moved up: the one here was at {}", next.position);
         return at(Kind::Missing, told);
     }
     let moved_down =
         suspects.get(1).and_then(|next| events.get(&next.position)).filter(|next| would_be_right(next, first));
     if let Some(next) = moved_down {
         let told = format!(
-            "an event was put in here, and those after it were moved down: what was here is at {}",
+            "an event was inserted here, and later ones were moved down: the one from here is at {}",
             next.position
         );
         return at(Kind::Inserted, told);
     }
     if LedgerId::of(OrganizationId::new(event.organization), partition) != ledger {
-        return at(Kind::Changed, format!("the event was given to the organization {}", event.organization));
+        return at(Kind::Changed, format!("the event was moved to the organization {}", event.organization));
     }
     match first.expected {
-        None => at(Kind::Inserted, "the event was put in: the ledger has none here".to_owned()),
+        None => at(Kind::Inserted, "the event was inserted: the ledger has none here".to_owned()),
         Some(_) => at(Kind::Changed, "the event was changed: it is not the one that the ledger has here".to_owned()),
     }
 }
@@ -229,11 +227,11 @@ mod tests {
                     .map(|(event, position)| (position, StoredEvent { position, ..event }))
                     .collect();
             }),
-            "position p:4: an event is missing here, and those after it were moved up: what is here was at 5"
+            "position p:4: an event is missing here, and later ones were moved up: the one here was at 5"
         );
         assert_eq!(
             told(|log| log.get_mut(&4).unwrap().organization = OrganizationId::PLATFORM.uuid()),
-            format!("position p:4: the event was given to the organization {}", OrganizationId::PLATFORM)
+            format!("position p:4: the event was moved to the organization {}", OrganizationId::PLATFORM)
         );
     }
 

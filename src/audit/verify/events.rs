@@ -156,7 +156,7 @@ impl EventCheck {
         let (ledger, place) = self.whereabouts(event);
         let (kind, id) = (event.aggregate_type.as_ref(), event.aggregate_id.as_ref());
         let Ok(id) = id.parse::<Uuid>() else {
-            return findings.add(Finding::at(Kind::Order, place, ledger, "the id of the event's stream is none"));
+            return findings.add(Finding::at(Kind::Order, place, ledger, "the ID of the event's stream is invalid"));
         };
         let known = self.kinds.iter().position(|known| known == kind);
         let kind = known.unwrap_or_else(|| {
@@ -170,7 +170,7 @@ impl EventCheck {
         let next = last.saturating_add(1);
         if event.sequence != next {
             let text = format!(
-                "the event is number {} of its stream {} {id}, and {} should come here",
+                "the event has sequence {} in its stream {} {id}, where {} should come next",
                 event.sequence,
                 event.aggregate_type.as_ref(),
                 next
@@ -197,7 +197,7 @@ impl EventCheck {
         let (ledger, place) = self.whereabouts(event);
         let mut wrong = |text: &str| findings.add(Finding::at(Kind::Request, place, ledger, text));
         let Ok(attested) = serde_json::from_str::<Attested<'_>>(event.payload.as_ref()) else {
-            return wrong("the event has no digest that the request could be compared with");
+            return wrong("the event has no digest to compare the request with");
         };
         let Some(kept) = kept else {
             tally.requests.gone += 1;
@@ -211,12 +211,12 @@ impl EventCheck {
             tally.requests.bodies += 1;
             tally.requests.bytes += kept.body_size;
         } else {
-            wrong("the body that is kept was replaced: it is not the one that the event has the SHA-256 of");
+            wrong("the stored body was replaced: it does not have the SHA-256 in the event");
         }
         match &attested.headers_sha256 {
             Some(digest) if *digest == kept.headers_sha256 => tally.requests.headers += 1,
             Some(_) => {
-                wrong("the headers that are kept were replaced: they are not those that the event has the SHA-256 of");
+                wrong("the stored headers were replaced: they do not have the SHA-256 in the event");
             }
             None => tally.requests.headers_unattested += 1,
         }
@@ -242,7 +242,7 @@ impl EventCheck {
             let documented = |at: &i64| *at <= removals.removed_to || removals.erased.contains(at);
             for position in removals.gone.iter().copied().filter(|at| !documented(at)) {
                 let place = LogPosition { partition: self.partition, position };
-                let text = "the request was removed: it is not kept, and no event says that it should not be";
+                let text = "the request was removed, and no event documents the removal";
                 findings.add(Finding::at(Kind::Request, place, ledger, text));
             }
         }

@@ -65,15 +65,15 @@ impl KeySource {
     #[must_use]
     pub fn proves(self) -> &'static str {
         match self {
-            Self::Given => "The key was given by whoever ran the check: what it signed was not changed since.",
+            Self::Given => "The key was given on the command line: nothing that it signed has changed since.",
             Self::Deployment => {
-                "The keys come from this deployment's master keys: this proves that nothing was changed by anybody who \
-                 does not have them. Who does not trust the operator gives a public key noted earlier (--public-key)."
+                "The keys come from this deployment's master keys: this proves that nobody without them changed \
+                 anything. If you don't trust the operator, supply a public key that you saved earlier (--public-key)."
             }
             Self::File => {
-                "The keys are those that the file itself names: this proves that the file is whole and unchanged since \
-                 somebody with these keys wrote it. Compare them with the keys that the deployment told you earlier, or \
-                 give one (--public-key)."
+                "The keys come from the file itself: this proves that the file is complete and unchanged since \
+                 somebody with these keys wrote it. Compare them with keys that you got from the deployment earlier, \
+                 or supply one (--public-key)."
             }
         }
     }
@@ -165,7 +165,7 @@ impl Verification {
             None if ledger == LedgerId::organization(OrganizationId::PLATFORM) => {
                 "the platform's own events".to_owned()
             }
-            None if ledger.is_of_many() => format!("claims on e-mail addresses in partition {}", ledger.partition()),
+            None if ledger.is_of_many() => format!("claims on email addresses in partition {}", ledger.partition()),
             None => format!("organization {ledger}"),
         }
     }

@@ -179,7 +179,7 @@ impl Promises {
             wrong(
                 anchor.promise.last,
                 format!(
-                    "the checkpoint of {size} leaves is missing (ledger_checkpoints): it is in line {} of the file of checkpoints",
+                    "the checkpoint of {size} leaves is missing (ledger_checkpoints): it is in line {} of the checkpoint file",
                     anchor.line
                 ),
             );

@@ -48,7 +48,7 @@ fn verdict(found: &Verification) -> String {
     match found.unsigned {
         0 => format!("nothing was altered, removed or reordered in these {events} events."),
         unsigned => format!(
-            "nothing was altered, removed or reordered in these {events} events. For the last {unsigned} of them no \
+            "nothing was altered, removed or reordered in these {events} events. The last {unsigned} of them have no \
              checkpoint is signed yet."
         ),
     }
@@ -77,7 +77,7 @@ fn facts(found: &Verification) -> Vec<(&'static str, String)> {
     };
     let skipped: Vec<_> = tally.signatures_skipped.iter().map(|(why, count)| format!("{count}: {why}")).collect();
     let mut facts = vec![
-        ("checked", subject),
+        ("verified", subject),
         (
             "events",
             format!(
@@ -92,17 +92,17 @@ fn facts(found: &Verification) -> Vec<(&'static str, String)> {
         (
             "requests",
             format!(
-                "{} bodies ({} bytes) and {} headers have the SHA-256 of their event; {} are not kept any more",
+                "{} bodies ({} bytes) and {} headers have the SHA-256 of their event; {} bodies are no longer stored",
                 requests.bodies, requests.bytes, requests.headers, requests.gone
             ),
         ),
     ];
     if requests.headers_unattested > 0 {
-        let text = format!("{}, of events from before they were attested", requests.headers_unattested);
-        facts.push(("headers that nothing attests", text));
+        let text = format!("{}, of events from releases that recorded no digest", requests.headers_unattested);
+        facts.push(("headers without a digest", text));
     }
     if matches!(found.subject, Subject::Store { .. }) {
-        facts.push(("senders' signatures", format!("{} verified once more", tally.signatures_verified)));
+        facts.push(("senders' signatures", format!("{} verified again", tally.signatures_verified)));
     }
     if !skipped.is_empty() {
         facts.push(("signatures that could not be verified again", skipped.join("; ")));
@@ -116,16 +116,16 @@ pub fn html(found: &Verification) -> String {
     let mut page = String::with_capacity(32 << 10);
     let (class, result) = if found.is_intact() { ("ok", "Intact") } else { ("wrong", "Not intact") };
     page.push_str(HEAD);
-    let _ = write!(page, "<h1>Audit of a log</h1><p class=\"result {class}\"><strong>{result}.</strong> ");
+    let _ = write!(page, "<h1>Audit report</h1><p class=\"result {class}\"><strong>{result}.</strong> ");
     match found.findings.first() {
         None => page.push_str(&escape(&verdict(found))),
         Some(first) => page.push_str(&escape(&told(found, first))),
     }
     page.push_str("</p>");
     let mut checked = facts(found);
-    checked.insert(0, ("checked at", found.checked_at.format("%Y-%m-%d %H:%M:%S UTC").to_string()));
-    checked.push(("checked with", format!("hookledger {}", env!("CARGO_PKG_VERSION"))));
-    table(&mut page, "What was checked", ["", ""], checked.iter().map(|(what, said)| [escape(what), escape(said)]));
+    checked.insert(0, ("verified at", found.checked_at.format("%Y-%m-%d %H:%M:%S UTC").to_string()));
+    checked.push(("verified with", format!("hookledger {}", env!("CARGO_PKG_VERSION"))));
+    table(&mut page, "Scope", ["", ""], checked.iter().map(|(what, said)| [escape(what), escape(said)]));
     if !found.is_intact() {
         let rows = found.findings.iter().map(|finding| {
             let place =
@@ -133,11 +133,11 @@ pub fn html(found: &Verification) -> String {
             let ledger = finding.ledger.map(|ledger| found.name_of(ledger)).unwrap_or_default();
             [escape(&place), escape(&ledger), escape(&finding.text)]
         });
-        table(&mut page, &format!("What is wrong ({})", found.findings.count()), ["position", "ledger", "what"], rows);
+        table(&mut page, &format!("Findings ({})", found.findings.count()), ["position", "ledger", "finding"], rows);
     }
     if !found.losses.is_empty() {
         let rows = found.losses.iter().map(|loss| [escape(&loss.told(&found.name_of(loss.origin.ledger)))]);
-        table(&mut page, "Declared losses", ["what is not in the log"], rows);
+        table(&mut page, "Declared losses", ["missing from the log"], rows);
     }
     page.push_str("<h2>Keys</h2><ul>");
     for key in &found.keys {
@@ -158,15 +158,15 @@ pub fn html(found: &Verification) -> String {
     counts(&mut page, "Events by kind", "kind", &found.tally.by_kind);
     counts(&mut page, "Events by month", "month", &found.tally.by_month);
     counts(&mut page, "Events by actor", "actor", &found.tally.by_actor);
-    page.push_str("<h2>What this says, and what it does not</h2><ul>");
+    page.push_str("<h2>What this report proves</h2><ul>");
     for note in &found.notes {
         let _ = write!(page, "<li>{}</li>", escape(note));
     }
     page.push_str(
-        "<li>Each event was hashed as the log holds it, and the Merkle tree over them (RFC 6962) was compared with every \
+        "<li>Each event was hashed exactly as stored, and the Merkle tree over them (RFC 6962) was compared with every \
          signed checkpoint. Positions, times and the order within each stream were checked.</li>\
-         <li>A body that is not kept any more cannot be compared; its event still proves its SHA-256 and size.</li>\
-         <li>Not checked: whether what was recorded is true, and read models, which are derived from the log.</li>\
+         <li>A body that is no longer stored cannot be compared; its event still proves its SHA-256 and size.</li>\
+         <li>Not verified: whether the recorded facts are true, and read models, which are derived from the log.</li>\
          </ul></body></html>\n",
     );
     page
@@ -217,7 +217,7 @@ fn escape(text: &str) -> String {
 
 const HEAD: &str = "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
 <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\
-<meta name=\"viewport\" content=\"width=device-width\"><title>Audit of a log</title><style>\
+<meta name=\"viewport\" content=\"width=device-width\"><title>Audit report</title><style>\
 body{font:15px/1.5 system-ui,sans-serif;color:#1a1a1a;background:#fff;max-width:60rem;margin:2rem auto;padding:0 1rem}\
 h1{font-size:1.6rem;margin:0 0 1rem}h2{font-size:1.05rem;margin:1.8rem 0 .4rem}\
 .result{border-left:.4rem solid;padding:.7rem 1rem;background:#f6f6f6;font-size:1.05rem}\

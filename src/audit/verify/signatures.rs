@@ -99,13 +99,13 @@ impl Signatures {
     ) -> Result<Result<(), Unproved>, VaultError> {
         let skipped = |why| Ok(Err(Unproved::Skipped(why)));
         let Ok(matched) = serde_json::from_str::<SignatureMatch>(event.payload) else {
-            return skipped("the event cannot be understood");
+            return skipped("the event cannot be decoded");
         };
         if matched.scheme == SignatureScheme::RsaSha256 {
-            return skipped("the sender's certificate is not kept");
+            return skipped("the sender's certificate is not stored");
         }
         let Some(received) = received else { return skipped("it was verified later than received") };
-        let Some((headers, body)) = received.request else { return skipped("the request is not kept any more") };
+        let Some((headers, body)) = received.request else { return skipped("the request is no longer stored") };
         let provider = matched.provider_id.unwrap_or(received.provider_id);
         let organization = OrganizationId::new(event.organization);
         let secret = match self.secret(organization, provider, matched.secret_version).await? {
@@ -117,9 +117,9 @@ impl Signatures {
         let request = Unverified { headers: &headers, body: &body };
         Ok(match verify(received.provider, request, secret, &trust, now) {
             Ok(Verdict::Verified(_)) => Ok(()),
-            Ok(Verdict::NeedsCertificate(_)) => Err(Unproved::Skipped("the sender's certificate is not kept")),
+            Ok(Verdict::NeedsCertificate(_)) => Err(Unproved::Skipped("the sender's certificate is not stored")),
             Err(refusal) => Err(Unproved::Wrong(format!(
-                "what is kept of the request does not verify with version {} of the secret, which verified it then: {}",
+                "the stored request does not verify with version {} of the secret, which verified it originally: {}",
                 matched.secret_version,
                 refusal.detail.as_str()
             ))),
@@ -134,18 +134,18 @@ impl Signatures {
     ) -> Result<Result<&[SigningSecret], &'static str>, VaultError> {
         if !self.opened.contains_key(&(provider, version)) {
             let opened = match self.secrets.get(&(provider, version)) {
-                None => Err("the log does not name the secret"),
+                None => Err("the log does not identify the secret"),
                 Some(id) => match self.vault.open(organization, provider, version, *id).await {
                     Ok(value) => Ok([SigningSecret { version, value, expires_at: None }]),
                     Err(VaultError::Key(_)) => Err("the secret cannot be opened with the master keys given"),
-                    Err(VaultError::Absent(_)) => Err("the secret is not there any more"),
+                    Err(VaultError::Absent(_)) => Err("the secret no longer exists"),
                     Err(error @ VaultError::Database(_)) => return Err(error),
                 },
             };
             self.opened.insert((provider, version), opened);
         }
         let known = self.opened.get(&(provider, version));
-        Ok(known.map_or(Err("the log does not name the secret"), |known| {
+        Ok(known.map_or(Err("the log does not identify the secret"), |known| {
             known.as_ref().map_or_else(|why| Err(*why), |secret| Ok(&secret[..]))
         }))
     }

@@ -122,7 +122,7 @@ impl StoreCheck<'_> {
     fn anchors(&self, wanted: Option<LedgerId>, found: &mut Verification) -> Result<Anchors, StoreCheckError> {
         let unseen = "what was signed last could be removed from log and ledger together, unseen";
         let Some(path) = self.checkpoint_file else {
-            found.notes.push(format!("There is no file of checkpoints outside the database: {unseen}."));
+            found.notes.push(format!("There is no checkpoint file outside the database: {unseen}."));
             return Ok(Anchors::default());
         };
         match Anchors::read(path, &self.keys, wanted, &mut found.findings) {
@@ -133,13 +133,15 @@ impl StoreCheck<'_> {
                     path.display()
                 ));
                 if anchors.cut > 0 {
-                    found.notes.push(format!("{} lines of that file are none, as a crash leaves them.", anchors.cut));
+                    found
+                        .notes
+                        .push(format!("{} lines of that file contain no checkpoint, as after a crash.", anchors.cut));
                 }
                 Ok(anchors)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 found.notes.push(format!(
-                    "The file of checkpoints outside the database, {}, is not there: {unseen}.",
+                    "The checkpoint file outside the database, {}, does not exist: {unseen}.",
                     path.display()
                 ));
                 Ok(Anchors::default())
@@ -232,7 +234,7 @@ impl Walk<'_> {
         let other = request.as_ref().and_then(|request| request.webhook);
         if let Some(other) = other.filter(|other| other.to_string() != event.aggregate_id) {
             let (ledger, place) = order.whereabouts(event);
-            let text = format!("the request that is kept here is said to be of another webhook, {other}");
+            let text = format!("the request stored here claims to belong to another webhook, {other}");
             found.findings.add(Finding::at(Kind::Request, place, ledger, text));
         }
         let (tally, findings) = (&mut found.tally, &mut found.findings);
@@ -428,7 +430,7 @@ impl Walk<'_> {
                 }
                 None => {
                     let place = LogPosition { partition, position: tree.check.last() };
-                    let text = "the head of this ledger (ledger_trees) was changed: it is not that of the events";
+                    let text = "the head of this ledger (ledger_trees) was changed: it is not the events' head";
                     let is_wrong = head.is_some() && tree.head_is_right != Some(true);
                     let of_head = || is_wrong.then(|| Finding::at(Kind::Ledger, place, ledger, text));
                     if let Some(finding) = tree.check.trouble().or_else(of_head) {
@@ -452,7 +454,7 @@ impl Walk<'_> {
         {
             let partition: Partition = organization.partition();
             let ledger = LedgerId::organization(organization);
-            let text = "a request is kept here (webhook_bodies) that no event is about";
+            let text = "a request is stored here (webhook_bodies) that belongs to no event";
             self.found.findings.add(Finding::at(Kind::Request, LogPosition { partition, position }, ledger, text));
         }
         Ok(())
