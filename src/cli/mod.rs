@@ -39,6 +39,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(19);
 /// Part of it that remaining tasks may take after everything was stopped in order.
 const RUNTIME_LIMIT: Duration = Duration::from_secs(2);
 
+/// Leaves PostgreSQL's notices out of the log, such as "relation already exists, skipping" at each migration.
+const WITHOUT_NOTICES: &str = "sqlx::postgres::notice=warn";
 /// Bytes of log lines written at once.
 const LOG_BUFFER: usize = 64 << 10;
 
@@ -109,12 +111,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
     // reader that stops reading must not delay webhooks.
     let (lines, _guard) =
         tracing_appender::non_blocking(std::io::BufWriter::with_capacity(LOG_BUFFER, std::io::stderr()));
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")))
-        .with_writer(lines)
-        .json()
-        .flatten_event(true)
-        .init();
+    tracing_subscriber::fmt().with_env_filter(log_filter()).with_writer(lines).json().flatten_event(true).init();
     let done = match cli.command {
         Command::Serve(settings) => {
             allow_many_files(settings.max_connections);
@@ -163,7 +160,10 @@ pub fn run() -> anyhow::Result<ExitCode> {
                 trailer.sha256
             );
             if exported.left_out > 0 {
-                println!("{} checkpoints are left out: none of the keys at hand signed them", exported.left_out);
+                println!(
+                    "{} checkpoints are left out, because none of the available keys signed them",
+                    exported.left_out
+                );
             }
             Ok(())
         }),
@@ -177,6 +177,13 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Schema => Ok(std::io::stdout().write_all(crate::api::graphql::sdl().as_bytes())?),
     };
     done.map(|()| ExitCode::SUCCESS)
+}
+
+/// `RUST_LOG`, or `info`. A directive of `RUST_LOG` for the same target overrides [`WITHOUT_NOTICES`].
+fn log_filter() -> EnvFilter {
+    let level = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
+    EnvFilter::try_new(format!("{WITHOUT_NOTICES},{level}"))
+        .unwrap_or_else(|_| EnvFilter::new(format!("{WITHOUT_NOTICES},info")))
 }
 
 /// 0 if nothing is wrong, 1 if something is wrong, 2 if the verification failed.
