@@ -1,4 +1,4 @@
-//! As whom PostgreSQL runs. It refuses root, so root lends it an account of the system.
+//! The account that PostgreSQL runs as. It refuses root, so root uses a system account for it.
 
 use std::ffi::CString;
 use std::io;
@@ -44,8 +44,8 @@ fn effective_uid() -> u32 {
 #[expect(unsafe_code, reason = "getpwnam has no safe form in std")]
 fn lookup(account: &str) -> Option<(u32, u32)> {
     let name = CString::new(account).ok()?;
-    // SAFETY: the name outlives the call, the answer is copied before anything else is asked, and
-    // this program has one thread.
+    // SAFETY: the name outlives the call, the answer is copied before the next call, and this program has one
+    // thread.
     unsafe {
         let entry = libc::getpwnam(name.as_ptr());
         (!entry.is_null()).then(|| ((*entry).pw_uid, (*entry).pw_gid))

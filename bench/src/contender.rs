@@ -1,4 +1,4 @@
-//! What both contenders offer the rounds.
+//! The interface of both contenders.
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use crate::process::Process;
 
-/// Organizations that the load is spread over, `bench-0` and on.
+/// Organizations that the load is spread over, `bench-0` and so on.
 pub const ORGANIZATIONS: usize = 16;
 /// The webhook secret of each.
 pub const SECRET: &str = "bench-secret";
@@ -17,23 +17,23 @@ const READY_LIMIT: Duration = Duration::from_secs(60);
 pub trait Contender {
     const NAME: &'static str;
 
-    /// Starts its cluster and its server, and returns once webhooks can be sent to it.
+    /// Starts its cluster and its server, and returns once it accepts webhooks.
     async fn start(&mut self) -> Result<Running>;
 
-    /// Waits until what was acknowledged can be read, and says how long that took. `accepted` holds
-    /// the webhooks acknowledged so far, by organization, over all rounds.
+    /// Waits until all acknowledged webhooks can be read, and measures how long that took. `accepted` has the
+    /// webhooks acknowledged so far, by organization, over all rounds.
     async fn settle(&mut self, accepted: &[u64]) -> Result<Settled>;
 }
 
 #[derive(Debug, Clone, Copy)]
 pub struct Settled {
-    /// Nothing for a contender without a read model.
+    /// `None` for a contender without a read model.
     pub caught_up_after: Option<Duration>,
-    /// How long the oldest event had waited for its leaf in the ledger when the load ended, and when
-    /// the last one had it; likewise.
+    /// The age of the oldest event without a leaf in the ledger when the load ended, and when the last one
+    /// had it; likewise.
     pub ledger: Option<LedgerLag>,
     pub counted: u64,
-    /// Whether exactly what was acknowledged is there, organization by organization where they are kept apart.
+    /// Whether exactly the acknowledged webhooks are there, by organization if these are separate.
     pub exact: bool,
 }
 
@@ -74,18 +74,18 @@ impl Running {
         }
     }
 
-    /// Fails with the end of the server's log if it ended by itself.
+    /// Fails with the end of the server's log if it exited by itself.
     pub fn still_runs(&mut self) -> Result<()> {
         self.server.still_runs()
     }
 }
 
-/// A port of this machine that nothing listens on.
+/// A local port that nothing listens on.
 pub fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
 }
 
-/// A client that no proxy variable of the environment can lead astray.
+/// A client that ignores the environment's proxy variables.
 pub fn client() -> Result<reqwest::Client> {
     Ok(reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?)
 }

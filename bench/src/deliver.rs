@@ -1,5 +1,5 @@
-//! Receiving and delivering together: webhooks come at a steady pace and are forwarded to a sink on
-//! this machine, which shares its cores. What counts is what arrives there, and that no backlog grows.
+//! Receiving and delivering together: webhooks arrive at a steady pace and are forwarded to a sink on this
+//! machine, which shares its cores. Measures what arrives there, and whether a backlog grows.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,10 +27,10 @@ pub struct DeliveryFigures {
     pub offered_per_second: u32,
     pub accepted_per_second: f64,
     pub delivered_per_second: f64,
-    /// Accepted and not delivered, half way and at the end.
+    /// Accepted and not delivered, halfway and at the end.
     pub backlog_half_way: i64,
     pub backlog_at_end: i64,
-    /// Until everything that was accepted had arrived.
+    /// Until all accepted webhooks had arrived.
     pub drained_after_seconds: f64,
 }
 
@@ -92,7 +92,7 @@ impl DeliveryFigures {
     }
 }
 
-/// Sends at its pace; when it is late it does not catch up, so that what is offered stays steady.
+/// Sends at its pace, and does not catch up when late, so that the offered load stays steady.
 async fn send(
     address: SocketAddr,
     templates: Arc<Vec<Template>>,
@@ -115,7 +115,7 @@ async fn send(
     Ok(())
 }
 
-/// A destination on a thread of its own, and how many requests it has answered.
+/// A destination on its own thread, and its number of answered requests.
 fn sink() -> Result<(SocketAddr, Arc<AtomicU64>)> {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
     listener.set_nonblocking(true)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// Far more than any sender waits; only a hung server gets there.
+/// Far more than any sender waits; only a hung server takes this long.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// In the head of a server's last answer.
@@ -41,7 +41,7 @@ impl Connection {
         Ok(Self { stream, input: Vec::with_capacity(4096), is_over: false })
     }
 
-    /// Returns once the whole answer is here, and fails unless it is a 200.
+    /// Returns once the whole answer has arrived, and fails unless it is a 200.
     pub async fn send(&mut self, request: &[u8]) -> Result<(), ExchangeError> {
         let exchanged = tokio::time::timeout(LIMIT, self.exchange(request)).await;
         let exchanged = exchanged.unwrap_or(Err(ExchangeError::TimedOut));
@@ -52,7 +52,7 @@ impl Connection {
         exchanged
     }
 
-    /// Whether the server closed it while nothing was sent, as servers do with what is idle.
+    /// Whether the server closed it while nothing was sent, as servers do with idle connections.
     pub fn was_left(&self) -> bool {
         matches!(self.stream.try_read(&mut [0; 1]), Ok(0))
     }

@@ -1,4 +1,4 @@
-//! The contender "hookledger": the real binary, set up as its operator would, over its public interface.
+//! The contender "hookledger": the real binary, set up as by its operator, through its public interface.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -63,7 +63,7 @@ impl Hookledger {
         format!("http://{}", self.address)
     }
 
-    /// The binary with the bench's configuration and none of the caller's.
+    /// The binary with the benchmark's configuration and without the caller's environment.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         let inherited = std::env::vars_os().map(|(name, _)| name);
@@ -104,7 +104,7 @@ impl Hookledger {
         Ok(session.to_owned())
     }
 
-    /// Runs a statement on the store with a number, and brings its statistics up to date.
+    /// Runs a statement with a number on the store, and updates the statistics.
     pub async fn fill(&self, statement: &str, number: i64) -> Result<()> {
         let mut store = self.cluster.superuser_of_store().await?;
         sqlx::query(statement).bind(number).execute(&mut store).await?;
@@ -112,7 +112,7 @@ impl Hookledger {
         Ok(())
     }
 
-    /// Webhooks that were accepted, counted in the log itself.
+    /// Accepted webhooks, counted in the log itself.
     pub async fn webhooks_in_log(&self) -> Result<i64> {
         let mut store = self.cluster.superuser_of_store().await?;
         let query = "select count(*) from events where event_type = 'webhook.received'";
@@ -146,8 +146,8 @@ impl Hookledger {
         Ok(())
     }
 
-    /// Asks until every organization's count is at least what was acknowledged to it, and says when
-    /// that was; then until nothing is left to be processed, which would burden the next round.
+    /// Waits until every organization's count reaches the acknowledged number, and returns when that was;
+    /// then until nothing is left to process, which would burden the next round.
     async fn come_to_rest(&self, accepted: &[u64], counts: &mut [u64]) -> Result<Instant> {
         self.catch_up(accepted, counts).await?;
         let caught_up = Instant::now();
@@ -159,7 +159,7 @@ impl Hookledger {
         Ok(caught_up)
     }
 
-    /// How long the oldest event has waited that is in no tree of the ledger.
+    /// Age of the oldest event that is in no tree of the ledger.
     async fn ledger_behind(store: &mut PgConnection) -> Result<Duration> {
         let seconds: Option<f64> = sqlx::query_scalar(
             "select extract(epoch from clock_timestamp() - min(e.recorded_at))::float8
@@ -171,11 +171,11 @@ impl Hookledger {
         Ok(Duration::from_secs_f64(seconds.unwrap_or_default().max(0.0)))
     }
 
-    /// How far the ledger is behind now, and until when it has all that is there now.
+    /// The ledger's lag now, and when it has caught up with the current events.
     async fn ledger_lag(&self) -> Result<LedgerLag> {
         let mut store = self.cluster.superuser_of_store().await?;
         let (started, behind) = (Instant::now(), Self::ledger_behind(&mut store).await?);
-        // What is older than this moment was there at the end of the load.
+        // Older events were there at the end of the load.
         while Self::ledger_behind(&mut store).await? > started.elapsed() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -233,7 +233,7 @@ impl Contender for Hookledger {
     async fn settle(&mut self, accepted: &[u64]) -> Result<Settled> {
         let started = Instant::now();
         let mut counts = vec![0; accepted.len()];
-        // The limit spans the questions too: sixteen slow answers in a row must not outlast it.
+        // The limit spans the queries too: 16 slow answers in a row must not exceed it.
         let ledger = self.ledger_lag();
         let ledger = tokio::time::timeout(CATCH_UP_LIMIT, ledger).await.context("the ledger does not catch up")??;
         let at_rest = tokio::time::timeout(CATCH_UP_LIMIT, self.come_to_rest(accepted, &mut counts)).await;

@@ -1,4 +1,4 @@
-//! The list: how long a page of a thousand webhooks takes in an organization that has a million.
+//! The list: how long a page of 1,000 webhooks takes in an organization with 1,000,000.
 
 use std::time::{Duration, Instant};
 
@@ -10,15 +10,15 @@ use crate::contender::Contender as _;
 use crate::exchange::Connection;
 use crate::hookledger::Hookledger;
 
-/// Webhooks of a page, and pages that are asked for one after another.
+/// Webhooks per page, and pages requested one after another.
 const PAGE: usize = 1_000;
 const PAGES: usize = 300;
 const WARM_UP: usize = 30;
-/// What a dashboard shows of each.
+/// The fields that a dashboard shows.
 const QUERY: &str = "query($first: Int) { organization(slug: \"bench-0\") { webhooks(first: $first) { \
      pageInfo { hasNextPage endCursor } nodes { id webhookId eventType status signatureValid retryCount receivedAt \
      processedAt errorMessage duplicateCount provider { providerName } } } } }";
-/// Copies of a webhook that was received, as if they had come before it, a second apart.
+/// Copies of a received webhook, as if they had come before it, a second apart.
 const FILL: &str = "insert into webhook_logs
      select w.organization_id, gen_random_uuid(), w.position - n, w.applied_position, w.provider_id,
             gen_random_uuid()::text, w.event_type, w.body_sha256, w.body_size, w.content_type, w.signature_received,
@@ -37,7 +37,7 @@ pub struct ListFigures {
 }
 
 impl ListFigures {
-    /// Fills the read model up and asks for pages, one at a time.
+    /// Fills the read model and requests pages, one at a time.
     pub async fn measure(hookledger: &mut Hookledger, rows: i64) -> Result<Self> {
         let running = hookledger.start().await?;
         println!("making a list of {rows} webhooks");

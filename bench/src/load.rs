@@ -1,6 +1,6 @@
-//! The load generator: a closed loop of keep-alive connections, each with one request under way.
+//! The load generator: a closed loop of keep-alive connections, each with one request at a time.
 //!
-//! A slow server is sent less, so the latencies are those at the throughput beside them.
+//! A slow server is sent less, so the latencies belong to the throughput next to them.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use crate::contender::ORGANIZATIONS;
 use crate::exchange::{Connection, ExchangeError};
 use crate::request::Template;
 
-/// Keeps a server that refuses everything from being asked in a tight loop.
+/// Avoids a tight loop against a server that refuses everything.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(10);
 
 #[derive(Debug)]
@@ -24,12 +24,12 @@ pub struct Load {
     pub latencies: Vec<u32>,
     /// Acknowledged requests by organization.
     pub accepted: [u64; ORGANIZATIONS],
-    /// Everything else, by what happened.
+    /// All other outcomes, by kind.
     pub failures: BTreeMap<String, u64>,
 }
 
 impl Load {
-    /// Sends until `duration` is over and the requests then under way are answered.
+    /// Sends until `duration` is over and the last requests are answered.
     pub async fn run(address: SocketAddr, connections: u16, duration: Duration) -> Result<Self> {
         let templates = Arc::new(Template::all(address)?);
         let started = Instant::now();

@@ -1,4 +1,4 @@
-//! The machine that the figures belong to.
+//! The machine of the measurement.
 
 use std::fs;
 use std::thread::available_parallelism;

@@ -1,8 +1,8 @@
-//! The bench: how many webhooks a second Hookledger acknowledges, beside the documented cqrs-es,
-//! postgres-es and warp setup ("stock"), in the same run, on the same machine, with PostgreSQL set
-//! up alike.
+//! The benchmark: how many webhooks per second Hookledger acknowledges, compared with the documented setup of
+//! cqrs-es, postgres-es and warp ("stock"), in the same run, on the same machine, with the same PostgreSQL
+//! settings.
 //!
-//! Nothing here is shared with the product: it is driven as a binary, over its public interface.
+//! It shares no code with the product, which it drives as a binary through its public interface.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "figures on the terminal are what this program is for")]
 
@@ -49,14 +49,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// Tells the bench that started this what came of its requests.
+/// Reports the outcome of its requests to the benchmark that started it.
 fn offer(arguments: &OfferArguments) -> Result<()> {
     println!("{}", serde_json::to_string(&offer::run(arguments)?)?);
     Ok(())
 }
 
-/// Runs on this one thread: the load generator shares the cores with what it measures, and the
-/// children's parent-death signal is tied to the thread that spawned them.
+/// Runs on this single thread: the load generator shares the cores with what it measures, and the children's
+/// parent-death signal is tied to the thread that spawned them.
 fn measure(options: &Options) -> Result<bool> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let report = runtime.block_on(async {

@@ -1,7 +1,7 @@
-//! What offers more than a server can take: a process of its own, which cares for no `Retry-After`.
+//! Offers more than a server can take: a separate process that ignores `Retry-After`.
 //!
-//! Either so many requests a second are due whatever becomes of them (each takes a connection that
-//! is free; where none is, it is not sent, and counted), or each connection sends again at once.
+//! Either a fixed number of requests per second is due, whatever their outcome (each takes a free connection;
+//! without one, it is counted as unsent), or each connection sends again at once.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,29 +20,29 @@ use crate::options::OfferArguments;
 use crate::report::percentile;
 use crate::request::Template;
 
-/// Both cores' worth: one thread alone does not offer enough.
+/// Enough for both cores: a single thread does not offer enough.
 const THREADS: u16 = 2;
-/// How often the requests that are due by now are let go.
+/// Interval of releasing the requests that are due.
 const TICK: Duration = Duration::from_millis(1);
 
-/// What was offered, and what came of it.
+/// The offered load, and its outcome.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Offered {
     pub elapsed_seconds: f64,
     pub sent: u64,
-    /// Due, and not sent, since all connections waited for answers.
+    /// Due but not sent, because all connections were waiting for answers.
     pub unsent: u64,
     /// Answered 200, by organization.
     pub accepted: Vec<u64>,
     /// Answered 503.
     pub refused: u64,
-    /// Anything else, by what happened.
+    /// Any other outcome, by kind.
     pub others: BTreeMap<String, u64>,
     pub acknowledged_ms: Latencies,
     pub refused_ms: Latencies,
 }
 
-/// Milliseconds from when a request was written to the socket until its answer was read.
+/// Milliseconds from writing a request to the socket until its answer was read.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct Latencies {
     pub p50: f64,
@@ -59,7 +59,7 @@ impl Latencies {
     }
 }
 
-/// Offers, and answers what came of it.
+/// Offers the load, and returns its outcome.
 pub fn run(arguments: &OfferArguments) -> Result<Offered> {
     be_nice(arguments.niceness);
     allow_many_files();
@@ -97,14 +97,14 @@ fn share(whole: u32, number: u16) -> u32 {
     whole / u32::from(THREADS) + u32::from(whole % u32::from(THREADS) > u32::from(number))
 }
 
-/// What one thread offers.
+/// One thread's share of the load.
 struct Part {
     address: SocketAddr,
     connections: u32,
     rate: Option<u32>,
     duration: Duration,
     turn: usize,
-    /// Nobody sends before everybody has connected: who came second would connect to a server under load.
+    /// Nobody sends before everybody has connected, so that no one connects to a server under load.
     all_open: Arc<Barrier>,
 }
 
@@ -117,7 +117,8 @@ impl Part {
     async fn offer(self) -> Result<Tally> {
         let templates = Arc::new(Template::all(self.address)?);
         let opened = self.open().await;
-        // Also where that failed, since the others wait. It holds up nothing: this thread has no other work.
+        // Also after a failure, because the others wait. It blocks nothing else: this thread has no other
+        // work.
         self.all_open.wait();
         let open = opened?;
         let started = Instant::now();
@@ -157,7 +158,7 @@ impl Part {
     }
 }
 
-/// Lets so many requests go a second. Those for which there was no connection do not wait for one.
+/// Releases this many requests per second. Those without a free connection do not wait for one.
 async fn pace(rate: u32, due: Arc<Semaphore>, unsent: Arc<AtomicU64>, deadline: Instant) {
     let started = Instant::now();
     let mut interval = tokio::time::interval(TICK);
@@ -194,7 +195,8 @@ impl Sender {
             let organization = self.turn % ORGANIZATIONS;
             self.turn += 1;
             self.templates[organization].write(&mut request)?;
-            // All had to be open before anybody sent: a server under load takes long enough to leave the first.
+            // All connections had to be open first, and a server under load takes long enough to close the
+            // first one.
             if std::mem::take(&mut is_first) && self.connection.as_ref().is_some_and(Connection::was_left) {
                 self.connection = None;
             }
@@ -263,7 +265,7 @@ impl Tally {
 
 #[expect(unsafe_code, reason = "setpriority has no safe form in std")]
 fn be_nice(niceness: i32) {
-    // SAFETY: a system call on plain numbers. To be refused would only make the figures worse.
+    // SAFETY: a system call on plain numbers. A refusal would only make the figures worse.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness) };
 }
 

@@ -1,6 +1,6 @@
-//! Overload: what the server answers when it is offered far more than it can take.
+//! Overload: the server's answers when it is offered far more than it can take.
 //!
-//! Another process offers it (`offer`), on the same cores: what it takes of them, the server lacks.
+//! Another process offers it (`offer`), on the same cores, which the server then lacks.
 
 use std::process::Stdio;
 
@@ -12,23 +12,23 @@ use crate::hookledger::Hookledger;
 use crate::offer::Offered;
 use crate::options::Options;
 
-/// Connections that requests at a steady rate share: nearly as many as the server takes.
+/// Connections that share requests at a steady rate: nearly the server's maximum.
 const CONNECTIONS: u16 = 4_000;
-/// Connections of those who send again at once.
+/// Connections that send again at once.
 const CLOSED: [u16; 2] = [2_000, 4_000];
 
 #[derive(Debug, Serialize)]
 pub struct OverloadFigures {
-    /// Nothing where each connection sent again at once.
+    /// `None` if each connection sent again at once.
     pub due_per_second: Option<u32>,
     pub connections: u16,
     pub offered: Offered,
-    /// Webhooks that the log has more than before; to be compared with what was answered 200.
+    /// New webhooks in the log, to be compared with the 200 answers.
     pub appended: i64,
 }
 
 impl OverloadFigures {
-    /// Adds what was accepted to `accepted`.
+    /// Adds the accepted webhooks to `accepted`.
     pub async fn measure(
         hookledger: &mut Hookledger,
         rate: u32,
@@ -83,7 +83,7 @@ impl OverloadFigures {
         self.offered.accepted.iter().sum()
     }
 
-    /// Whatever makes this a failure, in sentences.
+    /// Every reason for a failure, in sentences.
     pub fn complaints(&self) -> Vec<String> {
         let others = self.offered.others.iter().map(|(what, count)| format!("overload: {count} requests: {what}"));
         let mut complaints: Vec<_> = others.collect();
@@ -97,7 +97,7 @@ impl OverloadFigures {
     }
 }
 
-/// Runs this program again, as the one who offers.
+/// Runs this program again to offer the load.
 async fn offer(
     address: std::net::SocketAddr,
     connections: u16,

@@ -1,4 +1,4 @@
-//! A private PostgreSQL cluster for each contender, with the same settings for both.
+//! A private PostgreSQL cluster per contender, with the same settings for both.
 //!
 //! Durability is on: an acknowledgement that a power cut could take back is not worth measuring.
 
@@ -41,7 +41,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Makes the cluster in a new directory under `parent`.
+    /// Creates the cluster in a new directory under `parent`.
     pub fn create(parent: &Path, owner: &'static str) -> Result<Self> {
         let cluster =
             Self { programs: programs()?, account: Account::choose(), directory: parent.join(owner).join("pg"), owner };
@@ -67,14 +67,14 @@ impl Cluster {
         command.current_dir(&self.directory);
         self.account.act(&mut command);
         let log = self.directory.with_extension("log");
-        // SIGINT is the fast shutdown, with a checkpoint: nothing is left to disturb the other's turn.
+        // SIGINT is the fast shutdown, with a checkpoint, so nothing is left to disturb the other's turn.
         let mut process = Process::spawn("PostgreSQL", &mut command, libc::SIGINT, &log)?;
         let mut connection = self.superuser(&mut process).await?;
         self.provision(&mut connection).await?;
         Ok(process)
     }
 
-    /// The owner's address, as libpq and sqlx want it.
+    /// The owner's URL, in the form that libpq and sqlx expect.
     pub fn url(&self) -> String {
         let socket: String = self.directory.to_string_lossy().bytes().map(percent_encoded).collect();
         format!("postgres://{0}@{socket}/{0}", self.owner)
@@ -94,14 +94,14 @@ impl Cluster {
         }
     }
 
-    /// A connection to the contender's own database, that may do everything.
+    /// A superuser's connection to the contender's own database.
     pub async fn superuser_of_store(&self) -> Result<PgConnection> {
         let options = PgConnectOptions::new_without_pgpass().socket(&self.directory).port(5432);
         Ok(options.username("postgres").database(self.owner).connect().await?)
     }
 
-    /// Neither contender works as a superuser. The right to make roles lets a contender's migrations
-    /// have one for its running server.
+    /// Neither contender works as a superuser. The privilege to create roles lets a contender's migrations
+    /// create one for its running server.
     async fn provision(&self, connection: &mut PgConnection) -> Result<()> {
         let owner = self.owner;
         let query = sqlx::query_scalar("select exists (select from pg_database where datname = $1)").bind(owner);
@@ -115,8 +115,8 @@ impl Cluster {
     }
 }
 
-/// Brings a new cluster to where one is that has run for an hour: a commit finds a recycled segment
-/// of the write-ahead log, instead of filling a new one with 16 MiB of zeros while clients wait.
+/// Brings a new cluster to the state after an hour: a commit finds a recycled segment of the write-ahead log,
+/// instead of filling a new one with 16 MiB of zeros while clients wait.
 async fn recycle_wal(connection: &mut PgConnection) -> Result<()> {
     for _ in 0..WAL_SEGMENTS {
         sqlx::query("select pg_logical_emit_message(false, 'bench', ''), pg_switch_wal()")

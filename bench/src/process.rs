@@ -1,4 +1,4 @@
-//! A child that never outlives the bench: stopped when dropped, signalled when the bench is killed.
+//! A child that never outlives the benchmark: stopped when dropped, signaled when the benchmark is killed.
 
 use std::fs;
 use std::io;
@@ -21,11 +21,11 @@ pub struct Process {
 }
 
 impl Process {
-    /// Spawns the command, whose output goes to `log`; `stop` is the signal that asks it to end.
+    /// Spawns the command, whose output goes to `log`; `stop` is the signal that asks it to stop.
     pub fn spawn(name: &'static str, command: &mut Command, stop: i32, log: &Path) -> Result<Self> {
         let output = fs::File::options().create(true).append(true).open(log)?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        // A process group of its own: Ctrl-C reaches the bench, which stops its children in order.
+        // Its own process group: Ctrl-C reaches the benchmark, which stops its children in order.
         command.process_group(0);
         end_with_parent(command, stop);
         let child = command.spawn().with_context(|| format!("{name} ({})", command.get_program().display()))?;

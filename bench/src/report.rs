@@ -1,4 +1,4 @@
-//! The figures: of a round, their medians, and what they fail.
+//! The figures: of a round, their medians, and their failures.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::machine::Machine;
 use crate::options::Options;
 use crate::overload::OverloadFigures;
 
-/// The ledger may be this late at the end of the load.
+/// Maximum lag of the ledger at the end of the load.
 const LEDGER_LIMIT_SECONDS: f64 = 5.0;
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -39,7 +39,7 @@ impl Figures {
         }
     }
 
-    /// Each figure's own median: the rows of a table, not one round picked out.
+    /// Each figure's own median: the rows of a table, not one particular round.
     fn median(rounds: &[Self]) -> Option<Self> {
         Some(Self {
             webhooks_per_second: median(rounds.iter().map(|figures| figures.webhooks_per_second))?,
@@ -65,7 +65,7 @@ impl Figures {
     }
 }
 
-/// What one contender did over all rounds, the warm-ups included in what was accepted and failed.
+/// One contender's results over all rounds; accepted and failed include the warm-ups.
 #[derive(Debug, Serialize)]
 pub struct Results {
     #[serde(skip)]
@@ -74,7 +74,7 @@ pub struct Results {
     pub median: Option<Figures>,
     pub accepted: u64,
     pub failures: BTreeMap<String, u64>,
-    /// After the last round; nothing for a contender without a read model.
+    /// After the last round; `None` for a contender without a read model.
     pub caught_up_after_seconds: Option<f64>,
     /// At the end of the last round's load; likewise.
     pub ledger_behind_seconds: Option<f64>,
@@ -118,13 +118,13 @@ pub struct Report {
     pub postgres: &'static [&'static str],
     pub hookledger: Option<Results>,
     pub stock: Option<Results>,
-    /// Hookledger's median of webhooks a second, divided by stock's.
+    /// Hookledger's median of webhooks per second, divided by stock's.
     pub ratio: Option<f64>,
-    /// Pages of a long list, where that was measured.
+    /// Pages of a long list, if measured.
     pub list: Option<ListFigures>,
-    /// Receiving and delivering together, where that was measured.
+    /// Receiving and delivering together, if measured.
     pub deliver: Option<DeliveryFigures>,
-    /// What was answered under overload, where that was measured.
+    /// Answers under overload, if measured.
     pub overload: Vec<OverloadFigures>,
 }
 
@@ -162,7 +162,7 @@ impl Report {
         println!("{}; {} connections; stock with a pool of {}", self.machine, self.connections, self.stock_pool);
     }
 
-    /// Whatever makes this run a failure, in sentences.
+    /// Every reason for a failure of this run, in sentences.
     pub fn complaints(&self, options: &Options) -> Vec<String> {
         let mut complaints = Vec::new();
         for results in self.contenders() {
@@ -203,7 +203,7 @@ impl Report {
     }
 }
 
-/// Milliseconds that so many of a thousand were within, of sorted microseconds.
+/// The milliseconds within which this many of 1,000 were, from sorted microseconds.
 pub fn percentile(sorted: &[u32], permille: usize) -> f64 {
     let rank = (sorted.len() * permille).div_ceil(1000).saturating_sub(1);
     sorted.get(rank).map_or(0.0, |micros| f64::from(*micros) / 1000.0)

@@ -1,8 +1,8 @@
-//! What is sent: GitHub push deliveries, nearly ready made.
+//! The requests: GitHub push webhooks, mostly prepared in advance.
 //!
-//! The generator shares the cores with the server, so a request costs one copy and two or three
-//! blocks of SHA-256: the signature starts from the state after the part of the body that stays the
-//! same. The rest differs every time, since a body that was seen before is a suspected replay.
+//! The generator shares the cores with the server, so a request costs one copy and two or three blocks of
+//! SHA-256: the signature continues from the state after the constant part of the body. The rest differs
+//! every time, because a repeated body is a suspected replay.
 
 use std::net::SocketAddr;
 
@@ -29,7 +29,7 @@ pub struct Template {
 }
 
 impl Template {
-    /// One for each organization.
+    /// One per organization.
     pub fn all(address: SocketAddr) -> Result<Vec<Self>> {
         (0..ORGANIZATIONS).map(|number| Self::new(address, number)).collect()
     }
@@ -57,7 +57,7 @@ impl Template {
         Ok(Self { bytes, delivery, signature, commit, mac })
     }
 
-    /// Replaces the buffer's content with a delivery that was never sent before.
+    /// Replaces the buffer's content with a new webhook.
     pub fn write(&self, buffer: &mut Vec<u8>) -> Result<()> {
         buffer.clear();
         buffer.extend_from_slice(&self.bytes);

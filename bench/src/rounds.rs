@@ -1,7 +1,7 @@
-//! The rounds: the contenders take turns, so that what changes on the machine changes for both.
+//! The rounds: the contenders take turns, so that changes on the machine affect both.
 //!
-//! In its turn a contender has the machine to itself: the other's server and cluster are stopped,
-//! checkpoint and all, since even an idle PostgreSQL vacuums what its last round wrote.
+//! In its turn a contender has the machine to itself: the other's server and cluster are stopped, including
+//! the checkpoint, because even an idle PostgreSQL vacuums what its last round wrote.
 
 use std::collections::BTreeMap;
 use std::fs::Permissions;
@@ -22,7 +22,8 @@ use crate::report::{Figures, Report, Results};
 use crate::stock::Stock;
 
 pub async fn run(options: &Options) -> Result<Report> {
-    // Others may pass through, not look: PostgreSQL may run under another account.
+    // Other users may traverse the directory but not list it, because PostgreSQL may run under another
+    // account.
     let directory =
         tempfile::Builder::new().prefix("hookledger-bench-").permissions(Permissions::from_mode(0o711)).tempdir()?;
     let path = directory.path();
@@ -77,7 +78,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     })
 }
 
-/// One contender's way through the rounds.
+/// One contender's progress through the rounds.
 struct Course<C> {
     contender: C,
     figures: Vec<Figures>,
@@ -92,8 +93,7 @@ impl<C: Contender> Course<C> {
         Self { contender, figures, accepted: [0; ORGANIZATIONS], failures, settled: None }
     }
 
-    /// Warms up, measures, and waits until the contender is at rest, so that no turn leaves work
-    /// behind for the next.
+    /// Warms up, measures, and waits until the contender is idle, so that no turn leaves work for the next.
     async fn round(&mut self, round: u16, options: &Options) -> Result<()> {
         let mut running = self.contender.start().await?;
         let warming = Load::run(running.address, options.connections, options.warming()).await?;

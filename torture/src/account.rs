@@ -1,4 +1,4 @@
-//! As whom PostgreSQL runs: it refuses root, so root lends it an account of the system.
+//! The account that PostgreSQL runs as: it refuses root, so root uses a system account for it.
 
 use std::ffi::CString;
 use std::io;
@@ -39,8 +39,8 @@ impl Account {
 #[expect(unsafe_code, reason = "getpwnam has no safe form in std")]
 fn lookup(account: &str) -> Option<(u32, u32)> {
     let name = CString::new(account).ok()?;
-    // SAFETY: the name outlives the call, and the answer is copied before anything else is asked. Nobody else
-    // in this program asks.
+    // SAFETY: the name outlives the call, and the answer is copied before the next call. Nobody else in this
+    // program calls it.
     unsafe {
         let entry = libc::getpwnam(name.as_ptr());
         (!entry.is_null()).then(|| ((*entry).pw_uid, (*entry).pw_gid))

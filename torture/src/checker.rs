@@ -1,4 +1,4 @@
-//! Compares what the product says with the harness's own record.
+//! Compares the product's statements with the harness's own record.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
@@ -13,13 +13,13 @@ use crate::organizations::Behaviour;
 use crate::product::Product;
 use crate::record::{Arrival, Record, Request, Sent};
 
-/// Examples that are kept of each kind of finding.
+/// Examples kept of each kind of finding.
 const EXAMPLES: usize = 3;
 
-/// How long the queue may take to hear of the last end.
+/// How long the queue may take to process the last end.
 const QUEUE_LIMIT: Duration = Duration::from_secs(15);
 
-/// What was found to be wrong, by the sentence that says what should be.
+/// Violations, by the rule that was violated.
 #[derive(Clone, Debug, Default)]
 pub struct Findings(BTreeMap<&'static str, Vec<String>>);
 
@@ -43,7 +43,7 @@ impl Findings {
         self.0.into_iter().flat_map(|(rule, examples)| examples.into_iter().map(move |example| (rule, example)))
     }
 
-    /// A line each, with the first examples.
+    /// One line per rule, with the first examples.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         let line = |(rule, examples): (&&'static str, &Vec<String>)| {
@@ -72,7 +72,7 @@ pub const LISTS: &str = "lists are what the log says";
 pub const MODELS: &str = "read models are what the log says";
 pub const QUEUE: &str = "the queue is empty when everything has ended";
 
-/// What the checks look at.
+/// Everything that the checks examine.
 pub struct Evidence {
     pub log: Log,
     pub webhooks: Vec<Sent>,
@@ -89,13 +89,13 @@ impl Evidence {
         Self { log, webhooks, requests, arrivals, former, kinds }
     }
 
-    /// It went with the tail that the promoted replica lacks.
+    /// Whether it was lost with the tail that the promoted replica lacks.
     #[must_use]
     pub fn went_with_the_tail(&self, webhook: Uuid) -> bool {
         self.former.as_ref().is_some_and(|former| former.stories.contains_key(&webhook))
     }
 
-    /// Webhooks that were accepted and went with the tail.
+    /// Number of accepted webhooks that were lost with the tail.
     #[must_use]
     pub fn lost_with_the_tail(&self) -> usize {
         let accepted: HashSet<_> = self.requests.iter().filter_map(|request| Some(request.accepted()?.0)).collect();
@@ -103,7 +103,7 @@ impl Evidence {
         accepted.iter().filter(is_missing).filter(|webhook| self.went_with_the_tail(**webhook)).count()
     }
 
-    /// Everything but what is asked of the running product.
+    /// All checks that need no running product.
     #[must_use]
     pub fn check(&self) -> Findings {
         let mut findings = Findings::default();
@@ -191,8 +191,8 @@ impl Evidence {
         }
     }
 
-    /// Each of its attempts failed for a reason that the run gave: the destination failed once, a node was lost or
-    /// stood still.
+    /// Whether each of its attempts failed for a reason caused by the run: the destination failed once, or a
+    /// node was lost or suspended.
     fn may_be_dead(&self, webhook: Uuid, story: &Story) -> bool {
         let failures = story.attempts.iter().filter(|(number, attempt)| {
             let answered = self.arrivals.iter().any(|arrival| {
@@ -201,7 +201,7 @@ impl Evidence {
             let excused = **attempt == Attempt::Abandoned || (answered && self.pauses_a_node());
             !excused
         });
-        // The first arrival is failed by these destinations themselves.
+        // These destinations fail the first request themselves.
         failures.count() <= usize::from(matches!(story.organization, Some(Behaviour::Flaky | Behaviour::Closing)))
     }
 
@@ -219,7 +219,7 @@ impl Evidence {
             came.entry((arrival.webhook, arrival.attempt)).or_default().push(arrival);
         }
         for ((webhook, number), arrivals) in &came {
-            // The tail may have had an attempt that the log has forgotten.
+            // The lost tail may have contained an attempt.
             if self.went_with_the_tail(*webhook) {
                 continue;
             }
@@ -239,7 +239,7 @@ impl Evidence {
                 }
                 Some(_) => {}
             }
-            // A connection that was closed without an answer may have been an old one: it is tried once more.
+            // A connection that closed without an answer may have been an old one, which is retried once.
             let unanswered = arrivals.iter().filter(|arrival| arrival.answered.is_none()).count();
             if arrivals.len() > 1 + unanswered.min(1) {
                 findings.add(REPEATED, format!("{}: {} times", told(), arrivals.len()));
@@ -270,7 +270,7 @@ fn is_of(story: &Story, sent: &Sent) -> bool {
         && story.organization == Some(sent.organization)
 }
 
-/// The lists that people see.
+/// Checks the lists that people see.
 pub async fn check_lists(product: &Product, log: &Log, findings: &mut Findings) -> Result<()> {
     for organization in Behaviour::ALL {
         let listed: BTreeSet<_> = product
@@ -294,7 +294,7 @@ pub async fn check_lists(product: &Product, log: &Log, findings: &mut Findings) 
     Ok(())
 }
 
-/// What only the tables know: bodies, read models, counts, the queue.
+/// Checks what only the tables show: bodies, read models, counts, the queue.
 pub async fn check_tables(connection: &mut PgConnection, log: &Log, findings: &mut Findings) -> Result<()> {
     let bodies: Vec<(Uuid, String)> =
         sqlx::query_as("select webhook_id, encode(sha256(body), 'hex') from webhook_bodies")
@@ -342,7 +342,7 @@ pub async fn check_tables(connection: &mut PgConnection, log: &Log, findings: &m
     }
 }
 
-/// Whether the product's own comparison of log and read models says that all is well, in time.
+/// Checks that the product's own comparison of log and read models reports no difference, in time.
 pub async fn check_conservation(connection: &mut PgConnection, limit: Duration, findings: &mut Findings) -> Result<()> {
     let deadline = std::time::Instant::now() + limit;
     loop {

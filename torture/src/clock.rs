@@ -23,7 +23,7 @@ pub struct MovableClock {
 }
 
 impl MovableClock {
-    /// Nothing where libfaketime is not installed.
+    /// Whether libfaketime is installed.
     #[must_use]
     pub fn is_available() -> bool {
         library().is_some()
@@ -39,15 +39,15 @@ impl MovableClock {
         Ok(clock)
     }
 
-    /// Every process has looked at its clock's offset once by then.
+    /// By then, every process has read its clock's offset.
     pub const TAKES_EFFECT: Duration = Duration::from_secs(1);
 
-    /// Moves the clock to so many seconds from the true time.
+    /// Moves the clock to this many seconds from the true time.
     pub fn set(&self, seconds: i64) -> Result<()> {
         Ok(fs::write(&self.offset, format!("{seconds:+}\n"))?)
     }
 
-    /// Makes a command run under this clock. Its monotonic clock stays true.
+    /// Runs a command under this clock. Its monotonic clock stays true.
     pub fn apply(&self, command: &mut Command) {
         command.env("LD_PRELOAD", self.library).env("FAKETIME_TIMESTAMP_FILE", &self.offset);
         command.env("FAKETIME_CACHE_DURATION", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");

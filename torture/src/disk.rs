@@ -1,4 +1,4 @@
-//! A small file system that can be filled: a tmpfs of its own, which only root may mount.
+//! A small file system that can be filled: a separate tmpfs, which only root may mount.
 
 use std::fs;
 use std::io::Write as _;
@@ -16,7 +16,7 @@ pub struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// Whether this machine lets one be mounted.
+    /// Whether this machine allows mounting one.
     #[must_use]
     pub fn is_available() -> bool {
         tempfile::tempdir().is_ok_and(|directory| Self::mount(directory.path()).is_ok())

@@ -1,9 +1,10 @@
-//! A random number generator whose sequence never changes: the same seed has to give the same schedule in every release.
+//! A random number generator with a fixed sequence: the same seed has to give the same schedule in every
+//! release.
 
 use std::ops::Range;
 use std::time::Duration;
 
-/// The generator that is called `SplitMix64`.
+/// The `SplitMix64` generator.
 #[derive(Clone, Debug)]
 pub struct Draw(u64);
 

@@ -1,4 +1,4 @@
-//! Faults: how each kind is injected, and how it is healed.
+//! Faults: how each kind is injected and healed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +19,11 @@ use crate::world::{World, socket};
 
 /// How far a clock jumps.
 const JUMP_SECONDS: i64 = 600;
-/// Between a fault of the database and the SIGTERM of a node, so that it is busy with that fault.
+/// Pause between a fault of the database and the SIGTERM of a node, so that the node is busy with the fault.
 const BEFORE_STOP: Duration = Duration::from_secs(1);
 /// How long a node may take to be ready before the next one is restarted.
 const ROLL_LIMIT: Duration = Duration::from_secs(60);
-/// Connections that are taken at most.
+/// Maximum number of connections taken.
 const CONNECTIONS: usize = 200;
 
 impl Step {
@@ -31,7 +31,7 @@ impl Step {
         Draw::new(self.choice, "choice")
     }
 
-    /// Brings the fault about.
+    /// Injects the fault.
     pub async fn inject(&self, world: &mut World) -> Result<()> {
         let node = Arc::clone(&world.nodes[self.node]);
         match self.kind {
@@ -130,7 +130,7 @@ impl Step {
         Ok(())
     }
 
-    /// Ends the fault, and starts what it ended, as a service manager would.
+    /// Ends the fault, and starts what it stopped, as a service manager would.
     pub async fn heal(&self, world: &mut World) -> Result<()> {
         if let Some(repeats) = world.held.repeats.take() {
             repeats.abort();
@@ -167,7 +167,7 @@ impl Step {
                 world.disk.as_ref().context("no small disk")?.free()?;
                 node.until_alive().await?;
             }
-            // Its node restarts it, or ends and is started again.
+            // Its node restarts it, or exits and is restarted.
             Kind::EmbeddedKillPostmaster => {
                 node.until_alive().await?;
                 drop(world.database.connect_patiently().await?);
@@ -203,14 +203,14 @@ impl Step {
         Ok(())
     }
 
-    /// Of all nodes, since they share the way to the database.
+    /// For all nodes, because they share the connection to the database.
     fn network(&self, world: &World, network: Network) -> Result<()> {
         world.proxy(self.node)?;
         world.proxies.iter().for_each(|proxy| proxy.set(network));
         Ok(())
     }
 
-    /// The backend that appends, mostly.
+    /// The backend that appends, usually.
     async fn backend(&self, world: &World) -> Result<i32> {
         let backends = world.database.backends().await?;
         let mut draw = self.draw();
@@ -246,7 +246,7 @@ async fn until_ready(node: &Node) {
     }
 }
 
-/// Everything that is free, then what the nodes had.
+/// Takes all free connections, then those of the nodes.
 async fn use_up_connections(world: &mut World) -> Result<()> {
     let options = PgConnectOptions::new_without_pgpass().socket(&world.database.directory).port(5432);
     let options = options.username("hookledger").database("hookledger").application_name("torture");
@@ -264,7 +264,7 @@ async fn use_up_connections(world: &mut World) -> Result<()> {
     Ok(())
 }
 
-/// The primary is gone for good, and the replica of a while ago takes its place.
+/// The primary is gone for good, and an older replica takes its place.
 async fn promote(world: &mut World) -> Result<()> {
     let mut replica = world.held.replica.take().context("no replica was made")?;
     let mut former = world.cluster.take().context("no cluster")?;

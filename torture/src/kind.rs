@@ -1,4 +1,4 @@
-//! The kinds of fault, and the setting that each of them needs.
+//! The kinds of faults, and the setting that each needs.
 
 use std::fmt;
 use std::ops::Range;
@@ -11,13 +11,13 @@ pub enum Clock {
     Database,
 }
 
-/// What a run is made of.
+/// The components of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setting {
     /// PostgreSQL is the node's own, under its data directory.
     pub embedded: bool,
     pub nodes: usize,
-    /// The database lies on a file system that can be filled.
+    /// The database is on a file system that can be filled.
     pub small_disk: bool,
     /// The processes that run under libfaketime.
     pub clock: Option<Clock>,
@@ -38,11 +38,11 @@ impl fmt::Display for Setting {
     }
 }
 
-/// What a kind asks of the setting.
+/// Requirements of a kind.
 #[derive(Clone, Copy, Debug)]
 pub struct Needs {
     pub embedded: bool,
-    /// At least so many nodes.
+    /// Minimum number of nodes.
     pub nodes: usize,
     pub small_disk: bool,
     pub clock: Option<Clock>,
@@ -76,7 +76,7 @@ macro_rules! kinds {
                 match self { $(Self::$kind => $needs),* }
             }
 
-            /// How long it lasts, in milliseconds.
+            /// Duration in milliseconds.
             #[must_use]
             pub const fn lasts(self) -> Range<u64> {
                 match self { $(Self::$kind => $millis),* }
@@ -135,8 +135,8 @@ impl Kind {
             && (needs.clock.is_none() || needs.clock == setting.clock)
     }
 
-    /// A node loses what it has in memory, or is cut off for so long that the other one takes it for dead: attempts
-    /// that run are recorded as lost.
+    /// Whether a node loses its memory, or is cut off until the other one considers it dead: running attempts
+    /// are recorded as lost.
     #[must_use]
     pub const fn loses_a_node(self) -> bool {
         matches!(
@@ -156,13 +156,13 @@ impl Kind {
         )
     }
 
-    /// A node stands still meanwhile, so that its attempts may outlast their time or their lease.
+    /// Whether a node is suspended, so that its attempts may exceed their timeout or lease.
     #[must_use]
     pub const fn pauses_a_node(self) -> bool {
         matches!(self, Self::PauseNode | Self::PauseOneOfTwo)
     }
 
-    /// The embedded PostgreSQL dies, and its node may end with an error instead of restarting it.
+    /// The embedded PostgreSQL dies, and its node may exit with an error instead of restarting it.
     #[must_use]
     pub const fn may_end_the_node(self) -> bool {
         matches!(

@@ -1,4 +1,4 @@
-//! Whether everything that follows the log has come to where the log was.
+//! Whether everything that follows the log has caught up with it.
 
 use std::time::{Duration, Instant};
 
@@ -9,14 +9,14 @@ use crate::organizations::Behaviour;
 use crate::postgres::Database;
 
 const POLL: Duration = Duration::from_millis(150);
-/// A look that takes longer hangs.
+/// A longer look counts as hanging.
 const LOOK_LIMIT: Duration = Duration::from_secs(15);
 
 /// Positions of the log, by partition.
 #[derive(Clone, Debug, Default)]
 pub struct Heads(Vec<(i32, i64)>);
 
-/// How far something is from level.
+/// What is missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Behind {
     /// Events that a follower has not applied.
@@ -39,8 +39,8 @@ impl Heads {
         Ok(Self(sqlx::query_as(query).fetch_all(&mut connection).await?))
     }
 
-    /// Waits until all is level with these heads; how long that took, or what was missing at the end. With
-    /// `hanging`, also what is owed to the destination that never answers has ended.
+    /// Waits until everything has caught up with these heads; returns how long that took, or what was missing
+    /// at the end. With `hanging`, also waits for deliveries to the destination that never answers.
     pub async fn until_level(&self, database: &Database, hanging: bool, limit: Duration) -> Result<Duration, Behind> {
         let started = Instant::now();
         let mut behind = Behind { followers: vec![("everything".to_owned(), 0)], open: 0 };

@@ -1,7 +1,7 @@
-//! A harness that injects faults into real nodes and databases, keeps its own record of every answer and every
-//! delivery, and then checks that no webhook was lost, doubled, stuck or misremembered.
+//! A harness that injects faults into real nodes and databases, keeps its own record of every answer and
+//! every delivery, and then checks that no webhook was lost, duplicated, stuck or misremembered.
 //!
-//! It uses none of the product's crates: it drives the binary as its operators and senders do.
+//! It uses none of the product's crates: it drives the binary as operators and senders do.
 
 pub mod account;
 pub mod checker;

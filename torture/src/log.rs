@@ -1,4 +1,4 @@
-//! The product's log as a superuser reads it, and what it says became of each webhook.
+//! The product's log as read by a superuser, and each webhook's story according to it.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -22,7 +22,7 @@ pub struct Event {
     pub organization_id: Uuid,
 }
 
-/// How an attempt went, by the log.
+/// Outcome of an attempt, according to the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Attempt {
     Runs,
@@ -32,7 +32,7 @@ pub enum Attempt {
     Abandoned,
 }
 
-/// Where a webhook stands.
+/// A webhook's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     Open,
@@ -41,12 +41,12 @@ pub enum Status {
     Rejected,
 }
 
-/// What the log says of one webhook.
+/// The log's events about one webhook.
 #[derive(Clone, Debug)]
 pub struct Story {
     pub organization: Option<Behaviour>,
     pub status: Status,
-    /// As the lists call it.
+    /// The status in lists.
     pub listed: &'static str,
     pub receipts: usize,
     pub duplicates: usize,
@@ -54,9 +54,9 @@ pub struct Story {
     pub event: Option<String>,
     pub body_sha256: String,
     pub attempts: BTreeMap<u32, Attempt>,
-    /// Duplicates that came so fast that they are counted and not logged one by one.
+    /// Whether its duplicates came so fast that they were counted and not logged individually.
     pub counts_duplicates: bool,
-    /// What the log says twice of an attempt, which can begin once and end once.
+    /// Repeated events of an attempt, which can begin and end only once.
     pub twice: Vec<String>,
 }
 
@@ -105,7 +105,7 @@ impl Story {
         }
     }
 
-    /// A webhook, and not a stream that only bears its id.
+    /// Whether it is a webhook, and not a stream that only has its ID.
     #[must_use]
     pub fn is_webhook(&self) -> bool {
         self.receipts > 0 || self.status == Status::Rejected

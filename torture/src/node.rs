@@ -1,4 +1,4 @@
-//! A node: the real binary, run as a service manager would, which starts it again when it ends by itself.
+//! A node: the real binary, run as by a service manager, which restarts it when it exits by itself.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -13,13 +13,13 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::MovableClock;
 use crate::process::{self, Process};
 
-/// How long a service manager waits before it starts again what ended by itself.
+/// How long a service manager waits before a restart.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 const ALIVE_LIMIT: Duration = Duration::from_secs(60);
-/// Then a node that was asked to stop is killed.
+/// How long a node may take to stop before it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(40);
 
-/// What all nodes of a run share.
+/// Settings shared by all nodes of a run.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub binary: PathBuf,
@@ -32,7 +32,7 @@ pub struct Node {
     pub address: SocketAddr,
     pub data: PathBuf,
     settings: Settings,
-    /// Its `DATABASE_URL`; nothing with an embedded store.
+    /// Its `DATABASE_URL`; `None` with an embedded store.
     database_url: Option<String>,
     pub clock: Option<MovableClock>,
     state: Mutex<State>,
@@ -42,7 +42,7 @@ pub struct Node {
 #[derive(Debug, Default)]
 struct State {
     process: Option<Process>,
-    /// It is meant to run.
+    /// Whether it should run.
     wanted: bool,
     ended_by_itself: Vec<String>,
     peak_memory: u64,
@@ -63,7 +63,7 @@ impl Node {
         Ok(Self { number, address, data, settings, database_url, clock, state: Mutex::default(), http })
     }
 
-    /// Before its first start.
+    /// Has to be called before its first start.
     pub fn add_setting(&mut self, name: &'static str, value: String) {
         self.settings.environment.push((name, value));
     }
@@ -82,7 +82,7 @@ impl Node {
         self.data.with_extension("log")
     }
 
-    /// The binary with the run's configuration and none of the caller's.
+    /// The binary with the run's configuration and without the caller's environment.
     #[must_use]
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.settings.binary);
@@ -97,7 +97,7 @@ impl Node {
         command
     }
 
-    /// Runs a command to its end; its status, and what it printed.
+    /// Runs a command to its end; returns its status and output.
     pub async fn run(&self, arguments: &[&str], limit: Duration) -> Result<(ExitStatus, String)> {
         let mut command = tokio::process::Command::from(self.command(arguments));
         let output = tokio::time::timeout(limit, command.kill_on_drop(true).output()).await;
@@ -106,7 +106,7 @@ impl Node {
         Ok((output.status, String::from_utf8_lossy(&printed).into_owned()))
     }
 
-    /// Starts it and does not wait.
+    /// Starts it without waiting.
     pub fn spawn(&self) -> Result<()> {
         let mut command = self.command(&["serve"]);
         if let Some(clock) = &self.clock {
@@ -147,14 +147,15 @@ impl Node {
         }
     }
 
-    /// `kill -9`, and it stays down.
+    /// Kills it with `kill -9`; it stays down.
     pub fn kill(&self) {
         let mut state = self.state();
         state.wanted = false;
         state.process = None;
     }
 
-    /// SIGTERM, and it stays down; how long it took, and whether it had to be killed or ended with an error.
+    /// Sends SIGTERM; it stays down. Returns how long it took, and whether it had to be killed or exited with
+    /// an error.
     pub async fn terminate(&self) -> (Duration, Option<String>) {
         let process = {
             let mut state = self.state();
@@ -171,7 +172,7 @@ impl Node {
         }
     }
 
-    /// How often it ended without being asked, and how.
+    /// Its unexpected exits.
     #[must_use]
     pub fn ended_by_itself(&self) -> Vec<String> {
         self.state().ended_by_itself.clone()
@@ -182,7 +183,7 @@ impl Node {
         self.state().peak_memory
     }
 
-    /// Starts it again when it ended by itself, and watches its memory.
+    /// Restarts it after an unexpected exit, and watches its memory.
     pub async fn supervise(self: Arc<Self>, stop: CancellationToken) {
         let mut interval = tokio::time::interval(Duration::from_millis(200));
         while stop.run_until_cancelled(interval.tick()).await.is_some() {

@@ -1,22 +1,22 @@
-//! The organizations of a run: each has one destination, which behaves in one way.
+//! The organizations of a run: each has one destination with a certain behavior.
 
 use crate::draw::Draw;
 use crate::sign::Sender;
 
-/// How a destination behaves.
+/// The behavior of a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Behaviour {
-    /// There is none: recording a webhook is its processing.
+    /// None: storing a webhook is its processing.
     Recorded,
     /// 200 at once.
     Steady,
-    /// 500 for what comes first of each webhook, then 200.
+    /// 500 for the first request of each webhook, then 200.
     Flaky,
     /// 200 after 300 ms.
     Slow,
     /// It never answers.
     Hanging,
-    /// It closes the connection instead of answering what comes first of each webhook, then 200.
+    /// Closes the connection instead of answering the first request of each webhook, then 200.
     Closing,
     /// Like [`Behaviour::Recorded`], for the probes alone.
     Probe,
@@ -50,13 +50,13 @@ impl Behaviour {
         !matches!(self, Self::Recorded | Self::Probe)
     }
 
-    /// Webhooks end as a success unless attempts were lost.
+    /// Whether webhooks succeed unless attempts are lost.
     #[must_use]
     pub const fn succeeds(self) -> bool {
         !matches!(self, Self::Hanging)
     }
 
-    /// The providers that are connected.
+    /// The connected providers.
     #[must_use]
     pub const fn senders(self) -> &'static [Sender] {
         match self {
@@ -65,7 +65,7 @@ impl Behaviour {
         }
     }
 
-    /// One of those that the traffic goes to.
+    /// One of those that get traffic.
     pub fn draw(draw: &mut Draw) -> Self {
         match draw.between(0..100) {
             0..35 => Self::Recorded,

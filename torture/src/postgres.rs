@@ -1,4 +1,5 @@
-//! A PostgreSQL cluster of the harness, with fsync on, and a superuser's connection to it or to an embedded one.
+//! A PostgreSQL cluster of the harness, with fsync on, and a superuser's connection to it or to an embedded
+//! one.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -27,11 +28,11 @@ const SETTINGS: &[&str] = &[
     "jit=off",
     "log_min_messages=warning",
 ];
-/// Recovery included.
+/// Includes recovery.
 const START_LIMIT: Duration = Duration::from_secs(60);
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
-/// Where a superuser finds the product's database.
+/// Location of the product's database, for a superuser.
 #[derive(Clone, Debug)]
 pub struct Database {
     /// The directory of the cluster, and of its socket.
@@ -50,7 +51,7 @@ impl Database {
         Ok(tokio::time::timeout(CONNECT_LIMIT, options.connect()).await.context("PostgreSQL does not answer")??)
     }
 
-    /// Connects as soon as PostgreSQL lets anybody in.
+    /// Connects as soon as PostgreSQL accepts connections.
     pub async fn connect_patiently(&self) -> Result<PgConnection> {
         self.patiently("hookledger").await
     }
@@ -72,7 +73,7 @@ impl Database {
         file.lines().next()?.trim().parse().ok()
     }
 
-    /// The backends of the product, those first that append.
+    /// The product's backends, those that append first.
     pub async fn backends(&self) -> Result<Vec<i32>> {
         let query = "select pid from pg_stat_activity where datname = 'hookledger' and application_name <> 'torture' \
                      and backend_type = 'client backend' order by query not ilike '%append%', pid";
@@ -110,7 +111,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Makes it in a new directory.
+    /// Creates it in a new directory.
     pub fn create(directory: &Path, clock: Option<MovableClock>) -> Result<Self> {
         let cluster = Self::at(directory, clock)?;
         fs::create_dir(directory)?;
@@ -138,14 +139,14 @@ impl Cluster {
         self.clock.as_ref().context("the database's clock cannot be moved in this setting")
     }
 
-    /// The postmaster; that of the harness's own child is known before it has written its file.
+    /// The postmaster's process ID; that of the harness's own child is known before its file exists.
     #[must_use]
     pub fn postmaster(&self) -> Option<i32> {
         self.server.as_ref().map(Process::pid)
     }
 
-    /// Starts it where it does not run, and waits until it lets a superuser in. A postmaster that was killed leaves
-    /// backends that have to end first.
+    /// Starts it if it is down, and waits until it accepts a superuser. A killed postmaster leaves backends
+    /// that have to end first.
     pub async fn start(&mut self) -> Result<()> {
         let deadline = Instant::now() + START_LIMIT;
         loop {
@@ -176,7 +177,7 @@ impl Cluster {
         command
     }
 
-    /// Makes the product's role and database.
+    /// Creates the product's role and database.
     pub async fn provision(&self) -> Result<()> {
         let mut superuser = self.database.patiently("postgres").await?;
         superuser.execute("create role hookledger login createrole").await?;
@@ -188,21 +189,21 @@ impl Cluster {
     pub async fn stop(&mut self, signal: Signal) {
         if let Some(mut server) = self.server.take() {
             server.signal(signal);
-            // A fast shutdown waits for backends that stand still.
+            // A fast shutdown waits for suspended backends.
             if server.wait(START_LIMIT).await.is_none() {
                 server.kill();
             }
         }
     }
 
-    /// `kill -9` of the postmaster alone; its backends notice.
+    /// Kills only the postmaster with `kill -9`; its backends notice.
     pub fn kill(&mut self) {
         if let Some(mut server) = self.server.take() {
             server.kill();
         }
     }
 
-    /// A replica of this moment, which gets nothing more from here.
+    /// A replica as of now, which receives nothing more.
     pub fn replica(&self, directory: &Path) -> Result<Self> {
         let mut command = Command::new(self.programs.join("pg_basebackup"));
         command.arg("-D").arg(directory).arg("-h").arg(&self.database.directory);
@@ -218,7 +219,7 @@ impl Cluster {
         Ok(replica)
     }
 
-    /// Ends the recovery of a replica that was started: it is the primary from now on, on another timeline.
+    /// Promotes a running replica: it is the primary from now on, on another timeline.
     pub async fn promote(&self) -> Result<()> {
         let mut superuser = self.database.patiently("postgres").await?;
         let promoted: bool = sqlx::query_scalar("select pg_promote(true, 60)").fetch_one(&mut superuser).await?;
@@ -228,7 +229,7 @@ impl Cluster {
 }
 
 impl Drop for Cluster {
-    /// An immediate shutdown; backends that stand still are killed with their postmaster's group.
+    /// An immediate shutdown; suspended backends are killed with their postmaster's group.
     fn drop(&mut self) {
         if let Some(server) = &mut self.server {
             server.signal(Signal::QUIT);

@@ -21,7 +21,7 @@ impl Process {
     pub fn spawn(command: &mut Command, log: &Path) -> Result<Self> {
         let output = fs::File::options().create(true).append(true).open(log)?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        // A process group of its own: Ctrl-C reaches the harness alone.
+        // Its own process group: Ctrl-C reaches only the harness.
         command.process_group(0);
         die_with_parent(command);
         let child = command.spawn().with_context(|| command.get_program().display().to_string())?;
@@ -37,12 +37,12 @@ impl Process {
         send(self.pid(), signal);
     }
 
-    /// How it ended, if it did.
+    /// Its exit status, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Waits for its end; nothing when it still runs after the limit.
+    /// Waits for its end; `None` if it still runs after the limit.
     pub async fn wait(&mut self, limit: Duration) -> Option<ExitStatus> {
         let deadline = Instant::now() + limit;
         loop {
@@ -75,14 +75,14 @@ pub fn send(pid: i32, signal: Signal) {
     }
 }
 
-/// Whether such a process runs.
+/// Whether the process is running.
 #[must_use]
 pub fn runs(pid: i32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     status.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
 }
 
-/// Bytes of memory that a process has, 0 where it does not run.
+/// Memory of a process in bytes; 0 if it is not running.
 #[must_use]
 pub fn memory(pid: i32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -101,7 +101,8 @@ pub fn tail(log: &Path, lines: usize) -> String {
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "what a child does between fork and exec is unsafe by nature")]
 fn die_with_parent(command: &mut Command) {
-    // SAFETY: one system call without pointers. It comes after the change of credentials, which would clear it.
+    // SAFETY: one system call without pointers. It comes after the change of credentials, which would clear
+    // it.
     unsafe {
         command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
             0 => Ok(()),

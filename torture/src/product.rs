@@ -1,4 +1,4 @@
-//! The product over its public interface: sign-in, organizations, lists.
+//! The product's public interface: sign-in, organizations, lists.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::organizations::Behaviour;
 
 /// A command of a debug build starts slowly on a busy machine.
 const COMMAND_LIMIT: Duration = Duration::from_secs(90);
-/// How often a read is tried that a fault of a moment ago may still fail.
+/// How many times a read is tried that a recent fault may still affect.
 const TRIES: u32 = 5;
 
 #[derive(Clone, Debug)]
@@ -53,7 +53,7 @@ impl Product {
         Ok(body["data"].take())
     }
 
-    /// Makes every organization, with its providers and its destination.
+    /// Creates every organization, with its providers and its destination.
     pub async fn set_up(&self, sink: SocketAddr) -> Result<()> {
         let create = "mutation($input: CreateOrganizationInput!) { createOrganization(input: $input) \
                       { organization { id } } }";
@@ -74,7 +74,7 @@ impl Product {
         Ok(())
     }
 
-    /// Every webhook that the lists show of an organization.
+    /// Every webhook in an organization's lists.
     pub async fn webhooks(&self, organization: Behaviour) -> Result<Vec<Listed>> {
         let query = "query($slug: String!, $after: String) { organization(slug: $slug) { \
                      webhooks(first: 500, after: $after) { pageInfo { hasNextPage endCursor } \
@@ -107,7 +107,7 @@ impl Product {
         }
     }
 
-    /// How a read of a person is answered now: the code of its error, where it has one.
+    /// The error code of a person's read now, if any.
     pub async fn error_of_a_read(&self) -> Option<String> {
         self.ask("{ viewer { user { id } } }", json!({})).await.err().map(|error| format!("{error:#}"))
     }

@@ -1,7 +1,7 @@
 //! The network between a node and its database: a TCP proxy that fails in every way that networks do.
 //!
-//! What it swallows it leaves unread, and a connection that fell silent stays open on both sides until the end of the
-//! run: neither side is told, as where a firewall forgot the connection.
+//! It does not read the packets that it drops. A connection that fell silent stays open on both sides until
+//! the end of the run: neither side is told, as when a firewall has forgotten a connection.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,26 +17,26 @@ use tokio_util::sync::CancellationToken;
 
 use crate::draw::Draw;
 
-/// Of the messages inside a transaction so many are cut, so that one in some transactions gets through.
+/// Percentage of messages inside a transaction that are cut, so that some transactions get through.
 const CUT_PERCENT: u64 = 10;
 
-/// How the network is.
+/// State of the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Network {
     Well,
     /// Connections are refused.
     Refusing,
-    /// Each packet is late by a time between these, in milliseconds.
+    /// Each packet is delayed by a time in this range, in milliseconds.
     Slow(u64, u64),
-    /// Nothing passes, until it is another way.
+    /// Nothing passes until the state changes.
     Stalled,
-    /// Everything is swallowed, and what was connected meanwhile stays silent for ever.
+    /// Everything is dropped, and connections opened meanwhile stay silent forever.
     Hole,
     /// Connections are cut while they append.
     CuttingCommits,
-    /// Connections are cut inside a transaction, at one message in so many.
+    /// Connections are cut inside a transaction, for a percentage of messages.
     CuttingTransactions,
-    /// Connections that are inside a transaction fall silent for ever, so many of them.
+    /// This many connections inside a transaction fall silent forever.
     SilencingTransactions,
 }
 
@@ -47,9 +47,9 @@ enum Direction {
 }
 
 struct Connection {
-    /// It was seen to append.
+    /// Whether it was seen to append.
     appends: AtomicBool,
-    /// The database said last that it is inside a transaction.
+    /// Whether the database last said that it is inside a transaction.
     is_inside: AtomicBool,
     silent: watch::Sender<bool>,
     cut: CancellationToken,
@@ -59,20 +59,20 @@ struct State {
     network: watch::Sender<Network>,
     upstream: Mutex<PathBuf>,
     connections: Mutex<Vec<Arc<Connection>>>,
-    /// Connections that may yet fall silent.
+    /// Number of connections that may still fall silent.
     to_silence: AtomicU32,
     draw: Mutex<Draw>,
     stop: CancellationToken,
 }
 
-/// A port of this machine that leads to a PostgreSQL's socket.
+/// A local port that leads to a PostgreSQL socket.
 pub struct Proxy {
     pub address: SocketAddr,
     state: Arc<State>,
 }
 
 impl Proxy {
-    /// `socket` is PostgreSQL's; `seed` decides what the kinds leave open.
+    /// `socket` is PostgreSQL's; `seed` decides the details that the kinds leave open.
     pub async fn start(socket: PathBuf, seed: u64) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -95,7 +95,7 @@ impl Proxy {
         if network == Network::Refusing {
             self.reset_all();
         }
-        // What was connected inside the hole is known to nobody outside it.
+        // A connection opened inside the hole is unknown outside of it.
         if *self.state.network.borrow() == Network::Hole {
             self.silence_all();
         }
@@ -114,7 +114,7 @@ impl Proxy {
         }
     }
 
-    /// Open connections carry nothing any more, and nobody is told.
+    /// Silences open connections without telling either side.
     pub fn silence_all(&self) {
         for connection in self.state.open() {
             connection.silent.send_replace(true);
@@ -147,7 +147,7 @@ impl State {
                 match &listener {
                     Some(listener) => listener.accept().await,
                     None if refuses => std::future::pending().await,
-                    // The port could not be had yet.
+                    // The port was not available yet.
                     None => Err(std::io::Error::from(std::io::ErrorKind::AddrInUse)),
                 }
             };
@@ -203,7 +203,7 @@ impl State {
         loop {
             self.passage(connection).await;
             let count = from.read(&mut buffer).await?;
-            // What came while the network changed waits like everything else, also the end.
+            // Data that arrived while the network changed waits like everything else, including the end.
             self.passage(connection).await;
             if count == 0 {
                 return Ok(());
@@ -258,7 +258,8 @@ impl State {
         }
     }
 
-    /// One time in two the database gets all of it, commits, and its answer is lost; the other time it gets half.
+    /// Half of the time, the database gets the whole message, commits, and its answer is lost; otherwise it
+    /// gets half of it.
     async fn cut(
         &self,
         connection: &Connection,
@@ -279,7 +280,7 @@ impl State {
 }
 
 impl Connection {
-    /// Statements are prepared once, so that their text is seen once on each connection.
+    /// Statements are prepared once, so their text appears once per connection.
     fn is_append(&self, bytes: &[u8]) -> bool {
         if bytes.windows(7).any(|window| window == b"append_") {
             self.appends.store(true, Ordering::Relaxed);
@@ -288,8 +289,8 @@ impl Connection {
     }
 }
 
-/// What `ReadyForQuery` says at the end of what the database sent: `T` inside a transaction, `I` outside, `E` in one
-/// that failed.
+/// The status in `ReadyForQuery` at the end of the database's message: `T` inside a transaction, `I` outside,
+/// `E` in a failed one.
 fn status(bytes: &[u8]) -> Option<u8> {
     let (status, before) = bytes.split_last()?;
     before.ends_with(b"Z\0\0\0\x05").then_some(*status)

@@ -1,10 +1,10 @@
-//! Whether `/readyz` told the truth.
+//! Whether `/readyz` was right.
 
 use std::time::{Duration, Instant};
 
 use crate::record::Sample;
 
-/// Samples that follow each other within this belong to one stretch.
+/// Samples within this time of each other belong to one stretch.
 const GAP: Duration = Duration::from_millis(450);
 
 /// The longest stretches of time in which `/readyz` was wrong.
@@ -12,7 +12,7 @@ const GAP: Duration = Duration::from_millis(450);
 pub struct Readiness {
     /// It said 200, and webhooks were not accepted.
     pub lied: Duration,
-    /// It said 503, and webhooks were accepted. That may be right: followers may be behind.
+    /// It said 503, and webhooks were accepted. That may be right, because followers may be behind.
     pub shy: Duration,
 }
 
@@ -25,7 +25,7 @@ impl Readiness {
     }
 }
 
-/// The longest time that each of a node's successive samples had it.
+/// The longest time in which all successive samples of a node satisfied the condition.
 fn longest(samples: &[Sample], has: impl Fn(&Sample) -> bool) -> Duration {
     let nodes = samples.iter().map(|sample| sample.node).max().map_or(0, |most| most + 1);
     let mut longest = Duration::ZERO;

@@ -1,4 +1,4 @@
-//! The harness's own record of every answer and every delivery: what the log is compared with.
+//! The harness's own record of every answer and every delivery, which the log is compared with.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -8,34 +8,34 @@ use uuid::Uuid;
 use crate::organizations::Behaviour;
 use crate::sign::Sender;
 
-/// A webhook that was sent, once or again and again.
+/// A webhook that was sent, once or repeatedly.
 #[derive(Clone, Debug)]
 pub struct Sent {
     pub organization: Behaviour,
     pub sender: Sender,
-    /// The sender's id of the event.
+    /// The sender's event ID.
     pub event: String,
     pub body_sha256: String,
-    /// It has a wrong signature.
+    /// Whether it has a wrong signature.
     pub forged: bool,
 }
 
-/// What a request was answered.
+/// The answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     Accepted {
         webhook: Uuid,
         duplicate: bool,
     },
-    /// Another status than 200.
+    /// Any other status than 200.
     Refused(u16),
-    /// No answer, or one that makes no sense.
+    /// No answer, or an invalid one.
     Nothing(String),
 }
 
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Which of [`Record::webhooks`].
+    /// Index into [`Record::webhooks`].
     pub webhook: usize,
     pub node: usize,
     pub sent: Instant,
@@ -53,27 +53,27 @@ impl Request {
     }
 }
 
-/// A delivery as it came to a destination.
+/// A delivery that arrived at a destination.
 #[derive(Clone, Debug)]
 pub struct Arrival {
     pub organization: Behaviour,
     pub webhook: Uuid,
     pub attempt: u32,
     pub at: Instant,
-    /// The status that was written to the end, if any.
+    /// The status that was written completely, if any.
     pub answered: Option<u16>,
     pub body_sha256: String,
 }
 
-/// Whether `/readyz` told the truth at one moment.
+/// A sample of whether `/readyz` was right.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
     pub node: usize,
-    /// When `/readyz` answered: a node that stood still answers late, and says what is so then.
+    /// When `/readyz` answered: a suspended node answers late, with its state at that time.
     pub at: Instant,
-    /// What `/readyz` said; nothing where it did not answer.
+    /// The answer of `/readyz`; `None` without one.
     pub ready: Option<bool>,
-    /// Whether a webhook that was sent at the same moment was accepted.
+    /// Whether a webhook sent at the same moment was accepted.
     pub accepts: bool,
 }
 
@@ -90,7 +90,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Record {
-    /// Notes a webhook before it is sent; its number.
+    /// Records a webhook before it is sent; returns its number.
     pub fn webhook(&self, sent: Sent) -> usize {
         let mut webhooks = locked(&self.webhooks);
         webhooks.push(sent);
@@ -101,7 +101,7 @@ impl Record {
         locked(&self.requests).push(request);
     }
 
-    /// Notes a delivery; its number, and how many came of that webhook before.
+    /// Records a delivery; returns its number, and the number of earlier ones of that webhook.
     pub fn arrival(&self, arrival: Arrival) -> (usize, usize) {
         let mut arrivals = locked(&self.arrivals);
         let before = arrivals.iter().filter(|other| other.webhook == arrival.webhook).count();

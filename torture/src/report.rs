@@ -1,4 +1,4 @@
-//! What a run found, as a line, and what many found, as a table for the docs.
+//! Results of a run as a line, and of many as a table for the docs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,12 +17,12 @@ pub struct Report {
     pub acknowledged: usize,
     pub delivered: usize,
     pub lost: usize,
-    /// What a promoted replica lacks is lost, and known to be.
+    /// Webhooks that a promoted replica lacks, which are known to be lost.
     pub lost_with_the_tail: usize,
     pub doubled: usize,
     pub stuck: usize,
     pub readiness: Readiness,
-    /// The slowest node after the worst fault; nothing where one never came back.
+    /// The slowest node after the worst fault; `None` if one never recovered.
     pub first_200: Option<Duration>,
     pub level: Option<Duration>,
     pub memory: u64,
@@ -59,7 +59,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// A time, or that it never came.
+/// A time, or none if it never came.
 struct Seconds(Option<Duration>);
 
 impl fmt::Display for Seconds {
@@ -71,7 +71,7 @@ impl fmt::Display for Seconds {
     }
 }
 
-/// One row for each name of a run, in Markdown.
+/// A Markdown table with one row per name of a run.
 #[must_use]
 pub fn table(reports: &[Report]) -> String {
     let mut rows: BTreeMap<&str, Vec<&Report>> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! One run: start everything, disturb it as the schedule says, let it settle, and check.
+//! One run: start everything, disturb it according to the schedule, let it settle, and check.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -26,22 +26,22 @@ const DECLARED: &str = "`audit declare-loss` declares";
 const MEMORY: &str = "memory is bounded";
 const TOLD: &str = "a lost tail is told";
 
-/// How much is asked.
+/// Time limits for checks.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// After healing, until each node accepts a webhook.
     pub first_200: Duration,
-    /// After healing, until read models, ledger and deliveries have what came before.
+    /// After healing, until read models, ledger and deliveries have caught up.
     pub level: Duration,
-    /// `/readyz` may be wrong for so long.
+    /// How long `/readyz` may be wrong.
     pub readyz: Duration,
-    /// SIGTERM to the end.
+    /// From SIGTERM to the exit.
     pub stop: Duration,
     pub memory: u64,
 }
 
 impl Limits {
-    /// What the product promises.
+    /// The product's promises.
     pub const PROMISED: Self = Self {
         first_200: Duration::from_secs(2),
         level: Duration::from_secs(30),
@@ -49,7 +49,7 @@ impl Limits {
         stop: Duration::from_secs(21),
         memory: 700 << 20,
     };
-    /// For machines that are slow and busy: nothing here depends on how fast they are.
+    /// For slow and busy machines: nothing here depends on their speed.
     pub const GENEROUS: Self = Self {
         first_200: Duration::from_secs(30),
         level: Duration::from_secs(90),
@@ -57,11 +57,11 @@ impl Limits {
         stop: Duration::from_secs(35),
         memory: 1 << 30,
     };
-    /// It is waited beyond the limits, to say how long it took after all.
+    /// How long to wait beyond the limits, to measure the actual time.
     const BEYOND: Duration = Duration::from_secs(15);
-    /// Until everything has ended when nothing disturbs any more.
+    /// How long everything may take to end without further faults.
     const SETTLE: Duration = Duration::from_secs(75);
-    /// The same where it has not come back after a fault.
+    /// The same if it has not recovered from a fault.
     const GIVEN_UP: Duration = Duration::from_secs(5);
 }
 
@@ -77,7 +77,7 @@ pub struct Options {
     pub verbose: bool,
 }
 
-/// How a node came back after a fault.
+/// A node's recovery from a fault.
 #[derive(Clone, Copy, Debug, Default)]
 struct Recovery {
     first_200: Option<Duration>,
@@ -125,7 +125,7 @@ async fn disturb_and_check(world: &mut World, schedule: &Schedule, options: &Opt
     world.tasks.wait().await;
     let came_back = recoveries.iter().all(|recovery| recovery.level.is_some());
     let settle = if came_back { Limits::SETTLE } else { Limits::GIVEN_UP };
-    // Twice: what ends the last webhooks is appended meanwhile.
+    // Twice, because the ends of the last webhooks are appended meanwhile.
     for _ in 0..2 {
         let heads = Heads::read(&world.database).await?;
         if let Err(behind) = heads.until_level(&world.database, true, settle).await {
@@ -137,7 +137,7 @@ async fn disturb_and_check(world: &mut World, schedule: &Schedule, options: &Opt
     check(world, schedule, options, &mut findings, &recoveries).await
 }
 
-/// Measures how soon each node accepts and everything is level.
+/// Measures how soon each node accepts webhooks and everything has caught up.
 async fn recover(world: &World, step: &Step, options: &Options, findings: &mut Findings) -> Result<Recovery> {
     let healed = Instant::now();
     let heads = Heads::read(&world.database).await?;
@@ -218,7 +218,7 @@ async fn check(
     })
 }
 
-/// What the primary had that a replica was promoted over.
+/// The log of the primary that a replica replaced.
 async fn former_log(world: &mut World) -> Result<Option<Log>> {
     let Some(former) = &mut world.former else { return Ok(None) };
     former.start().await?;
@@ -229,7 +229,7 @@ async fn former_log(world: &mut World) -> Result<Option<Log>> {
 
 async fn check_audit(world: &World, schedule: &Schedule, findings: &mut Findings) {
     if schedule.kinds().contains(&Kind::Promotion) {
-        // Each node has signed checkpoints of its own.
+        // Each node has signed its own checkpoints.
         for node in &world.nodes {
             let declare = ["audit", "declare-loss", "--reason", "a replica was promoted", "--yes"];
             match node.run(&declare, Duration::from_secs(180)).await {
@@ -248,7 +248,7 @@ async fn check_audit(world: &World, schedule: &Schedule, findings: &mut Findings
     }
 }
 
-/// What a check printed of what is wrong: that comes last.
+/// The problem in a check's output, which comes last.
 fn wrong(printed: &str) -> String {
     let said: Vec<_> = printed.lines().filter(|line| !line.starts_with('{')).collect();
     let first = said.iter().position(|line| line.starts_with("WRONG")).unwrap_or(said.len().saturating_sub(4));
@@ -283,7 +283,7 @@ fn check_nodes(world: &World, schedule: &Schedule, options: &Options, findings: 
     }
 }
 
-/// One of them is in what a node says of a log that is shorter than it was.
+/// Texts of which a node logs one if its log is shorter than before.
 const TAIL_WORDS: &[&str] = &["lost its end"];
 
 /// Copies the logs of all processes, for people.

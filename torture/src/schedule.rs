@@ -1,4 +1,4 @@
-//! What happens in a run, and when: a pure function of the seed.
+//! The faults of a run and their times: a pure function of the seed.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use crate::kind::{Clock, Kind, Setting};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     pub kind: Kind,
-    /// How long the run goes on undisturbed before it.
+    /// How long the run continues undisturbed before it.
     pub after: Duration,
     pub lasts: Duration,
-    /// The node that it is about, where it is about one.
+    /// The node that it affects, if it affects one.
     pub node: usize,
-    /// Decides what else the kind leaves open.
+    /// Decides further details that the kind leaves open.
     pub choice: u64,
 }
 
@@ -27,7 +27,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// `faults` of any kind that this machine allows, in one setting that is drawn too.
+    /// `faults` of any kind that this machine allows, in one randomly chosen setting.
     #[must_use]
     pub fn of_any_kind(seed: u64, faults: usize, allowed: &[Kind]) -> Self {
         let mut draw = Draw::new(seed, "schedule");
@@ -36,7 +36,7 @@ impl Schedule {
         let fitting: Vec<Kind> = allowed.iter().copied().filter(|kind| kind.fits(setting)).collect();
         let mut steps = vec![Self::step(first, setting, &mut draw)];
         while steps.len() < faults {
-            // A replica is promoted once a run: the end of the run compares with what the first database has.
+            // Only one promotion per run, because the end of the run compares with the first database.
             let kind = fitting[draw.index(fitting.len())];
             if kind != Kind::Promotion || steps.iter().all(|step: &Step| step.kind != Kind::Promotion) {
                 steps.push(Self::step(kind, setting, &mut draw));
@@ -73,7 +73,7 @@ impl Schedule {
         }
     }
 
-    /// The kinds of its faults, each once, in their order.
+    /// The kinds of its faults, each once, in order.
     #[must_use]
     pub fn kinds(&self) -> Vec<Kind> {
         let mut kinds: Vec<Kind> = Vec::new();
@@ -85,7 +85,7 @@ impl Schedule {
         kinds
     }
 
-    /// How it is called in reports.
+    /// Its name in reports.
     #[must_use]
     pub fn name(&self) -> String {
         self.kinds().iter().map(|kind| kind.name()).collect::<Vec<_>>().join("+")

@@ -46,7 +46,7 @@ impl Sender {
         }
     }
 
-    /// Names and values of the headers of a delivery, signed with `secret` now.
+    /// Names and values of a request's headers, signed with `secret` now.
     #[must_use]
     pub fn headers(self, secret: &str, event: &str, body: &[u8]) -> Vec<(&'static str, String)> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -75,7 +75,7 @@ impl Sender {
 }
 
 fn hmac(key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
-    // An HMAC takes keys of any length.
+    // An HMAC accepts keys of any length.
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return Vec::new() };
     for part in parts {
         mac.update(part);

@@ -1,4 +1,4 @@
-//! The destinations: a real HTTP server that behaves as its path says, and records what came.
+//! The destinations: a real HTTP server that behaves according to the path, and records requests.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -68,7 +68,7 @@ async fn serve(mut stream: TcpStream, record: &Record) -> std::io::Result<()> {
         });
         let status = match organization {
             Behaviour::Hanging => {
-                // It waits until the sender gives up.
+                // Waits until the sender gives up.
                 let _ = stream.read_buf(&mut input).await?;
                 return Ok(());
             }

@@ -1,4 +1,5 @@
-//! Senders: they sign as providers do, send again what was not answered with 200, and now and then what was.
+//! Senders: they sign as providers do, repeat a webhook until it is answered with 200, and sometimes once
+//! more.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,20 +15,20 @@ use crate::organizations::Behaviour;
 use crate::record::{Answer, Record, Request, Sample, Sent};
 use crate::sign::Sender;
 
-/// Requests at once.
+/// Concurrent requests.
 const SENDERS: u32 = 32;
 /// How long a sender waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(6);
-/// How often a webhook is sent again, and how soon.
+/// How many times a webhook is repeated, and how soon.
 const TRIES: u32 = 12;
 const AGAIN_AFTER: Duration = Duration::from_millis(400);
 /// Webhooks for the destination that never answers: each takes attempts and time.
 const HANGING: u64 = 3;
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
-/// Samples of a node that may be under way at once.
+/// Concurrent samples per node.
 const SAMPLES: usize = 100;
 
-/// A webhook that is sent.
+/// A webhook to send.
 #[derive(Clone, Debug)]
 struct Webhook {
     number: usize,
@@ -53,7 +54,7 @@ impl Traffic {
         Ok(Arc::new(Self { nodes, record, draw, seed, http }))
     }
 
-    /// Sends `rate` webhooks a second until stopped.
+    /// Sends `rate` webhooks per second until stopped.
     pub fn start(self: &Arc<Self>, rate: u32, tasks: &TaskTracker, stop: &CancellationToken) {
         for sender in 0..SENDERS {
             let (traffic, stop) = (Arc::clone(self), stop.clone());
@@ -70,12 +71,13 @@ impl Traffic {
         }
     }
 
-    /// The next webhook, the node that it is sent to first, and whether it is sent once more when it was accepted.
+    /// The next webhook, the node that it is sent to first, and whether it is sent once more after it was
+    /// accepted.
     fn next(&self) -> (Webhook, usize, bool) {
         let mut locked = self.draw.lock().unwrap_or_else(PoisonError::into_inner);
         let (draw, count) = &mut *locked;
         *count += 1;
-        // The first ones, since they take long.
+        // The first ones, because they take long.
         let organization = match *count % 5 {
             0 if *count / 5 <= HANGING => Behaviour::Hanging,
             _ => Behaviour::draw(draw),
@@ -151,7 +153,7 @@ impl Traffic {
         }
     }
 
-    /// Sends one probe to a node; whether it was accepted.
+    /// Sends a probe to a node; returns whether it was accepted.
     pub async fn probe(&self, node: usize) -> bool {
         let number = {
             let mut locked = self.draw.lock().unwrap_or_else(PoisonError::into_inner);
@@ -163,7 +165,7 @@ impl Traffic {
         matches!(self.send(&webhook, node).await, Answer::Accepted { .. })
     }
 
-    /// Asks a node ten times a second whether it is ready, and whether it accepts, until stopped.
+    /// Asks a node ten times per second whether it is ready and whether it accepts, until stopped.
     pub fn sample(self: &Arc<Self>, node: usize, tasks: &TaskTracker, stop: &CancellationToken) {
         let (traffic, stop, under_way) = (Arc::clone(self), stop.clone(), TaskTracker::new());
         let samples = tasks.clone();

@@ -1,4 +1,4 @@
-//! Everything that a run consists of: database, networks, nodes, destinations, senders.
+//! All components of a run: database, networks, nodes, destinations, senders.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -32,7 +32,7 @@ const READY_LIMIT: Duration = Duration::from_secs(60);
 /// What a fault holds until it is healed.
 #[derive(Default)]
 pub struct Held {
-    /// Processes that stand still.
+    /// Suspended processes.
     pub paused: Vec<i32>,
     pub connections: Vec<PgConnection>,
     pub repeats: Option<JoinHandle<()>>,
@@ -41,7 +41,7 @@ pub struct Held {
 
 pub struct World {
     pub setting: Setting,
-    /// Nodes come first, since they are dropped first.
+    /// Nodes come first, because they are dropped first.
     pub nodes: Vec<Arc<Node>>,
     pub proxies: Vec<Arc<Proxy>>,
     pub cluster: Option<Cluster>,
@@ -53,7 +53,7 @@ pub struct World {
     pub record: Arc<Record>,
     pub traffic: Arc<Traffic>,
     pub held: Held,
-    /// How long each stop took, and what was wrong with it.
+    /// Duration of each stop, and its problem if there was one.
     pub stops: Vec<(Duration, Option<String>)>,
     pub tasks: TaskTracker,
     pub stop: CancellationToken,
@@ -61,10 +61,10 @@ pub struct World {
 }
 
 impl World {
-    /// Starts all of it, and returns when every node accepts webhooks.
+    /// Starts everything, and returns when every node accepts webhooks.
     pub async fn start(binary: &Path, setting: Setting, seed: u64) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("torture-").tempdir()?;
-        // PostgreSQL's account has to reach what is below.
+        // PostgreSQL's account needs access to the directories below.
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755))?;
         let root = directory.path().join("run");
         std::fs::create_dir(&root)?;
@@ -94,7 +94,7 @@ impl World {
             let clock = moves.then(|| MovableClock::new(directory.path())).transpose()?;
             nodes.push(Node::new(number, &root, settings.clone(), url, clock)?);
         }
-        // Sessions are good on every node where all have one base URL.
+        // Sessions are valid on every node if all have the same base URL.
         let base_url = nodes[0].origin();
         for node in &mut nodes {
             node.add_setting("HOOKLEDGER_BASE_URL", base_url.clone());
@@ -169,7 +169,7 @@ impl Drop for World {
         for node in &self.nodes {
             node.kill();
         }
-        // An embedded PostgreSQL ends with its node; its directory goes when it is done.
+        // An embedded PostgreSQL ends with its node; its directory is removed afterwards.
         let deadline = Instant::now() + Duration::from_secs(10);
         while self.cluster.is_none()
             && self.database.postmaster().is_some_and(crate::process::runs)

@@ -1,4 +1,4 @@
-//! The planted defects stay plantable: a patch that does not fit the source any more finds nothing, and says nothing.
+//! The planted defects must stay plantable: a patch that no longer applies finds nothing, silently.
 
 use std::path::Path;
 use std::{fs, io};

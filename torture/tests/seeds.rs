@@ -1,4 +1,4 @@
-//! A short, fixed list of seeds, so that every run of the tests disturbs real processes. `make torture` runs many.
+//! A short, fixed list of seeds, so that every test run disturbs real processes. `make torture` runs many.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use hookledger_torture::kind::Kind;
 use hookledger_torture::run::{Limits, Options, run};
 use hookledger_torture::schedule::Schedule;
 
-/// The server beside this test: the tests of the workspace build it.
+/// The server next to this test: the tests of the workspace build it.
 fn binary() -> Result<PathBuf> {
     let test = std::env::current_exe()?;
     let directory = test.parent().and_then(|deps| deps.parent()).context("the test lies in no target directory")?;

@@ -1,4 +1,4 @@
-//! One webhook as a cqrs-es aggregate: received once, and that is all.
+//! One webhook as a cqrs-es aggregate that is received once.
 
 use std::convert::Infallible;
 
@@ -17,8 +17,8 @@ pub enum Command {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Event {
-    /// The body is kept as text: cheaper than a parsed value here, which would be built once and
-    /// copied twice on its way to the database.
+    /// The body stays text, which is cheaper here than a parsed value that would be built once and copied
+    /// twice on its way to the database.
     Received { event_type: String, delivery: String, payload: String },
 }
 
@@ -41,7 +41,7 @@ impl Aggregate for StockWebhook {
 
     async fn handle(&mut self, command: Command, _services: &(), sink: &EventSink<Self>) -> Result<(), Infallible> {
         let Command::Receive { event_type, delivery, payload } = command;
-        // A delivery seen before is acknowledged again and changes nothing.
+        // A repeated request is acknowledged and changes nothing.
         if !self.received {
             sink.write(Event::Received { event_type, delivery, payload }, self).await;
         }

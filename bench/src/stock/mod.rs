@@ -1,5 +1,5 @@
-//! The contender "stock": cqrs-es and postgres-es behind warp, put together the way their
-//! documentation shows, in a process of its own. Nothing in it is slowed on purpose.
+//! The contender "stock": cqrs-es and postgres-es behind warp, assembled as in their documentation, in a
+//! separate process. Nothing in it is slowed down on purpose.
 
 mod aggregate;
 pub mod server;
@@ -41,8 +41,8 @@ impl Contender for Stock {
         Running::new(address, server, cluster).ready(&self.http).await
     }
 
-    /// It has no read model: its documentation dispatches to one within the command, and the bench
-    /// spares it that. Its events are counted, so that both are known to have kept what they accepted.
+    /// It has no read model: its documentation dispatches to one within the command, which the benchmark
+    /// spares it. Its events are counted, so that both are known to have stored what they accepted.
     async fn settle(&mut self, accepted: &[u64]) -> Result<Settled> {
         let mut connection = PgConnection::connect(&self.cluster.url()).await?;
         let counted: i64 = sqlx::query_scalar("select count(*) from events").fetch_one(&mut connection).await?;

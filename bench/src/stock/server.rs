@@ -54,7 +54,7 @@ async fn serve(arguments: &StockArguments) -> Result<()> {
     Ok(())
 }
 
-/// `postgres_es::default_postgress_pool`, but for its fixed ten connections.
+/// `postgres_es::default_postgress_pool`, but without its fixed ten connections.
 async fn pool(arguments: &StockArguments) -> Result<PgPool> {
     let options = PgPoolOptions::new().max_connections(arguments.pool);
     let pool = options.connect(&arguments.database_url).await?;
