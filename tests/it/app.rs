@@ -11,7 +11,7 @@ use hookledger::node::Core;
 use hookledger::node::config::{BaseUrl, Delays, ServeSettings, Size, Span, StoreSettings};
 use hookledger::platform::egress::AllowList;
 use hookledger::platform::secrets::master::generate;
-use hookledger::platform::store::Store;
+use hookledger::platform::store::{Store, schema};
 use hookledger::receive::paypal::{Fetch, FetchError};
 use hookledger_aggregates::signature::CertificateUrl;
 use reqwest::StatusCode;
@@ -74,11 +74,7 @@ fn of_database(server: &str, name: &str) -> String {
 
 /// A migrated database to copy, made once for each state of the migrations.
 async fn template(admin: &mut PgConnection, server: &str) -> String {
-    let mut digest = crc(&[]);
-    for migration in hookledger::platform::store::MIGRATIONS.iter() {
-        digest = digest.wrapping_mul(31).wrapping_add(crc(&migration.checksum));
-    }
-    let name = format!("hookledger_template_{digest:016x}");
+    let name = format!("hookledger_template_{}", schema::digest());
     admin.execute("select pg_advisory_lock(7305)").await.unwrap();
     let exists: bool =
         sqlx::query_scalar("select exists (select from pg_database where datname = $1 and datistemplate)")
@@ -91,16 +87,12 @@ async fn template(admin: &mut PgConnection, server: &str) -> String {
         admin.execute(format!("create database {name}").as_str()).await.unwrap();
         let url = of_database(server, &name);
         let mut connection = PgConnection::connect(&url).await.unwrap();
-        hookledger::platform::store::MIGRATIONS.run(&mut connection).await.unwrap();
+        schema::apply(&mut connection).await.unwrap();
         connection.close().await.unwrap();
         admin.execute(format!("alter database {name} is_template true").as_str()).await.unwrap();
     }
     admin.execute("select pg_advisory_unlock(7305)").await.unwrap();
     name
-}
-
-fn crc(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// Settings of a node on that database.

@@ -57,6 +57,7 @@ mod receiving;
 #[cfg(feature = "eventstore")]
 mod relay;
 mod retention;
+mod schema;
 mod secrets;
 mod senders;
 mod sessions;

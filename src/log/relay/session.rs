@@ -1,15 +1,12 @@
 //! The client of EventStoreDB, isolated.
 //!
 //! The crate `eventstore` 4.0.0 has faults that must not affect us:
-//! - It installs a TLS implementation for the whole process on first use, and panics forever if another part
-//!   of the
-//! process did so before. [`Target::claim`] makes it the first, or reports the problem.
-//! - One failed connect ends its task, and every later call fails. So every failure ends the session, and the
-//!   next
-//! session has a new client.
-//! - Its task keeps itself alive, with its connections, after the client is dropped, and it panics on answers
-//!   that lack a
-//! field. So each client has its own thread, which ends with it.
+//! - It installs a TLS implementation for the whole process on first use, and panics forever if another part of the
+//!   process did so before. [`Target::claim`] makes it the first, or reports the problem.
+//! - One failed connect ends its task, and every later call fails. So every failure ends the session, and the next
+//!   session has a new client.
+//! - Its task keeps itself alive, with its connections, after the client is dropped, and it panics on answers that lack
+//!   a field. So each client has its own thread, which ends with it.
 //! - A subscription that ended cleanly spins. Nothing here subscribes.
 
 use std::time::Duration;

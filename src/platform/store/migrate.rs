@@ -2,13 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::migrate::MigrateError;
 use sqlx::{Connection as _, Executor as _};
 
-use super::{Store, StoreError};
-
-/// The migrations included in this binary.
-pub static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+use super::{Store, StoreError, schema};
 
 /// How long a migration waits for a lock, because everybody who comes later waits behind it.
 const LOCK_TIMEOUT: &str = "set lock_timeout = '2s'";
@@ -24,7 +21,7 @@ pub(super) async fn run(store: &Store) -> Result<(), StoreError> {
         // A failed run holds the migrator's lock for as long as its connection lives.
         let mut owner = store.owner().await?;
         owner.execute(LOCK_TIMEOUT).await?;
-        let done = MIGRATIONS.run(&mut owner).await;
+        let done = schema::apply(&mut owner).await;
         let _ = tokio::time::timeout(PAUSE, owner.close()).await;
         match done {
             Err(error) if is_locked_out(&error) && begun.elapsed() < PATIENCE => {
@@ -49,16 +46,10 @@ fn is_locked_out(error: &MigrateError) -> bool {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::*;
+    use super::schema::{FUNCTIONS, migrations};
 
-    /// Migrations from this one on run while nodes of the earlier release serve.
-    const FIRST: i64 = 100;
-    /// What they may drop anyway, by the migration's number, and why no running node misses it.
-    const ALLOWED: &[(i64, &str, &str)] = &[(
-        100,
-        "drop table log_heads",
-        "a view takes its place in the same transaction, and the functions that changed it are replaced",
-    )];
+    /// What migrations may drop all the same, by their number, and why no running node misses it.
+    const ALLOWED: &[(i64, &str, &str)] = &[];
 
     /// Every statement that removes something that a node of an earlier release may use.
     fn removals(sql: &str) -> Vec<String> {
@@ -77,7 +68,7 @@ mod tests {
     #[test]
     fn migrations_take_nothing_away_that_running_nodes_use() {
         let mut refused = BTreeMap::new();
-        for migration in MIGRATIONS.iter().filter(|migration| migration.version >= FIRST) {
+        for migration in migrations() {
             let allowed = |removal: &String| {
                 ALLOWED.iter().any(|(number, what, _)| *number == migration.version && removal.contains(what))
             };
@@ -86,6 +77,7 @@ mod tests {
                 refused.insert(migration.version, removals);
             }
         }
+        assert!(FUNCTIONS.iter().all(|function| removals(function.text).is_empty()));
         assert!(
             refused.is_empty(),
             "nodes of the earlier release run beside these migrations; drop it one release later, and list it in \
@@ -95,7 +87,7 @@ mod tests {
 
     #[test]
     fn migrations_leave_nothing_half_done_when_a_lock_is_not_had() {
-        for migration in MIGRATIONS.iter() {
+        for migration in migrations() {
             let is_half = migration.no_tx || migration.sql.to_lowercase().contains(" concurrently");
             assert!(!is_half, "{}: what a lock timeout leaves of it is in the way of the next try", migration.version);
         }

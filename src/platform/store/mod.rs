@@ -12,6 +12,7 @@ mod migrate;
 mod outage;
 mod places;
 mod roles;
+pub mod schema;
 mod sockets;
 mod tenant;
 mod watch;
@@ -28,7 +29,6 @@ use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, Pg
 pub use self::connections::{Connections, TooFew, Use};
 use self::embedded::{DATABASE, OWNER, SUPERUSER};
 pub use self::facts::{Facts, facts};
-pub use self::migrate::MIGRATIONS;
 pub use self::outage::is_unreachable;
 pub use self::places::{Asker, Busy, Reading};
 use self::sockets::Sockets;

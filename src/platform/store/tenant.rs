@@ -1,7 +1,7 @@
 //! Reads for people: a transaction that sees one organization, whatever its queries forget.
 //!
 //! This is the second of two barriers. The first is that every query names its organization; here the
-//! database itself shows nothing else (`migrations/0010_tenancy.sql`).
+//! database itself shows nothing else (`keep_tenants_apart`).
 
 use std::ops::{Deref, DerefMut};
 

@@ -1,2 +1,0 @@
--- Super admins see how many nodes deliver.
-grant select on delivery_nodes to hookledger_runtime;
