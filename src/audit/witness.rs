@@ -181,7 +181,9 @@ impl Witness {
         let from = self.known.get(name(signed)).copied().filter(|known| *known <= signed.size).unwrap_or_default();
         let proof = match ledgers.prove_consistency(signed, from).await {
             Ok(proof) => proof,
-            Err(error) => return Sent::Refused(format!("what it knows cannot be proved to be the beginning: {error}")),
+            Err(error) => {
+                return Sent::Refused(format!("could not prove that its tree is the beginning of this one: {error}"));
+            }
         };
         let lines: Vec<_> = proof.iter().map(|hash| format!("{hash}\n")).collect();
         let body = format!("old {from}\n{}\n{}", lines.concat(), signed.note);
@@ -222,9 +224,9 @@ fn understood(status: StatusCode, body: &str, note: &str) -> Sent {
             Sent::Taken(if cosigned { body.to_owned() } else { String::new() })
         }
         status if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => {
-            Sent::Refused(format!("it answers {status}"))
+            Sent::Refused(format!("it answered {status}"))
         }
-        status => Sent::Failed(format!("it answers {status}")),
+        status => Sent::Failed(format!("it answered {status}")),
     }
 }
 

@@ -70,7 +70,7 @@ pub async fn declare(store: &Store, settings: &DeclareSettings) -> Result<String
     write(&pool, &losses, &undeclared, &signing, path.map(CheckpointFile::new)).await?;
     Ok(format!(
         "{told}Declared and signed. `hookledger audit verify` shows it from now on; checkpoints of these ledgers are signed \
-         under another name, and proofs of consistency begin anew from what is kept.\n"
+         under another name, and consistency proofs start over.\n"
     ))
 }
 
@@ -114,12 +114,12 @@ fn told(found: &Verification, losses: &[Loss], undeclared: &Undeclared) -> Strin
     let signed = undeclared.lost.iter().map(|(_, promise, _)| promise.signed_at);
     if let (Some(first), Some(last)) = (signed.clone().min(), signed.max()) {
         let time = |at: chrono::DateTime<Utc>| at.format("%Y-%m-%d %H:%M:%S UTC").to_string();
-        let _ = writeln!(told, "What is missing was signed from {} to {}.", time(first), time(last));
+        let _ = writeln!(told, "The missing events were signed between {} and {}.", time(first), time(last));
     }
     let lost: HashSet<(LedgerId, LostHead)> = lost_heads(undeclared);
     let held = undeclared.unrecorded.iter().filter(|head| !lost.contains(head)).count();
     if held > 0 {
-        let _ = writeln!(told, "{held} checkpoints hold and are only missing in the database; they are put back.");
+        let _ = writeln!(told, "{held} valid checkpoints are missing only from the database; they will be restored.");
     }
     told
 }

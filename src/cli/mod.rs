@@ -201,7 +201,7 @@ fn verify(settings: &VerifySettings) -> ExitCode {
             if found.is_intact() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {
-            println!("NOT CHECKED: {error:#}");
+            println!("NOT VERIFIED: {error:#}");
             ExitCode::from(2)
         }
     }
@@ -345,7 +345,7 @@ async fn seed_demo(store: &Store, settings: &StoreSettings) -> anyhow::Result<()
     let link = core.sign_in_link(settings, &settings.super_admin_email).await;
     core.stop().await;
     let seeded = seeded?;
-    println!("{}\n", if seeded.is_new { "Sample data was made." } else { "Sample data is there already." });
+    println!("{}\n", if seeded.is_new { "Created the sample data." } else { "The sample data already exists." });
     println!("Send a webhook:\n\n{}\n", seeded.curl);
     println!(
         "Sign in as the super admin (works once, for {} minutes):\n\n{}",

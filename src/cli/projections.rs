@@ -61,7 +61,7 @@ pub async fn run(store: &Store, arguments: &Projections) -> anyhow::Result<()> {
         }
         Command::Drop { name } => {
             Rebuild::open(store, name).await?.drop_all().await?;
-            println!("Nothing is kept of {name} but what is live.");
+            println!("Only the live version of {name} exists now.");
             Ok(())
         }
     }
@@ -78,7 +78,7 @@ async fn rebuild(store: &Store, name: &str, resume: bool, no_switch: bool) -> an
     progress.end();
     println!("{}", super::comparison::told(&comparison, "rebuilt"));
     if no_switch {
-        println!("The rebuilt {name} waits: `hookledger projections switch {name}` puts it in place.");
+        println!("The rebuilt {name} is ready. Switch to it with `hookledger projections switch {name}`.");
         return Ok(());
     }
     switch(rebuild, name).await
@@ -89,8 +89,8 @@ async fn switch(mut rebuild: Rebuild, name: &str) -> anyhow::Result<()> {
     let version = rebuild.switch(|step| tell(&mut progress, step)).await?;
     progress.end();
     println!(
-        "Version {version} of {name} is live. What it replaced is kept in the schema previous_{name} until the next \
-         rebuild; `hookledger projections revert {name}` brings it back, `drop` drops it."
+        "Version {version} of {name} is live. The replaced version stays in the schema previous_{name} until the next \
+         rebuild. `hookledger projections revert {name}` restores it, `drop` deletes it."
     );
     Ok(())
 }
@@ -109,8 +109,8 @@ async fn compare(store: &Store, name: &str) -> anyhow::Result<()> {
     }
     let comparison = comparison?;
     println!("{}", super::comparison::told(&comparison, if waits { "rebuilt" } else { "previous" }));
-    anyhow::ensure!(comparison.is_same(), "they differ");
-    println!("They are the same.");
+    anyhow::ensure!(comparison.is_same(), "the read models differ");
+    println!("No differences.");
     Ok(())
 }
 

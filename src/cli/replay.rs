@@ -33,7 +33,10 @@ pub async fn run(store: &Store, arguments: &ReplayCommand) -> anyhow::Result<()>
     let schema = &arguments.schema;
     if arguments.drop {
         let dropped = drop_replay(store, schema).await?;
-        println!("{}", if dropped { format!("{schema} was dropped.") } else { format!("There is no {schema}.") });
+        println!(
+            "{}",
+            if dropped { format!("Deleted the schema {schema}.") } else { format!("There is no schema {schema}.") }
+        );
         return Ok(());
     }
     let as_of: AsOf = arguments.as_of.as_deref().unwrap_or_default().parse()?;
@@ -52,7 +55,7 @@ pub async fn run(store: &Store, arguments: &ReplayCommand) -> anyhow::Result<()>
         if reached.is_empty() { "nothing".to_owned() } else { reached.join(" ") }
     );
     println!("Look inside:\n\n  {}\n", psql(&arguments.store, schema));
-    println!("Drop it:\n\n  hookledger replay --drop --schema {schema}");
+    println!("Delete it:\n\n  hookledger replay --drop --schema {schema}");
     Ok(())
 }
 

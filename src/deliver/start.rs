@@ -135,7 +135,7 @@ impl Shared {
                         break Prepared::Send(Box::new(Sending { destination, target, body, _place: place, _room: room }));
                     }
                     Ok(None) => {
-                        let reason = "The webhook's body is no longer kept, so nothing was sent.";
+                        let reason = "The webhook's body is no longer stored, so nothing was sent.";
                         break Prepared::Fail(Box::new(failed_before_sending(reason)));
                     }
                     Err(error) if Instant::now() + BACKOFF < until && !shared.tasks.is_closed() => {

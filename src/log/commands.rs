@@ -37,7 +37,7 @@ pub enum CommandError<E: std::error::Error> {
     #[error("the log is overloaded; try again later")]
     Overloaded,
     /// The store is unreachable; the command may or may not have been carried out.
-    #[error("the log cannot be reached: {0}")]
+    #[error("could not reach the log: {0}")]
     Unavailable(String),
     /// The log could not be read or written.
     #[error("the log failed: {0}")]
@@ -179,20 +179,20 @@ impl Repository {
         .await
         .map_err(|error| PersistenceError::ConnectionError(error.into()))?;
         if foreign {
-            return Err(PersistenceError::UnknownError("the stream is another organization's".into()));
+            return Err(PersistenceError::UnknownError("the stream belongs to another organization".into()));
         }
         Ok(())
     }
 
     fn new_event<A: Aggregate>(&self, event: &SerializedEvent) -> Result<NewEvent, PersistenceError> {
         let unknown = |error: &str| PersistenceError::UnknownError(error.to_owned().into());
-        let payload = event.payload.get(&event.event_type).ok_or_else(|| unknown("an event is not tagged"))?;
+        let payload = event.payload.get(&event.event_type).ok_or_else(|| unknown("an event has no tag"))?;
         let sequence = i64::try_from(event.sequence).map_err(|_| unknown("a sequence is too large"))?;
         Ok(NewEvent {
             partition: self.organization.partition(),
             organization: self.organization,
             aggregate_type: A::TYPE,
-            aggregate_id: event.aggregate_id.parse().map_err(|_| unknown("an aggregate id is not a UUID"))?,
+            aggregate_id: event.aggregate_id.parse().map_err(|_| unknown("an aggregate ID is not a UUID"))?,
             sequence: Sequence::At(sequence),
             event_type: event.event_type.clone(),
             event_version: event.event_version.clone(),
@@ -215,7 +215,7 @@ fn tagged(mut event: SerializedEvent) -> Result<SerializedEvent, PersistenceErro
 }
 
 fn unsupported<T>() -> Result<T, PersistenceError> {
-    Err(PersistenceError::UnknownError("snapshots and replays are not cqrs-es's here".into()))
+    Err(PersistenceError::UnknownError("snapshots and replays through cqrs-es are not supported".into()))
 }
 
 impl PersistedEventRepository for Repository {

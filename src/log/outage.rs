@@ -9,7 +9,7 @@ use crate::platform::store::{Busy, TenantError, is_unreachable};
 
 /// The log could not be reached; the request may or may not have been carried out.
 #[derive(Debug, thiserror::Error)]
-#[error("the log cannot be reached: {0}")]
+#[error("could not reach the log: {0}")]
 pub struct Unreachable(pub String);
 
 /// Whether the store is unreachable, so that the same request may succeed a moment later.

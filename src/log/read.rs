@@ -20,7 +20,7 @@ pub enum ReadError {
     Database(#[from] sqlx::Error),
     #[error("the log has an event at {partition}:{found} but none at {partition}:{expected}")]
     Gap { partition: Partition, expected: i64, found: i64 },
-    #[error("events at {partition}:{position}: {source}")]
+    #[error("event at {partition}:{position}: {source}")]
     Decode { partition: Partition, position: i64, source: DecodeError },
 }
 
@@ -509,7 +509,7 @@ pub async fn tails_of(
 }
 
 fn column_error(column: &'static str, value: &str) -> sqlx::Error {
-    sqlx::Error::Decode(format!("events.{column} holds {value:?}, which is not possible").into())
+    sqlx::Error::Decode(format!("events.{column} has the invalid value {value:?}").into())
 }
 
 fn place(row: &PgRow) -> Result<LogPosition, sqlx::Error> {

@@ -98,7 +98,7 @@ pub async fn remove_bodies(
     .fetch_one(connection)
     .await?;
     if found > 0 && gone == 0 {
-        return Err(sqlx::Error::Protocol(format!("bodies of {organization} that should go are kept by a policy")));
+        return Err(sqlx::Error::Protocol(format!("a policy prevents the removal of bodies of {organization}")));
     }
     Ok(gone < found || found == PORTION)
 }

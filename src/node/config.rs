@@ -258,7 +258,7 @@ pub struct Span(pub Duration);
 impl FromStr for Span {
     type Err = &'static str;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const FORM: &str = "a time is a whole number and s, m, h or d, like 15m";
+        const FORM: &str = "a time must be a whole number with s, m, h or d, like 15m";
         let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         let number: i64 = digits.parse().map_err(|_| FORM)?;
         let seconds = match &text[digits.len()..] {
@@ -281,7 +281,7 @@ pub struct Delays(pub Vec<Duration>);
 impl FromStr for Delays {
     type Err = &'static str;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const FORM: &str = "waits are 1 to 20 times, comma separated, like 1m,5m,15m";
+        const FORM: &str = "delays must be 1 to 20 times, comma-separated, like 1m,5m,15m";
         let delays: Vec<Duration> =
             text.split(',').map(|item| item.trim().parse().map(|Span(span)| span)).collect::<Result<_, _>>()?;
         (1..=20).contains(&delays.len()).then_some(Self(delays)).ok_or(FORM)
@@ -295,7 +295,7 @@ pub struct Size(pub usize);
 impl FromStr for Size {
     type Err = &'static str;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const FORM: &str = "a size is a whole number, and KiB or MiB where it is not bytes, up to 128MiB";
+        const FORM: &str = "a size must be a whole number of bytes, or have the unit KiB or MiB, up to 128MiB";
         let (number, unit) = match text {
             _ if text.ends_with("MiB") => (&text[..text.len() - 3], 1 << 20),
             _ if text.ends_with("KiB") => (&text[..text.len() - 3], 1 << 10),
@@ -314,9 +314,9 @@ impl FromStr for BaseUrl {
     type Err = &'static str;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let text = text.trim_end_matches('/');
-        let uri: http::Uri = text.parse().map_err(|_| "a base URL is like https://hooks.example.com")?;
+        let uri: http::Uri = text.parse().map_err(|_| "a base URL must look like https://hooks.example.com")?;
         let good = matches!(uri.scheme_str(), Some("http" | "https")) && uri.query().is_none() && uri.host().is_some();
-        good.then(|| Self(text.to_owned())).ok_or("a base URL begins with http:// or https:// and has no query")
+        good.then(|| Self(text.to_owned())).ok_or("a base URL must begin with http:// or https:// and have no query")
     }
 }
 

@@ -60,7 +60,7 @@ impl Vitals {
                 tracing::error!(
                     task.name = name,
                     task.panicked = panicked,
-                    "a task ended by itself; restart this node"
+                    "a task exited unexpectedly; restart this node"
                 );
                 metrics::counter!("hookledger_tasks_ended_total", "task" => name).increment(1);
                 vitals.set(name, Some(Ailment::Ended));
@@ -132,12 +132,12 @@ impl Vitals {
     pub fn reasons(&self) -> Vec<String> {
         let state = self.state();
         let ailment = |(name, ailment): (&&str, &Ailment)| match ailment {
-            Ailment::Ended => format!("the task {name} ended by itself; restart this node"),
-            Ailment::Panicked => format!("the task {name} fails and is tried again; see the server's log"),
+            Ailment::Ended => format!("the task {name} exited unexpectedly; restart this node"),
+            Ailment::Panicked => format!("the task {name} failed and is being retried; see the server's log"),
         };
         let outdated = |(name, look): (&Cow<'static, str>, &Look)| {
             let age = look.at.elapsed();
-            let sentence = || format!("the last good look of {name} was {} s ago", age.as_secs());
+            let sentence = || format!("{name} last succeeded {} s ago", age.as_secs());
             (age > look.limit).then(sentence)
         };
         let ailments = state.ailments.iter().map(ailment);
@@ -214,7 +214,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(9)).await;
         assert!(vitals.reasons().is_empty());
         tokio::time::advance(Duration::from_secs(3)).await;
-        assert_eq!(vitals.reasons(), ["the last good look of heads was 12 s ago"]);
+        assert_eq!(vitals.reasons(), ["heads last succeeded 12 s ago"]);
         vitals.seen("heads");
         assert!(vitals.reasons().is_empty());
         tokio::time::advance(Duration::from_secs(60)).await;

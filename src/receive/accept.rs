@@ -261,7 +261,7 @@ impl Receiver {
                 None => None,
             };
             if bound.as_deref().is_some_and(|sha256| sha256 != delivery.sha256) {
-                tracing::warn!(organization.id = %organization, "a transmission was replayed with another body");
+                tracing::warn!(organization.id = %organization, "a transmission was replayed with a different body");
                 return Err(ReceiveError::Refused(replayed()));
             }
             let Some(known) = self.known(organization, delivery.webhook).await? else {

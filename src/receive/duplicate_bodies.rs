@@ -70,7 +70,7 @@ impl Keep {
 pub enum RedeliverError {
     #[error("No duplicate of this webhook has this body.")]
     NotFound,
-    #[error("This duplicate's body is no longer kept, so it can't be delivered.")]
+    #[error("This duplicate's body is no longer stored, so it can't be delivered.")]
     Gone,
     #[error("This body was already delivered as webhook {0}. Retry that webhook instead.")]
     Delivered(WebhookId),

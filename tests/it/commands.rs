@@ -9,10 +9,10 @@ use crate::process::{BINARY, Process};
 async fn a_first_start_needs_no_configuration() {
     let mut process = Process::new();
     let first = process.run(&["seed-demo"]);
-    assert!(first.contains("Sample data was made") && first.contains("/auth/verify?token="), "{first}");
+    assert!(first.contains("Created the sample data") && first.contains("/auth/verify?token="), "{first}");
     process.serve().await;
     let again = process.run(&["seed-demo"]);
-    assert!(again.contains("there already"), "{again}");
+    assert!(again.contains("already exists"), "{again}");
     // The curl line that was printed is accepted.
     let curl = again.split("curl ").nth(1).unwrap().split("\n\n").next().unwrap();
     let output = Command::new("sh").arg("-c").arg(format!("curl -s --noproxy '*' {curl}")).output().unwrap();
@@ -50,7 +50,7 @@ fn what_is_missing_or_wrong_is_said() {
     assert!(run(&["migrate"], &[("DATABASE_URL", nowhere)]).contains("could not reach the database"));
     assert!(run(&["migrate"], &[("DATABASE_URL", "mysql://x")]).contains("DATABASE_URL"));
     assert!(run(&["serve"], &[("HOOKLEDGER_LISTEN", "nonsense")]).contains("--listen"));
-    assert!(run(&["serve"], &[("HOOKLEDGER_MAX_BODY", "9999MiB")]).contains("a size is"));
+    assert!(run(&["serve"], &[("HOOKLEDGER_MAX_BODY", "9999MiB")]).contains("a size must be"));
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("a.toml");
     std::fs::write(&file, "hookledger_lissten = \"x\"").unwrap();

@@ -80,7 +80,7 @@ impl Loss {
 
     /// Reads a note signed by these keys.
     pub fn open(note: &str, keys: &[PublicKey]) -> Result<Self, CheckpointError> {
-        let form = || CheckpointError::Form("it is not a declared loss");
+        let form = || CheckpointError::Form("not a declared loss");
         let origin: Origin = note.lines().next().ok_or_else(form)?.parse()?;
         let (text, _) = open_note(note, &origin, keys)?;
         let loss = Self::parse(origin, &text).ok_or_else(form)?;

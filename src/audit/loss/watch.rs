@@ -57,7 +57,7 @@ impl LossWatch {
             self.vitals.warn(
                 TAIL,
                 format!(
-                    "the log lost its end in {} partitions (partition {} was known up to {} and went up to {}): run \
+                    "the log lost its end in {} partitions (partition {} was known up to position {} and now ends at {}): run \
                      `hookledger audit declare-loss`",
                     tails.len(),
                     first.partition,
@@ -79,7 +79,7 @@ impl LossWatch {
                 self.vitals.warn(
                     RESTORED,
                     format!(
-                        "{count} signed checkpoints of the file are not in the database, which was restored to an earlier \
+                        "the database lacks {count} signed checkpoints of the checkpoint file, so it was restored to an earlier \
                          state: run `hookledger audit declare-loss`"
                     ),
                 );
@@ -125,7 +125,7 @@ impl LossWatch {
             tracing::error!(
                 path = shown,
                 checkpoints = absent.len(),
-                "the database is older than what was signed: it lacks checkpoints that the file has. It was restored to \
+                "the database lacks signed checkpoints of the checkpoint file, so it was restored to \
                  an earlier state; run `hookledger audit declare-loss`"
             );
         }

@@ -35,7 +35,7 @@ const NOTE_PACE: Duration = Duration::from_secs(1);
 enum MirrorError {
     #[error("EventStoreDB: {0}")]
     Call(#[from] CallError),
-    #[error("the log cannot be read: {0}")]
+    #[error("could not read the log: {0}")]
     Read(#[from] ReadError),
     /// The stream is not the mirror of its partition, so nothing is appended to it.
     #[error("{0}")]
@@ -220,12 +220,12 @@ impl Relay {
                 Ok(usize::try_from(count).unwrap_or_default())
             }
             Ok(last) => Err(MirrorError::Mismatch(format!(
-                "the events that belong at revision {position} and after were taken at another: the last is {last}"
+                "the server appended events at another revision than {position} and after: the last is {last}"
             ))),
             // The stream has grown if an append that was given up succeeded after all.
             Err(CallError::Refused(refusal)) => match self.verify(session, partition).await? {
                 there if there == position => Err(MirrorError::Mismatch(format!(
-                    "the server takes no event at position {}, which is the next: {refusal}",
+                    "the server refuses the next event, at position {}: {refusal}",
                     position + 1
                 ))),
                 there => {
@@ -320,13 +320,13 @@ fn revision(position: i64) -> Option<u64> {
 }
 
 fn deleted() -> MirrorError {
-    MirrorError::Mismatch("the stream was deleted for good and takes no more events".to_owned())
+    MirrorError::Mismatch("the stream was deleted permanently and accepts no more events".to_owned())
 }
 
 fn stop(mirrored: &mut Mirrored, reason: String) {
     tracing::error!(
         log.partition = %mirrored.partition, relay.stream = stream_name(mirrored.partition), reason,
-        "the relay stopped at a stream that is not the mirror of its partition; nothing was written to it"
+        "the relay stopped at a stream that does not mirror its partition; it wrote nothing to the stream"
     );
     metrics::counter!("hookledger_relay_stops_total").increment(1);
     mirrored.verified = false;

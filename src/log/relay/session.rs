@@ -65,7 +65,7 @@ impl Target {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
             };
-            let late = |_| RelayError::Client("it does not begin".to_owned());
+            let late = |_| RelayError::Client("the client does not start".to_owned());
             tokio::time::timeout(CLAIM_LIMIT, claimed).await.map_err(late)
         };
         CLAIMED.get_or_try_init(|| claim).await.map(drop)

@@ -51,7 +51,7 @@ pub enum EmbeddedError {
     )]
     NoPrograms,
     #[error(
-        "this process runs as root, and PostgreSQL does not: make an account for it (useradd --system postgres), run \
+        "PostgreSQL refuses to run as root. Create an account for it (useradd --system postgres), run \
          Hookledger as another user, or set DATABASE_URL to a running server"
     )]
     NoAccount,
@@ -239,7 +239,7 @@ impl Supervised {
             Err(error) => drop(tell.send(Err(error))),
         };
         let thread = std::thread::Builder::new().name("postgres".to_owned()).spawn(supervise).map_err(at(data))?;
-        let ended = || Err(at(data)(io::Error::other("the thread of the embedded PostgreSQL ended")));
+        let ended = || Err(at(data)(io::Error::other("the embedded PostgreSQL's thread exited")));
         let socket_directory = told.recv().unwrap_or_else(|_| ended())?;
         Ok(Self { socket_directory, stop, thread, lost: Some(lost) })
     }

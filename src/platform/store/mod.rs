@@ -63,7 +63,7 @@ pub enum StoreError {
     Embedded(#[from] embedded::EmbeddedError),
     #[error("DATABASE_URL must begin with postgres:// or postgresql://")]
     Scheme,
-    #[error("DATABASE_URL is not a PostgreSQL URL: {0}")]
+    #[error("DATABASE_URL is not a valid PostgreSQL URL: {0}")]
     Url(#[source] sqlx::Error),
     #[error("could not reach the database at {server}: {source}")]
     Unreachable { server: String, source: sqlx::Error },

@@ -21,7 +21,7 @@ const FETCH_LIMIT: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// It does not exist, so another try soon is pointless.
-    #[error("PayPal returned {0} for it")]
+    #[error("PayPal returned {0}")]
     NotThere(StatusCode),
     /// Another try may succeed.
     #[error("{0}")]

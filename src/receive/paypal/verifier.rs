@@ -228,7 +228,9 @@ impl Verifier {
             return self.fail(&waiting, refusal).await;
         };
         let Some(raw) = self.receiver.reader.body(recorded.organization, waiting.webhook).await? else {
-            return self.fail(&waiting, refuse(RejectionReason::SignatureInvalid, "The body is no longer kept.")).await;
+            return self
+                .fail(&waiting, refuse(RejectionReason::SignatureInvalid, "The body is no longer stored."))
+                .await;
         };
         let headers = header_map(&raw.headers);
         let raw = &raw;
