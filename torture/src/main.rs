@@ -1,4 +1,4 @@
-//! `hookledger-torture`: runs seeds, prints a line for each, and a table.
+//! `hookledger-torture`: runs seeds, prints a line per run, and a table.
 
 #![expect(clippy::print_stdout, reason = "what it prints is its result")]
 
@@ -12,50 +12,51 @@ use hookledger_torture::report::{self, Report};
 use hookledger_torture::run::{Limits, Options, run};
 use hookledger_torture::schedule::Schedule;
 
-/// Injects faults into real nodes and databases, and finds lost, doubled, stuck and misremembered webhooks.
+/// Injects faults into real nodes and databases, and finds lost, duplicated, stuck and misremembered
+/// webhooks.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
-    /// The server's binary; that beside this one when left out.
+    /// The server's binary; by default the one next to this program.
     #[arg(long, env = "HOOKLEDGER_BIN", value_name = "FILE")]
     binary: Option<PathBuf>,
     /// The first seed.
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
-    /// How many seeds, of each kind where kinds are given.
+    /// Number of seeds; with `--kind`, per kind.
     #[arg(long, default_value_t = 1, value_name = "N")]
     seeds: u64,
-    /// Faults of one run.
+    /// Faults per run.
     #[arg(long, default_value_t = 1, value_name = "N")]
     faults: usize,
-    /// Kinds, comma separated; `each` runs them all. Left out: any kind, as the seed says.
+    /// Kinds, comma-separated; `each` runs all of them. By default, the seed chooses the kinds.
     #[arg(long, value_delimiter = ',', value_name = "KINDS")]
     kind: Vec<String>,
-    /// Webhooks a second.
+    /// Webhooks per second.
     #[arg(long, default_value_t = 60, value_name = "N")]
     rate: u32,
-    /// Bounds of time for slow and busy machines.
+    /// Use time limits for slow and busy machines.
     #[arg(long)]
     generous: bool,
-    /// Stops at the first run that finds something.
+    /// Stop at the first run with a finding.
     #[arg(long)]
     until_found: bool,
-    /// Stops at the first run that finds this rule broken, and fails where none does; other findings count for nothing.
+    /// Stop at the first run that violates this rule, and fail if none does; other findings are ignored.
     #[arg(long, value_name = "RULE")]
     expect: Option<String>,
-    /// Prints the schedules and runs nothing.
+    /// Print the schedules without running them.
     #[arg(long)]
     show: bool,
-    /// Lists the kinds.
+    /// List the kinds.
     #[arg(long)]
     list: bool,
-    /// Says what happens while it runs.
+    /// Print what happens during a run.
     #[arg(long, short)]
     verbose: bool,
-    /// Where the logs of runs that found something are kept.
+    /// Directory for the logs of runs with findings.
     #[arg(long, default_value = "target/torture", value_name = "DIRECTORY")]
     evidence: PathBuf,
-    /// Writes the table to this file too.
+    /// Also write the table to this file.
     #[arg(long, value_name = "FILE")]
     table: Option<PathBuf>,
 }
@@ -80,7 +81,7 @@ fn main() -> Result<ExitCode> {
         if arguments.verbose {
             println!("{schedule}");
         }
-        // A runtime for each run: nothing of one is left in the next.
+        // A separate runtime per run, so that nothing of one remains in the next.
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         match runtime.block_on(run(schedule, &options)) {
             Ok(report) => {

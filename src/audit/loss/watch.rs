@@ -57,8 +57,8 @@ impl LossWatch {
             self.vitals.warn(
                 TAIL,
                 format!(
-                    "the log lost its end in {} partitions (partition {} was known up to position {} and now ends at {}): run \
-                     `hookledger audit declare-loss`",
+                    "the log lost its end in {} partitions (partition {} was known up to position {} and now ends at {}): \
+                     run `hookledger audit declare-loss`",
                     tails.len(),
                     first.partition,
                     first.known,
@@ -79,8 +79,8 @@ impl LossWatch {
                 self.vitals.warn(
                     RESTORED,
                     format!(
-                        "the database lacks {count} signed checkpoints of the checkpoint file, so it was restored to an earlier \
-                         state: run `hookledger audit declare-loss`"
+                        "the database lacks {count} signed checkpoints of the checkpoint file, so it was restored to an \
+                         earlier state: run `hookledger audit declare-loss`"
                     ),
                 );
             }
