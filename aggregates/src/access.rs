@@ -14,11 +14,13 @@ use crate::{Label, WebhookId};
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Access {}
 
+/// Records a fact.
 #[derive(Clone, Debug)]
 pub enum AccessCommand {
     Note(AccessEvent),
 }
 
+/// A person's refused action, export, verification, or delivery of a duplicate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AccessEvent {
     /// The role does not allow it. `action` is a name of ours, like `deleteProvider`.
@@ -71,6 +73,7 @@ aggregate!(Access, "access", AccessCommand, AccessEvent, Infallible, {
 });
 
 impl Access {
+    /// Records every fact unchanged.
     pub fn decide(&self, command: AccessCommand) -> Result<Vec<AccessEvent>, Infallible> {
         let AccessCommand::Note(event) = command;
         Ok(vec![event])

@@ -21,6 +21,7 @@ pub struct EmailClaim {
     holder: Option<UserId>,
 }
 
+/// Takes or releases an address.
 #[derive(Clone, Debug)]
 pub enum EmailClaimCommand {
     Take {
@@ -32,6 +33,7 @@ pub enum EmailClaimCommand {
     },
 }
 
+/// The address was taken or released.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EmailClaimEvent {
     #[serde(rename = "email_claim.taken", rename_all = "camelCase")]
@@ -45,6 +47,7 @@ aggregate!(EmailClaim, "email_claim", EmailClaimCommand, EmailClaimEvent, EmailC
     Released => "email_claim.released" v 1,
 });
 
+/// Why an address cannot be taken.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EmailClaimError {
     #[error("This email address belongs to another user.")]

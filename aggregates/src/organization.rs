@@ -17,6 +17,7 @@ pub enum Plan {
 }
 
 impl Plan {
+    /// Every plan, the smallest first.
     pub const ALL: [Self; 3] = [Self::Free, Self::Starter, Self::Premium];
 
     /// Accepted webhooks per calendar month; `None` is unlimited.
@@ -85,6 +86,7 @@ pub struct Organization {
     active: bool,
 }
 
+/// Creates an organization or changes its settings; for super admins.
 #[derive(Clone, Debug)]
 pub enum OrganizationCommand {
     Create {
@@ -102,6 +104,7 @@ pub enum OrganizationCommand {
     SetActive(bool),
 }
 
+/// An organization was created, or its settings changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OrganizationEvent {
     #[serde(rename = "organization.created", rename_all = "camelCase")]
@@ -124,6 +127,7 @@ aggregate!(Organization, "organization", OrganizationCommand, OrganizationEvent,
     Deactivated => "organization.deactivated" v 1,
 });
 
+/// Why a command is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OrganizationError {
     #[error("An organization with this slug already exists. Choose another slug.")]

@@ -89,6 +89,7 @@ pub struct SecretState {
     pub expires_at: Option<DateTime<Utc>>,
 }
 
+/// Connects a provider, or changes its secrets, its destination or its status.
 #[derive(Clone, Debug)]
 pub enum ProviderCommand {
     Connect {
@@ -135,6 +136,7 @@ pub enum ProviderCommand {
     Delete,
 }
 
+/// A provider was connected, changed or deleted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProviderEvent {
     #[serde(rename = "provider.connected", rename_all = "camelCase")]
@@ -186,6 +188,7 @@ aggregate!(Provider, "provider", ProviderCommand, ProviderEvent, ProviderError, 
     RejectionsSuppressed => "provider.rejections_suppressed" v 1,
 });
 
+/// Why a command is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProviderError {
     #[error("This provider is already connected. Rotate its secret instead.")]
@@ -221,6 +224,7 @@ impl Provider {
         self.last_version + 1
     }
 
+    /// Decides a command; all secrets and times come with it.
     pub fn decide(&self, command: ProviderCommand) -> Result<Vec<ProviderEvent>, ProviderError> {
         match command {
             ProviderCommand::Connect { .. } if self.connected => Err(ProviderError::AlreadyConnected),

@@ -18,6 +18,7 @@ pub enum ProviderName {
 }
 
 impl ProviderName {
+    /// Every service.
     pub const ALL: [Self; 5] = [Self::Stripe, Self::Github, Self::Paypal, Self::Shopify, Self::Standard];
 
     /// The name in URLs, events and read models.

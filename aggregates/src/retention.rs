@@ -21,6 +21,7 @@ pub struct Retention {
     erased: BTreeSet<i64>,
 }
 
+/// Records a removal of requests.
 #[derive(Clone, Debug)]
 pub enum RetentionCommand {
     /// The organization's requests between two positions were received before this time.
@@ -30,6 +31,7 @@ pub enum RetentionCommand {
     EraseBodies { positions: Vec<i64>, reason: Option<Label> },
 }
 
+/// Requests were removed. The database lets bodies go only with such an event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RetentionEvent {
     /// Requests received up to `toPosition` are removed. `count` of them existed until now.
@@ -48,6 +50,7 @@ aggregate!(Retention, "retention", RetentionCommand, RetentionEvent, RetentionEr
     BodyErased => "retention.body_erased" v 1,
 });
 
+/// Why a removal is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RetentionError {
     #[error("Requests up to position {0} were already removed.")]

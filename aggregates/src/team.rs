@@ -17,6 +17,7 @@ pub struct Team {
     admins: BTreeSet<UserId>,
 }
 
+/// Adds or removes an admin.
 #[derive(Clone, Debug)]
 pub enum TeamCommand {
     Add {
@@ -29,6 +30,7 @@ pub enum TeamCommand {
     },
 }
 
+/// An admin was added or removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TeamEvent {
     #[serde(rename = "team.admin_added", rename_all = "camelCase")]
@@ -42,6 +44,7 @@ aggregate!(Team, "team", TeamCommand, TeamEvent, TeamError, {
     AdminRemoved => "team.admin_removed" v 1,
 });
 
+/// Why a change is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TeamError {
     #[error("An organization needs at least one active admin, and this is the last one.")]

@@ -17,12 +17,14 @@ pub struct Usage {
     warned: u8,
 }
 
+/// Records the usage of a month.
 #[derive(Clone, Debug)]
 pub enum UsageCommand {
     /// Number of accepted webhooks, and the limit.
     Note { month: NaiveDate, accepted: u64, limit: u32 },
 }
 
+/// A share of the limit was reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UsageEvent {
     #[serde(rename = "usage.warned", rename_all = "camelCase")]
@@ -39,6 +41,7 @@ aggregate!(Usage, "usage", UsageCommand, UsageEvent, UsageError, {
     Warned => "usage.warned" v 1,
 });
 
+/// Recording usage is never refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UsageError {}
 
@@ -50,6 +53,7 @@ pub fn share_reached(accepted: u64, limit: u32) -> u8 {
 }
 
 impl Usage {
+    /// Warns once about each share of the limit.
     pub fn decide(&self, command: UsageCommand) -> Result<Vec<UsageEvent>, UsageError> {
         let UsageCommand::Note { month, accepted, limit } = command;
         let percent = share_reached(accepted, limit);

@@ -20,6 +20,7 @@ pub enum Role {
 }
 
 impl Role {
+    /// Every role, the most powerful first.
     pub const ALL: [Self; 3] = [Self::SuperAdmin, Self::Admin, Self::Member];
 
     /// The name in events and read models.
@@ -44,6 +45,7 @@ pub struct User {
     erased: bool,
 }
 
+/// Registers, invites or changes a user, or ends their sessions.
 #[derive(Clone, Debug)]
 pub enum UserCommand {
     /// By the operator: nobody is asked, and the address is claimed at once.
@@ -70,6 +72,7 @@ pub enum UserCommand {
     Erase,
 }
 
+/// A user was registered, invited or changed, or signed in or out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UserEvent {
     #[serde(rename = "user.registered", rename_all = "camelCase")]
@@ -110,6 +113,7 @@ aggregate!(User, "user", UserCommand, UserEvent, UserError, {
     Erased => "user.erased" v 1,
 });
 
+/// Why a command is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UserError {
     #[error("This user already exists.")]
@@ -140,6 +144,7 @@ impl User {
         self.joined
     }
 
+    /// Whether the account is active; the organization may be deactivated nevertheless.
     #[must_use]
     pub fn is_active(&self) -> bool {
         self.active
@@ -163,6 +168,7 @@ impl User {
         self.email_claim
     }
 
+    /// Decides a command. Nothing changes if the user already is in the requested state.
     pub fn decide(&self, command: UserCommand) -> Result<Vec<UserEvent>, UserError> {
         let Some(role) = self.role else {
             return match command {

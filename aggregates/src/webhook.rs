@@ -82,6 +82,7 @@ pub enum Owed {
     Delivery,
 }
 
+/// How a signature was verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SignatureScheme {
@@ -198,6 +199,7 @@ pub struct Webhook {
     retry_at: Option<DateTime<Utc>>,
 }
 
+/// Receives a webhook, or moves it along.
 #[derive(Clone, Debug)]
 pub enum WebhookCommand {
     /// A genuine request, received for the first time.
@@ -290,6 +292,7 @@ impl RetryAt {
     }
 }
 
+/// A step of a webhook, from its receipt to its success or dead letter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WebhookEvent {
     #[serde(rename = "webhook.received")]
@@ -395,6 +398,7 @@ aggregate!(Webhook, "webhook", WebhookCommand, WebhookEvent, WebhookError, {
     RetryRequested => "webhook.retry_requested" v 1,
 });
 
+/// Why a command is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WebhookError {
     #[error("This webhook was already received.")]
@@ -416,6 +420,7 @@ pub enum WebhookError {
 }
 
 impl Webhook {
+    /// Decides a command; the time, the outcome and the delays come with it.
     pub fn decide(&self, command: WebhookCommand) -> Result<Vec<WebhookEvent>, WebhookError> {
         match command {
             WebhookCommand::Receive { receipt, verified, owed } => {

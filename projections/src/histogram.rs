@@ -66,6 +66,7 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// All webhooks together.
     #[must_use]
     pub fn total(&self) -> i64 {
         self.pending + self.processing + self.success + self.failed + self.dead_lettered + self.rejected

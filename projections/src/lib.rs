@@ -36,6 +36,7 @@ pub enum Interest {
     Administrative,
 }
 
+/// Why an event cannot be applied, or a row cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ProjectionError {
     #[error(transparent)]

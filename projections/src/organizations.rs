@@ -27,6 +27,7 @@ pub struct Organization {
 }
 
 impl Organization {
+    /// The ID with its type.
     #[must_use]
     pub fn organization_id(&self) -> OrganizationId {
         OrganizationId::new(self.id)

@@ -21,6 +21,7 @@ pub struct SigningCertificate {
     leaf: CertificateDer<'static>,
 }
 
+/// Why a certificate is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateError {
     #[error("it isn't a PEM file with 1 to {} certificates", MAX_CHAIN)]

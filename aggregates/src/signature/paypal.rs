@@ -52,6 +52,7 @@ impl CertificateUrl {
         good.then(|| Self { url: text.to_owned(), name })
     }
 
+    /// The whole URL.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.url

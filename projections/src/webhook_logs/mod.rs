@@ -35,6 +35,7 @@ pub enum WebhookStatus {
 }
 
 impl WebhookStatus {
+    /// Every status, in the order of processing.
     pub const ALL: [Self; 4] = [Self::Pending, Self::Processing, Self::Success, Self::Failed];
 
     /// The name in the table.
@@ -89,6 +90,7 @@ impl WebhookLog {
             || self.rejection.as_deref() == Some(RejectionReason::TransmissionReplayed.as_str())
     }
 
+    /// The status, unless the table holds an unknown one.
     pub fn status(&self) -> Result<WebhookStatus, ProjectionError> {
         WebhookStatus::ALL.into_iter().find(|status| status.as_str() == self.status).ok_or_else(|| {
             ProjectionError::Corrupt { table: "webhook_logs", column: "status", value: self.status.clone() }
