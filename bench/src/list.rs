@@ -20,6 +20,10 @@ const QUERY: &str = "query($first: Int) { organization(slug: \"bench-0\") { webh
      processedAt errorMessage duplicateCount provider { providerName } } } } }";
 /// Copies of a received webhook, as if they had come before it, a second apart.
 const FILL: &str = "insert into webhook_logs
+         (organization_id, webhook_id, position, applied_position, provider_id, provider_event_id, event_type,
+          body_sha256, body_size, content_type, signature_received, signature_valid, status, retry_count,
+          error_message, received_at, updated_at, processed_at, next_retry_at, dead_lettered_at, duplicate_count,
+          body_differs)
      select w.organization_id, gen_random_uuid(), w.position - n, w.applied_position, w.provider_id,
             gen_random_uuid()::text, w.event_type, w.body_sha256, w.body_size, w.content_type, w.signature_received,
             w.signature_valid, w.status, w.retry_count, w.error_message, w.received_at - n * interval '1 s', w.updated_at,

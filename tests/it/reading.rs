@@ -63,6 +63,10 @@ async fn a_search_says_how_far_it_looked_and_goes_on_from_there() {
     let database = app.database.superuser().await;
     sqlx::query(
         "insert into webhook_logs
+             (organization_id, webhook_id, position, applied_position, provider_id, provider_event_id, event_type,
+              body_sha256, body_size, content_type, signature_received, signature_valid, status, retry_count,
+              error_message, received_at, updated_at, processed_at, next_retry_at, dead_lettered_at,
+              duplicate_count, body_differs)
          select organization_id, gen_random_uuid(), position + n, applied_position, provider_id, 'd-' || n, event_type,
                 body_sha256, body_size, content_type, signature_received, signature_valid, status, retry_count,
                 error_message, received_at + n * interval '1 ms', updated_at, processed_at, next_retry_at,
