@@ -1,24 +1,73 @@
 -- functions: keep_tenants_apart, refuse_rewriting_history
 
 -- The log is the only source of truth. Rows are inserted and read, never changed.
-create table events (
-    partition int not null,
+-- A row is a commit: the consecutive events that one unit appends to one stream. Nobody ever sees a part of it, so a
+-- stream goes on where its last commit ends, and two writers that saw the same version meet at `commits_stream`.
+create table commits (
     position bigint not null,
-    -- "C": these are compared byte by byte on every insert, and belong to no language.
-    aggregate_type text collate "C" not null,
-    aggregate_id text collate "C" not null,
-    sequence bigint not null,
-    event_type text collate "C" not null,
-    event_version text collate "C" not null,
-    payload json not null,
-    metadata json not null,
-    organization_id uuid not null,
     recorded_at timestamptz not null,
+    stream_id uuid not null,
+    organization_id uuid not null,
+    partition int not null,
+    first_sequence int not null check (first_sequence > 0),
+    -- Readers look back by as much to find the commit that a position is in.
+    events smallint not null check (events between 1 and 100),
+    aggregate_type text collate "C" not null,
+    metadata text not null,
+    data text not null,
+    constraint commits_position primary key (partition, position),
     -- The ID comes first: it is what differs, and every insert descends this index by comparing.
-    constraint events_stream primary key (aggregate_id, aggregate_type, sequence, partition),
-    constraint events_position unique (partition, position)
+    constraint commits_stream unique (stream_id, aggregate_type, first_sequence, partition)
 );
-comment on table events is 'Append-only log of everything that happened.';
+comment on table commits is 'Append-only log of everything that happened; the view events has a row for each event.';
+comment on column commits.position is 'Of the first event: 1, 2, 3… within the partition, in commit order, without gaps.';
+comment on column commits.recorded_at is 'Clock of the database under the lock; never goes backwards in a partition.';
+comment on column commits.stream_id is 'Stream within its kind.';
+comment on column commits.organization_id is 'The tenant; the nil UUID is the platform itself.';
+comment on column commits.partition is 'One of 16; an organization is always in the same one.';
+comment on column commits.first_sequence is 'Of the first event: 1, 2, 3… within the stream, without gaps.';
+comment on column commits.events is 'How many events.';
+comment on column commits.aggregate_type is 'Kind of stream: organization, user, email_claim, provider, webhook.';
+comment on column commits.metadata is 'Who caused it and from where: a flat object of strings. Of all events that have none of their own.';
+comment on column commits.data is
+    'A line for each event: type, version, payload, and metadata where it differs, separated by tabs. JSON as it was written.';
+
+-- `events_of`: the log of an organization that is quiet in a busy partition.
+create index commits_organization on commits (organization_id, position);
+-- `Scope::Administrative`: what people and operators did is a sliver of the log, and its followers read this index.
+create index commits_administrative on commits (partition, position)
+    where aggregate_type <> 'webhook' or starts_with(data, 'webhook.retry_requested');
+-- `Reader::unverified`: the few webhooks that were accepted before they could be verified.
+create index commits_unverified on commits (recorded_at, partition, position)
+    where starts_with(data, 'webhook.received_unverified');
+
+-- A server that was built without lz4 keeps its default compression.
+do $$
+begin
+    alter table commits alter column data set compression lz4;
+exception
+    when feature_not_supported or invalid_parameter_value then null;
+end
+$$;
+create trigger commits_are_immutable
+    before update or delete or truncate on commits
+    for each statement execute function refuse_rewriting_history();
+select keep_tenants_apart('commits');
+grant select, insert on commits to hookledger_worker;
+grant select on commits to hookledger_runtime;
+
+-- The log as postgres-es and auditors read it. It reads as whoever asks: row-level security holds for the owner, too.
+-- `stream_id`, `first_sequence` and `first_position` are columns of commits and have its indexes; `aggregate_id`, `sequence` and
+-- `position` are computed and have none.
+create view events with (security_invoker = true) as
+select c.partition, c.position + e.number - 1 as position, c.aggregate_type, c.stream_id::text as aggregate_id,
+       c.first_sequence + e.number - 1 as sequence,
+       split_part(e.line, E'\t', 1) as event_type, split_part(e.line, E'\t', 2) as event_version,
+       split_part(e.line, E'\t', 3)::json as payload,
+       coalesce(nullif(split_part(e.line, E'\t', 4), ''), c.metadata)::json as metadata,
+       c.organization_id, c.recorded_at, c.stream_id, c.first_sequence, c.position as first_position
+from commits c cross join lateral unnest(string_to_array(c.data, E'\n')) with ordinality as e (line, number);
+comment on view events is 'Everything that happened, a row for each event.';
 comment on column events.partition is 'One of 16; an organization is always in the same one.';
 comment on column events.position is '1, 2, 3… within the partition, in commit order, without gaps.';
 comment on column events.aggregate_type is 'Kind of stream: organization, user, email_claim, provider, webhook.';
@@ -29,21 +78,11 @@ comment on column events.event_version is 'Version of the fields in the payload,
 comment on column events.payload is 'The fields of the event. json, not jsonb: kept as written.';
 comment on column events.metadata is 'Who caused it and from where: a flat object of strings.';
 comment on column events.organization_id is 'The tenant; the nil UUID is the platform itself.';
-comment on column events.recorded_at is 'Clock of the database under the lock; never goes backwards in a partition.';
-
--- `Scope::Administrative`: what people and operators did is a sliver of the log, and its followers read this index.
-create index events_administrative on events (partition, position)
-    where aggregate_type <> 'webhook' or event_type = 'webhook.retry_requested';
--- `Reader::unverified`: the few webhooks that were accepted before they could be verified.
-create index events_unverified on events (recorded_at, partition, position)
-    where event_type = 'webhook.received_unverified';
-
-create trigger events_are_immutable
-    before update or delete or truncate on events
-    for each statement execute function refuse_rewriting_history();
-select keep_tenants_apart('events');
-grant select, insert on events to hookledger_worker;
-grant select on events to hookledger_runtime;
+comment on column events.recorded_at is 'When its commit was recorded.';
+comment on column events.stream_id is 'The aggregate ID as a UUID; looked up by an index.';
+comment on column events.first_sequence is 'Sequence of the first event of its commit; ordered by an index with the stream.';
+comment on column events.first_position is 'Position of the first event of its commit; looked up by an index with the partition.';
+grant select on events to hookledger_worker, hookledger_runtime;
 
 -- The head of a partition is its last event, and appends to it take turns by an advisory lock (`lock_heads`). A row of
 -- its own would be updated by every flush, and under a long snapshot its dead versions would slow each flush down.
@@ -52,7 +91,7 @@ create view log_heads with (security_invoker = true) as
 select p.partition, coalesce(e.position, 0) as position, coalesce(e.recorded_at, '-infinity') as recorded_at
 from generate_series(0, 15) as p (partition)
 left join lateral (
-    select x.position, x.recorded_at from events x
+    select x.position + x.events - 1 as position, x.recorded_at from commits x
     where x.partition = p.partition order by x.position desc limit 1) e on true;
 comment on view log_heads is 'The last event of each partition.';
 comment on column log_heads.partition is 'One of 16.';

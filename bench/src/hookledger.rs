@@ -115,7 +115,7 @@ impl Hookledger {
     /// Accepted webhooks, counted in the log itself.
     pub async fn webhooks_in_log(&self) -> Result<i64> {
         let mut store = self.cluster.superuser_of_store().await?;
-        let query = "select count(*) from events where event_type = 'webhook.received'";
+        let query = "select count(*) from commits where starts_with(data, E'webhook.received\\t')";
         Ok(sqlx::query_scalar(query).fetch_one(&mut store).await?)
     }
 
@@ -163,7 +163,9 @@ impl Hookledger {
     async fn ledger_behind(store: &mut PgConnection) -> Result<Duration> {
         let seconds: Option<f64> = sqlx::query_scalar(
             "select extract(epoch from clock_timestamp() - min(e.recorded_at))::float8
-             from follower_checkpoints c join events e on e.partition = c.partition and e.position = c.position + 1
+             from follower_checkpoints c
+             join commits e on e.partition = c.partition and e.position > c.position - 99
+                           and e.position <= c.position + 1 and e.position + e.events - 1 > c.position
              where c.name = 'ledger'",
         )
         .fetch_one(store)

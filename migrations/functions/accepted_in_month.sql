@@ -20,8 +20,8 @@ begin
     end if;
     return counted + (
         select count(*) from events e
-        where e.partition = p_partition and e.position > counted_to and e.organization_id = p_organization_id
-          and e.event_type = 'webhook.signature_verified'
+        where e.partition = p_partition and e.first_position > counted_to - 100 and e.position > counted_to
+          and e.organization_id = p_organization_id and e.event_type = 'webhook.signature_verified'
           and e.recorded_at >= p_month::timestamp at time zone 'UTC');
 end
 $$;

@@ -1,10 +1,10 @@
--- The optimistic way: no stream is looked at. A sequence that is taken already raises unique_violation, an
--- organization whose limit not all of the batch fits in HL001; nothing is appended then, and the
+-- The optimistic way: units are not told apart. A commit that does not go on where its stream ends raises
+-- unique_violation, an organization whose limit not all of the batch fits in HL001; nothing is appended then, and the
 -- caller takes the checked way, under the same id.
 create or replace function append_batch(
     p_flush uuid, p_clocks timestamptz[], p_partitions int[],
-    e_partition int[], e_offset bigint[], e_aggregate_type text[], e_aggregate_id text[], e_sequence bigint[],
-    e_event_type text[], e_event_version text[], e_payload json[], e_metadata json[], e_organization_id uuid[],
+    c_partition int[], c_offset bigint[], c_events int[], c_aggregate_type text[], c_stream_id uuid[],
+    c_first_sequence int[], c_organization_id uuid[], c_metadata text[], c_data text[],
     b_partition int[], b_offset bigint[], b_organization_id uuid[], b_webhook_id uuid[], b_headers bytea[], b_body bytea[],
     q_partition int[], q_organization_id uuid[], q_count bigint[], q_limit bigint[], q_since timestamptz[]
 ) returns flushes
@@ -44,16 +44,27 @@ begin
         flush_.used := flush_.used || used_;
     end loop;
 
-    insert into events (partition, position, aggregate_type, aggregate_id, sequence,
-                        event_type, event_version, payload, metadata, organization_id, recorded_at)
-    select e.partition, heads[e.partition + 1] + e.offset_, e.aggregate_type, e.aggregate_id, e.sequence,
-           e.event_type, e.event_version, e.payload, e.metadata, e.organization_id,
-           greatest(times[e.partition + 1], now_)
-    from (select unnest(e_partition) as partition, unnest(e_offset) as offset_,
-                 unnest(e_aggregate_type) as aggregate_type, unnest(e_aggregate_id) as aggregate_id,
-                 unnest(e_sequence) as sequence, unnest(e_event_type) as event_type,
-                 unnest(e_event_version) as event_version, unnest(e_payload) as payload,
-                 unnest(e_metadata) as metadata, unnest(e_organization_id) as organization_id) e;
+    insert into commits (partition, position, events, aggregate_type, stream_id, first_sequence,
+                         organization_id, recorded_at, metadata, data)
+    select c.partition, heads[c.partition + 1] + c.offset_, c.events, c.aggregate_type, c.stream_id, c.first_sequence,
+           c.organization_id, greatest(times[c.partition + 1], now_), c.metadata, c.data
+    from (select unnest(c_partition) as partition, unnest(c_offset) as offset_, unnest(c_events) as events,
+                 unnest(c_aggregate_type) as aggregate_type, unnest(c_stream_id) as stream_id,
+                 unnest(c_first_sequence) as first_sequence, unnest(c_organization_id) as organization_id,
+                 unnest(c_metadata) as metadata, unnest(c_data) as data) c;
+
+    -- Whoever begins a stream is refused by its key, which says nothing of a sequence within a commit or after the end.
+    if exists (
+        select from (select unnest(c_stream_id) as stream_id, unnest(c_aggregate_type) as aggregate_type,
+                            unnest(c_first_sequence) as first_sequence) c
+        where c.first_sequence > 1 and c.first_sequence is distinct from (
+            select x.first_sequence + x.events from commits x
+            where x.stream_id = c.stream_id and x.aggregate_type = c.aggregate_type
+              and x.first_sequence < c.first_sequence
+            order by x.first_sequence desc limit 1))
+    then
+        raise unique_violation using message = 'a commit does not begin where its stream ends';
+    end if;
 
     insert into webhook_bodies (organization_id, position, webhook_id, headers, body)
     select b.organization_id, heads[b.partition + 1] + b.offset_, b.webhook_id, b.headers, b.body
@@ -65,4 +76,4 @@ begin
     return flush_;
 end
 $$;
-comment on function append_batch is 'Appends a flush without looking for conflicts.';
+comment on function append_batch is 'Appends a flush without telling its units apart.';

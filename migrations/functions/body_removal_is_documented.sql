@@ -3,7 +3,7 @@ language sql stable
 begin atomic
     select p_position <= coalesce((
                select (e.payload ->> 'toPosition')::bigint from events e
-               where e.aggregate_id = p_organization::text and e.aggregate_type = 'retention'
+               where e.stream_id = p_organization and e.aggregate_type = 'retention'
                  and e.organization_id = p_organization
                order by e.sequence desc limit 1), 0)
         or body_is_erased(p_organization, p_webhook);

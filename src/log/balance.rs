@@ -53,17 +53,18 @@ pub async fn balance_changes(
     sqlx::query_as(
         "with moves as (select * from unnest($4::text[], $5::text[]) as m (event_type, place)),
          batch as (
-             select e.organization_id, e.aggregate_id, e.sequence, e.event_type, m.place,
+             select e.organization_id, e.stream_id, e.sequence, e.event_type, m.place,
                     case e.event_type when 'webhook.duplicate_received' then 1
                                       when 'webhook.duplicates_counted' then (e.payload ->> 'count')::bigint
                                       else 0 end as duplicates
              from events e left join moves m using (event_type)
-             where e.partition = $1 and e.position > $2 and e.position <= $3 and e.aggregate_type = 'webhook'
+             where e.partition = $1 and e.first_position > $2 - 100 and e.first_position <= $3
+               and e.position > $2 and e.position <= $3 and e.aggregate_type = 'webhook'
                and (m.place is not null
                     or e.event_type in ('webhook.duplicate_received', 'webhook.duplicates_counted'))
          ),
          streams as (
-             select organization_id, aggregate_id, min(sequence) as first,
+             select organization_id, stream_id, min(sequence) as first,
                     (array_agg(place order by sequence desc))[1] as place
              from batch where place is not null group by 1, 2
          ),
@@ -74,9 +75,9 @@ pub async fn balance_changes(
              from streams s
              cross join lateral (
                  select m.place from events e join moves m using (event_type)
-                 where e.aggregate_id = s.aggregate_id and e.aggregate_type = 'webhook' and e.sequence < s.first
-                   and e.partition = $1
-                 order by e.sequence desc limit 1) before
+                 where e.stream_id = s.stream_id and e.aggregate_type = 'webhook' and e.sequence < s.first
+                   and e.first_sequence < s.first and e.partition = $1
+                 order by e.first_sequence desc, e.sequence desc limit 1) before
              where s.first > 1
          ),
          places as (
@@ -132,17 +133,18 @@ pub async fn standings_before(
     let (types, places) = moves();
     sqlx::query_as(
         "with moves as (select * from unnest($6::text[], $7::text[]) as m (event_type, place))
-         select f.aggregate_id::uuid as webhook_id, f.position, last.place
+         select f.stream_id as webhook_id, f.position, last.place
          from (
-             select aggregate_id, position from events
-             where partition = $1 and organization_id = $2 and position < $3 and aggregate_type = 'webhook'
+             select stream_id, position from events
+             where partition = $1 and organization_id = $2 and first_position < $3 and position < $3
+               and aggregate_type = 'webhook'
                and event_type in ('webhook.received', 'webhook.received_unverified', 'webhook.rejected')
-             order by position desc limit $5) f
+             order by first_position desc, position desc limit $5) f
          left join lateral (
              select m.place from events e join moves m using (event_type)
-             where e.aggregate_id = f.aggregate_id and e.aggregate_type = 'webhook' and e.partition = $1
+             where e.stream_id = f.stream_id and e.aggregate_type = 'webhook' and e.partition = $1
                and e.position <= $4
-             order by e.sequence desc limit 1) last on true
+             order by e.first_sequence desc, e.sequence desc limit 1) last on true
          order by f.position desc",
     )
     .bind(organization.partition().number())

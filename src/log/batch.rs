@@ -4,13 +4,11 @@
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::Partition;
 use hookledger_aggregates::ids::PARTITIONS;
-use sqlx::encode::{Encode, IsNull};
-use sqlx::error::BoxDynError;
-use sqlx::postgres::types::Oid;
-use sqlx::postgres::{PgArgumentBuffer, PgArguments, PgHasArrayType, PgTypeInfo};
-use sqlx::{PgConnection, Postgres, Type};
+use sqlx::postgres::PgArguments;
+use sqlx::{PgConnection, Postgres};
 use uuid::Uuid;
 
+use super::commit::NewCommit;
 use super::limits::Asked;
 use super::record::Record;
 use super::unit::{Appended, LogPosition, Unit, UsedMonth};
@@ -19,7 +17,7 @@ use super::unit::{Appended, LogPosition, Unit, UsedMonth};
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Verdict {
     Appended(Appended),
-    /// Another event has one of its sequences.
+    /// It does not go on where one of its streams ends.
     Conflict,
     /// Its organization has reached its monthly limit.
     OverLimit(UsedMonth),
@@ -42,21 +40,21 @@ pub(super) type Verdicts = Vec<Verdict>;
 
 type Query<'q> = sqlx::query::Query<'q, Postgres, PgArguments>;
 
-/// The columns of a batch's events and bodies, as arrays.
+/// The columns of a batch's commits and bodies, as arrays.
 #[derive(Default)]
 pub(super) struct Columns<'a> {
     unit: Vec<i32>,
     partition: Vec<i32>,
-    /// 1, 2, 3… within the batch's events of the same partition.
+    /// Of the commit's first event: 1, 2, 3… within the batch's events of the same partition.
     offset: Vec<i64>,
+    /// How many.
+    events: Vec<i32>,
     aggregate_type: Vec<&'a str>,
-    aggregate_id: Vec<String>,
-    sequence: Vec<i64>,
-    event_type: Vec<&'a str>,
-    event_version: Vec<&'a str>,
-    payload: Vec<JsonText<'a>>,
-    metadata: Vec<JsonText<'a>>,
+    stream: Vec<Uuid>,
+    first_sequence: Vec<i32>,
     organization: Vec<Uuid>,
+    metadata: Vec<&'a str>,
+    data: Vec<String>,
     body_unit: Vec<i32>,
     body_partition: Vec<i32>,
     /// Offset of its unit's first event.
@@ -65,6 +63,8 @@ pub(super) struct Columns<'a> {
     body_webhook: Vec<Uuid>,
     body_headers: Vec<&'a [u8]>,
     body: Vec<&'a [u8]>,
+    /// Offset of each unit's last event.
+    ends: Vec<Option<i64>>,
     /// Events per partition.
     counts: [i64; PARTITIONS as usize],
 }
@@ -79,26 +79,31 @@ impl<'a> Columns<'a> {
     }
 
     fn push(&mut self, number: i32, unit: &'a Unit) {
-        let first = self.offset.len();
-        for event in &unit.events {
-            let count = &mut self.counts[event.partition.index()];
-            *count += 1;
-            self.offset.push(*count);
+        let (mut begin, mut end) = (None, None);
+        for commit in NewCommit::all_of(unit) {
+            let NewCommit { first, events, data } = commit;
+            let count = &mut self.counts[first.partition.index()];
+            let offset = *count + 1;
+            *count += i64::from(events);
+            begin = begin.or(Some(offset));
+            end = Some(*count);
+            self.offset.push(offset);
             self.unit.push(number);
-            self.partition.push(event.partition.number());
-            self.aggregate_type.push(event.aggregate_type);
-            self.aggregate_id.push(event.aggregate_id.to_string());
-            self.sequence.push(event.sequence.number());
-            self.event_type.push(&event.event_type);
-            self.event_version.push(&event.event_version);
-            self.payload.push(JsonText(&event.payload));
-            self.metadata.push(JsonText(&event.metadata));
-            self.organization.push(event.organization.uuid());
+            self.partition.push(first.partition.number());
+            self.events.push(events.into());
+            self.aggregate_type.push(first.aggregate_type);
+            self.stream.push(first.aggregate_id);
+            // No stream comes that far: the unit is in conflict.
+            self.first_sequence.push(first.sequence.number().try_into().unwrap_or(i32::MAX));
+            self.organization.push(first.organization.uuid());
+            self.metadata.push(&first.metadata);
+            self.data.push(data);
         }
-        if let (Some(body), Some(offset)) = (&unit.body, self.offset.get(first)) {
+        self.ends.push(end);
+        if let (Some(body), Some(offset), Some(first)) = (&unit.body, begin, unit.events.first()) {
             self.body_unit.push(number);
-            self.body_partition.push(self.partition[first]);
-            self.body_offset.push(*offset);
+            self.body_partition.push(first.partition.number());
+            self.body_offset.push(offset);
             self.body_organization.push(body.organization.uuid());
             self.body_webhook.push(body.webhook.uuid());
             self.body_headers.push(&body.headers);
@@ -111,14 +116,13 @@ impl<'a> Columns<'a> {
         query
             .bind(&self.partition)
             .bind(&self.offset)
+            .bind(&self.events)
             .bind(&self.aggregate_type)
-            .bind(&self.aggregate_id)
-            .bind(&self.sequence)
-            .bind(&self.event_type)
-            .bind(&self.event_version)
-            .bind(&self.payload)
-            .bind(&self.metadata)
+            .bind(&self.stream)
+            .bind(&self.first_sequence)
             .bind(&self.organization)
+            .bind(&self.metadata)
+            .bind(&self.data)
             .bind(&self.body_partition)
             .bind(&self.body_offset)
             .bind(&self.body_organization)
@@ -132,14 +136,13 @@ impl<'a> Columns<'a> {
         query
             .bind(&self.unit)
             .bind(&self.partition)
+            .bind(&self.events)
             .bind(&self.aggregate_type)
-            .bind(&self.aggregate_id)
-            .bind(&self.sequence)
-            .bind(&self.event_type)
-            .bind(&self.event_version)
-            .bind(&self.payload)
-            .bind(&self.metadata)
+            .bind(&self.stream)
+            .bind(&self.first_sequence)
             .bind(&self.organization)
+            .bind(&self.metadata)
+            .bind(&self.data)
             .bind(&self.body_unit)
             .bind(&self.body_organization)
             .bind(&self.body_webhook)
@@ -149,38 +152,15 @@ impl<'a> Columns<'a> {
 
     /// Log position of each unit's last event, given the heads before the batch.
     fn places(&self, units: &[Unit], heads: &[Option<i64>]) -> impl Iterator<Item = Option<LogPosition>> {
-        let mut ends = self.offset.iter();
-        units.iter().map(move |unit| {
-            let offset = ends.by_ref().take(unit.events.len()).last()?;
+        units.iter().zip(&self.ends).map(move |(unit, end)| {
             let head = (*heads.get(unit.events.last()?.partition.index())?)?;
-            unit.place(head + offset)
+            unit.place(head + (*end)?)
         })
     }
 
     /// Partitions with events of this batch, in ascending order.
     fn touched(&self) -> Vec<i32> {
         Partition::all().filter(|p| self.counts[p.index()] > 0).map(Partition::number).collect()
-    }
-}
-
-/// Text that already is JSON, sent as PostgreSQL's `json`.
-struct JsonText<'a>(&'a str);
-
-impl Type<Postgres> for JsonText<'_> {
-    fn type_info() -> PgTypeInfo {
-        PgTypeInfo::with_oid(Oid(114))
-    }
-}
-
-impl PgHasArrayType for JsonText<'_> {
-    fn array_type_info() -> PgTypeInfo {
-        PgTypeInfo::with_oid(Oid(199))
-    }
-}
-
-impl Encode<'_, Postgres> for JsonText<'_> {
-    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-        <&str as Encode<Postgres>>::encode(self.0, buffer)
     }
 }
 
@@ -203,7 +183,7 @@ pub(super) async fn append(
     let query = sqlx::query(
         "select recorded_at, is_checked, positions, over_limit, organizations, months, used
          from append_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
-                           $20, $21, $22, $23, $24)",
+                           $20, $21, $22, $23)",
     );
     let query = query.bind(flush.id).bind(&flush.clocks).bind(columns.touched());
     let query = columns.bind(query).bind(&asked.partition).bind(&asked.organization).bind(&asked.count);
@@ -221,7 +201,7 @@ pub(super) async fn append_checked(
     let query = sqlx::query(
         "select recorded_at, is_checked, positions, over_limit, organizations, months, used
          from append_batch_checked($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                                   $19, $20, $21, $22, $23, $24)",
+                                   $19, $20, $21, $22, $23)",
     );
     let count = i32::try_from(units.len()).map_err(|error| sqlx::Error::Encode(error.into()))?;
     let query = query.bind(flush.id).bind(&flush.clocks).bind(columns.touched()).bind(count);

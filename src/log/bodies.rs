@@ -18,12 +18,12 @@ impl Reader {
     ) -> Result<Option<usize>, ReadError> {
         let size: Option<i32> = sqlx::query_scalar(
             "select octet_length(b.body)
-             from events e join webhook_bodies b on b.organization_id = e.organization_id and b.position = e.position
-             where e.organization_id = $1 and e.aggregate_type = 'webhook' and e.aggregate_id = $2
-               and e.partition = $3 and e.sequence = 1",
+             from commits c join webhook_bodies b on b.organization_id = c.organization_id and b.position = c.position
+             where c.organization_id = $1 and c.aggregate_type = 'webhook' and c.stream_id = $2
+               and c.partition = $3 and c.first_sequence = 1",
         )
         .bind(organization.uuid())
-        .bind(webhook.to_string())
+        .bind(webhook.uuid())
         .bind(organization.partition().number())
         .fetch_optional(&self.pool)
         .await?;
@@ -51,12 +51,14 @@ impl Reader {
             sqlx::query_as(
                 "select b.headers, b.body, e.payload->>'eventType', coalesce((e.payload->>'isTest')::bool, false),
                         coalesce((e.payload->>'hops')::bigint, 0)
-                 from events e join webhook_bodies b on b.organization_id = e.organization_id and b.position = e.position
-                 where e.organization_id = $1 and e.aggregate_type = 'webhook' and e.aggregate_id = $2
-                   and e.partition = $3 and e.sequence = 1",
+                 from commits c join webhook_bodies b on b.organization_id = c.organization_id and b.position = c.position
+                 cross join lateral (
+                     select split_part(split_part(c.data, E'\\n', 1), E'\\t', 3)::json as payload) e
+                 where c.organization_id = $1 and c.aggregate_type = 'webhook' and c.stream_id = $2
+                   and c.partition = $3 and c.first_sequence = 1",
             )
             .bind(organization.uuid())
-            .bind(webhook.to_string())
+            .bind(webhook.uuid())
             .bind(organization.partition().number())
             .fetch_optional(&self.pool)
             .await?;
@@ -78,12 +80,12 @@ impl Reader {
         let row: Option<(Vec<u8>, Vec<u8>)> =
             sqlx::query_as(
                 "select b.headers, b.body
-                 from events e join webhook_bodies b on b.organization_id = e.organization_id and b.position = e.position
-                 where e.organization_id = $1 and e.aggregate_type = 'webhook' and e.aggregate_id = $2
-                   and e.partition = $3 and e.sequence = 1",
+                 from commits c join webhook_bodies b on b.organization_id = c.organization_id and b.position = c.position
+                 where c.organization_id = $1 and c.aggregate_type = 'webhook' and c.stream_id = $2
+                   and c.partition = $3 and c.first_sequence = 1",
             )
             .bind(organization.uuid())
-            .bind(webhook.to_string())
+            .bind(webhook.uuid())
             .bind(organization.partition().number())
             .fetch_optional(&self.pool)
             .await?;

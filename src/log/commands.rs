@@ -154,7 +154,9 @@ impl Repository {
     fn new(commands: &Commands, organization: OrganizationId) -> Self {
         Self {
             pool: commands.pool.clone(),
-            stored: PostgresEventRepository::new(commands.pool.clone()),
+            // postgres-es writes this where a table goes.
+            stored: PostgresEventRepository::new(commands.pool.clone())
+                .with_tables("stream_events($1, $2)", "snapshots"),
             log: commands.log.clone(),
             organization,
             epoch: commands.log.epoch(),
@@ -169,8 +171,8 @@ impl Repository {
             return Ok(());
         }
         let foreign: bool = sqlx::query_scalar(
-            "select exists (select from events
-                            where aggregate_id = $1 and aggregate_type = $2 and organization_id <> $3)",
+            "select exists (select from commits
+                            where stream_id = $1::uuid and aggregate_type = $2 and organization_id <> $3)",
         )
         .bind(aggregate_id)
         .bind(A::TYPE)

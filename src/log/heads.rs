@@ -359,15 +359,15 @@ impl Ends {
             partitions.push(partition.number());
             positions.push(self.positions[partition.index()]);
             times.push(if let Mark::Recorded(at) = mark { Some(at) } else { None });
-            streams.push(if let Mark::Stream(id) = mark { Some(id.to_string()) } else { None });
+            streams.push(if let Mark::Stream(id) = mark { Some(id) } else { None });
         }
         let replaced: Vec<i32> = sqlx::query_scalar(
             "select n.partition
-             from unnest($1::int[], $2::bigint[], $3::timestamptz[], $4::text[]) as n (partition, position, at, stream)
+             from unnest($1::int[], $2::bigint[], $3::timestamptz[], $4::uuid[]) as n (partition, position, at, stream)
              where not exists (
-                 select from events e
-                 where e.partition = n.partition and e.position = n.position
-                   and (e.recorded_at = n.at or e.aggregate_id = n.stream))",
+                 select from commits c
+                 where c.partition = n.partition and c.position > n.position - 100 and c.position <= n.position
+                   and c.position + c.events > n.position and (c.recorded_at = n.at or c.stream_id = n.stream))",
         )
         .bind(partitions)
         .bind(positions)
@@ -385,7 +385,7 @@ impl Found {
         let rows: Vec<Row> = sqlx::query_as(
             "select case when pg_is_in_recovery() then null
                          else substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8) end,
-                    pg_postmaster_start_time(), 'events'::regclass::oid::bigint, h.partition, h.position,
+                    pg_postmaster_start_time(), 'commits'::regclass::oid::bigint, h.partition, h.position,
                     nullif(h.recorded_at, '-infinity')
              from log_heads h",
         )

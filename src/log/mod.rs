@@ -1,4 +1,4 @@
-//! The log: the only SQL on `events`. Append, read, follow its heads, and the seam to cqrs-es.
+//! The log: the only SQL on `commits` and `events`. Append, read, follow its heads, and the seam to cqrs-es.
 //!
 //! Deliberately elsewhere: the meaning of events (crate `hookledger-aggregates`) and the read models derived
 //! from them (crate `hookledger-projections`).
@@ -7,6 +7,7 @@ mod balance;
 mod batch;
 mod bodies;
 mod commands;
+mod commit;
 mod flusher;
 pub mod follow;
 mod fresh;
@@ -42,5 +43,5 @@ pub use removal::{
 pub use stored::{oldest_after_checkpoint, stored_at};
 pub use tail::{Incarnation, LostTail, Noticed, noticed_since};
 pub use unit::{Appended, Body, LogPosition, MonthlyLimit, NewEvent, Sequence, Unit, UsedMonth};
-pub use walk::{KeptRequest, Row, Walked, begin, ends, kept_requests, stray_request, walk};
+pub use walk::{KeptRequest, Row, Walked, WalkedCommit, begin, ends, kept_requests, stray_request, walk};
 pub use writer::{AppendError, Log, Priority, Writer};

@@ -4,13 +4,11 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::event::DecodeError;
-use hookledger_aggregates::{Event, Metadata, OrganizationId, Partition, ProviderId, RecordedEvent, WebhookId};
-use serde_json::value::RawValue;
-use sqlx::postgres::PgRow;
-use sqlx::types::Json;
+use hookledger_aggregates::{OrganizationId, Partition, ProviderId, RecordedEvent, WebhookId};
 use sqlx::{PgConnection, PgExecutor, PgPool, Row as _};
 use uuid::Uuid;
 
+use super::commit::{COLUMNS, Commit, Line, MOST, events};
 use super::heads::{Heads, HeadsError, Positions};
 use super::unit::LogPosition;
 
@@ -42,13 +40,25 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// The condition on a row `e` of the log.
+    /// The condition on a row `c` of `commits` that has such events.
     const fn condition(self) -> &'static str {
         match self {
             Self::All => "true",
-            // The predicate of the partial index `events_administrative`, word for word.
-            Self::Administrative => "(e.aggregate_type <> 'webhook' or e.event_type = 'webhook.retry_requested')",
-            Self::Pending => "e.event_type in ('webhook.signature_verified', 'webhook.retry_requested')",
+            // The predicate of the partial index `commits_administrative`, word for word.
+            Self::Administrative => "(c.aggregate_type <> 'webhook' or starts_with(c.data, 'webhook.retry_requested'))",
+            Self::Pending => {
+                "(starts_with(c.data, 'webhook.signature_verified') or starts_with(c.data, 'webhook.retry_requested') \
+                  or c.events > 1 and strpos(c.data, E'\\nwebhook.signature_verified\\t') > 0)"
+            }
+        }
+    }
+
+    /// Whether it has an event of a commit that its condition holds for.
+    fn has(self, line: &Line<'_>) -> bool {
+        match self {
+            // A commit has events of one kind.
+            Self::All | Self::Administrative => true,
+            Self::Pending => matches!(line.event_type, "webhook.signature_verified" | "webhook.retry_requested"),
         }
     }
 }
@@ -86,9 +96,6 @@ pub struct Reader {
     pub(super) pool: PgPool,
 }
 
-const COLUMNS: &str = "e.partition, e.position, e.aggregate_type, e.aggregate_id, e.sequence, e.event_type, \
-                       e.event_version, e.payload, e.metadata, e.organization_id, e.recorded_at";
-
 impl Reader {
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
@@ -100,48 +107,44 @@ impl Reader {
         Ok(heads.refresh(&self.pool).await?)
     }
 
-    /// Up to `limit` events of each partition after its cursor.
+    /// Up to `limit` events of each partition after its cursor, and the rest of the commit that the last is in.
     ///
     /// # Errors
     /// In [`Scope::All`] also when a position is missing.
     pub async fn after(&self, cursors: &[LogPosition], scope: Scope, limit: i64) -> Result<Batch, ReadError> {
-        let wanted = scope.condition();
-        let sql = format!(
-            "select e.* from unnest($1::int[], $2::bigint[]) as c (partition, after)
-             cross join lateral (
-                 select {COLUMNS} from events e
-                 where e.partition = c.partition and e.position > c.after and {wanted}
-                 order by e.position limit $3) e"
-        );
         let (partitions, positions): (Vec<i32>, Vec<i64>) =
             cursors.iter().map(|cursor| (cursor.partition.number(), cursor.position)).unzip();
+        let sql = commits_after(scope);
         let rows = sqlx::query(&sql).bind(partitions).bind(positions).bind(limit).fetch_all(&self.pool).await?;
+        let mut commits = rows.iter().map(Commit::of).collect::<Result<Vec<_>, _>>()?;
         // Rows arrive in order, though SQL does not promise it. Sorting such wide rows in SQL took as long as
         // reading them.
-        let mut rows = rows.into_iter().map(|row| Ok((place(&row)?, row))).collect::<Result<Vec<_>, sqlx::Error>>()?;
-        rows.sort_by_key(|(at, _)| (at.partition.index(), at.position));
+        commits.sort_by_key(Commit::key);
 
         let mut batch = Batch { events: Vec::with_capacity(rows.len()), broken: Vec::new() };
         let mut reached: HashMap<Partition, i64> = cursors.iter().map(|c| (c.partition, c.position)).collect();
-        for (at, row) in &rows {
-            let at = *at;
-            if batch.broken.iter().any(|broken| broken.at.partition == at.partition) {
-                continue;
-            }
-            let before = reached.insert(at.partition, at.position).unwrap_or_default();
-            if scope == Scope::All && at.position != before + 1 {
-                return Err(ReadError::Gap { partition: at.partition, expected: before + 1, found: at.position });
-            }
-            match event(row, at) {
-                Ok(event) => batch.events.push(event),
-                Err(ReadError::Decode { source, .. }) => batch.broken.push(Broken {
-                    at,
-                    reason: source.to_string(),
-                    organization: OrganizationId::new(row.try_get("organization_id")?),
-                    aggregate_type: row.try_get("aggregate_type")?,
-                    aggregate_id: row.try_get("aggregate_id")?,
-                }),
-                Err(other) => return Err(other),
+        for commit in &commits {
+            let partition = commit.partition()?;
+            let before = reached.entry(partition).or_default();
+            for line in commit.after(*before).filter(|line| scope.has(line)) {
+                if batch.broken.iter().any(|broken| broken.at.partition == partition) {
+                    break;
+                }
+                if scope == Scope::All && line.position != *before + 1 {
+                    return Err(ReadError::Gap { partition, expected: *before + 1, found: line.position });
+                }
+                *before = line.position;
+                match commit.decode(&line) {
+                    Ok(event) => batch.events.push(event),
+                    Err(ReadError::Decode { source, .. }) => batch.broken.push(Broken {
+                        at: commit.place(&line)?,
+                        reason: source.to_string(),
+                        organization: OrganizationId::new(commit.organization),
+                        aggregate_type: commit.aggregate_type.to_owned(),
+                        aggregate_id: commit.stream.to_string(),
+                    }),
+                    Err(other) => return Err(other),
+                }
             }
         }
         Ok(batch)
@@ -156,10 +159,11 @@ impl Reader {
         organizations: &[OrganizationId],
     ) -> Result<Vec<Touched>, ReadError> {
         let ids: Vec<Uuid> = organizations.iter().map(|id| id.uuid()).collect();
-        let rows: Vec<(Uuid, String, bool)> = sqlx::query_as(
-            "select organization_id, aggregate_id, bool_or(event_type in ('webhook.received', 'webhook.rejected'))
-             from events
-             where partition = $1 and position > $2 and position <= $3
+        let rows: Vec<(Uuid, Uuid, bool)> = sqlx::query_as(
+            "select organization_id, stream_id,
+                    bool_or(starts_with(data, E'webhook.received\\t') or starts_with(data, E'webhook.rejected\\t'))
+             from commits
+             where partition = $1 and position > $2 - 100 and position + events - 1 > $2 and position <= $3
                and aggregate_type = 'webhook' and organization_id = any ($4)
              group by 1, 2 order by max(position)",
         )
@@ -169,11 +173,12 @@ impl Reader {
         .bind(ids)
         .fetch_all(&self.pool)
         .await?;
-        let touched = rows.into_iter().map(|(organization, webhook, created)| {
-            let webhook = webhook.parse().map_err(|_| column_error("aggregate_id", &webhook))?;
-            Ok(Touched { organization: OrganizationId::new(organization), webhook, created })
+        let touched = rows.into_iter().map(|(organization, webhook, created)| Touched {
+            organization: OrganizationId::new(organization),
+            webhook: WebhookId::new(webhook),
+            created,
         });
-        touched.collect()
+        Ok(touched.collect())
     }
 
     /// Up to `limit` events of one stream of an organization, in order.
@@ -185,19 +190,19 @@ impl Reader {
         limit: i64,
     ) -> Result<Vec<RecordedEvent>, ReadError> {
         let sql = format!(
-            "select {COLUMNS} from events e
-             where e.organization_id = $1 and e.aggregate_type = $2 and e.aggregate_id = $3 and e.partition = $4
-             order by e.sequence limit $5"
+            "select {COLUMNS} from commits c
+             where c.organization_id = $1 and c.aggregate_type = $2 and c.stream_id = $3 and c.partition = $4
+             order by c.first_sequence limit $5"
         );
         let rows = sqlx::query(&sql)
             .bind(organization.uuid())
             .bind(aggregate_type)
-            .bind(aggregate_id.to_string())
+            .bind(aggregate_id)
             .bind(organization.partition().number())
             .bind(limit)
             .fetch_all(&self.pool)
             .await?;
-        rows.iter().map(|row| event(row, place(row)?)).collect()
+        Ok(first(events(&rows, |_, _| true)?, limit))
     }
 
     /// One page of a webhook's events after an event of its stream, in order. Leaves out duplicates, of which
@@ -216,13 +221,13 @@ impl Reader {
     ) -> Result<bool, ReadError> {
         let last: Option<String> = sqlx::query_scalar(
             "select event_type from events
-             where organization_id = $1 and aggregate_type = 'provider' and aggregate_id = $2 and partition = $3
+             where organization_id = $1 and aggregate_type = 'provider' and stream_id = $2 and partition = $3
                and position < $4
                and event_type in ('provider.destination_set', 'provider.destination_removed', 'provider.deleted')
-             order by sequence desc limit 1",
+             order by first_sequence desc, sequence desc limit 1",
         )
         .bind(organization.uuid())
-        .bind(provider.to_string())
+        .bind(provider.uuid())
         .bind(organization.partition().number())
         .bind(position)
         .fetch_optional(&self.pool)
@@ -235,17 +240,17 @@ impl Reader {
     pub async fn unverified(&self, after: Option<LogPosition>, limit: i64) -> Result<Vec<RecordedEvent>, ReadError> {
         let (partition, position) = after.map_or((-1, 0), |after| (after.partition.number(), after.position));
         let sql = format!(
-            "select {COLUMNS} from events e
-             where e.event_type = 'webhook.received_unverified' and e.recorded_at > now() - interval '4 days'
-               and (e.partition, e.position) > ($1, $2)
+            "select {COLUMNS} from commits c
+             where starts_with(c.data, 'webhook.received_unverified') and c.events = 1
+               and c.recorded_at > now() - interval '4 days' and (c.partition, c.position) > ($1, $2)
                and not exists (
-                   select from events n
-                   where n.aggregate_id = e.aggregate_id and n.aggregate_type = e.aggregate_type
-                     and n.sequence = 2 and n.partition = e.partition)
-             order by e.partition, e.position limit $3"
+                   select from commits n
+                   where n.stream_id = c.stream_id and n.aggregate_type = c.aggregate_type
+                     and n.first_sequence = 2 and n.partition = c.partition)
+             order by c.partition, c.position limit $3"
         );
         let rows = sqlx::query(&sql).bind(partition).bind(position).bind(limit).fetch_all(&self.pool).await?;
-        rows.iter().map(|row| event(row, place(row)?)).collect()
+        events(&rows, |_, _| true)
     }
 }
 
@@ -269,25 +274,29 @@ pub async fn events_of(
     limit: i64,
 ) -> Result<Vec<RecordedEvent>, ReadError> {
     // Added only when requested, so that the planner uses the stream's index.
-    let of_aggregate = if span.aggregate_id.is_some() { "e.aggregate_id = $4" } else { "$4::text is null" };
+    let of_aggregate = if span.aggregate_id.is_some() { "c.stream_id = $4" } else { "$4::uuid is null" };
+    // Times never decrease within a partition, so a time is a position, which an index finds.
     let sql = format!(
-        "select {COLUMNS} from events e
-         where e.organization_id = $1 and e.partition = $2 and e.position > $3 and {of_aggregate}
-           and ($5::timestamptz is null or e.recorded_at >= $5)
-           and ($6::timestamptz is null or e.recorded_at < $6)
-         order by e.position limit $7"
+        "select {COLUMNS} from commits c
+         where c.organization_id = $1 and c.partition = $2 and {of_aggregate}
+           and c.position > $3 - 100 and c.position + c.events - 1 > $3
+           and c.position >= case when $5::timestamptz is null then 0 else first_position_since($1, $2, $5) end
+           and c.position < case when $6::timestamptz is null then {} else first_position_since($1, $2, $6) end
+         order by c.position limit $7",
+        i64::MAX
     );
+    let after = span.after.unwrap_or_default();
     let rows = sqlx::query(&sql)
         .bind(organization.uuid())
         .bind(organization.partition().number())
-        .bind(span.after.unwrap_or_default())
-        .bind(span.aggregate_id.map(|id| id.to_string()))
+        .bind(after)
+        .bind(span.aggregate_id)
         .bind(span.from)
         .bind(span.to)
         .bind(limit)
         .fetch_all(executor)
         .await?;
-    rows.iter().map(|row| event(row, place(row)?)).collect()
+    Ok(first(events(&rows, |_, line| line.position > after)?, limit))
 }
 
 /// Up to `limit` events that changed an organization's settings, users and providers until a time, in order.
@@ -298,13 +307,15 @@ pub async fn settings_until(
     time: DateTime<Utc>,
     limit: i64,
 ) -> Result<Vec<RecordedEvent>, ReadError> {
+    const LEFT_OUT: [&str; 4] =
+        ["user.signed_in", "user.session_ended", "user.sessions_ended", "provider.rejections_suppressed"];
+    // A commit of nothing but one of these is not even read.
     let sql = format!(
-        "select {COLUMNS} from events e
-         where e.organization_id = $1 and e.partition = $2 and {} and e.recorded_at <= $3
-           and e.aggregate_type in ('organization', 'user', 'provider')
-           and e.event_type not in ('user.signed_in', 'user.session_ended', 'user.sessions_ended',
-                                    'provider.rejections_suppressed')
-         order by e.position limit $4",
+        "select {COLUMNS} from commits c
+         where c.organization_id = $1 and c.partition = $2 and {} and c.recorded_at <= $3
+           and c.aggregate_type in ('organization', 'user', 'provider')
+           and not (c.events = 1 and split_part(c.data, E'\\t', 1) = any ($5))
+         order by c.position limit $4",
         Scope::Administrative.condition()
     );
     let rows = sqlx::query(&sql)
@@ -312,12 +323,13 @@ pub async fn settings_until(
         .bind(organization.partition().number())
         .bind(time)
         .bind(limit)
+        .bind(LEFT_OUT.as_slice())
         .fetch_all(executor)
         .await?;
-    rows.iter().map(|row| event(row, place(row)?)).collect()
+    Ok(first(events(&rows, |_, line| !LEFT_OUT.contains(&line.event_type))?, limit))
 }
 
-/// Number of events of that scope in each partition after its cursor; 1,000,000 at most.
+/// Number of events in each partition after its cursor, in commits of that scope; of 1,000,000 commits at most.
 pub async fn count_after(
     connection: &mut PgConnection,
     cursors: &[LogPosition],
@@ -326,10 +338,11 @@ pub async fn count_after(
     let (partitions, positions): (Vec<i32>, Vec<i64>) =
         cursors.iter().map(|cursor| (cursor.partition.number(), cursor.position)).unzip();
     let sql = format!(
-        "select c.partition, (select count(*) from (
-             select from events e
-             where e.partition = c.partition and e.position > c.after and {} limit 1000000) n)
-         from unnest($1::int[], $2::bigint[]) as c (partition, after)",
+        "select n.partition, (select coalesce(sum(m.events), 0)::bigint from (
+             select least(c.events, c.position + c.events - 1 - n.after) as events from commits c
+             where c.partition = n.partition and c.position > n.after - 100 and c.position + c.events - 1 > n.after
+               and {} limit 1000000) m)
+         from unnest($1::int[], $2::bigint[]) as n (partition, after)",
         scope.condition()
     );
     sqlx::query_as(&sql).bind(partitions).bind(positions).fetch_all(connection).await
@@ -357,11 +370,14 @@ pub async fn positions_at(connection: &mut PgConnection, time: DateTime<Utc>) ->
 
 /// When an event was recorded.
 pub async fn recorded_at(executor: impl PgExecutor<'_>, at: LogPosition) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
-    sqlx::query_scalar("select recorded_at from events where partition = $1 and position = $2")
-        .bind(at.partition.number())
-        .bind(at.position)
-        .fetch_optional(executor)
-        .await
+    sqlx::query_scalar(
+        "select recorded_at from commits
+         where partition = $1 and position > $2 - 100 and position <= $2 and position + events > $2",
+    )
+    .bind(at.partition.number())
+    .bind(at.position)
+    .fetch_optional(executor)
+    .await
 }
 
 /// The last changes of each provider's destination, in order, up to a limit per provider.
@@ -370,15 +386,15 @@ pub async fn destination_changes(
     organization: OrganizationId,
     providers: &[ProviderId],
 ) -> Result<Vec<RecordedEvent>, ReadError> {
-    let ids: Vec<String> = providers.iter().map(ToString::to_string).collect();
+    let ids: Vec<Uuid> = providers.iter().map(|id| id.uuid()).collect();
     let sql = format!(
-        "select e.* from unnest($2::text[]) as s (id)
+        "select {COLUMNS} from unnest($2::uuid[]) as s (id)
          cross join lateral (
-             select {COLUMNS} from events e
-             where e.organization_id = $1 and e.aggregate_type = 'provider' and e.aggregate_id = s.id and e.partition = $3
-               and e.event_type in ('provider.destination_set', 'provider.destination_removed')
-             order by e.sequence desc limit 200) e
-         order by e.position"
+             select c.* from commits c
+             where c.organization_id = $1 and c.aggregate_type = 'provider' and c.stream_id = s.id and c.partition = $3
+               and strpos(c.data, 'provider.destination_') > 0
+             order by c.first_sequence desc limit 200) c
+         order by c.position"
     );
     let rows = sqlx::query(&sql)
         .bind(organization.uuid())
@@ -386,7 +402,7 @@ pub async fn destination_changes(
         .bind(organization.partition().number())
         .fetch_all(executor)
         .await?;
-    rows.iter().map(|row| event(row, place(row)?)).collect()
+    events(&rows, |_, line| matches!(line.event_type, "provider.destination_set" | "provider.destination_removed"))
 }
 
 /// The log position of a stream's last event.
@@ -398,13 +414,13 @@ pub async fn end_of_stream(
 ) -> Result<Option<LogPosition>, sqlx::Error> {
     let partition = organization.partition();
     let position: Option<i64> = sqlx::query_scalar(
-        "select position from events
-         where organization_id = $1 and aggregate_type = $2 and aggregate_id = $3 and partition = $4
-         order by sequence desc limit 1",
+        "select position + events - 1 from commits
+         where organization_id = $1 and aggregate_type = $2 and stream_id = $3 and partition = $4
+         order by first_sequence desc limit 1",
     )
     .bind(organization.uuid())
     .bind(aggregate_type)
-    .bind(aggregate_id.to_string())
+    .bind(aggregate_id)
     .bind(partition.number())
     .fetch_optional(executor)
     .await?;
@@ -420,13 +436,14 @@ pub async fn streams_of(
     each: i64,
     together: i64,
 ) -> Result<Vec<RecordedEvent>, ReadError> {
-    let ids: Vec<String> = aggregate_ids.iter().map(ToString::to_string).collect();
+    let ids: Vec<Uuid> = aggregate_ids.iter().map(|id| id.uuid()).collect();
     let sql = format!(
-        "select e.* from unnest($3::text[]) as s (id)
+        "select {COLUMNS} from unnest($3::uuid[]) as s (id)
          cross join lateral (
-             select {COLUMNS} from events e
-             where e.organization_id = $1 and e.aggregate_type = $2 and e.aggregate_id = s.id and e.partition = $4
-             order by e.sequence limit $5) e
+             select c.* from commits c
+             where c.organization_id = $1 and c.aggregate_type = $2 and c.stream_id = s.id and c.partition = $4
+               and c.first_sequence <= $5
+             order by c.first_sequence) c
          limit $6"
     );
     let rows = sqlx::query(&sql)
@@ -438,7 +455,7 @@ pub async fn streams_of(
         .bind(together)
         .fetch_all(executor)
         .await?;
-    rows.iter().map(|row| event(row, place(row)?)).collect()
+    Ok(first(events(&rows, |_, line| line.sequence <= each)?, together))
 }
 
 /// A webhook's events after some event of its stream.
@@ -454,7 +471,7 @@ pub struct Tail {
     pub is_last: bool,
 }
 
-/// Most events in one [`Tail`].
+/// Most commits in one [`Tail`].
 const TAIL: i64 = 1_000;
 
 /// The events of several webhooks after a given event of each. A single query, so nothing can happen between
@@ -465,18 +482,19 @@ pub async fn tails_of(
     webhooks: &[WebhookId],
     after: i64,
 ) -> Result<Vec<Tail>, ReadError> {
-    let ids: Vec<String> = webhooks.iter().map(ToString::to_string).collect();
+    let ids: Vec<Uuid> = webhooks.iter().map(|id| id.uuid()).collect();
     let sql = format!(
-        "select s.id, l.sequence as last, e.* from unnest($2::text[]) as s (id)
+        "select s.id, l.sequence as last, {COLUMNS} from unnest($2::uuid[]) as s (id)
          cross join lateral (
-             select e.sequence from events e
-             where e.organization_id = $1 and e.aggregate_type = 'webhook' and e.aggregate_id = s.id and e.partition = $3
-             order by e.sequence desc limit 1) l
+             select (c.first_sequence + c.events - 1)::bigint as sequence from commits c
+             where c.organization_id = $1 and c.aggregate_type = 'webhook' and c.stream_id = s.id and c.partition = $3
+             order by c.first_sequence desc limit 1) l
          left join lateral (
-             select {COLUMNS} from events e
-             where e.organization_id = $1 and e.aggregate_type = 'webhook' and e.aggregate_id = s.id and e.partition = $3
-               and e.sequence > $4 and e.event_type <> 'webhook.duplicate_received'
-             order by e.sequence limit $5) e on true"
+             select c.* from commits c
+             where c.organization_id = $1 and c.aggregate_type = 'webhook' and c.stream_id = s.id and c.partition = $3
+               and c.first_sequence > $4 - 100 and c.first_sequence + c.events - 1 > $4
+               and not (c.events = 1 and starts_with(c.data, E'{DUPLICATE}\\t'))
+             order by c.first_sequence limit $5) c on true"
     );
     let rows = sqlx::query(&sql)
         .bind(organization.uuid())
@@ -486,58 +504,54 @@ pub async fn tails_of(
         .bind(TAIL)
         .fetch_all(executor)
         .await?;
-    let mut tails: HashMap<WebhookId, Tail> = HashMap::with_capacity(webhooks.len());
+    let mut tails: HashMap<WebhookId, (Tail, i64)> = HashMap::with_capacity(webhooks.len());
     for row in &rows {
-        let id: &str = row.try_get("id")?;
-        let webhook: WebhookId = id.parse().map_err(|_| column_error("aggregate_id", id))?;
+        let webhook = WebhookId::new(row.try_get("id")?);
         let sequence = row.try_get("last")?;
-        let tail =
-            tails.entry(webhook).or_insert_with(|| Tail { webhook, events: Vec::new(), sequence, is_last: true });
-        if row.try_get::<Option<i32>, _>("partition")?.is_some() {
-            tail.events.push(event(row, place(row)?)?);
+        let (tail, commits) =
+            tails.entry(webhook).or_insert_with(|| (Tail { webhook, events: Vec::new(), sequence, is_last: true }, 0));
+        if row.try_get::<Option<i32>, _>("partition")?.is_none() {
+            continue;
+        }
+        *commits += 1;
+        let commit = Commit::of(row)?;
+        for line in commit.lines().filter(|line| line.sequence > after && line.event_type != DUPLICATE) {
+            tail.events.push(commit.decode(&line)?);
         }
     }
-    let full = |tail: &Tail| i64::try_from(tail.events.len()).is_ok_and(|count| count >= TAIL);
-    for tail in tails.values_mut() {
+    for (tail, commits) in tails.values_mut() {
         tail.events.sort_by_key(|event| event.sequence);
-        if full(tail) {
+        if *commits >= TAIL {
             tail.is_last = false;
             tail.sequence = tail.events.last().map_or(after, |last| last.sequence);
         }
     }
-    Ok(webhooks.iter().filter_map(|id| tails.remove(id)).collect())
+    Ok(webhooks.iter().filter_map(|id| tails.remove(id)).map(|(tail, _)| tail).collect())
 }
 
-fn column_error(column: &'static str, value: &str) -> sqlx::Error {
-    sqlx::Error::Decode(format!("events.{column} has the invalid value {value:?}").into())
-}
+const DUPLICATE: &str = "webhook.duplicate_received";
 
-fn place(row: &PgRow) -> Result<LogPosition, sqlx::Error> {
-    let partition: i32 = row.try_get("partition")?;
-    let partition = Partition::new(partition).ok_or_else(|| column_error("partition", &partition.to_string()))?;
-    Ok(LogPosition { partition, position: row.try_get("position")? })
-}
-
-fn event(row: &PgRow, at: LogPosition) -> Result<RecordedEvent, ReadError> {
-    let aggregate_id: &str = row.try_get("aggregate_id")?;
-    let Json(payload): Json<&RawValue> = row.try_get("payload")?;
-    let Json(metadata): Json<HashMap<String, String>> = row.try_get("metadata")?;
-    let recorded_at: DateTime<Utc> = row.try_get("recorded_at")?;
-    let event = Event::decode(
-        row.try_get("aggregate_type")?,
-        row.try_get("event_type")?,
-        row.try_get("event_version")?,
-        payload,
+/// Commits `c` after the cursors of partitions ($1 and $2), for about $3 events of each.
+pub(super) fn commits_after(scope: Scope) -> String {
+    // Every position is there: the end is a position, too, and the commit that holds the next event is looked up.
+    let (begins, ends) = if scope == Scope::All {
+        let begins = "coalesce((select max(b.position) from commits b
+                                where b.partition = n.partition and b.position <= n.after + 1), 0)";
+        (begins.to_owned(), "and c.position <= n.after + $3 order by c.position")
+    } else {
+        (format!("n.after - {}", MOST - 1), "order by c.position limit $3")
+    };
+    format!(
+        "select {COLUMNS} from unnest($1::int[], $2::bigint[]) as n (partition, after)
+         cross join lateral (
+             select c.* from commits c
+             where c.partition = n.partition and c.position >= {begins} and c.position + c.events - 1 > n.after
+               and {} {ends}) c",
+        scope.condition()
     )
-    .map_err(|source| ReadError::Decode { partition: at.partition, position: at.position, source })?;
-    Ok(RecordedEvent {
-        partition: at.partition,
-        position: at.position,
-        organization: OrganizationId::new(row.try_get("organization_id")?),
-        aggregate_id: aggregate_id.parse().map_err(|_| column_error("aggregate_id", aggregate_id))?,
-        sequence: row.try_get("sequence")?,
-        event,
-        metadata: Metadata::from_map(&metadata),
-        recorded_at,
-    })
+}
+
+fn first(mut events: Vec<RecordedEvent>, limit: i64) -> Vec<RecordedEvent> {
+    events.truncate(usize::try_from(limit).unwrap_or_default());
+    events
 }

@@ -40,9 +40,9 @@ pub async fn removable(
          from unnest($1::uuid[], $2::int[], $3::bigint[]) as o (id, partition, until)
          left join lateral (
              select e.sequence, (e.payload ->> 'toPosition')::bigint as removed_to, e.recorded_at from events e
-             where e.aggregate_id = o.id::text and e.aggregate_type = 'retention' and e.partition = o.partition
+             where e.stream_id = o.id and e.aggregate_type = 'retention' and e.partition = o.partition
                and e.organization_id = o.id
-             order by e.sequence desc limit 1) r on true
+             order by e.first_sequence desc, e.sequence desc limit 1) r on true
          cross join lateral (
              select max(position) as last, count(*) from (
                  select b.position from webhook_bodies b
@@ -132,9 +132,9 @@ pub async fn with_bodies(
     let ids: Vec<Uuid> = webhooks.iter().map(|id| id.uuid()).collect();
     let kept: Vec<Uuid> = sqlx::query_scalar(
         "select w.id from unnest($2::uuid[]) with ordinality as w (id, n)
-         join events e on e.aggregate_id = w.id::text and e.aggregate_type = 'webhook' and e.sequence = 1
-                      and e.partition = $3 and e.organization_id = $1
-         join webhook_bodies b on b.organization_id = e.organization_id and b.position = e.position
+         join commits c on c.stream_id = w.id and c.aggregate_type = 'webhook' and c.first_sequence = 1
+                       and c.partition = $3 and c.organization_id = $1
+         join webhook_bodies b on b.organization_id = c.organization_id and b.position = c.position
          order by w.n",
     )
     .bind(organization.uuid())
@@ -155,12 +155,13 @@ pub async fn retried_after(
         places.iter().map(|place| (place.partition.number(), place.position)).unzip();
     let rows: Vec<(Uuid, i64)> = sqlx::query_as(
         "select f.organization_id, min(f.position)
-         from unnest($1::int[], $2::bigint[]) as c (partition, position)
-         join events e on e.partition = c.partition and e.position > c.position
-                      and (e.aggregate_type <> 'webhook' or e.event_type = 'webhook.retry_requested')
-                      and e.event_type = 'webhook.retry_requested'
-         join events f on f.aggregate_id = e.aggregate_id and f.aggregate_type = 'webhook' and f.sequence = 1
-                      and f.partition = e.partition
+         from unnest($1::int[], $2::bigint[]) as n (partition, position)
+         join commits c on c.partition = n.partition and c.position > n.position - 100
+                       and c.position + c.events - 1 > n.position
+                       and (c.aggregate_type <> 'webhook' or starts_with(c.data, 'webhook.retry_requested'))
+                       and starts_with(c.data, 'webhook.retry_requested')
+         join commits f on f.stream_id = c.stream_id and f.aggregate_type = 'webhook' and f.first_sequence = 1
+                       and f.partition = c.partition
          group by 1",
     )
     .bind(partitions)
@@ -177,8 +178,9 @@ pub async fn removed_after(
     position: i64,
 ) -> Result<bool, sqlx::Error> {
     sqlx::query_scalar(
-        "select exists (select from events
-                        where partition = $1 and position > $2 and organization_id = $3 and aggregate_type = 'retention')",
+        "select exists (select from commits
+                        where partition = $1 and position + events - 1 > $2 and position > $2 - 100
+                          and organization_id = $3 and aggregate_type = 'retention')",
     )
     .bind(organization.partition().number())
     .bind(position)
@@ -209,21 +211,21 @@ pub async fn removal_of(
     sqlx::query_as(
         "select e.recorded_at as at, e.event_type = 'retention.body_erased' as erased, e.payload ->> 'reason' as reason,
                 e.partition, e.position
-         from (values (1, $2), (2, $1::text)) as s (rank, id)
+         from (values (1, $2::uuid), (2, $1)) as s (rank, id)
          cross join lateral (
              select * from events e
-             where e.aggregate_id = s.id and e.aggregate_type = 'retention' and e.partition = $3
+             where e.stream_id = s.id and e.aggregate_type = 'retention' and e.partition = $3
                and e.organization_id = $1 and (s.rank = 1 or (e.payload ->> 'toPosition')::bigint >= $4)
-             order by e.sequence limit 1) e
+             order by e.first_sequence, e.sequence limit 1) e
          where not exists (select from webhook_bodies b where b.organization_id = $1 and b.position = $4)
            and not exists (
                select from events r
-               where r.partition = $3 and r.position = $4 and r.event_type = 'webhook.rejected'
+               where r.partition = $3 and r.first_position = $4 and r.position = $4 and r.event_type = 'webhook.rejected'
                  and r.event_version <> '1' and r.payload -> 'headersSha256' is null)
          order by e.position limit 1",
     )
     .bind(organization.uuid())
-    .bind(webhook.to_string())
+    .bind(webhook.uuid())
     .bind(received.partition.number())
     .bind(received.position)
     .fetch_optional(executor)

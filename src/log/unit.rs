@@ -71,6 +71,11 @@ impl NewEvent {
             metadata: serde_json::to_string(&metadata.to_map())?,
         })
     }
+
+    /// Whether it belongs to `Scope::Administrative`.
+    pub(super) fn is_administrative(&self) -> bool {
+        self.aggregate_type != "webhook" || self.event_type == "webhook.retry_requested"
+    }
 }
 
 /// The request that belongs to a unit's first event, stored under that event's position.
@@ -156,9 +161,7 @@ impl Unit {
 
     /// Whether it belongs to `Scope::Administrative`.
     pub(super) fn is_administrative(&self) -> bool {
-        self.events
-            .iter()
-            .any(|event| event.aggregate_type != "webhook" || event.event_type == "webhook.retry_requested")
+        self.events.iter().any(NewEvent::is_administrative)
     }
 
     /// That position in the partition of its last event.

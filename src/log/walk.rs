@@ -8,7 +8,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{Executor as _, PgConnection, PgExecutor, Row as _};
 use uuid::Uuid;
 
-use super::stored::stored;
+use super::commit::Commit;
 use super::unit::LogPosition;
 use crate::log::stored_event::StoredEvent;
 
@@ -27,36 +27,70 @@ pub struct KeptRequest<'a> {
     pub body: &'a [u8],
 }
 
-/// A row from [`walk`], decoded on demand because decoding borrows.
+/// A commit from [`walk`], decoded on demand because decoding borrows.
 #[derive(Debug)]
-pub struct Row(PgRow);
+pub struct Row {
+    row: PgRow,
+    to: i64,
+}
 
 impl Row {
-    pub fn read(&self) -> Result<Walked<'_>, sqlx::Error> {
-        let webhook: Option<Uuid> = self.0.try_get("kept_webhook_id")?;
+    pub fn read(&self) -> Result<WalkedCommit<'_>, sqlx::Error> {
+        let webhook: Option<Uuid> = self.row.try_get("kept_webhook_id")?;
         let kept = match webhook {
             None => None,
             Some(webhook) => Some(KeptRequest {
                 webhook,
-                headers: self.0.try_get("kept_headers")?,
-                body: self.0.try_get("kept_body")?,
+                headers: self.row.try_get("kept_headers")?,
+                body: self.row.try_get("kept_body")?,
             }),
         };
-        Ok(Walked { event: stored(&self.0)?, kept })
+        Ok(WalkedCommit { commit: Commit::of(&self.row)?, kept, to: self.to })
     }
 }
 
-/// The query of [`walk`], with the columns of `stored` in its order. An event outside its organization's
-/// partition is never about a request, although its position may equal that of another event.
-const WALK: &str = "
-    select e.partition, e.position, e.organization_id, e.sequence, e.recorded_at, e.aggregate_type, e.aggregate_id,
-           e.event_type, e.event_version, e.payload, e.metadata,
-           b.webhook_id as kept_webhook_id, b.headers as kept_headers, b.body as kept_body
-    from events e
-    left join webhook_bodies b
-      on b.organization_id = e.organization_id and b.position = e.position and e.aggregate_type = 'webhook'
-    where e.partition = $1 and e.position <= $2 and ($3::uuid is null or e.organization_id = $3)
-    order by e.position";
+/// A commit, and the stored request that its first event is about, if any.
+pub struct WalkedCommit<'a> {
+    commit: Commit<'a>,
+    kept: Option<KeptRequest<'a>>,
+    to: i64,
+}
+
+impl WalkedCommit<'_> {
+    /// Where it is, how many events it says it has, and how many it has, where that differs.
+    #[must_use]
+    pub fn miscount(&self) -> Option<(i64, i16, usize)> {
+        let count = self.commit.lines().count();
+        (i16::try_from(count) != Ok(self.commit.events)).then_some((self.commit.position, self.commit.events, count))
+    }
+
+    /// Its events up to the position that was walked to, in order.
+    pub fn events(&self) -> impl Iterator<Item = Walked<'_>> {
+        let lines = self.commit.lines().filter(move |line| line.position <= self.to);
+        lines.enumerate().map(move |(number, line)| Walked {
+            event: self.commit.stored(&line),
+            kept: self.kept.filter(|_| number == 0),
+        })
+    }
+}
+
+/// The query of [`walk`]. An event outside its organization's partition is never about a request, although its
+/// position may equal that of another event.
+macro_rules! walk {
+    ($organization:literal) => {
+        concat!(
+            "select c.partition, c.position, c.events, c.organization_id, c.aggregate_type, c.stream_id, c.first_sequence,
+                    c.recorded_at, c.metadata, c.data,
+                    b.webhook_id as kept_webhook_id, b.headers as kept_headers, b.body as kept_body
+             from commits c
+             left join webhook_bodies b
+               on b.organization_id = c.organization_id and b.position = c.position and c.aggregate_type = 'webhook'
+             where c.partition = $1 and c.position <= $2 and ",
+            $organization,
+            " order by c.position"
+        )
+    };
+}
 
 /// The events of a partition from the first up to a position, of all organizations or of one, in order. Needs
 /// a connection of [`begin`].
@@ -66,8 +100,14 @@ pub fn walk(
     organization: Option<OrganizationId>,
     to: i64,
 ) -> BoxStream<'_, Result<Row, sqlx::Error>> {
-    let query = sqlx::query(WALK).bind(partition.number()).bind(to).bind(organization.map(OrganizationId::uuid));
-    query.fetch(connection).map(|row| row.map(Row)).boxed()
+    // Two texts, so that the planner uses the organization's index.
+    let query = match organization {
+        Some(organization) => {
+            sqlx::query(walk!("c.organization_id = $3")).bind(partition.number()).bind(to).bind(organization.uuid())
+        }
+        None => sqlx::query(walk!("true")).bind(partition.number()).bind(to),
+    };
+    query.fetch(connection).map(move |row| row.map(|row| Row { row, to })).boxed()
 }
 
 /// Begins a read-only transaction on one snapshot of the log: a new one, or that of another connection.
@@ -120,7 +160,7 @@ pub async fn stray_request(
          where ($1::uuid is null or b.organization_id = $1)
            and not exists (
                select from events e
-               where e.organization_id = b.organization_id and e.position = b.position
+               where e.organization_id = b.organization_id and e.first_position = b.position and e.position = b.position
                  -- As `OrganizationId::partition` says.
                  and e.partition = get_byte(uuid_send(b.organization_id), 15) % 16
                  and e.event_type in ('webhook.received', 'webhook.received_unverified', 'webhook.rejected',

@@ -463,23 +463,23 @@ async fn a_connection_that_went_silent_is_given_up() {
 
 /// One event at the end of a stream, by hand.
 const BY_HAND: &str = "select positions from append_batch_checked(
-    $1, array[clock_timestamp()], '{0}', 1, '{0}', '{0}', '{webhook}', array[$2], '{0}', '{webhook.attempt_started}', '{1}',
-    array['{}'::json], array['{}'::json], array['00000000-0000-0000-0000-000000000000'::uuid], '{}', '{}', '{}', '{}', '{}',
-    '{}', '{}', '{}', '{}', '{}')";
+    $1, array[clock_timestamp()], '{0}', 1, '{0}', '{0}', '{1}', '{webhook}', array[$2], '{0}',
+    array['00000000-0000-0000-0000-000000000000'::uuid], array['{}'], array[E'webhook.attempt_started\\t1\\t{}'],
+    '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flush_that_is_sent_again_waits_for_its_first_try_and_is_answered_as_that() {
     let database = Database::fresh().await;
     let superuser = database.superuser().await;
-    let stream = Uuid::new_v4().to_string();
+    let stream = Uuid::new_v4();
     for commits in [true, false] {
         let flush = Uuid::now_v7();
         let mut first = superuser.begin().await.unwrap();
         let before: Vec<Option<i64>> =
-            sqlx::query_scalar(BY_HAND).bind(flush).bind(&stream).fetch_one(&mut *first).await.unwrap();
-        let (pool, stream) = (superuser.clone(), stream.clone());
+            sqlx::query_scalar(BY_HAND).bind(flush).bind(stream).fetch_one(&mut *first).await.unwrap();
+        let pool = superuser.clone();
         let again = tokio::spawn(async move {
-            sqlx::query_scalar::<_, Vec<Option<i64>>>(BY_HAND).bind(flush).bind(&stream).fetch_one(&pool).await.unwrap()
+            sqlx::query_scalar::<_, Vec<Option<i64>>>(BY_HAND).bind(flush).bind(stream).fetch_one(&pool).await.unwrap()
         });
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert!(!again.is_finished());
@@ -526,7 +526,7 @@ async fn a_flush_changes_no_row_so_that_a_long_snapshot_does_not_slow_it() {
     // Backends tell their counts when they end.
     end_connections(&superuser).await;
     let deadline = Instant::now() + PATIENCE;
-    let counts = "select n_tup_ins from pg_stat_user_tables where relname = 'events'";
+    let counts = "select n_tup_ins from pg_stat_user_tables where relname = 'commits'";
     while sqlx::query_scalar::<_, i64>(counts).fetch_one(&superuser).await.unwrap() < 50 {
         assert!(Instant::now() < deadline);
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -654,9 +654,9 @@ async fn nothing_is_appended_by_a_clock_that_nothing_agrees_with() {
     // As if the database's clock had jumped by ten minutes: the last event is that old.
     superuser
         .execute(
-            "alter table events disable trigger events_are_immutable;
-             update events set recorded_at = recorded_at - interval '10 min';
-             alter table events enable trigger events_are_immutable",
+            "alter table commits disable trigger commits_are_immutable;
+             update commits set recorded_at = recorded_at - interval '10 min';
+             alter table commits enable trigger commits_are_immutable",
         )
         .await
         .unwrap();

@@ -20,6 +20,7 @@ use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
 use crate::app::{Database, GITHUB_SECRET, TestApp};
 use crate::patience::PATIENCE;
 use crate::process::BINARY;
+use crate::tamper::{UNLOCKED, WRITABLE};
 
 const WEBHOOKS: usize = 160;
 
@@ -198,6 +199,38 @@ async fn whatever_a_superuser_changes_is_named() {
             "missing",
         ),
         ("one in the middle deleted", at("delete from events"), a, "missing"),
+        ("a commit deleted", at("delete from commits"), a, "missing"),
+        (
+            "the second event of a commit changed",
+            at("update commits set data = replace(data, '\"secretVersion\":1', '\"secretVersion\":2')"),
+            a + 1,
+            "was changed",
+        ),
+        (
+            "the events of a commit swapped",
+            at("update commits set data = split_part(data, E'\\n', 2) || E'\\n' || split_part(data, E'\\n', 1)"),
+            a,
+            "WRONG",
+        ),
+        (
+            "the second event of a commit cut off",
+            at("update commits set data = split_part(data, E'\\n', 1), events = 1"),
+            a + 1,
+            "missing",
+        ),
+        (
+            "an event added to a commit",
+            at("update commits set data = data || E'\\nwebhook.x\\t1\\t{}'"),
+            a,
+            "said to have 2 events",
+        ),
+        ("the count of a commit changed", at("update commits set events = 1"), a, "said to have 1 events"),
+        (
+            "the actor of a commit changed",
+            at("update commits set metadata = replace(metadata, 'sender', 'system')"),
+            a,
+            "was changed",
+        ),
         (
             "one in the middle deleted, and the others moved up",
             format!(
@@ -281,7 +314,10 @@ async fn whatever_a_superuser_changes_is_named() {
     for (what, sql, position, expected) in cases {
         let url = audited.copy().await;
         let mut superuser = PgConnection::connect(&url).await.unwrap();
-        superuser.execute("set session_replication_role = replica").await.unwrap();
+        superuser.execute(UNLOCKED).await.unwrap();
+        if sql.contains("update events") || sql.contains("from events") {
+            superuser.execute(WRITABLE).await.unwrap();
+        }
         superuser.execute(sql.as_str()).await.unwrap();
         superuser.close().await.unwrap();
         let output = audited.audit(&url, &["verify"]);
@@ -442,9 +478,10 @@ async fn a_restored_backup_verifies_once_its_loss_is_declared_and_a_later_change
 
     // Nothing but what was declared is excused: neither a change, nor a declaration that somebody else wrote.
     let mut superuser = PgConnection::connect(&backup).await.unwrap();
+    superuser.execute(UNLOCKED).await.unwrap();
+    superuser.execute(WRITABLE).await.unwrap();
     let change = format!(
-        "set session_replication_role = replica;
-         update events set metadata = '{{\"actor\":\"sender\"}}' where partition = {} and position = {}",
+        "update events set metadata = '{{\"actor\":\"sender\"}}' where partition = {} and position = {}",
         audited.partition.number(),
         audited.received().await[7]
     );

@@ -64,13 +64,15 @@ async fn append(pool: &PgPool, id: Uuid, sequence: i64, (kind, event, version): 
         .await
         .unwrap();
     sqlx::query(
-        "insert into events select $1, position + 1, $3, $4, $5, $6, $7, '{}', '{}', $2, now()
+        "insert into commits (partition, position, events, aggregate_type, stream_id, first_sequence, organization_id,
+                              recorded_at, metadata, data)
+         select $1, position + 1, 1, $3, $4, $5, $2, now(), '{}', concat_ws(E'\\t', $6, $7, '{}')
          from log_heads where partition = $1",
     )
     .bind(organization.partition().number())
     .bind(organization.uuid())
     .bind(kind)
-    .bind(id.to_string())
+    .bind(id)
     .bind(sequence)
     .bind(event)
     .bind(version)

@@ -279,7 +279,7 @@ async fn a_duplicate_that_is_remembered_asks_the_database_nothing() {
     }
     let pool = app.database.superuser().await;
     let mut locked = pool.begin().await.unwrap();
-    sqlx::query("lock table events in access exclusive mode").execute(&mut *locked).await.unwrap();
+    sqlx::query("lock table commits in access exclusive mode").execute(&mut *locked).await.unwrap();
     let posts = (0..100).map(|_| answer(github(&app, GITHUB_SECRET, "d-1", "{}")));
     let answers = futures::future::join_all(posts).await;
     locked.rollback().await.unwrap();

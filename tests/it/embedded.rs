@@ -88,7 +88,7 @@ async fn a_node_on_the_embedded_store_has_no_session_that_could_become_the_owner
         for escape in ["reset role", "reset session authorization", "set role none"] {
             session.execute(escape).await.unwrap();
         }
-        for attack in ["set role hookledger", "alter table events disable trigger all", "drop table events"] {
+        for attack in ["set role hookledger", "alter table commits disable trigger all", "drop table commits"] {
             let refused = session.execute(attack).await.unwrap_err();
             assert_eq!(refused.as_database_error().unwrap().code().unwrap(), "42501", "{role}: {attack}");
         }

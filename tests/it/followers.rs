@@ -217,13 +217,15 @@ async fn append_unknown(pool: &PgPool, aggregate_type: &str, aggregate_id: Uuid)
         .await
         .unwrap();
     sqlx::query(
-        "insert into events select $1, position + 1, $3, $4, 1000, $3 || '.from_the_future', '7', '{}', '{}', $2, now() from log_heads
-         where partition = $1",
+        "insert into commits (partition, position, events, aggregate_type, stream_id, first_sequence, organization_id,
+                              recorded_at, metadata, data)
+         select $1, position + 1, 1, $3, $4, 1000, $2, now(), '{}', $3 || E'.from_the_future\\t7\\t{}'
+         from log_heads where partition = $1",
     )
     .bind(organization.partition().number())
     .bind(organization.uuid())
     .bind(aggregate_type)
-    .bind(aggregate_id.to_string())
+    .bind(aggregate_id)
     .execute(&mut *appending)
     .await
     .unwrap();

@@ -415,16 +415,17 @@ async fn any_number_of_duplicates_is_in_no_retrys_way() {
         .await
         .unwrap();
     sqlx::query(
-        "insert into events
-         select (jsonb_populate_record(e, jsonb_build_object(
-                     'position', h.position + n, 'sequence', last.sequence + n,
-                     'event_type', 'webhook.duplicate_received', 'event_version', '1',
-                     'payload', '{\"bodySha256\":\"aa\",\"bodySize\":2,\"bodyDiffers\":false}'::jsonb))).*
-         from events e
+        "insert into commits (partition, position, events, aggregate_type, stream_id, first_sequence, organization_id,
+                              recorded_at, metadata, data)
+         select c.partition, h.position + n, 1, c.aggregate_type, c.stream_id, last.sequence + n, c.organization_id,
+                c.recorded_at, c.metadata,
+                concat_ws(E'\\t', 'webhook.duplicate_received', '1',
+                          '{\"bodySha256\":\"aa\",\"bodySize\":2,\"bodyDiffers\":false}')
+         from commits c
          join (select position from log_heads where partition = $1) h on true
          join (select max(sequence) as sequence from events where aggregate_id = $2) last on true
          cross join generate_series(1, $3) n
-         where e.partition = $1 and e.aggregate_id = $2 and e.sequence = 1",
+         where c.partition = $1 and c.stream_id = $2::uuid and c.aggregate_type = 'webhook' and c.first_sequence = 1",
     )
     .bind(partition.number())
     .bind(id)

@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 
 use hookledger::log::{
-    AppendError, Body, Commands, Heads, Log, LogPosition, NewEvent, Reader, Scope, Sequence, Unit, Writer,
+    AppendError, Body, Commands, Heads, Log, LogPosition, LogSpan, NewEvent, Reader, Scope, Sequence, Unit, Writer,
+    events_of,
 };
 use hookledger::platform::store::Use;
 use hookledger::platform::vitals::Vitals;
 use hookledger_aggregates::organization::{Organization, OrganizationCommand, Plan};
 use hookledger_aggregates::provider::ProviderEvent;
 use hookledger_aggregates::webhook::WebhookEvent;
-use hookledger_aggregates::{Metadata, OrganizationId, Partition, WebhookId};
+use hookledger_aggregates::{Metadata, OrganizationId, Partition, RecordedEvent, WebhookId};
 use sqlx::Executor as _;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -37,7 +38,7 @@ impl TestLog {
         Self { database, log, reader: Reader::new(pool), stop }
     }
 
-    async fn everything(&self) -> Vec<hookledger_aggregates::RecordedEvent> {
+    async fn everything(&self) -> Vec<RecordedEvent> {
         let cursors: Vec<_> = Partition::all().map(|partition| LogPosition { partition, position: 0 }).collect();
         let batch = self.reader.after(&cursors, Scope::All, 1_000_000).await.unwrap();
         assert!(batch.broken.is_empty(), "{:?}", batch.broken);
@@ -198,10 +199,10 @@ async fn history_cannot_be_rewritten() {
     let worker = test.database.store().pool(Use::Work).await.unwrap();
     let owner = test.database.superuser().await;
     for statement in [
-        "update events set payload = '{}'",
-        "delete from events",
-        "truncate events",
-        "update events set position = 9 where false",
+        "update commits set data = ''",
+        "delete from commits",
+        "truncate commits",
+        "update commits set position = 9 where false",
     ] {
         let refused = worker.execute(statement).await.unwrap_err();
         assert_eq!(refused.as_database_error().unwrap().code().unwrap(), "42501", "{statement}: {refused}");
@@ -209,8 +210,10 @@ async fn history_cannot_be_rewritten() {
         assert_eq!(refused.as_database_error().unwrap().code().unwrap(), "23001", "{statement}: {refused}");
     }
     for statement in [
-        "alter table events disable trigger events_are_immutable",
-        "drop table events",
+        "alter table commits disable trigger commits_are_immutable",
+        "drop table commits",
+        "update events set payload = '{}'",
+        "delete from events",
         "delete from log_heads",
         "update webhook_bodies set body = ''",
         "create table mine (id int)",
@@ -287,4 +290,110 @@ async fn a_unit_that_spans_partitions_is_placed_where_its_last_event_is() {
         assert_eq!(placed.position, i64::try_from(number).unwrap() - 1);
     }
     test.stop.cancel();
+}
+
+/// Events of one stream from a sequence on.
+fn run(organization: OrganizationId, id: Uuid, first: i64, count: i64) -> Unit {
+    Unit::new((first..first + count).map(|sequence| event(organization, id, Sequence::At(sequence))).collect())
+}
+
+#[tokio::test]
+async fn a_commit_begins_where_its_stream_ends_and_nowhere_else() {
+    let test = TestLog::fresh().await;
+    let (organization, id) = (OrganizationId::from_slug("a"), Uuid::new_v4());
+    test.log.append(run(organization, id, 1, 3)).await.unwrap();
+    // Over it, within it, across its end, and after a gap: the first try does not look for conflicts.
+    for (first, count) in [(1, 1), (1, 5), (2, 1), (3, 1), (3, 2), (5, 1), (100, 1)] {
+        for _ in 0..5 {
+            test.log.append(unit(organization, Uuid::new_v4(), 1)).await.unwrap();
+        }
+        let appended = test.log.append(run(organization, id, first, count)).await;
+        assert!(matches!(appended, Err(AppendError::Conflict)), "{first} {count}: {appended:?}");
+        // The next few flushes check every unit.
+        let appended = test.log.append(run(organization, id, first, count)).await;
+        assert!(matches!(appended, Err(AppendError::Conflict)), "{first} {count}: {appended:?}");
+    }
+    test.log.append(run(organization, id, 4, 2)).await.unwrap();
+    let end = Unit::new(vec![event(organization, id, Sequence::End), event(organization, id, Sequence::End)]);
+    test.log.append(end).await.unwrap();
+    let sequences: Vec<i64> = test
+        .reader
+        .stream(organization, "webhook", id, 100)
+        .await
+        .unwrap()
+        .iter()
+        .map(|event| event.sequence)
+        .collect();
+    assert_eq!(sequences, [1, 2, 3, 4, 5, 6, 7]);
+}
+
+#[tokio::test]
+async fn units_of_one_flush_go_on_from_each_other_and_not_from_one_that_is_left_out() {
+    let test = TestLog::fresh().await;
+    let (organization, id, other) = (OrganizationId::from_slug("a"), Uuid::new_v4(), Uuid::new_v4());
+    test.log.append(run(organization, other, 1, 1)).await.unwrap();
+    let mut refused = run(organization, id, 4, 1);
+    refused.events.extend(run(organization, other, 1, 1).events);
+    let units = vec![
+        run(organization, id, 1, 2),
+        run(organization, id, 3, 1),
+        run(organization, id, 3, 2),
+        refused,
+        run(organization, id, 5, 1),
+        Unit::new(vec![event(organization, id, Sequence::End)]),
+    ];
+    let answers: Vec<bool> = test.log.append_all(units).await.unwrap().iter().map(Result::is_ok).collect();
+    assert_eq!(answers, [true, true, false, false, false, true]);
+    let events = test.reader.stream(organization, "webhook", id, 100).await.unwrap();
+    assert_eq!(events.iter().map(|event| event.sequence).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    assert_eq!(test.everything().await.len(), 5);
+}
+
+#[tokio::test]
+async fn a_cursor_within_a_commit_reads_on_with_its_next_event() {
+    let test = TestLog::fresh().await;
+    let organization = OrganizationId::from_slug("a");
+    let place = test.log.append(run(organization, Uuid::new_v4(), 1, 250)).await.unwrap().last;
+    let last = test.log.append(run(organization, Uuid::new_v4(), 1, 3)).await.unwrap().last;
+    assert_eq!((place.position, last.position), (250, 253));
+    let pool = test.database.superuser().await;
+    for after in 0..=253 {
+        let cursor = LogPosition { position: after, ..last };
+        for limit in [1, 7, 1_000] {
+            let batch = test.reader.after(&[cursor], Scope::All, limit).await.unwrap();
+            let positions: Vec<i64> = batch.events.iter().map(|event| event.position).collect();
+            let count = i64::try_from(positions.len()).unwrap();
+            assert_eq!(positions, (after + 1..=after + count).collect::<Vec<_>>());
+            assert!(after == 253 || count >= limit.min(253 - after), "{after} {limit}: {count}");
+        }
+        let span = LogSpan { after: Some(after), ..Default::default() };
+        let events = events_of(&pool, organization, &span, 5).await.unwrap();
+        let positions: Vec<i64> = events.iter().map(|event| event.position).collect();
+        assert_eq!(positions, (after + 1..=253.min(after + 5)).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn an_organizations_log_is_read_by_time() {
+    let test = TestLog::fresh().await;
+    let (quiet, busy) = (OrganizationId::from_slug("a"), OrganizationId::from_slug("b"));
+    for n in 0..30 {
+        test.log.append(unit(if n % 3 == 0 { quiet } else { busy }, Uuid::new_v4(), 1 + n % 2)).await.unwrap();
+    }
+    let pool = test.database.superuser().await;
+    let read = async |span: LogSpan| events_of(&pool, quiet, &span, 1_000).await.unwrap();
+    let places = |events: &[RecordedEvent]| events.iter().map(|event| event.position).collect::<Vec<_>>();
+    let all = read(LogSpan::default()).await;
+    assert_eq!(all.len(), 15);
+    let moment = chrono::TimeDelta::microseconds(1);
+    for event in &all {
+        for at in [event.recorded_at - moment, event.recorded_at, event.recorded_at + moment] {
+            let since = read(LogSpan { from: Some(at), ..Default::default() }).await;
+            let expected: Vec<_> = all.iter().filter(|event| event.recorded_at >= at).cloned().collect();
+            assert_eq!(places(&since), places(&expected));
+            let before = read(LogSpan { to: Some(at), ..Default::default() }).await;
+            let expected: Vec<_> = all.iter().filter(|event| event.recorded_at < at).cloned().collect();
+            assert_eq!(places(&before), places(&expected));
+        }
+    }
 }

@@ -66,6 +66,7 @@ mod siege;
 mod signatures;
 mod sink;
 mod subscriptions;
+mod tamper;
 mod tenancy;
 mod tester;
 mod vendors;

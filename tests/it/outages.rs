@@ -140,7 +140,7 @@ async fn a_follower_that_stands_still_makes_a_node_unready_by_the_age_of_what_wa
     superuser
         .execute(
             "set session_replication_role = replica;
-             update events set recorded_at = recorded_at - interval '100 s'",
+             update commits set recorded_at = recorded_at - interval '100 s'",
         )
         .await
         .unwrap();

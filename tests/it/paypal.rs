@@ -331,7 +331,7 @@ async fn what_waits_for_a_file_is_verified_when_it_is_there_and_refused_after_th
     let mut connection = superuser.acquire().await.unwrap();
     for sql in [
         "set session_replication_role = replica",
-        "update events set recorded_at = recorded_at - interval '73 hours' where event_type = 'webhook.received_unverified'",
+        "update commits set recorded_at = recorded_at - interval '73 hours' where starts_with(data, 'webhook.received_unverified')",
     ] {
         sqlx::query(sql).execute(&mut *connection).await.unwrap();
     }

@@ -150,8 +150,10 @@ async fn an_unknown_event_stops_its_partition_and_no_other() {
     }
     let pool = app.database.superuser().await;
     sqlx::query(
-        "insert into events select partition, position + 1, 'webhook', gen_random_uuid()::text, 1,
-                                   'webhook.from_the_future', '7', '{}', '{}', $2, now()
+        "insert into commits (partition, position, events, aggregate_type, stream_id, first_sequence, organization_id,
+                              recorded_at, metadata, data)
+         select partition, position + 1, 1, 'webhook', gen_random_uuid(), 1, $2, now(), '{}',
+                E'webhook.from_the_future\\t7\\t{}'
          from log_heads where partition = $1",
     )
     .bind(partition(a).number())

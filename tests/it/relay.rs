@@ -62,11 +62,13 @@ async fn target(url: &str) -> Result<Target, RelayError> {
 /// Events in every partition, as writers would have appended them.
 async fn fill(pool: &PgPool, each: i64) {
     sqlx::query(
-        "insert into events
-             select h.partition, h.position + n, 'webhook', gen_random_uuid()::text, 1, 'webhook.test', '1',
-                    json_build_object('n', n, 'text', repeat('x', 200), 'odd', 'é\"'), '{\"actor\":\"sender\"}',
+        "insert into commits (partition, position, events, aggregate_type, stream_id, first_sequence, organization_id,
+                              recorded_at, metadata, data)
+             select h.partition, h.position + n, 1, 'webhook', gen_random_uuid(), 1,
                     ('00000000-0000-0000-0000-' || lpad(h.partition::text, 12, '0'))::uuid,
-                    now() + n * interval '1 microsecond'
+                    now() + n * interval '1 microsecond', '{\"actor\":\"sender\"}',
+                    concat_ws(E'\\t', 'webhook.test', '1',
+                              json_build_object('n', n, 'text', repeat('x', 200), 'odd', 'é\"')::text)
              from log_heads h cross join generate_series(1, $1) n",
     )
     .bind(each)

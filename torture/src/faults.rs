@@ -92,7 +92,7 @@ impl Step {
             Kind::LongSnapshot => {
                 let mut connection = world.database.connect().await?;
                 connection.execute("begin isolation level repeatable read").await?;
-                connection.execute("select 1 from events limit 1").await?;
+                connection.execute("select 1 from commits limit 1").await?;
                 world.held.connections.push(connection);
             }
             Kind::ConnectionsUsedUp => use_up_connections(world).await?,

@@ -35,7 +35,7 @@ impl Behind {
 impl Heads {
     pub async fn read(database: &Database) -> Result<Self> {
         let mut connection = database.connect_patiently().await?;
-        let query = "select partition::int, max(position)::bigint from events group by 1 order by 1";
+        let query = "select partition, max(position + events - 1)::bigint from commits group by 1 order by 1";
         Ok(Self(sqlx::query_as(query).fetch_all(&mut connection).await?))
     }
 

@@ -107,40 +107,42 @@ impl Export<'_> {
         let mut checkpoints = Checkpoints { ledger, rows: VecDeque::new(), after: 0 };
         let mut next = checkpoints.next(&mut lookups).await?;
         let (mut edge, mut requests, mut written, mut left_out, mut last) = (Edge::default(), 0, 0, 0, None);
-        let mut events = log::walk(&mut rows, ledger.partition(), Some(ledger.owner()), newest.last);
-        while let Some(row) = events.try_next().await? {
-            let walked = row.read()?;
-            let leaf = walked.event.leaf_hash();
-            edge.push(leaf, &mut Vec::new());
-            out.line(&Line::Event(EventLine::new(&walked.event, leaf)?)).map_err(|error| match error {
-                ExportError::TooLong(_) => ExportError::TooLong(walked.event.position),
-                other => other,
-            })?;
-            if let Some(kept) = walked.kept.filter(|_| has_request(walked.event.event_type)) {
-                for line in RequestLine::of(walked.event.position, kept.headers, kept.body) {
-                    out.line(&Line::Request(line))?;
-                }
-                requests += 1;
-            }
-            while let Some(signed) = next.take_if(|signed| signed.size <= edge.size()) {
-                if signed.size != edge.size() || signed.root != edge.root() {
-                    return Err(ExportError::NotIntact(signed.size));
-                }
-                match Checkpoint::open(&signed.note, &public_keys) {
-                    Ok(checkpoint) => {
-                        out.line(&Line::Checkpoint(signed.note.into()))?;
-                        written += 1;
-                        last = Some(checkpoint);
+        let mut commits = log::walk(&mut rows, ledger.partition(), Some(ledger.owner()), newest.last);
+        while let Some(row) = commits.try_next().await? {
+            let commit = row.read()?;
+            for walked in commit.events() {
+                let leaf = walked.event.leaf_hash();
+                edge.push(leaf, &mut Vec::new());
+                out.line(&Line::Event(EventLine::new(&walked.event, leaf)?)).map_err(|error| match error {
+                    ExportError::TooLong(_) => ExportError::TooLong(walked.event.position),
+                    other => other,
+                })?;
+                if let Some(kept) = walked.kept.filter(|_| has_request(walked.event.event_type)) {
+                    for line in RequestLine::of(walked.event.position, kept.headers, kept.body) {
+                        out.line(&Line::Request(line))?;
                     }
-                    Err(_) => left_out += 1,
+                    requests += 1;
                 }
-                next = checkpoints.next(&mut lookups).await?;
-            }
-            if edge.size().is_multiple_of(1_000) {
-                (self.progress)(edge.size(), newest.size);
+                while let Some(signed) = next.take_if(|signed| signed.size <= edge.size()) {
+                    if signed.size != edge.size() || signed.root != edge.root() {
+                        return Err(ExportError::NotIntact(signed.size));
+                    }
+                    match Checkpoint::open(&signed.note, &public_keys) {
+                        Ok(checkpoint) => {
+                            out.line(&Line::Checkpoint(signed.note.into()))?;
+                            written += 1;
+                            last = Some(checkpoint);
+                        }
+                        Err(_) => left_out += 1,
+                    }
+                    next = checkpoints.next(&mut lookups).await?;
+                }
+                if edge.size().is_multiple_of(1_000) {
+                    (self.progress)(edge.size(), newest.size);
+                }
             }
         }
-        drop(events);
+        drop(commits);
         (self.progress)(edge.size(), newest.size);
         let checkpoint = last.filter(|last| last.size == newest.size && edge.size() == newest.size);
         let checkpoint = checkpoint.ok_or(ExportError::NotIntact(newest.size))?;

@@ -188,21 +188,28 @@ impl Walk<'_> {
         let partition = end.partition;
         let mut order = EventCheck::of_partition(partition);
         let mut trees: BTreeMap<LedgerId, Tree> = BTreeMap::new();
-        let mut events = log::walk(rows, partition, None, i64::MAX);
-        while let Some(row) = events.try_next().await? {
-            let walked = row.read()?;
-            order.place(&walked.event, &mut self.found.findings);
-            let ledger = LedgerId::of(OrganizationId::new(walked.event.organization), partition);
-            if self.wanted.is_none_or(|wanted| wanted == ledger) {
-                self.event(&mut order, &walked).await?;
-                self.leaf(&mut trees, ledger, walked.event.position, walked.event.leaf_hash()).await?;
+        let mut commits = log::walk(rows, partition, None, i64::MAX);
+        while let Some(row) = commits.try_next().await? {
+            let commit = row.read()?;
+            if let Some((position, said, count)) = commit.miscount() {
+                let place = Some(LogPosition { partition, position });
+                let text = format!("the commit here is said to have {said} events, and has {count}");
+                self.found.findings.add(Finding { place, ..Finding::elsewhere(Kind::Order, text) });
             }
-            self.done += 1;
-            if self.done.is_multiple_of(TOLD) {
-                (self.progress)(self.done, self.total.max(self.done));
+            for walked in commit.events() {
+                order.place(&walked.event, &mut self.found.findings);
+                let ledger = LedgerId::of(OrganizationId::new(walked.event.organization), partition);
+                if self.wanted.is_none_or(|wanted| wanted == ledger) {
+                    self.event(&mut order, &walked).await?;
+                    self.leaf(&mut trees, ledger, walked.event.position, walked.event.leaf_hash()).await?;
+                }
+                self.done += 1;
+                if self.done.is_multiple_of(TOLD) {
+                    (self.progress)(self.done, self.total.max(self.done));
+                }
             }
         }
-        drop(events);
+        drop(commits);
         order.removed(&mut self.found.findings);
         self.end(order.last(), end);
         let of_partition = self.ledgers.iter().copied().filter(|ledger| ledger.partition() == partition);

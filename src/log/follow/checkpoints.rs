@@ -99,7 +99,9 @@ impl Checkpoints {
              where c.name = $1 and c.partition = n.partition and c.position = n.from_
                and exists (select from followers f where f.name = $1 and f.epoch = $2)
                and (n.at is null or exists (
-                   select from events e where e.partition = n.partition and e.position = n.to_ and e.recorded_at = n.at))",
+                   select from commits c
+                   where c.partition = n.partition and c.position > n.to_ - 100 and c.position <= n.to_
+                     and c.position + c.events > n.to_ and c.recorded_at = n.at))",
         )
         .bind(name)
         .bind(epoch)
@@ -197,15 +199,15 @@ impl Checkpoints {
                     max(c.stopped_by) as stopped_by
              from follower_checkpoints c join log_heads h using (partition)
              left join lateral (
-                 select e.recorded_at from events e
-                 where c.name = any ($1) and h.position > c.position
-                   and e.partition = c.partition and e.position > c.position
+                 select e.recorded_at from commits e
+                 where c.name = any ($1) and h.position > c.position and e.partition = c.partition
+                   and e.position > c.position - 99 and e.position + e.events - 1 > c.position
                  order by e.position limit 1) a on true
              left join lateral (
-                 select e.recorded_at from events e
-                 where c.name = any ($2) and h.position > c.position
-                   and e.partition = c.partition and e.position > c.position
-                   and (e.aggregate_type <> 'webhook' or e.event_type = 'webhook.retry_requested')
+                 select e.recorded_at from commits e
+                 where c.name = any ($2) and h.position > c.position and e.partition = c.partition
+                   and e.position > c.position - 99 and e.position + e.events - 1 > c.position
+                   and (e.aggregate_type <> 'webhook' or starts_with(e.data, 'webhook.retry_requested'))
                  order by e.position limit 1) b on true
              group by c.name order by c.name",
         )

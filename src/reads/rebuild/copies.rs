@@ -171,7 +171,7 @@ pub(super) async fn read(
         let count = of_partition.clone().count();
         // A partial batch, or one beyond the target: no event before the target is left out.
         to[index] = match of_partition.next_back() {
-            Some(last) if i64::try_from(count).is_ok_and(|count| count == BATCH) => last.position.min(target[index]),
+            Some(last) if i64::try_from(count).is_ok_and(|count| count >= BATCH) => last.position.min(target[index]),
             _ => target[index],
         };
     }
