@@ -76,7 +76,7 @@ pub struct SignatureMatch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Owed {
-    /// There was no destination, so storing the webhook is the processing.
+    /// There was no destination: recording the webhook is the processing, and that is done with its receipt.
     Recording,
     /// A delivery to the provider's destination.
     Delivery,
@@ -182,7 +182,18 @@ pub enum Phase {
     Merged,
 }
 
-/// The state of one webhook.
+impl Owed {
+    /// Where a webhook stands that was accepted.
+    #[must_use]
+    pub fn accepted(self) -> Phase {
+        match self {
+            Self::Recording => Phase::Succeeded,
+            Self::Delivery => Phase::Pending,
+        }
+    }
+}
+
+/// State of one webhook.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Webhook {
     phase: Phase,
@@ -241,9 +252,7 @@ pub enum WebhookCommand {
     StartAttempt {
         attempt: u32,
     },
-    /// Processes a webhook that only needs to be stored.
-    Record,
-    /// The destination accepted it: the outcome has its response.
+    /// The destination took it: the outcome has its answer.
     SucceedAttempt {
         attempt: u32,
         outcome: Outcome,
@@ -299,6 +308,9 @@ pub enum WebhookEvent {
     Received(Receipt),
     #[serde(rename = "webhook.signature_verified")]
     SignatureVerified(SignatureMatch),
+    /// Its provider had no destination, so recording it was the processing. In the unit that verifies it.
+    #[serde(rename = "webhook.recorded")]
+    Recorded {},
     #[serde(rename = "webhook.received_unverified", rename_all = "camelCase")]
     ReceivedUnverified {
         #[serde(flatten)]
@@ -371,8 +383,6 @@ pub enum WebhookEvent {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         provider_id: Option<ProviderId>,
         #[serde(skip_serializing_if = "Option::is_none", default)]
-        owed: Option<Owed>,
-        #[serde(skip_serializing_if = "Option::is_none", default)]
         reason: Option<Label>,
     },
 }
@@ -380,6 +390,7 @@ pub enum WebhookEvent {
 aggregate!(Webhook, "webhook", WebhookCommand, WebhookEvent, WebhookError, {
     Received => "webhook.received" v 2,
     SignatureVerified => "webhook.signature_verified" v 1,
+    Recorded => "webhook.recorded" v 1,
     ReceivedUnverified => "webhook.received_unverified" v 2,
     VerificationFailed => "webhook.verification_failed" v 1,
     Merged => "webhook.merged" v 1,
@@ -413,8 +424,6 @@ pub enum WebhookError {
     NotRunning(u32),
     #[error("Attempt {0} can't succeed without a response from the destination.")]
     NotDelivered(u32),
-    #[error("This webhook has a destination, so storing it isn't enough.")]
-    DeliveryOwed,
     #[error("Only failed webhooks can be retried. This one is {0:?}.")]
     NotFailed(Phase),
 }
@@ -425,8 +434,9 @@ impl Webhook {
         match command {
             WebhookCommand::Receive { receipt, verified, owed } => {
                 self.expect_unknown()?;
-                let verified = SignatureMatch { owed: Some(owed), ..verified };
-                Ok(vec![WebhookEvent::Received(receipt), WebhookEvent::SignatureVerified(verified)])
+                let mut events = vec![WebhookEvent::Received(receipt)];
+                events.extend(Self::accept(SignatureMatch { owed: Some(owed), ..verified }));
+                Ok(events)
             }
             WebhookCommand::ReceiveUnverified { receipt, event_webhook_id, owed } => {
                 self.expect_unknown()?;
@@ -434,7 +444,7 @@ impl Webhook {
             }
             WebhookCommand::Verify { verified } => {
                 self.expect_unverified()?;
-                Ok(vec![WebhookEvent::SignatureVerified(SignatureMatch { owed: self.owed, ..verified })])
+                Ok(Self::accept(SignatureMatch { owed: self.owed, ..verified }).collect())
             }
             WebhookCommand::FailVerification { reason, detail } => {
                 self.expect_unverified()?;
@@ -454,13 +464,6 @@ impl Webhook {
                 Ok(vec![WebhookEvent::DuplicateReceived { body_sha256, body_size, body_differs }])
             }
             WebhookCommand::StartAttempt { attempt } => self.start(attempt),
-            WebhookCommand::Record if self.owed != Some(Owed::Recording) => Err(WebhookError::DeliveryOwed),
-            WebhookCommand::Record => {
-                let attempt = self.next_attempt();
-                let mut events = self.start(attempt)?;
-                events.push(WebhookEvent::AttemptSucceeded { attempt, outcome: Outcome::default() });
-                Ok(events)
-            }
             WebhookCommand::SucceedAttempt { attempt, outcome } => {
                 self.expect_running(attempt)?;
                 if outcome.status_code.is_none() {
@@ -478,13 +481,19 @@ impl Webhook {
             }
             WebhookCommand::RequestRetry { reason } => match self.phase {
                 Phase::AwaitingRetry | Phase::DeadLettered => {
-                    let (attempt, provider_id, owed) = (self.attempt + 1, self.provider, self.owed);
-                    Ok(vec![WebhookEvent::RetryRequested { attempt, provider_id, owed, reason }])
+                    let (attempt, provider_id) = (self.attempt + 1, self.provider);
+                    Ok(vec![WebhookEvent::RetryRequested { attempt, provider_id, reason }])
                 }
                 Phase::Unknown => Err(WebhookError::NotReceived),
                 phase => Err(WebhookError::NotFailed(phase)),
             },
         }
+    }
+
+    /// A genuine webhook, which is a success at once where nothing but recording it is owed.
+    fn accept(verified: SignatureMatch) -> impl Iterator<Item = WebhookEvent> {
+        let recorded = (verified.owed == Some(Owed::Recording)).then_some(WebhookEvent::Recorded {});
+        std::iter::once(WebhookEvent::SignatureVerified(verified)).chain(recorded)
     }
 
     fn expect_unknown(&self) -> Result<(), WebhookError> {
@@ -532,6 +541,7 @@ impl Webhook {
                 self.phase = Phase::Pending;
                 self.owed = verified.owed.or(self.owed);
             }
+            WebhookEvent::Recorded {} => self.phase = Phase::Succeeded,
             WebhookEvent::ReceivedUnverified { receipt, owed, event_webhook_id: _ } => {
                 self.phase = Phase::Unverified;
                 self.owed = *owed;
@@ -573,7 +583,7 @@ impl Webhook {
     /// A webhook that waits for its next attempt, as a queue remembers it: everything that a worker needs to
     /// decide without reading the stream. The log still refuses decisions on stale memory.
     #[must_use]
-    pub fn waiting(next_attempt: u32, requested: bool, owed: Owed) -> Self {
+    pub fn waiting(next_attempt: u32, requested: bool) -> Self {
         let phase = if requested || next_attempt <= 1 { Phase::Pending } else { Phase::AwaitingRetry };
         Self {
             phase,
@@ -581,27 +591,9 @@ impl Webhook {
             body_sha256: String::new(),
             attempt: next_attempt.saturating_sub(1),
             requested,
-            owed: Some(owed),
+            owed: Some(Owed::Delivery),
             retry_at: None,
         }
-    }
-
-    /// The same webhook with what it is owed, when its events do not say so.
-    #[must_use]
-    pub fn owing(self, owed: Owed) -> Self {
-        Self { owed: self.owed.or(Some(owed)), ..self }
-    }
-
-    /// What processing it means; `None` if an earlier release received it.
-    #[must_use]
-    pub fn owed(&self) -> Option<Owed> {
-        self.owed
-    }
-
-    /// The provider that sent it.
-    #[must_use]
-    pub fn provider(&self) -> Option<ProviderId> {
-        self.provider
     }
 
     /// SHA-256 of its body, in hex.
@@ -783,19 +775,25 @@ mod tests {
 
     #[test]
     fn only_an_answer_makes_a_delivery_a_success() {
-        let pending = after(vec![receive()]);
-        assert_eq!(pending.decide(WebhookCommand::Record), Err(WebhookError::DeliveryOwed));
+        assert_eq!(after(vec![receive()]).phase(), Phase::Pending);
         assert_eq!(
             after(vec![receive(), start(1)])
                 .decide(WebhookCommand::SucceedAttempt { attempt: 1, outcome: Outcome::default() }),
             Err(WebhookError::NotDelivered(1))
         );
+    }
+
+    #[test]
+    fn what_is_owed_no_delivery_is_a_success_with_its_receipt_and_never_retried() {
         let owed = Owed::Recording;
-        let stored = after(vec![WebhookCommand::Receive { receipt: receipt(), verified: verified(), owed }]);
-        assert!(matches!(
-            stored.decide(WebhookCommand::Record).unwrap()[..],
-            [WebhookEvent::AttemptStarted { attempt: 1 }, WebhookEvent::AttemptSucceeded { attempt: 1, .. }]
-        ));
+        let receive = WebhookCommand::Receive { receipt: receipt(), verified: verified(), owed };
+        let events = Webhook::default().decide(receive.clone()).unwrap();
+        assert!(matches!(events[..], [_, WebhookEvent::SignatureVerified(_), WebhookEvent::Recorded {}]), "{events:?}");
+        let recorded = after(vec![receive]);
+        assert_eq!(recorded.phase(), owed.accepted());
+        assert!(matches!(recorded.decide(start(1)), Err(WebhookError::NotDue { .. })));
+        let retry = recorded.decide(WebhookCommand::RequestRetry { reason: None });
+        assert_eq!(retry, Err(WebhookError::NotFailed(Phase::Succeeded)));
     }
 
     #[test]
@@ -806,7 +804,7 @@ mod tests {
             owed: Owed::Recording,
         };
         let verified = after(vec![receive, WebhookCommand::Verify { verified: verified() }]);
-        assert_eq!(verified.owed(), Some(Owed::Recording));
+        assert_eq!(verified.phase(), Phase::Succeeded);
     }
 
     #[test]

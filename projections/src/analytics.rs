@@ -300,6 +300,7 @@ impl Tally {
             WebhookEvent::DuplicatesCounted { count, .. } => {
                 Kind::Duplicates(i64::try_from(*count).unwrap_or(i64::MAX))
             }
+            WebhookEvent::Recorded {} => Kind::Succeeded { retry: false },
             WebhookEvent::AttemptSucceeded { attempt, .. } => Kind::Succeeded { retry: *attempt > 1 },
             WebhookEvent::AttemptFailed { attempt, .. } | WebhookEvent::AttemptAbandoned { attempt } => {
                 Kind::Failed { retry: *attempt > 1 }

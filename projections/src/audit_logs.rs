@@ -326,7 +326,7 @@ fn usage(event: &UsageEvent) -> (&'static str, Value) {
 
 fn webhook(event: &WebhookEvent) -> Option<(&'static str, Value)> {
     match event {
-        WebhookEvent::RetryRequested { attempt, reason, provider_id: _, owed: _ } => {
+        WebhookEvent::RetryRequested { attempt, reason, provider_id: _ } => {
             Some(("retry_requested", json!({"attempt": attempt, "reason": reason})))
         }
         WebhookEvent::Received(_)
@@ -341,6 +341,7 @@ fn webhook(event: &WebhookEvent) -> Option<(&'static str, Value)> {
         | WebhookEvent::DuplicatesCounted { .. }
         | WebhookEvent::DuplicateBodyKept { .. }
         | WebhookEvent::AttemptStarted { .. }
+        | WebhookEvent::Recorded {}
         | WebhookEvent::AttemptSucceeded { .. }
         | WebhookEvent::AttemptFailed { .. }
         | WebhookEvent::AttemptAbandoned { .. }

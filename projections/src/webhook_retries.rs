@@ -65,6 +65,7 @@ impl Attempts {
             }
             WebhookEvent::Received(_)
             | WebhookEvent::SignatureVerified(_)
+            | WebhookEvent::Recorded {}
             | WebhookEvent::ReceivedUnverified { .. }
             | WebhookEvent::VerificationFailed { .. }
             | WebhookEvent::Merged { .. }

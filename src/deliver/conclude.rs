@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hookledger_aggregates::webhook::{Owed, Phase, RetryAt, Webhook, WebhookCommand};
+use hookledger_aggregates::webhook::{Phase, RetryAt, Webhook, WebhookCommand};
 use tokio::time::Instant;
 
 use super::attempt::{Delivery, Verdict, headers, judge};
@@ -115,7 +115,7 @@ impl Shared {
     /// Reads newer events; in another epoch of the log, reads from the beginning.
     async fn look_again(&self, due: &Due, story: &mut Story) -> Result<(), ReadError> {
         if story.epoch == self.log.epoch() {
-            return story.go_on(&self.reader, due.organization, due.webhook).await.map(drop);
+            return story.go_on(&self.reader, due.organization, due.webhook).await;
         }
         *story = Story::read((&self.log, &self.reader), due.organization, due.webhook).await?;
         Ok(())
@@ -158,9 +158,6 @@ impl Shared {
     /// The settlement of the row; `None` if the log has to be read again.
     async fn brought_in_line(&self, due: &Due, story: Story) -> Option<Settled> {
         match story.state.phase() {
-            Phase::Pending if story.state.owed() == Some(Owed::Recording) => {
-                self.append_end(due, story, WebhookCommand::Record).await
-            }
             Phase::Processing => {
                 let attempt = story.state.next_attempt().saturating_sub(1);
                 // The row was lost while its attempt is still running here.

@@ -1,9 +1,9 @@
 //! The aggregate's decisions about attempts, as units to append. Pure.
 
-use hookledger_aggregates::webhook::{Owed, Webhook, WebhookCommand, WebhookError};
+use hookledger_aggregates::webhook::{Webhook, WebhookCommand, WebhookError};
 use hookledger_aggregates::{Metadata, OrganizationId, WebhookId};
 
-use super::queue::{Due, Entry};
+use super::queue::Due;
 use crate::log::{NewEvent, Sequence, Unit};
 
 #[derive(Debug, thiserror::Error)]
@@ -47,12 +47,6 @@ pub fn decide(
 
 /// Runs commands on a webhook that waits for a delivery, in the state that its row states.
 pub fn decide_due(due: &Due, commands: impl IntoIterator<Item = WebhookCommand>) -> Result<Decided, DecideError> {
-    let state = Webhook::waiting(due.attempt, due.requested, Owed::Delivery);
+    let state = Webhook::waiting(due.attempt, due.requested);
     decide(due.organization, due.webhook, state, due.sequence, commands)
-}
-
-/// The success of a webhook that only needs to be recorded.
-pub fn record(entry: &Entry) -> Result<Decided, DecideError> {
-    let state = Webhook::waiting(entry.attempt, entry.requested, Owed::Recording);
-    decide(entry.organization, entry.webhook, state, entry.sequence, [WebhookCommand::Record])
 }

@@ -1,46 +1,37 @@
 //! From the log to the queue: a follower that takes every webhook that becomes pending.
 //!
-//! If a webhook only needs to be recorded, its success is appended here. Every other webhook enters the queue
-//! in the transaction that moves the checkpoint. If its destination has a free place, it goes directly to
-//! this node's worker after the commit.
+//! Each enters the queue in the transaction that moves the checkpoint. If its destination has a free place,
+//! it goes directly to this node's worker after the commit.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use hookledger_aggregates::webhook::{Owed, WebhookCommand, WebhookEvent};
-use hookledger_aggregates::{Event, OrganizationId, ProviderId, RecordedEvent, WebhookId};
+use hookledger_aggregates::webhook::{Owed, WebhookEvent};
+use hookledger_aggregates::{Event, ProviderId, RecordedEvent, WebhookId};
 use sqlx::PgConnection;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::clock::Reading;
-use super::decide::{Decided, decide, record};
 use super::places::Places;
 use super::queue::{Entry, Queue};
-use super::story::{Story, owed_at};
 use super::worker::{Taken, lease};
 use crate::directory::{Directory, Standing};
 use crate::log::follow::{Handler, HandlerError};
-use crate::log::{AppendError, Epoch, Log, LogPosition, ReadError, Reader, Scope};
+use crate::log::{LogPosition, Scope};
 
 /// Name of its checkpoints.
 pub(super) const NAME: &str = "processing";
-/// Webhooks whose success is appended together.
-const PORTION: usize = 32;
 /// Shorter than that of projections, because a webhook is pending for this time.
 const GATHER: Duration = Duration::from_millis(20);
 /// How long a batch waits for the directory to read up to its events. Afterwards, a missing destination only
 /// holds a webhook for a moment.
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
-/// How many times a success is decided when duplicates keep coming first.
-const TRIES: u32 = 40;
 
 /// Feeds the queue.
 pub struct Feeder {
-    log: Log,
-    reader: Reader,
     directory: Directory,
     queue: Queue,
     places: Arc<Places>,
@@ -89,28 +80,28 @@ impl Rooms<'_> {
 impl Feeder {
     #[must_use]
     pub fn new(
-        log: Log,
-        reader: Reader,
         directory: Directory,
         queue: Queue,
         places: Arc<Places>,
         attempt_timeout: Duration,
         worker: mpsc::Sender<Taken>,
     ) -> Self {
-        Self { log, reader, directory, queue, places, attempt_timeout, worker, plan: Mutex::default() }
+        Self { directory, queue, places, attempt_timeout, worker, plan: Mutex::default() }
     }
 
     fn plan(&self) -> std::sync::MutexGuard<'_, Plan> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The webhook and what it is owed, if this event makes it pending.
-    async fn pending(&self, recorded: &RecordedEvent) -> Result<Option<(Entry, Owed)>, HandlerError> {
-        let (provider, attempt, requested, owed) = match &recorded.event {
-            Event::Webhook(WebhookEvent::SignatureVerified(matched)) => (matched.provider_id, 1, false, matched.owed),
-            Event::Webhook(WebhookEvent::RetryRequested { attempt, provider_id, owed, .. }) => {
-                (*provider_id, *attempt, true, *owed)
+    /// The webhook, where this event makes it pending.
+    fn pending(recorded: &RecordedEvent) -> Result<Option<Entry>, HandlerError> {
+        let (provider, attempt, requested) = match &recorded.event {
+            // What is owed nothing but being recorded is a success already.
+            Event::Webhook(WebhookEvent::SignatureVerified(matched)) if matched.owed == Some(Owed::Recording) => {
+                return Ok(None);
             }
+            Event::Webhook(WebhookEvent::SignatureVerified(matched)) => (matched.provider_id, 1, false),
+            Event::Webhook(WebhookEvent::RetryRequested { attempt, provider_id, .. }) => (*provider_id, *attempt, true),
             Event::Webhook(_)
             | Event::Organization(_)
             | Event::User(_)
@@ -121,34 +112,17 @@ impl Feeder {
             | Event::Usage(_)
             | Event::Provider(_) => return Ok(None),
         };
-        let (organization, webhook) = (recorded.organization, WebhookId::new(recorded.aggregate_id));
-        let (provider, owed) = match (provider, owed) {
-            (Some(provider), Some(owed)) => (provider, owed),
-            // Written by an earlier release, without this information.
-            (Some(provider), None) if !requested => {
-                let owed = owed_at(&self.reader, organization, provider, recorded.position).await.map_err(unread)?;
-                (provider, owed)
-            }
-            _ => self.story_of(organization, webhook).await?,
-        };
-        let entry = Entry {
-            organization,
+        let webhook = WebhookId::new(recorded.aggregate_id);
+        let nobodys = || HandlerError::Unappliable(format!("the webhook {webhook} has no provider"));
+        Ok(Some(Entry {
+            organization: recorded.organization,
             webhook,
-            provider,
+            provider: provider.ok_or_else(nobodys)?,
             attempt,
             sequence: recorded.sequence,
             requested,
             pending_since: recorded.recorded_at,
-        };
-        Ok(Some((entry, owed)))
-    }
-
-    async fn story_of(&self, organization: OrganizationId, id: WebhookId) -> Result<(ProviderId, Owed), HandlerError> {
-        let Story { state, .. } = Story::read((&self.log, &self.reader), organization, id).await.map_err(unread)?;
-        state
-            .provider()
-            .zip(state.owed())
-            .ok_or_else(|| HandlerError::Unappliable(format!("the webhook {id} was never received")))
+        }))
     }
 
     /// Whether the provider's webhooks can be delivered, according to a directory that has read up to the
@@ -162,61 +136,10 @@ impl Feeder {
         let _ = tokio::time::timeout_at(until, self.directory.wait_for(at)).await;
         self.directory.standing(provider)
     }
-
-    /// Appends the success of webhooks that only need to be recorded.
-    async fn record(&self, pending: Vec<Entry>, epoch: Epoch) -> Result<(), HandlerError> {
-        let mut units = Vec::with_capacity(pending.len());
-        for entry in &pending {
-            let Decided { unit, .. } = record(entry).map_err(|error| HandlerError::Unappliable(error.to_string()))?;
-            units.push(unit.decided_in(epoch));
-        }
-        // In portions, which the writer accepts besides the webhooks that providers wait for.
-        let mut portions = Vec::new();
-        while !units.is_empty() {
-            let rest = units.split_off(PORTION.min(units.len()));
-            portions.push(self.log.append_all(std::mem::replace(&mut units, rest)));
-        }
-        let verdicts = futures::future::try_join_all(portions).await.map_err(transient)?;
-        for (entry, verdict) in pending.into_iter().zip(verdicts.into_iter().flatten()) {
-            match verdict {
-                Ok(_) => {}
-                Err(AppendError::Conflict) => self.record_again(&entry).await?,
-                Err(error) => return Err(transient(error)),
-            }
-        }
-        Ok(())
-    }
-
-    /// Records a success again after another event came first: most likely a duplicate, or this very success.
-    async fn record_again(&self, entry: &Entry) -> Result<(), HandlerError> {
-        let (organization, webhook) = (entry.organization, entry.webhook);
-        for _ in 0..TRIES {
-            let story = Story::read((&self.log, &self.reader), organization, webhook).await.map_err(unread)?;
-            let Story { state, sequence, epoch } = story;
-            // A refusal means that it was processed already.
-            let Ok(decided) = decide(organization, webhook, state, sequence, [WebhookCommand::Record]) else {
-                return Ok(());
-            };
-            match self.log.append_all(vec![decided.unit.decided_in(epoch)]).await.map_err(transient)?.pop() {
-                Some(Ok(_)) => return Ok(()),
-                Some(Err(AppendError::Conflict)) | None => {}
-                Some(Err(error)) => return Err(transient(error)),
-            }
-        }
-        Err(transient("duplicates of a webhook keep coming first"))
-    }
 }
 
 fn transient(error: impl std::fmt::Display) -> HandlerError {
     HandlerError::Transient(error.to_string())
-}
-
-/// Waiting does not help to decode an event of a later release.
-fn unread(error: ReadError) -> HandlerError {
-    match error {
-        ReadError::Decode { .. } => HandlerError::Unappliable(error.to_string()),
-        ReadError::Database(_) | ReadError::Gap { .. } => transient(error),
-    }
 }
 
 impl Handler for Feeder {
@@ -234,16 +157,11 @@ impl Handler for Feeder {
 
     fn react<'a>(&'a self, events: &'a [RecordedEvent]) -> BoxFuture<'a, Result<(), HandlerError>> {
         Box::pin(async move {
-            let epoch = self.log.epoch();
-            let (mut recorded, mut planned) = (Vec::new(), Vec::new());
+            let mut planned = Vec::new();
             let (places, now) = (&*self.places, Instant::now());
             let mut rooms = Rooms { places, now, left: places.free(), taken: HashMap::new() };
             for event in events {
-                let Some((entry, owed)) = self.pending(event).await? else { continue };
-                if owed == Owed::Recording {
-                    recorded.push(entry);
-                    continue;
-                }
+                let Some(entry) = Self::pending(event)? else { continue };
                 let room = match self.standing(entry.provider, event, now + LOOK_LIMIT).await {
                     Standing::Ready(destination) => rooms
                         .take(&entry, destination.concurrency)
@@ -251,9 +169,6 @@ impl Handler for Feeder {
                     Standing::Held(_) => None,
                 };
                 planned.push(Planned { entry, room });
-            }
-            if !recorded.is_empty() {
-                self.record(recorded, epoch).await?;
             }
             *self.plan() = Plan { planned, read: None };
             Ok(())

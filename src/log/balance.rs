@@ -10,9 +10,10 @@ use uuid::Uuid;
 use super::unit::LogPosition;
 
 /// The status after each event. A merged webhook has none: it is a duplicate of another.
-const MOVES: [(&str, &str); 12] = [
+const MOVES: [(&str, &str); 13] = [
     ("webhook.received", "pending"),
     ("webhook.received_unverified", "pending"),
+    ("webhook.recorded", "succeeded"),
     ("webhook.verification_failed", "rejected"),
     ("webhook.rejected", "rejected"),
     ("webhook.merged", "merged"),

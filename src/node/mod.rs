@@ -662,8 +662,7 @@ async fn deliver(
             attempt_timeout,
         },
     });
-    let (log, reader) = (core.log.clone(), core.reader.clone());
-    core.follow(Box::new(Feeder::new(log, reader, directory.clone(), queue, places, attempt_timeout, hand)));
+    core.follow(Box::new(Feeder::new(directory.clone(), queue, places, attempt_timeout, hand)));
     core.spawn("worker", worker.run(core.stop.clone()));
     core.spawn("sweeper", sweeper.run(core.stop.clone()));
     Ok(())

@@ -210,7 +210,7 @@ impl Receiver {
                         self.limits.note(organization, limit, used);
                     }
                     self.keep_fresh(delivery);
-                    return Ok(Accepted { webhook: delivery.webhook, duplicate: false, phase: Phase::Pending });
+                    return Ok(Accepted { webhook: delivery.webhook, duplicate: false, phase: owed.accepted() });
                 }
                 Err(AppendError::Conflict) => {
                     match self.accept_known(delivery, &verified).await? {

@@ -303,7 +303,7 @@ impl Folded {
                 self.webhooks.get_mut(&id).unwrap().1 += payload["count"].as_i64().unwrap();
             }
             "webhook.attempt_started" => self.webhooks.get_mut(&id).unwrap().0 = "processing",
-            "webhook.attempt_succeeded" => self.webhooks.get_mut(&id).unwrap().0 = "success",
+            "webhook.recorded" | "webhook.attempt_succeeded" => self.webhooks.get_mut(&id).unwrap().0 = "success",
             "webhook.attempt_failed" | "webhook.attempt_abandoned" => self.webhooks.get_mut(&id).unwrap().0 = "failed",
             "webhook.retry_requested" => self.webhooks.get_mut(&id).unwrap().0 = "pending",
             _ => {}

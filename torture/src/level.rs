@@ -76,7 +76,7 @@ impl Heads {
             sqlx::query_as(followers).bind(&partitions).bind(&positions).fetch_all(&mut *connection).await?;
         let open = "with ended as materialized (
                  select aggregate_id from events
-                 where event_type in ('webhook.attempt_succeeded', 'webhook.dead_lettered'))
+                 where event_type in ('webhook.recorded', 'webhook.attempt_succeeded', 'webhook.dead_lettered'))
              select count(*) from events r
              join unnest($1::int[], $2::bigint[]) as h (partition, position)
                on h.partition = r.partition and r.position <= h.position

@@ -132,6 +132,7 @@ impl Story {
                 }
                 (self.status, self.listed) = (Status::Open, "PROCESSING");
             }
+            "webhook.recorded" => (self.status, self.listed) = (Status::Succeeded, "SUCCESS"),
             "webhook.attempt_succeeded" => {
                 self.end(attempt, Attempt::Succeeded);
                 (self.status, self.listed) = (Status::Succeeded, "SUCCESS");

@@ -183,6 +183,10 @@ impl<'a> Fold<'a> {
                     first.valid = true;
                 }
             }
+            WebhookEvent::Recorded {} => {
+                let processed_at = Some(recorded.recorded_at);
+                change.state = Some(State { processed_at, ..State::at(WebhookStatus::Success, 0) });
+            }
             WebhookEvent::ReceivedUnverified { receipt, event_webhook_id: _, owed: _ } => {
                 change.first = first(receipt, false, None);
                 change.state = Some(State::at(WebhookStatus::Pending, 0));

@@ -56,6 +56,8 @@ export function toldEvent(
         tone: differing > 0 ? 'bad' : 'plain',
       };
     }
+    case 'webhook.recorded':
+      return { title: 'Stored', detail: 'No destination was set, so nothing was sent', tone: 'good' };
     case 'webhook.attempt_started':
       return { title: `Attempt ${attempt} started`, tone: 'plain' };
     case 'webhook.attempt_succeeded':
