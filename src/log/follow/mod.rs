@@ -15,5 +15,7 @@ pub use checkpoints::{Checkpoints, Lag, Standing};
 pub use follower::{Followed, Follower, Handler, HandlerError, Step, UnderPressure};
 pub(crate) use lease::{Isolation, Lease};
 pub use leases::Leases;
-pub(crate) use limit::{READ_LIMIT, STATEMENT_LIMIT, within};
+#[cfg(feature = "eventstore")]
+pub(crate) use limit::READ_LIMIT;
+pub(crate) use limit::{STATEMENT_LIMIT, within};
 pub use projector::Projector;
