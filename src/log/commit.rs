@@ -189,23 +189,7 @@ impl<'r> Commit<'r> {
 
     /// What the event says.
     pub(super) fn decode(&self, line: &Line<'_>) -> Result<RecordedEvent, ReadError> {
-        let partition = self.partition()?;
-        let broken = |source| ReadError::Decode { partition, position: line.position, source };
-        let unread = |source| broken(DecodeError::Payload { event_type: line.event_type.to_owned(), source });
-        let payload: &RawValue = serde_json::from_str(line.payload).map_err(unread)?;
-        let event = Event::decode(self.aggregate_type, line.event_type, line.event_version, payload).map_err(broken)?;
-        let metadata: HashMap<String, String> = serde_json::from_str(line.metadata).map_err(unread)?;
-        Ok(RecordedEvent {
-            partition,
-            position: line.position,
-            organization: OrganizationId::new(self.organization),
-            aggregate_id: self.stream,
-            sequence: line.sequence,
-            event,
-            metadata: Metadata::from_map(&metadata),
-            recorded_at: DateTime::<Utc>::from_timestamp_micros(self.recorded_at)
-                .ok_or_else(|| column_error("recorded_at", &self.recorded_at.to_string()))?,
-        })
+        decode(self.partition()?, self.stream, &self.stored(line))
     }
 
     /// Where one of its events is.
@@ -243,6 +227,31 @@ fn microseconds(row: &PgRow, column: &str) -> Result<i64, sqlx::Error> {
     let bytes = value.as_bytes().map_err(sqlx::Error::Decode)?;
     let since_2000 = i64::from_be_bytes(bytes.try_into().map_err(|_| wrong())?);
     Ok(since_2000.saturating_add(EPOCH))
+}
+
+/// What an event of a stream says.
+pub(super) fn decode(
+    partition: Partition,
+    stream: Uuid,
+    stored: &StoredEvent<&str>,
+) -> Result<RecordedEvent, ReadError> {
+    let broken = |source| ReadError::Decode { partition, position: stored.position, source };
+    let unread = |source| broken(DecodeError::Payload { event_type: stored.event_type.to_owned(), source });
+    let payload: &RawValue = serde_json::from_str(stored.payload).map_err(unread)?;
+    let event =
+        Event::decode(stored.aggregate_type, stored.event_type, stored.event_version, payload).map_err(broken)?;
+    let metadata: HashMap<String, String> = serde_json::from_str(stored.metadata).map_err(unread)?;
+    Ok(RecordedEvent {
+        partition,
+        position: stored.position,
+        organization: OrganizationId::new(stored.organization),
+        aggregate_id: stream,
+        sequence: stored.sequence,
+        event,
+        metadata: Metadata::from_map(&metadata),
+        recorded_at: DateTime::<Utc>::from_timestamp_micros(stored.recorded_at)
+            .ok_or_else(|| column_error("recorded_at", &stored.recorded_at.to_string()))?,
+    })
 }
 
 #[cfg(test)]

@@ -72,6 +72,8 @@ pub(super) struct Flushed {
     pub(super) is_unusual: bool,
     /// Epoch of the log that was appended to.
     pub(super) epoch: Epoch,
+    /// The database's clock as the flush read it; nothing where the verdicts are of several.
+    pub(super) clock: Option<DateTime<Utc>>,
 }
 
 /// Whether somebody still waits.
@@ -113,7 +115,7 @@ impl Flusher {
                 Ok(Tried { epoch, committed: Some((recorded_at, verdicts)) }) => {
                     self.agreed = Some((recorded_at, Instant::now()));
                     self.recover();
-                    return Flushed { verdicts: Ok(verdicts), is_unusual: tries > 0, epoch };
+                    return Flushed { verdicts: Ok(verdicts), is_unusual: tries > 0, epoch, clock: Some(recorded_at) };
                 }
                 Ok(Tried { epoch, committed: None }) => return self.flush_valid(units, epoch, is_worth_while).await,
                 Err(Failure::Database(error)) if has_code(&error, WRONG_CLOCK) => {
@@ -147,7 +149,7 @@ impl Flusher {
     }
 
     fn failed(&self, error: AppendError) -> Flushed {
-        Flushed { verdicts: Err(error), is_unusual: true, epoch: self.heads.epoch() }
+        Flushed { verdicts: Err(error), is_unusual: true, epoch: self.heads.epoch(), clock: None }
     }
 
     /// Flushes the units that are valid in this epoch; the others are decided again, as after any other
@@ -161,7 +163,7 @@ impl Flusher {
             let verdict = |unit| if is_void(unit, epoch) { None } else { verdicts.next() };
             units.iter().map(verdict).map(|verdict| verdict.unwrap_or(Verdict::Conflict)).collect()
         });
-        Flushed { verdicts, is_unusual: true, epoch: last }
+        Flushed { verdicts, is_unusual: true, epoch: last, clock: None }
     }
 
     /// Closes the connection whatever its state, without waiting.

@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use super::pressure::Pressure;
 use super::read::Scope;
+use super::recent::Recent;
 use super::tail::{Incarnation, LostTail, note_lost};
 use super::unit::LogPosition;
 
@@ -134,6 +135,8 @@ pub struct Heads {
     unnoted: Arc<Mutex<Vec<LostTail>>>,
     /// How busy the writer is with units that somebody waits for.
     pub pressure: Pressure,
+    /// The newest events of this node.
+    pub(super) recent: Recent,
 }
 
 impl Default for Heads {
@@ -143,6 +146,7 @@ impl Default for Heads {
             administrative: watch::Sender::new(0),
             unnoted: Arc::default(),
             pressure: Pressure::default(),
+            recent: Recent::default(),
         }
     }
 }
@@ -257,6 +261,12 @@ impl Heads {
             tell(epoch, before.incarnation, found.incarnation, &lost);
             self.unnoted().extend(lost);
         }
+        for (at, mark) in &found.heads {
+            if let Some(Mark::Recorded(recorded_at)) = mark {
+                self.recent.note_end(epoch.unwrap_or(before.epoch), *at, *recorded_at);
+            }
+        }
+        self.recent.expire();
         let unnoted = self.unnoted().clone();
         if !unnoted.is_empty() {
             note_lost(connection, found.incarnation, &unnoted).await?;

@@ -16,6 +16,7 @@ mod limits;
 mod outage;
 mod pressure;
 mod read;
+mod recent;
 mod record;
 pub mod relay;
 mod removal;

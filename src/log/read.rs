@@ -1,6 +1,7 @@
 //! Reading the log: after cursors for followers, and single streams for people.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::event::DecodeError;
@@ -10,7 +11,8 @@ use uuid::Uuid;
 
 use super::commit::{COLUMNS, Commit, Line, MOST, events};
 use super::heads::{Heads, HeadsError, Positions};
-use super::unit::LogPosition;
+use super::recent::RecentEvent;
+use super::unit::{LogPosition, NewEvent};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -40,6 +42,17 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// The same as [`Scope::condition`], on an event in memory.
+    pub(super) fn wants(self, event: &NewEvent) -> bool {
+        match self {
+            Self::All => true,
+            Self::Administrative => event.is_administrative(),
+            Self::Pending => {
+                matches!(event.event_type.as_str(), "webhook.signature_verified" | "webhook.retry_requested")
+            }
+        }
+    }
+
     /// The condition on a row `c` of `commits` that has such events.
     const fn condition(self) -> &'static str {
         match self {
@@ -71,6 +84,12 @@ pub struct Batch<E = RecordedEvent> {
     pub broken: Vec<Broken>,
 }
 
+impl<E> Default for Batch<E> {
+    fn default() -> Self {
+        Self { events: Vec::new(), broken: Vec::new() }
+    }
+}
+
 /// An event that cannot be decoded.
 #[derive(Debug)]
 pub struct Broken {
@@ -94,12 +113,27 @@ pub struct Touched {
 #[derive(Clone, Debug)]
 pub struct Reader {
     pub(super) pool: PgPool,
+    /// Set where the newest events are taken from memory.
+    heads: Option<Heads>,
 }
 
 impl Reader {
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
-        Self { pool }
+        Self { pool, heads: None }
+    }
+
+    /// A reader that takes the newest events from memory, where this node appended them.
+    #[must_use]
+    pub fn with_recent(pool: PgPool, heads: Heads) -> Self {
+        Self { pool, heads: Some(heads) }
+    }
+
+    /// Events after a cursor that are in memory; nothing where they have to be read.
+    pub(super) fn recent(&self, cursor: LogPosition, scope: Scope, limit: i64) -> Option<Vec<Arc<RecentEvent>>> {
+        let heads = self.heads.as_ref()?;
+        let (epoch, head) = (heads.epoch(), heads.now()[cursor.partition.index()]);
+        heads.recent.after(epoch, cursor, head, scope, usize::try_from(limit).ok()?)
     }
 
     /// Reads the heads once.
@@ -112,6 +146,24 @@ impl Reader {
     /// # Errors
     /// In [`Scope::All`] also when a position is missing.
     pub async fn after(&self, cursors: &[LogPosition], scope: Scope, limit: i64) -> Result<Batch, ReadError> {
+        let mut events = Vec::new();
+        let mut left = Vec::with_capacity(cursors.len());
+        for cursor in cursors {
+            let recent = self.recent(*cursor, scope, limit);
+            match recent
+                .as_ref()
+                .and_then(|recent| recent.iter().map(|event| event.recorded()).collect::<Option<Vec<_>>>())
+            {
+                Some(recent) => events.extend(recent.into_iter().cloned()),
+                None => left.push(*cursor),
+            }
+        }
+        let mut batch = if left.is_empty() { Batch::default() } else { self.read_after(&left, scope, limit).await? };
+        batch.events.extend(events);
+        Ok(batch)
+    }
+
+    async fn read_after(&self, cursors: &[LogPosition], scope: Scope, limit: i64) -> Result<Batch, ReadError> {
         let (partitions, positions): (Vec<i32>, Vec<i64>) =
             cursors.iter().map(|cursor| (cursor.partition.number(), cursor.position)).unzip();
         let sql = commits_after(scope);
@@ -210,29 +262,6 @@ impl Reader {
     pub async fn story(&self, organization: OrganizationId, webhook: WebhookId, after: i64) -> Result<Tail, ReadError> {
         let tails = tails_of(&self.pool, organization, &[webhook], after).await?;
         Ok(tails.into_iter().next().unwrap_or(Tail { webhook, events: Vec::new(), sequence: after, is_last: true }))
-    }
-
-    /// Whether a provider had a destination at a position of its organization's partition.
-    pub async fn had_destination(
-        &self,
-        organization: OrganizationId,
-        provider: ProviderId,
-        position: i64,
-    ) -> Result<bool, ReadError> {
-        let last: Option<String> = sqlx::query_scalar(
-            "select event_type from events
-             where organization_id = $1 and aggregate_type = 'provider' and stream_id = $2 and partition = $3
-               and position < $4
-               and event_type in ('provider.destination_set', 'provider.destination_removed', 'provider.deleted')
-             order by first_sequence desc, sequence desc limit 1",
-        )
-        .bind(organization.uuid())
-        .bind(provider.uuid())
-        .bind(organization.partition().number())
-        .bind(position)
-        .fetch_optional(&self.pool)
-        .await?;
-        Ok(last.is_some_and(|last| last == "provider.destination_set"))
     }
 
     /// Receipts of the last days, of every organization, that are still unverified and undecided; in the

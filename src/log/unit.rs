@@ -51,6 +51,11 @@ pub struct NewEvent {
 }
 
 impl NewEvent {
+    /// Whether it belongs to `Scope::Administrative`.
+    pub(super) fn is_administrative(&self) -> bool {
+        self.aggregate_type != "webhook" || self.event_type == "webhook.retry_requested"
+    }
+
     /// An event of an organization in the organization's partition.
     pub fn of<E: Stored>(
         organization: OrganizationId,

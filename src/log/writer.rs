@@ -247,14 +247,21 @@ impl Writer {
             let limit = if stop.is_cancelled() { APPEND_LIMIT } else { FLUSH_LIMIT };
             gathered.is_waited_for() && started.elapsed() < limit
         };
-        let Flushed { verdicts, is_unusual, epoch } = flusher.flush(&gathered.units, &is_worth_while).await;
+        let Flushed { verdicts, is_unusual, epoch, clock } = flusher.flush(&gathered.units, &is_worth_while).await;
         metrics::histogram!("hookledger_append_flush_seconds").record(started.elapsed());
         #[expect(clippy::cast_precision_loss, reason = "at most some hundreds")]
         metrics::histogram!("hookledger_append_flush_units").record(gathered.units.len() as f64);
         self.heads.pressure.note_end(if is_unusual { 0 } else { foreground });
-        let placed = verdicts.iter().flatten().zip(&gathered.units);
-        self.heads.advance(epoch, placed.filter_map(|(verdict, unit)| Some((verdict.place()?, unit.last_stream()?))));
-        if gathered.units.iter().any(Unit::is_administrative) {
+        let is_administrative = gathered.units.iter().any(Unit::is_administrative);
+        let placed = verdicts.iter().flatten().zip(std::mem::take(&mut gathered.units));
+        let placed: Vec<_> = placed.filter_map(|(verdict, unit)| Some((unit, verdict.place()?))).collect();
+        let ends: Vec<_> = placed.iter().filter_map(|(unit, last)| Some((*last, unit.last_stream()?))).collect();
+        // Before anybody is woken who looks for them there.
+        if let Some(clock) = clock {
+            self.heads.recent.push(epoch, clock, placed);
+        }
+        self.heads.advance(epoch, ends);
+        if is_administrative {
             self.heads.advance_administrative();
         }
         gathered.answer(verdicts);

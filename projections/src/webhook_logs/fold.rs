@@ -69,7 +69,11 @@ impl State {
         }
     }
 
-    /// Failed at that attempt, according to an earlier batch.
+    fn succeeded(recorded: &RecordedEvent, attempt: u32) -> Self {
+        Self { processed_at: Some(recorded.recorded_at), ..Self::at(WebhookStatus::Success, attempt) }
+    }
+
+    /// Failed at that attempt, as an earlier batch said.
     pub(super) fn failed_before(attempt: u32) -> Self {
         Self { keeps_error: true, ..Self::at(WebhookStatus::Failed, attempt) }
     }
@@ -183,10 +187,7 @@ impl<'a> Fold<'a> {
                     first.valid = true;
                 }
             }
-            WebhookEvent::Recorded {} => {
-                let processed_at = Some(recorded.recorded_at);
-                change.state = Some(State { processed_at, ..State::at(WebhookStatus::Success, 0) });
-            }
+            WebhookEvent::Recorded {} => change.state = Some(State::succeeded(recorded, 0)),
             WebhookEvent::ReceivedUnverified { receipt, event_webhook_id: _, owed: _ } => {
                 change.first = first(receipt, false, None);
                 change.state = Some(State::at(WebhookStatus::Pending, 0));
@@ -219,8 +220,7 @@ impl<'a> Fold<'a> {
                 change.state = Some(State::at(WebhookStatus::Processing, *attempt));
             }
             WebhookEvent::AttemptSucceeded { attempt, .. } => {
-                let processed_at = Some(recorded.recorded_at);
-                change.state = Some(State { processed_at, ..State::at(WebhookStatus::Success, *attempt) });
+                change.state = Some(State::succeeded(recorded, *attempt));
             }
             WebhookEvent::AttemptFailed { attempt, outcome } => {
                 let error = outcome.error.as_ref().map(|error| error.as_str().to_owned());

@@ -225,7 +225,7 @@ struct Progress {
 impl<E: Followed> Follower<E> {
     #[must_use]
     pub fn new(handler: Box<dyn Handler<E>>, pool: PgPool, heads: Heads, leases: Leases) -> Self {
-        let (reader, checkpoints) = (Reader::new(pool.clone()), Checkpoints::new(pool.clone()));
+        let (reader, checkpoints) = (Reader::with_recent(pool.clone(), heads.clone()), Checkpoints::new(pool.clone()));
         Self {
             handler,
             pool,
