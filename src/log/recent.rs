@@ -108,8 +108,10 @@ impl Recent {
         }
     }
 
-    /// Takes over units that were appended, each with the place of its last event, in the order of the log.
-    /// `clock` is the database's as the flush read it.
+    /// Takes over the units of a flush, each with the place of its last event. `clock` is the database's as
+    /// the flush read it.
+    ///
+    /// In each partition the database puts events whose sequence it chose after all others.
     pub(super) fn push(
         &self,
         epoch: Epoch,
@@ -119,15 +121,25 @@ impl Recent {
         let now = Instant::now();
         let mut rings = self.rings();
         rings.begin(epoch);
+        let mut chosen = [(0, 0); PARTITIONS as usize];
         for (unit, last) in appended {
-            let Some(before) = i64::try_from(unit.events.len()).ok().map(|count| last.position - count) else {
-                continue;
-            };
-            // Where the others went is not known: the next unit there finds a gap.
+            let count = i64::try_from(unit.events.len()).unwrap_or(i64::MAX);
+            // Where the others of its events went is not known: what follows them finds a gap.
             if unit.events.iter().any(|event| event.partition != last.partition) {
                 continue;
             }
-            rings.push(last.partition, before, clock, now, unit.events);
+            if unit.needs_placing() {
+                let (end, events) = &mut chosen[last.partition.index()];
+                (*end, *events) = (last.position.max(*end), *events + count);
+                continue;
+            }
+            rings.push(last.partition, last.position - count, clock, now, unit.events);
+        }
+        for partition in Partition::all() {
+            let (end, events) = chosen[partition.index()];
+            if events > 0 {
+                rings.skip(partition, end - events, clock, end);
+            }
         }
         rings.shrink(now);
     }
@@ -170,30 +182,35 @@ impl Rings {
         }
     }
 
-    fn push(&mut self, partition: Partition, before: i64, clock: DateTime<Utc>, now: Instant, events: Vec<NewEvent>) {
-        let ring = &mut self.rings[partition.index()];
-        let end = if before == 0 { Some((0, DateTime::<Utc>::MIN_UTC)) } else { ring.end };
-        let Some((_, recorded_before)) = end.filter(|(end, _)| *end == before) else {
-            // Somebody else appended in between: when that was is not known.
-            ring.end = None;
-            return self.forget(partition);
-        };
+    /// When an event was recorded that follows the one at `before`; nothing where that is not known.
+    fn recorded_at(&self, partition: Partition, before: i64, clock: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let end = if before == 0 { Some((0, DateTime::<Utc>::MIN_UTC)) } else { self.rings[partition.index()].end };
         // As the append has it: time never goes backwards in a partition.
-        let recorded_at = recorded_before.max(clock);
-        let count = events.len();
-        ring.end = Some((before + i64::try_from(count).unwrap_or(i64::MAX), recorded_at));
+        end.filter(|(end, _)| *end == before).map(|(_, recorded_before)| recorded_before.max(clock))
+    }
+
+    fn push(&mut self, partition: Partition, before: i64, clock: DateTime<Utc>, now: Instant, events: Vec<NewEvent>) {
+        let Some(recorded_at) = self.recorded_at(partition, before, clock) else {
+            // Somebody else appended in between.
+            return self.skip(partition, before, clock, before);
+        };
+        let ring = &mut self.rings[partition.index()];
         for (position, new) in (before + 1..).zip(events) {
-            let Sequence::At(sequence) = new.sequence else {
-                // The database chose its sequence.
-                self.forget(partition);
-                continue;
-            };
+            let Sequence::At(sequence) = new.sequence else { continue };
             let at = LogPosition { partition, position };
             let event = RecentEvent { at, sequence, recorded_at, new, decoded: OnceLock::new() };
             self.bytes += event.weight();
-            self.rings[partition.index()].events.push_back(Arc::new(event));
+            ring.events.push_back(Arc::new(event));
+            ring.end = Some((position, recorded_at));
             self.order.push_back((at, now));
         }
+    }
+
+    /// Leaves out the events after `before` up to `end`.
+    fn skip(&mut self, partition: Partition, before: i64, clock: DateTime<Utc>, end: i64) {
+        let recorded_at = self.recorded_at(partition, before, clock);
+        self.rings[partition.index()].end = recorded_at.map(|recorded_at| (end, recorded_at));
+        self.forget(partition);
     }
 
     fn shrink(&mut self, now: Instant) {
@@ -287,11 +304,19 @@ mod tests {
     fn a_sequence_that_the_database_chose_is_read_from_there() {
         let recent = Recent::default();
         push(&recent, 1, unit(Sequence::At(1), 1), 1);
-        push(&recent, 1, unit(Sequence::End, 1), 2);
-        push(&recent, 1, unit(Sequence::At(2), 1), 3);
-        assert_eq!(positions(&recent, 0, 3, Scope::All), None);
-        assert_eq!(positions(&recent, 1, 3, Scope::All), None);
-        assert_eq!(positions(&recent, 2, 3, Scope::All), Some(vec![3]));
+        // They come after the others of their flush.
+        let flush = [(unit(Sequence::End, 1), at(3)), (unit(Sequence::At(2), 1), at(2))];
+        recent.push(Epoch::FIRST, clock(1), flush);
+        push(&recent, 1, unit(Sequence::At(3), 1), 4);
+        assert_eq!(positions(&recent, 0, 4, Scope::All), None);
+        assert_eq!(positions(&recent, 2, 4, Scope::All), None);
+        assert_eq!(positions(&recent, 3, 4, Scope::All), Some(vec![4]));
+        let mut mixed = unit(Sequence::At(4), 1);
+        mixed.events.extend(unit(Sequence::End, 1).events);
+        recent.push(Epoch::FIRST, clock(1), [(mixed, at(7)), (unit(Sequence::At(5), 1), at(6))]);
+        for after in 3..7 {
+            assert_eq!(positions(&recent, after, 7, Scope::All), None);
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::app::Database;
 struct TestLog {
     database: Database,
     log: Log,
+    heads: Heads,
     reader: Reader,
     stop: CancellationToken,
 }
@@ -32,10 +33,11 @@ impl TestLog {
 
     async fn on(database: Database) -> Self {
         let pool = database.store().pool(Use::Append).await.unwrap();
-        let (log, writer) = Writer::new(pool.clone(), Heads::default());
+        let heads = Heads::default();
+        let (log, writer) = Writer::new(pool.clone(), heads.clone());
         let stop = CancellationToken::new();
         tokio::spawn(writer.run(Vitals::default(), stop.clone()));
-        Self { database, log, reader: Reader::new(pool), stop }
+        Self { database, log, heads, reader: Reader::new(pool), stop }
     }
 
     async fn everything(&self) -> Vec<RecordedEvent> {
@@ -110,6 +112,80 @@ async fn positions_have_no_gaps_when_writers_race() {
         assert!(before.is_none_or(|(_, at)| at <= event.recorded_at), "time went backwards");
         assert_eq!(event.partition, event.organization.partition());
     }
+    second.stop.cancel();
+}
+
+/// Follows until stopped, a few events at a time: every event, and every event as its columns hold it.
+async fn follow(reader: Reader, stop: CancellationToken) -> (Vec<String>, Vec<String>) {
+    let mut cursors: Vec<_> = Partition::all().map(|partition| LogPosition { partition, position: 0 }).collect();
+    let (mut events, mut stored) = (Vec::new(), Vec::new());
+    loop {
+        let is_last = stop.is_cancelled();
+        let columns = reader.stored_after(&cursors, 5, |_, event| event.to_owned()).await.unwrap().events;
+        let batch = reader.after(&cursors, Scope::All, 5).await.unwrap().events;
+        let seen = |partition: i32, position| {
+            batch.iter().any(|e| (e.partition.number(), e.position) == (partition, position))
+        };
+        // The second look may see more.
+        stored.extend(columns.iter().filter(|event| seen(event.partition, event.position)).map(|e| format!("{e:?}")));
+        let known = columns.iter().map(|event| (event.partition, event.position)).collect::<Vec<_>>();
+        for event in batch.iter().filter(|event| known.contains(&(event.partition.number(), event.position))) {
+            cursors[event.partition.index()].position = event.position;
+            events.push(format!("{event:?}"));
+        }
+        if is_last && batch.is_empty() {
+            events.sort();
+            stored.sort();
+            return (events, stored);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_from_memory_are_those_of_the_log() {
+    let first = TestLog::fresh().await;
+    let second = TestLog::on(Database { url: first.database.url.clone() }).await;
+    let pool = first.database.store().pool(Use::Work).await.unwrap();
+    let stop = CancellationToken::new();
+    let polling = tokio::spawn(first.heads.clone().poll(pool.clone(), stop.clone()));
+    let following = tokio::spawn(follow(Reader::with_recent(pool.clone(), first.heads.clone()), stop.clone()));
+    let mut tasks = Vec::new();
+    for (number, organization) in (0..).zip(organizations()) {
+        let (ours, others) = (first.log.clone(), second.log.clone());
+        tasks.push(tokio::spawn(async move {
+            let duplicates = Uuid::new_v4();
+            for n in 0..60 {
+                // A few come from another node, and of a few the database chooses the sequence.
+                let log = if (n + number) % 20 == 0 { &others } else { &ours };
+                let mut unit = unit(organization, Uuid::new_v4(), 1 + n % 3);
+                if n % 15 == 0 {
+                    unit.events.push(event(organization, duplicates, Sequence::End));
+                }
+                log.append(unit).await.unwrap();
+            }
+        }));
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    stop.cancel();
+    polling.await.unwrap();
+    let (events, stored) = following.await.unwrap();
+    let after = follow(Reader::new(pool.clone()), stop).await;
+    assert_eq!(events.len(), after.0.len());
+    assert_eq!((events, stored), after);
+
+    // They do come from memory: the database is not asked.
+    let organization = OrganizationId::from_slug("o1");
+    first.heads.refresh(&pool).await.unwrap();
+    let last = first.log.append(unit(organization, Uuid::new_v4(), 2)).await.unwrap().last;
+    let gone = first.database.store().pool(Use::Work).await.unwrap();
+    gone.close().await;
+    let cursor = LogPosition { position: last.position - 2, ..last };
+    let reader = Reader::with_recent(gone, first.heads.clone());
+    assert_eq!(reader.after(&[cursor], Scope::All, 10).await.unwrap().events.len(), 2);
+    assert_eq!(reader.after(&[cursor], Scope::Pending, 10).await.unwrap().events.len(), 0);
+    first.stop.cancel();
     second.stop.cancel();
 }
 
