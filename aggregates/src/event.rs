@@ -3,7 +3,7 @@
 //! An event is stored as its type, its version and a payload with only its fields. serde's external tag
 //! (`{"webhook.received": {…}}`) is added when reading and removed when writing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 use serde::de::value::StrDeserializer;
@@ -241,6 +241,14 @@ impl Metadata {
         Self { actor: Actor::Sender, client: Some(client), ..Self::default() }
     }
 
+    /// In the form of the log, a JSON object. Its keys are ordered, so equal metadata is equal text.
+    ///
+    /// # Errors
+    /// If serde cannot write it, which is a defect.
+    pub fn to_json(&self) -> Result<String, serde_json::Error> {
+        serde_json::to_string(&self.to_map().into_iter().collect::<BTreeMap<_, _>>())
+    }
+
     /// In the form of cqrs-es.
     #[must_use]
     pub fn to_map(&self) -> HashMap<String, String> {
@@ -325,6 +333,7 @@ mod tests {
             session: Some(SessionId::new(Uuid::from_u128(8))),
         };
         assert_eq!(Metadata::from_map(&metadata.to_map()), metadata);
+        assert!(metadata.to_json().unwrap().starts_with(r#"{"actor":"user:"#));
         assert_eq!(Metadata::from_map(&HashMap::new()), Metadata::default());
     }
 }

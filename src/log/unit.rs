@@ -73,7 +73,7 @@ impl NewEvent {
             event_type: event.stored_type().to_owned(),
             event_version: event.stored_version().to_owned(),
             payload: payload(event)?,
-            metadata: serde_json::to_string(&metadata.to_map())?,
+            metadata: metadata.to_json()?,
         })
     }
 
