@@ -40,6 +40,7 @@ async fn subscriptions_speak_graphql_transport_ws() {
             "stranger": ["next", "NOT_FOUND"],
         })
     );
+    assert_eq!(result["reusedId"], json!(["next", "complete"]));
     assert_eq!(
         result["codes"],
         json!({
@@ -54,6 +55,7 @@ async fn subscriptions_speak_graphql_transport_ws() {
             "sameId": 4409,
             "secondInit": 4429,
             "noProtocol": 4406,
+            "twoProtocols": 4401,
             "foreignOrigin": 403,
             "tooManySockets": { "code": 4429, "after": 20 },
         })

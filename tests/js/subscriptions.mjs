@@ -131,6 +131,7 @@ async function closeCodes() {
     sameId: await code([init(), subscribe('1'), subscribe('1')]),
     secondInit: await code([init(), init()]),
     noProtocol: await code([], { protocol: [] }),
+    twoProtocols: await code([subscribe('1')], { protocol: ['graphql-ws', PROTOCOL] }),
     foreignOrigin: await code([], foreign),
     tooManySockets: await tooManySockets(env('ADMIN_TOKEN')),
   };
@@ -190,6 +191,20 @@ async function answers() {
   return { ...got, acks, limited };
 }
 
+/** Ends operations and begins others with their id at once: what is heard is about the last one only. */
+async function reusedId() {
+  const told = [];
+  const turn = (id) => [subscribe(id), json({ type: 'complete', id })];
+  await converse([init(), ...turn('1'), ...turn('1'), subscribe('1', '{ viewer { isSuperAdmin } }', {})], {
+    onMessage: (socket, message) => {
+      if (message.id) told.push(message.type);
+      if (message.type === 'complete') socket.send(json({ type: 'ping' }));
+      if (message.type === 'pong') socket.close(1000);
+    },
+  });
+  return told;
+}
+
 await run(async () => {
   const result = {};
 
@@ -223,6 +238,7 @@ await run(async () => {
   result.refused = await refused.until(() => false, 'a refusal').catch((event) => event.code);
 
   result.answers = await answers();
+  result.reusedId = await reusedId();
   result.codes = await closeCodes();
 
   // The organization is switched off: whoever is of it is out, sockets too.

@@ -43,7 +43,7 @@ pub use context::{App, Viewer};
 pub use demo::{Guest, is_for_guests, with_guest};
 pub(crate) use errors::only_error;
 pub use errors::{Code, is_away, was_refused, with_codes};
-pub use request::Parameters;
+pub use request::{Parameters, checked};
 pub use rows::with_viewer;
 pub use system::{Platform, PlatformSetting};
 

@@ -39,41 +39,50 @@ impl Parameters {
     /// # Errors
     /// The answer to give where it does not parse or exceeds a limit.
     pub fn request(self) -> Result<Request, Response> {
-        check_source(&self.query).map_err(|limit| only_error(Code::LimitExceeded, limit))?;
-        if self.variables.as_ref().is_some_and(|map| map.values().any(holds_nul)) {
-            return Err(only_error(Code::BadUserInput, NUL));
-        }
         let variables = self.variables.map(|map| Variables::from_json(serde_json::Value::Object(map)));
         let mut request = Request::new(self.query).variables(variables.unwrap_or_default());
-        // An empty name is none, as for those who send every field of a form.
-        request.operation_name = self.operation_name.filter(|name| !name.is_empty());
+        request.operation_name = self.operation_name;
         if let Some(Ok(Value::Object(map))) =
             self.extensions.map(|map| Value::from_json(serde_json::Value::Object(map)))
         {
             request.extensions = Extensions(map.into_iter().map(|(name, value)| (name.to_string(), value)).collect());
         }
-        let refuse = |code, error| Response::from_errors(vec![coded(code, error)]);
-        let variables = request.variables.clone();
-        let document = request.parsed_query().map_err(|error| refuse(Code::ParseFailed, error))?;
-        let too_much = |(limit, at)| refuse(Code::LimitExceeded, ServerError::new(limit, Some(at)));
-        check_document(document, &variables).map_err(too_much)?;
-        if texts_hold_nul(document) {
-            return Err(only_error(Code::BadUserInput, NUL));
-        }
-        let mut document = document.clone();
-        merge_repeated(&mut document);
-        check_repeats(&document).map_err(too_much)?;
-        request.set_parsed_query(document);
-        Ok(request)
+        checked(request)
     }
 }
 
-fn holds_nul(value: &serde_json::Value) -> bool {
+/// Checks a request against the limits, and parses it.
+///
+/// # Errors
+/// The answer to give where it does not parse or exceeds a limit.
+pub fn checked(mut request: Request) -> Result<Request, Response> {
+    check_source(&request.query).map_err(|limit| only_error(Code::LimitExceeded, limit))?;
+    if request.variables.values().any(holds_nul) {
+        return Err(only_error(Code::BadUserInput, NUL));
+    }
+    // An empty name is none, as for those who send every field of a form.
+    request.operation_name = request.operation_name.filter(|name| !name.is_empty());
+    let refuse = |code, error| Response::from_errors(vec![coded(code, error)]);
+    let variables = request.variables.clone();
+    let document = request.parsed_query().map_err(|error| refuse(Code::ParseFailed, error))?;
+    let too_much = |(limit, at)| refuse(Code::LimitExceeded, ServerError::new(limit, Some(at)));
+    check_document(document, &variables).map_err(too_much)?;
+    if texts_hold_nul(document) {
+        return Err(only_error(Code::BadUserInput, NUL));
+    }
+    let mut document = document.clone();
+    merge_repeated(&mut document);
+    check_repeats(&document).map_err(too_much)?;
+    request.set_parsed_query(document);
+    Ok(request)
+}
+
+fn holds_nul(value: &Value) -> bool {
     match value {
-        serde_json::Value::String(text) => text.contains('\0'),
-        serde_json::Value::Array(items) => items.iter().any(holds_nul),
-        serde_json::Value::Object(map) => map.iter().any(|(name, value)| name.contains('\0') || holds_nul(value)),
-        serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) => false,
+        Value::String(text) => text.contains('\0'),
+        Value::List(items) => items.iter().any(holds_nul),
+        Value::Object(map) => map.iter().any(|(name, value)| name.contains('\0') || holds_nul(value)),
+        Value::Null | Value::Number(_) | Value::Boolean(_) | Value::Binary(_) | Value::Enum(_) => false,
     }
 }
 
@@ -82,7 +91,7 @@ fn texts_hold_nul(document: &ExecutableDocument) -> bool {
     let defaults = |operation: &OperationDefinition| {
         let values =
             operation.variable_definitions.iter().filter_map(|definition| definition.node.default_value.as_ref());
-        values.into_iter().any(|value| literal_holds_nul(&value.node.clone().into_value()))
+        values.into_iter().any(|value| holds_nul(&value.node))
     };
     document
         .operations
