@@ -7,6 +7,8 @@
 //!                      failed ──(third retry failed)──▶ dead letter ──(a person)──▶ pending
 //! ```
 
+use std::fmt;
+
 use chrono::{DateTime, Duration, Utc};
 use serde::{Deserialize, Serialize};
 
@@ -193,7 +195,25 @@ impl Owed {
     }
 }
 
-/// State of one webhook.
+/// Completes a sentence that begins with "the webhook is".
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "unknown",
+            Self::Received => "being verified",
+            Self::Unverified => "waiting for verification",
+            Self::Pending => "pending",
+            Self::Processing => "processing",
+            Self::Succeeded => "already successful",
+            Self::AwaitingRetry => "waiting for a retry",
+            Self::DeadLettered => "a dead letter",
+            Self::Rejected => "rejected",
+            Self::Merged => "a duplicate",
+        })
+    }
+}
+
+/// The state of one webhook.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Webhook {
     phase: Phase,
@@ -418,13 +438,13 @@ pub enum WebhookError {
     NotReceived,
     #[error("This webhook isn't waiting for verification.")]
     NotUnverified,
-    #[error("Attempt {asked} can't start: the webhook is {phase:?} after attempt {last}.")]
+    #[error("Attempt {asked} can't start: the webhook is {phase} after attempt {last}.")]
     NotDue { asked: u32, last: u32, phase: Phase },
     #[error("Attempt {0} isn't running.")]
     NotRunning(u32),
     #[error("Attempt {0} can't succeed without a response from the destination.")]
     NotDelivered(u32),
-    #[error("Only failed webhooks can be retried. This one is {0:?}.")]
+    #[error("Only failed webhooks can be retried. This one is {0}.")]
     NotFailed(Phase),
 }
 
@@ -715,10 +735,10 @@ mod tests {
         };
         let rejected = after(vec![reject]);
         assert!(matches!(rejected.decide(start(1)), Err(WebhookError::NotDue { .. })));
-        assert!(matches!(
-            rejected.decide(WebhookCommand::RequestRetry { reason: None }),
-            Err(WebhookError::NotFailed(Phase::Rejected))
-        ));
+        let refused = rejected.decide(WebhookCommand::RequestRetry { reason: None });
+        assert_eq!(refused, Err(WebhookError::NotFailed(Phase::Rejected)));
+        let sentence = "Only failed webhooks can be retried. This one is rejected.";
+        assert_eq!(refused.map_err(|error| error.to_string()), Err(sentence.to_owned()));
     }
 
     #[test]
