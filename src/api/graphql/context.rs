@@ -1,31 +1,30 @@
 //! What resolvers work with: the application, and who is asking.
 
-use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_graphql::parser::types::OperationType;
 use async_graphql::{Context, Error};
+use hookledger_aggregates::OrganizationId;
 use hookledger_aggregates::event::Stored as _;
 use hookledger_aggregates::organization::OrganizationEvent;
 use hookledger_aggregates::provider::ProviderEvent;
 use hookledger_aggregates::retention::RetentionEvent;
-use hookledger_aggregates::user::{Role, UserEvent};
+use hookledger_aggregates::user::UserEvent;
 use hookledger_aggregates::webhook::WebhookEvent;
-use hookledger_aggregates::{Metadata, OrganizationId, SessionId, UserId};
-use hookledger_projections::users;
 
-use super::allowance::{Allowance, Rendering, SEARCH, TooManyReads};
-use super::errors::{Code, internal, not_found};
-use super::system::Platform;
+use super::errors::{Code, internal};
+use super::guards::allowance::{Allowance, Rendering, SEARCH, TooManyReads};
+use super::guards::rights::Viewer;
+use super::types::system::Platform;
 use crate::audit::Ledgers;
 use crate::demo::sandbox::Sandbox;
 use crate::directory::{self, Directory};
-use crate::identity::{Accounts, Client, Errands, Limits, Refusals, Sessions};
+use crate::identity::{Accounts, Errands, Limits, Refusals, Sessions};
 use crate::log::follow::Checkpoints;
 use crate::log::{Commands, Log, LogPosition};
 use crate::platform::egress::Egress;
-use crate::platform::store::{Asker, Reading, Tenant, Tenants};
+use crate::platform::store::{Reading, Tenant, Tenants};
 use crate::providers::Providers;
 use crate::reads::changes::{Changes, Ticks};
 use crate::receive::Receiver;
@@ -33,7 +32,6 @@ use crate::retention;
 
 /// How long a mutation waits for its read models.
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(5);
-
 const BEHIND: &str = "The change is saved and will show shortly.";
 
 /// What a mutation changed.
@@ -149,120 +147,4 @@ fn reads(context: &Context<'_>, reading: Reading, price: i64) -> Result<Tenants,
     let subscribes = context.query_env.operation.node.ty == OperationType::Subscription;
     let reading = if subscribes { Reading::Subscription } else { reading };
     Ok(App::of(context)?.tenants.asked_by(Viewer::of(context)?.asker(), reading))
-}
-
-/// Who is asking.
-#[derive(Clone, Debug)]
-pub struct Viewer {
-    pub user: users::User,
-    pub session: SessionId,
-    pub client: Client,
-}
-
-/// Who is asking, and for what: checks rights, and has it noted where a mutation is refused.
-#[derive(Clone, Copy)]
-pub struct Asking<'a> {
-    viewer: &'a Viewer,
-    refusals: Option<&'a Refusals>,
-    field: &'a str,
-}
-
-impl Deref for Asking<'_> {
-    type Target = Viewer;
-    fn deref(&self) -> &Viewer {
-        self.viewer
-    }
-}
-
-impl Viewer {
-    pub(super) fn of<'a>(context: &Context<'a>) -> Result<Asking<'a>, Error> {
-        // HTTP lets nobody in without a session; this is the second door.
-        let viewer = context.data_opt().ok_or_else(|| Code::Unauthenticated.error("Sign in first."))?;
-        let is_mutation = context.query_env.operation.node.ty == OperationType::Mutation;
-        let refusals = context.data_opt::<App>().filter(|_| is_mutation).map(|app| &app.refusals);
-        Ok(Asking { viewer, refusals, field: context.item.node.name.node.as_str() })
-    }
-
-    #[must_use]
-    pub fn is_super_admin(&self) -> bool {
-        self.user.role == Role::SuperAdmin.as_str() && self.home() == OrganizationId::PLATFORM
-    }
-
-    /// The viewer's own organization; the platform for super admins.
-    #[must_use]
-    pub fn home(&self) -> OrganizationId {
-        OrganizationId::new(self.user.organization_id)
-    }
-
-    /// Among whose reads the viewer's wait.
-    #[must_use]
-    pub fn asker(&self) -> Asker {
-        Asker::Person(self.home(), UserId::new(self.user.id))
-    }
-
-    /// Whether the viewer may see what is this organization's.
-    #[must_use]
-    pub fn sees(&self, organization: OrganizationId) -> bool {
-        self.is_super_admin() || (self.home() == organization && organization != OrganizationId::PLATFORM)
-    }
-
-    /// Whether an earlier look at the same session found the same rights.
-    pub(crate) fn has_rights_of(&self, earlier: &Self) -> bool {
-        (self.user.id, self.user.organization_id, &self.user.role, self.session)
-            == (earlier.user.id, earlier.user.organization_id, &earlier.user.role, earlier.session)
-    }
-
-    /// Which organization's rows the database shows, when one's are asked for: to anybody but super
-    /// admins their own alone, whatever a resolver forgot to check.
-    pub(super) fn confined(&self, organization: OrganizationId) -> OrganizationId {
-        if self.is_super_admin() { organization } else { self.home() }
-    }
-
-    /// Whether the viewer is an admin of this organization, or a super admin.
-    #[must_use]
-    pub fn manages(&self, organization: OrganizationId) -> bool {
-        self.is_super_admin() || (self.sees(organization) && self.user.role == Role::Admin.as_str())
-    }
-
-    /// The circumstances of what the viewer does.
-    #[must_use]
-    pub fn metadata(&self) -> Metadata {
-        self.client.clone().metadata(UserId::new(self.user.id), Some(self.session))
-    }
-}
-
-impl Asking<'_> {
-    /// Lets super admins and the organization's own admins pass. Who may not see it learns as much
-    /// as from an id that nobody has.
-    pub(super) fn must_manage(&self, organization: OrganizationId) -> Result<(), Error> {
-        if !self.sees(organization) {
-            return Err(self.refuse_as_unknown());
-        }
-        if self.manages(organization) {
-            return Ok(());
-        }
-        Err(self.forbidden("Only an admin of the organization can do this."))
-    }
-
-    pub(super) fn must_be_super_admin(&self) -> Result<(), Error> {
-        if self.is_super_admin() { Ok(()) } else { Err(self.forbidden("Only a super admin can do this.")) }
-    }
-
-    /// Refuses what is there as if it were not.
-    pub(super) fn refuse_as_unknown(&self) -> Error {
-        self.note_refusal();
-        not_found()
-    }
-
-    fn forbidden(&self, sentence: &'static str) -> Error {
-        self.note_refusal();
-        Code::Forbidden.error(sentence)
-    }
-
-    /// The field's own name, whatever the query calls it.
-    fn note_refusal(&self) {
-        if let Some(refusals) = self.refusals {
-            refusals.action(self.home(), UserId::new(self.user.id), self.field, &self.metadata());
-        }
-    }
 }

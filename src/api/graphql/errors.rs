@@ -3,13 +3,11 @@
 use std::error::Error as StdError;
 
 use async_graphql::{Error, ErrorExtensions as _, Response, ServerError, Value};
-
 use hookledger_aggregates::team::TeamError;
 use hookledger_aggregates::user::UserError;
 
 use crate::identity::IdentityError;
-use crate::log::{AppendError, CommandError, ReadError};
-use crate::log::{is_busy, is_out_of_range, is_unavailable};
+use crate::log::{AppendError, CommandError, ReadError, is_busy, is_out_of_range, is_unavailable};
 
 /// Seconds after which to come again.
 pub(super) const RETRY_AFTER: u64 = 1;

@@ -1,71 +1,41 @@
 //! The GraphQL contract: the only place that knows GraphQL. No SQL here: resolvers ask projections,
 //! the log's reader and commands, always with the organization first.
+//!
+//! | to find | look in |
+//! | --- | --- |
+//! | a field of a type | `types/`, a file for each type or subject |
+//! | a field of `Query` | `queries/`, by who may ask |
+//! | a mutation | `mutations/`, by what it changes |
+//! | a subscription | `subscriptions.rs` |
+//! | a right, a limit, a price | `guards/` |
+//! | how rows are loaded together | `rows.rs` |
+//! | what an error is called | `errors.rs` |
 
-mod allowance;
-mod analytics;
-mod audit;
-mod conservation;
 mod context;
-mod demo;
-mod destination;
-mod duplicates;
 mod errors;
-mod history;
-mod ids;
-mod insight;
-mod ledger;
-mod limits;
-mod merge;
+mod guards;
 mod mutations;
-mod order;
-mod organization;
-mod paging;
-mod people;
-mod provider;
-mod query;
-mod request;
-mod retention;
-mod retries;
+mod queries;
 mod rows;
-mod shown;
 mod subscriptions;
-mod system;
-mod tester;
-mod time;
-mod usage;
-mod user;
-mod webhook;
+mod types;
 
-use async_graphql::{MergedObject, SDLExportOptions};
+use async_graphql::SDLExportOptions;
 
-pub use allowance::{Allowance, Rendering};
-pub use context::{App, Viewer};
-pub use demo::{Guest, is_for_guests, with_guest};
+pub use context::App;
 pub(crate) use errors::only_error;
 pub use errors::{Code, is_away, was_refused, with_codes};
-pub use request::{Parameters, checked};
+pub use guards::allowance::{Allowance, Rendering};
+pub use guards::guests::{Guest, is_for_guests, with_guest};
+pub use guards::request::{Parameters, checked};
+pub use guards::rights::Viewer;
+use mutations::Mutation;
+use queries::Query;
 pub use rows::with_viewer;
-pub use system::{Platform, PlatformSetting};
+pub use types::system::{Platform, PlatformSetting};
 
 /// How deep a query may nest.
 const MAX_DEPTH: usize = 16;
-
-/// What people change, by subject.
-#[derive(Default, MergedObject)]
-pub struct Mutation(
-    mutations::SettingsMutation,
-    people::PeopleMutation,
-    destination::DestinationMutation,
-    retries::RetryMutation,
-    duplicates::DuplicateMutation,
-    retention::RetentionMutation,
-    tester::TesterMutation,
-    demo::DemoMutation,
-);
-
-/// What is read, by subject.
-#[derive(Default, MergedObject)]
-pub struct Query(query::PeopleQuery, tester::TesterQuery, demo::DemoQuery);
 
 /// The schema with its resolvers.
 pub type Schema = async_graphql::Schema<Query, Mutation, subscriptions::Subscription>;

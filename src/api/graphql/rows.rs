@@ -13,9 +13,10 @@ use hookledger_aggregates::provider::{Destination, ProviderEvent};
 use hookledger_aggregates::{Event, OrganizationId, ProviderId, RecordedEvent, UserId, WebhookId};
 use hookledger_projections::{organizations, summaries, users, webhook_providers, webhook_retries};
 
-use super::allowance::{Allowance, TooManyReads};
-use super::context::{App, Viewer};
+use super::context::App;
 use super::errors::{Code, failed, internal};
+use super::guards::allowance::{Allowance, TooManyReads};
+use super::guards::rights::Viewer;
 use crate::deliver;
 use crate::identity::Session;
 use crate::log::{self, ReadError};

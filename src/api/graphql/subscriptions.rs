@@ -11,12 +11,15 @@ use hookledger_projections::webhook_logs::WebhookFilter as Filter;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::allowance::Allowance;
-use super::analytics::AnalyticsBucket;
-use super::context::{App, Viewer};
+use super::context::App;
 use super::errors::{Code, not_found};
-use super::ids::NodeId;
-use super::webhook::{Webhook, WebhookFilter};
+use super::guards::allowance::Allowance;
+use super::guards::named::existing_organization;
+use super::guards::rights::Viewer;
+use super::types::analytics::AnalyticsBucket;
+use super::types::ids::NodeId;
+use super::types::webhook::Webhook;
+use super::types::webhook::filter::WebhookFilter;
 use crate::reads::changes::Change;
 
 /// What became of a webhook.
@@ -90,7 +93,7 @@ impl Subscription {
 
 async fn visible_organization(context: &Context<'_>, id: &ID) -> Result<OrganizationId, Error> {
     match NodeId::decode(id) {
-        Some(NodeId::Organization(id)) => super::query::existing_organization(context, id).await.map(|_| id),
+        Some(NodeId::Organization(id)) => existing_organization(context, id).await.map(|_| id),
         _ => Err(not_found()),
     }
 }

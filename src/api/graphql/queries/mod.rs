@@ -1,0 +1,12 @@
+//! The fields of `Query`.
+
+pub(crate) mod demo;
+pub(crate) mod platform;
+pub(crate) mod tester;
+pub(crate) mod viewer;
+
+use async_graphql::MergedObject;
+
+/// What is read, by subject.
+#[derive(Default, MergedObject)]
+pub struct Query(viewer::ViewerQuery, platform::PlatformQuery, tester::TesterQuery, demo::DemoQuery);

@@ -1,0 +1,123 @@
+//! Queries of super admins, about all organizations.
+
+use async_graphql::connection::{Connection, EmptyFields};
+use async_graphql::{Context, Error, Object};
+use hookledger_aggregates::OrganizationId;
+use hookledger_projections::organizations::OrganizationFilter;
+use hookledger_projections::users::UserFilter;
+use hookledger_projections::webhook_providers::ProviderFilter;
+use hookledger_projections::{Sorted, organizations, webhook_providers};
+
+use crate::api::graphql::context::everybody;
+use crate::api::graphql::errors::internal;
+use crate::api::graphql::types::analytics::{Analytics, Grain};
+use crate::api::graphql::types::audit::{self, AuditEntry, AuditFilter};
+use crate::api::graphql::types::conservation::{self, Conservation};
+use crate::api::graphql::types::ids::{List, decode_place, encode_place};
+use crate::api::graphql::types::ledger::{self, Ledger};
+use crate::api::graphql::types::order::{OrderBy, OrganizationOrderField, ProviderOrderField, UserOrderField};
+use crate::api::graphql::types::organization::Organization;
+use crate::api::graphql::types::paging::{Cursor, Window, connection};
+use crate::api::graphql::types::provider::{ProviderName, WebhookProvider};
+use crate::api::graphql::types::system::System;
+use crate::api::graphql::types::time::Time;
+use crate::api::graphql::types::user::{self, User};
+
+/// What super admins see.
+#[derive(Default)]
+pub struct PlatformQuery;
+
+#[Object]
+impl PlatformQuery {
+    /// What happened in all organizations together, in buckets of a grain. For super admins.
+    async fn analytics(&self, context: &Context<'_>, from: Time, to: Time, grain: Grain) -> Result<Analytics, Error> {
+        let mut tenants = everybody(context).await?;
+        Analytics::read(&mut tenants, None, None, from.0, to.0, grain).await
+    }
+
+    /// Every organization, newest first unless ordered otherwise. For super admins.
+    async fn organizations(
+        &self,
+        context: &Context<'_>,
+        search: Option<String>,
+        is_active: Option<bool>,
+        order_by: Option<OrderBy<OrganizationOrderField>>,
+        first: Option<i32>,
+        after: Option<String>,
+    ) -> Result<Connection<Cursor, Organization>, Error> {
+        let mut tenants = everybody(context).await?;
+        let (everywhere, order) = (OrganizationId::PLATFORM, OrderBy::or_newest(order_by));
+        let page = Window::forward(first, after)
+            .request(|cursor| decode_place(List::Organizations, everywhere, order, cursor))?;
+        let filter = OrganizationFilter { search, is_active };
+        let rows = organizations::list(&mut tenants, &filter, order, &page).await.map_err(internal)?;
+        let cursor = |row: &Sorted<_>| encode_place(List::Organizations, everywhere, order, &row.place);
+        Ok(connection(rows, &page, cursor, |row| Organization(row.row), EmptyFields))
+    }
+
+    /// Every organization's connected providers, newest first unless ordered otherwise. For super admins. The
+    /// search is for a part of the organization's name or slug, or of the destination's URL.
+    #[expect(clippy::too_many_arguments, reason = "the field has as many")]
+    async fn providers(
+        &self,
+        context: &Context<'_>,
+        search: Option<String>,
+        provider_name: Option<ProviderName>,
+        is_active: Option<bool>,
+        order_by: Option<OrderBy<ProviderOrderField>>,
+        first: Option<i32>,
+        after: Option<String>,
+    ) -> Result<Connection<Cursor, WebhookProvider>, Error> {
+        let mut tenants = everybody(context).await?;
+        let (everywhere, order) = (OrganizationId::PLATFORM, OrderBy::or_newest(order_by));
+        let page =
+            Window::forward(first, after).request(|cursor| decode_place(List::Providers, everywhere, order, cursor))?;
+        let provider_name = provider_name.map(|name| hookledger_aggregates::ProviderName::from(name).as_str());
+        let filter = ProviderFilter { search, provider_name, is_active };
+        let rows = webhook_providers::list_everywhere(&mut tenants, &filter, order, &page).await.map_err(internal)?;
+        let cursor = |row: &Sorted<_>| encode_place(List::Providers, everywhere, order, &row.place);
+        Ok(connection(rows, &page, cursor, |row| WebhookProvider(row.row), EmptyFields))
+    }
+
+    /// The platform as it is now. For super admins.
+    async fn system(&self, context: &Context<'_>) -> Result<System, Error> {
+        System::of(context)
+    }
+
+    /// Every organization's users and the super admins, newest first unless ordered otherwise. For super admins.
+    async fn users(
+        &self,
+        context: &Context<'_>,
+        search: Option<String>,
+        is_active: Option<bool>,
+        order_by: Option<OrderBy<UserOrderField>>,
+        first: Option<i32>,
+        after: Option<String>,
+    ) -> Result<Connection<Cursor, User>, Error> {
+        let filter = UserFilter { search, is_active };
+        user::list(context, None, filter, OrderBy::or_newest(order_by), Window::forward(first, after)).await
+    }
+
+    /// Whether every webhook that was received stands somewhere, in the log and in the read models, by
+    /// organization: those first of whom something differs; 1,000 at most. For super admins.
+    async fn conservation(&self, context: &Context<'_>) -> Result<Vec<Conservation>, Error> {
+        conservation::list(context).await
+    }
+
+    /// Who did what in every organization, newest first. For super admins.
+    async fn audit_log(
+        &self,
+        context: &Context<'_>,
+        filter: Option<AuditFilter>,
+        first: Option<i32>,
+        after: Option<String>,
+    ) -> Result<Connection<Cursor, AuditEntry>, Error> {
+        audit::list(context, None, filter, Window::forward(first, after)).await
+    }
+
+    /// The ledgers of what is no organization's: the platform's own events, and the claims on e-mail
+    /// addresses by the partition of the log that they are in. For super admins.
+    async fn platform_ledgers(&self, context: &Context<'_>) -> Result<Vec<Ledger>, Error> {
+        ledger::of_the_platform(context)
+    }
+}

@@ -1,0 +1,116 @@
+//! Where webhooks are forwarded to, as people see it.
+
+use async_graphql::{Context, Enum, Error, Object, SimpleObject};
+use chrono::{DateTime, Utc};
+use hookledger_aggregates::{OrganizationId, ProviderId};
+use hookledger_projections::webhook_providers;
+use uuid::Uuid;
+
+use super::provider::SecretInfo;
+use crate::api::graphql::errors::internal;
+use crate::api::graphql::rows::{CircuitsOf, OutgoingSecretsOf, WaitingOf, load};
+use crate::deliver::{CircuitNote, CircuitState as Circuits};
+
+/// Whether attempts go through.
+#[derive(Clone, Copy, PartialEq, Eq, Enum)]
+#[graphql(remote = "Circuits")]
+pub enum CircuitState {
+    /// Everything goes through.
+    Closed,
+    /// It failed so often that nothing is sent for a while.
+    Open,
+    /// One attempt goes through, and decides.
+    HalfOpen,
+}
+
+/// A destination's circuit on one node.
+#[derive(SimpleObject)]
+pub struct Circuit {
+    node: Uuid,
+    state: CircuitState,
+    /// Attempts in a row that failed, when the node last told.
+    failures: i32,
+    opened_at: Option<DateTime<Utc>>,
+    /// When the next single attempt is let through.
+    probe_at: Option<DateTime<Utc>>,
+    changed_at: DateTime<Utc>,
+}
+
+impl Circuit {
+    pub(crate) fn of(row: CircuitNote) -> Result<Self, Error> {
+        Ok(Self {
+            state: row.state().map_err(internal)?.into(),
+            node: row.node,
+            failures: row.failures,
+            opened_at: row.opened_at,
+            probe_at: row.probe_at,
+            changed_at: row.changed_at,
+        })
+    }
+}
+
+/// Where a provider's webhooks are forwarded to.
+pub struct Destination(pub(crate) webhook_providers::WebhookProvider);
+
+impl Destination {
+    fn key(&self) -> (OrganizationId, ProviderId) {
+        (OrganizationId::new(self.0.organization_id), ProviderId::new(self.0.id))
+    }
+
+    async fn circuit_rows(&self, context: &Context<'_>) -> Result<Vec<Circuit>, Error> {
+        let (organization, provider) = self.key();
+        let rows = load(context, CircuitsOf(organization, provider)).await?.unwrap_or_default();
+        rows.into_iter().map(Circuit::of).collect()
+    }
+}
+
+#[Object]
+impl Destination {
+    async fn url(&self) -> Option<&str> {
+        self.0.destination_url.as_deref()
+    }
+    /// How long it may take to answer; null: the deployment's default.
+    async fn timeout_seconds(&self) -> Option<i32> {
+        self.0.destination_timeout_seconds
+    }
+    /// Attempts at the same time, per node.
+    async fn concurrency(&self) -> Option<i32> {
+        self.0.destination_concurrency
+    }
+    /// Names of the headers that deliveries carry besides. Their values are never shown.
+    async fn header_names(&self) -> &[String] {
+        self.0.destination_headers.as_deref().unwrap_or_default()
+    }
+    /// Deliveries carry the sender's signature header too.
+    async fn original_signature(&self) -> bool {
+        self.0.destination_original_signature
+    }
+    async fn set_at(&self) -> Option<DateTime<Utc>> {
+        self.0.destination_set_at
+    }
+    /// The secrets that sign deliveries now or did, newest first.
+    async fn secrets(&self, context: &Context<'_>) -> Result<Vec<SecretInfo>, Error> {
+        let (organization, provider) = self.key();
+        let rows = load(context, OutgoingSecretsOf(organization, provider)).await?.unwrap_or_default();
+        Ok(rows.into_iter().map(SecretInfo::from).collect())
+    }
+    /// Whether attempts go through on every node: the worst of its circuits.
+    async fn circuit(&self, context: &Context<'_>) -> Result<CircuitState, Error> {
+        let circuits = self.circuit_rows(context).await?;
+        let any = |state| circuits.iter().any(|circuit| circuit.state == state);
+        Ok(match () {
+            () if any(CircuitState::Open) => CircuitState::Open,
+            () if any(CircuitState::HalfOpen) => CircuitState::HalfOpen,
+            () => CircuitState::Closed,
+        })
+    }
+    /// The circuits that ever opened, by node.
+    async fn circuits(&self, context: &Context<'_>) -> Result<Vec<Circuit>, Error> {
+        self.circuit_rows(context).await
+    }
+    /// Webhooks that wait for an attempt, or are in one.
+    async fn waiting(&self, context: &Context<'_>) -> Result<i64, Error> {
+        let (organization, provider) = self.key();
+        Ok(load(context, WaitingOf(organization, provider)).await?.unwrap_or_default())
+    }
+}

@@ -1,0 +1,18 @@
+//! Anything that has an ID of its own.
+
+use async_graphql::{ID, Interface};
+
+use super::organization::Organization;
+use super::provider::WebhookProvider;
+use super::user::User;
+use super::webhook::Webhook;
+
+/// Anything that has an id of its own.
+#[derive(Interface)]
+#[graphql(field(name = "id", ty = "ID"))]
+pub enum Node {
+    Organization(Organization),
+    WebhookProvider(WebhookProvider),
+    Webhook(Webhook),
+    User(User),
+}

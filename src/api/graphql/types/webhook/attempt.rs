@@ -1,0 +1,116 @@
+//! Attempts to deliver a webhook.
+
+use async_graphql::{ComplexObject, Context, Error, SimpleObject};
+use chrono::{DateTime, Utc};
+use hookledger_aggregates::provider::Destination;
+use hookledger_aggregates::webhook::PENDING_TIMEOUT;
+use hookledger_aggregates::{OrganizationId, ProviderId, WebhookId};
+use hookledger_projections::webhook_retries;
+
+use crate::api::graphql::guards::allowance::Allowance;
+use crate::api::graphql::rows::{DestinationsOf, HeadersOf, ResponsesOf, load};
+use crate::deliver;
+
+/// One try at processing.
+#[derive(Clone, SimpleObject)]
+#[graphql(complex)]
+pub struct Attempt {
+    #[graphql(skip)]
+    of: (OrganizationId, WebhookId),
+    /// Where the webhook's first event is.
+    #[graphql(skip)]
+    position: i64,
+    /// 1 is the first try, 2 to 4 are retries 1 to 3.
+    attempt_number: i32,
+    attempted_at: DateTime<Utc>,
+    /// While null, it runs.
+    ended_at: Option<DateTime<Utc>>,
+    succeeded: Option<bool>,
+    status_code: Option<i32>,
+    duration_ms: Option<i64>,
+    error_details: Option<String>,
+    #[graphql(skip)]
+    provider: ProviderId,
+}
+
+/// An attempt after the first.
+#[derive(SimpleObject)]
+pub struct WebhookRetry {
+    attempt_number: i32,
+    attempted_at: DateTime<Utc>,
+    error_details: Option<String>,
+}
+
+impl From<webhook_retries::WebhookAttempt> for WebhookRetry {
+    fn from(row: webhook_retries::WebhookAttempt) -> Self {
+        Self { attempt_number: row.attempt_number, attempted_at: row.attempted_at, error_details: row.error_details }
+    }
+}
+
+#[ComplexObject]
+impl Attempt {
+    /// Where it was sent, as the provider's destination stood when it began; null where there was none.
+    async fn request_url(&self, context: &Context<'_>) -> Result<Option<String>, Error> {
+        Ok(self.destination(context).await?.map(|destination| destination.url))
+    }
+
+    /// Names of the headers that it was sent with, the destination's own among them, and the sender's while the
+    /// request is kept. Values are not kept: they are secrets and signatures.
+    async fn request_header_names(&self, context: &Context<'_>) -> Result<Vec<String>, Error> {
+        let Some(destination) = self.destination(context).await? else { return Ok(Vec::new()) };
+        let received = load(context, HeadersOf(self.of.0, self.position)).await?.unwrap_or_default();
+        let received = received.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        Ok(deliver::header_names(received, destination.original_signature, &destination.header_names))
+    }
+
+    /// The beginning of what the destination answered, 16 KiB at most, while it is kept; what is not
+    /// UTF-8 is replaced.
+    async fn response_excerpt(&self, context: &Context<'_>) -> Option<Result<String, Error>> {
+        let excerpt = async {
+            Allowance::of(context)?.body(MAX_EXCERPT, 1)?;
+            let (organization, webhook) = self.of;
+            let all = load(context, ResponsesOf(organization, webhook)).await?.unwrap_or_default();
+            let mine = all.into_iter().find(|(attempt, _)| *attempt == self.attempt_number);
+            let mine = mine.map(|(_, excerpt)| String::from_utf8_lossy(&excerpt).into_owned());
+            mine.iter().try_for_each(|text| Allowance::of(context)?.hold_text(text))?;
+            Ok(mine)
+        };
+        excerpt.await.transpose()
+    }
+}
+
+impl Attempt {
+    async fn destination(&self, context: &Context<'_>) -> Result<Option<Destination>, Error> {
+        // A webhook that was only recorded, or that no worker took, was sent nowhere.
+        let is_recorded = self.succeeded == Some(true) && self.status_code.is_none();
+        if is_recorded || self.error_details.as_deref() == Some(PENDING_TIMEOUT) {
+            return Ok(None);
+        }
+        let changes = load(context, DestinationsOf(self.of.0, self.provider)).await?.unwrap_or_default();
+        let before = changes.iter().take_while(|(at, _)| *at <= self.attempted_at).last();
+        Ok(before.and_then(|(_, destination)| destination.clone()))
+    }
+
+    pub(super) fn new(
+        of: (OrganizationId, WebhookId),
+        position: i64,
+        provider: ProviderId,
+        row: &webhook_retries::WebhookAttempt,
+    ) -> Self {
+        Self {
+            of,
+            position,
+            attempt_number: row.attempt_number,
+            attempted_at: row.attempted_at,
+            ended_at: row.ended_at,
+            succeeded: row.succeeded,
+            status_code: row.status_code,
+            duration_ms: row.duration_ms,
+            error_details: row.error_details.clone(),
+            provider,
+        }
+    }
+}
+
+/// Bytes of an answer that are kept at most.
+const MAX_EXCERPT: i64 = 16 << 10;

@@ -1,0 +1,50 @@
+//! Where a webhook stands, and what it waits for.
+
+use async_graphql::Enum;
+use hookledger_projections::webhook_logs;
+
+use crate::deliver;
+use crate::directory::Hold;
+
+/// Where a webhook stands.
+#[derive(Clone, Copy, PartialEq, Eq, Enum)]
+#[graphql(remote = "webhook_logs::WebhookStatus")]
+pub enum WebhookStatus {
+    Pending,
+    Processing,
+    Success,
+    Failed,
+}
+
+/// What a webhook waits for before its next attempt.
+#[derive(Clone, Copy, PartialEq, Eq, Enum)]
+pub enum WebhookWait {
+    /// The destination was removed. Add one to deliver the webhook.
+    DestinationRemoved,
+    /// The provider was deleted. Connect it again, with a destination, to deliver the webhook.
+    ProviderDeleted,
+    /// The provider is disabled. Enable it to deliver the webhook.
+    ProviderDisabled,
+    /// The organization is disabled. Enable it to deliver the webhook.
+    OrganizationDisabled,
+    /// A secret of the provider cannot be opened. Set new ones to deliver the webhook.
+    SecretUnreadable,
+    /// The destination takes no more attempts at the same time.
+    Concurrency,
+    /// The destination stopped answering. It is tried again with one attempt at a time.
+    CircuitOpen,
+}
+
+impl From<deliver::Wait> for WebhookWait {
+    fn from(wait: deliver::Wait) -> Self {
+        match wait {
+            deliver::Wait::Held(Hold::DestinationRemoved) => Self::DestinationRemoved,
+            deliver::Wait::Held(Hold::ProviderDeleted) => Self::ProviderDeleted,
+            deliver::Wait::Held(Hold::ProviderDisabled) => Self::ProviderDisabled,
+            deliver::Wait::Held(Hold::OrganizationDisabled) => Self::OrganizationDisabled,
+            deliver::Wait::Held(Hold::SecretUnreadable) => Self::SecretUnreadable,
+            deliver::Wait::Busy(deliver::BusyReason::Concurrency) => Self::Concurrency,
+            deliver::Wait::Busy(deliver::BusyReason::CircuitOpen) => Self::CircuitOpen,
+        }
+    }
+}
