@@ -1,4 +1,4 @@
-//! What answers over HTTP: webhooks, GraphQL, sign-in, audit files, operations, and the pages.
+//! Everything that answers over HTTP: webhooks, GraphQL, sign-in, audit files, operations, and the pages.
 
 pub mod graphql;
 pub mod http;

@@ -1,4 +1,4 @@
-//! What resolvers work with: the application, and who is asking.
+//! Context of resolvers: the application, and the viewer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,16 +34,16 @@ use crate::retention;
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(5);
 const BEHIND: &str = "The change is saved and will show shortly.";
 
-/// What a mutation changed.
+/// The change that a mutation made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Changed {
     Organization,
     Provider,
     User,
     Retention,
-    /// A webhook came, or a person had it come.
+    /// A webhook was received, or created by a person.
     Webhook,
-    /// A person had a webhook retried.
+    /// A person requested the retry of a webhook.
     Retry,
 }
 
@@ -58,16 +58,16 @@ impl Changed {
         }
     }
 
-    /// As the log's scopes have it: of a webhook's events only the request for a retry.
+    /// As in the log's scopes: of a webhook's events, only the request for a retry.
     fn is_administrative(self) -> bool {
         self != Self::Webhook
     }
 }
 
-/// What resolvers read from and write to.
+/// Everything that resolvers read from and write to.
 #[derive(Clone)]
 pub struct App {
-    /// For every read: see [`tenant`].
+    /// For all reads: see [`tenant`].
     pub tenants: Tenants,
     pub commands: Commands,
     pub checkpoints: Checkpoints,
@@ -85,10 +85,10 @@ pub struct App {
     pub errands: Errands,
     pub limits: Arc<Limits>,
     pub platform: Platform,
-    /// For the public demo, where there is one.
+    /// For the public demo, if enabled.
     pub sandbox: Option<Arc<Sandbox>>,
     pub ledgers: Ledgers,
-    /// What the answers of this node hold in memory.
+    /// Memory held by the answers of this node.
     pub rendering: Rendering,
 }
 
@@ -97,7 +97,7 @@ impl App {
         context.data()
     }
 
-    /// Waits until everything that shows this change knows of it: read models, what removes, and this node's
+    /// Waits until everything that shows this change has applied it: read models, removals, and this node's
     /// directory.
     pub(super) async fn caught_up(&self, changed: Changed, place: Option<LogPosition>) -> Result<(), Error> {
         let Some(place) = place else { return Ok(()) };
@@ -118,30 +118,30 @@ impl App {
     }
 }
 
-/// A connection for the viewer's reads of an organization, which shows no other's rows.
+/// A connection for the viewer's reads of an organization, which shows no other organization's rows.
 pub(super) async fn tenant(context: &Context<'_>, organization: OrganizationId) -> Result<Tenant, Error> {
     let confined = Viewer::of(context)?.confined(organization);
     reads(context, Reading::Page, 1)?.of(confined).await.map_err(internal)
 }
 
-/// Where a use case reads what is an organization's.
+/// Entry point for a use case's reads.
 pub(super) fn page_reads(context: &Context<'_>) -> Result<Tenants, Error> {
     reads(context, Reading::Page, 1)
 }
 
-/// The same for what looks at many rows: it costs more, and waits among its kind.
+/// The same for scans of many rows, which cost more and wait among themselves.
 pub(super) async fn searching(context: &Context<'_>, organization: OrganizationId) -> Result<Tenant, Error> {
     let confined = Viewer::of(context)?.confined(organization);
     reads(context, Reading::Search, SEARCH)?.of(confined).await.map_err(internal)
 }
 
-/// A connection for what super admins ask of all organizations at once.
+/// A connection for super admins' reads across organizations.
 pub(super) async fn everybody(context: &Context<'_>) -> Result<Tenant, Error> {
     Viewer::of(context)?.must_be_super_admin()?;
     reads(context, Reading::Page, 1)?.everybody().await.map_err(internal)
 }
 
-/// Where a viewer's reads begin, once they are paid for.
+/// Pays for reads, and returns their entry point.
 fn reads(context: &Context<'_>, reading: Reading, price: i64) -> Result<Tenants, Error> {
     Allowance::of(context)?.reads(price).map_err(TooManyReads::told)?;
     let subscribes = context.query_env.operation.node.ty == OperationType::Subscription;

@@ -1,4 +1,4 @@
-//! Errors as GraphQL tells them: a sentence and a code. Details are logged, never returned.
+//! GraphQL errors: a sentence and a code. Details are logged, never returned.
 
 use std::error::Error as StdError;
 
@@ -9,10 +9,10 @@ use hookledger_aggregates::user::UserError;
 use crate::identity::IdentityError;
 use crate::log::{AppendError, CommandError, ReadError, is_busy, is_out_of_range, is_unavailable};
 
-/// Seconds after which to come again.
+/// Seconds until the next try.
 pub(super) const RETRY_AFTER: u64 = 1;
 
-/// What kind of error, for programs.
+/// The kind of an error, for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
     Unauthenticated,
@@ -53,18 +53,17 @@ impl Code {
     }
 }
 
-/// The same answer for what is not there and for what is another organization's.
+/// The same error for unknown objects and for those of other organizations.
 pub(super) fn not_found() -> Error {
     Code::NotFound.error("Not found. It doesn't exist, or you may not have access.")
 }
 
-/// Something of ours failed: it is logged here, once, and not told. While the store is away nothing is wrong
-/// with what was asked.
+/// An internal error, logged here once and not shown. An unreachable store is reported as such instead.
 pub(super) fn internal(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
     failed(&*error.into())
 }
 
-/// The same of an error that others share.
+/// The same for a shared error.
 pub(super) fn failed(error: &(dyn StdError + 'static)) -> Error {
     if is_unavailable(error) {
         return away(error);
@@ -85,12 +84,12 @@ fn away(error: impl std::fmt::Display) -> Error {
     again("The database isn't responding. Try again.")
 }
 
-/// The same may work in a moment.
+/// An error after which the same request may succeed in a moment.
 fn again(sentence: &str) -> Error {
     Code::Unavailable.error(sentence).extend_with(|_, extensions| extensions.set("retryAfter", RETRY_AFTER))
 }
 
-/// A read failed: when it was stopped for taking too long, whoever asked may ask for less.
+/// A failed read. If it was stopped for taking too long, the client may ask for less.
 pub(super) fn unread(error: impl Into<ReadError>) -> Error {
     let error = error.into();
     if let ReadError::Database(error) = &error {
@@ -104,7 +103,7 @@ pub(super) fn unread(error: impl Into<ReadError>) -> Error {
     internal(error)
 }
 
-/// What a refused or failed command means to who gave it.
+/// The error for a refused or failed command.
 pub(super) fn command<E: std::error::Error>(error: CommandError<E>, refused: impl FnOnce(&E) -> Code) -> Error {
     match error {
         CommandError::Refused(error) => refused(&error).error(error.to_string()),
@@ -115,7 +114,7 @@ pub(super) fn command<E: std::error::Error>(error: CommandError<E>, refused: imp
     }
 }
 
-/// What a refused or failed change of a person means to who asked for it.
+/// The error for a refused or failed change of a person.
 pub(super) fn identity(error: IdentityError) -> Error {
     let code = match &error {
         IdentityError::Address(_) | IdentityError::User(UserError::SuperAdmin) => Code::BadUserInput,
@@ -140,8 +139,8 @@ pub(super) fn identity(error: IdentityError) -> Error {
     code.error(error.to_string())
 }
 
-/// Gives a code to every error that has none: those are async-graphql's own, about the query. An
-/// error of ours gets the id under which it was logged.
+/// Adds a code to every error without one: those are async-graphql's own, about the query. An internal error
+/// gets the ID under which it was logged.
 #[must_use]
 pub fn with_codes(mut response: Response, request_id: &str) -> Response {
     for error in &mut response.errors {
@@ -161,7 +160,7 @@ pub fn with_codes(mut response: Response, request_id: &str) -> Response {
     response
 }
 
-/// Whether something could not be answered because the store is away.
+/// Whether part of the request failed because the store is unreachable.
 #[must_use]
 pub fn is_away(response: &Response) -> bool {
     let unavailable = Value::from(Code::Unavailable.as_str());
@@ -169,7 +168,7 @@ pub fn is_away(response: &Response) -> bool {
     response.errors.iter().any(|error| code(error).as_ref() == Some(&unavailable))
 }
 
-/// Whether nothing was executed: the answer is errors about the request itself.
+/// Whether nothing was executed, so that the answer has only errors about the request itself.
 #[must_use]
 pub fn was_refused(response: &Response) -> bool {
     response.is_err() && response.data == Value::Null && response.errors.iter().all(|error| error.path.is_empty())
@@ -181,7 +180,7 @@ pub(super) fn coded(code: Code, mut error: ServerError) -> ServerError {
     error
 }
 
-/// A response that is one error about the whole request.
+/// A response with a single error about the whole request.
 pub(crate) fn only_error(code: Code, message: impl Into<String>) -> Response {
     Response::from_errors(vec![coded(code, ServerError::new(message, None))])
 }

@@ -34,7 +34,7 @@ use queries::Query;
 pub use rows::with_viewer;
 pub use types::system::{Platform, PlatformSetting};
 
-/// How deep a query may nest.
+/// Maximum depth of a query.
 const MAX_DEPTH: usize = 16;
 
 /// The schema with its resolvers.
@@ -46,7 +46,7 @@ pub fn schema(app: App) -> Schema {
     builder().data(app).finish()
 }
 
-/// The contract as it is committed in `schema.graphql`.
+/// The contract as committed in `schema.graphql`.
 #[must_use]
 pub fn sdl() -> String {
     let options = SDLExportOptions::new()

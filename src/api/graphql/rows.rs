@@ -1,4 +1,4 @@
-//! What many objects of one answer have in common, loaded once for all of them.
+//! Loads what many objects of one answer have in common, once for all of them.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -22,9 +22,9 @@ use crate::identity::Session;
 use crate::log::{self, ReadError};
 use crate::platform::store::{Busy, Reading, Tenant, TenantError, Tenants};
 
-/// Events of one webhook that are shown.
+/// Maximum number of events shown of one webhook.
 const MAX_EVENTS: i64 = 1_000;
-/// Events of all webhooks of one answer.
+/// Maximum number of events of all webhooks in one answer.
 const MAX_EVENTS_TOGETHER: usize = 20_000;
 
 /// Why rows could not be loaded.
@@ -72,7 +72,7 @@ impl LoadError {
     }
 }
 
-/// Loads what many webhooks of one answer have in common, once.
+/// Loads what many webhooks of one answer have in common.
 pub struct Rows {
     tenants: Tenants,
     viewer: Viewer,
@@ -86,8 +86,8 @@ impl Rows {
     }
 }
 
-/// A request with what its resolvers need: who asks, the loaders, what it may cost. Its answer holds memory for
-/// as long as the allowance is held.
+/// A request with everything that its resolvers need: the viewer, the loaders, the allowance. Its answer
+/// holds memory for as long as the allowance lives.
 pub fn with_viewer(mut request: Request, app: &App, viewer: &Viewer) -> (Request, Arc<Allowance>) {
     let subscribes = |document: &ExecutableDocument| {
         document.operations.iter().any(|(_, operation)| operation.node.ty == OperationType::Subscription)
@@ -100,7 +100,7 @@ pub fn with_viewer(mut request: Request, app: &App, viewer: &Viewer) -> (Request
     (request.data(viewer.clone()).data(loader).data(Arc::clone(&allowance)), allowance)
 }
 
-/// What a key stands for, together with the others that are asked for at the same moment.
+/// The row of a key, loaded together with others requested at the same time.
 pub(super) async fn load<K>(context: &Context<'_>, key: K) -> Result<Option<<Rows as Loader<K>>::Value>, Error>
 where
     K: Clone + Eq + Hash + Send + Sync + 'static,
@@ -110,7 +110,7 @@ where
     loader.load_one(key).await.map_err(LoadError::told)
 }
 
-/// Makes a key type, whose rows are those of an organization, and its loader.
+/// Defines a key type, whose rows belong to an organization, and its loader.
 macro_rules! loader {
     ($(#[$doc:meta])* $key:ident($id:ty) -> $value:ty, |$tenant:ident, $organization:ident, $ids:ident| $load:expr) => {
         $(#[$doc])*
@@ -137,7 +137,7 @@ macro_rules! loader {
 }
 
 loader!(
-    /// An organization's own row; the second id is the same again.
+    /// An organization's own row; the second ID repeats the first.
     OrganizationOf(OrganizationId) -> organizations::Organization, |tenant, organization, _ids| {
         let row = organizations::find(&mut *tenant, organization).await?;
         row.map(|row| (organization, row)).into_iter().collect()
@@ -153,7 +153,7 @@ loader!(
 );
 
 loader!(
-    /// Where a user is signed in.
+    /// A user's sessions.
     SessionsOf(UserId) -> Vec<Session>, |tenant, organization, ids| {
         let rows = Session::of_users(&mut *tenant, organization, &ids).await?;
         grouped(rows, |row| UserId::new(row.user_id))
@@ -161,7 +161,7 @@ loader!(
 );
 
 loader!(
-    /// A provider, deleted ones among them.
+    /// A provider, including deleted ones.
     ProviderOf(ProviderId) -> webhook_providers::WebhookProvider, |tenant, organization, ids| {
         let rows = webhook_providers::find_many(&mut *tenant, organization, &ids).await?;
         rows.into_iter().map(|row| (ProviderId::new(row.id), row)).collect()
@@ -184,11 +184,11 @@ loader!(
     }
 );
 
-/// A destination, or that there was none, from a time on.
+/// A destination, or its absence, from a time on.
 type DestinationSince = (DateTime<Utc>, Option<Destination>);
 
 loader!(
-    /// Where a provider's webhooks were forwarded to, by when that changed, oldest first.
+    /// A provider's destinations, by time of change, oldest first.
     DestinationsOf(ProviderId) -> Vec<DestinationSince>, |tenant, organization, ids| {
         let events = log::destination_changes(&mut *tenant, organization, &ids).await?;
         let mut groups: HashMap<ProviderId, Vec<DestinationSince>> = HashMap::new();
@@ -204,7 +204,7 @@ loader!(
 );
 
 loader!(
-    /// How a provider fared in the last day.
+    /// A provider's health in the last day.
     HealthOf(ProviderId) -> summaries::ProviderHealth, |tenant, organization, ids| {
         let since = Utc::now() - Duration::days(1);
         let rows = summaries::health(&mut *tenant, organization, &ids, since).await?;
@@ -221,17 +221,17 @@ loader!(
 );
 
 loader!(
-    /// How many webhooks wait for an attempt at a provider's destination.
+    /// Number of webhooks that wait for an attempt at a provider's destination.
     WaitingOf(ProviderId) -> i64, |tenant, organization, ids| {
         deliver::waiting_of(&mut *tenant, organization, &ids).await?.into_iter().collect()
     }
 );
 
-/// What was answered to an attempt of that number.
+/// Response to the attempt with that number.
 type Excerpt = (i32, Arc<Vec<u8>>);
 
 loader!(
-    /// What destinations answered to a webhook's attempts, by attempt.
+    /// Responses of destinations to a webhook's attempts, by attempt.
     ResponsesOf(WebhookId) -> Vec<Excerpt>, |tenant, organization, ids| {
         let rows = deliver::responses_of(&mut *tenant, organization, &ids).await?;
         let mut groups: HashMap<WebhookId, Vec<Excerpt>> = HashMap::new();
@@ -243,14 +243,14 @@ loader!(
 );
 
 loader!(
-    /// What a webhook in the queue waits for.
+    /// What a queued webhook waits for.
     WaitOf(WebhookId) -> deliver::Wait, |tenant, organization, ids| {
         deliver::waits_of(&mut *tenant, organization, &ids).await?.into_iter().collect()
     }
 );
 
 loader!(
-    /// The attempts at a webhook.
+    /// The attempts of a webhook.
     AttemptsOf(WebhookId) -> Vec<webhook_retries::WebhookAttempt>, |tenant, organization, ids| {
         let rows = webhook_retries::of_webhooks(&mut *tenant, organization, &ids).await?;
         grouped(rows, |row| WebhookId::new(row.webhook_id))
@@ -258,7 +258,7 @@ loader!(
 );
 
 loader!(
-    /// The bytes of a webhook's body, by its position, while they are kept.
+    /// The bytes of a webhook's body, by its position, while they are stored.
     BodyOf(i64) -> Arc<Vec<u8>>, |tenant, organization, positions| {
         let bodies = log::bodies_of(&mut *tenant, organization, &positions).await?;
         bodies.into_iter().map(|(position, body)| (position, Arc::new(body))).collect()
@@ -266,14 +266,14 @@ loader!(
 );
 
 loader!(
-    /// The headers of a webhook, by its position, while they are kept.
+    /// The headers of a webhook, by its position, while they are stored.
     HeadersOf(i64) -> Vec<(String, String)>, |tenant, organization, positions| {
         log::headers_of(&mut *tenant, organization, &positions).await?.into_iter().collect()
     }
 );
 
 loader!(
-    /// What the log says of a webhook, from its beginning.
+    /// The events of a webhook, from its beginning.
     EventsOf(WebhookId) -> Vec<RecordedEvent>, |tenant, organization, ids| {
         let most = i64::try_from(MAX_EVENTS_TOGETHER + 1).unwrap_or(i64::MAX);
         let events = log::streams_of(&mut *tenant, organization, "webhook", &ids, MAX_EVENTS, most).await?;

@@ -1,5 +1,5 @@
-//! What changes, as it changes. A transport gives each subscription a viewer, whose rights it
-//! watches for as long as the subscription runs.
+//! Subscriptions to changes. A transport gives each subscription a viewer, whose permissions it checks for as
+//! long as the subscription runs.
 
 use std::sync::Arc;
 
@@ -22,12 +22,12 @@ use super::types::webhook::Webhook;
 use super::types::webhook::filter::WebhookFilter;
 use crate::reads::changes::Change;
 
-/// What became of a webhook.
+/// The kind of a webhook's change.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 pub enum WebhookChangeKind {
     Created,
     Updated,
-    /// More changed than is told one by one: read the list again.
+    /// More changes than are sent individually: read the list again.
     Missed,
 }
 
@@ -35,14 +35,14 @@ pub enum WebhookChangeKind {
 #[derive(SimpleObject)]
 pub struct WebhookChange {
     kind: WebhookChangeKind,
-    /// As it is now; null where changes were missed.
+    /// Its current state; null if changes were missed.
     webhook: Option<Webhook>,
 }
 
 /// The latest minutes of the analytics.
 #[derive(SimpleObject)]
 pub struct AnalyticsTick {
-    /// The minute before this one, and this one so far.
+    /// The previous minute, and the current one so far.
     buckets: Vec<AnalyticsBucket>,
 }
 
@@ -50,8 +50,7 @@ pub struct Subscription;
 
 #[GraphqlSubscription]
 impl Subscription {
-    /// New and changed webhooks of an organization that match the filter as they are now. A filter
-    /// by text is not taken.
+    /// New and changed webhooks of an organization that match the filter now. A text filter is refused.
     async fn webhook_changed(
         &self,
         context: &Context<'_>,
@@ -67,8 +66,8 @@ impl Subscription {
         Ok(changes(receiver, filter, Arc::clone(Allowance::of(context)?)).boxed())
     }
 
-    /// The analytics of the latest minutes, at most once a second and only when they change: of an
-    /// organization; or of all together, for super admins, where none is named.
+    /// The analytics of the latest minutes, at most once per second and only when they change: of an
+    /// organization, or of all together for super admins if none is given.
     async fn analytics_tick(
         &self,
         context: &Context<'_>,
@@ -98,7 +97,7 @@ async fn visible_organization(context: &Context<'_>, id: &ID) -> Result<Organiza
     }
 }
 
-/// What matches the filter as it comes. Each change is an answer of its own.
+/// Matching changes as they arrive. Each change is a separate answer.
 fn changes(
     receiver: Receiver<Change>,
     filter: Filter,

@@ -1,4 +1,4 @@
-//! Answers: JSON bodies, and the one form that errors have. Errors map to HTTP here.
+//! Answers: JSON bodies, and the common form of errors. Maps errors to HTTP.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use warp::reply::Response;
 use crate::api::graphql::Allowance;
 use crate::receive::{BodyError, ReceiveError, WebhookAnswer};
 
-/// Bytes of a large answer that are handed on at once.
+/// Size of a chunk of a large answer, in bytes.
 const CHUNK: usize = 64 << 10;
 
 /// `{"error": "<sentence>", "code": "<snake_case>"}`.
@@ -37,23 +37,23 @@ pub(super) struct Answer {
     retry_after: Option<u64>,
     allow: Option<&'static str>,
     content_type: &'static str,
-    /// What its body counts for until it is sent.
+    /// The memory that its body counts for until it is sent.
     held: Option<Arc<Allowance>>,
 }
 
 impl Answer {
-    /// An answer of GraphQL, which counts for as much memory until it is sent.
+    /// A GraphQL answer, which counts for that memory until it is sent.
     pub(super) fn holding(held: Option<Arc<Allowance>>, body: &impl Serialize) -> Self {
         let held = held.filter(|held| held.is_large());
-        // Room for all of it: to grow would take as much again for a moment.
+        // Reserves all of it, because growing would briefly need as much again.
         let mut text = Vec::with_capacity(held.as_ref().map_or(0, |held| held.bytes()));
-        // Our own types are plain data, which serde_json always writes.
+        // Serializing our own plain types cannot fail.
         let _ = serde_json::to_writer(&mut text, body);
         Self { held, ..Self::text(StatusCode::OK, "application/json", text) }
     }
 
     pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Self {
-        // Our own types are plain data, which serde_json always writes.
+        // Serializing our own plain types cannot fail.
         let body = serde_json::to_vec(body).unwrap_or_default();
         Self::text(status, "application/json", body)
     }
@@ -113,7 +113,7 @@ impl Reply for Answer {
     }
 }
 
-/// A body that holds its allowance until the last of it is taken.
+/// A body that holds its allowance until its last chunk is taken.
 fn in_chunks(body: Bytes, held: Arc<Allowance>) -> Response {
     let chunks = futures::stream::unfold((body, held), |(mut body, held)| async move {
         let chunk = body.split_to(body.len().min(CHUNK));

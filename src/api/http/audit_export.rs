@@ -1,5 +1,5 @@
-//! `GET /api/organizations/{slug}/audit.csv` and `audit.json`: an organization's audit trail as a
-//! file, newest first, written page by page. That it was exported is in the trail.
+//! `GET /api/organizations/{slug}/audit.csv` and `audit.json`: an organization's audit trail as a file,
+//! newest first, written page by page. The export itself is recorded in the trail.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,11 +21,11 @@ use super::{Answer, Services, error, person, with};
 use crate::identity::Client;
 use crate::platform::store::{Reading, TenantError, Tenants};
 
-/// Entries that are in memory at once.
+/// Entries in memory at once.
 const PAGE: i64 = 500;
-/// How long the trail may take to know of everything before the export.
+/// How long to wait for the trail to be complete before the export.
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(5);
-/// How long a client may take over a page.
+/// How long a client may take for a page.
 const READ_LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy)]
@@ -87,7 +87,7 @@ async fn export(
         let sentence = "Too many exports. Try again later.";
         error(StatusCode::TOO_MANY_REQUESTS, "rate_limited", sentence).retry_after(too_often.retry_after)
     })?;
-    // What is taken out is known before it is out, and the file begins with that.
+    // Recorded before anything is sent, so that the file begins with the export itself.
     let noted = app.commands.execute::<Access>(id, id.uuid(), note, &viewer.metadata()).await;
     if let Some(place) = noted.map_err(|error| unavailable(&error))? {
         let trail = app.checkpoints.wait_for(&["audit_logs"], place, CATCH_UP_LIMIT).await;
@@ -111,8 +111,8 @@ async fn export(
     Ok(response)
 }
 
-/// Writes every page for as long as the client reads. An error breaks the answer off, so that what
-/// came is not taken for whole.
+/// Writes every page for as long as the client reads. An error aborts the answer, so that a partial file is
+/// not mistaken for a complete one.
 async fn write(
     tenants: Tenants,
     organization: OrganizationId,
@@ -245,7 +245,7 @@ fn cell(text: &str) -> String {
     format!("\"{guard}{}\"", text.replace('"', "\"\""))
 }
 
-/// Controls, formats and private use: what spreadsheets pass over.
+/// Controls, formats and private use: characters that spreadsheets skip.
 fn is_invisible(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{180e}'
@@ -253,7 +253,7 @@ fn is_invisible(c: char) -> bool {
             | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0001}'..='\u{e007f}' | '\u{f0000}'..='\u{10ffff}')
 }
 
-/// The filter of the query string; unknown names are not looked at.
+/// The filter of the query string; unknown names are ignored.
 fn filter(query: &str) -> Result<AuditFilter, Answer> {
     let bad =
         |name: &str, form: &str| error(StatusCode::BAD_REQUEST, "bad_request", format!("`{name}` must be {form}."));
@@ -283,7 +283,7 @@ fn filter(query: &str) -> Result<AuditFilter, Answer> {
     Ok(filter)
 }
 
-/// The filter as the trail tells it.
+/// The filter in the form recorded in the trail.
 fn told(filter: &AuditFilter) -> serde_json::Value {
     let all = json!({
         "userId": filter.user, "resourceId": filter.resource, "action": filter.action,

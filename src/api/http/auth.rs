@@ -1,4 +1,4 @@
-//! Signing in and out: asking for a link, using it, ending a session.
+//! Signing in and out: requesting a link, using it, ending a session.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use super::{Answer, Services, error, person, read, share, with};
 use crate::identity::{Client, IdentityError, Redeemed};
 use crate::platform::store::{Asker, Reading};
 
-/// Bytes of a request.
+/// Maximum size of a request in bytes.
 const MAX_BODY: usize = 4 << 10;
 
 #[derive(Deserialize)]
@@ -93,7 +93,7 @@ pub(super) fn route(services: Arc<Services>) -> impl Filter<Extract = (Response,
     ask.or(verify).unify().or(logout).unify()
 }
 
-/// The answer is given before anybody is looked up.
+/// Answers before anybody is looked up.
 async fn ask<B: Buf>(
     method: Method,
     headers: HeaderMap,
@@ -135,7 +135,7 @@ async fn verify<B: Buf>(
     let (user, session) = match redeemed.map_err(|error| failed(&error))? {
         Redeemed::SignedIn { user, session } => (user, session),
         Redeemed::Refused { organization, user, reason } => {
-            // Whoever has the link need not be its owner.
+            // A person with the link may not be its owner.
             let metadata = Metadata { actor: Actor::System, ..client.metadata(user, None) };
             services.app.refusals.sign_in(organization, user, reason, &metadata);
             return Err(link_invalid());
@@ -178,7 +178,7 @@ async fn logout(method: Method, headers: HeaderMap, client: Client, services: &S
     Ok(Answer::text(StatusCode::NO_CONTENT, "application/json", ""))
 }
 
-/// What was posted as JSON.
+/// The posted JSON.
 async fn posted<T: DeserializeOwned, B: Buf>(
     method: &Method,
     headers: &HeaderMap,

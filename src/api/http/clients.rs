@@ -1,5 +1,5 @@
-//! Who is connected: how many connections there are, from where, who speaks for somebody else, and who gives
-//! way when there are too many.
+//! Connections: their number, their origin, proxies that speak for others, and which connections give way
+//! when there are too many.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::forwarded;
 
-/// Counts connections, altogether and by client. Cheap to clone.
+/// Counts connections, in total and by client. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Clients {
     counts: Arc<Mutex<Counts>>,
@@ -34,18 +34,18 @@ struct Counts {
 #[derive(Clone, Copy, Debug)]
 pub struct ClientAddress {
     pub(super) address: IpAddr,
-    /// It is that of a proxy, which speaks for many.
+    /// Whether it is a proxy's, which speaks for many.
     pub(super) is_shared: bool,
 }
 
 impl ClientAddress {
-    /// Under which a client's share is counted: one IPv4 address, or a whole /64 of IPv6.
+    /// The key of a client's share: one IPv4 address, or a whole /64 of IPv6.
     pub(super) fn share(self) -> Option<IpAddr> {
         (!self.is_shared).then(|| network(self.address))
     }
 }
 
-/// One connection's place; given back when dropped.
+/// A connection's place, given back when dropped.
 #[derive(Debug)]
 pub(super) struct Place {
     counts: Arc<Mutex<Counts>>,
@@ -54,27 +54,27 @@ pub(super) struct Place {
     pub(super) seat: Arc<Seat>,
 }
 
-/// What a connection does.
+/// State of a connection.
 #[derive(Debug)]
 pub(super) struct Seat {
     since: Instant,
-    /// Since when its client is waited for, in microseconds after `since`; 0 where it is not. One that was just
-    /// accepted, or has something to say that nobody has read yet, does not count: on a busy machine it would
+    /// Since when the server has been waiting for the client, in microseconds after `since`; 0 if it is not.
+    /// A connection that was just accepted, or has unread data, does not count: on a busy machine it would
     /// give way before anybody looked at it.
     waits: AtomicU64,
-    /// Its request is here as a whole and is not answered yet, so that the client is not waited for.
+    /// Its request is complete and not answered yet, so the server does not wait for the client.
     busy: AtomicBool,
-    /// Somebody else has its place.
+    /// Cancelled when another connection takes its place.
     gone: CancellationToken,
 }
 
 impl Seat {
-    /// Something went over it.
+    /// Notes progress on the connection.
     pub(super) fn moved(&self) {
         self.waits.store(0, Ordering::Relaxed);
     }
 
-    /// The client has to say something, or to take what it is sent, and does not.
+    /// Notes that the server waits for the client to send, or to take what it is sent.
     pub(super) fn waits(&self) {
         if self.waits.load(Ordering::Relaxed) == 0 {
             let now = u64::try_from(self.since.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -87,13 +87,13 @@ impl Seat {
         self.moved();
     }
 
-    /// Since when it could give way; none where it could not.
+    /// Since when it may give way; `None` if it may not.
     fn gives_way_since(&self) -> Option<u64> {
         let waits = self.waits.load(Ordering::Relaxed);
         (waits > 0 && !self.busy.load(Ordering::Relaxed)).then_some(waits)
     }
 
-    /// Returns when somebody else has its place.
+    /// Resolves when another connection takes its place.
     pub(super) async fn gone(&self) {
         self.gone.cancelled().await;
     }
@@ -114,7 +114,7 @@ impl Drop for Place {
 }
 
 impl Counts {
-    /// Ends the connection whose client has been waited for the longest, if any is.
+    /// Ends the connection whose client has been waited for the longest, if there is one.
     fn make_way(&mut self) -> bool {
         let waiting = self.connections.iter().filter_map(|(id, seat)| Some((seat.gives_way_since()?, *id)));
         let Some((_, id)) = waiting.min() else { return false };
@@ -159,12 +159,13 @@ impl Clients {
         Some(Place { counts: Arc::clone(&self.counts), client, id, seat })
     }
 
-    /// Whether all places are taken, whoever asks.
+    /// Whether all places are taken, regardless of the client.
     pub(super) fn are_full(&self) -> bool {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).connections.len() >= self.max
     }
 
-    /// Who sent a request: the peer, or whom a trusted proxy names last that is not a proxy itself.
+    /// The sender of a request: the peer, or the last address named by a trusted proxy that is not a proxy
+    /// itself.
     pub(super) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> ClientAddress {
         let mut client = peer.to_canonical();
         if self.is_proxy(client) {
@@ -214,7 +215,7 @@ mod tests {
             ["2001:db8::1", "2001:db8::2"].into_iter().filter_map(|a| clients.admit(ip(a))).collect();
         assert_eq!(of_one_network.len(), 2);
         assert!(clients.admit(ip("2001:db8::3")).is_none());
-        // A proxy is bounded by all places alone.
+        // A proxy is limited only by the total.
         let proxy = clients.admit(ip("10.1.2.3")).unwrap();
         taken.iter().chain(&of_one_network).chain([&proxy]).for_each(|place| place.seat.set_busy(true));
         assert!(clients.admit(ip("10.1.2.3")).is_none());

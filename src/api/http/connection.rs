@@ -1,5 +1,4 @@
-//! One connection, guarded: a client that stops reading its answer is let go, and a request that
-//! says its length twice is told apart.
+//! A guarded connection: ends clients that stop reading their answer, and detects requests with two lengths.
 
 use std::io;
 use std::pin::Pin;
@@ -14,10 +13,10 @@ use tokio::time::Sleep;
 use super::clients::Seat;
 use super::framing::{Found, Framing};
 
-/// How long a client may not read what is sent to it.
+/// How long a client may stop reading.
 const STALL_LIMIT: Duration = Duration::from_secs(20);
 
-/// What was found in the heads of this connection.
+/// Findings in the heads of this connection's requests.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Heads(Arc<Flags>);
 
@@ -28,12 +27,12 @@ struct Flags {
 }
 
 impl Heads {
-    /// One of them said its length twice.
+    /// Whether one of them had two lengths.
     pub(super) fn are_ambiguous(&self) -> bool {
         self.0.ambiguous.load(Ordering::Relaxed)
     }
 
-    /// It is not known where the next one begins.
+    /// Whether the beginning of the next one is unknown.
     pub(super) fn are_lost(&self) -> bool {
         self.0.lost.load(Ordering::Relaxed)
     }
@@ -45,7 +44,7 @@ pub(super) struct Guarded<S> {
     framing: Framing,
     heads: Heads,
     seat: Arc<Seat>,
-    /// Runs while there is something to send that the client does not take.
+    /// Runs while the client does not take pending data.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
@@ -55,14 +54,14 @@ impl<S> Guarded<S> {
         (Self { stream, framing: Framing::default(), heads: heads.clone(), seat, stalled: None }, heads)
     }
 
-    /// The client took something. A flush, which comes after every look, says nothing.
+    /// Notes that the client took data. A flush, which follows every look, proves nothing.
     fn note(&self, written: &Poll<io::Result<usize>>) {
         if matches!(written, Poll::Ready(Ok(1..))) {
             self.seat.moved();
         }
     }
 
-    /// Passes on what a write came to, unless it has come to nothing for too long.
+    /// Passes on the result of a write, unless there was no progress for too long.
     fn watch<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.stalled = None;

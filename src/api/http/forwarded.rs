@@ -1,8 +1,8 @@
-//! Whom a proxy speaks for: `X-Forwarded-For`, and `Forwarded` of RFC 7239.
+//! The clients of proxies: `X-Forwarded-For`, and `Forwarded` of RFC 7239.
 //!
-//! Proxies append to what came, so strangers write the beginning and a trusted proxy the end: lists are read
-//! from their end. Strangers' quotes and brackets must not hide what was appended after them, so a list is cut
-//! at every comma, which no address has.
+//! Proxies append to the header, so strangers write its beginning and a trusted proxy its end; lists are read
+//! from the end. Strangers' quotes and brackets must not hide what was appended after them, so a list is
+//! split at every comma, which no address contains.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,8 +10,8 @@ use http::{HeaderMap, HeaderName, header};
 
 static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Who is named, the last one first; none where a name is no address. `Forwarded` counts where there is no
-/// `X-Forwarded-For`: a proxy that writes the one has to remove the other.
+/// The named addresses, the last one first; `None` for a name that is no address. `Forwarded` counts only
+/// without `X-Forwarded-For`: a proxy that writes one has to remove the other.
 pub(super) fn named(headers: &HeaderMap) -> impl Iterator<Item = Option<IpAddr>> {
     let is_older = headers.contains_key(&X_FORWARDED_FOR);
     let name = if is_older { &X_FORWARDED_FOR } else { &header::FORWARDED };
@@ -30,7 +30,7 @@ fn forwarded_for(element: &str) -> Option<&str> {
     })
 }
 
-/// An address as proxies write it: bare, in brackets, in quotes, with a port.
+/// An address in a proxy's notation: bare, in brackets, in quotes, with a port.
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.trim().trim_matches('"').trim();
     if let Ok(address) = text.parse::<IpAddr>() {
@@ -42,7 +42,7 @@ fn address(text: &str) -> Option<IpAddr> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Some(address.ip());
     }
-    // RFC 7239 lets a port be hidden too: `192.0.2.60:_gateway`.
+    // RFC 7239 also allows an obfuscated port: `192.0.2.60:_gateway`.
     let (address, port) = text.rsplit_once(':')?;
     let is_hidden = port.len() > 1 && port.starts_with('_');
     let address = address.strip_prefix('[').and_then(|address| address.strip_suffix(']')).unwrap_or(address);

@@ -1,20 +1,20 @@
-//! Watches the bytes of a connection for requests that say their length twice.
+//! Watches the bytes of a connection for requests with two lengths.
 //!
-//! A request with both `content-length` and `transfer-encoding` is read one way by hyper, which drops
-//! the former, and may be read the other way by a proxy in front of it: what one takes for the body,
-//! the other takes for the next request. hyper does not tell, so the heads are looked at beside it.
+//! hyper reads a request with both `content-length` and `transfer-encoding` in one way and drops the former;
+//! a proxy in front may read it the other way, so that the body of one is the next request of the other.
+//! hyper does not report this, so the heads are examined separately.
 
-/// How much of a line is looked at: the longest name that matters, its colon, a length, and padding. A length
-/// that is padded beyond that is one that is not known.
+/// How much of a line is examined: the longest relevant name, its colon, a length, and padding. A longer
+/// padded length counts as unknown.
 const LINE: usize = 256;
 
-/// What was found.
+/// Result of following a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
     Nothing,
-    /// A head said its length twice.
+    /// A head had two lengths.
     TwoLengths,
-    /// It is not known where the next head begins, so no other may follow on this connection.
+    /// The beginning of the next head is unknown, so no other may follow on this connection.
     NoEnd,
 }
 
@@ -22,9 +22,9 @@ pub(super) enum Found {
 enum State {
     /// In a head: the beginning of the current line.
     Head { line: Vec<u8>, begun: bool },
-    /// In a body of which so many bytes are to come.
+    /// In a body, with that many bytes to come.
     Body(u64),
-    /// What follows is no head, or its place is not known.
+    /// No head follows, or its beginning is unknown.
     Done,
 }
 
@@ -44,7 +44,7 @@ impl Default for Framing {
 }
 
 impl Framing {
-    /// Follows what was read.
+    /// Follows the bytes that were read.
     pub(super) fn read(&mut self, mut bytes: &[u8]) -> Found {
         while !bytes.is_empty() {
             match &mut self.state {
@@ -76,7 +76,7 @@ impl Framing {
                     // hyper refuses padding around a name today; a proxy may not.
                     let name = name.trim_ascii();
                     if name.eq_ignore_ascii_case(b"content-length") {
-                        // hyper refuses what is not a number, or two that differ.
+                        // hyper refuses an invalid number, and two different ones.
                         self.length = std::str::from_utf8(value).ok().and_then(|value| value.trim().parse().ok());
                         if self.length.is_none() || line.len() >= LINE {
                             self.state = State::Done;
@@ -110,7 +110,7 @@ impl Framing {
                 return Found::NoEnd;
             }
             (Some(length), false) if length > 0 => self.state = State::Body(length),
-            // A client that asks for an upgrade and gets none goes on with heads.
+            // A client whose upgrade is refused continues with heads.
             (Some(_) | None, false) => self.begin(),
         }
         Found::Nothing
@@ -133,7 +133,7 @@ fn split(line: &[u8]) -> (&[u8], &[u8]) {
 mod tests {
     use super::*;
 
-    /// Read in pieces of every size, the same is found.
+    /// The result is the same for pieces of every size.
     fn found(text: &str) -> bool {
         let results = (1..=text.len()).map(|size| {
             let mut framing = Framing::default();

@@ -26,11 +26,11 @@ use crate::api::graphql::{
 use crate::identity::Client;
 use crate::receive::BodyError;
 
-/// Bytes of a request: the query and its variables.
+/// Maximum size of a request in bytes: the query and its variables.
 const MAX_BODY: usize = 1 << 20;
-/// The same of who is not signed in: a body of the demo, and a query around it.
+/// The same without a session: a body of the demo, and a query around it.
 const MAX_GUEST_BODY: usize = 160 << 10;
-/// A query that failed later has waited for a connection in vain, and is not tried again.
+/// A query that failed later has waited for a connection in vain, and is not retried.
 const ONCE_MORE_WITHIN: Duration = Duration::from_secs(2);
 const RESPONSE_JSON: &str = "application/graphql-response+json";
 const RESPONSE_JSON_UTF8: &str = "application/graphql-response+json; charset=utf-8";
@@ -48,7 +48,7 @@ pub(super) fn route(services: Arc<Services>) -> impl Filter<Extract = (Response,
         .and(warp::body::stream())
         .then(|method, headers, query, client, share, services: Arc<Services>, body| async move {
             let call = Call { method, headers, query, client, share };
-            // What is logged on the way to this answer carries the id that the answer carries.
+            // Log lines during this answer contain the ID that the answer contains.
             let id = Uuid::now_v7().to_string();
             let span = tracing::info_span!("graphql", request.id = id);
             let mut response = call.answer(&services, &id, body).instrument(span).await.into_response();
@@ -64,7 +64,7 @@ struct Call {
     headers: HeaderMap,
     query: String,
     client: Client,
-    /// Under whom its body is counted.
+    /// The client that its body counts for.
     share: Option<IpAddr>,
 }
 
@@ -76,7 +76,7 @@ struct Refusal {
     retry_after: Option<u64>,
 }
 
-/// What was answered, and the memory that this counts for.
+/// An answer, and the memory that it counts for.
 struct Executed {
     response: GraphqlResponse,
     held: Option<Arc<Allowance>>,
@@ -125,7 +125,7 @@ impl Call {
         };
         match self.execute(services, body).await {
             Ok(Executed { response, held }) => {
-                // The older media type says 200 whatever the answer is, the newer one says more.
+                // The older media type always has status 200, the newer one is more specific.
                 let refused = was_refused(&response);
                 let response = with_codes(response, id);
                 if !refused {
@@ -181,8 +181,7 @@ impl Call {
             Executed { response: services.schema.execute(request).await, held: Some(held) }
         };
         let executed = execute(request).await;
-        // A connection that broke in the middle of a read is not told, where another one answers. Nothing
-        // but a read is done twice.
+        // A connection that broke during a read is hidden if another one answers. Only reads are repeated.
         if reads
             && is_away(&executed.response)
             && begun.elapsed() < ONCE_MORE_WITHIN
@@ -194,8 +193,8 @@ impl Call {
         Ok(executed)
     }
 
-    /// Who shows no token may use the public demo, where there is one. All else is refused as if there
-    /// were none.
+    /// Without a token, only the public demo is available, if enabled. Everything else is refused as if there
+    /// were no demo.
     async fn as_guest<B: Buf>(
         self,
         services: &Services,
@@ -226,7 +225,7 @@ impl Call {
         Ok(services.schema.execute(with_guest(request, guest)).await.into())
     }
 
-    /// Nobody asks anything else without a session.
+    /// Everything else requires a session.
     async fn viewer(&self, services: &Services) -> Result<Viewer, Refusal> {
         viewer_of(services, &self.headers, self.client.clone()).await.map_err(|none| match none {
             NoViewer::Refused => {
@@ -276,7 +275,7 @@ impl Call {
     }
 }
 
-/// When to come again, where an error says so.
+/// When to try again, if an error says so.
 fn retry_after(response: &GraphqlResponse) -> Option<u64> {
     let told = response.errors.iter().filter_map(|error| error.extensions.as_ref()?.get("retryAfter"));
     told.filter_map(|seconds| match seconds {
@@ -295,8 +294,7 @@ fn errors_only(status: StatusCode, response: &GraphqlResponse) -> Answer {
     Answer::json(status, &ErrorsOnly { errors: &response.errors })
 }
 
-/// Whether the operation that is asked for is a query, and nothing else. What does not parse is refused with
-/// its position by the execution.
+/// Whether the requested operation is a query. If it does not parse, execution refuses it with the position.
 fn only_reads(request: &mut Request) -> bool {
     let name = request.operation_name.clone();
     let Ok(document) = request.parsed_query() else { return true };
@@ -308,7 +306,7 @@ fn only_reads(request: &mut Request) -> bool {
         .all(|(_, operation)| operation.node.ty == OperationType::Query)
 }
 
-/// The media type of the answer, of the two that there are.
+/// The media type of the answer, one of two.
 fn media_type(headers: &HeaderMap) -> Option<&'static str> {
     let mut accepted = headers.get_all(header::ACCEPT).iter().peekable();
     if accepted.peek().is_none() {

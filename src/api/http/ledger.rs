@@ -1,9 +1,9 @@
-//! `GET /api/organizations/{slug}/ledger/…`: an organization's checkpoint, tiles and proofs, for its
-//! admins; `GET /api/ledgers/{id}/…` the same of any tree, for super admins.
+//! `GET /api/organizations/{slug}/ledger/…`: an organization's checkpoint, tiles and proofs, for its admins;
+//! `GET /api/ledgers/{id}/…` the same for any tree, for super admins.
 //!
-//! `checkpoint`, `tile/…` and `tile/entries/…` are those of C2SP tlog-tiles, for whoever has a client
-//! of such logs; `key` is the key that verifies checkpoints, `proof/inclusion?position=P` and
-//! `proof/consistency?from=N` are proofs as JSON.
+//! `checkpoint`, `tile/…` and `tile/entries/…` are those of C2SP tlog-tiles, for clients of such logs; `key`
+//! is the key that verifies checkpoints, `proof/inclusion?position=P` and `proof/consistency?from=N` are
+//! proofs as JSON.
 
 use std::sync::Arc;
 
@@ -27,10 +27,10 @@ use crate::platform::store::{Reading, Tenant};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const BYTES: &str = "application/octet-stream";
-/// An entry of a bundle says its length in two bytes.
+/// An entry of a bundle has a length of two bytes.
 const LARGEST_ENTRY: usize = 65_535;
 
-/// Whose tree, as the path says it.
+/// The owner of a tree, according to the path.
 #[derive(Clone)]
 enum Whose {
     Organization(String),
@@ -108,7 +108,7 @@ async fn answer(
             let mut told = checkpoint(&found.checkpoint);
             told["from"] = from.into();
             told["hashes"] = hashes.into();
-            // What was signed and lost is not in the tree: a proof from there is none.
+            // A lost head is not in the tree, so nothing can be proved from it.
             let losses = loss::notes_of(&mut *rows, ledger).await.map_err(|error| failed(&error))?;
             if !losses.is_empty() {
                 told["declaredLosses"] = losses.into();
@@ -123,7 +123,7 @@ async fn answer(
     }
 }
 
-/// Who may not see it learns as much as of what is not there.
+/// Viewers who may not see it get the same answer as for an unknown tree.
 fn ledger_of(whose: &Whose, viewer: &Viewer, services: &Services) -> Result<LedgerId, Answer> {
     let ledger = match whose {
         Whose::Organization(slug) => LedgerId::organization(OrganizationId::from_slug(slug)),
@@ -144,7 +144,7 @@ fn ledger_of(whose: &Whose, viewer: &Viewer, services: &Services) -> Result<Ledg
 
 async fn rows(services: &Services, viewer: &Viewer, ledger: LedgerId) -> Result<Tenant, Answer> {
     let tenants = services.app.tenants.asked_by(viewer.asker(), Reading::Page);
-    // Only super admins come here for a tree that has events of many.
+    // Only super admins get this far for a tree with events of many organizations.
     let rows = if ledger.is_of_many() { tenants.everybody().await } else { tenants.of(ledger.owner()).await };
     rows.map_err(|error| failed(&error))
 }
@@ -156,7 +156,7 @@ async fn tile_bytes(services: &Services, viewer: &Viewer, ledger: LedgerId, tile
     Ok(Answer::text(StatusCode::OK, BYTES, hashes_to_bytes(&hashes[..tile.width])))
 }
 
-/// The leaves themselves, each with its length before it.
+/// The leaves themselves, each preceded by its length.
 async fn entries(
     services: &Services,
     viewer: &Viewer,
@@ -188,14 +188,14 @@ fn checkpoint(signed: &Signed) -> serde_json::Value {
     json!({ "size": signed.size, "rootHash": signed.root.to_string(), "checkpoint": signed.note })
 }
 
-/// What is behind `tile/`.
+/// The part of the path after `tile/`.
 #[derive(Debug, PartialEq, Eq)]
 enum Path {
     Hashes(SizedTile),
     Entries { index: u64, width: usize },
 }
 
-/// `0/x001/x234/067`, `1/005.p/7`, `entries/000`: one way to write each.
+/// `0/x001/x234/067`, `1/005.p/7`, `entries/000`: a single notation for each.
 fn parse(path: &str) -> Option<Path> {
     let (level, rest) = path.split_once('/')?;
     let (number, width) = match rest.split_once(".p/") {

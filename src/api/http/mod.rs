@@ -37,7 +37,7 @@ use crate::platform::vitals::Vitals;
 use crate::receive::{BodyBudget, BodyError, Claim, HeldBody, Receiver, drain_body, read_body};
 use answers::{Answer, ErrorBody};
 
-/// Browsers come by TLS alone for a year, once they did where the base URL says so.
+/// After one visit over TLS, browsers use only TLS for a year, if the base URL does.
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
 /// Everything that handlers need.
@@ -51,22 +51,22 @@ pub struct Services {
     pub checkpoints: Checkpoints,
     pub vitals: Vitals,
     pub metrics: metrics_exporter_prometheus::PrometheusHandle,
-    /// Largest body of a webhook, in bytes.
+    /// Maximum size of a webhook's body in bytes.
     pub max_body: usize,
-    /// What the bodies of all requests in flight may hold together.
+    /// Budget for the bodies of all requests in flight.
     pub bodies: BodyBudget,
-    /// Whether queries may come by GET.
+    /// Whether to accept queries over GET.
     pub graphql_get: bool,
-    /// Whether everybody may see metrics, and why the node is not ready.
+    /// Whether anybody may see metrics, and why the node is not ready.
     pub operations_are_public: bool,
-    /// How ready the node is, as of a moment ago.
+    /// The node's readiness, as of a moment ago.
     pub readiness: Readiness,
 }
 
 /// Every route. A path that matched answers with a reply; a rejection only means "not mine".
 pub fn routes(services: Arc<Services>) -> impl Filter<Extract = (Response,), Error = std::convert::Infallible> + Clone {
     let webhooks = webhooks::route(Arc::clone(&services)).boxed();
-    // What asks for a socket is the socket's; all else at that path is a request.
+    // Upgrade requests go to the socket; everything else at that path is a request.
     let graphql = socket::route(Arc::clone(&services)).or(graphql::route(Arc::clone(&services))).unify().boxed();
     let auth = auth::route(Arc::clone(&services)).boxed();
     let pages = web::route().boxed();
@@ -76,7 +76,7 @@ pub fn routes(services: Arc<Services>) -> impl Filter<Extract = (Response,), Err
     let operations = operations::route(services).boxed();
     let others =
         graphql.or(auth).unify().or(pages).unify().or(export).unify().or(ledger).unify().or(operations).unify().boxed();
-    // Each `or` costs every request that passes through it: webhooks pass through one.
+    // Each `or` costs every request that passes through it, so webhooks pass through only one.
     webhooks.or(others).unify().recover(nothing_here).unify().map(move |mut response: Response| {
         if is_secure {
             response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, HSTS);
@@ -85,7 +85,7 @@ pub fn routes(services: Arc<Services>) -> impl Filter<Extract = (Response,), Err
     })
 }
 
-/// What operators ask, on a listener of its own.
+/// The operators' routes, on a separate listener.
 pub fn operations(
     services: Arc<Services>,
 ) -> impl Filter<Extract = (Response,), Error = std::convert::Infallible> + Clone {
@@ -96,26 +96,26 @@ async fn nothing_here(_rejection: warp::Rejection) -> Result<Response, std::conv
     Ok(Answer::not_found().into_response())
 }
 
-/// Where a request came from.
+/// The client's address.
 fn client() -> impl Filter<Extract = (String,), Error = std::convert::Infallible> + Copy {
     warp::ext::optional::<ClientAddress>()
         .map(|client: Option<ClientAddress>| client.map(|client| client.address.to_string()).unwrap_or_default())
 }
 
-/// Under whom a client's share is counted; none where many share an address.
+/// The key of a client's share; `None` if many share an address.
 fn share() -> impl Filter<Extract = (Option<IpAddr>,), Error = std::convert::Infallible> + Copy {
     warp::ext::optional::<ClientAddress>().map(|client: Option<ClientAddress>| client.and_then(ClientAddress::share))
 }
 
-/// Where a person's request came from, and with what client.
+/// A person's address and user agent.
 fn person() -> impl Filter<Extract = (Client,), Error = std::convert::Infallible> + Copy {
     client().and(warp::header::headers_cloned()).map(|address, headers: HeaderMap| {
         Client::new(address, headers.get(header::USER_AGENT).map(HeaderValue::as_bytes))
     })
 }
 
-/// Reads a body that is no webhook's. Who is refused hears why: to close on what it sends would reset the
-/// connection, unless it waits to be asked for it.
+/// Reads a body other than a webhook's. A refused client gets the reason: closing while it sends would reset
+/// the connection, unless the client waits for 100 Continue.
 async fn read<B: Buf>(
     headers: &HeaderMap,
     body: impl Stream<Item = Result<B, warp::Error>>,
@@ -130,12 +130,12 @@ async fn read<B: Buf>(
     read
 }
 
-/// Whether a client sends its body only once it was asked for it.
+/// Whether a client waits for 100 Continue before it sends its body.
 fn waits_to_be_asked(headers: &HeaderMap) -> bool {
     headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// How many bytes a body has, as its head says.
+/// The length of a body, according to its head.
 fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

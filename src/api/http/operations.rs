@@ -13,20 +13,20 @@ use super::{Answer, Services, with};
 use crate::audit::conservation;
 use crate::log::follow::Lag;
 
-/// Seconds that an event may wait for a follower while the node counts as ready. Under load, followers
-/// step back for about ten.
+/// How many seconds an event may wait for a follower while the node counts as ready. Under load, followers
+/// step back for about 10 s.
 const READY_AGE: f64 = 30.0;
 /// How long the store may take to answer.
 const STORE_LIMIT: Duration = Duration::from_secs(2);
 
-/// For so long an answer of the store is good for all who ask, who may be strangers.
+/// How long an answer of the store is reused for all clients, who may be strangers.
 const FRESH: Duration = Duration::from_millis(500);
 
-/// How ready the node is, as far as the store says. Cheap to clone.
+/// The node's readiness, as far as the store is concerned. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness(Arc<tokio::sync::Mutex<Option<(Instant, Found)>>>);
 
-/// What the store says: why the node is not ready, and what somebody should look at.
+/// The store's state: why the node is not ready, and what needs attention.
 #[derive(Clone, Debug)]
 struct Found {
     reasons: Vec<String>,
@@ -38,7 +38,7 @@ struct Health {
     status: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     reasons: Vec<String>,
-    /// What somebody should look at although requests are served.
+    /// What needs attention although requests are served.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
 }
@@ -48,7 +48,7 @@ impl Health {
         Self { status: if reasons.is_empty() { "ok" } else { "unavailable" }, reasons, warnings }
     }
 
-    /// Without what strangers have no business to know.
+    /// Without details that strangers should not see.
     fn bare(self) -> Self {
         Self { reasons: vec![], warnings: vec![], ..self }
     }
@@ -59,7 +59,7 @@ impl Health {
     }
 }
 
-/// For everybody: whether the node is alive and ready, and the rest only where nobody else can ask.
+/// For everybody: whether the node is alive and ready, and the rest only if nobody else can ask.
 pub(super) fn route(services: Arc<Services>) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
     paths(services, |services| services.operations_are_public)
 }
@@ -77,7 +77,7 @@ fn paths(
 ) -> impl Filter<Extract = (Response,), Error = warp::Rejection> + Clone {
     let alive =
         warp::path!("healthz").and(warp::get()).and(with(Arc::clone(&services))).map(move |services: Arc<Services>| {
-            // Only what a restart would mend.
+            // Only problems that a restart would fix.
             let vitals = &services.vitals;
             let health = Health::new(if vitals.is_past_help() { vitals.reasons() } else { vec![] }, vec![]);
             if shows_all(&services) { health } else { health.bare() }.answer()
@@ -98,8 +98,8 @@ fn paths(
     alive.or(ready).unify().or(metrics).unify()
 }
 
-/// How far those are behind who read every event, or every administrative one. What makes a webhook
-/// pending is followed too, and is missed by the queue's own signs.
+/// Lag of the followers of all events, and of administrative ones. The follower of pending webhooks is
+/// monitored by the queue's own signs.
 async fn lag(services: &Services) -> Result<Vec<Lag>, sqlx::Error> {
     let projections = hookledger_projections::all();
     let of = |interest: Interest| {
@@ -117,7 +117,7 @@ async fn readiness(services: &Services) -> Health {
     Health::new(reasons, warnings)
 }
 
-/// What the store says, asked once for all who want to know at the same time.
+/// The store's state, queried once for all concurrent requests.
 async fn asked(services: &Services) -> Found {
     let mut last = services.readiness.0.lock().await;
     if let Some((at, found)) = last.as_ref()
@@ -148,7 +148,7 @@ async fn reasons(services: &Services) -> Vec<String> {
                     .set(lag.age.unwrap_or_default().max(0.0));
             }
             lags.into_iter()
-                // Whoever reads the mirror waits for it; nobody who asks this node does.
+                // Only readers of the mirror wait for it, not this node's clients.
                 .filter(|lag| lag.name != crate::log::relay::NAME)
                 .filter(|lag| lag.stopped_by.is_some() || lag.age.is_some_and(|age| age > READY_AGE))
                 .map(|lag| match lag.stopped_by {
@@ -162,7 +162,7 @@ async fn reasons(services: &Services) -> Vec<String> {
     }
 }
 
-/// Where log and read models do not say the same; see [`crate::audit::conservation`].
+/// Differences between log and read models; see [`crate::audit::conservation`].
 async fn warnings(services: &Services) -> Vec<String> {
     let count = async {
         let mut everybody = services.app.tenants.everybody().await?;

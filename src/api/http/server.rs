@@ -1,4 +1,4 @@
-//! The accept loop: warp has no header timeout and no bound on connections.
+//! The accept loop: warp has no header timeout and no limit on connections.
 
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -22,19 +22,20 @@ use super::clients::{Clients, Place, Seat};
 use super::connection::{Guarded, Heads};
 use super::error;
 
-/// Connections that wait to be accepted; more find that connecting takes a second.
+/// Connections waiting to be accepted; for more, connecting takes a second.
 const BACKLOG: u32 = 4_096;
-/// How long a client may take over its headers, and may stay idle between requests.
+/// How long a client may take for its headers, and may stay idle between requests.
 const HEADER_LIMIT: Duration = Duration::from_secs(20);
-/// Bytes of a request's head.
+/// Maximum size of a request's head in bytes.
 const MAX_HEAD: usize = 64 << 10;
-/// How long requests in flight may take after a stop was asked for.
+/// How long requests in flight may take after a request to stop.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
-/// Clients without a place that are told so and waited for; more are told, and cut off.
+/// Clients without a place that get an answer and are waited for; more get an answer and are cut off.
 const TURNED_AWAY: usize = 512;
-/// How long one of them may take to hear it.
+/// How long one of them may take to read it.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(1);
-/// How long newcomers are not accepted before they are told so: those who were just accepted are being looked at.
+/// How long newcomers wait before they are turned away, because recently accepted connections are still being
+/// examined.
 const LOOK_LIMIT: Duration = Duration::from_millis(100);
 const LOOK_PAUSE: Duration = Duration::from_millis(2);
 const NO_PLACE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
@@ -48,18 +49,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// # Errors
-    /// When the address cannot be listened on.
     pub fn bind(address: SocketAddr, clients: Clients) -> std::io::Result<Self> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // An address that was served on a moment ago is free.
+        // An address that was in use a moment ago is available.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         Ok(Self { listener: socket.listen(BACKLOG)?, clients })
     }
 
-    /// # Errors
-    /// When the socket has no address.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
     }
@@ -95,8 +92,8 @@ impl Server {
 }
 
 impl Server {
-    /// A place, at once or as soon as somebody was found to give way. While there is none for longer, nobody
-    /// else waits for it.
+    /// A place, at once or as soon as a connection gives way. While there has been none for longer, others do
+    /// not wait for one.
     async fn place_for(&self, peer: IpAddr, full_since: &mut Option<Instant>) -> Option<Place> {
         loop {
             if let Some(place) = self.clients.admit(peer) {
@@ -135,7 +132,7 @@ async fn serve_one<S, F>(
     F: Filter<Extract = (Response,), Error = std::convert::Infallible> + Clone + Send + Sync + 'static,
     F::Future: Send,
 {
-    // HTTP/1 alone: detecting HTTP/2 waits for a first byte without a limit.
+    // Only HTTP/1: detecting HTTP/2 waits for a first byte without a limit.
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_LIMIT).max_buf_size(MAX_HEAD);
     let (stream, heads) = Guarded::new(stream, Arc::clone(seat));
@@ -155,7 +152,7 @@ async fn serve_one<S, F>(
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = stop.cancelled() => {
-            // The request in flight is answered, and no other is taken.
+            // The request in flight is answered, and no other is accepted.
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -165,7 +162,7 @@ async fn serve_one<S, F>(
     }
 }
 
-/// Answers a request whose length and host are beyond doubt.
+/// Answers a request with an unambiguous length and host.
 async fn answer<A: Future<Output = Result<Response, std::convert::Infallible>>>(
     heads: &Heads,
     request: hyper::Request<Incoming>,
@@ -183,13 +180,13 @@ async fn answer<A: Future<Output = Result<Response, std::convert::Infallible>>>(
     };
     let is_upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     if refused.is_some() || heads.are_lost() && !is_upgraded {
-        // Where the next head begins is known only behind bodies that said their length; see `framing`.
+        // The beginning of the next head is known only after bodies with a stated length; see `framing`.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
 }
 
-/// A body that tells when it is here as a whole: from then on its connection waits for us, not for the client.
+/// A body that reports when it is complete: from then on its connection waits for us, not for the client.
 struct Incoming {
     body: hyper::body::Incoming,
     seat: Arc<Seat>,
@@ -233,12 +230,12 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
-                // Answers are small: they should not wait for more to send.
+                // Answers are small and should not wait for more data.
                 let _ = stream.set_nodelay(true);
                 return (stream, peer);
             }
             Err(error) => {
-                // Out of file descriptors, most likely: some are given back in a moment.
+                // Most likely out of file descriptors: some become free in a moment.
                 tracing::warn!(%error, "a connection could not be accepted");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -246,12 +243,12 @@ async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-/// Tells a client that there is no place for it, and lets it hear that: to close on what it sends
-/// would reset the connection.
+/// Tells a client that there is no place for it, and lets it read that: closing while it sends would reset
+/// the connection.
 fn turn_away(mut stream: TcpStream, turned_away: &Arc<Semaphore>) {
     metrics::counter!("hookledger_connections_refused_total").increment(1);
     let Ok(permit) = Arc::clone(turned_away).try_acquire_owned() else {
-        // Without waiting: most will hear it, and those whose request has come already may not.
+        // Without waiting: most clients will read it; those whose request has arrived already may not.
         if let Ok(mut stream) = stream.into_std() {
             let _ = std::io::Write::write(&mut stream, NO_PLACE);
         }

@@ -1,4 +1,4 @@
-//! Whose session a token is: asked for every request, and again and again while a socket is open.
+//! The session of a token: checked for every request, and repeatedly while a socket is open.
 
 use http::{HeaderMap, StatusCode, header};
 
@@ -6,15 +6,15 @@ use super::{Answer, Services, error};
 use crate::api::graphql::Viewer;
 use crate::identity::{Authenticated, Client};
 
-/// Why nobody is let in.
+/// Why a request has no viewer.
 pub(super) enum NoViewer {
-    /// The token is not one of ours, or its session is not in force any more.
+    /// The token is not one of ours, or its session is no longer in force.
     Refused,
-    /// It could not be told.
+    /// The store could not be asked.
     Unavailable,
 }
 
-/// Who asks with that token, from there.
+/// The viewer with that token.
 pub(super) async fn viewer(services: &Services, token: &str, client: Client) -> Result<Viewer, NoViewer> {
     let found = services.app.sessions.authenticate(token).await.map_err(|error| {
         tracing::error!(%error, "a session cannot be read");
@@ -24,7 +24,7 @@ pub(super) async fn viewer(services: &Services, token: &str, client: Client) -> 
     Ok(Viewer { user, session, client })
 }
 
-/// Who asks with the token in `Authorization: Bearer`.
+/// The viewer with the token in `Authorization: Bearer`.
 pub(super) async fn viewer_of(services: &Services, headers: &HeaderMap, client: Client) -> Result<Viewer, NoViewer> {
     let token = bearer(headers).ok_or(NoViewer::Refused)?;
     viewer(services, token, client).await

@@ -1,8 +1,7 @@
-//! The web application: pages and assets that `web/` was built into, from the binary.
+//! The web application: the pages and assets built from `web/`, embedded in the binary.
 //!
-//! Fetching any of it touches nothing and asks nobody who they are; what the pages show they ask of
-//! `/graphql`. A page carries a fresh nonce, and nothing runs or styles it but what has that nonce or
-//! comes from here.
+//! Serving them reads no data and requires no session; the pages query `/graphql`. A page has a new nonce,
+//! and only scripts and styles with that nonce or from this server are allowed.
 
 use std::borrow::Cow;
 
@@ -17,21 +16,21 @@ use warp::{Filter, Reply as _};
 
 use super::Answer;
 
-/// What `npm run build` made. Without it the binary builds all the same, and says what to run. A debug
-/// build reads the files when they are asked for.
+/// The output of `npm run build`. Without it the binary still builds, and says what to run. A debug build
+/// reads the files on request.
 #[derive(RustEmbed)]
 #[folder = "web/dist"]
 #[allow_missing = true]
 struct Assets;
 
-/// Stands in the pages where each answer's nonce belongs; `web/vite.config.ts` puts it there.
+/// Placeholder in the pages for each answer's nonce; `web/vite.config.ts` inserts it.
 const NONCE: &str = "__NONCE__";
-/// Names of assets have a hash of what they hold.
+/// Names of assets contain a hash of their content.
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 const FOR_AN_HOUR: HeaderValue = HeaderValue::from_static("public, max-age=3600");
 const NOT_BUILT: &str = include_str!("not_built.html");
 
-/// A page that is an HTML file of its own.
+/// A page with its own HTML file.
 #[derive(Clone, Copy)]
 enum Page {
     Application,
@@ -46,7 +45,7 @@ pub(super) fn route() -> impl Filter<Extract = (Response,), Error = warp::Reject
     )
 }
 
-/// None where the path is not the web application's.
+/// `None` if the path is not the web application's.
 fn answer(path: &str, method: &Method, headers: &HeaderMap) -> Option<Response> {
     let respond: Box<dyn FnOnce() -> Response> = if let Some(page) = page(path) {
         Box::new(move || page.response())
@@ -59,7 +58,7 @@ fn answer(path: &str, method: &Method, headers: &HeaderMap) -> Option<Response> 
     Some(if is_read { respond() } else { Answer::method_not_allowed("GET, HEAD").into_response() })
 }
 
-/// The application itself decides which of its pages a path is.
+/// The application itself maps the path to one of its pages.
 fn page(path: &str) -> Option<Page> {
     let is_under = |root: &str| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     match path {
@@ -86,8 +85,8 @@ impl Page {
     }
 
     fn policy(self, nonce: &str) -> String {
-        // GraphiQL's editor makes styles as it goes, and its workers from blobs. Nothing that strangers
-        // sent is shown there as anything but text.
+        // GraphiQL's editor creates styles at runtime, and its workers from blobs. Text from strangers is
+        // shown there only as text.
         let (styles, more) = match self {
             Self::Application => (format!("'self' 'nonce-{nonce}'"), ""),
             Self::Graphiql => ("'self' 'unsafe-inline'".to_owned(), "worker-src 'self' blob:; font-src 'self' data:; "),
@@ -106,7 +105,7 @@ impl Page {
         };
         let mut response = Answer::text(StatusCode::OK, "text/html; charset=utf-8", html).into_response();
         let headers = response.headers_mut();
-        // The nonce is base64 and the rest is ours, so this is always a header's value.
+        // The nonce is base64 and the rest is ours, so this is always a valid header value.
         let policy = HeaderValue::from_str(&policy).unwrap_or(HeaderValue::from_static("default-src 'none'"));
         headers.insert(header::CONTENT_SECURITY_POLICY, policy);
         headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
@@ -127,7 +126,7 @@ fn nonce() -> String {
     STANDARD.encode(bytes)
 }
 
-/// A file, in the best form that the client takes.
+/// A file, in the best encoding that the client accepts.
 fn file(name: &str, headers: &HeaderMap) -> Response {
     let compressed = [("br", "br"), ("gzip", "gz")].into_iter().find_map(|(encoding, extension)| {
         let takes = headers.get_all(header::ACCEPT_ENCODING).iter().any(|value| takes(value, encoding));

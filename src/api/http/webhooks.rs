@@ -24,12 +24,12 @@ pub(super) fn route(services: Arc<Services>) -> impl Filter<Extract = (Response,
         .and(with(services))
         .and(warp::body::stream())
         .then(|slug, provider, method, headers, sender, services, body| {
-            // Warp moves it from state to state, and it is kilobytes: once to where it stays.
+            // Warp moves the future from state to state, and it is kilobytes large, so it is boxed.
             async move { answer(slug, provider, method, headers, sender, services, body).await.into_response() }.boxed()
         })
 }
 
-/// Where a webhook came from.
+/// The origin of a webhook.
 struct Sender {
     address: String,
     share: Option<IpAddr>,
@@ -48,7 +48,7 @@ async fn answer<B: Buf>(
     services: Arc<Services>,
     body: impl Stream<Item = Result<B, warp::Error>>,
 ) -> Answer {
-    // Who waits for 100 before it sends is answered at once, and not asked for a body that nobody reads.
+    // A client that waits for 100 Continue is answered at once, and not asked for a body that nobody reads.
     let begun = AtomicBool::new(!waits_to_be_asked(&headers));
     let mut body = std::pin::pin!(body.inspect(|_| begun.store(true, Ordering::Relaxed)));
     if method != Method::POST {
@@ -62,7 +62,7 @@ async fn answer<B: Buf>(
             drain(body, &begun).await;
             tokio::time::sleep(hold_back).await;
             metrics::counter!("hookledger_received_total", "status" => "503").increment(1);
-            // `Admission` tells of them, many at once.
+            // `Admission` logs these, many at once.
             return answer;
         }
         Err(Refused::AtOnce(answer)) => {
@@ -117,10 +117,10 @@ async fn receive<B: Buf>(
     Ok(services.receiver.receive(&endpoint, Request { headers, body, by: Metadata::sender(sender.address) }).await?)
 }
 
-/// What is answered to who is not let in.
+/// The answer to a webhook that is not admitted.
 enum Refused {
     AtOnce(Answer),
-    /// So much later.
+    /// Delayed by this time.
     ToBeHeldBack(Duration, Answer),
 }
 

@@ -1,5 +1,5 @@
-//! What one answer may cost: reads, bodies, looks back; and what the answers of this node hold in memory
-//! together while they are made and sent.
+//! Limits on the cost of one answer: reads, bodies, look-backs; and on the memory of all answers of this node
+//! while they are created and sent.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -11,24 +11,24 @@ use hookledger_aggregates::OrganizationId;
 use super::rights::Viewer;
 use crate::api::graphql::errors::{Code, RETRY_AFTER, internal};
 
-/// Bytes of bodies that one answer loads at most. A body that is shown parsed counts four times.
+/// Maximum bytes of bodies that one answer loads. A body shown as parsed JSON counts four times.
 const MAX_BODY_BYTES: i64 = 64 << 20;
-/// Webhooks of one answer that look for the one before them, or for why they have no body.
+/// Webhooks per answer that look up the one before them, or why they have no body.
 const MAX_LOOK_BACKS: i64 = 20;
-/// Reads of one answer: a super admin's lists read once for each organization in them.
+/// Reads per answer; a super admin's lists read once for each organization in them.
 const READS_OF_GUESTS: i64 = 12;
 const READS_OF_PERSONS: i64 = 200;
 const READS_OF_SUPER_ADMINS: i64 = 5_000;
-/// What a search costs, in reads.
+/// Cost of a search, in reads.
 pub(crate) const SEARCH: i64 = 10;
-/// Bytes that all answers of this node hold at most, bodies and their encoding together; of that, what those
-/// of one organization hold; and what is left for answers that hold little.
+/// Maximum bytes held by all answers of this node, bodies and their encoding together; by the answers of one
+/// organization; and reserved for small answers.
 const MAX_HELD: i64 = 256 << 20;
 const MAX_HELD_BY_ONE: i64 = 160 << 20;
 const RESERVE: i64 = 64 << 20;
 const LITTLE: i64 = 1 << 20;
 
-/// What the answers of this node hold.
+/// Memory held by the answers of this node.
 #[derive(Clone, Debug, Default)]
 pub struct Rendering(Arc<Mutex<Held>>);
 
@@ -41,9 +41,9 @@ struct Held {
 /// Why an answer may not hold more.
 #[derive(Debug, PartialEq, Eq)]
 enum Full {
-    /// However few others there are.
+    /// Even without other answers.
     TooLarge,
-    /// For now.
+    /// At the moment.
     Busy,
 }
 
@@ -75,7 +75,7 @@ impl Rendering {
     }
 }
 
-/// What one answer may still cost. It holds its share of the memory for as long as somebody has it.
+/// The remaining budget of one answer. Holds its share of the memory until it is dropped.
 #[derive(Debug)]
 pub struct Allowance {
     reads: AtomicI64,
@@ -113,7 +113,7 @@ impl Allowance {
         context.data().map_err(|_| internal("a request has no allowance"))
     }
 
-    /// Another answer of a subscription begins; the one before is sent.
+    /// Begins the next answer of a subscription; the previous one is sent.
     pub(crate) fn begin(&self) {
         self.reads.store(self.reads_at_most, Ordering::Relaxed);
         self.bodies.store(MAX_BODY_BYTES, Ordering::Relaxed);
@@ -121,7 +121,7 @@ impl Allowance {
         self.rendering.give_back(self.organization, self.held.swap(0, Ordering::Relaxed));
     }
 
-    /// Pays for reads, before they are made.
+    /// Pays for reads before they are made.
     pub(crate) fn reads(&self, count: i64) -> Result<(), TooManyReads> {
         if self.reads.fetch_sub(count, Ordering::Relaxed) >= count {
             return Ok(());
@@ -129,11 +129,11 @@ impl Allowance {
         Err(TooManyReads(self.reads_at_most))
     }
 
-    /// Counts a body in, before it is loaded.
+    /// Pays for a body before it is loaded.
     pub(crate) fn body(&self, bytes: i64, weight: i64) -> Result<(), Error> {
         let weighed = bytes.saturating_mul(weight);
         if self.bodies.fetch_sub(weighed, Ordering::Relaxed) >= weighed {
-            // As it was loaded, and then as a value.
+            // Once as loaded, and once as a value.
             return self.hold(bytes);
         }
         Err(Code::LimitExceeded.error(format!(
@@ -142,7 +142,7 @@ impl Allowance {
         )))
     }
 
-    /// Counts in what an answer holds beside.
+    /// Pays for other memory of an answer.
     pub(crate) fn hold(&self, bytes: i64) -> Result<(), Error> {
         let held = self.held.load(Ordering::Relaxed);
         match self.rendering.take(self.organization, held, bytes) {
@@ -160,12 +160,12 @@ impl Allowance {
         }
     }
 
-    /// The same of a text, by how it is written as JSON.
+    /// Pays for a text, by its length as JSON.
     pub(crate) fn hold_text(&self, text: &str) -> Result<(), Error> {
         self.hold(encoded_len(text))
     }
 
-    /// Looks back as often, each of which reads many rows.
+    /// Pays for look-backs, each of which reads many rows.
     pub(crate) fn look_backs(&self, count: i64) -> Result<(), Error> {
         if self.look_backs.fetch_sub(count, Ordering::Relaxed) >= count {
             return Ok(());
@@ -176,7 +176,7 @@ impl Allowance {
         Err(Code::LimitExceeded.error(sentence))
     }
 
-    /// What it holds.
+    /// Bytes held.
     pub(crate) fn bytes(&self) -> usize {
         usize::try_from(self.held.load(Ordering::Relaxed)).unwrap_or_default()
     }
@@ -193,7 +193,7 @@ impl Drop for Allowance {
     }
 }
 
-/// An answer would read too often.
+/// An answer would need too many reads.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("A response can read at most {0} times. Ask for less at once.")]
 pub(crate) struct TooManyReads(i64);
@@ -204,7 +204,7 @@ impl TooManyReads {
     }
 }
 
-/// Bytes of a text as a string of JSON.
+/// Length of a text as a JSON string, in bytes.
 fn encoded_len(text: &str) -> i64 {
     let written = |byte: u8| match byte {
         b'"' | b'\\' | 0x08 | 0x09 | 0x0a | 0x0c | 0x0d => 2,
@@ -237,12 +237,12 @@ mod tests {
         let (first, second, third) = (of("a"), of("a"), of("b"));
         assert!(first.hold(mib(161)).is_err());
         first.hold(mib(100)).unwrap();
-        // The organization's own share, and then what there is for all.
+        // The organization's own share, and then the total.
         assert!(second.hold(mib(61)).is_err());
         assert!(third.hold(mib(93)).is_err());
         third.hold(mib(92)).unwrap();
         assert!(of("c").hold(mib(2)).is_err());
-        // What is small finds room beside.
+        // Small answers still find room.
         let small: Vec<_> = (0..64).map(|_| of("c")).collect();
         assert!(small.iter().all(|answer| answer.hold(mib(1)).is_ok()));
         assert!(of("c").hold(1).is_err());

@@ -10,20 +10,20 @@ use crate::api::graphql::errors::{Code, internal};
 use crate::demo::sandbox::{Sandbox, SandboxError};
 use crate::platform::store::{Asker, Reading, Tenant};
 
-/// The fields of the roots that need no session.
+/// Root fields that need no session.
 const FOR_GUESTS: &[&str] = &["demo", "demoWebhook", "sendDemoWebhook", "__typename"];
-/// Root fields of one request.
+/// Root fields per request.
 const MAX_ROOTS: usize = 5;
 
-/// Somebody who is not signed in.
+/// A client without a session.
 #[derive(Clone, Debug)]
 pub struct Guest {
     /// The client's address.
     pub address: String,
 }
 
-/// Whether whoever is not signed in may ask this: every root field is the demo's, and there are few.
-/// Fragments at the root are not looked into, and refused.
+/// Whether a request needs no session: every root field is the demo's, and there are few. Fragments at the
+/// root are refused without a look.
 #[must_use]
 pub fn is_for_guests(document: &ExecutableDocument) -> bool {
     let for_guests = |selection: &Selection| match selection {
@@ -32,7 +32,7 @@ pub fn is_for_guests(document: &ExecutableDocument) -> bool {
     };
     let roots = document.operations.iter().flat_map(|(_, operation)| &operation.node.selection_set.node.items);
     let roots: Vec<_> = roots.take(MAX_ROOTS + 1).collect();
-    // What asks for nothing but a type's name is not about the demo.
+    // A request for nothing but type names is not about the demo.
     let about_demo = |selection: &Selection| match selection {
         Selection::Field(field) => field.node.name.node != "__typename",
         Selection::FragmentSpread(_) | Selection::InlineFragment(_) => false,
@@ -42,7 +42,7 @@ pub fn is_for_guests(document: &ExecutableDocument) -> bool {
         && roots.iter().any(|selection| about_demo(&selection.node))
 }
 
-/// A request of somebody who is not signed in.
+/// A request without a session.
 pub fn with_guest(request: Request, guest: Guest) -> Request {
     request.data(guest).data(Allowance::of_guest())
 }
@@ -62,7 +62,7 @@ pub(crate) fn sandbox<'a>(context: &Context<'a>) -> Result<&'a Sandbox, Error> {
     app.sandbox.as_deref().ok_or_else(|| Code::NotFound.error("This deployment has no demo."))
 }
 
-/// Where the request came from, whoever made it.
+/// The address that the request came from.
 pub(crate) fn address(context: &Context<'_>) -> Result<String, Error> {
     match context.data_opt::<Guest>() {
         Some(guest) => Ok(guest.address.clone()),
@@ -70,7 +70,7 @@ pub(crate) fn address(context: &Context<'_>) -> Result<String, Error> {
     }
 }
 
-/// The sandbox's rows, for whoever asks.
+/// The sandbox's rows, for any client.
 pub(crate) async fn rows(context: &Context<'_>) -> Result<Tenant, Error> {
     Allowance::of(context)?.reads(1).map_err(TooManyReads::told)?;
     let asker = match context.data_opt::<Guest>() {

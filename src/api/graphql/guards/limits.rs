@@ -1,5 +1,5 @@
-//! Limits that hold before a query is validated: the library's own run at validation, which
-//! follows fragments wherever they lead, and its parser recurses.
+//! Limits that are checked before validation: the library's own checks run during validation, which follows
+//! fragments anywhere, and its parser recurses.
 
 use std::collections::HashMap;
 
@@ -9,19 +9,19 @@ use async_graphql_value::Value;
 
 use crate::api::graphql::types::paging::{DEFAULT_ROWS, MAX_ROWS};
 
-/// Bytes of a query.
+/// Maximum size of a query in bytes.
 const MAX_BYTES: usize = 32 << 10;
-/// Brackets within brackets.
+/// Maximum nesting of brackets.
 const MAX_NESTING: usize = 64;
-/// Fragment spreads in the text.
+/// Maximum number of fragment spreads in the text.
 const MAX_SPREADS: usize = 60;
-/// Aliases in the text.
+/// Maximum number of aliases in the text.
 const MAX_ALIASES: usize = 100;
-/// Fields and fragments once every fragment is spelled out.
+/// Maximum number of fields and fragments after expanding every fragment.
 const MAX_SELECTIONS: usize = 5_000;
-/// Fields of an answer, by the sizes of its pages.
+/// Maximum number of fields in an answer, computed from its page sizes.
 const MAX_FIELDS: usize = 50_000;
-/// Lists that are not paged, and about how many rows they have at most.
+/// Lists without pages, and their approximate maximum number of rows.
 const LISTS: &[(&str, usize)] = &[
     // These two read many events for one answer.
     ("asOf", 40),
@@ -41,10 +41,7 @@ const LISTS: &[(&str, usize)] = &[
     ("users", 50),
 ];
 
-/// Whether a query may be parsed at all: one pass over its bytes.
-///
-/// # Errors
-/// Which limit it exceeds.
+/// Whether a query may be parsed at all: one pass over its bytes. The error is the exceeded limit.
 pub fn check_source(query: &str) -> Result<(), String> {
     if query.len() > MAX_BYTES {
         return Err(format!("A query can be at most {MAX_BYTES} bytes."));
@@ -58,7 +55,7 @@ pub fn check_source(query: &str) -> Result<(), String> {
             b')' => (depth, arguments) = (depth.saturating_sub(1), arguments.saturating_sub(1)),
             b'{' | b'[' => depth += 1,
             b'}' | b']' => depth = depth.saturating_sub(1),
-            // Between parentheses a colon belongs to an argument, a variable or an object.
+            // Within parentheses a colon belongs to an argument, a variable or an object.
             b':' if arguments == 0 => aliases += 1,
             b'.' if tail.starts_with(b"..") => {
                 spreads += 1;
@@ -81,7 +78,7 @@ pub fn check_source(query: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What follows a string whose first quote was read, block strings among them.
+/// The rest after a string whose first quote was read; includes block strings.
 fn after_string(rest: &[u8]) -> &[u8] {
     if let Some(block) = rest.strip_prefix(b"\"\"") {
         let mut from = 0;
@@ -106,12 +103,9 @@ fn after_string(rest: &[u8]) -> &[u8] {
     &[]
 }
 
-/// Whether a query is small enough once its fragments are spelled out (two spreads in each of thirty
-/// fragments would be a thousand million), and its answer by the sizes of the pages that it asks for.
-/// Each fragment is looked at once.
-///
-/// # Errors
-/// What is wrong, and where.
+/// Whether a query is small enough after expanding its fragments (two spreads in each of 30 fragments would
+/// expand to 1,000 million), and its answer according to its page sizes. Looks at each fragment once. The
+/// error is the problem and its location.
 pub fn check_document(document: &ExecutableDocument, variables: &Variables) -> Result<(), (String, Pos)> {
     let mut total = 0_usize;
     for (_, operation) in document.operations.iter() {
@@ -132,14 +126,14 @@ pub fn check_document(document: &ExecutableDocument, variables: &Variables) -> R
     Ok(())
 }
 
-/// What a selection costs.
+/// Cost of a selection.
 #[derive(Clone, Copy, Default)]
 struct Cost {
-    /// Selections, every fragment spelled out.
+    /// Selections, with every fragment expanded.
     selections: usize,
-    /// Fields of the answer at most.
+    /// Maximum number of fields in the answer.
     fields: usize,
-    /// It selects the rows of a list.
+    /// Whether it selects the rows of a list.
     has_rows: bool,
 }
 
@@ -155,7 +149,7 @@ struct Costs<'a> {
     document: &'a ExecutableDocument,
     variables: &'a Variables,
     definitions: &'a [Positioned<VariableDefinition>],
-    /// The cost of each fragment; none while it is being looked at.
+    /// The cost of each fragment; `None` while it is being computed.
     known: HashMap<&'a Name, Option<Cost>>,
 }
 
@@ -176,7 +170,7 @@ impl<'a> Costs<'a> {
         Ok(cost)
     }
 
-    /// A connection costs its page size times what is asked of a row; so does a list with a name in [`LISTS`].
+    /// A connection costs its page size times its selection per row; so does a list named in [`LISTS`].
     fn of_field(&mut self, field: &'a Field) -> Result<Cost, (String, Pos)> {
         let name = field.name.node.as_str();
         let within = self.of(&field.selection_set)?;
@@ -199,7 +193,7 @@ impl<'a> Costs<'a> {
             Some(Value::Null) => Some(i64::from(DEFAULT_ROWS)),
             Some(_) => None,
         };
-        // What is no page size is refused later; until then it is the largest.
+        // An invalid page size is refused later, and counts as the largest until then.
         rows.and_then(|rows| usize::try_from(rows).ok()).map_or(most, |rows| rows.clamp(1, most))
     }
 
@@ -219,7 +213,7 @@ impl<'a> Costs<'a> {
             Some(None) => return Err((format!("The fragment {name} spreads itself."), at)),
             None => {}
         }
-        // Validation tells of a fragment that is not there.
+        // Validation reports unknown fragments.
         let Some(fragment) = self.document.fragments.get(name) else { return Ok(Cost::default()) };
         self.known.insert(name, None);
         let cost = self.of(&fragment.node.selection_set)?;
@@ -250,7 +244,7 @@ mod tests {
         assert!(check(&pages("last: 1000"), none()).is_err());
         assert!(check(&pages("first: $d"), none()).is_err());
         assert!(check(&pages("first: $d"), serde_json::json!({ "d": 10 })).is_ok());
-        // Left out is the default, which is 50.
+        // The default is 50.
         assert!(check(&pages("first: $n"), none()).is_ok());
         for large in [serde_json::json!(1000), serde_json::json!(-1), serde_json::json!("x")] {
             assert!(check(&pages("first: $n"), serde_json::json!({ "n": large })).is_err());
@@ -293,7 +287,7 @@ mod tests {
         let fragments = fragments.concat();
         let bomb = format!("{{ ...F0 }} {fragments} fragment F25 on Query {{ viewer {{ isSuperAdmin }} }}");
         assert_eq!(check_source(&bomb), Ok(()));
-        // It is told from what it would cost, not by paying that: it takes no longer than what is allowed does.
+        // The cost is computed, not incurred: refusing takes no longer than accepting.
         let best = |query: &str, is_fine: bool| {
             let took = (0..20).map(|_| {
                 let started = std::time::Instant::now();

@@ -1,17 +1,17 @@
-//! The same field asked for again under the same key says nothing new, and would be executed again: it is
-//! merged before execution, as the specification merges answers. What cannot be merged without spelling
-//! fragments out is counted, and refused where it is too often.
+//! Merges repeated fields before execution, as the specification merges answers: a field under the same key
+//! would otherwise be executed again. Repetitions that cannot be merged without expanding fragments are
+//! counted, and refused if there are too many.
 
 use std::collections::HashMap;
 
 use async_graphql::parser::types::{DocumentOperations, ExecutableDocument, Field, Selection, SelectionSet};
 use async_graphql::{Name, Pos, Positioned};
 
-/// How often one key stands in a selection, its fragments spelled out: as many fragments as a query spreads,
-/// and the field itself.
+/// Maximum number of repetitions of a key in a selection, with expanded fragments: as many as a query may
+/// have spreads, and the field itself.
 const MAX_REPEATS: usize = 61;
 
-/// Merges what is repeated word for word, in every selection of the document.
+/// Merges verbatim repetitions in every selection of the document.
 pub(crate) fn merge_repeated(document: &mut ExecutableDocument) {
     match &mut document.operations {
         DocumentOperations::Single(operation) => merge(&mut operation.node.selection_set.node),
@@ -41,7 +41,7 @@ fn merge(set: &mut SelectionSet) {
         let same = before.iter().copied().find(|place| is_repeated(&merged[*place].node, &selection.node));
         match (same, selection.node) {
             (None, node) => {
-                // One that says the same otherwise, over and over, is not looked for among many.
+                // The number of distinct selections under one key that are compared is limited.
                 if before.len() < MAX_REPEATS {
                     before.push(place);
                 }
@@ -65,7 +65,7 @@ fn merge(set: &mut SelectionSet) {
     set.items = merged;
 }
 
-/// Whether it asks for the same again, whatever it selects of that.
+/// Whether it selects the same field again, with any selection below it.
 fn is_repeated(first: &Selection, again: &Selection) -> bool {
     match (first, again) {
         (Selection::Field(first), Selection::Field(again)) => {
@@ -92,10 +92,8 @@ fn has_selection(field: &Field) -> bool {
     !field.selection_set.node.items.is_empty()
 }
 
-/// Whether no key is repeated too often in any selection, wherever its fragments repeat it.
-///
-/// # Errors
-/// The key, and where.
+/// Whether no key is repeated too often in any selection, including through fragments. The error is the key
+/// and its location.
 pub(crate) fn check_repeats(document: &ExecutableDocument) -> Result<(), (String, Pos)> {
     let mut repeats = Repeats { document, known: HashMap::new() };
     for (_, operation) in document.operations.iter() {
@@ -108,7 +106,7 @@ type Counts<'a> = HashMap<&'a Name, usize>;
 
 struct Repeats<'a> {
     document: &'a ExecutableDocument,
-    /// Those of each fragment. That none spreads itself was looked at before.
+    /// The counts of each fragment. Recursive fragments were refused before.
     known: HashMap<&'a Name, Counts<'a>>,
 }
 
@@ -140,7 +138,7 @@ impl<'a> Repeats<'a> {
         if let Some(counts) = self.known.get(name) {
             return Ok(counts.clone());
         }
-        // Validation tells of a fragment that is not there.
+        // Validation reports unknown fragments.
         let Some(fragment) = self.document.fragments.get(name) else { return Ok(Counts::new()) };
         let counts = self.of(&fragment.node.selection_set)?;
         self.known.insert(name, counts.clone());
@@ -183,7 +181,7 @@ mod tests {
             ("{ a(x: 1) { b } a(x: 1) { b } }", "a(b)"),
             ("{ x: a { b } x: a { b } y: a { b } }", "x(b) y(b)"),
             ("{ ...F ...F ... { a { b b } } } fragment F on Q { a a }", "...F ...(a(b))"),
-            // What differs is for validation to tell, or for the variables to say.
+            // Differences are for validation, or depend on variables.
             ("{ a(x: 1) a(x: 2) }", "a a"),
             ("query($v: Boolean!) { a @skip(if: $v) a }", "a a"),
             ("{ a { b } a }", "a(b) a"),
@@ -204,7 +202,7 @@ mod tests {
             format!("{{ a {{ b }} {} }} {}", spread.concat(), fragments.concat())
         };
         assert!(check(&spreads(60)).is_ok());
-        // Each level twice what the next one is.
+        // Each level contains the next one twice.
         let levels: Vec<String> = (0..7)
             .map(|n| {
                 format!("fragment A{n} on Q {{ ...A{0} ...B{0} }} fragment B{n} on Q {{ ...A{0} ...B{0} }} ", n + 1)

@@ -10,7 +10,7 @@ use crate::api::graphql::errors::{internal, not_found};
 use crate::api::graphql::types::ids::NodeId;
 use crate::api::graphql::types::webhook::Webhook;
 
-/// The organization, whose existence the viewer may know of.
+/// An organization that the viewer may know of.
 pub(crate) async fn existing_organization(
     context: &Context<'_>,
     id: OrganizationId,
@@ -22,7 +22,7 @@ pub(crate) async fn existing_organization(
     organizations::find(&mut *tenant, id).await.map_err(internal)?.ok_or_else(not_found)
 }
 
-/// A webhook that the viewer sees.
+/// A webhook that the viewer may see.
 pub(crate) async fn visible_webhook(context: &Context<'_>, id: &ID) -> Result<(OrganizationId, WebhookId), Error> {
     match NodeId::decode(id) {
         Some(NodeId::Webhook(organization, id)) if Viewer::of(context)?.sees(organization) => {

@@ -1,4 +1,4 @@
-//! A request as clients send it, over whichever transport, checked against the limits and parsed.
+//! A client's request, over any transport, checked against the limits and parsed.
 
 use async_graphql::parser::types::{ExecutableDocument, OperationDefinition, Selection, SelectionSet};
 use async_graphql::{Extensions, Request, Response, ServerError, Value, Variables};
@@ -9,10 +9,10 @@ use super::limits::{check_document, check_source};
 use super::merge::{check_repeats, merge_repeated};
 use crate::api::graphql::errors::{Code, coded, only_error};
 
-/// PostgreSQL's text has no U+0000, and nobody's text needs it.
+/// PostgreSQL's text cannot contain U+0000, and no real text needs it.
 const NUL: &str = "Text can't contain U+0000.";
 
-/// The parameters of a request, each of the type that the specification says, or refused.
+/// The parameters of a request, each of the type in the specification.
 #[derive(Clone, Deserialize)]
 pub struct Parameters {
     pub query: String,
@@ -23,10 +23,7 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// One request, as an object: a list of several is not taken.
-    ///
-    /// # Errors
-    /// What the body should be.
+    /// One request, as an object: a list of several is refused. The error says what the body should be.
     pub fn from_json(body: &[u8]) -> Result<Self, String> {
         if body.trim_ascii_start().first() != Some(&b'{') {
             return Err("The body must be one GraphQL request, as a JSON object.".to_owned());
@@ -34,10 +31,7 @@ impl Parameters {
         serde_json::from_slice(body).map_err(|error| format!("The body isn't a GraphQL request in JSON: {error}"))
     }
 
-    /// The parsed request.
-    ///
-    /// # Errors
-    /// The answer to give where it does not parse or exceeds a limit.
+    /// The parsed request, or the answer if it does not parse or exceeds a limit.
     pub fn request(self) -> Result<Request, Response> {
         let variables = self.variables.map(|map| Variables::from_json(serde_json::Value::Object(map)));
         let mut request = Request::new(self.query).variables(variables.unwrap_or_default());
@@ -52,15 +46,12 @@ impl Parameters {
 }
 
 /// Checks a request against the limits, and parses it.
-///
-/// # Errors
-/// The answer to give where it does not parse or exceeds a limit.
 pub fn checked(mut request: Request) -> Result<Request, Response> {
     check_source(&request.query).map_err(|limit| only_error(Code::LimitExceeded, limit))?;
     if request.variables.values().any(holds_nul) {
         return Err(only_error(Code::BadUserInput, NUL));
     }
-    // An empty name is none, as for those who send every field of a form.
+    // An empty name means none, for clients that send every field of a form.
     request.operation_name = request.operation_name.filter(|name| !name.is_empty());
     let refuse = |code, error| Response::from_errors(vec![coded(code, error)]);
     let variables = request.variables.clone();
@@ -86,7 +77,7 @@ fn holds_nul(value: &Value) -> bool {
     }
 }
 
-/// Whether any text that stands in the query itself holds it.
+/// Whether any text in the query itself contains it.
 fn texts_hold_nul(document: &ExecutableDocument) -> bool {
     let defaults = |operation: &OperationDefinition| {
         let values =

@@ -13,7 +13,7 @@ use crate::api::graphql::errors::{Code, not_found};
 use crate::identity::{Client, Refusals};
 use crate::platform::store::Asker;
 
-/// Who is asking.
+/// The signed-in user.
 #[derive(Clone, Debug)]
 pub struct Viewer {
     pub user: users::User,
@@ -21,7 +21,7 @@ pub struct Viewer {
     pub client: Client,
 }
 
-/// Who is asking, and for what: checks rights, and has it noted where a mutation is refused.
+/// The viewer and the requested field: checks permissions, and records refused mutations.
 #[derive(Clone, Copy)]
 pub struct Asking<'a> {
     viewer: &'a Viewer,
@@ -38,7 +38,7 @@ impl Deref for Asking<'_> {
 
 impl Viewer {
     pub(crate) fn of<'a>(context: &Context<'a>) -> Result<Asking<'a>, Error> {
-        // HTTP lets nobody in without a session; this is the second door.
+        // HTTP already requires a session; this is a second check.
         let viewer = context.data_opt().ok_or_else(|| Code::Unauthenticated.error("Sign in first."))?;
         let is_mutation = context.query_env.operation.node.ty == OperationType::Mutation;
         let refusals = context.data_opt::<App>().filter(|_| is_mutation).map(|app| &app.refusals);
@@ -56,26 +56,26 @@ impl Viewer {
         OrganizationId::new(self.user.organization_id)
     }
 
-    /// Among whose reads the viewer's wait.
+    /// The group of reads that the viewer's reads wait among.
     #[must_use]
     pub fn asker(&self) -> Asker {
         Asker::Person(self.home(), UserId::new(self.user.id))
     }
 
-    /// Whether the viewer may see what is this organization's.
+    /// Whether the viewer may see this organization.
     #[must_use]
     pub fn sees(&self, organization: OrganizationId) -> bool {
         self.is_super_admin() || (self.home() == organization && organization != OrganizationId::PLATFORM)
     }
 
-    /// Whether an earlier look at the same session found the same rights.
+    /// Whether an earlier look at the same session found the same permissions.
     pub(crate) fn has_rights_of(&self, earlier: &Self) -> bool {
         (self.user.id, self.user.organization_id, &self.user.role, self.session)
             == (earlier.user.id, earlier.user.organization_id, &earlier.user.role, earlier.session)
     }
 
-    /// Which organization's rows the database shows, when one's are asked for: to anybody but super
-    /// admins their own alone, whatever a resolver forgot to check.
+    /// The organization whose rows the database shows for a request about `organization`: for anybody but
+    /// super admins always their own, whatever a resolver forgot to check.
     pub(crate) fn confined(&self, organization: OrganizationId) -> OrganizationId {
         if self.is_super_admin() { organization } else { self.home() }
     }
@@ -86,7 +86,7 @@ impl Viewer {
         self.is_super_admin() || (self.sees(organization) && self.user.role == Role::Admin.as_str())
     }
 
-    /// The circumstances of what the viewer does.
+    /// Metadata of the viewer's actions.
     #[must_use]
     pub fn metadata(&self) -> Metadata {
         self.client.clone().metadata(UserId::new(self.user.id), Some(self.session))
@@ -94,8 +94,8 @@ impl Viewer {
 }
 
 impl Asking<'_> {
-    /// Lets super admins and the organization's own admins pass. Who may not see it learns as much
-    /// as from an id that nobody has.
+    /// Requires a super admin or an admin of the organization. To viewers who may not see it, the answer is
+    /// the same as for an unknown ID.
     pub(crate) fn must_manage(&self, organization: OrganizationId) -> Result<(), Error> {
         if !self.sees(organization) {
             return Err(self.refuse_as_unknown());
@@ -110,7 +110,7 @@ impl Asking<'_> {
         if self.is_super_admin() { Ok(()) } else { Err(self.forbidden("Only a super admin can do this.")) }
     }
 
-    /// Refuses what is there as if it were not.
+    /// Refuses an existing object as if it did not exist.
     pub(crate) fn refuse_as_unknown(&self) -> Error {
         self.note_refusal();
         not_found()
@@ -121,7 +121,7 @@ impl Asking<'_> {
         Code::Forbidden.error(sentence)
     }
 
-    /// The field's own name, whatever the query calls it.
+    /// The field's own name, regardless of aliases.
     fn note_refusal(&self) {
         if let Some(refusals) = self.refusals {
             refusals.action(self.home(), UserId::new(self.user.id), self.field, &self.metadata());

@@ -16,40 +16,39 @@ use crate::demo::sandbox::{SLUG, Sandbox};
 use crate::demo::tester::{self, Draft, Fault};
 use crate::platform::rate::TooOften;
 
-/// Bytes of a body.
+/// Maximum size of a body in bytes.
 const MAX_BODY: usize = 64 << 10;
 
 #[derive(InputObject)]
 struct SendDemoWebhookInput {
     provider_name: ProviderName,
-    /// The name of one of its samples; left out with a body.
+    /// Name of a sample; omit it if there is a body.
     sample: Option<String>,
-    /// At most 64 KiB. Left out: the sample's.
+    /// At most 64 KiB. Defaults to the sample's body.
     body: Option<String>,
-    /// Left out: the sample's, or `test`.
+    /// Defaults to the sample's type, or `test`.
     event_type: Option<String>,
-    /// Sign another body than the one that is sent.
+    /// Sign a different body than the one that is sent.
     #[graphql(default)]
     break_signature: bool,
-    /// Sign with the time of an hour ago, where the provider signs a time.
+    /// Sign with the time of an hour ago, if the provider signs a time.
     #[graphql(default)]
     stale_timestamp: bool,
-    /// The provider's own id of the event, to send one again; left out: a new one. Stripe's stands in
-    /// the body.
+    /// The provider's event ID, to send an event again; defaults to a new one. Stripe's is in the body.
     event_id: Option<String>,
 }
 
 #[derive(SimpleObject)]
 struct SendDemoWebhookPayload {
-    /// What was sent, signed.
+    /// The signed request.
     request: TestRequest,
-    /// What a sender is answered.
+    /// The answer to the sender.
     answer: TestAnswer,
-    /// Under which id to look for it with `demoWebhook`; null where nothing was logged.
+    /// ID for `demoWebhook`; null if nothing was logged.
     webhook_id: Option<Uuid>,
-    /// The event was received before, by its id.
+    /// The event was received before, according to its ID.
     duplicate: bool,
-    /// The provider's own id that it was sent under, to send it again.
+    /// The provider's event ID that was used, to send the event again.
     event_id: String,
 }
 
@@ -58,9 +57,9 @@ pub struct DemoMutation;
 
 #[Object]
 impl DemoMutation {
-    /// Signs a webhook as its provider would, with a secret for this one alone, and has the demo's sandbox verify
-    /// it as everybody's. Needs no session. 10 at once and then one every 6 s for a client; for all
-    /// together 150 and then one every 45 s.
+    /// Signs a webhook as its provider would, with a secret for this one alone, and lets the demo's sandbox
+    /// verify it like any other. Needs no session. Per client 10 at once, then one every 6 s; for all clients
+    /// together 150, then one every 45 s.
     async fn send_demo_webhook(
         &self,
         context: &Context<'_>,
@@ -75,7 +74,7 @@ impl DemoMutation {
         let endpoint = tester::for_tests(&endpoint).map_err(unmade)?;
         let made = tester::make(&endpoint, &draft, Utc::now()).map_err(unmade)?;
         let request = TestRequest::new(app, SLUG, provider, &made);
-        // Who plays here leaves no address.
+        // Visitors of the demo leave no address.
         let by = Metadata { actor: Actor::Sender, ..Metadata::default() };
         let sent = tester::send(&app.receiver, &endpoint, made, by).await;
         Ok(SendDemoWebhookPayload {
@@ -122,7 +121,7 @@ fn draft(provider: Name, input: SendDemoWebhookInput) -> Result<Draft, Error> {
     Ok(Draft { event_type, event_id, body, fault, headers })
 }
 
-/// Asked too often: with how many seconds to wait.
+/// The error for a client over its rate, with the seconds to wait.
 fn too_often(TooOften { retry_after }: TooOften) -> Error {
     let sentence = format!("Too many demo requests. Try again in {retry_after} s.");
     Code::RateLimited.error(sentence).extend_with(|_, extensions| extensions.set("retryAfter", retry_after))

@@ -9,41 +9,41 @@ use crate::api::graphql::errors::Code;
 use crate::api::graphql::types::provider::WebhookProvider;
 use crate::providers::{DestinationError, Headers, Replacement, Set, Wish};
 
-/// A header that deliveries carry besides.
+/// An additional header of deliveries.
 #[derive(InputObject)]
 struct HeaderInput {
     name: String,
-    /// It is stored encrypted and never shown again.
+    /// Stored encrypted and never shown again.
     value: String,
 }
 
 #[derive(InputObject)]
 struct SetProviderDestinationInput {
     provider_id: ID,
-    /// An https URL; null: webhooks are recorded and not forwarded any more.
+    /// An https URL; null to only store webhooks and not forward them any more.
     url: Option<String>,
-    /// 1 to 120; left out: the deployment's default.
+    /// 1 to 120; defaults to the deployment's timeout.
     timeout_seconds: Option<i32>,
-    /// Attempts at the same time, 1 to 256; left out: 16.
+    /// Concurrent attempts, 1 to 256; defaults to 16.
     concurrency: Option<i32>,
-    /// Left out: as they are. They replace all earlier ones.
+    /// Replaces all earlier headers; unchanged if omitted.
     headers: MaybeUndefined<Vec<HeaderInput>>,
-    /// Deliveries carry the sender's signature header too, so that the sender's own library verifies them with the
-    /// sender's own secret. Left out: as it is, and false at first.
+    /// Whether deliveries include the sender's signature header, so that the sender's own library can verify
+    /// them with the sender's own secret. Unchanged if omitted, and initially false.
     original_signature: Option<bool>,
 }
 
 #[derive(SimpleObject)]
 struct SetProviderDestinationPayload {
     provider: WebhookProvider,
-    /// The secret that signs deliveries, where it was made just now. It is never shown again.
+    /// The secret that signs deliveries, if it was just created. It is never shown again.
     signing_secret: Option<String>,
 }
 
 #[derive(InputObject)]
 struct RotateDestinationSecretInput {
     provider_id: ID,
-    /// How long the earlier secrets still sign beside the new one; a day when left out, at most 30.
+    /// How long the earlier secrets still sign besides the new one; 24 hours by default, at most 30 days.
     grace_seconds: Option<i32>,
 }
 
@@ -59,8 +59,7 @@ pub struct DestinationMutation;
 
 #[Object]
 impl DestinationMutation {
-    /// For admins of the organization. Webhooks that come from now on are forwarded there, signed as
-    /// Standard Webhooks say.
+    /// For admins of the organization. Forwards future webhooks there, signed according to Standard Webhooks.
     async fn set_provider_destination(
         &self,
         context: &Context<'_>,
@@ -78,7 +77,8 @@ impl DestinationMutation {
         Ok(SetProviderDestinationPayload { provider, signing_secret: set.signing_secret.as_ref().map(shown_once) })
     }
 
-    /// For admins of the organization. Earlier secrets sign beside the new one until their grace ends.
+    /// For admins of the organization. Earlier secrets sign besides the new one until their grace period
+    /// ends.
     async fn rotate_destination_secret(
         &self,
         context: &Context<'_>,
@@ -97,12 +97,12 @@ fn unfit(error: DestinationError) -> Error {
     Code::BadUserInput.error(error.to_string())
 }
 
-/// A destination of a URL and nothing else.
+/// A destination with only a URL.
 pub(crate) fn plain(app: &App, url: &str) -> Result<Wish, Error> {
     Wish::to_url(url, &app.base_url, app.egress.allow_list()).map_err(unfit)
 }
 
-/// A destination as it is asked for; none where it is to be removed.
+/// The requested destination; `None` to remove it.
 fn wish(app: &App, input: SetProviderDestinationInput) -> Result<Option<Wish>, Error> {
     let Some(url) = input.url else { return Ok(None) };
     let number = |number: i32, what: &str| {

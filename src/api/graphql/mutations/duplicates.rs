@@ -13,9 +13,9 @@ use crate::receive::{RedeliverError, RedeliverRequest};
 #[derive(InputObject)]
 struct DeliverDuplicateInput {
     webhook_id: ID,
-    /// Which of `duplicateBodies`.
+    /// One of `duplicateBodies`.
     body_sha256: String,
-    /// Why; it stands in the log.
+    /// The reason, recorded in the log.
     reason: Option<String>,
 }
 
@@ -30,8 +30,8 @@ pub struct DuplicateMutation;
 
 #[Object]
 impl DuplicateMutation {
-    /// Makes a webhook of its own of a duplicate's body that differs, once; it is processed like any, and
-    /// counts like any.
+    /// Delivers a duplicate's different body as a separate webhook, once. It is processed and counted like
+    /// any other.
     async fn deliver_duplicate(
         &self,
         context: &Context<'_>,

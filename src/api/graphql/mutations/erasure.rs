@@ -18,7 +18,7 @@ use crate::api::graphql::types::webhook::Webhook;
 use crate::identity::REMAINS;
 use crate::log::{self, end_of_stream, removal_of};
 
-/// What remains of a request that was erased.
+/// What remains of an erased request.
 const REMAINS_OF_BODY: &[&str] = &[
     "its SHA-256 and size, and the SHA-256 of its headers",
     "the provider's event ID, the event and content types, the signature, and the sender's address",
@@ -30,14 +30,14 @@ const REMAINS_OF_BODY: &[&str] = &[
 #[derive(InputObject)]
 struct EraseWebhookBodyInput {
     webhook_id: ID,
-    /// Why; it stands in the log.
+    /// The reason, recorded in the log.
     reason: Option<String>,
 }
 
 #[derive(SimpleObject)]
 struct EraseWebhookBodyPayload {
     webhook: Webhook,
-    /// What is kept of it all the same, in plain words.
+    /// What remains of it, in plain words.
     remains: Vec<String>,
 }
 
@@ -49,7 +49,7 @@ struct EraseUserInput {
 #[derive(SimpleObject)]
 struct EraseUserPayload {
     user: User,
-    /// What is kept of them all the same, in plain words.
+    /// What remains of them, in plain words.
     remains: Vec<String>,
 }
 
@@ -58,8 +58,8 @@ pub struct ErasureMutation;
 
 #[Object]
 impl ErasureMutation {
-    /// For admins of the organization. Body, headers and destinations' answers of a webhook are not kept
-    /// any more, nor the bodies of its duplicates, and it cannot be delivered again. Its events stay, and the ledger's proofs hold.
+    /// For admins of the organization. Erases a webhook's body, headers, its destinations' responses, and the
+    /// bodies of its duplicates; it cannot be delivered again. Its events stay, and the ledger's proofs hold.
     async fn erase_webhook_body(
         &self,
         context: &Context<'_>,
@@ -76,8 +76,8 @@ impl ErasureMutation {
         Ok(EraseWebhookBodyPayload { webhook, remains: words(REMAINS_OF_BODY) })
     }
 
-    /// For admins of the organization. The address and the sessions of a user who is deactivated are not
-    /// kept any more, and the address is free to be invited again. It is never taken back.
+    /// For admins of the organization. Permanently erases the address and the sessions of a deactivated user;
+    /// the address can be invited again.
     async fn erase_user(&self, context: &Context<'_>, input: EraseUserInput) -> Result<EraseUserPayload, Error> {
         let user = change_user(context, &input.id, UserCommand::Erase).await?;
         Ok(EraseUserPayload { user, remains: words(REMAINS) })
@@ -89,7 +89,7 @@ fn managed_webhook(context: &Context<'_>, id: &ID) -> Result<(OrganizationId, We
     Viewer::of(context)?.must_manage(organization).map(|()| (organization, id))
 }
 
-/// What was removed for its age cannot be erased as well.
+/// A request that was removed because of its age cannot be erased as well.
 async fn must_be_kept(
     context: &Context<'_>,
     organization: OrganizationId,
@@ -104,8 +104,8 @@ async fn must_be_kept(
     Ok(())
 }
 
-/// Has the body of a webhook erased and those of its duplicates, and answers where the log says so. What somebody
-/// else had erased a moment before is in the answer, too.
+/// Erases a webhook's body and those of its duplicates; returns the log position of the erasure, including
+/// one that somebody else requested a moment before.
 async fn erase(
     context: &Context<'_>,
     organization: OrganizationId,
@@ -128,7 +128,7 @@ async fn erase(
     }
 }
 
-/// Has requests erased; nothing where they are already.
+/// Erases requests; `None` if they are erased already.
 async fn run(
     context: &Context<'_>,
     organization: OrganizationId,

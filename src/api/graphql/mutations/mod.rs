@@ -19,10 +19,10 @@ use hookledger_aggregates::Label;
 
 use super::errors::Code;
 
-/// Characters of a reason.
+/// Maximum length of a reason in characters.
 const MAX_REASON: usize = 500;
 
-/// What people change, by subject.
+/// Mutations, by subject.
 #[derive(Default, MergedObject)]
 pub struct Mutation(
     organizations::OrganizationMutation,

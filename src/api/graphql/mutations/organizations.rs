@@ -15,10 +15,10 @@ use crate::api::graphql::types::organization::{Organization, Plan};
 #[derive(InputObject)]
 struct CreateOrganizationInput {
     name: String,
-    /// 1 to 100 of a-z, 0-9 and -; fixed once made.
+    /// 1 to 100 of a-z, 0-9 and -; cannot be changed later.
     slug: String,
     plan: Option<Plan>,
-    /// Accepted webhooks per month. Left out: the plan's; null: unlimited.
+    /// Accepted webhooks per month. Defaults to the plan's limit; null for unlimited.
     webhook_limit: MaybeUndefined<i32>,
 }
 
@@ -27,7 +27,7 @@ struct UpdateOrganizationInput {
     id: ID,
     name: Option<String>,
     plan: Option<Plan>,
-    /// Left out: unchanged, or a new plan's; null: unlimited.
+    /// Unchanged if omitted, or a new plan's limit; null for unlimited.
     webhook_limit: MaybeUndefined<i32>,
 }
 
@@ -85,8 +85,8 @@ impl OrganizationMutation {
         Ok(UpdateOrganizationPayload { organization })
     }
 
-    /// For super admins. A deactivated organization refuses its webhooks, and its users' sessions end
-    /// at once.
+    /// For super admins. A deactivated organization refuses its webhooks, and its users' sessions end at
+    /// once.
     async fn set_organization_active(
         &self,
         context: &Context<'_>,
@@ -99,7 +99,7 @@ impl OrganizationMutation {
     }
 }
 
-/// Left out, unlimited, or a number that is not negative.
+/// Omitted, unlimited, or a non-negative number.
 fn limit(limit: MaybeUndefined<i32>) -> Result<Option<Option<u32>>, Error> {
     match limit {
         MaybeUndefined::Undefined => Ok(None),

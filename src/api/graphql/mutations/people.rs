@@ -1,4 +1,4 @@
-//! What people change about people: invitations, roles, sessions.
+//! Mutations of people: invitations, roles, sessions.
 
 use async_graphql::{Context, Error, ID, InputObject, Object, SimpleObject};
 use hookledger_aggregates::user::UserCommand;
@@ -69,8 +69,8 @@ pub struct PeopleMutation;
 
 #[Object]
 impl PeopleMutation {
-    /// For admins of the organization. Sends a mail with a link; inviting again who has not joined
-    /// sends another one. Whether the address belongs to a user elsewhere is told to its owner only.
+    /// For admins of the organization. Sends a mail with a link, also again to a person who has not joined.
+    /// Only the owner of the address learns whether it belongs to a user elsewhere.
     async fn invite_user(&self, context: &Context<'_>, input: InviteUserInput) -> Result<InviteUserPayload, Error> {
         let (app, viewer) = (App::of(context)?, Viewer::of(context)?);
         let organization = organization_id(&input.organization_id)?;
@@ -83,11 +83,11 @@ impl PeopleMutation {
         let invited = invited.map_err(identity)?;
         let place = match invited.place {
             Some(place) => Some(place),
-            // Somebody else may have invited them just now.
+            // Somebody else may have invited the person just now.
             None => first_event(context, organization, invited.user).await?,
         };
         let user = user_after(context, organization, invited.user, place).await?;
-        // Nobody is told of people of another organization.
+        // The name of a person of another organization is not revealed.
         let by = viewer.user.email.clone().filter(|_| viewer.home() == organization);
         app.errands.invite(organization, invited.user, by).map_err(|_| {
             Code::Unavailable
@@ -96,15 +96,14 @@ impl PeopleMutation {
         Ok(InviteUserPayload { user })
     }
 
-    /// For admins of the organization. Its last active admin stays one, unless a super admin says
-    /// otherwise.
+    /// For admins of the organization. Its last active admin stays one, except for super admins.
     async fn set_user_role(&self, context: &Context<'_>, input: SetUserRoleInput) -> Result<SetUserRolePayload, Error> {
         let user = change_user(context, &input.id, UserCommand::SetRole(input.role.into())).await?;
         Ok(SetUserRolePayload { user })
     }
 
-    /// For admins of the organization. A deactivated user's sessions end at once. The last active
-    /// admin stays active, unless a super admin says otherwise.
+    /// For admins of the organization. A deactivated user's sessions end at once. The last active admin stays
+    /// active, except for super admins.
     async fn set_user_active(
         &self,
         context: &Context<'_>,
@@ -114,7 +113,7 @@ impl PeopleMutation {
         Ok(SetUserActivePayload { user })
     }
 
-    /// For the user whose session it is, and for admins.
+    /// For the session's user, and for admins.
     async fn end_session(&self, context: &Context<'_>, input: EndSessionInput) -> Result<EndSessionPayload, Error> {
         let (app, viewer) = (App::of(context)?, Viewer::of(context)?);
         let Some(NodeId::Session(organization, id)) = NodeId::decode(&input.id) else { return Err(not_found()) };
@@ -154,7 +153,7 @@ fn user_id(id: &ID) -> Result<(OrganizationId, UserId), Error> {
     }
 }
 
-/// Where the log begins to tell of a user.
+/// Log position of a user's first event.
 async fn first_event(
     context: &Context<'_>,
     organization: OrganizationId,
@@ -166,7 +165,7 @@ async fn first_event(
     Ok(first.first().map(|event| LogPosition { partition: event.partition, position: event.position }))
 }
 
-/// Changes a user, and answers them as the read models then have them.
+/// Changes a user; returns the user from the updated read models.
 pub(crate) async fn change_user(context: &Context<'_>, id: &ID, change: UserCommand) -> Result<User, Error> {
     let (app, viewer) = (App::of(context)?, Viewer::of(context)?);
     let (organization, id) = user_id(id)?;
@@ -176,7 +175,7 @@ pub(crate) async fn change_user(context: &Context<'_>, id: &ID, change: UserComm
     let place = app.accounts.change(organization, id, change, authority, &viewer.metadata()).await.map_err(identity)?;
     let place = match place {
         Some(place) => Some(place),
-        // What somebody else changed a moment before is in the answer, too.
+        // The answer includes somebody else's change from a moment before.
         None => end_of_stream(&mut *tenant(context, organization).await?, organization, "user", id.uuid())
             .await
             .map_err(internal)?,
@@ -190,7 +189,7 @@ async fn existing_user(context: &Context<'_>, organization: OrganizationId, id: 
     users::find(&mut *tenant, organization, id).await.map_err(internal)?.ok_or_else(not_found)
 }
 
-/// Another user's session answers as one that is not there, but to those who may end it.
+/// Another user's session is reported as unknown, except to those who may end it.
 async fn existing_session(
     context: &Context<'_>,
     organization: OrganizationId,

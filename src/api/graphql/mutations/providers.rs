@@ -19,9 +19,9 @@ use crate::providers::{Change, Providers, ProvidersError};
 struct ConnectProviderInput {
     organization_id: ID,
     provider_name: ProviderName,
-    /// The service's signing secret; for PayPal, the webhook id that PayPal shows. It is never shown again.
+    /// The service's signing secret; for PayPal, the webhook ID that PayPal shows. It is never shown again.
     secret: String,
-    /// Where its webhooks are forwarded to, an https URL; left out: recording them is the processing.
+    /// An https URL that its webhooks are forwarded to; if omitted, webhooks are only stored.
     destination_url: Option<String>,
 }
 
@@ -33,7 +33,7 @@ struct DeleteProviderInput {
 #[derive(SimpleObject)]
 struct ConnectProviderPayload {
     provider: WebhookProvider,
-    /// The secret that signs deliveries, where a destination was set. It is never shown again.
+    /// The secret that signs deliveries, if a destination was set. It is never shown again.
     signing_secret: Option<String>,
 }
 
@@ -108,7 +108,7 @@ pub(crate) async fn change_provider(
     managed.after(context, changed.map_err(refused)?).await
 }
 
-/// A provider that is there, and that the viewer may change.
+/// An existing provider that the viewer may change.
 pub(crate) struct Managed<'a> {
     app: &'a App,
     pub(crate) organization: OrganizationId,
@@ -151,7 +151,7 @@ impl<'a> Managed<'a> {
     }
 }
 
-/// What a refused or failed change of a provider means to who asked for it.
+/// The error for a refused or failed change of a provider.
 pub(crate) fn refused(error: ProvidersError) -> Error {
     match error {
         ProvidersError::Secret(sentence) => Code::BadUserInput.error(sentence),
@@ -160,7 +160,7 @@ pub(crate) fn refused(error: ProvidersError) -> Error {
     }
 }
 
-/// A secret for the one answer that shows it.
+/// A secret for the only answer that shows it.
 pub(crate) fn shown_once(secret: &SecretString) -> String {
     secret.expose_secret().to_owned()
 }

@@ -1,4 +1,4 @@
-//! What people ask to be done again: retries of one webhook or of many.
+//! Retries of one webhook or of many, requested by people.
 
 use async_graphql::{Context, Error, ID, InputObject, Object, SimpleObject};
 use hookledger_aggregates::webhook::WebhookError;
@@ -16,13 +16,13 @@ use crate::deliver::{Retried, Retries, RetryError};
 use crate::log::with_bodies;
 
 const BODY_GONE: &str = "This webhook's body is no longer kept, so it can't be retried.";
-/// Webhooks that are retried by one mutation at most.
+/// Maximum number of webhooks per mutation.
 const MAX_TOGETHER: i64 = 10_000;
 
 #[derive(InputObject)]
 struct RetryWebhookInput {
     webhook_id: ID,
-    /// Why; it stands in the log.
+    /// The reason, recorded in the log.
     reason: Option<String>,
 }
 
@@ -34,11 +34,11 @@ struct RetryWebhookPayload {
 #[derive(InputObject)]
 struct RetryWebhooksInput {
     organization_id: ID,
-    /// Of those that match, failed webhooks are retried.
+    /// Failed webhooks that match it are retried.
     filter: Option<WebhookFilter>,
-    /// What `retryableCount` said for this filter. If it is another number by now, nothing happens.
+    /// The result of `retryableCount` for this filter. If the number has changed, nothing happens.
     expected_count: i32,
-    /// Why; it stands in the log.
+    /// The reason, recorded in the log.
     reason: Option<String>,
 }
 
@@ -46,7 +46,7 @@ struct RetryWebhooksInput {
 struct RetryWebhooksPayload {
     /// Webhooks that are pending again.
     retried_count: i32,
-    /// Those that somebody else retried a moment before.
+    /// Webhooks that somebody else retried a moment before.
     skipped_count: i32,
 }
 
@@ -75,7 +75,7 @@ impl RetryMutation {
         Ok(RetryWebhookPayload { webhook: webhook(context, organization, id).await? })
     }
 
-    /// Makes every failed webhook that matches pending again, for one attempt each; at most 10,000.
+    /// Makes every matching failed webhook pending again, for one attempt each; at most 10,000.
     async fn retry_webhooks(
         &self,
         context: &Context<'_>,
@@ -94,7 +94,7 @@ impl RetryMutation {
     }
 }
 
-/// Nothing is retried but what the person was shown.
+/// Retries only what the person was shown.
 fn must_be_expected(found: usize, expected: i32) -> Result<(), Error> {
     if i64::try_from(found).is_ok_and(|found| found > MAX_TOGETHER) {
         let sentence = format!("More than {MAX_TOGETHER} webhooks match. Narrow the filter, for example by time.");
@@ -108,7 +108,7 @@ fn must_be_expected(found: usize, expected: i32) -> Result<(), Error> {
     Err(Code::Conflict.error(sentence))
 }
 
-/// Has webhooks retried, and waits until the read models show it.
+/// Requests retries, and waits until the read models show them.
 async fn retry(
     context: &Context<'_>,
     organization: OrganizationId,
@@ -135,7 +135,7 @@ fn unretried(error: RetryError) -> Error {
     }
 }
 
-/// Failed webhooks that match and can be delivered again, the oldest first; 10,001 at most.
+/// Matching failed webhooks that can be delivered again, the oldest first; at most 10,001.
 pub(crate) async fn retryable(
     context: &Context<'_>,
     organization: OrganizationId,

@@ -15,9 +15,9 @@ use crate::providers::Replacement;
 struct RotateProviderSecretInput {
     provider_id: ID,
     secret: String,
-    /// How long the earlier secrets still verify; a day when left out, at most 30.
+    /// How long the earlier secrets still verify; 24 hours by default, at most 30 days.
     grace_seconds: Option<i32>,
-    /// The version that the new secret replaces. Needed where several secrets stay, which the others then do.
+    /// The version that the new secret replaces. Required if there are several, of which the others stay.
     replaces_version: Option<i32>,
 }
 
@@ -25,10 +25,10 @@ struct RotateProviderSecretInput {
 struct AddProviderSecretInput {
     provider_id: ID,
     secret: String,
-    /// What tells it from the others, 1 to 64 characters.
+    /// Distinguishes it from the others; 1 to 64 characters.
     label: String,
-    /// Accepts what PayPal's webhooks simulator sends, whose webhook id is `WEBHOOK_ID`. Anyone with a PayPal
-    /// account can send such webhooks.
+    /// Accepts webhooks from PayPal's webhooks simulator, whose webhook ID is `WEBHOOK_ID`. Anyone with a
+    /// PayPal account can send such webhooks.
     accept_simulator: Option<bool>,
 }
 
@@ -66,14 +66,14 @@ struct RevokeProviderSecretPayload {
     provider: WebhookProvider,
 }
 
-/// What there is to say of a text as a signing secret.
+/// An opinion on a text as a signing secret.
 #[derive(SimpleObject)]
 struct CheckProviderSecretPayload {
     /// Why it would be refused.
     refused: Option<&'static str>,
-    /// Why it may be the wrong one, though it would be taken.
+    /// Why it may be wrong, although it would be accepted.
     doubtful: Option<&'static str>,
-    /// It is what PayPal's simulator signs with: taken only with `acceptSimulator`.
+    /// It is the ID of PayPal's simulator: accepted only with `acceptSimulator`.
     is_simulator: bool,
 }
 
@@ -104,8 +104,8 @@ impl SecretMutation {
         Ok(RotateProviderSecretPayload { provider: managed.after(context, rotated.map_err(refused)?).await? })
     }
 
-    /// For admins of the organization. The secret verifies beside the others until somebody revokes it: two
-    /// endpoints of a service can send to one URL.
+    /// For admins of the organization. The secret verifies besides the others until somebody revokes it,
+    /// because two endpoints of a service can send to one URL.
     async fn add_provider_secret(
         &self,
         context: &Context<'_>,
@@ -128,7 +128,7 @@ impl SecretMutation {
         Ok(LabelProviderSecretPayload { provider: change_provider(context, &input.provider_id, command).await? })
     }
 
-    /// For admins of the organization. The secret verifies no longer, at once. The last one cannot be revoked.
+    /// For admins of the organization. The secret stops verifying at once. The last one cannot be revoked.
     async fn revoke_provider_secret(
         &self,
         context: &Context<'_>,
@@ -138,8 +138,8 @@ impl SecretMutation {
         Ok(RevokeProviderSecretPayload { provider: change_provider(context, &input.provider_id, command).await? })
     }
 
-    /// For everybody who is signed in. Says whether a secret would be taken, and keeps nothing. A mutation, so that
-    /// no secret is in a URL or a cache.
+    /// For everybody who is signed in. Says whether a secret would be accepted, and stores nothing. A
+    /// mutation, so that no secret is in a URL or a cache.
     async fn check_provider_secret(
         &self,
         context: &Context<'_>,

@@ -18,19 +18,20 @@ use crate::demo::tester::{self, Draft, DraftError, Fault};
 use crate::directory::Endpoint;
 use crate::log;
 
-/// Bytes of a test webhook's body.
+/// Maximum size of a test webhook's body in bytes.
 const MAX_BODY: usize = 256 << 10;
 
-/// What is to be wrong with a test webhook.
+/// A problem to simulate.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Enum)]
 pub enum TestFault {
     #[default]
     None,
-    /// It is signed, but another body was.
+    /// The signature is for another body.
     BadSignature,
     /// It was signed an hour ago. For providers that sign a time: Stripe and senders of Standard Webhooks.
     StaleTimestamp,
-    /// The last accepted test webhook of this provider again: its id, type and body; others are ignored.
+    /// Repeats the last accepted test webhook of this provider, with its ID, type and body; other fields are
+    /// ignored.
     DuplicateOfLast,
 }
 
@@ -38,34 +39,35 @@ pub enum TestFault {
 #[derive(InputObject)]
 struct TestHeaderInput {
     name: String,
-    /// Empty: the header is left out, also where we would have set it.
+    /// Empty to omit the header, even one that the server would set.
     value: String,
 }
 
 #[derive(InputObject)]
 struct SendTestWebhookInput {
     provider_id: ID,
-    /// Left out: `test`. Stripe's and PayPal's stands in the body.
+    /// Defaults to `test`. Stripe's and PayPal's are in the body.
     event_type: Option<String>,
-    /// Left out: a small JSON object. At most 256 KiB.
+    /// Defaults to a small JSON object. At most 256 KiB.
     body: Option<String>,
-    /// They replace those that we set, the signature's among them; at most 30.
+    /// Replace the headers that the server sets, including the signature; at most 30.
     headers: Option<Vec<TestHeaderInput>>,
     fault: Option<TestFault>,
-    /// The provider's own id of the event, to repeat a test's; left out: a new one. Stripe's stands in the body. A
-    /// test is never a duplicate of a genuine event, nor the other way round.
+    /// The provider's event ID, to repeat a test; defaults to a new one. Stripe's is in the body. A test is
+    /// never a duplicate of a genuine event, or vice versa.
     event_id: Option<String>,
 }
 
 #[derive(SimpleObject)]
 struct SendTestWebhookPayload {
-    /// What was sent.
+    /// The request that was sent.
     request: TestRequest,
-    /// What a sender is answered.
+    /// The answer to the sender.
     answer: TestAnswer,
-    /// The row that it made, or made before; refused ones have one too. Null where nothing was logged.
+    /// The webhook that it created, or an earlier one; rejected requests have one too. Null if nothing was
+    /// logged.
     webhook: Option<Webhook>,
-    /// The event was received before, by its id.
+    /// The event was received before, according to its ID.
     duplicate: bool,
 }
 
@@ -74,9 +76,10 @@ pub struct TesterMutation;
 
 #[Object]
 impl TesterMutation {
-    /// Sends a webhook as its provider would, signed with a secret for this one alone, and has it verified and
-    /// delivered as everybody's. It is marked as a test everywhere, in its delivery by `hookledger-test`. That it is
-    /// refused is an answer, not an error. PayPal's cannot be sent: PayPal signs with a private key of its own.
+    /// Sends a webhook as its provider would, signed with a secret for this one alone, and verifies and
+    /// delivers it like any other. It is marked as a test everywhere, and in its delivery by
+    /// `hookledger-test`. A rejection is an answer, not an error. PayPal's webhooks cannot be sent, because
+    /// PayPal signs with its own private key.
     async fn send_test_webhook(
         &self,
         context: &Context<'_>,
@@ -122,7 +125,7 @@ async fn draft(context: &Context<'_>, endpoint: &Endpoint, input: SendTestWebhoo
     Ok(Draft { event_type, event_id, body, fault, headers })
 }
 
-/// The last accepted webhook again.
+/// Repeats the last accepted webhook.
 async fn last(context: &Context<'_>, endpoint: &Endpoint) -> Result<Draft, Error> {
     let organization = endpoint.organization;
     let filter = WebhookFilter {
@@ -151,7 +154,7 @@ async fn last(context: &Context<'_>, endpoint: &Endpoint) -> Result<Draft, Error
     })
 }
 
-/// Why a draft was not made, for who drew it up.
+/// The error for an invalid draft.
 pub(crate) fn unmade(error: DraftError) -> Error {
     match error {
         DraftError::NoSecret => Code::Unavailable.error(error.to_string()),

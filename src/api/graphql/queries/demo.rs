@@ -23,8 +23,8 @@ impl DemoQuery {
         Ok(Demo)
     }
 
-    /// A webhook of the demo's sandbox as it is now: null until the read model knows of it, which takes
-    /// a moment. Needs no session.
+    /// The current state of a webhook in the demo's sandbox: null until the read model has it, which takes a
+    /// moment. Needs no session.
     async fn demo_webhook(&self, context: &Context<'_>, webhook_id: Uuid) -> Result<Option<DemoWebhook>, Error> {
         let sandbox = sandbox(context)?;
         address(context)?;

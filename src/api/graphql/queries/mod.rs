@@ -7,6 +7,6 @@ pub(crate) mod viewer;
 
 use async_graphql::MergedObject;
 
-/// What is read, by subject.
+/// Queries, by subject.
 #[derive(Default, MergedObject)]
 pub struct Query(viewer::ViewerQuery, platform::PlatformQuery, tester::TesterQuery, demo::DemoQuery);

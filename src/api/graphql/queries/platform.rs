@@ -29,13 +29,13 @@ pub struct PlatformQuery;
 
 #[Object]
 impl PlatformQuery {
-    /// What happened in all organizations together, in buckets of a grain. For super admins.
+    /// Counts of all organizations together, in buckets. For super admins.
     async fn analytics(&self, context: &Context<'_>, from: Time, to: Time, grain: Grain) -> Result<Analytics, Error> {
         let mut tenants = everybody(context).await?;
         Analytics::read(&mut tenants, None, None, from.0, to.0, grain).await
     }
 
-    /// Every organization, newest first unless ordered otherwise. For super admins.
+    /// All organizations, newest first by default. For super admins.
     async fn organizations(
         &self,
         context: &Context<'_>,
@@ -55,8 +55,8 @@ impl PlatformQuery {
         Ok(connection(rows, &page, cursor, |row| Organization(row.row), EmptyFields))
     }
 
-    /// Every organization's connected providers, newest first unless ordered otherwise. For super admins. The
-    /// search is for a part of the organization's name or slug, or of the destination's URL.
+    /// All organizations' connected providers, newest first by default. `search` matches part of the
+    /// organization's name or slug, or of the destination's URL. For super admins.
     #[expect(clippy::too_many_arguments, reason = "the field has as many")]
     async fn providers(
         &self,
@@ -79,12 +79,12 @@ impl PlatformQuery {
         Ok(connection(rows, &page, cursor, |row| WebhookProvider(row.row), EmptyFields))
     }
 
-    /// The platform as it is now. For super admins.
+    /// The platform now. For super admins.
     async fn system(&self, context: &Context<'_>) -> Result<System, Error> {
         System::of(context)
     }
 
-    /// Every organization's users and the super admins, newest first unless ordered otherwise. For super admins.
+    /// All organizations' users and the super admins, newest first by default. For super admins.
     async fn users(
         &self,
         context: &Context<'_>,
@@ -98,13 +98,13 @@ impl PlatformQuery {
         user::list(context, None, filter, OrderBy::or_newest(order_by), Window::forward(first, after)).await
     }
 
-    /// Whether every webhook that was received stands somewhere, in the log and in the read models, by
-    /// organization: those first of whom something differs; 1,000 at most. For super admins.
+    /// Whether every received webhook is accounted for in the log and in the read models, by organization:
+    /// those with differences first; at most 1,000. For super admins.
     async fn conservation(&self, context: &Context<'_>) -> Result<Vec<Conservation>, Error> {
         conservation::list(context).await
     }
 
-    /// Who did what in every organization, newest first. For super admins.
+    /// The audit trail of all organizations, newest first. For super admins.
     async fn audit_log(
         &self,
         context: &Context<'_>,
@@ -115,8 +115,8 @@ impl PlatformQuery {
         audit::list(context, None, filter, Window::forward(first, after)).await
     }
 
-    /// The ledgers of what is no organization's: the platform's own events, and the claims on e-mail
-    /// addresses by the partition of the log that they are in. For super admins.
+    /// The ledgers that belong to no organization: the platform's own events, and the claims on email
+    /// addresses by partition of the log. For super admins.
     async fn platform_ledgers(&self, context: &Context<'_>) -> Result<Vec<Ledger>, Error> {
         ledger::of_the_platform(context)
     }

@@ -12,7 +12,7 @@ pub struct TesterQuery;
 
 #[Object]
 impl TesterQuery {
-    /// Webhooks as a provider sends them, to try things with. For everybody who is signed in.
+    /// Sample webhooks of a provider. For everybody who is signed in.
     async fn sample_webhooks(&self, context: &Context<'_>, provider_name: ProviderName) -> Result<Vec<Sample>, Error> {
         Viewer::of(context)?;
         Ok(samples_of(provider_name))

@@ -21,12 +21,12 @@ pub struct ViewerQuery;
 
 #[Object]
 impl ViewerQuery {
-    /// Who is signed in.
+    /// The signed-in user.
     async fn viewer(&self, context: &Context<'_>) -> Result<Viewer, Error> {
         Caller::of(context).map(|_| Viewer)
     }
 
-    /// Whatever has this id, if the viewer may see it.
+    /// The object with this ID, if the viewer may see it.
     async fn node(&self, context: &Context<'_>, id: ID) -> Result<Option<Node>, Error> {
         let viewer = Caller::of(context)?;
         let Some(id) = NodeId::decode(&id) else { return Ok(None) };
@@ -44,7 +44,7 @@ impl ViewerQuery {
         found(context, organization, id).await
     }
 
-    /// The organization of that slug, if the viewer may see it.
+    /// The organization with that slug, if the viewer may see it.
     async fn organization(&self, context: &Context<'_>, slug: String) -> Result<Option<Organization>, Error> {
         let id = OrganizationId::from_slug(&slug);
         if !Caller::of(context)?.sees(id) {
@@ -55,7 +55,7 @@ impl ViewerQuery {
     }
 }
 
-/// What has that id, for who may see it.
+/// The object with that ID, if the viewer may see it.
 async fn found(context: &Context<'_>, organization: OrganizationId, id: NodeId) -> Result<Option<Node>, Error> {
     let mut tenant = tenant(context, organization).await?;
     Ok(match id {

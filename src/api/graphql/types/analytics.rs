@@ -1,4 +1,4 @@
-//! Time series and totals of what happened to webhooks.
+//! Time series and totals of webhooks.
 
 use async_graphql::{Enum, Error, SimpleObject};
 use chrono::{DateTime, Utc};
@@ -9,10 +9,10 @@ use sqlx::PgConnection;
 
 use crate::api::graphql::errors::{Code, unread};
 
-/// Buckets of a series: a day of minutes, two months of hours, four years of days.
+/// Maximum buckets of a series: a day of minutes, two months of hours, four years of days.
 const MAX_BUCKETS: i32 = 1_500;
 
-/// How long a bucket is, in UTC.
+/// The length of a bucket, in UTC.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 #[graphql(remote = "analytics::Grain")]
 pub enum Grain {
@@ -21,8 +21,7 @@ pub enum Grain {
     Day,
 }
 
-/// How long webhooks took from being received to being processed, in milliseconds. Told upwards, by
-/// at most two fifths.
+/// Time from receipt to success, in milliseconds. Rounded up, by at most two fifths.
 #[derive(Clone, SimpleObject)]
 pub struct Latency {
     p50: Option<i64>,
@@ -30,24 +29,24 @@ pub struct Latency {
     p99: Option<i64>,
 }
 
-/// What happened in a span of time.
+/// Counts in a span of time.
 #[derive(Clone, SimpleObject)]
 pub struct AnalyticsCounts {
-    /// Webhooks accepted, duplicates apart.
+    /// Accepted webhooks, without duplicates.
     received: i64,
-    /// Further deliveries of events that were there already.
+    /// Duplicates of accepted webhooks.
     duplicates: i64,
-    /// Requests refused.
+    /// Rejected requests.
     rejected: i64,
     /// Attempts that succeeded.
     succeeded: i64,
     /// Attempts that failed.
     failed: i64,
-    /// Webhooks that were given up, to wait for a person.
+    /// Webhooks that became dead letters.
     dead_lettered: i64,
-    /// Attempts, succeeded or failed, that were not the first at their webhook.
+    /// Ended attempts, successful or not, that were not the first of their webhook.
     retries: i64,
-    /// Of the attempts that ended, 0 to 1; null where none ended.
+    /// Share of successful attempts among those that ended, 0 to 1; null if none ended.
     success_rate: Option<f64>,
     latency: Latency,
 }
@@ -82,7 +81,7 @@ impl From<&analytics::Bucket> for AnalyticsBucket {
     }
 }
 
-/// A time series, oldest first, with every bucket of the span; and all of it together.
+/// A time series, oldest first, with every bucket of the span; and its total.
 #[derive(SimpleObject)]
 pub struct Analytics {
     buckets: Vec<AnalyticsBucket>,

@@ -17,22 +17,22 @@ use crate::api::graphql::context::{everybody, tenant};
 use crate::api::graphql::errors::{Code, unread};
 use crate::api::graphql::rows::{OrganizationOf, UserOf, load};
 
-/// Characters of an action or a resource type.
+/// Maximum length of an action or a resource type, in characters.
 const MAX_NAME: usize = 100;
 
-/// Which entries; what is left out does not matter.
+/// Filters audit entries; omitted fields match everything.
 #[derive(Default, InputObject)]
 pub struct AuditFilter {
-    /// Who did it: a user's id.
+    /// ID of the user who did it.
     user_id: Option<ID>,
-    /// `created`, `updated`, `signed_in`…
+    /// Such as `created`, `updated`, `signed_in`.
     action: Option<String>,
-    /// `organization`, `user`, `provider`, `webhook`…
+    /// Such as `organization`, `user`, `provider`, `webhook`.
     resource_type: Option<String>,
     resource_id: Option<Uuid>,
-    /// Then or later.
+    /// At this time or later.
     from: Option<Time>,
-    /// Before then.
+    /// Before this time.
     to: Option<Time>,
 }
 
@@ -59,7 +59,7 @@ impl AuditFilter {
     }
 }
 
-/// One thing that somebody did, or was refused.
+/// An action, or a refused attempt at one.
 pub struct AuditEntry(audit_logs::AuditEntry);
 
 impl AuditEntry {
@@ -70,33 +70,33 @@ impl AuditEntry {
 
 #[Object]
 impl AuditEntry {
-    /// Where the log tells it.
+    /// Log position of its event.
     async fn position(&self) -> LogPosition {
         LogPosition { partition: self.0.partition, position: self.0.position }
     }
     async fn at(&self) -> DateTime<Utc> {
         self.0.at
     }
-    /// Who did it; null is the system, or somebody who was not signed in.
+    /// The user who did it; null for the system, or for somebody who was not signed in.
     async fn user_id(&self) -> Option<Uuid> {
         self.0.user_id
     }
-    /// The same, where they are a user of the organization; super admins are not.
+    /// The user who did it, if they belong to the organization; super admins do not.
     async fn user(&self, context: &Context<'_>) -> Result<Option<User>, Error> {
         match self.0.user_id {
             Some(id) => Ok(load(context, UserOf(self.organization_id(), UserId::new(id))).await?.map(User)),
             None => Ok(None),
         }
     }
-    /// In which session.
+    /// The session in which it was done.
     async fn session_id(&self) -> Option<Uuid> {
         self.0.session_id
     }
-    /// From which address.
+    /// The client's address.
     async fn client(&self) -> Option<&str> {
         self.0.client.as_deref()
     }
-    /// What the client said it is.
+    /// The client's user agent.
     async fn user_agent(&self) -> Option<&str> {
         self.0.agent.as_deref()
     }
@@ -109,11 +109,11 @@ impl AuditEntry {
     async fn resource_id(&self) -> Uuid {
         self.0.resource_id
     }
-    /// `{"old": {…}, "new": {…}}`, the changed fields only.
+    /// `{"old": {…}, "new": {…}}` with only the changed fields.
     async fn changes(&self) -> Json<&serde_json::Value> {
         Json(&self.0.changes.0)
     }
-    /// None for what concerns the platform.
+    /// Null for entries about the platform.
     async fn organization(&self, context: &Context<'_>) -> Result<Option<Organization>, Error> {
         let id = self.organization_id();
         Ok(load(context, OrganizationOf(id, id)).await?.map(Organization))

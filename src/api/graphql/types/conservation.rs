@@ -1,4 +1,4 @@
-//! Whether nothing got lost on the way from the log to the read models, for super admins.
+//! Whether any webhook got lost between the log and the read models, for super admins.
 
 use async_graphql::{Context, Error, Object};
 use chrono::{DateTime, Utc};
@@ -12,8 +12,8 @@ use crate::api::graphql::errors::internal;
 use crate::api::graphql::rows::{OrganizationOf, load};
 use crate::audit::conservation::{self, Balance};
 
-/// An organization's webhooks by the log: received = pending + processing + succeeded + failed +
-/// deadLettered; and whether the read models say the same.
+/// An organization's webhooks according to the log: received = pending + processing + succeeded + failed +
+/// deadLettered; and whether the read models agree.
 pub struct Conservation(Balance);
 
 #[Object]
@@ -22,7 +22,7 @@ impl Conservation {
         let id = OrganizationId::new(self.0.organization_id);
         Ok(load(context, OrganizationOf(id, id)).await?.map(Organization))
     }
-    /// Webhooks accepted, duplicates apart.
+    /// Accepted webhooks, without duplicates.
     async fn received(&self) -> i64 {
         self.0.received
     }
@@ -35,49 +35,49 @@ impl Conservation {
     async fn succeeded(&self) -> i64 {
         self.0.succeeded
     }
-    /// They wait for a retry.
+    /// Webhooks that wait for a retry.
     async fn failed(&self) -> i64 {
         self.0.failed
     }
-    /// They wait for a person.
+    /// Dead letters.
     async fn dead_lettered(&self) -> i64 {
         self.0.dead_lettered
     }
-    /// Further deliveries of webhooks that were there already; not among those received.
+    /// Duplicates; not included in `received`.
     async fn duplicates(&self) -> i64 {
         self.0.duplicates
     }
-    /// Refused; not among those received.
+    /// Rejected requests; not included in `received`.
     async fn rejected(&self) -> i64 {
         self.0.rejected
     }
-    /// How many webhooks are not where the log says; 0 is as it should be.
+    /// Number of webhooks whose status differs from the log; 0 if all is well.
     async fn difference(&self) -> i64 {
         self.0.difference
     }
-    /// What differs, a sentence each.
+    /// The differences, one sentence each.
     async fn differences(&self) -> &[String] {
         &self.0.differences
     }
-    /// Some of the webhooks that differ, where they were found among the newest 20,000.
+    /// Some of the webhooks that differ, if found among the newest 20,000.
     async fn webhook_ids(&self) -> &[Uuid] {
         &self.0.webhook_ids
     }
-    /// Since when something differs; null as it should be.
+    /// Since when there is a difference; null without one.
     async fn mismatch_since(&self) -> Option<DateTime<Utc>> {
         self.0.mismatch_since
     }
-    /// Counted and compared up to this place in the log.
+    /// Log position up to which webhooks were counted and compared.
     async fn position(&self) -> LogPosition {
         LogPosition { partition: self.0.partition, position: self.0.position }
     }
-    /// When it was last compared; null before the first time.
+    /// Time of the last comparison; null before the first one.
     async fn checked_at(&self) -> Option<DateTime<Utc>> {
         self.0.checked_at
     }
 }
 
-/// Every organization that ever got a webhook.
+/// Every organization with webhooks.
 pub(crate) async fn list(context: &Context<'_>) -> Result<Vec<Conservation>, Error> {
     let mut tenants = everybody(context).await?;
     let rows = conservation::list(&mut *tenants).await.map_err(internal)?;

@@ -18,10 +18,10 @@ use crate::api::graphql::guards::guests::rows;
 use crate::demo::sandbox::{SLUG, Sandbox};
 use crate::log;
 
-/// Events of a webhook that are shown.
+/// Maximum number of events shown of a webhook.
 const MAX_EVENTS: i64 = 50;
 
-/// What is needed to try how webhooks are received.
+/// Everything needed to try how webhooks are received.
 #[derive(Default)]
 pub struct Demo;
 
@@ -33,7 +33,7 @@ impl Demo {
         Ok(Name::ALL.into_iter().map(|name| DemoProvider::new(name, base_url)).collect())
     }
 
-    /// Webhooks as a service sends them.
+    /// Sample webhooks of a service.
     async fn samples(&self, provider_name: ProviderName) -> Vec<Sample> {
         samples_of(provider_name)
     }
@@ -43,19 +43,19 @@ impl Demo {
 #[derive(SimpleObject)]
 pub struct DemoProvider {
     provider_name: ProviderName,
-    /// Where its webhooks would go to.
+    /// Receiving URL of its webhooks.
     webhook_url: String,
-    /// Whether we can sign as it does: PayPal signs with a private key of its own.
+    /// Whether the server can sign like the service: PayPal signs with its own private key.
     can_sign: bool,
-    /// The header that its signature stands in.
+    /// The header with its signature.
     signature_header: &'static str,
-    /// What is signed, in words.
+    /// The signed content, in words.
     signed_content: &'static str,
-    /// How it is signed, and written.
+    /// The algorithm and encoding of the signature.
     algorithm: &'static str,
-    /// How old a signature may be, in seconds; null where no time is signed.
+    /// Maximum age of a signature in seconds; null if no time is signed.
     tolerance_seconds: Option<i32>,
-    /// Where the provider's own id of an event stands: the same id again is a duplicate.
+    /// Location of the provider's event ID: the same ID again is a duplicate.
     event_id_place: &'static str,
 }
 
@@ -103,7 +103,7 @@ impl DemoProvider {
     }
 }
 
-/// A webhook of the demo. It has no headers and no body here: others may have sent it.
+/// A webhook of the demo. Headers and body are left out, because others may have sent it.
 pub struct DemoWebhook(pub(crate) webhook_logs::WebhookLog);
 
 #[Object]
@@ -114,7 +114,7 @@ impl DemoWebhook {
     async fn event_type(&self) -> Option<&str> {
         self.0.event_type.as_deref()
     }
-    /// The provider's own id of the event.
+    /// The provider's event ID.
     async fn provider_event_id(&self) -> Option<&str> {
         self.0.provider_event_id.as_deref()
     }
@@ -124,7 +124,7 @@ impl DemoWebhook {
     async fn signature_valid(&self) -> bool {
         self.0.signature_valid
     }
-    /// The code of why it was refused; null where it was accepted.
+    /// The code of its rejection; null if it was accepted.
     async fn rejection(&self) -> Option<&str> {
         self.0.rejection.as_deref()
     }
@@ -145,15 +145,15 @@ impl DemoWebhook {
     async fn body_size(&self) -> i64 {
         self.0.body_size
     }
-    /// Further deliveries of the same event.
+    /// Number of duplicates.
     async fn duplicate_count(&self) -> i32 {
         self.0.duplicate_count
     }
-    /// A duplicate came with another body.
+    /// A duplicate had a different body.
     async fn body_differs(&self) -> bool {
         self.0.body_differs
     }
-    /// Every try at processing.
+    /// All attempts.
     async fn attempts(&self, context: &Context<'_>) -> Result<Vec<DemoAttempt>, Error> {
         let mut tenant = rows(context).await?;
         let id = WebhookId::new(self.0.webhook_id);
@@ -168,7 +168,7 @@ impl DemoWebhook {
         };
         Ok(rows.map_err(internal)?.into_iter().map(attempt).collect())
     }
-    /// What the log says of it, step by step; at most 50 events.
+    /// The webhook's events, in order; at most 50.
     async fn events(&self, context: &Context<'_>) -> Result<Vec<DemoEvent>, Error> {
         let mut tenant = rows(context).await?;
         let id = WebhookId::new(self.0.webhook_id);
@@ -179,19 +179,19 @@ impl DemoWebhook {
     }
 }
 
-/// A try at processing in the demo, where recording a webhook is its processing.
+/// An attempt in the demo, where storing a webhook is its processing.
 #[derive(SimpleObject)]
 pub struct DemoAttempt {
     attempt_number: i32,
     attempted_at: DateTime<Utc>,
-    /// While null, it runs.
+    /// Null while it is running.
     ended_at: Option<DateTime<Utc>>,
     succeeded: Option<bool>,
     duration_ms: Option<i64>,
     error_details: Option<String>,
 }
 
-/// An event as the log holds it, without where it came from.
+/// An event of the log, without its origin.
 #[derive(SimpleObject)]
 pub struct DemoEvent {
     position: LogPosition,
@@ -199,7 +199,7 @@ pub struct DemoEvent {
     event_type: &'static str,
     payload: Json<serde_json::Value>,
     recorded_at: DateTime<Utc>,
-    /// Milliseconds after it was received.
+    /// Milliseconds since the receipt.
     offset_ms: i64,
 }
 

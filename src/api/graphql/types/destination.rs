@@ -11,15 +11,15 @@ use crate::api::graphql::errors::internal;
 use crate::api::graphql::rows::{CircuitsOf, OutgoingSecretsOf, WaitingOf, load};
 use crate::deliver::{CircuitNote, CircuitState as Circuits};
 
-/// Whether attempts go through.
+/// Whether attempts are made.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 #[graphql(remote = "Circuits")]
 pub enum CircuitState {
-    /// Everything goes through.
+    /// All attempts are made.
     Closed,
-    /// It failed so often that nothing is sent for a while.
+    /// After many failures, nothing is sent for a while.
     Open,
-    /// One attempt goes through, and decides.
+    /// A single attempt is made, and decides.
     HalfOpen,
 }
 
@@ -28,10 +28,10 @@ pub enum CircuitState {
 pub struct Circuit {
     node: Uuid,
     state: CircuitState,
-    /// Attempts in a row that failed, when the node last told.
+    /// Consecutive failed attempts, as last reported by the node.
     failures: i32,
     opened_at: Option<DateTime<Utc>>,
-    /// When the next single attempt is let through.
+    /// When the next single attempt may be made.
     probe_at: Option<DateTime<Utc>>,
     changed_at: DateTime<Utc>,
 }
@@ -69,32 +69,32 @@ impl Destination {
     async fn url(&self) -> Option<&str> {
         self.0.destination_url.as_deref()
     }
-    /// How long it may take to answer; null: the deployment's default.
+    /// Timeout in seconds; null for the deployment's default.
     async fn timeout_seconds(&self) -> Option<i32> {
         self.0.destination_timeout_seconds
     }
-    /// Attempts at the same time, per node.
+    /// Concurrent attempts per node.
     async fn concurrency(&self) -> Option<i32> {
         self.0.destination_concurrency
     }
-    /// Names of the headers that deliveries carry besides. Their values are never shown.
+    /// Names of the additional headers of deliveries. Their values are never shown.
     async fn header_names(&self) -> &[String] {
         self.0.destination_headers.as_deref().unwrap_or_default()
     }
-    /// Deliveries carry the sender's signature header too.
+    /// Whether deliveries include the sender's signature header.
     async fn original_signature(&self) -> bool {
         self.0.destination_original_signature
     }
     async fn set_at(&self) -> Option<DateTime<Utc>> {
         self.0.destination_set_at
     }
-    /// The secrets that sign deliveries now or did, newest first.
+    /// The current and former secrets that sign deliveries, newest first.
     async fn secrets(&self, context: &Context<'_>) -> Result<Vec<SecretInfo>, Error> {
         let (organization, provider) = self.key();
         let rows = load(context, OutgoingSecretsOf(organization, provider)).await?.unwrap_or_default();
         Ok(rows.into_iter().map(SecretInfo::from).collect())
     }
-    /// Whether attempts go through on every node: the worst of its circuits.
+    /// Whether attempts are made on every node: the worst state of its circuits.
     async fn circuit(&self, context: &Context<'_>) -> Result<CircuitState, Error> {
         let circuits = self.circuit_rows(context).await?;
         let any = |state| circuits.iter().any(|circuit| circuit.state == state);
@@ -104,11 +104,11 @@ impl Destination {
             () => CircuitState::Closed,
         })
     }
-    /// The circuits that ever opened, by node.
+    /// The circuits that have opened at least once, by node.
     async fn circuits(&self, context: &Context<'_>) -> Result<Vec<Circuit>, Error> {
         self.circuit_rows(context).await
     }
-    /// Webhooks that wait for an attempt, or are in one.
+    /// Webhooks that wait for an attempt, or whose attempt is running.
     async fn waiting(&self, context: &Context<'_>) -> Result<i64, Error> {
         let (organization, provider) = self.key();
         Ok(load(context, WaitingOf(organization, provider)).await?.unwrap_or_default())

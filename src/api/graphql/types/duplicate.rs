@@ -18,7 +18,7 @@ use crate::api::graphql::rows::{BodyOf, load};
 use crate::log::{self, streams_of};
 use crate::receive;
 
-/// As many look-backs are one webhook's bodies worth.
+/// Cost of one webhook's bodies, in look-backs.
 const LOOK_BACKS: i64 = 5;
 
 /// The bodies of a webhook's duplicates that differ from its own and from each other.
@@ -34,7 +34,7 @@ pub(crate) async fn duplicate_bodies(
     Ok(events.into_iter().filter_map(receive::duplicate_body).collect())
 }
 
-/// A further delivery of the same event whose body differs.
+/// A duplicate with a different body.
 pub struct DuplicateBody {
     organization: OrganizationId,
     original: WebhookId,
@@ -47,7 +47,7 @@ impl DuplicateBody {
         organization: OrganizationId,
         original: WebhookId,
     ) -> Result<Vec<Self>, Error> {
-        // With what is asked of each body.
+        // Includes the queries about each body.
         Allowance::of(context)?.look_backs(LOOK_BACKS)?;
         let all = duplicate_bodies(context, organization, original).await?;
         Ok(all.into_iter().map(|kept| Self { organization, original, kept }).collect())
@@ -76,19 +76,19 @@ impl DuplicateBody {
     async fn content_type(&self) -> Option<&str> {
         self.kept.receipt.content_type.as_ref().map(hookledger_aggregates::Label::as_str)
     }
-    /// As received, but for `authorization` and `cookie`.
+    /// As received, except `authorization` and `cookie`.
     async fn headers(&self, context: &Context<'_>) -> Result<Vec<Header>, Error> {
         Header::all_of(context, self.organization, self.kept.received.position).await
     }
-    /// The body as text, where it is UTF-8 and is still kept.
+    /// The body as text, if it is UTF-8 and still stored.
     async fn raw_body(&self, context: &Context<'_>) -> Option<Result<String, Error>> {
         self.body(context).await.and_then(|body| as_text(context, body)).transpose()
     }
-    /// The bytes of the body, in base64, while they are kept.
+    /// The body in base64, while it is stored.
     async fn raw_body_base64(&self, context: &Context<'_>) -> Option<Result<String, Error>> {
         self.body(context).await.and_then(|body| as_base64(context, body)).transpose()
     }
-    /// Why body and headers are not kept any more; null while they are.
+    /// Why body and headers are no longer stored; null while they are.
     async fn body_removal(&self, context: &Context<'_>) -> Option<Result<BodyRemoval, Error>> {
         let removal = async {
             let owner = WebhookId::new(DuplicateBodiesId::of(self.original).uuid());
@@ -97,7 +97,7 @@ impl DuplicateBody {
         };
         removal.await.map(|removal| removal.map(BodyRemoval::from)).transpose()
     }
-    /// The webhook of its own that it became, where somebody had it delivered.
+    /// The webhook as which it was delivered, if somebody requested that.
     async fn delivered_as(&self, context: &Context<'_>) -> Option<Result<Webhook, Error>> {
         let found = async {
             let id = WebhookId::of_duplicate(self.original, &self.kept.receipt.body_sha256);

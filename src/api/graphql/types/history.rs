@@ -1,4 +1,4 @@
-//! Settings of an organization as they stood at some time.
+//! An organization's settings at some time.
 
 use async_graphql::{Context, Error, Object, SimpleObject};
 use chrono::{DateTime, Utc};
@@ -15,13 +15,13 @@ use crate::api::graphql::rows::{UserOf, load};
 use crate::log::settings_until;
 use crate::reads::history::{ProviderSettings, Settings, UserSettings};
 
-/// Events that are folded at most.
+/// Maximum number of events that are folded.
 const MAX_EVENTS: i64 = 10_000;
 
-/// An organization as it stood at some time, by its events up to then.
+/// An organization at some time, according to its events up to then.
 #[derive(SimpleObject)]
 pub struct OrganizationState {
-    /// The time that was asked for.
+    /// The requested time.
     time: DateTime<Utc>,
     name: String,
     slug: String,
@@ -29,13 +29,13 @@ pub struct OrganizationState {
     /// Accepted webhooks per calendar month, UTC; null is unlimited.
     webhook_limit: Option<i32>,
     is_active: bool,
-    /// Who was a user then, deactivated ones among them.
+    /// The users at that time, including deactivated ones.
     users: Vec<UserState>,
-    /// The providers that were connected then.
+    /// The providers connected at that time.
     providers: Vec<ProviderState>,
 }
 
-/// A user as they stood at some time.
+/// A user at some time.
 pub struct UserState {
     organization: OrganizationId,
     id: UserId,
@@ -54,34 +54,34 @@ impl UserState {
     async fn is_active(&self) -> bool {
         self.then.is_active
     }
-    /// Whether they had signed in by then; false for one who was only invited.
+    /// Whether the user had signed in by then; false for an invited person.
     async fn has_joined(&self) -> bool {
         self.then.joined
     }
-    /// The user as they are now.
+    /// The user now.
     async fn user(&self, context: &Context<'_>) -> Result<Option<User>, Error> {
         Ok(load(context, UserOf(self.organization, self.id)).await?.map(User))
     }
 }
 
-/// A provider as it stood at some time.
+/// A provider at some time.
 #[derive(SimpleObject)]
 pub struct ProviderState {
     provider_id: Uuid,
     provider_name: ProviderName,
     is_active: bool,
-    /// Where its webhooks were forwarded to.
+    /// The URL that its webhooks were forwarded to.
     destination_url: Option<String>,
     /// The secrets that verified then, newest first; never a secret itself.
     secret_versions: Vec<SecretVersionState>,
 }
 
-/// A version of a secret as it stood at some time.
+/// A version of a secret at some time.
 #[derive(SimpleObject)]
 pub struct SecretVersionState {
     version: i32,
     set_at: DateTime<Utc>,
-    /// When it would verify no longer, as was known then.
+    /// When it would expire, as known then.
     expires_at: Option<DateTime<Utc>>,
 }
 

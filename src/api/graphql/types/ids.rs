@@ -1,6 +1,5 @@
-//! Opaque ids and cursors. A node id carries its kind and its organization, so that every lookup
-//! has the organization first; a cursor is bound to the list that it is from, to its organization, and to how the
-//! list was sorted.
+//! Opaque IDs and cursors. A node ID contains its kind and its organization, so that every lookup has the
+//! organization first; a cursor is bound to its list, its organization, and the order of the list.
 
 use async_graphql::{Error, ID};
 use base64::Engine as _;
@@ -13,10 +12,10 @@ use uuid::Uuid;
 
 use crate::api::graphql::errors::Code;
 
-/// Bytes of a text in a cursor: as many as 255 characters have at most, which is how long names may be.
+/// Maximum length of a text in a cursor in bytes: that of 255 characters, which is the longest name.
 const MAX_TEXT: usize = 4 * 255;
 
-/// What a node id names.
+/// The object that a node ID identifies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NodeId {
     Organization(OrganizationId),
@@ -56,7 +55,7 @@ impl NodeId {
     }
 }
 
-/// A list that has cursors.
+/// A list with cursors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum List {
     Organizations,
@@ -78,7 +77,7 @@ impl List {
     }
 }
 
-/// A place in a list: of which organization (nil for lists across them), and after which key.
+/// A cursor: of an organization (nil for lists across them), and after a key.
 pub(crate) fn encode_cursor(list: List, organization: OrganizationId, time: DateTime<Utc>, key: &[u8]) -> String {
     let mut bytes = vec![list.tag()];
     bytes.extend_from_slice(organization.uuid().as_bytes());
@@ -101,7 +100,7 @@ pub(crate) fn decode_cursor<const N: usize>(
     Ok((time, bytes[25..].try_into().map_err(|_| foreign())?))
 }
 
-/// A place in a list that people sort.
+/// A cursor of a sorted list.
 pub(crate) fn encode_place<F: Field>(
     list: List,
     organization: OrganizationId,
@@ -124,7 +123,7 @@ pub(crate) fn encode_place<F: Field>(
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// The place of a cursor of that organization's list, sorted in that way.
+/// The key of a cursor of that organization's list with that order.
 pub(crate) fn decode_place<F: Field>(
     list: List,
     organization: OrganizationId,
@@ -143,7 +142,7 @@ pub(crate) fn decode_place<F: Field>(
     Ok(Place { value, id: Uuid::from_bytes(*id) })
 }
 
-/// What the cursors of a list that is sorted in one way have in common, and share with no other list or way.
+/// The common prefix of all cursors of a list with one order, which no other list or order shares.
 fn beginning<F: Field>(list: List, organization: OrganizationId, order: Order<F>) -> Vec<u8> {
     let direction = match order.direction {
         Direction::Ascending => b'a',
@@ -157,11 +156,11 @@ fn beginning<F: Field>(list: List, organization: OrganizationId, order: Order<F>
 
 fn time_of(bytes: &[u8]) -> Option<DateTime<Utc>> {
     let time = DateTime::from_timestamp_micros(i64::from_be_bytes(bytes.try_into().ok()?))?;
-    // PostgreSQL holds no others that chrono does.
+    // chrono has times that PostgreSQL does not.
     (1..=9999).contains(&time.year()).then_some(time)
 }
 
-/// PostgreSQL has no text with a NUL in it.
+/// PostgreSQL's text cannot contain NUL.
 fn text_of(bytes: &[u8]) -> Option<String> {
     let good = bytes.len() <= MAX_TEXT && !bytes.contains(&0);
     good.then(|| String::from_utf8(bytes.to_vec()).ok()).flatten()

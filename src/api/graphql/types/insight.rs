@@ -1,5 +1,5 @@
-//! What many webhooks have in common: the histogram, groups of dead letters, frequent types and
-//! errors, how providers fare.
+//! Summaries of many webhooks: the histogram, groups of dead letters, frequent types and errors, the health
+//! of providers.
 
 use async_graphql::{Context, Error, Object, SimpleObject};
 use chrono::{DateTime, Utc};
@@ -13,38 +13,38 @@ use crate::api::graphql::context::searching;
 use crate::api::graphql::errors::{Code, internal, unread};
 use crate::api::graphql::rows::{ProviderOf, load};
 
-/// Names of a ranking when no number is named, and at most.
+/// Default and maximum number of names in a ranking.
 const DEFAULT_NAMES: i32 = 10;
 const MAX_NAMES: i32 = 100;
 
-/// Webhooks of one stretch of time, by where they stand now. Each is in one of the counts.
+/// Webhooks of one stretch of time, by current status. Each is in exactly one of the counts.
 #[derive(SimpleObject)]
 pub struct HistogramBucket {
     start: DateTime<Utc>,
-    /// The beginning of the next one.
+    /// Start of the next one.
     end: DateTime<Utc>,
     pending: i64,
     processing: i64,
     success: i64,
     /// Failed, and waiting for a retry.
     failed: i64,
-    /// Waiting for a person.
+    /// Dead letters.
     dead_lettered: i64,
-    /// Refused, and so never processed.
+    /// Rejected, and so never processed.
     rejected: i64,
     total: i64,
 }
 
-/// How many webhooks were received when, by where they stand now.
+/// Number of webhooks received over time, by current status.
 #[derive(SimpleObject)]
 pub struct Histogram {
     /// Oldest first, of equal length.
     buckets: Vec<HistogramBucket>,
     total: i64,
-    /// There are more webhooks than are looked at: 100,000, or a million where nothing but time and
-    /// provider narrows them.
+    /// There are more webhooks than are counted: 100,000, or 1,000,000 if the filter has only time and
+    /// provider.
     truncated: bool,
-    /// Where it is truncated: what was received before then is not counted.
+    /// If truncated, webhooks received before this time are not counted.
     counted_from: Option<DateTime<Utc>>,
 }
 
@@ -90,8 +90,8 @@ impl Histogram {
     }
 }
 
-/// Dead letters with one error at one provider. The filter `{deadLettered: true, providerId,
-/// errorMessage}` names exactly these, for lists, `retryableCount` and `retryWebhooks`.
+/// Dead letters with one error at one provider. The filter `{deadLettered: true, providerId, errorMessage}`
+/// selects exactly these, for lists, `retryableCount` and `retryWebhooks`.
 pub struct DeadLetterGroup(OrganizationId, summaries::DeadLetterGroup);
 
 #[Object]
@@ -100,7 +100,7 @@ impl DeadLetterGroup {
         let row = load(context, ProviderOf(self.0, ProviderId::new(self.1.provider_id))).await?;
         row.map(WebhookProvider).ok_or_else(|| internal("a webhook's provider has no row"))
     }
-    /// What went wrong last, as in `Webhook.errorMessage`.
+    /// The last error, as in `Webhook.errorMessage`.
     async fn error_message(&self) -> Option<&str> {
         self.1.error_message.as_deref()
     }
@@ -124,7 +124,7 @@ pub struct DeadLetterGroups {
     groups: Vec<DeadLetterGroup>,
     /// Dead letters in these groups.
     total: i64,
-    /// There are more than 50,000 dead letters, of which the newest are counted.
+    /// There are more than 50,000 dead letters, of which only the newest are counted.
     truncated: bool,
 }
 
@@ -138,13 +138,13 @@ impl DeadLetterGroups {
     }
 }
 
-/// A name and how many webhooks have it.
+/// A name, and the number of webhooks with it.
 #[derive(SimpleObject)]
 pub struct RankedName {
-    /// None where the sender named none.
+    /// Null if the sender gave none.
     name: Option<String>,
     count: i64,
-    /// Of all that were looked at, 0 to 1.
+    /// Share among `total`, 0 to 1.
     share: f64,
 }
 
@@ -153,9 +153,9 @@ pub struct RankedName {
 pub struct Ranking {
     /// The most frequent first.
     names: Vec<RankedName>,
-    /// Webhooks that were looked at.
+    /// Webhooks that were counted.
     total: i64,
-    /// There are more than 50,000, of which the newest were looked at.
+    /// There are more than 50,000, of which only the newest were counted.
     truncated: bool,
 }
 
@@ -187,22 +187,22 @@ fn share(count: i64, total: i64) -> f64 {
     if total == 0 { 0.0 } else { count as f64 / total as f64 }
 }
 
-/// How a provider fared in the last 24 hours.
+/// A provider's health in the last 24 hours.
 #[derive(Clone, SimpleObject)]
 pub struct ProviderHealth {
-    /// Webhooks accepted, duplicates apart.
+    /// Accepted webhooks, without duplicates.
     received: i64,
-    /// Requests refused.
+    /// Rejected requests.
     rejected: i64,
     /// Attempts that succeeded.
     succeeded: i64,
     /// Attempts that failed.
     failed: i64,
-    /// Webhooks that were given up, to wait for a person.
+    /// Webhooks that became dead letters.
     dead_lettered: i64,
-    /// Of the attempts that ended, 0 to 1; null where none ended.
+    /// Share of successful attempts among those that ended, 0 to 1; null if none ended.
     success_rate: Option<f64>,
-    /// When the last request came, accepted or refused, however long ago.
+    /// Time of the last request ever, accepted or rejected.
     last_received_at: Option<DateTime<Utc>>,
 }
 

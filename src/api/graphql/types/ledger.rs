@@ -1,5 +1,5 @@
-//! The ledger: signed heads of trees, and proofs. For an organization's admins; for super admins also
-//! those trees that are the platform's.
+//! The ledger: signed heads of trees, and proofs. For an organization's admins; for super admins also the
+//! platform's trees.
 
 use async_graphql::{Context, Error, Object, SimpleObject};
 use base64::Engine as _;
@@ -18,14 +18,14 @@ use crate::audit::{LedgerError, LedgerId};
 use crate::log::stored_at;
 use crate::platform::store::Tenant;
 
-/// The events of an organization as a Merkle tree (RFC 6962): what is in it cannot be changed, removed
-/// or reordered without being seen by whoever knows an earlier checkpoint.
+/// The events of an organization as a Merkle tree (RFC 6962): nothing in it can be changed, removed or
+/// reordered unnoticed by anybody who knows an earlier checkpoint.
 pub struct Ledger(LedgerId);
 
 #[Object]
 impl Ledger {
-    /// The id in its checkpoints' first line: that of the organization; for what is the platform's, of
-    /// the part of the log.
+    /// The ID in the first line of its checkpoints: that of the organization, or of the platform's part of
+    /// the log.
     async fn ledger_id(&self) -> Uuid {
         self.0.uuid()
     }
@@ -35,19 +35,19 @@ impl Ledger {
         Ok(App::of(context)?.ledgers.origin(self.0).to_string())
     }
 
-    /// What verifies its checkpoints, as C2SP signed-note has it: `name+id+base64`. Keep a copy of it
-    /// where nobody of ours can change it.
+    /// The key that verifies its checkpoints, in the format of C2SP signed-note: `name+id+base64`. Keep a
+    /// copy of it where the operator cannot change it.
     async fn public_key(&self, context: &Context<'_>) -> Result<String, Error> {
         self.keys(context)?.into_iter().next().ok_or_else(|| internal("there is no key of the ledger"))
     }
 
-    /// The same of every key that signs, where keys are being changed.
+    /// Every key that signs, in the same format, for key rotations.
     async fn public_keys(&self, context: &Context<'_>) -> Result<Vec<String>, Error> {
         self.keys(context)
     }
 
-    /// The latest signed head, signed now if the tree has grown; or the one of exactly that size. None
-    /// where there is none yet.
+    /// The latest signed head, signed now if the tree has grown; or the one with exactly that size. Null if
+    /// there is none.
     async fn checkpoint(&self, context: &Context<'_>, size: Option<i64>) -> Result<Option<LedgerCheckpoint>, Error> {
         let signed = match size.map(self::size).transpose()? {
             None => App::of(context)?.ledgers.fresh_checkpoint(self.0).await.map_err(refused)?,
@@ -59,7 +59,8 @@ impl Ledger {
         Ok(signed.map(LedgerCheckpoint::from))
     }
 
-    /// That the event at a position is in the tree of the latest checkpoint, or of the one of that size.
+    /// Proof that the event at a position is in the tree of the latest checkpoint, or of the one with that
+    /// size.
     async fn inclusion_proof(
         &self,
         context: &Context<'_>,
@@ -85,8 +86,8 @@ impl Ledger {
         })
     }
 
-    /// That the tree of the first `from` events is the beginning of the one of the latest checkpoint, or
-    /// of the checkpoint that has `to` events.
+    /// Proof that the tree of the first `from` events is the beginning of the latest checkpoint's tree, or of
+    /// that of the checkpoint with `to` events.
     async fn consistency_proof(
         &self,
         context: &Context<'_>,
@@ -115,13 +116,13 @@ pub(crate) fn of(context: &Context<'_>, organization: OrganizationId) -> Result<
     Ok(Ledger(LedgerId::organization(organization)))
 }
 
-/// The trees that are no organization's. For super admins.
+/// The trees that belong to no organization. For super admins.
 pub(crate) fn of_the_platform(context: &Context<'_>) -> Result<Vec<Ledger>, Error> {
     Viewer::of(context)?.must_be_super_admin()?;
     Ok(LedgerId::of_the_platform().map(Ledger).collect())
 }
 
-/// A connection that sees the tree and its events: those of one organization, or all where a tree has
+/// A connection that sees the tree and its events: those of one organization, or of all if the tree has
 /// events of many.
 async fn rows(context: &Context<'_>, ledger: LedgerId) -> Result<Tenant, Error> {
     if ledger.is_of_many() { everybody(context).await } else { tenant(context, ledger.owner()).await }
@@ -135,9 +136,9 @@ pub struct LedgerCheckpoint {
     /// The root over them, base64.
     root_hash: String,
     signed_at: DateTime<Utc>,
-    /// Where the last event of the tree is.
+    /// Log position of the tree's last event.
     last_position: LogPosition,
-    /// The checkpoint as it was signed (C2SP tlog-checkpoint).
+    /// The signed checkpoint (C2SP tlog-checkpoint).
     note: String,
 }
 
@@ -154,21 +155,21 @@ impl From<Signed> for LedgerCheckpoint {
     }
 }
 
-/// That an event is in a tree (RFC 6962, section 2.1.1).
+/// Proof that an event is in a tree (RFC 6962, section 2.1.1).
 #[derive(SimpleObject)]
 pub struct InclusionProof {
     checkpoint: LedgerCheckpoint,
     /// Number of the leaf, from 0.
     leaf_index: i64,
-    /// The bytes of the leaf, base64: the event as the log has it.
+    /// The bytes of the leaf, base64: the event as stored in the log.
     leaf: String,
-    /// SHA-256 over a zero byte and those, base64.
+    /// SHA-256 over a zero byte and the leaf, base64.
     leaf_hash: String,
     /// From the leaf to the root, base64.
     hashes: Vec<String>,
 }
 
-/// That a tree is the beginning of another (RFC 6962, section 2.1.2).
+/// Proof that a tree is the beginning of another (RFC 6962, section 2.1.2).
 #[derive(SimpleObject)]
 pub struct ConsistencyProof {
     /// Events in the earlier tree.

@@ -7,7 +7,7 @@ use super::provider::WebhookProvider;
 use super::user::User;
 use super::webhook::Webhook;
 
-/// Anything that has an id of its own.
+/// Any object with a global ID.
 #[derive(Interface)]
 #[graphql(field(name = "id", ty = "ID"))]
 pub enum Node {

@@ -1,9 +1,9 @@
-//! How lists are sorted, as GraphQL says it.
+//! The order of lists in GraphQL.
 
 use async_graphql::{Enum, InputObject, InputType};
 use hookledger_projections::{order, organizations, users, webhook_providers};
 
-/// Which way a list goes.
+/// The direction of a list.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 #[graphql(remote = "order::Direction")]
 pub enum OrderDirection {
@@ -13,36 +13,36 @@ pub enum OrderDirection {
     Descending,
 }
 
-/// What organizations are sorted by.
+/// Fields that organizations can be sorted by.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 #[graphql(remote = "organizations::OrganizationField")]
 pub enum OrganizationOrderField {
     CreatedAt,
-    /// Upper and lower case are the same.
+    /// Ignores case.
     Name,
 }
 
-/// What users are sorted by.
+/// Fields that users can be sorted by.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 #[graphql(remote = "users::UserField")]
 pub enum UserOrderField {
     CreatedAt,
-    /// Upper and lower case are the same.
+    /// Ignores case.
     Email,
     LastLoginAt,
 }
 
-/// What providers are sorted by.
+/// Fields that providers can be sorted by.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 #[graphql(remote = "webhook_providers::ProviderField")]
 pub enum ProviderOrderField {
     CreatedAt,
     ProviderName,
-    /// Upper and lower case are the same.
+    /// Ignores case.
     OrganizationName,
 }
 
-/// How a list is sorted. Rows that have no such value come last, whichever way it goes.
+/// The order of a list. Rows without a value come last, in either direction.
 #[derive(InputObject)]
 #[graphql(concrete(name = "OrganizationOrder", params(OrganizationOrderField)))]
 #[graphql(concrete(name = "UserOrder", params(UserOrderField)))]
@@ -53,7 +53,7 @@ pub struct OrderBy<N: InputType> {
 }
 
 impl<N: InputType> OrderBy<N> {
-    /// What was asked for, or newest first.
+    /// The requested order, or newest first.
     pub(crate) fn or_newest<F: Default + From<N>>(asked: Option<Self>) -> order::Order<F> {
         asked
             .map(|asked| order::Order { field: asked.field.into(), direction: asked.direction.into() })

@@ -1,4 +1,4 @@
-//! An organization and what is its own.
+//! An organization, and everything that belongs to it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -34,7 +34,7 @@ use crate::api::graphql::mutations::retries::retryable;
 use crate::log::{LogSpan, events_of};
 use crate::reads::search::{self, Found};
 
-/// What a customer pays for.
+/// A customer's plan.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 #[graphql(remote = "organization::Plan")]
 pub enum Plan {
@@ -60,7 +60,7 @@ impl Organization {
     async fn name(&self) -> &str {
         &self.0.name
     }
-    /// In URLs; fixed once made.
+    /// Part of URLs; cannot be changed.
     async fn slug(&self) -> &str {
         &self.0.slug
     }
@@ -77,7 +77,7 @@ impl Organization {
     async fn is_active(&self) -> bool {
         self.0.is_active
     }
-    /// Webhooks that were ever accepted, duplicates apart.
+    /// All accepted webhooks, without duplicates.
     async fn webhook_count(&self) -> i64 {
         self.0.webhook_count
     }
@@ -104,7 +104,7 @@ impl Organization {
         webhooks(context, self.0.organization_id(), filter, Window { first, after, last, before }).await
     }
 
-    /// Webhooks that wait for a person, newest first.
+    /// Dead letters, newest first.
     async fn dead_letters(
         &self,
         context: &Context<'_>,
@@ -117,15 +117,15 @@ impl Organization {
         webhooks(context, self.0.organization_id(), filter, Window::forward(first, after)).await
     }
 
-    /// How many failed webhooks match, which `retryWebhooks` would retry; counted up to 10,001. A text
-    /// is looked for in ids and event types alone.
+    /// Number of matching failed webhooks that `retryWebhooks` would retry; counted up to 10,001. A text is
+    /// searched in IDs and event types only.
     async fn retryable_count(&self, context: &Context<'_>, filter: Option<WebhookFilter>) -> Result<i32, Error> {
         let organization = self.0.organization_id();
         let filter = filter.unwrap_or_default().checked(organization)?;
         Ok(i32::try_from(retryable(context, organization, &filter).await?.len()).unwrap_or(i32::MAX))
     }
 
-    /// One webhook by the id that its sender was answered.
+    /// The webhook with the ID that its sender got.
     async fn webhook(&self, context: &Context<'_>, webhook_id: Uuid) -> Result<Option<Webhook>, Error> {
         let organization = self.0.organization_id();
         let mut tenant = tenant(context, organization).await?;
@@ -133,7 +133,7 @@ impl Organization {
         Ok(row.map(Webhook::of))
     }
 
-    /// What happened in a span of time, in buckets of a grain: all of it, or one provider's.
+    /// Counts in a span of time, in buckets: of all providers, or of one.
     async fn analytics(
         &self,
         context: &Context<'_>,
@@ -148,9 +148,8 @@ impl Organization {
         Analytics::read(&mut tenant, Some(organization), provider, from.0, to.0, grain).await
     }
 
-    /// How many webhooks that match were received when, by where they stand now: for a chart above
-    /// the list. The times of the filter and `from` and `to` hold both. A text of the filter is looked
-    /// for in ids and event types alone.
+    /// Number of matching webhooks over time by current status, for a chart above the list. The filter's
+    /// times and `from` and `to` both apply. The filter's text is searched in IDs and event types only.
     async fn histogram(
         &self,
         context: &Context<'_>,
@@ -164,12 +163,12 @@ impl Organization {
         Histogram::read(context, organization, &filter, (from.0, to.0), buckets).await
     }
 
-    /// Webhooks that wait for a person, by what went wrong and provider.
+    /// Dead letters, by error and provider.
     async fn dead_letter_groups(&self, context: &Context<'_>) -> Result<DeadLetterGroups, Error> {
         DeadLetterGroups::read(context, self.0.organization_id()).await
     }
 
-    /// The most frequent event types of what was received in a span of time: 10, or up to 100.
+    /// The most frequent event types received in a span of time: 10, or up to 100.
     async fn top_event_types(
         &self,
         context: &Context<'_>,
@@ -183,8 +182,8 @@ impl Organization {
         Ranking::read(context, organization, Ranked::EventTypes, provider, (from.0, to.0), first).await
     }
 
-    /// What went wrong most often with what was received in a span of time and has failed: rejections
-    /// by their code, others by their error; 10, or up to 100.
+    /// The most frequent errors of failed webhooks received in a span of time: rejections by their code,
+    /// others by their error; 10, or up to 100.
     async fn top_errors(
         &self,
         context: &Context<'_>,
@@ -232,8 +231,8 @@ impl Organization {
         audit::list(context, Some(organization), filter, Window::forward(first, after)).await
     }
 
-    /// The log itself, oldest first: everything of this organization, or one aggregate's, recorded from
-    /// one time up to another. For admins.
+    /// The log itself, oldest first: all events of this organization, or of one aggregate, recorded within a
+    /// span of time. For admins.
     async fn events(
         &self,
         context: &Context<'_>,
@@ -260,18 +259,17 @@ impl Organization {
         Ok(connection)
     }
 
-    /// What proves that nothing of this organization's log was altered, removed or reordered. For
-    /// admins.
+    /// Proves that nothing in this organization's log was altered, removed or reordered. For admins.
     async fn ledger(&self, context: &Context<'_>) -> Result<Ledger, Error> {
         ledger::of(context, self.0.organization_id())
     }
 
-    /// Its settings, users and providers as they stood at a time, by its events up to then. For admins.
+    /// Its settings, users and providers at a time, according to its events up to then. For admins.
     async fn as_of(&self, context: &Context<'_>, time: Time) -> Result<OrganizationState, Error> {
         history::as_of(context, self.0.organization_id(), time.0).await
     }
 
-    /// The plan, and what was used of it. For admins.
+    /// The plan, and its usage. For admins.
     async fn usage(&self, context: &Context<'_>) -> Result<Usage, Error> {
         Viewer::of(context)?.must_manage(self.0.organization_id())?;
         let mut tenant = tenant(context, self.0.organization_id()).await?;
@@ -307,7 +305,7 @@ async fn webhooks(
         }
         Some(text) => search::webhooks(&mut tenant, organization, &filter, text, page).await.map_err(unread)?,
     };
-    // Many rows have few providers: they are looked up once, not by each row.
+    // Many rows share few providers, so these are looked up once.
     let looks = context.look_ahead();
     let wants_providers = looks.field("nodes").field("provider").exists()
         || looks.field("edges").field("node").field("provider").exists();
@@ -330,18 +328,18 @@ async fn webhooks(
     Ok(connection(found.page, &page, |row| cursor((row.received_at, row.position)), node, searched))
 }
 
-/// Webhooks, and how far a search for text looked.
+/// Webhooks, and how far a text search looked.
 type Webhooks = Connection<Cursor, Webhook, Searched>;
 
 /// How far a search looked.
 #[derive(SimpleObject)]
 pub struct Searched {
-    /// With a filter by text, where it did not look at everything and the page is not full: ask again
-    /// with this as `after` (going backward, as `before`).
+    /// Set if a text search did not look at everything and the page is not full: continue with this as
+    /// `after` (going backward, as `before`).
     searched_to: Option<String>,
 }
 
-/// Events of an organization. Times never go backwards there: a webhook that was received before tells where to begin.
+/// Events of an organization. Their times never decrease, so a webhook received before shows where to start.
 async fn events(
     context: &Context<'_>,
     organization: OrganizationId,

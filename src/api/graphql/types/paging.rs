@@ -6,7 +6,7 @@ use hookledger_projections::{Page, PageRequest};
 
 use crate::api::graphql::errors::Code;
 
-/// Rows of a page when none are named, and at most.
+/// Default and maximum number of rows per page.
 pub(crate) const DEFAULT_ROWS: i32 = 50;
 pub(crate) const MAX_ROWS: i32 = 1_000;
 
@@ -38,7 +38,7 @@ impl Window {
     }
 }
 
-/// A cursor that was made already.
+/// An encoded cursor.
 pub(crate) struct Cursor(pub(crate) String);
 
 impl CursorType for Cursor {
@@ -51,7 +51,7 @@ impl CursorType for Cursor {
     }
 }
 
-/// A page as a connection, in Relay's terms.
+/// A page as a Relay connection.
 pub(crate) fn connection<K, R, N: OutputType, F: ObjectType>(
     page: Page<R>,
     request: &PageRequest<K>,

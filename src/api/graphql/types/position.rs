@@ -2,21 +2,21 @@
 
 use async_graphql::{InputValueError, InputValueResult, Scalar, ScalarType, Value};
 
-/// A place in the log, written `partition:position`.
+/// A position in the log, written `partition:position`.
 #[derive(Clone, Copy)]
 pub struct LogPosition {
     pub(crate) partition: i32,
     pub(crate) position: i64,
 }
 
-/// A place in the log, written `partition:position`.
+/// A position in the log, written `partition:position`.
 #[Scalar]
 impl ScalarType for LogPosition {
     fn parse(value: Value) -> InputValueResult<Self> {
         let parsed = match &value {
             Value::String(text) => text.split_once(':').and_then(|(partition, position)| {
                 let place = Self { partition: partition.parse().ok()?, position: position.parse().ok()? };
-                // None is before the first, and one more is a number still.
+                // No position is before the first, and the next position has to be a valid number.
                 (place.position >= 0 && place.position < i64::MAX).then_some(place)
             }),
             _ => None,

@@ -29,18 +29,18 @@ pub enum ProviderName {
 #[derive(SimpleObject)]
 pub struct SecretInfo {
     version: i32,
-    /// The name that a person gave it.
+    /// The label given by a person.
     label: Option<String>,
     set_at: DateTime<Utc>,
-    /// When it verifies, or signs, no longer; null for the current one.
+    /// When it stops verifying or signing; null for the current one.
     expires_at: Option<DateTime<Utc>>,
-    /// When it last verified a webhook; null for those that sign.
+    /// When it last verified a webhook; null for signing secrets.
     last_used_at: Option<DateTime<Utc>>,
     /// Nothing uses it any more: a later one verifies, and this one has not for a day.
     safe_to_retire: bool,
 }
 
-/// Senders take up a new secret one after the other.
+/// Senders switch to a new secret one after the other.
 const UNUSED_FOR: Duration = Duration::days(1);
 
 fn secret_info(row: &webhook_providers::SecretVersion, newest_used_at: Option<DateTime<Utc>>) -> SecretInfo {
@@ -51,7 +51,7 @@ fn secret_info(row: &webhook_providers::SecretVersion, newest_used_at: Option<Da
         set_at: row.set_at,
         expires_at: row.expires_at,
         last_used_at: row.last_used_at,
-        // Only earlier ones expire.
+        // Only replaced secrets expire.
         safe_to_retire: row.expires_at.is_some() && newest_used_at.is_some_and(|at| at - last_sign >= UNUSED_FOR),
     }
 }
@@ -62,7 +62,7 @@ impl From<webhook_providers::SecretVersion> for SecretInfo {
     }
 }
 
-/// One organization's connection to one third-party service.
+/// An organization's connection to one third-party service.
 pub struct WebhookProvider(pub(crate) webhook_providers::WebhookProvider);
 
 impl WebhookProvider {
@@ -99,36 +99,36 @@ impl WebhookProvider {
         let name: Result<hookledger_aggregates::ProviderName, _> = self.0.provider_name.parse();
         name.map(ProviderName::from).map_err(internal)
     }
-    /// Accepts webhooks.
+    /// Whether it accepts webhooks.
     async fn is_active(&self) -> bool {
         self.0.is_active
     }
-    /// When it was deleted, where it was; its webhooks stay.
+    /// When it was deleted, if it was; its webhooks stay.
     async fn deleted_at(&self) -> Option<DateTime<Utc>> {
         self.0.deleted_at
     }
-    /// Whether a secret verifies now.
+    /// Whether any secret verifies now.
     async fn has_secret(&self, context: &Context<'_>) -> Result<bool, Error> {
         let now = Utc::now();
         let secrets = self.secret_rows(context).await?;
         Ok(secrets.iter().any(|secret| secret.expires_at.is_none_or(|at| at > now)))
     }
-    /// The secrets that verify now or did, newest first.
+    /// The current and former secrets that verify webhooks, newest first.
     async fn secrets(&self, context: &Context<'_>) -> Result<Vec<SecretInfo>, Error> {
         let rows = self.secret_rows(context).await?;
         let newest_used_at = rows.first().and_then(|newest| newest.last_used_at);
         Ok(rows.iter().map(|row| secret_info(row, newest_used_at)).collect())
     }
-    /// Where its webhooks are forwarded to; none: recording them is the processing.
+    /// Where its webhooks are forwarded to; null if they are only stored.
     async fn destination(&self) -> Option<Destination> {
         self.0.destination_url.is_some().then(|| Destination(self.0.clone()))
     }
-    /// How it fared in the last 24 hours.
+    /// Its health in the last 24 hours.
     async fn health(&self, context: &Context<'_>) -> Result<ProviderHealth, Error> {
         let row = load(context, HealthOf(self.organization_id(), ProviderId::new(self.0.id))).await?;
         Ok(row.unwrap_or_default().into())
     }
-    /// Where the service sends its webhooks to.
+    /// The URL that the service sends its webhooks to.
     async fn webhook_url(&self, context: &Context<'_>) -> Result<String, Error> {
         let slug = self.organization_row(context).await?.slug;
         Ok(format!("{}/webhooks/{slug}/{}", App::of(context)?.base_url, self.0.provider_name))

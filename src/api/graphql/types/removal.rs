@@ -6,22 +6,22 @@ use chrono::{DateTime, Utc};
 use super::position::LogPosition;
 use crate::log::Removal;
 
-/// Why a request is not kept any more.
+/// Why a request is no longer stored.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 pub enum RemovalKind {
-    /// It was older than bodies are kept.
+    /// It exceeded the retention period.
     Retention,
-    /// Somebody asked for it.
+    /// Somebody requested it.
     Erasure,
 }
 
-/// What the log says of a request that is not kept any more.
+/// The log's record of a request that is no longer stored.
 #[derive(SimpleObject)]
 pub struct BodyRemoval {
     at: DateTime<Utc>,
     kind: RemovalKind,
     reason: Option<String>,
-    /// The event that says it.
+    /// Log position of the removal.
     position: LogPosition,
 }
 

@@ -1,5 +1,5 @@
-//! JSON that strangers wrote, as it is shown: with its own digits and the order of its keys, and never as a
-//! tree in memory, which would take many times its bytes.
+//! Shows strangers' JSON with its original digits and order of keys, and without a tree in memory, which
+//! would take many times its bytes.
 
 use std::fmt;
 
@@ -8,15 +8,15 @@ use serde::Deserializer;
 use serde::de::{Deserialize, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// The body, where it is JSON that every reader can take: nested 128 deep at most, with numbers that a double can
-/// hold, and no lone surrogates.
+/// The body, if it is JSON that every reader accepts: nested at most 128 deep, with numbers that fit into a
+/// double, and without lone surrogates.
 pub(crate) fn shown(body: &[u8]) -> Option<Json<Box<RawValue>>> {
     serde_json::from_slice::<Readable>(body).ok()?;
     let text = std::str::from_utf8(body).ok()?;
     RawValue::from_string(text.trim_ascii().to_owned()).ok().map(Json)
 }
 
-/// Looks at everything, and keeps nothing.
+/// Visits everything, and keeps nothing.
 struct Readable;
 
 impl<'de> Deserialize<'de> for Readable {

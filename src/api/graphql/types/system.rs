@@ -1,4 +1,4 @@
-//! The platform at a glance, for super admins: followers, deliveries, the database, the settings.
+//! An overview of the platform for super admins: followers, deliveries, the database, the settings.
 
 use std::sync::Arc;
 
@@ -17,26 +17,26 @@ use crate::log::follow::Standing;
 use crate::platform::store;
 use crate::reads::rebuild;
 
-/// The platform as it is now.
+/// The platform now.
 pub struct System;
 
-/// What follows the log: a read model, or whatever else keeps up with it.
+/// A follower of the log, such as a read model.
 #[derive(SimpleObject)]
 pub struct Follower {
     name: String,
-    /// Events that it has not dealt with.
+    /// Events that it has not handled yet.
     lag: i64,
-    /// Why it stopped, where it did; it goes on when that is mended.
+    /// Why it stopped, if it did; it continues when the cause is repaired.
     stopped_by: Option<String>,
     partitions: Vec<FollowerPartition>,
 }
 
-/// How far a follower came in a partition of the log.
+/// A follower's progress in a partition of the log.
 #[derive(SimpleObject)]
 pub struct FollowerPartition {
     partition: i32,
     position: i64,
-    /// The last position there.
+    /// The last position of the partition.
     head: i64,
     stopped_by: Option<String>,
 }
@@ -44,11 +44,11 @@ pub struct FollowerPartition {
 /// Deliveries of all organizations.
 #[derive(SimpleObject)]
 pub struct Deliveries {
-    /// Webhooks that wait for an attempt, or are in one.
+    /// Webhooks that wait for an attempt, or whose attempt is running.
     waiting: i64,
-    /// Of those, the ones that an attempt is running for.
+    /// Of those, webhooks whose attempt is running.
     running: i64,
-    /// When the attempt was due that waits longest past its time.
+    /// Due time of the longest overdue attempt.
     overdue_since: Option<DateTime<Utc>>,
     /// Nodes that deliver.
     nodes: i64,
@@ -65,7 +65,7 @@ pub struct OpenCircuit {
 
 #[ComplexObject]
 impl OpenCircuit {
-    /// Whose destination it is; null where the provider is not there any more.
+    /// The destination's provider; null if it no longer exists.
     async fn provider(&self, context: &Context<'_>) -> Result<Option<WebhookProvider>, Error> {
         let (organization, provider) = self.provider;
         Ok(load(context, ProviderOf(organization, provider)).await?.map(WebhookProvider))
@@ -75,7 +75,7 @@ impl OpenCircuit {
 /// The store.
 #[derive(SimpleObject)]
 pub struct Database {
-    /// As PostgreSQL tells it.
+    /// PostgreSQL's own text for its version.
     version: String,
     /// Bytes on disk.
     size: i64,
@@ -85,21 +85,21 @@ pub struct Database {
     events: i64,
 }
 
-/// The node that answers.
+/// The node that answers this query.
 #[derive(SimpleObject)]
 pub struct RunningNode {
     version: &'static str,
     started_at: DateTime<Utc>,
-    /// Milliseconds that an append waits for others, about.
+    /// Approximate wait of an append, in milliseconds.
     append_wait_ms: i64,
-    /// Milliseconds that this node's clock is ahead of the database's; negative where it is behind, null
-    /// while it was not measured.
+    /// How far this node's clock is ahead of the database's in milliseconds; negative if it is behind, null
+    /// until measured.
     clock_difference_ms: Option<i64>,
 }
 
 #[Object]
 impl System {
-    /// What follows the log, by name.
+    /// The followers of the log, by name.
     async fn followers(&self, context: &Context<'_>) -> Result<Vec<Follower>, Error> {
         let standings = App::of(context)?.checkpoints.standings(rebuild::scope_of).await.map_err(internal)?;
         Ok(standings.chunk_by(|one, other| one.name == other.name).map(follower).collect())
@@ -112,7 +112,7 @@ impl System {
         Ok(Deliveries { waiting, running, overdue_since, nodes })
     }
 
-    /// Circuits that let nothing or little through, the latest first; at most 100.
+    /// Circuits that are not closed, the latest first; at most 100.
     async fn open_circuits(&self, context: &Context<'_>) -> Result<Vec<OpenCircuit>, Error> {
         let mut tenants = everybody(context).await?;
         let rows = deliver::open_circuits(&mut *tenants).await.map_err(internal)?;
@@ -131,7 +131,7 @@ impl System {
         Ok(Database { version, size, connections, max_connections, events })
     }
 
-    /// The node that answers this.
+    /// The node that answers this query.
     async fn node(&self, context: &Context<'_>) -> Result<RunningNode, Error> {
         let app = App::of(context)?;
         let append_wait_ms = i64::try_from(app.log.expected_wait().as_millis()).unwrap_or(i64::MAX);
@@ -143,7 +143,7 @@ impl System {
         })
     }
 
-    /// The settings of the node that answers, none of the secrets.
+    /// The settings of the node that answers, without secrets.
     async fn settings(&self, context: &Context<'_>) -> Result<Vec<PlatformSetting>, Error> {
         Ok(App::of(context)?.platform.settings.to_vec())
     }
@@ -180,7 +180,7 @@ pub struct PlatformSetting {
     pub name: String,
     /// What it does.
     pub help: String,
-    /// As it stands; null where it is not set, and for secrets.
+    /// Its value; null if it is not set, and for secrets.
     pub value: Option<String>,
     pub default: Option<String>,
     pub is_secret: bool,

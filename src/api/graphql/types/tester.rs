@@ -10,8 +10,7 @@ use crate::api::graphql::context::App;
 use crate::demo::samples;
 use crate::demo::tester::{Draft, Made};
 
-/// A webhook as its provider sends it, to begin with. Each time it is asked for it has another id and
-/// the present time.
+/// A sample webhook of a provider. Each query returns it with a new ID and the current time.
 #[derive(SimpleObject)]
 pub struct Sample {
     /// Unique within its provider.
@@ -19,9 +18,9 @@ pub struct Sample {
     /// For people.
     title: &'static str,
     event_type: &'static str,
-    /// JSON. Sent twice, Stripe's is a duplicate: its id stands in it.
+    /// JSON. Stripe's is a duplicate if sent twice, because its ID is in it.
     body: String,
-    /// What it comes with besides the signature, its type and its id.
+    /// Its headers, besides the signature, its type and its ID.
     headers: Vec<Header>,
 }
 
@@ -43,7 +42,7 @@ pub(crate) fn samples_of(provider: ProviderName) -> Vec<Sample> {
     samples::of(Name::from(provider)).map(Sample::from).collect()
 }
 
-/// A request as it was made.
+/// The request that was sent.
 #[derive(SimpleObject)]
 pub struct TestRequest {
     method: &'static str,
@@ -64,14 +63,14 @@ impl TestRequest {
     }
 }
 
-/// An answer as its sender got it.
+/// The answer to the sender.
 #[derive(SimpleObject)]
 pub struct TestAnswer {
-    /// HTTP's.
+    /// HTTP status.
     status: i32,
     /// JSON.
     body: String,
-    /// Seconds after which to send again, where that was asked for.
+    /// Seconds after which to send again, if requested.
     retry_after: Option<i32>,
 }
 

@@ -1,13 +1,13 @@
-//! Times that are asked for: only those that the store can hold.
+//! Times in arguments: only those that the store can represent.
 
 use async_graphql::{InputValueError, InputValueResult, Scalar, ScalarType, Value};
 use chrono::{DateTime, Datelike as _, Utc};
 
-/// A time of an argument. As a type of its own, so that no resolver has to think of it.
+/// A time in an argument. A separate type, so that no resolver has to check it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Time(pub(crate) DateTime<Utc>);
 
-// The words are the library's own, of the type that this stands beside in the schema.
+// The text is the library's own description of the type, which the schema combines with this one.
 #[expect(clippy::doc_markdown, reason = "they are the schema's")]
 /// Implement the DateTime<Utc> scalar
 ///

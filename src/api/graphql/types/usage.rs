@@ -1,4 +1,4 @@
-//! Usage and billing: the plan, and what was used of it.
+//! Usage and billing: the plan, and its usage.
 
 use async_graphql::{Enum, Error, SimpleObject};
 use chrono::{DateTime, Datelike as _, Days, Months, NaiveDate, NaiveTime, Utc};
@@ -9,44 +9,44 @@ use super::organization::{Plan, plan};
 use crate::api::graphql::errors::internal;
 use crate::platform::store::Tenant;
 
-/// Months before this one that are told.
+/// Number of past months shown.
 const PAST_MONTHS: i64 = 24;
 
-/// How near the limit of the month is.
+/// How close the usage is to the monthly limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 pub enum UsageWarning {
     None,
     /// 80 % are used.
     Approaching,
-    /// Nothing is left: webhooks are refused until the month ends.
+    /// The limit is reached: webhooks are refused until the month ends.
     Reached,
 }
 
-/// What an organization used of its plan.
+/// An organization's usage of its plan.
 #[derive(SimpleObject)]
 pub struct Usage {
     plan: Plan,
     /// Accepted webhooks per calendar month, UTC; null is unlimited.
     webhook_limit: Option<i32>,
-    /// This month, `2026-01`.
+    /// The current month, such as `2026-01`.
     month: String,
-    /// Webhooks accepted this month, duplicates apart.
+    /// Webhooks accepted this month, without duplicates.
     used: i64,
-    /// What is left of the limit; null is unlimited.
+    /// What is left of the limit; null for unlimited.
     remaining: Option<i64>,
-    /// Percent of the limit; null is unlimited.
+    /// Percentage of the limit; null for unlimited.
     percent_used: Option<f64>,
     warning: UsageWarning,
-    /// When the next month begins.
+    /// Start of the next month.
     resets_at: DateTime<Utc>,
-    /// Earlier months that had webhooks, newest first.
+    /// Earlier months with webhooks, newest first.
     past_months: Vec<MonthlyUsage>,
 }
 
-/// What was used in an earlier month.
+/// The usage of an earlier month.
 #[derive(SimpleObject)]
 pub struct MonthlyUsage {
-    /// `2026-01`.
+    /// Such as `2026-01`.
     month: String,
     used: i64,
 }

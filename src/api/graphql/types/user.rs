@@ -17,7 +17,7 @@ use crate::api::graphql::guards::rights::Viewer;
 use crate::api::graphql::rows::{OrganizationOf, SessionsOf, load};
 use crate::identity;
 
-/// Characters of an address that are searched for.
+/// Maximum length of a search for an address, in characters.
 const MAX_SEARCH: usize = 254;
 
 /// What a user may do in their organization.
@@ -36,7 +36,7 @@ impl From<Role> for user::Role {
     }
 }
 
-/// The role within an organization; none for super admins.
+/// The role within an organization; `None` for super admins.
 pub(crate) fn role(role: user::Role) -> Option<Role> {
     match role {
         user::Role::Admin => Some(Role::Admin),
@@ -63,7 +63,7 @@ impl User {
     pub(crate) async fn id(&self) -> ID {
         NodeId::User(self.organization_id(), self.user_id()).encode()
     }
-    /// As audit entries and events name the user.
+    /// The ID that audit entries and events use.
     #[graphql(name = "userId")]
     async fn bare_id(&self) -> Uuid {
         self.0.id
@@ -74,31 +74,31 @@ impl User {
     async fn updated_at(&self) -> DateTime<Utc> {
         self.0.updated_at
     }
-    /// Null where it was erased.
+    /// Null if erased.
     async fn email(&self) -> Option<&str> {
         self.0.email.as_deref()
     }
-    /// None for super admins.
+    /// Null for super admins.
     async fn role(&self) -> Option<Role> {
         user::Role::ALL.into_iter().find(|role| role.as_str() == self.0.role).and_then(role)
     }
-    /// Whether the user may sign in, as far as it is up to the user's own account.
+    /// Whether the user's own account is active.
     async fn is_active(&self) -> bool {
         self.0.is_active
     }
-    /// When the user first signed in; null while they are only invited.
+    /// When the user first signed in; null for invited persons.
     async fn joined_at(&self) -> Option<DateTime<Utc>> {
         self.0.joined_at
     }
     async fn last_login_at(&self) -> Option<DateTime<Utc>> {
         self.0.last_login_at
     }
-    /// None for super admins.
+    /// Null for super admins.
     async fn organization(&self, context: &Context<'_>) -> Result<Option<Organization>, Error> {
         let id = self.organization_id();
         Ok(load(context, OrganizationOf(id, id)).await?.map(Organization))
     }
-    /// Where the user is signed in, newest first. For the user and for admins.
+    /// The user's sessions, newest first. For the user and for admins.
     async fn sessions(&self, context: &Context<'_>) -> Result<Vec<Session>, Error> {
         let viewer = Viewer::of(context)?;
         if viewer.user.id != self.0.id {
@@ -108,7 +108,7 @@ impl User {
     }
 }
 
-/// Somebody who is, or was, signed in somewhere.
+/// A session, in force or ended.
 pub struct Session {
     pub(crate) row: identity::Session,
     pub(crate) is_current: bool,
@@ -123,7 +123,7 @@ impl Session {
     async fn started_at(&self) -> DateTime<Utc> {
         self.row.started_at
     }
-    /// When it ends by itself.
+    /// When it expires.
     async fn expires_at(&self) -> DateTime<Utc> {
         self.row.expires_at
     }
@@ -131,15 +131,15 @@ impl Session {
     async fn ended_at(&self) -> Option<DateTime<Utc>> {
         self.row.ended_at
     }
-    /// From which address.
+    /// The client's address.
     async fn client(&self) -> Option<&str> {
         self.row.client.as_deref()
     }
-    /// What the client said it is.
+    /// The client's user agent.
     async fn user_agent(&self) -> Option<&str> {
         self.row.agent.as_deref()
     }
-    /// Whether this request is made in it.
+    /// Whether this request belongs to it.
     async fn is_current(&self) -> bool {
         self.is_current
     }

@@ -10,7 +10,7 @@ use crate::api::graphql::context::tenant;
 use crate::api::graphql::errors::internal;
 use crate::api::graphql::guards::rights::Viewer as Caller;
 
-/// Who is signed in.
+/// The signed-in user.
 pub struct Viewer;
 
 #[Object]
@@ -23,7 +23,7 @@ impl Viewer {
         Ok(Caller::of(context)?.is_super_admin())
     }
 
-    /// The viewer's own organization; none for super admins.
+    /// The viewer's own organization; null for super admins.
     async fn organization(&self, context: &Context<'_>) -> Result<Option<Organization>, Error> {
         let home = Caller::of(context)?.home();
         let mut tenant = tenant(context, home).await?;
@@ -31,7 +31,7 @@ impl Viewer {
         Ok(row.map(Organization))
     }
 
-    /// Where the viewer is signed in, newest first.
+    /// The viewer's sessions, newest first.
     async fn sessions(&self, context: &Context<'_>) -> Result<Vec<Session>, Error> {
         let viewer = Caller::of(context)?;
         user::sessions(context, viewer.home(), UserId::new(viewer.user.id)).await

@@ -16,7 +16,7 @@ pub(super) enum Close {
     TooManyInits,
     TooManySockets,
     Unavailable,
-    /// Another stranger has its place.
+    /// Another unauthenticated socket took its place.
     GaveWay,
 }
 

@@ -27,14 +27,14 @@ use crate::api::http::Services;
 use crate::api::http::session::{NoViewer, viewer};
 use crate::identity::Client;
 
-/// How long a client may take to say who it is.
+/// How long a client may take to authenticate.
 const INIT_LIMIT: Duration = Duration::from_secs(5);
-/// Between looks at the session, and pings.
+/// Interval of looks at the session, and of pings.
 const CHECK: Duration = Duration::from_secs(3);
 const PING: Duration = Duration::from_secs(20);
-/// A client that has not been heard for so long is gone.
+/// A client that was silent for this long is gone.
 const SILENCE: Duration = Duration::from_secs(60);
-/// How long a client may take to take a message.
+/// How long a client may take to read a message.
 const SEND_LIMIT: Duration = Duration::from_secs(10);
 /// How long a client may take to answer a close.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -62,9 +62,9 @@ pub(super) struct Guard {
     socket: WebSocket,
     services: Arc<Services>,
     client: Client,
-    /// When another stranger has its place.
+    /// Cancelled when another unauthenticated socket takes its place.
     gone: CancellationToken,
-    /// Until it has said who it is.
+    /// Set until authentication.
     anteroom: Option<Anteroom>,
     session: Option<Session>,
     ids: Ids,
@@ -234,7 +234,7 @@ impl Guard {
         }
     }
 
-    /// Whether the client is still there, and its session what it was when it began.
+    /// Whether the client is still there, with an unchanged session.
     async fn check(&mut self) -> Result<(), Close> {
         if self.last_heard.elapsed() > SILENCE {
             return Err(Close::Silent);
@@ -242,9 +242,9 @@ impl Guard {
         let Some(session) = &self.session else { return Ok(()) };
         match viewer(&self.services, &session.token, self.client.clone()).await {
             Ok(now) if now.has_rights_of(&session.viewer) => Ok(()),
-            // With other rights it has to begin anew.
+            // With other permissions it has to connect again.
             Ok(_) | Err(NoViewer::Refused) => Err(Close::SessionEnded),
-            // It cannot be told for now; the session stays until it can.
+            // Unknown for now; the session stays until it is known.
             Err(NoViewer::Unavailable) => Ok(()),
         }
     }

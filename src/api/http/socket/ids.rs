@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-/// Operations of one socket at once.
+/// Concurrent operations per socket.
 pub(super) const MAX_OPERATIONS: usize = 32;
 
 /// The ids of a socket's operations.

@@ -25,7 +25,7 @@ pub(super) enum ClientMessage {
     },
 }
 
-/// Where clients put the token: as they would in HTTP's header, or bare.
+/// The token in the client's message: in the form of HTTP's header, or bare.
 #[derive(Default, Deserialize)]
 pub(super) struct InitPayload {
     #[serde(alias = "Authorization")]
@@ -59,7 +59,7 @@ pub(super) enum ServerMessage<'a> {
 
 impl ServerMessage<'_> {
     pub(super) fn message(&self) -> Message {
-        // Our own types are plain data, which serde_json always writes.
+        // Serializing our own plain types cannot fail.
         Message::text(serde_json::to_string(self).unwrap_or_default())
     }
 }

@@ -35,7 +35,7 @@ use operations::Operations;
 use places::Anteroom;
 
 const PROTOCOL: &str = "graphql-transport-ws";
-/// Bytes of a message: a query and its variables.
+/// Maximum size of a message in bytes: a query and its variables.
 const MAX_MESSAGE: usize = 128 << 10;
 /// Messages that each half holds, besides the one that every sender may always send.
 const NONE_WAITING: usize = 0;
@@ -52,8 +52,8 @@ pub(super) fn route(services: Arc<Services>) -> impl Filter<Extract = (Response,
         })
 }
 
-/// Browsers say which page opens a socket; only our own may. Others have no page, and need a token
-/// like everybody.
+/// Browsers send the origin of the page that opens a socket; only our own is accepted. Other clients have no
+/// origin, and need a token like everybody.
 fn upgrade(ws: Ws, headers: &HeaderMap, client: Client, share: Option<IpAddr>, services: Arc<Services>) -> Response {
     let origin = headers.get(header::ORIGIN);
     if origin.is_some_and(|origin| !is_ours(origin, &services.app.base_url)) {

@@ -13,8 +13,8 @@ use super::close::Close;
 /// Sockets of this node, and of one user on it.
 const MAX_SOCKETS: usize = 2_000;
 const MAX_SOCKETS_PER_USER: usize = 20;
-/// Sockets that have not said who they are, of this node and of one client. A newcomer takes the place of the
-/// one that has waited longest.
+/// Unauthenticated sockets of this node, and of one client. A newcomer replaces the one that has waited
+/// longest.
 const MAX_STRANGERS: usize = 512;
 const MAX_STRANGERS_PER_CLIENT: usize = 32;
 
@@ -27,7 +27,7 @@ pub struct Sockets {
     strangers: Arc<Mutex<Strangers>>,
 }
 
-/// The sockets that have not said who they are, in the order in which they came.
+/// The unauthenticated sockets, in the order of arrival.
 #[derive(Default)]
 struct Strangers {
     next: u64,
@@ -55,7 +55,7 @@ impl Strangers {
     }
 }
 
-/// The place of a socket that has not said who it is.
+/// The place of an unauthenticated socket.
 pub(super) struct Anteroom {
     strangers: Arc<Mutex<Strangers>>,
     id: u64,
@@ -105,13 +105,13 @@ impl Sockets {
         self.stop.clone()
     }
 
-    /// A place for somebody who has not said who they are.
+    /// A place for an unauthenticated socket.
     pub(super) fn wait(&self, client: Option<IpAddr>) -> Anteroom {
         let (id, gone) = self.strangers.lock().unwrap_or_else(PoisonError::into_inner).enter(client);
         Anteroom { strangers: Arc::clone(&self.strangers), id, gone }
     }
 
-    /// A seat for a user, who is not kept from it by strangers.
+    /// A seat for a user, which unauthenticated sockets cannot take away.
     pub(super) fn enter(&self, user: Uuid) -> Result<Seat, Close> {
         let place = Arc::clone(&self.all).try_acquire_owned().map_err(|_| Close::Unavailable)?;
         let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);

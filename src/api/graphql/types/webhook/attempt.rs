@@ -11,19 +11,19 @@ use crate::api::graphql::guards::allowance::Allowance;
 use crate::api::graphql::rows::{DestinationsOf, HeadersOf, ResponsesOf, load};
 use crate::deliver;
 
-/// One try at processing.
+/// One attempt to process a webhook.
 #[derive(Clone, SimpleObject)]
 #[graphql(complex)]
 pub struct Attempt {
     #[graphql(skip)]
     of: (OrganizationId, WebhookId),
-    /// Where the webhook's first event is.
+    /// Position of the webhook's first event.
     #[graphql(skip)]
     position: i64,
-    /// 1 is the first try, 2 to 4 are retries 1 to 3.
+    /// 1 is the first attempt, 2 to 4 are retries 1 to 3.
     attempt_number: i32,
     attempted_at: DateTime<Utc>,
-    /// While null, it runs.
+    /// Null while it is running.
     ended_at: Option<DateTime<Utc>>,
     succeeded: Option<bool>,
     status_code: Option<i32>,
@@ -49,13 +49,13 @@ impl From<webhook_retries::WebhookAttempt> for WebhookRetry {
 
 #[ComplexObject]
 impl Attempt {
-    /// Where it was sent, as the provider's destination stood when it began; null where there was none.
+    /// The URL of the provider's destination when the attempt began; null if there was none.
     async fn request_url(&self, context: &Context<'_>) -> Result<Option<String>, Error> {
         Ok(self.destination(context).await?.map(|destination| destination.url))
     }
 
-    /// Names of the headers that it was sent with, the destination's own among them, and the sender's while the
-    /// request is kept. Values are not kept: they are secrets and signatures.
+    /// Names of the request's headers, including the destination's own, and the sender's while the request is
+    /// stored. Values are not stored, because they are secrets and signatures.
     async fn request_header_names(&self, context: &Context<'_>) -> Result<Vec<String>, Error> {
         let Some(destination) = self.destination(context).await? else { return Ok(Vec::new()) };
         let received = load(context, HeadersOf(self.of.0, self.position)).await?.unwrap_or_default();
@@ -63,8 +63,8 @@ impl Attempt {
         Ok(deliver::header_names(received, destination.original_signature, &destination.header_names))
     }
 
-    /// The beginning of what the destination answered, 16 KiB at most, while it is kept; what is not
-    /// UTF-8 is replaced.
+    /// The beginning of the destination's response, at most 16 KiB, while it is stored; invalid UTF-8 is
+    /// replaced.
     async fn response_excerpt(&self, context: &Context<'_>) -> Option<Result<String, Error>> {
         let excerpt = async {
             Allowance::of(context)?.body(MAX_EXCERPT, 1)?;
@@ -81,7 +81,7 @@ impl Attempt {
 
 impl Attempt {
     async fn destination(&self, context: &Context<'_>) -> Result<Option<Destination>, Error> {
-        // A webhook that was only recorded, or that no worker took, was sent nowhere.
+        // A webhook that was only stored, or that no worker started, was sent nowhere.
         let is_recorded = self.succeeded == Some(true) && self.status_code.is_none();
         if is_recorded || self.error_details.as_deref() == Some(PENDING_TIMEOUT) {
             return Ok(None);
@@ -112,5 +112,5 @@ impl Attempt {
     }
 }
 
-/// Bytes of an answer that are kept at most.
+/// Maximum stored size of a response in bytes.
 const MAX_EXCERPT: i64 = 16 << 10;

@@ -10,7 +10,7 @@ use super::status::WebhookStatus;
 use crate::api::graphql::errors::internal;
 use crate::api::graphql::types::position::LogPosition;
 
-/// An event as the log holds it.
+/// An event of the log.
 #[derive(SimpleObject)]
 pub struct RecordedEvent {
     position: LogPosition,
@@ -23,7 +23,7 @@ pub struct RecordedEvent {
     actor: &'static str,
     /// For admins, and of oneself.
     user_id: Option<Uuid>,
-    /// The client's address: a sender's; of users for admins, and one's own.
+    /// The client's address: a sender's; of users only for admins, and one's own.
     client: Option<String>,
     recorded_at: DateTime<Utc>,
 }
@@ -66,10 +66,10 @@ impl TryFrom<Recorded> for RecordedEvent {
     }
 }
 
-/// Where a webhook stood after one of its events.
+/// A webhook's state after one of its events.
 #[derive(SimpleObject)]
 pub struct WebhookState {
-    /// The event's place among the webhook's own.
+    /// Number of the event among the webhook's own.
     sequence: i64,
     /// When the event was recorded.
     at: DateTime<Utc>,

@@ -9,49 +9,49 @@ use crate::api::graphql::errors::Code;
 use crate::api::graphql::types::ids::NodeId;
 use crate::api::graphql::types::time::Time;
 
-/// Bytes of a text to look for.
+/// Maximum length of a text search in bytes.
 const MAX_TEXT: usize = 1_000;
-/// Providers and types that a filter names.
+/// Maximum number of providers and types in a filter.
 const MAX_PROVIDERS: usize = 20;
 const MAX_TYPES: usize = 50;
 
-/// Which webhooks; what is left out does not matter.
+/// Filters webhooks; omitted fields match everything.
 #[derive(Default, InputObject)]
 pub struct WebhookFilter {
     provider_id: Option<ID>,
-    /// Of any of these; at most 20.
+    /// Any of these providers; at most 20.
     provider_ids: Option<Vec<ID>>,
     status: Option<Vec<WebhookStatus>>,
     event_type: Option<String>,
-    /// Any of these; at most 50.
+    /// Any of these types; at most 50.
     event_types: Option<Vec<String>>,
-    /// What went wrong last, word for word.
+    /// The last error, word for word.
     error_message: Option<String>,
     signature_valid: Option<bool>,
     dead_lettered: Option<bool>,
-    /// A duplicate came with another body.
+    /// A duplicate had a different body.
     body_differs: Option<bool>,
-    /// Its body came before, under another id that is not signed.
+    /// Its body was received before, under another unsigned ID.
     suspected_replay: Option<bool>,
-    /// A person sent it to try the provider.
+    /// A person sent it to test the provider.
     is_test: Option<bool>,
     /// Anything about it is suspicious.
     flagged: Option<bool>,
-    /// Received then or later.
+    /// Received at this time or later.
     received_from: Option<Time>,
-    /// Received before then.
+    /// Received before this time.
     received_to: Option<Time>,
-    /// A webhook id or a provider's event id; or the beginning of a provider's event id or of an event
-    /// type, or text anywhere in a body of up to 1 MiB, byte for byte. Ids are found wherever they are;
-    /// all else is looked for in the newest 10,000 webhooks of the page that the other filters leave.
-    /// Where those do not fill the page, `searchedTo` tells how far it looked.
+    /// A webhook ID or a provider's event ID; or the beginning of a provider's event ID or of an event type;
+    /// or text anywhere in a body of up to 1 MiB, byte for byte. IDs are found anywhere; everything else is
+    /// searched in the newest 10,000 webhooks from the page's cursor on that match the other filters. If
+    /// those do not fill the page, `searchedTo` says how far the search got.
     text: Option<String>,
 }
 
 impl WebhookFilter {
     pub(crate) fn checked(self, organization: OrganizationId) -> Result<webhook_logs::WebhookFilter, Error> {
         let provider = provider_of(organization, self.provider_id.as_ref())?;
-        // PostgreSQL's text holds no U+0000, so nothing can match it.
+        // PostgreSQL's text cannot contain U+0000, so nothing can match it.
         let single = [&self.event_type, &self.error_message, &self.text].into_iter().flatten();
         if single.chain(self.event_types.iter().flatten()).any(|text| text.contains('\0')) {
             return Err(Code::BadUserInput.error("A filter can't contain U+0000."));
@@ -88,7 +88,7 @@ impl WebhookFilter {
     }
 }
 
-/// The provider that an argument names, which is one of this organization.
+/// The provider in an argument, which has to belong to this organization.
 pub(crate) fn provider_of(organization: OrganizationId, id: Option<&ID>) -> Result<Option<ProviderId>, Error> {
     match id.map(NodeId::decode) {
         None => Ok(None),

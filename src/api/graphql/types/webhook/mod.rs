@@ -32,19 +32,19 @@ use crate::api::graphql::types::removal::BodyRemoval;
 use crate::api::graphql::types::shown::shown;
 use crate::log::{self, streams_of};
 
-/// Bodies above this are parsed off the threads that serve everybody.
+/// Larger bodies are parsed on a thread that serves no other requests.
 const LARGE_BODY: i64 = 256 << 10;
-/// A larger body is not shown parsed.
+/// Larger bodies are not shown as parsed JSON.
 const MAX_PARSED: i64 = 4 << 20;
-/// A body that is shown as JSON is copied so many times on the way.
+/// How many times a body shown as JSON is copied.
 const SHOWN_WEIGHT: i64 = 4;
-/// Events of one webhook that are folded at most.
+/// Maximum number of folded events per webhook.
 const MAX_SEQUENCE: i32 = 2_000;
 
-/// One delivery from a provider, accepted or rejected.
+/// One event from a provider, accepted or rejected.
 pub struct Webhook(
     pub(crate) webhook_logs::WebhookLog,
-    /// Its provider, where a list looked it up for all of its rows.
+    /// Its provider, if a list looked it up for all its rows.
     pub(crate) Option<Arc<webhook_providers::WebhookProvider>>,
 );
 
@@ -61,10 +61,10 @@ impl Webhook {
         WebhookId::new(self.0.webhook_id)
     }
 
-    // Where these fail, as they may for bodies that are too large, `Some(Err(_))` makes that field null
-    // and leaves the rest of the answer; an `Err` would take the list with it.
+    // These may fail for bodies that are too large. `Some(Err(_))` then makes only that field null, whereas
+    // an `Err` would fail the whole list.
 
-    /// The body, which counts so many times towards what one answer may load.
+    /// The body, which counts `weight` times towards the answer's allowance.
     async fn body(&self, context: &Context<'_>, weight: i64) -> Result<Option<Arc<Vec<u8>>>, Error> {
         Allowance::of(context)?.body(self.0.body_size, weight)?;
         load(context, BodyOf(self.organization(), self.0.position)).await
@@ -88,13 +88,13 @@ impl Webhook {
     }
 }
 
-// Fields one after another: most are there already, and loaders gather across the rows of a list.
+// Fields resolve one after another: most are loaded already, and loaders batch across the rows of a list.
 #[Object(serial)]
 impl Webhook {
     pub(crate) async fn id(&self) -> ID {
         NodeId::Webhook(self.organization(), self.id_()).encode()
     }
-    /// The id that its sender was answered.
+    /// The ID that its sender got.
     async fn webhook_id(&self) -> Uuid {
         self.0.webhook_id
     }
@@ -111,24 +111,24 @@ impl Webhook {
         let row = load(context, ProviderOf(self.organization(), ProviderId::new(self.0.provider_id))).await?;
         row.map(WebhookProvider).ok_or_else(|| internal("a webhook's provider has no row"))
     }
-    /// The provider's own id of the event.
+    /// The provider's event ID.
     async fn provider_event_id(&self) -> Option<&str> {
         self.0.provider_event_id.as_deref()
     }
-    /// The provider's own name of the event, like `push`.
+    /// The provider's event type, such as `push`.
     async fn event_type(&self) -> Option<&str> {
         self.0.event_type.as_deref()
     }
-    /// The body, where it is JSON and is still kept, with the digits of its numbers. One above 4 MiB is shown
-    /// as `rawBody` only.
+    /// The body, if it is JSON and still stored, with the original digits of its numbers. Above 4 MiB, only
+    /// `rawBody` shows it.
     async fn payload(&self, context: &Context<'_>) -> Option<Result<Json<Box<RawValue>>, Error>> {
         self.parsed(context).await.transpose()
     }
-    /// The body as text, where it is UTF-8 and is still kept.
+    /// The body as text, if it is UTF-8 and still stored.
     async fn raw_body(&self, context: &Context<'_>) -> Option<Result<String, Error>> {
         self.body(context, 1).await.and_then(|body| as_text(context, body)).transpose()
     }
-    /// The bytes of the body, in base64, while they are kept.
+    /// The body in base64, while it is stored.
     async fn raw_body_base64(&self, context: &Context<'_>) -> Option<Result<String, Error>> {
         self.body(context, 1).await.and_then(|body| as_base64(context, body)).transpose()
     }
@@ -143,11 +143,11 @@ impl Webhook {
     async fn content_type(&self) -> Option<&str> {
         self.0.content_type.as_deref()
     }
-    /// As received, but for `authorization` and `cookie`.
+    /// As received, except `authorization` and `cookie`.
     async fn headers(&self, context: &Context<'_>) -> Result<Vec<Header>, Error> {
         Header::all_of(context, self.organization(), self.0.position).await
     }
-    /// Why body and headers are not kept any more; null while they are. For at most 20 webhooks at once.
+    /// Why body and headers are no longer stored; null while they are. For at most 20 webhooks per query.
     async fn body_removal(&self, context: &Context<'_>) -> Option<Result<BodyRemoval, Error>> {
         let removal = async {
             Allowance::of(context)?.look_backs(1)?;
@@ -177,8 +177,8 @@ impl Webhook {
     async fn error_message(&self) -> Option<&str> {
         self.0.error_message.as_deref()
     }
-    /// Why its next attempt does not begin, where that is due; null where it waits for nothing but its
-    /// turn. What waits is neither failed nor given up meanwhile.
+    /// Why its next attempt does not start although it is due; null if it only waits for its turn. A waiting
+    /// webhook neither fails nor becomes a dead letter meanwhile.
     async fn waits_for(&self, context: &Context<'_>) -> Option<Result<WebhookWait, Error>> {
         let is_open = self.0.processed_at.is_none() && self.0.dead_lettered_at.is_none() && self.0.rejection.is_none();
         let wait = async {
@@ -201,24 +201,24 @@ impl Webhook {
     async fn dead_lettered_at(&self) -> Option<DateTime<Utc>> {
         self.0.dead_lettered_at
     }
-    /// Further deliveries of the same event.
+    /// Number of duplicates.
     async fn duplicate_count(&self) -> i32 {
         self.0.duplicate_count
     }
-    /// A duplicate came with another body.
+    /// A duplicate had a different body.
     async fn body_differs(&self) -> bool {
         self.0.body_differs
     }
-    /// The bodies of its duplicates that differ from its own and from each other, the first 16 of them. For
-    /// at most 4 webhooks at once.
+    /// The first 16 bodies of its duplicates that differ from its own and from each other. For at most 4
+    /// webhooks per query.
     async fn duplicate_bodies(&self, context: &Context<'_>) -> Result<Vec<DuplicateBody>, Error> {
         if !self.0.body_differs {
             return Ok(Vec::new());
         }
         DuplicateBody::all_of(context, self.organization(), self.id_()).await
     }
-    /// The webhook whose duplicate had this body, where somebody had that delivered. For at most 20
-    /// webhooks at once.
+    /// The original webhook, if this one was created by delivering a duplicate's body. For at most 20
+    /// webhooks per query.
     async fn duplicate_of(&self, context: &Context<'_>) -> Option<Result<Webhook, Error>> {
         let original = async {
             Allowance::of(context)?.look_backs(1)?;
@@ -233,24 +233,24 @@ impl Webhook {
         };
         original.await.map(|row| row.map(Webhook::of)).transpose()
     }
-    /// Its body came before, under another id that is not signed.
+    /// Its body was received before, under another unsigned ID.
     async fn suspected_replay(&self) -> bool {
         self.0.suspected_replay
     }
-    /// A person sent it to try the provider; the service did not.
+    /// A person sent it to test the provider, not the service.
     async fn is_test(&self) -> bool {
         self.0.is_test
     }
-    /// Anything about it is suspicious: its body differs from a duplicate's, or came before under
-    /// another id, or a transmission was replayed with another body.
+    /// Anything about it is suspicious: a duplicate had a different body, its body was received before under
+    /// another ID, or a transmission was replayed with another body.
     async fn flagged(&self) -> bool {
         self.0.is_flagged()
     }
-    /// The code of why it was refused, like `signature_invalid`; null where it was accepted.
+    /// The code of its rejection, such as `signature_invalid`; null if it was accepted.
     async fn rejection(&self) -> Option<&str> {
         self.0.rejection.as_deref()
     }
-    /// Every try at processing, the first included.
+    /// All attempts, including the first.
     async fn attempts(&self, context: &Context<'_>) -> Result<Vec<Attempt>, Error> {
         let of = (self.organization(), self.id_());
         let provider = ProviderId::new(self.0.provider_id);
@@ -261,13 +261,13 @@ impl Webhook {
             .map(|row| Attempt::new(of, self.0.position, provider, row))
             .collect())
     }
-    /// The tries after the first.
+    /// The attempts after the first.
     async fn retries(&self, context: &Context<'_>) -> Result<Vec<WebhookRetry>, Error> {
         let rows = self.attempt_rows(context).await?;
         Ok(rows.into_iter().filter(|row| row.attempt_number > 1).map(WebhookRetry::from).collect())
     }
-    /// The accepted one of the same provider and event type that was received before it, where it is
-    /// among the provider's last 2,000 before it: to compare them. For at most 20 webhooks at once.
+    /// The previous accepted webhook of the same provider and event type, for comparison, if it is among the
+    /// provider's last 2,000 before this one. For at most 20 webhooks per query.
     async fn previous_of_type(&self, context: &Context<'_>) -> Option<Result<Webhook, Error>> {
         let previous = async {
             Allowance::of(context)?.look_backs(1)?;
@@ -276,7 +276,7 @@ impl Webhook {
         };
         previous.await.map(|row| row.map(Webhook::of)).transpose()
     }
-    /// Where it stood right after the event of that sequence among its own, 1 to 2,000; null before its first.
+    /// Its state right after the event with that number among its own, 1 to 2,000; null before its first.
     async fn state_at(&self, context: &Context<'_>, sequence: i32) -> Option<Result<WebhookState, Error>> {
         let state = async {
             if !(0..=MAX_SEQUENCE).contains(&sequence) {
@@ -289,7 +289,7 @@ impl Webhook {
         };
         state.await.transpose()
     }
-    /// What the log says of this webhook, in order, from its beginning; at most 1,000 events.
+    /// The events of this webhook, in order; at most 1,000.
     async fn events(&self, context: &Context<'_>) -> Result<Vec<RecordedEvent>, Error> {
         let events = load(context, EventsOf(self.organization(), self.id_())).await?.unwrap_or_default();
         let viewer = Viewer::of(context)?;

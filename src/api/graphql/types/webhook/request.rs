@@ -10,7 +10,7 @@ use crate::api::graphql::errors::internal;
 use crate::api::graphql::guards::allowance::Allowance;
 use crate::api::graphql::rows::{HeadersOf, load};
 
-/// A header as it was received.
+/// A received header.
 #[derive(SimpleObject)]
 pub struct Header {
     name: String,
@@ -22,7 +22,7 @@ impl Header {
         Self { name: name.to_owned(), value: value.to_owned() }
     }
 
-    /// Those of the request at that position, while they are kept.
+    /// The headers of the request at that position, while they are stored.
     pub(crate) async fn all_of(
         context: &Context<'_>,
         organization: OrganizationId,
@@ -35,7 +35,7 @@ impl Header {
     }
 }
 
-/// A body as text, where it is UTF-8: counted as it is written, before it is copied.
+/// A body as text, if it is UTF-8: paid for by its encoded length before it is copied.
 pub(crate) fn as_text(context: &Context<'_>, body: Option<Arc<Vec<u8>>>) -> Result<Option<String>, Error> {
     let Some(body) = body else { return Ok(None) };
     let Ok(text) = std::str::from_utf8(&body) else { return Ok(None) };
@@ -43,10 +43,10 @@ pub(crate) fn as_text(context: &Context<'_>, body: Option<Arc<Vec<u8>>>) -> Resu
     Ok(Some(text.to_owned()))
 }
 
-/// A body in base64, counted before it is encoded.
+/// A body in base64, paid for before it is encoded.
 pub(crate) fn as_base64(context: &Context<'_>, body: Option<Arc<Vec<u8>>>) -> Result<Option<String>, Error> {
     let Some(body) = body else { return Ok(None) };
-    // Four for three, as a value and as it is written; the body itself was counted.
+    // Four bytes for three, as a value and as written; the body itself was paid for.
     Allowance::of(context)?.hold(i64::try_from(body.len() / 3 * 5).map_err(internal)?)?;
     Ok(Some(base64::engine::general_purpose::STANDARD.encode(&*body)))
 }

@@ -6,7 +6,7 @@ use hookledger_projections::webhook_logs;
 use crate::deliver;
 use crate::directory::Hold;
 
-/// Where a webhook stands.
+/// The status of a webhook.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 #[graphql(remote = "webhook_logs::WebhookStatus")]
 pub enum WebhookStatus {
@@ -29,7 +29,7 @@ pub enum WebhookWait {
     OrganizationDisabled,
     /// A secret of the provider cannot be opened. Set new ones to deliver the webhook.
     SecretUnreadable,
-    /// The destination takes no more attempts at the same time.
+    /// The destination's maximum number of concurrent attempts is reached.
     Concurrency,
     /// The destination stopped answering. It is tried again with one attempt at a time.
     CircuitOpen,
