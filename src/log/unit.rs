@@ -76,11 +76,6 @@ impl NewEvent {
             metadata: metadata.to_json()?,
         })
     }
-
-    /// Whether it belongs to `Scope::Administrative`.
-    pub(super) fn is_administrative(&self) -> bool {
-        self.aggregate_type != "webhook" || self.event_type == "webhook.retry_requested"
-    }
 }
 
 /// The request that belongs to a unit's first event, stored under that event's position.
