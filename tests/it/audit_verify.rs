@@ -208,12 +208,15 @@ async fn whatever_a_superuser_changes_is_named() {
         ),
         (
             "the events of a commit swapped",
-            at("update commits set data = split_part(data, E'\\n', 2) || E'\\n' || split_part(data, E'\\n', 1)"),
+            at(
+                "update commits set data = concat_ws(E'\\n', split_part(data, E'\\n', 2), split_part(data, E'\\n', 1), \
+                split_part(data, E'\\n', 3))",
+            ),
             a,
             "WRONG",
         ),
         (
-            "the second event of a commit cut off",
+            "the end of a commit cut off",
             at("update commits set data = split_part(data, E'\\n', 1), events = 1"),
             a + 1,
             "missing",
@@ -222,7 +225,7 @@ async fn whatever_a_superuser_changes_is_named() {
             "an event added to a commit",
             at("update commits set data = data || E'\\nwebhook.x\\t1\\t{}'"),
             a,
-            "said to have 2 events",
+            "said to have 3 events",
         ),
         ("the count of a commit changed", at("update commits set events = 1"), a, "said to have 1 events"),
         (
