@@ -366,9 +366,18 @@ pub async fn count_after(
 ) -> Result<Vec<(i32, i64)>, sqlx::Error> {
     let (partitions, positions): (Vec<i32>, Vec<i64>) =
         cursors.iter().map(|cursor| (cursor.partition.number(), cursor.position)).unzip();
+    let events = match scope {
+        Scope::All | Scope::Administrative => "least(c.events, c.position + c.events - 1 - n.after)",
+        // A commit has others, too, and the cursor may be among them.
+        Scope::Pending => {
+            "(select count(*) from unnest(string_to_array(c.data, E'\\n')) with ordinality as l (line, number)
+              where c.position + l.number - 1 > n.after
+                and (starts_with(l.line, 'webhook.signature_verified') or starts_with(l.line, 'webhook.retry_requested')))"
+        }
+    };
     let sql = format!(
         "select n.partition, (select coalesce(sum(m.events), 0)::bigint from (
-             select least(c.events, c.position + c.events - 1 - n.after) as events from commits c
+             select {events} as events from commits c
              where c.partition = n.partition and c.position > n.after - 100 and c.position + c.events - 1 > n.after
                and {} limit 1000000) m)
          from unnest($1::int[], $2::bigint[]) as n (partition, after)",
