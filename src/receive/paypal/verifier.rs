@@ -322,8 +322,8 @@ impl Verifier {
                 RetentionEvent::BodyErased { position, reason: Some(Label::new("another delivery of a webhook")) };
             events.push(NewEvent::of(organization, waiting.webhook.uuid(), at(1), &gone, &system)?);
         } else {
-            for event in waiting.state.decide(WebhookCommand::Verify { verified })? {
-                events.push(NewEvent::of(organization, waiting.webhook.uuid(), at(2), &event, &system)?);
+            for (sequence, event) in (2..).zip(waiting.state.decide(WebhookCommand::Verify { verified })?) {
+                events.push(NewEvent::of(organization, waiting.webhook.uuid(), at(sequence), &event, &system)?);
             }
             let identified = WebhookEvent::Identified { webhook_id: waiting.webhook };
             events.push(NewEvent::of(organization, waiting.event_webhook_id.uuid(), at(1), &identified, &system)?);
