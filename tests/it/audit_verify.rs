@@ -22,7 +22,8 @@ use crate::patience::PATIENCE;
 use crate::process::BINARY;
 use crate::tamper::{UNLOCKED, WRITABLE};
 
-const WEBHOOKS: usize = 160;
+/// So many that the ledger has two full tiles.
+const WEBHOOKS: usize = 200;
 
 /// A store with some history that is all signed, and nobody serving.
 pub struct Audited {
