@@ -96,12 +96,12 @@ async fn serve(socket: WebSocket, speaks: bool, client: Client, services: Arc<Se
 
 /// Runs the protocol on halves that the guard holds.
 async fn converse(socket: WebSocket, client: Client, services: Arc<Services>, anteroom: Anteroom) {
-    let (heard, hears) = mpsc::channel(NONE_WAITING);
+    let (heard, received) = mpsc::channel(NONE_WAITING);
     let (says, said) = mpsc::channel(NONE_WAITING);
     let (viewer, entered) = oneshot::channel();
     let operations = Operations::new(services.schema.clone(), services.app.clone());
     let halves = Halves { heard, said, viewer, on_the_way: operations.on_the_way() };
-    let protocol = GraphQLWebSocket::new_with_pair(says, hears.map(Ok), operations, WebSocketProtocols::GraphQLWS)
+    let protocol = GraphQLWebSocket::new_with_pair(says, received.map(Ok), operations, WebSocketProtocols::GraphQLWS)
         .on_connection_init(|_payload| async {
             // The guard lets users in before the protocol hears of them.
             let mut data = Data::default();
