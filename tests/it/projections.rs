@@ -17,6 +17,8 @@ use uuid::Uuid;
 
 use crate::app::{GITHUB_SECRET, TestApp};
 use crate::patience::PATIENCE;
+use crate::senders::{STANDARD_SECRET, Sender};
+use crate::sink::Sink;
 
 /// Those that may read everything once more. The ledger and the balances add up what they see: over what is there they
 /// refuse to, or would count twice.
@@ -68,7 +70,7 @@ pub async fn caught_up(pool: &PgPool) {
 }
 
 pub async fn with_history() -> (TestApp, PgPool) {
-    let app = TestApp::start().await;
+    let app = TestApp::with(|settings| settings.egress_allow_cidrs = "127.0.0.0/8".parse().unwrap()).await;
     let admin = app.super_admin().await;
     let id = app.organization(&admin, "acme", &[("GITHUB", GITHUB_SECRET)]).await;
     let provider = admin.connect(&id, "STRIPE", "a").await;
@@ -82,6 +84,17 @@ pub async fn with_history() -> (TestApp, PgPool) {
         admin.data(mutation, json!({ "id": provider })).await;
     }
     admin.connect(&id, "STRIPE", "c").await;
+    // One is delivered.
+    let sink = Sink::start().await;
+    let standard = admin.connect(&id, "STANDARD", STANDARD_SECRET).await;
+    let deliver = "mutation($id: ID!, $url: String!) { setProviderDestination(input: {providerId: $id, url: $url}) { provider { id } } }";
+    admin.data(deliver, json!({ "id": standard, "url": sink.url("/x") })).await;
+    let mut post = app.client.post(app.webhooks("acme", "standard")).body("{}");
+    for (name, value) in Sender::Standard.genuine("msg_1", chrono::Utc::now(), b"{}") {
+        post = post.header(name, value);
+    }
+    assert!(post.send().await.unwrap().status().is_success());
+    sink.until("/x", 1).await;
     // 150 events, each three times, some with another body, and some forgeries between them.
     for wave in 0..3 {
         let posts = (0..150).map(|n| {

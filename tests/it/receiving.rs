@@ -21,7 +21,7 @@ async fn a_genuine_webhook_is_in_the_answer_and_ends_with_success() {
     app.organization(&admin, "acme", &[("GITHUB", GITHUB_SECRET)]).await;
     let body = r#"{"ref":"refs/heads/main","note":"caf\u00e9"}"#;
     let (status, answer) = json_of(app.github("acme", "d-1", body).header("cookie", "s=1").send().await.unwrap()).await;
-    assert_eq!((status, &answer["status"], &answer["duplicate"]), (StatusCode::OK, &json!("pending"), &json!(false)));
+    assert_eq!((status, &answer["status"], &answer["duplicate"]), (StatusCode::OK, &json!("success"), &json!(false)));
     let nodes = admin
         .webhooks_until("acme", FIELDS, |nodes| nodes.first().is_some_and(|node| node["status"] == "SUCCESS"))
         .await;

@@ -231,7 +231,7 @@ async fn a_refusal_stops_a_partition_without_a_word_written() {
     let relay = Running::start(&store, &double.url()).await;
     let first = Partition::new(0).unwrap();
     until("it stops", async || stopped_by(&pool, first).await.is_some()).await;
-    assert!(stopped_by(&pool, first).await.unwrap().contains("takes no event at position 1"));
+    assert!(stopped_by(&pool, first).await.unwrap().contains("refuses the next event, at position 1"));
     assert_eq!(double.count(), 0);
     relay.stop().await;
 }
