@@ -77,7 +77,7 @@ export function accepted(answer, what, { duplicate = false } = {}) {
     status === 200 &&
     json?.duplicate === duplicate &&
     UUID.test(json.webhook_id) &&
-    (duplicate || json.status === 'pending');
+    (duplicate || ['pending', 'success'].includes(json.status));
   if (!fits) throw new Error(`${what}: expected 200 and "duplicate":${duplicate}, got ${shown(answer)}`);
   return json.webhook_id;
 }
