@@ -87,7 +87,7 @@ fn is_ours(origin: &HeaderValue, base_url: &str) -> bool {
 async fn serve(socket: WebSocket, speaks: bool, client: Client, services: Arc<Services>, anteroom: Anteroom) {
     metrics::gauge!("hookledger_sockets").increment(1.0);
     if speaks {
-        converse(socket, client, services, anteroom).await;
+        Box::pin(converse(socket, client, services, anteroom)).await;
     } else {
         guard::close(socket, Close::Subprotocol).await;
     }
@@ -109,7 +109,7 @@ async fn converse(socket: WebSocket, client: Client, services: Arc<Services>, an
             Ok(data)
         })
         .on_ping(|_data, payload| async { Ok(payload) });
-    guard::serve(socket, services, client, anteroom, halves, protocol.serve()).await;
+    Box::pin(guard::serve(socket, services, client, anteroom, halves, protocol.serve())).await;
 }
 
 #[cfg(test)]
