@@ -224,6 +224,7 @@ pub struct Webhook {
     attempt: u32,
     /// Whether a person requested the next attempt, which no automatic retries follow.
     requested: bool,
+    /// What it is owed once it is verified; known only while it waits for that.
     #[serde(default)]
     owed: Option<Owed>,
     #[serde(default)]
@@ -557,10 +558,7 @@ impl Webhook {
                 self.provider = Some(receipt.provider_id);
                 self.body_sha256.clone_from(&receipt.body_sha256);
             }
-            WebhookEvent::SignatureVerified(verified) => {
-                self.phase = Phase::Pending;
-                self.owed = verified.owed.or(self.owed);
-            }
+            WebhookEvent::SignatureVerified(_) => self.phase = Phase::Pending,
             WebhookEvent::Recorded {} => self.phase = Phase::Succeeded,
             WebhookEvent::ReceivedUnverified { receipt, owed, event_webhook_id: _ } => {
                 self.phase = Phase::Unverified;
@@ -605,15 +603,7 @@ impl Webhook {
     #[must_use]
     pub fn waiting(next_attempt: u32, requested: bool) -> Self {
         let phase = if requested || next_attempt <= 1 { Phase::Pending } else { Phase::AwaitingRetry };
-        Self {
-            phase,
-            provider: None,
-            body_sha256: String::new(),
-            attempt: next_attempt.saturating_sub(1),
-            requested,
-            owed: Some(Owed::Delivery),
-            retry_at: None,
-        }
+        Self { phase, attempt: next_attempt.saturating_sub(1), requested, ..Self::default() }
     }
 
     /// SHA-256 of its body, in hex.

@@ -1,7 +1,6 @@
 //! Reading the log: after cursors for followers, and single streams for people.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::event::DecodeError;
@@ -129,11 +128,28 @@ impl Reader {
         Self { pool, heads: Some(heads) }
     }
 
-    /// Events after a cursor that are in memory; nothing where they have to be read.
-    pub(super) fn recent(&self, cursor: LogPosition, scope: Scope, limit: i64) -> Option<Vec<Arc<RecentEvent>>> {
-        let heads = self.heads.as_ref()?;
-        let (epoch, head) = (heads.epoch(), heads.now()[cursor.partition.index()]);
-        heads.recent.after(epoch, cursor, head, scope, usize::try_from(limit).ok()?)
+    /// Takes the events after cursors from memory. Returns what `make` makes of those of each cursor, and the
+    /// cursors whose events are not in memory, or of which it makes nothing.
+    pub(super) fn take_recent<T>(
+        &self,
+        cursors: &[LogPosition],
+        scope: Scope,
+        limit: i64,
+        mut make: impl FnMut(&RecentEvent) -> Option<T>,
+    ) -> (Vec<T>, Vec<LogPosition>) {
+        let (mut found, mut left) = (Vec::new(), Vec::new());
+        let Some(heads) = &self.heads else { return (found, cursors.to_vec()) };
+        let (epoch, ends) = (heads.epoch(), heads.now());
+        for cursor in cursors {
+            let head = ends[cursor.partition.index()];
+            let limit = usize::try_from(limit).unwrap_or_default();
+            let recent = heads.recent.after(epoch, *cursor, head, scope, limit);
+            match recent.and_then(|recent| recent.iter().map(|event| make(event)).collect::<Option<Vec<_>>>()) {
+                Some(events) => found.extend(events),
+                None => left.push(*cursor),
+            }
+        }
+        (found, left)
     }
 
     /// Reads the heads once.
@@ -146,18 +162,7 @@ impl Reader {
     /// # Errors
     /// In [`Scope::All`] also when a position is missing.
     pub async fn after(&self, cursors: &[LogPosition], scope: Scope, limit: i64) -> Result<Batch, ReadError> {
-        let mut events = Vec::new();
-        let mut left = Vec::with_capacity(cursors.len());
-        for cursor in cursors {
-            let recent = self.recent(*cursor, scope, limit);
-            match recent
-                .as_ref()
-                .and_then(|recent| recent.iter().map(|event| event.recorded()).collect::<Option<Vec<_>>>())
-            {
-                Some(recent) => events.extend(recent.into_iter().cloned()),
-                None => left.push(*cursor),
-            }
-        }
+        let (events, left) = self.take_recent(cursors, scope, limit, |event| event.recorded().cloned());
         let mut batch = if left.is_empty() { Batch::default() } else { self.read_after(&left, scope, limit).await? };
         batch.events.extend(events);
         Ok(batch)

@@ -99,7 +99,9 @@ impl Recent {
     /// Notes when the last event of a partition was recorded, as the database says.
     pub(super) fn note_end(&self, epoch: Epoch, at: LogPosition, recorded_at: DateTime<Utc>) {
         let mut rings = self.rings();
-        rings.begin(epoch);
+        if !rings.begin(epoch) {
+            return;
+        }
         let ring = &mut rings.rings[at.partition.index()];
         // The writer may be further by now, and then knows better.
         if ring.end.is_none_or(|(end, _)| end < at.position) {
@@ -120,7 +122,9 @@ impl Recent {
     ) {
         let now = Instant::now();
         let mut rings = self.rings();
-        rings.begin(epoch);
+        if !rings.begin(epoch) {
+            return;
+        }
         let mut chosen = [(0, 0); PARTITIONS as usize];
         for (unit, last) in appended {
             let count = i64::try_from(unit.events.len()).unwrap_or(i64::MAX);
@@ -175,11 +179,13 @@ impl Recent {
 }
 
 impl Rings {
-    /// In another history of the log nothing of this is true.
-    fn begin(&mut self, epoch: Epoch) {
-        if self.epoch != epoch {
+    /// Begins again if this is a later epoch: nothing of the earlier one holds. Returns false for an earlier
+    /// one, whose late news must not empty the rings.
+    fn begin(&mut self, epoch: Epoch) -> bool {
+        if self.epoch < epoch {
             *self = Self { epoch, ..Self::default() };
         }
+        self.epoch == epoch
     }
 
     /// When an event was recorded that follows the one at `before`; nothing where that is not known.
@@ -337,7 +343,8 @@ mod tests {
         assert!(recent.after(heads.epoch(), at(0), 1, Scope::All, 1).is_none());
         recent.push(heads.epoch(), clock(1), [(unit(Sequence::At(1), 1), at(1))]);
         assert!(recent.after(Epoch::FIRST, at(0), 1, Scope::All, 1).is_none());
-        assert!(recent.after(heads.epoch(), at(0), 1, Scope::All, 1).is_some());
+        push(&recent, 1, unit(Sequence::At(1), 1), 1);
+        assert!(recent.after(heads.epoch(), at(0), 1, Scope::All, 1).is_some(), "late news of an earlier epoch");
     }
 
     #[test]

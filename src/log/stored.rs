@@ -23,15 +23,8 @@ impl Reader {
         limit: i64,
         mut make: impl FnMut(LogPosition, StoredEvent<&str>) -> T,
     ) -> Result<Batch<T>, ReadError> {
-        let mut recent = Vec::new();
-        let mut left = Vec::with_capacity(cursors.len());
-        for cursor in cursors {
-            let Some(events) = self.recent(*cursor, Scope::All, limit) else {
-                left.push(*cursor);
-                continue;
-            };
-            recent.extend(events.iter().map(|event| make(event.at, event.stored(&event.stream()))));
-        }
+        let (recent, left) =
+            self.take_recent(cursors, Scope::All, limit, |event| Some(make(event.at, event.stored(&event.stream()))));
         let mut batch =
             if left.is_empty() { Batch::default() } else { self.read_stored_after(&left, limit, make).await? };
         batch.events.extend(recent);
