@@ -17,6 +17,7 @@ pub struct Access {}
 /// Records a fact.
 #[derive(Clone, Debug)]
 pub enum AccessCommand {
+    /// Records the event unchanged.
     Note(AccessEvent),
 }
 
@@ -25,28 +26,50 @@ pub enum AccessCommand {
 pub enum AccessEvent {
     /// The role does not allow it. `action` is a name of ours, like `deleteProvider`.
     #[serde(rename = "access.action_refused")]
-    ActionRefused { action: Label },
+    ActionRefused {
+        /// The field of the GraphQL schema, or the action of an HTTP route.
+        action: Label,
+    },
+    /// A sign-in link of the person did not work.
     #[serde(rename = "access.sign_in_refused")]
-    SignInRefused { reason: SignInRefusal },
+    SignInRefused {
+        /// The cause.
+        reason: SignInRefusal,
+    },
     /// Number of refusals since then that were counted instead of recorded individually.
     #[serde(rename = "access.refusals_suppressed")]
-    RefusalsSuppressed { count: u64, since: DateTime<Utc> },
+    RefusalsSuppressed {
+        /// Number of refusals.
+        count: u64,
+        /// The time of the first of them.
+        since: DateTime<Utc>,
+    },
     /// `filter` is JSON of ours, as requested.
     #[serde(rename = "access.audit_exported")]
-    AuditExported { format: Label, filter: Label },
+    AuditExported {
+        /// `csv` or `json` for the audit trail, `ledger` for the ledger.
+        format: Label,
+        /// The requested selection.
+        filter: Label,
+    },
     /// The body of one of the webhook's duplicates was delivered as a separate webhook. The stream has the ID
     /// of the original.
     #[serde(rename = "access.duplicate_delivered", rename_all = "camelCase")]
     DuplicateDelivered {
+        /// Digest of the duplicate's body, in hex.
         body_sha256: String,
+        /// The webhook that was created from it.
         delivered_as: WebhookId,
+        /// The reason that the person gave.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         reason: Option<Label>,
     },
     /// The log was verified against its ledger. `finding` is the first problem, if there was one.
     #[serde(rename = "access.ledger_verified")]
     LedgerVerified {
+        /// Number of organizations whose ledger was verified.
         ledgers: u64,
+        /// Number of verified events.
         events: u64,
         #[serde(skip_serializing_if = "Option::is_none", default)]
         finding: Option<Label>,
@@ -59,7 +82,9 @@ pub enum AccessEvent {
 pub enum SignInRefusal {
     /// The user or the organization is deactivated.
     Deactivated,
+    /// The link is too old.
     LinkExpired,
+    /// The link was used before.
     LinkUsed,
 }
 

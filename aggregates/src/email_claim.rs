@@ -24,11 +24,14 @@ pub struct EmailClaim {
 /// Takes or releases an address.
 #[derive(Clone, Debug)]
 pub enum EmailClaimCommand {
+    /// For a user who registers, or who joins after an invitation.
     Take {
+        /// The user who will hold the address.
         user: UserId,
     },
     /// The holder was erased, so the address may be invited again.
     Release {
+        /// The user who was erased. Nothing happens if another user holds the address.
         user: UserId,
     },
 }
@@ -36,10 +39,18 @@ pub enum EmailClaimCommand {
 /// The address was taken or released.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EmailClaimEvent {
+    /// The address belongs to a user.
     #[serde(rename = "email_claim.taken", rename_all = "camelCase")]
-    Taken { user_id: UserId },
+    Taken {
+        /// The new holder.
+        user_id: UserId,
+    },
+    /// The address belongs to nobody and may be claimed again.
     #[serde(rename = "email_claim.released", rename_all = "camelCase")]
-    Released { user_id: UserId },
+    Released {
+        /// The former holder.
+        user_id: UserId,
+    },
 }
 
 aggregate!(EmailClaim, "email_claim", EmailClaimCommand, EmailClaimEvent, EmailClaimError, {
@@ -50,6 +61,7 @@ aggregate!(EmailClaim, "email_claim", EmailClaimCommand, EmailClaimEvent, EmailC
 /// Why an address cannot be taken.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EmailClaimError {
+    /// Another user holds the address.
     #[error("This email address belongs to another user.")]
     Taken,
 }
@@ -61,6 +73,8 @@ impl EmailClaim {
         self.holder
     }
 
+    /// Decides a command. Nothing changes if the user already holds the address, or no longer does.
+    ///
     /// # Errors
     /// [`EmailClaimError::Taken`] if another user holds the address.
     pub fn decide(&self, command: EmailClaimCommand) -> Result<Vec<EmailClaimEvent>, EmailClaimError> {

@@ -46,14 +46,35 @@ pub fn payload<E: Stored>(event: &E) -> Result<String, serde_json::Error> {
 /// An event that could not be decoded. The reader has to stop, because skipping an event would lose history.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
+    /// The aggregate type, which no aggregate of this release has.
     #[error("no aggregate is of type {0:?}")]
     UnknownAggregate(String),
+    /// The event type or its version is unknown, as are events of a later release.
     #[error("{event_type} version {version} is not known to this release")]
-    UnknownVersion { event_type: String, version: String },
+    UnknownVersion {
+        /// The type in the log.
+        event_type: String,
+        /// The version in the log.
+        version: String,
+    },
+    /// The payload is no JSON, or its fields are not those of the type and version.
     #[error("{event_type} does not have the fields that it should: {source}")]
-    Payload { event_type: String, source: serde_json::Error },
+    Payload {
+        /// The type in the log.
+        event_type: String,
+        /// The error of the JSON parser.
+        source: serde_json::Error,
+    },
+    /// A column besides the payload holds an impossible value.
     #[error("{table}.{column} holds {value:?}, which is not possible")]
-    Column { table: &'static str, column: &'static str, value: String },
+    Column {
+        /// The table.
+        table: &'static str,
+        /// Its column.
+        column: &'static str,
+        /// The value, as text.
+        value: String,
+    },
 }
 
 /// Decodes an event of the log; upcasts older versions.
@@ -123,14 +144,23 @@ impl<'de, R: serde_json::de::Read<'de>> VariantAccess<'de> for Payload<'_, R> {
 /// Any event of any aggregate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
+    /// Of a customer company.
     Organization(OrganizationEvent),
+    /// Of a person who signs in.
     User(UserEvent),
+    /// Of the claim on an email address.
     EmailClaim(EmailClaimEvent),
+    /// Of the admins of an organization.
     Team(TeamEvent),
+    /// A fact about a person, for auditors.
     Access(AccessEvent),
+    /// Of an organization's connection to a service.
     Provider(ProviderEvent),
+    /// Of a webhook, or of the streams that support its deduplication.
     Webhook(WebhookEvent),
+    /// Of the warnings about a monthly limit.
     Usage(UsageEvent),
+    /// Of removed requests.
     Retention(RetentionEvent),
 }
 
@@ -199,14 +229,19 @@ impl Event {
 /// An event of the log, with its position and metadata.
 #[derive(Clone, Debug)]
 pub struct RecordedEvent {
+    /// The part of the log that it is in; the organization determines it.
     pub partition: Partition,
     /// 1, 2, 3… within the partition, in commit order, without gaps.
     pub position: i64,
+    /// The organization that it belongs to.
     pub organization: OrganizationId,
+    /// The stream that it belongs to. The aggregate type is that of `event`.
     pub aggregate_id: Uuid,
     /// 1, 2, 3… within the aggregate's stream.
     pub sequence: i64,
+    /// The event itself, in the version that is written today.
     pub event: Event,
+    /// Who caused it, and from where.
     pub metadata: Metadata,
     /// When it was appended; never earlier than the event before it in the partition.
     pub recorded_at: DateTime<Utc>,
@@ -220,17 +255,20 @@ pub enum Actor {
     System,
     /// The third-party service that sent the webhook.
     Sender,
+    /// A person who was signed in.
     User(UserId),
 }
 
 /// Circumstances of an event. Stored as a flat JSON object of strings, as cqrs-es requires.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
+    /// Who caused the event.
     pub actor: Actor,
     /// The client's address, if a request caused the event.
     pub client: Option<String>,
     /// The client's user agent.
     pub agent: Option<Label>,
+    /// The session of the person who caused it.
     pub session: Option<SessionId>,
 }
 

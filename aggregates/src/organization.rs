@@ -10,9 +10,12 @@ use crate::decision::aggregate;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Plan {
+    /// 1,000 webhooks a month.
     #[default]
     Free,
+    /// 50,000 webhooks a month.
     Starter,
+    /// No limit.
     Premium,
 }
 
@@ -59,6 +62,7 @@ impl FromStr for OrganizationName {
 pub struct Slug(String);
 
 impl Slug {
+    /// The text, as in URLs.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -89,32 +93,63 @@ pub struct Organization {
 /// Creates an organization or changes its settings; for super admins.
 #[derive(Clone, Debug)]
 pub enum OrganizationCommand {
+    /// A new organization, active at once.
     Create {
+        /// The name that people see.
         name: OrganizationName,
+        /// The name in URLs. It determines the ID.
         slug: Slug,
+        /// The plan.
         plan: Plan,
+        /// Accepted webhooks per calendar month; `None` is unlimited.
         webhook_limit: Option<u32>,
     },
     /// Fields that are `None` do not change.
     Update {
+        /// The new name.
         name: Option<OrganizationName>,
+        /// The new plan, which brings its own limit.
         plan: Option<Plan>,
+        /// The new limit; `Some(None)` removes it.
         webhook_limit: Option<Option<u32>>,
     },
+    /// An inactive organization receives no webhooks, and its people cannot sign in.
     SetActive(bool),
 }
 
 /// An organization was created, or its settings changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OrganizationEvent {
+    /// The organization exists, and is active.
     #[serde(rename = "organization.created", rename_all = "camelCase")]
-    Created { name: String, slug: String, plan: Plan, webhook_limit: Option<u32> },
+    Created {
+        /// The name that people see.
+        name: String,
+        /// The name in URLs, which never changes.
+        slug: String,
+        /// The plan.
+        plan: Plan,
+        /// Accepted webhooks per calendar month; `None` is unlimited.
+        webhook_limit: Option<u32>,
+    },
+    /// People see another name.
     #[serde(rename = "organization.renamed", rename_all = "camelCase")]
-    Renamed { name: String },
+    Renamed {
+        /// The new name.
+        name: String,
+    },
+    /// The plan, the limit, or both changed.
     #[serde(rename = "organization.plan_changed", rename_all = "camelCase")]
-    PlanChanged { plan: Plan, webhook_limit: Option<u32> },
+    PlanChanged {
+        /// The plan from now on.
+        plan: Plan,
+        /// Accepted webhooks per calendar month from now on; `None` is unlimited.
+        webhook_limit: Option<u32>,
+    },
+    /// It receives webhooks again, and its people can sign in.
     #[serde(rename = "organization.activated")]
     Activated {},
+    /// It receives no webhooks, and its people cannot sign in.
     #[serde(rename = "organization.deactivated")]
     Deactivated {},
 }
@@ -130,17 +165,23 @@ aggregate!(Organization, "organization", OrganizationCommand, OrganizationEvent,
 /// Why a command is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OrganizationError {
+    /// The slug is taken.
     #[error("An organization with this slug already exists. Choose another slug.")]
     AlreadyExists,
+    /// No organization has the ID.
     #[error("Organization not found.")]
     NotFound,
+    /// The text is no [`OrganizationName`].
     #[error("A name must be 1 to 255 characters, on one line.")]
     BadName,
+    /// The text is no [`Slug`].
     #[error("A slug must be 1 to 100 characters (a-z, 0-9, or -) and can't begin or end with -.")]
     BadSlug,
 }
 
 impl Organization {
+    /// Decides a command. Settings that are already as requested cause no event.
+    ///
     /// # Errors
     /// [`OrganizationError`] if the organization exists already, or does not exist.
     pub fn decide(&self, command: OrganizationCommand) -> Result<Vec<OrganizationEvent>, OrganizationError> {

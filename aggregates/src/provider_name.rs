@@ -9,9 +9,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProviderName {
+    /// Signs a time and the body: `stripe-signature`.
     Stripe,
+    /// Signs the body: `x-hub-signature-256`.
     Github,
+    /// Signs with a certificate that has to be fetched: `paypal-transmission-sig`.
     Paypal,
+    /// Signs the body: `x-shopify-hmac-sha256`.
     Shopify,
     /// Any sender of Standard Webhooks.
     Standard,

@@ -25,10 +25,24 @@ pub struct Retention {
 #[derive(Clone, Debug)]
 pub enum RetentionCommand {
     /// The organization's requests between two positions were received before this time.
-    RemoveBodies { after_position: i64, to_position: i64, count: u64, received_before: DateTime<Utc> },
+    RemoveBodies {
+        /// The position up to which requests were removed before; 0 for none.
+        after_position: i64,
+        /// The position up to which requests are removed, this one included.
+        to_position: i64,
+        /// Number of requests that are removed.
+        count: u64,
+        /// The age limit: all of them were received earlier.
+        received_before: DateTime<Utc>,
+    },
     /// The webhook's request, received at that position; for duplicates' bodies, the requests at these
     /// positions.
-    EraseBodies { positions: Vec<i64>, reason: Option<Label> },
+    EraseBodies {
+        /// Positions of the events that recorded the requests.
+        positions: Vec<i64>,
+        /// The reason that the person gave.
+        reason: Option<Label>,
+    },
 }
 
 /// Requests were removed. The database lets bodies go only with such an event.
@@ -36,10 +50,22 @@ pub enum RetentionCommand {
 pub enum RetentionEvent {
     /// Requests received up to `toPosition` are removed. `count` of them existed until now.
     #[serde(rename = "retention.bodies_removed", rename_all = "camelCase")]
-    BodiesRemoved { after_position: i64, to_position: i64, count: u64, received_before: DateTime<Utc> },
+    BodiesRemoved {
+        /// The position up to which requests were removed before; 0 for none.
+        after_position: i64,
+        /// The position up to which requests are removed, this one included.
+        to_position: i64,
+        /// Number of requests that this event removes.
+        count: u64,
+        /// The age limit: all of them were received earlier.
+        received_before: DateTime<Utc>,
+    },
+    /// A person had one request erased.
     #[serde(rename = "retention.body_erased")]
     BodyErased {
+        /// Position of the event that recorded the request.
         position: i64,
+        /// The reason that the person gave.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         reason: Option<Label>,
     },
@@ -53,6 +79,7 @@ aggregate!(Retention, "retention", RetentionCommand, RetentionEvent, RetentionEr
 /// Why a removal is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RetentionError {
+    /// Somebody else removed requests up to this position meanwhile.
     #[error("Requests up to position {0} were already removed.")]
     Removed(i64),
 }
@@ -70,6 +97,8 @@ impl Retention {
         self.removed_to
     }
 
+    /// Decides a command. Requests that are removed already are skipped.
+    ///
     /// # Errors
     /// [`RetentionError::Removed`] if requests after the same position were removed meanwhile.
     pub fn decide(&self, command: RetentionCommand) -> Result<Vec<RetentionEvent>, RetentionError> {

@@ -20,10 +20,14 @@ pub struct Team {
 /// Adds or removes an admin.
 #[derive(Clone, Debug)]
 pub enum TeamCommand {
+    /// Nothing happens if the user is an admin already.
     Add {
+        /// A user who has become an admin.
         admin: UserId,
     },
+    /// Nothing happens if the user is not an admin.
     Remove {
+        /// A user who ceases to be an admin.
         admin: UserId,
         /// Super admins may leave an organization without an admin.
         even_the_last: bool,
@@ -33,10 +37,18 @@ pub enum TeamCommand {
 /// An admin was added or removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TeamEvent {
+    /// The organization has one more admin.
     #[serde(rename = "team.admin_added", rename_all = "camelCase")]
-    AdminAdded { user_id: UserId },
+    AdminAdded {
+        /// The new admin.
+        user_id: UserId,
+    },
+    /// The organization has one admin fewer.
     #[serde(rename = "team.admin_removed", rename_all = "camelCase")]
-    AdminRemoved { user_id: UserId },
+    AdminRemoved {
+        /// The former admin.
+        user_id: UserId,
+    },
 }
 
 aggregate!(Team, "team", TeamCommand, TeamEvent, TeamError, {
@@ -47,11 +59,14 @@ aggregate!(Team, "team", TeamCommand, TeamEvent, TeamError, {
 /// Why a change is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TeamError {
+    /// No admin would remain.
     #[error("An organization needs at least one active admin, and this is the last one.")]
     LastAdmin,
 }
 
 impl Team {
+    /// Decides a command.
+    ///
     /// # Errors
     /// [`TeamError::LastAdmin`] if no admin would remain.
     pub fn decide(&self, command: TeamCommand) -> Result<Vec<TeamEvent>, TeamError> {

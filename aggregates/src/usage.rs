@@ -20,19 +20,30 @@ pub struct Usage {
 /// Records the usage of a month.
 #[derive(Clone, Debug)]
 pub enum UsageCommand {
-    /// Number of accepted webhooks, and the limit.
-    Note { month: NaiveDate, accepted: u64, limit: u32 },
+    /// Compares the webhooks of a month with the limit.
+    Note {
+        /// The first day of the month, UTC.
+        month: NaiveDate,
+        /// Webhooks accepted in the month so far, without duplicates.
+        accepted: u64,
+        /// The organization's monthly limit, in accepted webhooks.
+        limit: u32,
+    },
 }
 
 /// A share of the limit was reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UsageEvent {
+    /// The month reached a share of the limit for the first time.
     #[serde(rename = "usage.warned", rename_all = "camelCase")]
     Warned {
         /// The first day of the month.
         month: NaiveDate,
+        /// The share of the limit that was reached: one of [`WARN_AT`].
         percent: u8,
+        /// The monthly limit at that time, in accepted webhooks.
         limit: u32,
+        /// Webhooks accepted in the month at that time.
         accepted: u64,
     },
 }

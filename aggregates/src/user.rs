@@ -14,8 +14,11 @@ use crate::{EmailClaimId, SessionId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
+    /// Sees and manages every organization. Registered by the operator.
     SuperAdmin,
+    /// Manages one organization: its people, providers and settings.
     Admin,
+    /// Sees one organization and retries its webhooks.
     Member,
 }
 
@@ -50,22 +53,33 @@ pub struct User {
 pub enum UserCommand {
     /// By the operator: nobody is asked, and the address is claimed at once.
     Register {
+        /// The initial role.
         role: Role,
+        /// The claim on the address.
         email_claim: EmailClaimId,
     },
     /// By an admin: the address is claimed when its owner first signs in.
     Invite {
+        /// The initial role; not super admin.
         role: Role,
+        /// The claim on the address, still to be taken.
         email_claim: EmailClaimId,
     },
+    /// With a sign-in link. It also accepts an invitation.
     SignIn {
+        /// The session that begins.
         session: SessionId,
     },
+    /// To admin or member.
     SetRole(Role),
+    /// Deactivation also ends all sessions.
     SetActive(bool),
+    /// Signs out one session.
     EndSession {
+        /// The session that ends.
         session: SessionId,
     },
+    /// Signs out everywhere.
     EndSessions,
     /// Erases the person's data beside the log. Requires deactivation first, which reveals whether the
     /// organization would be left without an admin.
@@ -75,23 +89,49 @@ pub enum UserCommand {
 /// A user was registered, invited or changed, or signed in or out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UserEvent {
+    /// By the operator: the user may sign in, and holds the address.
     #[serde(rename = "user.registered", rename_all = "camelCase")]
-    Registered { role: Role, email_claim_id: EmailClaimId },
+    Registered {
+        /// The initial role.
+        role: Role,
+        /// The claim on the address.
+        email_claim_id: EmailClaimId,
+    },
+    /// By an admin: the user may sign in, but does not hold the address yet.
     #[serde(rename = "user.invited", rename_all = "camelCase")]
-    Invited { role: Role, email_claim_id: EmailClaimId },
+    Invited {
+        /// The initial role.
+        role: Role,
+        /// The claim on the address, still to be taken.
+        email_claim_id: EmailClaimId,
+    },
+    /// An invited user signed in for the first time.
     #[serde(rename = "user.joined")]
     Joined {},
+    /// A session began.
     #[serde(rename = "user.signed_in", rename_all = "camelCase")]
-    SignedIn { session_id: SessionId },
+    SignedIn {
+        /// The new session.
+        session_id: SessionId,
+    },
+    /// By an admin.
     #[serde(rename = "user.role_changed")]
-    RoleChanged { role: Role },
+    RoleChanged {
+        /// The new role.
+        role: Role,
+    },
+    /// The user may sign in again.
     #[serde(rename = "user.activated")]
     Activated {},
     /// Also ends the user's sessions.
     #[serde(rename = "user.deactivated")]
     Deactivated {},
+    /// Signed out, or revoked.
     #[serde(rename = "user.session_ended", rename_all = "camelCase")]
-    SessionEnded { session_id: SessionId },
+    SessionEnded {
+        /// The session.
+        session_id: SessionId,
+    },
     /// All sessions that began earlier.
     #[serde(rename = "user.sessions_ended")]
     SessionsEnded {},
@@ -116,16 +156,22 @@ aggregate!(User, "user", UserCommand, UserEvent, UserError, {
 /// Why a command is refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UserError {
+    /// The ID is in use.
     #[error("This user already exists.")]
     AlreadyRegistered,
+    /// No user has the ID.
     #[error("User not found.")]
     NotRegistered,
+    /// A deactivated user cannot sign in.
     #[error("This user is deactivated. Reactivate them first.")]
     Deactivated,
+    /// A change of role would make somebody a super admin, or no longer one.
     #[error("Super admins are managed by the platform operator and can't have another role.")]
     SuperAdmin,
+    /// Only a deactivated user can be erased.
     #[error("This user is active. Deactivate them first.")]
     Active,
+    /// Erasure is permanent.
     #[error("This user was erased and can't be restored. Invite the person again.")]
     Erased,
 }
