@@ -19,8 +19,11 @@ const CLASSES: usize = 48;
 /// The length of a bucket in a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grain {
+    /// 60 seconds, the finest.
     Minute,
+    /// 60 minutes.
     Hour,
+    /// 24 hours, from midnight UTC.
     Day,
 }
 
@@ -76,14 +79,21 @@ impl Span {
 /// Counts in a span of time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// Accepted webhooks, without duplicates.
     pub received: i64,
+    /// Further deliveries of known events.
     pub duplicates: i64,
+    /// Rejected requests, including those that were only counted.
     pub rejected: i64,
+    /// Attempts that succeeded.
     pub succeeded: i64,
+    /// Attempts that failed.
     pub failed: i64,
+    /// Webhooks that became dead letters.
     pub dead_lettered: i64,
     /// Ended attempts, with any outcome, that were not the first of their webhook.
     pub retried: i64,
+    /// Time from receipt to success, of the webhooks that succeeded.
     pub latency: Histogram,
 }
 
@@ -156,7 +166,9 @@ impl Histogram {
 /// A bucket of a series.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bucket {
+    /// Start of the minute, hour or day, UTC.
     pub start: DateTime<Utc>,
+    /// The counts until the next bucket starts.
     pub counts: Counts,
 }
 

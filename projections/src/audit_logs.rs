@@ -21,28 +21,44 @@ use crate::{Interest, Page, PageRequest, Projection, ProjectionError};
 /// A row of `audit_logs`.
 #[derive(Clone, Debug, FromRow)]
 pub struct AuditEntry {
+    /// The organization that it belongs to; the nil UUID for the platform.
     pub organization_id: Uuid,
+    /// Partition of the event in the log, 0 to 15.
     pub partition: i32,
+    /// Position of the event in its partition.
     pub position: i64,
+    /// The user who did it; `None` for the system and for senders.
     pub user_id: Option<Uuid>,
     /// The user's address, if the user belongs to the organization and is not erased.
     pub user_email: Option<String>,
+    /// The session in which it was done.
     pub session_id: Option<Uuid>,
+    /// The address of the client.
     pub client: Option<String>,
+    /// The user agent of the client.
     pub agent: Option<String>,
+    /// The kind of action, such as `created` or `signed_in`.
     pub action: String,
+    /// `organization`, `user`, `provider`, `webhook` or `audit_log`.
     pub resource_type: String,
+    /// The resource that it was done to.
     pub resource_id: Uuid,
+    /// `{"old": {…}, "new": {…}}` with the changed fields only; never a secret.
     pub changes: Json<Value>,
+    /// When the event was recorded.
     pub at: DateTime<Utc>,
 }
 
 /// A selection of entries; a `None` does not restrict it.
 #[derive(Clone, Debug, Default)]
 pub struct AuditFilter {
+    /// By this user.
     pub user: Option<Uuid>,
+    /// With this action, word for word.
     pub action: Option<String>,
+    /// On resources of this type.
     pub resource_type: Option<String>,
+    /// On the resource with this ID.
     pub resource: Option<Uuid>,
     /// At this time or later.
     pub from: Option<DateTime<Utc>>,

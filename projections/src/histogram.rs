@@ -55,11 +55,15 @@ impl Stretches {
 /// Number of webhooks by status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
+    /// Waiting for an attempt, or for the signature to be verified.
     pub pending: i64,
+    /// In an attempt.
     pub processing: i64,
+    /// Delivered, or stored where there is no destination.
     pub success: i64,
     /// Failed, and waiting for a retry.
     pub failed: i64,
+    /// The last retry failed; they need a person.
     pub dead_lettered: i64,
     /// Rejected and never processed.
     pub rejected: i64,
@@ -76,6 +80,7 @@ impl Standing {
 /// Number of webhooks by time and status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Histogram {
+    /// One for each stretch, the earliest first.
     pub buckets: Vec<Standing>,
     /// Set if there are more than are read: webhooks received before are not counted.
     pub counted_from: Option<DateTime<Utc>>,

@@ -4,7 +4,7 @@
 //! checkpoint. Every row remembers the position of its last change, so that repeated events change nothing.
 //! Queries take the organization first.
 //!
-//! Deliberately elsewhere: the `events` table, HTTP, GraphQL.
+//! Deliberately elsewhere: the log, HTTP, GraphQL.
 
 pub mod analytics;
 pub mod audit_logs;
@@ -39,10 +39,19 @@ pub enum Interest {
 /// Why an event cannot be applied, or a row cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ProjectionError {
+    /// PostgreSQL did not answer, or refused the statement.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
+    /// A column holds a value that no release writes.
     #[error("{table}.{column} holds {value:?}, which is not possible")]
-    Corrupt { table: &'static str, column: &'static str, value: String },
+    Corrupt {
+        /// The table.
+        table: &'static str,
+        /// Its column.
+        column: &'static str,
+        /// The value, as text.
+        value: String,
+    },
 }
 
 /// A read model that follows the log.

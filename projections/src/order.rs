@@ -12,7 +12,9 @@ use crate::{Page, PageRequest};
 /// The direction of a list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Direction {
+    /// The smallest or earliest first.
     Ascending,
+    /// The largest or latest first.
     #[default]
     Descending,
 }
@@ -20,19 +22,24 @@ pub enum Direction {
 /// The order of a list. The default of every list is newest first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Order<F> {
+    /// The field whose values determine the order.
     pub field: F,
+    /// The direction of the values. Rows without a value come last in both.
     pub direction: Direction,
 }
 
 /// A field that a list can be sorted by.
 pub trait Field: Copy + Default {
+    /// The column with its values.
     fn column(self) -> Column;
 }
 
 /// The type of a column's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// `timestamptz`.
     Time,
+    /// `text`.
     Text,
 }
 
@@ -41,6 +48,7 @@ pub enum Kind {
 pub struct Column {
     /// Distinguishes the columns of a list.
     pub tag: u8,
+    /// The type of its values.
     pub kind: Kind,
     pub(crate) value: &'static str,
     /// An expression that is null exactly if a row has no value; `None` if every row has one.
@@ -50,7 +58,9 @@ pub struct Column {
 /// A value that a row is sorted by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
+    /// Of a column of [`Kind::Time`].
     Time(DateTime<Utc>),
+    /// Of a column of [`Kind::Text`].
     Text(String),
 }
 
@@ -66,7 +76,9 @@ pub struct Place {
 /// A row, and its key.
 #[derive(Clone, Debug)]
 pub struct Sorted<T> {
+    /// The row.
     pub row: T,
+    /// The key that a next page begins after.
     pub place: Place,
 }
 

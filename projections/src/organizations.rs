@@ -14,13 +14,21 @@ use crate::{Interest, Order, Page, PageRequest, Place, Projection, ProjectionErr
 /// A row of `organizations`, with computed values.
 #[derive(Clone, Debug, FromRow)]
 pub struct Organization {
+    /// Derived from the slug.
     pub id: Uuid,
+    /// The name that people see.
     pub name: String,
+    /// The name in URLs, which never changes.
     pub slug: String,
+    /// `free`, `starter` or `premium`.
     pub plan: String,
+    /// Accepted webhooks per calendar month, UTC; `None` is unlimited.
     pub webhook_limit: Option<i32>,
+    /// Whether it receives webhooks and its people can sign in.
     pub is_active: bool,
+    /// Time of its first event.
     pub created_at: DateTime<Utc>,
+    /// Time of its last event.
     pub updated_at: DateTime<Utc>,
     /// All accepted webhooks, without duplicates.
     pub webhook_count: i64,
@@ -39,6 +47,7 @@ impl Organization {
 pub struct OrganizationFilter {
     /// Part of the name or slug.
     pub search: Option<String>,
+    /// Only active or only inactive ones; `None` for both.
     pub is_active: Option<bool>,
 }
 
@@ -46,8 +55,10 @@ pub struct OrganizationFilter {
 /// without an index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OrganizationField {
+    /// Time of the first event.
     #[default]
     CreatedAt,
+    /// Without regard to case.
     Name,
 }
 

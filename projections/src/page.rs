@@ -22,6 +22,7 @@ impl<K> PageRequest<K> {
 /// A page of a list, in the order of the list.
 #[derive(Clone, Debug)]
 pub struct Page<T> {
+    /// Up to `limit` rows of the request.
     pub rows: Vec<T>,
     /// Whether there are more rows in the direction of the request.
     pub has_more: bool,

@@ -22,11 +22,15 @@ const BEFORE: i64 = 2_000;
 /// Dead letters with one error at one provider.
 #[derive(Clone, Debug, FromRow)]
 pub struct DeadLetterGroup {
+    /// The provider that sent them.
     pub provider_id: Uuid,
+    /// The error of the last attempt.
     pub error_message: Option<String>,
+    /// Number of dead letters.
     pub count: i64,
-    /// When the first and the last of them were received.
+    /// When the first of them was received.
     pub oldest: DateTime<Utc>,
+    /// When the last of them was received.
     pub newest: DateTime<Utc>,
 }
 
@@ -53,15 +57,18 @@ pub async fn dead_letter_groups(
 /// A name, and its frequency.
 #[derive(Clone, Debug, FromRow)]
 pub struct Named {
+    /// The event type or the error; `None` counts the webhooks without one.
     pub name: Option<String>,
+    /// Number of webhooks with this name.
     pub count: i64,
     /// Total number of rows read.
     pub looked_at: i64,
 }
 
-/// What to rank.
+/// The names of a ranking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ranked {
+    /// The providers' own names for their events.
     EventTypes,
     /// Rejections by their code, failures by their last error.
     Errors,
@@ -144,11 +151,17 @@ pub async fn previous_of_type(
 /// The health of a provider.
 #[derive(Clone, Debug, Default, FromRow)]
 pub struct ProviderHealth {
+    /// The provider.
     pub provider_id: Uuid,
+    /// Webhooks accepted since that time, without duplicates.
     pub received: i64,
+    /// Requests rejected since that time.
     pub rejected: i64,
+    /// Attempts that succeeded since that time.
     pub succeeded: i64,
+    /// Attempts that failed since that time.
     pub failed: i64,
+    /// Webhooks that became dead letters since that time.
     pub dead_lettered: i64,
     /// The last request ever, accepted or rejected.
     pub last_received_at: Option<DateTime<Utc>>,

@@ -15,8 +15,11 @@ use crate::webhook_logs::WebhookKey;
 /// A genuine webhook that is not finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unfinished {
+    /// The organization that it belongs to.
     pub organization: OrganizationId,
+    /// The webhook.
     pub webhook: WebhookId,
+    /// The provider that sent it.
     pub provider: ProviderId,
     /// The position at which it became pending, if it is: the queue may not have been fed that far.
     pub pending_at: Option<i64>,
@@ -27,10 +30,12 @@ pub type OpenKey = (Uuid, WebhookKey);
 /// End of a page of webhooks that wait for a retry.
 pub type WaitingKey = (DateTime<Utc>, Uuid);
 
-/// A page, and the key that the next one begins after; `None` if this was the last.
+/// A page of unfinished webhooks. Without a `next`, it is the last.
 #[derive(Clone, Debug)]
 pub struct Looked<K> {
+    /// The unfinished webhooks of the page, without those that changed recently.
     pub unfinished: Vec<Unfinished>,
+    /// The key that the next page begins after.
     pub next: Option<K>,
 }
 

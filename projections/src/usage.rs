@@ -10,6 +10,7 @@ use sqlx::{FromRow, PgExecutor};
 pub struct Month {
     /// Its first day.
     pub month: NaiveDate,
+    /// Number of webhooks; 0 or more.
     pub accepted: i64,
 }
 

@@ -14,17 +14,25 @@ use crate::{Interest, Order, Page, PageRequest, Place, Projection, ProjectionErr
 /// A row of `users`, with the address unless it is erased.
 #[derive(Clone, Debug, FromRow)]
 pub struct User {
+    /// The organization; the nil UUID for super admins.
     pub organization_id: Uuid,
+    /// Random.
     pub id: Uuid,
+    /// The address, from `user_emails`; `None` once it is erased.
     pub email: Option<String>,
+    /// `super_admin`, `admin` or `member`.
     pub role: String,
+    /// Whether the user is not deactivated.
     pub is_active: bool,
     /// Whether the organization is active; super admins have none.
     pub organization_is_active: bool,
     /// `None` while the user is only invited.
     pub joined_at: Option<DateTime<Utc>>,
+    /// Time of the last sign-in; `None` if there was none.
     pub last_login_at: Option<DateTime<Utc>>,
+    /// When the user was registered or invited.
     pub created_at: DateTime<Utc>,
+    /// Time of the last event.
     pub updated_at: DateTime<Utc>,
 }
 
@@ -41,12 +49,14 @@ impl User {
 pub struct UserFilter {
     /// Part of the address.
     pub search: Option<String>,
+    /// Only active or only deactivated ones; `None` for both.
     pub is_active: Option<bool>,
 }
 
 /// Fields that users can be sorted by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UserField {
+    /// When the user was registered or invited.
     #[default]
     CreatedAt,
     /// Erased users have none.

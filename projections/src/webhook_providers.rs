@@ -1,4 +1,4 @@
-//! `webhook_providers`, and what may be known of their secrets.
+//! `webhook_providers`, and the versions of their secrets, without the secrets themselves.
 
 use std::sync::LazyLock;
 
@@ -16,30 +16,48 @@ use crate::{Interest, Order, Page, PageRequest, Place, Projection, ProjectionErr
 /// A row of `webhook_providers`.
 #[derive(Clone, Debug, FromRow)]
 pub struct WebhookProvider {
+    /// The organization that connected it.
     pub organization_id: Uuid,
+    /// Derived from the organization and the name.
     pub id: Uuid,
+    /// A [`ProviderName`](hookledger_aggregates::ProviderName), as text.
     pub provider_name: String,
+    /// Whether it accepts webhooks.
     pub is_active: bool,
+    /// When it was first connected.
     pub created_at: DateTime<Utc>,
+    /// Time of its last change.
     pub updated_at: DateTime<Utc>,
+    /// When it was deleted; `None` while it is connected.
     pub deleted_at: Option<DateTime<Utc>>,
+    /// Where its webhooks are forwarded to; `None` if they are stored only.
     pub destination_url: Option<String>,
+    /// Seconds that the destination has to answer; `None` for the deployment's default.
     pub destination_timeout_seconds: Option<i32>,
+    /// Maximum number of attempts at the same time, per node; `None` without a destination.
     pub destination_concurrency: Option<i32>,
+    /// Names of the headers that deliveries carry besides. Their values are secrets.
     pub destination_headers: Option<Vec<String>>,
+    /// Whether deliveries also carry the sender's signature header.
     pub destination_original_signature: bool,
+    /// When the destination was last changed.
     pub destination_set_at: Option<DateTime<Utc>>,
 }
 
-/// What may be known of one version of a secret; never the secret.
+/// One version of a secret, without the secret itself.
 #[derive(Clone, Debug, FromRow)]
 pub struct SecretVersion {
+    /// The provider that it belongs to.
     pub provider_id: Uuid,
+    /// 1, 2, 3… in the order of creation; signing and outgoing secrets share the numbers.
     pub version: i32,
     /// A label given by a person; signing secrets have none.
     pub label: Option<String>,
+    /// When it was set.
     pub set_at: DateTime<Utc>,
+    /// When it stops being valid; `None` while no end is set.
     pub expires_at: Option<DateTime<Utc>>,
+    /// Time of the last webhook that it verified; `None` for outgoing secrets.
     pub last_used_at: Option<DateTime<Utc>>,
 }
 
@@ -48,15 +66,19 @@ pub struct SecretVersion {
 pub struct ProviderFilter {
     /// Part of the organization's name or slug, or of the destination's URL.
     pub search: Option<String>,
+    /// A service, such as `github`.
     pub provider_name: Option<&'static str>,
+    /// Only active or only inactive ones; `None` for both.
     pub is_active: Option<bool>,
 }
 
 /// Fields that providers of all organizations can be sorted by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ProviderField {
+    /// When the provider was first connected.
     #[default]
     CreatedAt,
+    /// The service.
     ProviderName,
     /// Absent if the organization has not been read yet, because the two read models follow the log
     /// independently.

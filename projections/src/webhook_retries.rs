@@ -11,13 +11,21 @@ use uuid::Uuid;
 /// A row of `webhook_retries`.
 #[derive(Clone, Debug, FromRow)]
 pub struct WebhookAttempt {
+    /// The webhook.
     pub webhook_id: Uuid,
+    /// 1 is the first attempt; higher ones are retries.
     pub attempt_number: i32,
+    /// When it began.
     pub attempted_at: DateTime<Utc>,
+    /// When it ended; `None` while it runs.
     pub ended_at: Option<DateTime<Utc>>,
+    /// Whether the destination answered 200 to 299; `None` while it runs.
     pub succeeded: Option<bool>,
+    /// The HTTP status of the destination's answer; `None` if there was no answer.
     pub status_code: Option<i32>,
+    /// Milliseconds from start to end; `None` while it runs.
     pub duration_ms: Option<i64>,
+    /// The error, in a sentence; `None` after a success.
     pub error_details: Option<String>,
 }
 

@@ -94,16 +94,27 @@ pub(super) struct Fold<'a> {
 /// A webhook's state after one of its events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebhookState {
+    /// Number of its last event in the webhook's stream.
     pub sequence: i64,
+    /// When its last event was recorded.
     pub at: DateTime<Utc>,
+    /// Whether a secret verified it.
     pub signature_valid: bool,
+    /// The status that the list shows.
     pub status: WebhookStatus,
+    /// Automatic retries so far, 0 to 3.
     pub retry_count: i32,
+    /// The error of the last attempt, or the code and detail of the rejection.
     pub error_message: Option<String>,
+    /// When an attempt succeeded.
     pub processed_at: Option<DateTime<Utc>>,
+    /// When the next automatic retry is due.
     pub next_retry_at: Option<DateTime<Utc>>,
+    /// When its last retry failed.
     pub dead_lettered_at: Option<DateTime<Utc>>,
+    /// Number of further deliveries of the same event.
     pub duplicate_count: i32,
+    /// A duplicate had another body.
     pub body_differs: bool,
 }
 

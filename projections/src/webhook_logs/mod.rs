@@ -28,9 +28,13 @@ pub const MAX_RETRIES: i32 = 3;
 /// The status of a webhook, as shown to people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WebhookStatus {
+    /// Waiting for its next attempt, or for its signature to be verified.
     Pending,
+    /// In an attempt.
     Processing,
+    /// Delivered, or stored where there is no destination.
     Success,
+    /// The last attempt failed, or it was rejected.
     Failed,
 }
 
@@ -53,27 +57,49 @@ impl WebhookStatus {
 /// A row of `webhook_logs`.
 #[derive(Clone, Debug, FromRow)]
 pub struct WebhookLog {
+    /// The organization that it belongs to.
     pub organization_id: Uuid,
+    /// Derived from the connection and the event ID; random if rejected.
     pub webhook_id: Uuid,
+    /// Position of its first event: the order of lists.
     pub position: i64,
+    /// The provider that sent it.
     pub provider_id: Uuid,
+    /// The provider's own ID of the event.
     pub provider_event_id: Option<String>,
+    /// The provider's own name for the event, such as `push`.
     pub event_type: Option<String>,
+    /// Digest of the raw body, in hex.
     pub body_sha256: String,
+    /// Bytes of the raw body.
     pub body_size: i64,
+    /// The `content-type` header.
     pub content_type: Option<String>,
+    /// The signature header, cut to a limit.
     pub signature_received: Option<String>,
+    /// Whether a secret verified it; false for rejections and until verification.
     pub signature_valid: bool,
+    /// A [`WebhookStatus`], as text; see [`WebhookLog::status`].
     pub status: String,
+    /// Automatic retries so far, 0 to [`MAX_RETRIES`].
     pub retry_count: i32,
+    /// The error of the last attempt, or the code and detail of the rejection.
     pub error_message: Option<String>,
+    /// When its first event was recorded, just before the answer.
     pub received_at: DateTime<Utc>,
+    /// Time of its last event.
     pub updated_at: DateTime<Utc>,
+    /// When an attempt succeeded.
     pub processed_at: Option<DateTime<Utc>>,
+    /// When the next automatic retry is due.
     pub next_retry_at: Option<DateTime<Utc>>,
+    /// When its last retry failed; `None` again once a person retries it.
     pub dead_lettered_at: Option<DateTime<Utc>>,
+    /// Number of further deliveries of the same event.
     pub duplicate_count: i32,
+    /// A duplicate had another body.
     pub body_differs: bool,
+    /// Its body was received before, under another ID that is not signed.
     pub suspected_replay: bool,
     /// A person sent it to test the provider.
     pub is_test: bool,
@@ -101,16 +127,21 @@ impl WebhookLog {
 /// A selection of an organization's webhooks; a `None` does not restrict it.
 #[derive(Clone, Debug, Default)]
 pub struct WebhookFilter {
+    /// Of this provider.
     pub provider: Option<ProviderId>,
     /// Any of these.
     pub providers: Option<Vec<ProviderId>>,
+    /// In any of these statuses.
     pub status: Option<Vec<WebhookStatus>>,
+    /// Of this event type, word for word.
     pub event_type: Option<String>,
     /// Any of these.
     pub event_types: Option<Vec<String>>,
     /// The last error, word for word.
     pub error_message: Option<String>,
+    /// Verified, or not.
     pub signature_valid: Option<bool>,
+    /// Dead letters, or none of them.
     pub dead_lettered: Option<bool>,
     /// A duplicate had another body.
     pub body_differs: Option<bool>,
@@ -120,7 +151,9 @@ pub struct WebhookFilter {
     pub is_test: Option<bool>,
     /// Anything about it is suspicious; see [`WebhookLog::is_flagged`].
     pub flagged: Option<bool>,
+    /// Received at this time or later.
     pub received_from: Option<DateTime<Utc>>,
+    /// Received before this time.
     pub received_to: Option<DateTime<Utc>>,
     /// A webhook ID, a provider's event ID, or the beginning of either or of an event type.
     pub text: Option<String>,
@@ -257,9 +290,13 @@ pub async fn position_before(
 /// The parts of a webhook that a text search needs.
 #[derive(Clone, Debug, FromRow)]
 pub struct Candidate {
+    /// The webhook.
     pub webhook_id: Uuid,
+    /// When it was received: the first part of its [`WebhookKey`].
     pub received_at: DateTime<Utc>,
+    /// Position of its first event: the second part of its [`WebhookKey`].
     pub position: i64,
+    /// Bytes of the raw body, which the search may have to read.
     pub body_size: i64,
     /// Its event ID or type begins with the text.
     pub named: bool,
