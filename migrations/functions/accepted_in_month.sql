@@ -1,6 +1,6 @@
--- What was accepted in a month, from the log: what the read model has counted, and what the log has
--- beyond that. Rows and checkpoint of a read model change in one transaction, so one statement sees
--- both as they belong together. Null where the read model is too far behind to wait for.
+-- Webhooks accepted in a month: the count of the read model, and the events of the log after its checkpoint. Rows and
+-- checkpoint of a read model change in one transaction, so one statement sees both as they belong together. Null if the
+-- read model is too far behind to wait for.
 create or replace function accepted_in_month(p_partition int, p_organization_id uuid, p_month date) returns bigint
 language plpgsql as $$
 declare

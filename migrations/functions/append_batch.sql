@@ -53,7 +53,7 @@ begin
                  unnest(c_first_sequence) as first_sequence, unnest(c_organization_id) as organization_id,
                  unnest(c_metadata) as metadata, unnest(c_data) as data) c;
 
-    -- Whoever begins a stream is refused by its key, which says nothing of a sequence within a commit or after the end.
+    -- The key refuses a second beginning of a stream. It does not see a sequence within a commit, or one after the end.
     if exists (
         select from (select unnest(c_stream_id) as stream_id, unnest(c_aggregate_type) as aggregate_type,
                             unnest(c_first_sequence) as first_sequence) c

@@ -52,7 +52,7 @@ begin
             where used_ is null or used_ + r.place > r.limit_);
     end loop;
     if cardinality(flush_.over_limit) > 0 then
-        -- What repeats a unit that is left out is no repetition without it, and nobody has counted it.
+        -- A unit that repeats one that is left out is no duplicate any more, and was not counted. It is left out too.
         flush_.over_limit := flush_.over_limit || array(
             select distinct c.unit
             from unnest(c_unit, c_aggregate_type, c_stream_id, c_first_sequence)

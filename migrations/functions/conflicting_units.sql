@@ -17,7 +17,7 @@ begin
         from unnest(c_stream_id, c_aggregate_type, c_first_sequence) with ordinality
              as c (stream_id, aggregate_type, first_sequence, ordinal)
         order by c.ordinal);
-    -- What begins at the end of a commit that is left out is in conflict itself.
+    -- A commit that follows one that is left out is in conflict, too.
     loop
         more := array(
             with c as materialized (

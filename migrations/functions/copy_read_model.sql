@@ -46,7 +46,7 @@ begin
         execute replace(part.definition, format(' ON %s ', original), format(' ON %s ', copy));
     end loop;
     execute format('grant select, insert, update, delete on %s to hookledger_worker', copy);
-    -- What people read, or soon will. A replay is for who may look into the database anyway.
+    -- Only a copy that people will read gets row-level security and grants: a replay is for operators.
     if not p_live then
         return;
     end if;

@@ -73,7 +73,7 @@ pub struct VerifySettings {
 
 #[derive(Args, Clone, Debug)]
 pub struct DeclareSettings {
-    /// What happened. It is signed, and every later check shows it.
+    /// The cause of the loss. It is signed, and every later check shows it.
     #[arg(long)]
     pub reason: String,
     /// Sign and record the statement.
@@ -129,7 +129,7 @@ pub enum AuditError {
     NotSigned,
 }
 
-/// Who ran the command: the operator, at the command line.
+/// Metadata of the operator, who ran the command.
 fn operator() -> Metadata {
     Metadata { agent: Some(Label::new("command line")), ..Metadata::default() }
 }

@@ -12,7 +12,7 @@ const WIDTH: u64 = 30;
 /// Shows progress.
 pub struct Progress {
     what: String,
-    /// What is counted, in the plural.
+    /// The counted things, in the plural: `events`.
     unit: &'static str,
     started: Instant,
     /// Amount done earlier, by an interrupted run.

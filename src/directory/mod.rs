@@ -42,7 +42,7 @@ pub struct ProviderEntry {
 }
 
 impl ProviderEntry {
-    /// What a webhook that it sends now is owed.
+    /// Whether a webhook that it sends now has to be delivered, or only recorded.
     #[must_use]
     pub fn owed(&self) -> Owed {
         if self.destination.is_some() { Owed::Delivery } else { Owed::Recording }

@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 /// Maximum difference between the clocks of nodes and database, in milliseconds.
 const CLOCKS: u64 = 60_000;
 
-/// What remains of an erased user, in plain words. The log is never rewritten, or it would prove nothing.
+/// The data that remains of an erased user, as shown to people. The log is never rewritten, or it would prove nothing.
 pub const REMAINS: &[&str] = &[
     "the user's random ID, and its history: roles, sign-ins, and changes, each with its time",
     "the IP address and browser of each of these, as recorded in the log",

@@ -117,7 +117,7 @@ impl Links {
         }
     }
 
-    /// What is known of a link that does not work.
+    /// The cause, for a link that does not work.
     async fn why_not(&self, token: &str) -> Result<Redeemed, IdentityError> {
         let row: Option<(Uuid, Uuid, bool)> = sqlx::query_as(
             "select organization_id, user_id, used_at is not null from magic_links where token_sha256 = $1",

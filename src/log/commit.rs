@@ -22,7 +22,7 @@ use super::unit::{LogPosition, NewEvent, Sequence, Unit};
 /// position look back by as much.
 pub(super) const MOST: usize = 100;
 
-/// What [`Commit::of`] reads of a row `c` of `commits`.
+/// The columns of a row `c` of `commits` that [`Commit::of`] reads.
 pub(super) const COLUMNS: &str = "c.partition, c.position, c.events, c.organization_id, c.aggregate_type, c.stream_id, \
                                   c.first_sequence, c.recorded_at, c.metadata, c.data";
 
@@ -187,7 +187,7 @@ impl<'r> Commit<'r> {
         }
     }
 
-    /// What the event says.
+    /// The decoded event.
     pub(super) fn decode(&self, line: &Line<'_>) -> Result<RecordedEvent, ReadError> {
         decode(self.partition()?, self.stream, &self.stored(line))
     }
@@ -229,7 +229,7 @@ fn microseconds(row: &PgRow, column: &str) -> Result<i64, sqlx::Error> {
     Ok(since_2000.saturating_add(EPOCH))
 }
 
-/// What an event of a stream says.
+/// The decoded form of a stored event.
 pub(super) fn decode(
     partition: Partition,
     stream: Uuid,

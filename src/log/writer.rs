@@ -54,7 +54,7 @@ pub enum AppendError {
     Failed,
 }
 
-/// Who waits for an append.
+/// The urgency of an append, by who waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Priority {
     /// A provider or a person.

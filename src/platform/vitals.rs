@@ -144,7 +144,7 @@ impl Vitals {
         ailments.chain(state.troubles.values().cloned()).chain(state.looks.iter().filter_map(outdated)).collect()
     }
 
-    /// What needs attention although the node is ready, in sentences.
+    /// Problems that need attention although the node is ready, in sentences.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         self.state().warnings.values().cloned().collect()

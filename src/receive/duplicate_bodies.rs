@@ -155,6 +155,6 @@ pub struct RedeliverRequest<'a> {
     /// In hex.
     pub body_sha256: &'a str,
     pub reason: Option<Label>,
-    /// Who asks.
+    /// The person who asks for it.
     pub by: &'a Metadata,
 }

@@ -56,7 +56,7 @@ const LARGE_BODY: usize = 256 << 10;
 pub struct Request {
     pub headers: HeaderMap,
     pub body: HeldBody,
-    /// Who sent it, and from where: the provider, or a person who tests the setup.
+    /// Its sender: the provider, or a person who tests the setup.
     pub by: Metadata,
 }
 

@@ -100,7 +100,7 @@ async fn appends_whose_connections_are_ended_succeed_and_are_there_once() {
                 let (organization, id) = (OrganizationId::from_slug(&format!("o{n}")), Uuid::new_v4());
                 let mut count = 0;
                 while !done.load(Ordering::Relaxed) {
-                    // What goes to the end of a stream would be there twice if it were sent twice.
+                    // An append to the end of a stream has no sequence, so it would be there twice if it were sent twice.
                     let units = vec![unit(organization, id, Sequence::End)];
                     let verdicts = log.append_all(units).await.unwrap();
                     assert!(verdicts.iter().all(Result::is_ok), "{verdicts:?}");
@@ -123,7 +123,7 @@ async fn appends_whose_connections_are_ended_succeed_and_are_there_once() {
     appender.until_ready(true).await;
 }
 
-/// What senders were answered: webhook ids of 200s, by the delivery's id, and how many were refused.
+/// The answers to senders: webhook IDs of 200s by the delivery's ID, and the number of refusals.
 #[derive(Default)]
 struct Answers {
     accepted: Mutex<BTreeMap<String, Uuid>>,

@@ -59,7 +59,7 @@ async fn what_people_do_and_try_is_told_with_who_and_from_where() {
     let set_role = set_role.replace("ADMIN", "MEMBER");
     boss.data(&set_role, json!({ "id": them["id"] })).await;
 
-    // What is refused, under the field's own name, whatever the query calls it.
+    // Refusals are recorded under the field's own name, whatever alias the query uses.
     assert_eq!(member.code(&set_role, json!({ "id": them["id"] })).await, "FORBIDDEN");
     let create = "mutation { a: createOrganization(input: {name: \"x\", slug: \"x\"}) { organization { id } } }";
     assert_eq!(boss.code(create, json!({})).await, "FORBIDDEN");
@@ -117,7 +117,7 @@ async fn a_flood_of_refusals_is_counted_and_does_not_fill_the_log() {
         assert!(futures::future::join_all(asked).await.iter().all(|code| code == "FORBIDDEN"));
     }
     trail_until(&boss, "acme", json!({ "action": "action_refused" }), 30).await;
-    // What was not told one by one is told as a number, at the latest when the server stops.
+    // The other refusals are recorded as a count, at the latest when the server stops.
     let database = app.database.superuser().await;
     app.stop().await;
     let of_type = |event_type: &'static str| {

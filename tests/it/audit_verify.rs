@@ -1,5 +1,5 @@
-//! What an auditor does: exports a ledger, and checks the store and the file, after the database's
-//! superuser changed what must not be changed.
+//! An auditor's checks: of the store and of an exported ledger, after the database's superuser changed what must not be
+//! changed.
 
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;

@@ -65,7 +65,7 @@ impl Cluster {
             Command::new(program)
         };
         command.arg("-D").arg(self.directory.path().join("cluster")).args(arguments).current_dir(self.directory.path());
-        // What it starts would hold the pipes of this process open.
+        // The server that it starts would keep the pipes of this process open.
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         assert!(command.status().unwrap().success(), "{command:?}");
     }

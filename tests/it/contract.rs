@@ -1,5 +1,5 @@
-//! Who may see and do what, by the schema itself: every field of every type, every mutation, every
-//! subscription, every kind of node id and every list's cursor, as everybody who could ask.
+//! Rights, checked against the schema itself: every field, mutation, subscription, kind of node ID and list's cursor is
+//! asked for in every role.
 //!
 //! **You added a field, and this test fails?** Put it into one of the tables below: [`FIELDS`] for a field of
 //! a type, [`MUTATIONS`], or [`SUBSCRIPTIONS`]. `$names` are those of [`Ids`].
@@ -22,14 +22,14 @@ use crate::app::{Actor, GITHUB_SECRET, TestApp};
 use crate::patience::PATIENCE;
 use Allowed::{Admins, Anybody, Guests, Members, SuperAdmins};
 
-/// Who may: section 2 of the specification.
+/// The roles that may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Allowed {
-    /// Whoever comes, without a session too: the public demo.
+    /// Everybody, also without a session: the public demo.
     Guests,
     /// Everybody who is signed in, about themselves.
     Anybody,
-    /// Whoever is of the organization, and super admins.
+    /// The organization's users, and super admins.
     Members,
     /// The organization's admins, and super admins.
     Admins,
@@ -98,7 +98,7 @@ const FIELDS: &[(&str, Allowed, &str)] = &[
 
 /// Types that are seen only as parts of the above, where everybody sees all of them who sees those.
 const PARTS: &[(&str, &str)] = &[
-    // What is not of the sandbox is null to everybody, as `demo` tests.
+    // Webhooks outside the sandbox are null for everybody; `demo` tests that.
     ("Query", "demoWebhook"),
     ("Analytics", "buckets totals"),
     ("AnalyticsBucket", "start counts"),
@@ -267,7 +267,7 @@ const SUBSCRIPTIONS: &[(Allowed, &str)] = &[
 const LISTS: &[(Allowed, &str)] =
     &[(Members, "webhooks"), (Members, "deadLetters"), (Admins, "auditLog"), (Admins, "users")];
 
-/// What the tables' `$names` stand for.
+/// The values of the tables' `$names`.
 #[derive(Clone, Debug)]
 struct Ids {
     organization: String,
@@ -331,7 +331,7 @@ impl Ids {
     }
 }
 
-/// What the schema says of a field.
+/// A field of the schema.
 struct Field {
     type_: String,
     needs_arguments: bool,
@@ -413,7 +413,7 @@ fn name_of(part: &str) -> &str {
     part.split(['(', ' ']).next().unwrap()
 }
 
-/// What an answer's only error says; nothing where there is none.
+/// The code of an answer's only error; `None` without an error.
 fn code(answer: &Value) -> Option<&str> {
     let errors = answer.get("errors")?.as_array()?;
     for error in errors {
@@ -447,7 +447,7 @@ async fn signed_position(admin: &Actor<'_>, slug: &str) -> String {
 struct World<'a> {
     app: &'a TestApp,
     schema: Schema,
-    /// Who asks about our organization, the ids that they name, and whether they are one of [`Allowed`].
+    /// Each role: the actor, and the IDs that the actor names.
     super_admin: (Actor<'a>, Ids),
     admin: (Actor<'a>, Ids),
     member: (Actor<'a>, Ids),
@@ -520,7 +520,7 @@ impl<'a> World<'a> {
             assert_eq!(code(&stranger.json().await.unwrap()), Some("UNAUTHENTICATED"), "{template}");
         }
 
-        // Who is of another organization learns as much from our ids as from ids that nobody has.
+        // To users of another organization, our IDs look like IDs that do not exist.
         let about_ours = self.foreign.ask(&query(ours), json!({})).await;
         if matches!(allowed, Guests | Anybody) {
             assert_eq!(code(&about_ours), None, "{template}: {about_ours:#}");
@@ -533,8 +533,7 @@ impl<'a> World<'a> {
         }
         for (name, actor, ids, may) in self.insiders(allowed) {
             let answer = actor.ask(&query(ids), json!({})).await;
-            // Whoever may is told where the webhook stands, which is not where it can be retried; and that the
-            // user is still active.
+            // Whoever may gets a conflict: the webhook has no status that can be retried, and the user is still active.
             if may && (template.contains("retryWebhook(") || template.contains("eraseUser(")) {
                 assert_eq!(code(&answer), Some("CONFLICT"), "{name}: {answer:#}");
             } else if may && template.contains("deliverDuplicate(") {
@@ -699,7 +698,7 @@ impl<'a> World<'a> {
                 }
             }
         };
-        // What is allowed runs, and tells of each webhook that comes.
+        // An allowed subscription runs, and announces each webhook.
         let sending = async {
             loop {
                 self.app.github("ours", &Uuid::new_v4().to_string(), "{}").send().await.unwrap();

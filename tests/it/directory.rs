@@ -39,7 +39,7 @@ async fn a_directory_says_how_far_it_has_looked() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 
-    // Who waits for a place need not wait until this node's heads know of it.
+    // Waiting for a position ends with its event, even if this node's heads do not have it yet.
     app.github("acme", "d-2", "{}").send().await.unwrap();
     let place = LogPosition { partition, position: position().await };
     tokio::time::timeout(crate::patience::PATIENCE, directory.wait_for(place)).await.unwrap();

@@ -1,4 +1,4 @@
-//! What the documents say is true: links, commands, settings, names of tests, sizes, and the pages that are generated.
+//! The documents are true: their links, commands, settings, names of tests, sizes and generated pages.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -63,7 +63,7 @@ fn split(text: &str) -> (String, Vec<(String, String)>) {
     (prose, blocks)
 }
 
-/// What is between backticks.
+/// The texts between backticks.
 fn code(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
@@ -135,7 +135,7 @@ fn every_path_that_the_documents_name_exists() {
         for name in code(&prose) {
             let is_path = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte));
             let Some((first, _)) = name.split_once('/') else { continue };
-            // What is built and stored comes and goes.
+            // Built and stored files come and go.
             if !is_path || !roots.contains(first) || ["target", "data"].contains(&first) {
                 continue;
             }

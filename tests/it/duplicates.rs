@@ -187,7 +187,7 @@ async fn another_body_of_a_duplicate_is_kept_and_delivered_once_by_a_person() {
     assert_eq!(bodies_of(&member, &first).await["duplicateBodies"].as_array().unwrap().len(), 16);
     checked_until(&admin, "acme", |told| told["difference"] == 0 && told["duplicates"] == 61).await;
 
-    // What is erased of a webhook is erased of its duplicates; the one that was delivered is another.
+    // Erasing a webhook erases its duplicates. The duplicate that was delivered is a webhook of its own, and stays.
     let erase =
         "mutation($id: ID!) { eraseWebhookBody(input: {webhookId: $id, reason: \"a name\"}) { webhook { id } } }";
     admin.data(erase, json!({ "id": webhook["id"] })).await;

@@ -54,7 +54,7 @@ impl<E: Followed> Handler<E> for Counting {
     }
 }
 
-/// What a node has of followers.
+/// The followers of a node, with their lease.
 struct Node {
     id: Uuid,
     stop: CancellationToken,
@@ -83,7 +83,7 @@ impl Node {
     }
 }
 
-/// What is known of a follower.
+/// The row of a follower.
 struct Known {
     epoch: i64,
     owner: Uuid,

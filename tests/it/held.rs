@@ -434,7 +434,7 @@ async fn any_number_of_duplicates_is_in_no_retrys_way() {
     .await
     .unwrap();
     transaction.commit().await.unwrap();
-    // What follows the log takes its time for so many.
+    // So many events take the followers a while.
     let deadline = Instant::now() + 4 * LIMIT;
     while admin.webhooks("acme", "duplicateCount").await[0]["duplicateCount"] != duplicates {
         assert!(Instant::now() < deadline);

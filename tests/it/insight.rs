@@ -1,4 +1,4 @@
-//! What many webhooks have in common: the histogram, groups, rankings, how a provider fares.
+//! Summaries of many webhooks: the histogram, groups, rankings, the health of providers.
 
 use serde_json::{Value, json};
 use sqlx::Executor as _;
@@ -149,7 +149,7 @@ async fn a_histogram_of_very_many_is_still_whole() {
     assert_eq!((&histogram["total"], &histogram["truncated"]), (&json!(120_001), &json!(false)));
     let dead: i64 = histogram["buckets"].as_array().unwrap().iter().map(|b| b["deadLettered"].as_i64().unwrap()).sum();
     assert_eq!(dead, 120);
-    // What no index counts is cut, and that is told.
+    // Without an index, the count ends at a limit, and says so.
     let data = admin.data(query, span(30, json!({ "eventType": "push" }))).await;
     let histogram = &data["organization"]["histogram"];
     assert_eq!((&histogram["total"], &histogram["truncated"]), (&json!(100_000), &json!(true)));

@@ -74,7 +74,7 @@ fn modules_use_lower_layers_alone() {
     assert!(wrong.is_empty(), "imports point upwards:\n{}", wrong.join("\n"));
 }
 
-/// What a resolver leaves to a use case: appending, deciding, folding a stream, storing a secret.
+/// Calls that a resolver leaves to a use case: appending, deciding, folding a stream, storing a secret.
 const NOT_IN_RESOLVERS: [&str; 6] = ["NewEvent", "Unit::", "append_all", "vault::", ".decide(", ".evolve("];
 const LINES_OF_A_RESOLVER: usize = 25;
 

@@ -534,7 +534,7 @@ async fn a_ledger_is_for_the_admins_of_its_organization() {
         }
         let nobodys = get(&foreign, &format!("organizations/nobody/ledger/{path}")).await;
         assert_eq!(get(&foreign, &ours).await, nobodys);
-        // What is no organization's, and what is any's by its id, is for super admins.
+        // Ledgers of no organization, and ledgers by ID, are for super admins only.
         let acmes = OrganizationId::from_slug("acme").uuid();
         for id in [Uuid::nil(), acmes].into_iter().chain(strays.iter().copied()) {
             assert_eq!(get(&super_admin, &format!("ledgers/{id}/{path}")).await.0, 200, "{id} {path}");

@@ -1,4 +1,4 @@
-//! What a query may cost, and how it is told that it costs too much.
+//! Limits of queries, and the errors beyond them.
 
 use std::time::{Duration, Instant};
 
@@ -49,7 +49,7 @@ async fn bombs_cost_no_more_than_what_is_allowed() {
         (by_variable.to_owned(), json!({ "n": 1_000 }), "LIMIT_EXCEEDED"),
         (by_variable.to_owned(), json!({ "n": 1_000_000 }), "LIMIT_EXCEEDED"),
         ("{ a ".repeat(20) + &"...{ b ".repeat(20), empty.clone(), "GRAPHQL_PARSE_FAILED"),
-        // What only looks like a bomb is none.
+        // Brackets in a string or a comment are harmless.
         (format!("{{ node(id: \"{}\") {{ id }} }}", "{".repeat(30_000)), empty.clone(), ""),
         (format!("{{ node(id: \"\"\"{}\"\"\") {{ id }} }}", "...{a:".repeat(5_000)), empty.clone(), ""),
         (format!("#{}\n{{ __typename }}", "{...a:".repeat(5_000)), empty.clone(), ""),
@@ -115,7 +115,7 @@ async fn every_error_has_a_code_and_every_answer_a_request_id() {
         let answer: Value = response.json().await.unwrap();
         assert_eq!(answer["errors"][0]["extensions"]["code"], code, "{body}: {answer}");
     }
-    // What fails on our side is told by an id alone.
+    // An error of ours tells only its request ID.
     let database = app.database.superuser().await;
     sqlx::query("alter table webhook_logs rename to webhook_lost").execute(&database).await.unwrap();
     let query = "{ organization(slug: \"acme\") { webhooks { nodes { id } } } }";

@@ -34,7 +34,7 @@ async fn appender(database: &Database, heads: &Heads) -> (Log, CancellationToken
     (log, stop)
 }
 
-/// What a replica that was promoted lacks.
+/// Removes the end of a partition, as if a replica without it had been promoted.
 async fn lose(superuser: &PgPool, partition: i32, after: i64) {
     let mut transaction = superuser.begin().await.unwrap();
     for sql in [
@@ -75,7 +75,7 @@ async fn a_log_that_lost_its_end_begins_another_epoch_in_which_old_decisions_are
         sqlx::query_as("select partition, known, found from log_tails_lost").fetch_all(&superuser).await.unwrap();
     assert_eq!(noted, [(partition.number(), 5, 3)]);
 
-    // What was decided on the events that are gone is decided again, and not appended behind the gap.
+    // A decision on lost events is refused, so that it is made again, and not appended behind the gap.
     let decided = unit(organization, stream, 6..=6).decided_in(first);
     let fresh = unit(organization, Uuid::new_v4(), 1..=1);
     let verdicts = log.append_all(vec![decided.clone(), fresh]).await.unwrap();
@@ -242,7 +242,7 @@ async fn a_node_outlives_the_promotion_of_a_replica_without_the_end_of_the_log()
     replica.promote();
     proxy.point_to(&replica.url);
 
-    // What is appended now is in force, received, listed and delivered, although positions come again.
+    // New events take effect, although their positions were used before: changes, webhooks, deliveries.
     let told = async || deployment.warnings().await.is_some_and(|warnings| warnings.contains("the log lost its end"));
     until("the node tells that the log lost its end", told).await;
     deployment.change("setProviderActive", "SetActiveInput", "id", json!({ "isActive": false })).await;
@@ -251,7 +251,7 @@ async fn a_node_outlives_the_promotion_of_a_replica_without_the_end_of_the_log()
     deployment.answered("new", 200).await;
     deployment.listed("new", "SUCCESS").await;
     deployment.delivered("new").await;
-    // What is lost and sent again is new; what is kept is not.
+    // A lost webhook that is sent again is new; a kept one is a duplicate.
     assert_eq!(deployment.answered("lost-19", 200).await["duplicate"], false);
     assert_eq!(deployment.answered("kept", 200).await["duplicate"], true);
     deployment.listed("lost-19", "SUCCESS").await;

@@ -70,7 +70,7 @@ async fn links_come_by_smtp_and_are_sent_again_when_the_server_is_busy() {
     let admin = app.super_admin().await;
     let create =
         "mutation($name: String!) { createOrganization(input: {name: $name, slug: \"acme\"}) { organization { id } } }";
-    // What a name can hold is text in the mail, and never a header or a tag.
+    // A name in a mail is text, never a header or a tag.
     let name = "Ümläut <script>alert(1)</script> Bcc: eve@example.org";
     let created = admin.data(create, json!({ "name": name })).await;
     app.user("acme", "ada@example.org", Role::Member).await;

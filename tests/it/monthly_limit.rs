@@ -82,7 +82,7 @@ async fn of_a_hundred_and_twenty_at_once_on_two_nodes_exactly_fifty_are_accepted
     assert!(resets_at > chrono::Utc::now() && resets_at < chrono::Utc::now() + chrono::Duration::days(32));
     assert!(answer["resets_at"].as_str().unwrap().ends_with("-01T00:00:00Z"), "{answer}");
 
-    // What was refused is in the list with what was wrong, never processed, and not counted.
+    // Refused webhooks are listed with their error, never processed, and not counted.
     let fields = "status signatureValid errorMessage";
     let nodes_seen = admin.webhooks_until("acme", fields, |nodes| {
         nodes.iter().filter(|node| node["status"] == "SUCCESS").count() == 50 && nodes.len() > 100

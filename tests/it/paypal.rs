@@ -320,7 +320,7 @@ async fn what_waits_for_a_file_is_verified_when_it_is_there_and_refused_after_th
     admin.webhooks_until("acme", fields, |nodes| is(nodes, &first, "PENDING") && is(nodes, &never, "PENDING")).await;
 
     std::fs::write(directory.path().join("later.pem"), authority.leaf(PAYPAL_LEAF, NAME, -1..30)).unwrap();
-    // What comes next wakes the verifier; otherwise it looks every few seconds.
+    // The next webhook wakes the verifier, which otherwise looks every few seconds.
     send("t-3", "never", &event("WH-3")).await;
     let nodes = admin.webhooks_until("acme", fields, |nodes| is(nodes, &first, "SUCCESS")).await;
     assert_eq!(of(&nodes, &first).unwrap()["signatureValid"], true);

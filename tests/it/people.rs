@@ -172,7 +172,7 @@ async fn an_address_that_belongs_elsewhere_is_invited_like_any_other() {
         answers.push(answer);
     }
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:#?}");
-    // What the list and the trail say is the same of each.
+    // The list and the audit trail say the same about all of them.
     let listed = users(&boss, "ours").await;
     let seen = |email: &str| {
         let mut user = listed.iter().find(|user| user["email"] == email).unwrap().clone();
@@ -263,7 +263,7 @@ async fn people_are_managed_by_admins_of_their_organization_and_nobody_else() {
     }
     assert_eq!(member.data(node, json!({ "id": my_id(&boss).await })).await["node"], Value::Null);
 
-    // What an admin may do, they do; it is in force at once.
+    // A new role is in force immediately.
     boss.data(SET_ROLE, json!({ "id": user, "role": "ADMIN" })).await;
     member.data("{ organization(slug: \"ours\") { usage { used } } }", json!({})).await;
     boss.data(SET_ROLE, json!({ "id": user, "role": "MEMBER" })).await;
@@ -358,7 +358,7 @@ async fn usage_counts_what_was_accepted_this_month() {
         assert_eq!(app.github("acme", &format!("d-{n}"), "{}").send().await.unwrap().status(), StatusCode::OK);
         app.github("acme", &format!("d-{n}"), "{}").send().await.unwrap();
     }
-    // What the limit counts is told at once, wherever the read models are.
+    // Usage is exact at once, even if the read models are behind.
     let now = usage().await;
     assert_eq!((&now["used"], &now["remaining"], &now["warning"]), (&json!(4), &json!(1), &json!("APPROACHING")));
     assert_eq!(now["percentUsed"], json!(80.0));

@@ -24,7 +24,7 @@ const LIST: &str = "{ organization(slug: \"acme\") { webhookCount
     webhooks(first: 50) { nodes { webhookId status attempts { attemptNumber } provider { isActive } } }
     users(first: 10) { nodes { email } } auditLog(first: 10) { nodes { action } } } }";
 
-/// What makes a table ours besides its columns: indexes, policies, grants, triggers, storage, comments.
+/// Everything about a table but its columns: indexes, policies, grants, triggers, storage, comments.
 async fn character(pool: &PgPool, schema: &str, table: &str) -> Vec<String> {
     sqlx::query_scalar(
         "with t as (select format('%I.%I', $1::text, $2::text)::regclass as oid)
@@ -93,7 +93,7 @@ async fn a_rebuild_under_traffic_ends_with_what_grew_and_no_request_fails() {
                 while !stop.load(Ordering::Relaxed) {
                     let data = reader.data(LIST, json!({})).await;
                     let organization = &data["organization"];
-                    // What was there stays: nobody ever sees a read model that is half of one.
+                    // Rows never go missing: nobody sees a half-built read model.
                     let count = organization["webhookCount"].as_i64().unwrap();
                     assert!(count >= before, "{count} after {before}");
                     assert_eq!(organization["webhooks"]["nodes"].as_array().unwrap().len(), 50);
@@ -130,7 +130,7 @@ async fn a_rebuild_under_traffic_ends_with_what_grew_and_no_request_fails() {
     let count = admin.data(LIST, json!({})).await["organization"]["webhookCount"].as_u64().unwrap();
     assert_eq!(usize::try_from(count).unwrap(), sent);
 
-    // What was replaced, brought up to date, is what is live now; and nothing about a table got lost.
+    // The replaced tables, brought up to date, equal the live ones, and keep their indexes, policies and grants.
     for projection in hookledger_projections::all() {
         let name = projection.name();
         for table in projection.tables() {
@@ -260,7 +260,7 @@ async fn a_command_that_is_killed_leaves_everything_working_and_the_next_one_suc
 /// An event as the table has it: position, type, aggregate, payload, time.
 type Raw = (i64, String, String, sqlx::types::Json<Value>, DateTime<Utc>);
 
-/// What an organization's events say of it up to a position, folded from their JSON alone.
+/// An organization up to a position, folded from the JSON of its events alone.
 #[derive(Default)]
 struct Folded {
     organization: Option<(String, String, Option<i64>, bool)>,
@@ -396,7 +396,7 @@ async fn a_replay_to_any_position_is_the_fold_of_the_events_up_to_there() {
                 .unwrap();
         let found = found.map(|(name, plan, limit, active)| (name, plan, limit.map(i64::from), active));
         assert_eq!(folded.organization, found, "as of {as_of}");
-        // What was there then and what is there now, told apart.
+        // The comparison tells rows of then from rows of now.
         let users = replayed.comparison.tables.iter().find(|table| table.table == "users").unwrap();
         assert_eq!(usize::try_from(users.same + users.different).unwrap(), folded.users.len());
         let is_last = place == events.len() - 1;

@@ -1,5 +1,5 @@
-//! What is not kept: bodies that are too old, a body or a person whom somebody had erased. The log says so,
-//! an auditor's checks hold, and nothing goes of which it says nothing.
+//! Removal: of bodies that are too old, of a body or a person on request. The log records each removal, an auditor's
+//! checks still pass, and nothing is removed without a record.
 
 use hookledger::node::config::{Delays, Span};
 use hookledger_aggregates::OrganizationId;

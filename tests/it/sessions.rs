@@ -44,7 +44,7 @@ async fn forged_tokens_are_refused_and_never_an_error_of_ours() {
         serde_json::from_slice(&URL_SAFE_NO_PAD.decode(admin.token.split('.').nth(1).unwrap()).unwrap()).unwrap();
     let header = json!({ "alg": "HS256", "typ": "JWT", "kid": "j1" });
     let now = chrono::Utc::now().timestamp();
-    // What is put together rightly is let in: the table below is about what is wrong with it.
+    // The genuine token is accepted, so each row of the table below fails for its own reason.
     assert_eq!(status(&app, &token(&header, &genuine, &key)).await, StatusCode::OK);
 
     let mut forged: Vec<(String, String)> = Vec::new();
@@ -155,7 +155,7 @@ async fn an_ended_session_is_over_on_every_node() {
     assert_eq!(logout(&app, &first.token).await, StatusCode::UNAUTHORIZED);
     assert_eq!(status(&other, &second.token).await, StatusCode::OK);
 
-    // What is open is seen, and can be ended one by one.
+    // Open sessions are listed, and can be ended one by one.
     let third = app.super_admin().await;
     let data = third.data(VIEWER, json!({})).await;
     let sessions = data["viewer"]["sessions"].as_array().unwrap().clone();

@@ -1,4 +1,4 @@
-//! What one person, or a guest, can take from others by asking.
+//! The share of reads that one person, or a guest, can use up.
 
 use std::time::Duration;
 
@@ -80,7 +80,7 @@ async fn an_answer_reads_only_so_often() {
     let before = reads(&app, "search").await;
     assert_eq!(member.code(&format!("{{ {organizations} }}"), json!({})).await, "LIMIT_EXCEEDED");
     assert!(reads(&app, "search").await - before <= 20);
-    // What fragments repeat is counted before anything is read.
+    // Repetitions by fragments are counted before anything is read.
     let fragments: String = (0..6)
         .map(|n| {
             format!("fragment A{n} on Query {{ ...A{0} ...B{0} }} fragment B{n} on Query {{ ...A{0} ...B{0} }} ", n + 1)

@@ -1,4 +1,4 @@
-//! What a superuser does to the log by hand.
+//! Changes to the log that only a superuser can make.
 
 /// Lets the log and the ledger be changed.
 pub const UNLOCKED: &str = "

@@ -106,7 +106,7 @@ async fn a_query_that_forgets_its_organization_sees_one() {
     }
     let (a, b) = (OrganizationId::from_slug("a"), OrganizationId::from_slug("b"));
     let (store, superuser) = (app.database.store(), app.database.superuser().await);
-    // What is made of them a moment later is there too.
+    // Wait until conservation is counted, too.
     let counted = "select count(*) from conservation";
     crate::patience::until(counted, async || {
         sqlx::query_scalar::<_, i64>(counted).fetch_one(&superuser).await.unwrap() >= 2

@@ -45,7 +45,7 @@ async fn a_test_webhook_shows_what_was_sent_what_was_answered_and_its_row() {
         assert_eq!(forged["webhook"]["signatureValid"], false);
         assert_eq!(forged["webhook"]["rejection"], "signature_invalid");
 
-        // What was forged is nobody's last.
+        // A forged webhook is not the last one: the duplicate is of the one before.
         let again = send(&admin, provider, json!({ "fault": "DUPLICATE_OF_LAST" })).await;
         assert_eq!(again["duplicate"], true, "{again:#}");
         assert_eq!(again["webhook"]["webhookId"], sent["webhook"]["webhookId"]);

@@ -1,5 +1,5 @@
-//! What the providers' own libraries sign is accepted, listed and kept byte for byte; and GraphQL
-//! over HTTP as the audits of `graphql-http` want it. `make test` installs the npm packages.
+//! Webhooks signed by the providers' own libraries are accepted, listed and kept byte for byte. GraphQL over HTTP passes
+//! the audits of `graphql-http`. `make test` installs the npm packages.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -1,5 +1,5 @@
-// What the scripts share: requests, bounded concurrency, what is expected of an answer, and the
-// record of what was sent. Details go to stderr; stdout holds one line of JSON for the caller.
+// Shared by the scripts: requests, bounded concurrency, checks of answers, and the record of sent webhooks.
+// Details go to stderr; stdout holds one line of JSON for the caller.
 
 import { createHash } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
@@ -42,7 +42,7 @@ async function postOnce(url, headers, body) {
   try {
     json = JSON.parse(text);
   } catch {
-    // Whoever looks at `json` then says what came instead.
+    // Callers that need `json` report the text instead.
   }
   return { status: response.status, json, text };
 }

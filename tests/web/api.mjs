@@ -1,4 +1,4 @@
-// What the walks need besides the pages: signed webhooks, a destination, and GraphQL for what is not the matter of a walk.
+// Helpers of the walks: signed webhooks, a destination, and GraphQL for steps that a walk does not test.
 import { createHmac } from 'node:crypto';
 import { createServer } from 'node:http';
 

@@ -1,5 +1,5 @@
-// What is done now and then, each by hand in the pages: a secret is rotated, a list is exported, the connection is lost
-// and comes back, a body and a person are erased, a provider is deleted.
+// Occasional tasks, done in the pages: rotate a secret, export a list, lose the connection and get it back, erase a body
+// and a person, delete a provider.
 import { readFileSync } from 'node:fs';
 
 import { graphql, sendGithub } from './api.mjs';

@@ -16,7 +16,7 @@ const LOOK_LIMIT: Duration = Duration::from_secs(15);
 #[derive(Clone, Debug, Default)]
 pub struct Heads(Vec<(i32, i64)>);
 
-/// What is missing.
+/// The work that is missing until everything is level.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Behind {
     /// Events that a follower has not applied.

@@ -29,7 +29,7 @@ use crate::traffic::Traffic;
 /// How long everything may take to serve before the first fault.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
-/// What a fault holds until it is healed.
+/// The processes and connections that a fault holds until it is healed.
 #[derive(Default)]
 pub struct Held {
     /// Suspended processes.

@@ -243,7 +243,7 @@ loader!(
 );
 
 loader!(
-    /// What a queued webhook waits for.
+    /// The condition that a queued webhook waits for.
     WaitOf(WebhookId) -> deliver::Wait, |tenant, organization, ids| {
         deliver::waits_of(&mut *tenant, organization, &ids).await?.into_iter().collect()
     }

@@ -40,7 +40,7 @@ const HEADS: usize = 100;
 /// Organizations whose slug is remembered.
 const NAMES: usize = 10_000;
 
-/// What was verified.
+/// The verified database or file.
 #[derive(Clone, Debug)]
 pub enum Subject {
     /// A database: every organization, or one.
@@ -61,7 +61,7 @@ pub enum KeySource {
 }
 
 impl KeySource {
-    /// What a verification with such keys proves.
+    /// The sentence of the report about what such keys prove.
     #[must_use]
     pub fn proves(self) -> &'static str {
         match self {

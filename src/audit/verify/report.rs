@@ -67,7 +67,7 @@ fn time(microseconds: Option<i64>) -> String {
     time.map_or_else(|| "-".to_owned(), |time| time.format("%Y-%m-%d %H:%M:%S UTC").to_string())
 }
 
-/// What was verified, in the order of the report.
+/// The facts at the top of the report, in its order.
 fn facts(found: &Verification) -> Vec<(&'static str, String)> {
     let (tally, requests) = (&found.tally, &found.tally.requests);
     let subject = match &found.subject {

@@ -38,7 +38,7 @@ pub enum StoreCheckError {
     File { path: PathBuf, source: io::Error },
 }
 
-/// What to verify, and with which keys.
+/// A verification of a database: its scope and its keys.
 pub struct StoreCheck<'a> {
     /// Acts as `hookledger_worker`.
     pub pool: PgPool,

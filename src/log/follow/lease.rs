@@ -109,7 +109,7 @@ impl Drop for Lease {
     }
 }
 
-/// What a transaction sees of concurrent commits.
+/// Whether a transaction sees concurrent commits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Isolation {
     ReadCommitted,

@@ -37,7 +37,7 @@ struct Envelope<'a> {
     /// Absent if the column holds a time that cannot be written.
     recorded_at: Option<DateTime<Utc>>,
     version: &'a str,
-    /// Who caused the event, and from where.
+    /// The cause of the event; see [`hookledger_aggregates::Metadata`].
     metadata: &'a RawValue,
 }
 

@@ -74,7 +74,7 @@ pub enum Broken {
     TooMuch,
 }
 
-/// What a failure says about the destination, for the circuit breaker.
+/// The meaning of a failure for the circuit breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// We refused to connect: nothing was sent, and the destination's health is unknown.

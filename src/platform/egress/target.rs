@@ -28,7 +28,7 @@ struct Parts {
     authority: HeaderValue,
 }
 
-/// What is wrong with a URL, for the person who entered it.
+/// The reason why a URL is refused, for the person who entered it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
     #[error("The URL is longer than 2,048 characters. Use a shorter one.")]

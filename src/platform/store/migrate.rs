@@ -48,7 +48,7 @@ mod tests {
 
     use super::schema::{FUNCTIONS, migrations};
 
-    /// What migrations may drop all the same, by their number, and why no running node misses it.
+    /// Exceptions: the number of a migration, the statement, and why no running node misses what it drops.
     const ALLOWED: &[(i64, &str, &str)] = &[];
 
     /// Every statement that removes something that a node of an earlier release may use.

@@ -50,7 +50,7 @@ impl fmt::Display for AsOf {
     }
 }
 
-/// What to replay, and into which schema.
+/// A replay: the read models, the point in the log, and the schema.
 #[derive(Clone, Debug)]
 pub struct Replay {
     pub as_of: AsOf,

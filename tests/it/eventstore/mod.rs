@@ -32,7 +32,7 @@ use self::proto::event_store::client::streams::{
 };
 use self::proto::event_store::client::{Empty, StreamIdentifier, Uuid as WireId, uuid as wire_id};
 
-/// What an EventStoreDB takes at once.
+/// Maximum size of an append to an EventStoreDB, in bytes.
 const MAX_APPEND: usize = 1 << 20;
 
 /// An event as the double keeps it.
@@ -235,7 +235,7 @@ impl Streams for Service {
     }
 }
 
-/// What a call to append asks for.
+/// Reads the call to append: the stream, the expected revision and the events.
 async fn proposal(
     mut messages: impl Stream<Item = Result<AppendReq, Status>> + Unpin,
 ) -> Result<(String, ExpectedStreamRevision, Vec<Kept>), Status> {

@@ -1,4 +1,4 @@
-//! What may be asked without a session: the public demo, and nothing else.
+//! Queries without a session: only the public demo is allowed.
 
 use async_graphql::parser::types::{ExecutableDocument, Selection};
 use async_graphql::{Context, Error, Request};

@@ -1,4 +1,4 @@
-//! What a request may ask, see and cost.
+//! Rights and limits of a request.
 //!
 //! On its way a request passes [`limits`] and [`merge`] in [`request`], then [`rights`] in each resolver, or [`guests`]
 //! without a session; what it reads is paid from its [`allowance`].

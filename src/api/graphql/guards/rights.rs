@@ -1,4 +1,4 @@
-//! Who is asking, and what they may see and change.
+//! The rights of the person who asks: what they may see and change.
 
 use std::ops::Deref;
 

@@ -18,7 +18,7 @@ use crate::api::graphql::types::webhook::Webhook;
 use crate::identity::REMAINS;
 use crate::log::{self, end_of_stream, removal_of};
 
-/// What remains of an erased request.
+/// The data that remains of an erased request, as shown to people.
 const REMAINS_OF_BODY: &[&str] = &[
     "its SHA-256 and size, and the SHA-256 of its headers",
     "the provider's event ID, the event and content types, the signature, and the sender's address",
@@ -37,7 +37,7 @@ struct EraseWebhookBodyInput {
 #[derive(SimpleObject)]
 struct EraseWebhookBodyPayload {
     webhook: Webhook,
-    /// What remains of it, in plain words.
+    /// The data that remains of it, as shown to people.
     remains: Vec<String>,
 }
 
@@ -49,7 +49,7 @@ struct EraseUserInput {
 #[derive(SimpleObject)]
 struct EraseUserPayload {
     user: User,
-    /// What remains of them, in plain words.
+    /// The data that remains of them, as shown to people.
     remains: Vec<String>,
 }
 

@@ -23,7 +23,7 @@ use crate::api::graphql::types::system::System;
 use crate::api::graphql::types::time::Time;
 use crate::api::graphql::types::user::{self, User};
 
-/// What super admins see.
+/// Queries of super admins about the platform.
 #[derive(Default)]
 pub struct PlatformQuery;
 

@@ -15,7 +15,7 @@ use crate::api::graphql::types::user::User;
 use crate::api::graphql::types::viewer::Viewer;
 use crate::api::graphql::types::webhook::Webhook;
 
-/// What a person sees who is signed in.
+/// Queries of signed-in users.
 #[derive(Default)]
 pub struct ViewerQuery;
 

@@ -1,4 +1,4 @@
-//! What the public demo shows. It reads one organization, the sandbox.
+//! The types of the public demo. They read one organization, the sandbox.
 
 use async_graphql::{Context, Error, Json, Object, SimpleObject};
 use chrono::{DateTime, Utc};

@@ -218,7 +218,7 @@ impl Organization {
         user::list(context, Some(organization), filter, Order::default(), Window::forward(first, after)).await
     }
 
-    /// Who did what, newest first. For admins.
+    /// The audit trail, newest first. For admins.
     async fn audit_log(
         &self,
         context: &Context<'_>,

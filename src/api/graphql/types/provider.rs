@@ -25,7 +25,7 @@ pub enum ProviderName {
     Standard,
 }
 
-/// What may be known of one version of a secret; never the secret.
+/// One version of a secret, without the secret itself.
 #[derive(SimpleObject)]
 pub struct SecretInfo {
     version: i32,

@@ -178,7 +178,7 @@ fn follower(standings: &[Standing]) -> Follower {
 pub struct PlatformSetting {
     /// The environment variable.
     pub name: String,
-    /// What it does.
+    /// Its effect.
     pub help: String,
     /// Its value; null if it is not set, and for secrets.
     pub value: Option<String>,
@@ -187,7 +187,7 @@ pub struct PlatformSetting {
     pub is_set: bool,
 }
 
-/// What this process knows of itself.
+/// Facts about this process, collected at its start.
 #[derive(Clone, Debug)]
 pub struct Platform {
     pub clock: store::Clock,

@@ -1,4 +1,4 @@
-//! What test webhooks are made from, and what was sent and answered.
+//! Samples for test webhooks, and the results of sending them.
 
 use async_graphql::SimpleObject;
 use chrono::Utc;

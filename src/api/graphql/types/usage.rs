@@ -32,7 +32,7 @@ pub struct Usage {
     month: String,
     /// Webhooks accepted this month, without duplicates.
     used: i64,
-    /// What is left of the limit; null for unlimited.
+    /// Webhooks left until the limit; null for unlimited.
     remaining: Option<i64>,
     /// Percentage of the limit; null for unlimited.
     percent_used: Option<f64>,

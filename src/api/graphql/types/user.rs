@@ -20,7 +20,7 @@ use crate::identity;
 /// Maximum length of a search for an address, in characters.
 const MAX_SEARCH: usize = 254;
 
-/// What a user may do in their organization.
+/// The rights of a user in their organization.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 pub enum Role {
     Admin,

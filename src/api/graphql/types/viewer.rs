@@ -1,4 +1,4 @@
-//! Who is signed in.
+//! The signed-in user.
 
 use async_graphql::{Context, Error, Object};
 use hookledger_aggregates::UserId;

@@ -103,7 +103,7 @@ pub(super) async fn serve(
 pub(super) async fn close(mut socket: WebSocket, close: Close) {
     let (code, reason) = close.frame();
     tracing::debug!(socket.close = code, reason, "a socket is closed");
-    // Who gave way is not waited for: there would be as many again.
+    // Sockets that give way are not waited for: they would take as much room again.
     let waits = close != Close::GaveWay;
     let farewell = async {
         let _ = socket.send(Message::close_with(code, reason)).await;

@@ -1,4 +1,4 @@
-//! What the operations of a socket do: each is checked, paid for and executed in a task of its own.
+//! The operations of a socket. Each is checked, paid for and executed in a task of its own.
 //!
 //! async-graphql would ask the operations for answers in no particular order, and hold one answer while another is
 //! sent. So an answer waits here for its turn, first come, first served, and the turn lasts until the guard has
@@ -89,7 +89,7 @@ impl Operations {
             if answers.send((response, Turn { refusal, _permit: permit, _sent: sent })).await.is_err() || is_refused {
                 return;
             }
-            // What it holds is counted until it is sent.
+            // Its memory counts as used until it is sent.
             let _ = is_sent.await;
         }
         drop(held);

@@ -16,7 +16,7 @@ pub enum WebhookStatus {
     Failed,
 }
 
-/// What a webhook waits for before its next attempt.
+/// The condition that a webhook waits for before its next attempt.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 pub enum WebhookWait {
     /// The destination was removed. Add one to deliver the webhook.
