@@ -212,7 +212,7 @@ impl Embedded {
     }
 }
 
-/// The embedded server on its own thread, which restarts it whenever it ends by itself.
+/// The embedded server on its own thread, which restarts it whenever it exits unexpectedly.
 ///
 /// The server gets its signal when the thread that started it ends, so that thread lives as long as the
 /// process, or until [`Self::stop`].
