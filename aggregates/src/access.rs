@@ -64,13 +64,14 @@ pub enum AccessEvent {
         #[serde(skip_serializing_if = "Option::is_none", default)]
         reason: Option<Label>,
     },
-    /// The log was verified against its ledger. `finding` is the first problem, if there was one.
+    /// The log was verified against its ledger.
     #[serde(rename = "access.ledger_verified")]
     LedgerVerified {
         /// Number of organizations whose ledger was verified.
         ledgers: u64,
         /// Number of verified events.
         events: u64,
+        /// The first problem, in a sentence; `None` if there was none.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         finding: Option<Label>,
     },

@@ -43,7 +43,7 @@ const admin: Pages = [
 
 const Account = later(() => import('./pages/account/Account'));
 
-/** Lets the code of an address come while it is still asked who is there. */
+/** Starts loading the code of a page while the session is still being checked. */
 export function begin(path: string) {
   const inside = path.replace(/^\/dashboard\/[^/]+/, '');
   const fits = (pattern: string) => {
@@ -101,7 +101,7 @@ function SignedIn() {
   );
 }
 
-/** The first page: one's own webhooks, or the organizations for super admins. */
+/** The first page: the organization's webhooks, or for super admins the organizations. */
 function Home() {
   const { organization } = useViewer();
   return <Redirect to={organization ? `/dashboard/${organization.slug}/webhooks` : '/admin/organizations'} replace />;

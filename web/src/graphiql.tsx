@@ -1,4 +1,4 @@
-// GraphiQL, with the session of who is signed in. A page of its own: it is far larger than all the others.
+// GraphiQL with the user's session. It is a separate page, because its code is far larger than the rest.
 import 'graphiql/setup-workers/vite';
 import 'graphiql/style.css';
 

@@ -14,7 +14,7 @@ import { App, begin } from './app';
 import { watchUse } from './session/idle';
 import { theme } from './theme';
 
-// The policy of the page lets in only styles with the nonce of this answer.
+// The Content-Security-Policy allows only styles with the nonce of this response.
 const nonce = document.querySelector<HTMLMetaElement>('meta[property="csp-nonce"]')?.nonce ?? '';
 setNonce(nonce);
 

@@ -29,7 +29,7 @@ let ticker: ReturnType<typeof setInterval> | undefined;
 // Outside the component: a new function at every render would restart the clock at every render.
 function subscribeToClock(listener: () => void): () => void {
   tickListeners.add(listener);
-  // While nobody looked it stood still.
+  // It stood still while the page was hidden.
   if (!ticker) now = Date.now();
   ticker ??= setInterval(() => {
     now = Date.now();
@@ -102,7 +102,7 @@ export function When({ at, exact = false, ...props }: TextProps & { at: string |
   );
 }
 
-/** The same without a component behind the hover, for rows of which there are many. */
+/** The same without a tooltip component, which is cheap enough for many rows. */
 export function Ago({ at }: { at: string }) {
   const current = useNow();
   const where = useZone();

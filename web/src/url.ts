@@ -4,7 +4,7 @@ import { useSearchParams } from 'wouter';
 
 export type Search = Readonly<Record<string, string | undefined>>;
 
-/** The parameters of the address, and a way to change some of them (`undefined` or `''` takes one away). */
+/** The parameters of the address, and a way to change some of them (`undefined` or `''` removes one). */
 export function useSearch(): [Search, (change: Search, options?: { replace?: boolean }) => void] {
   const [params, setParams] = useSearchParams();
   const search = useMemo(() => Object.fromEntries(params.entries()), [params]);

@@ -4,7 +4,7 @@ import { createClient as createSocket } from 'graphql-ws';
 import { askToSignIn, token } from '../session/session';
 import { connectionIs } from './connection';
 
-/** The code with which the server closes a socket whose session is over. */
+/** The close code of a socket whose session ended. */
 const UNAUTHORIZED = 4401;
 
 function socketUrl(): string {
@@ -14,11 +14,11 @@ function socketUrl(): string {
 }
 
 /**
- * For a signed-in person, or for nobody in particular. Without a cache it keeps nothing of what it is answered:
- * for long lists and large bodies, whose pages bound their own memory.
+ * For a signed-in user, or without a session. Without a cache it keeps no answers: for long lists and large bodies,
+ * whose pages limit their own memory.
  */
 export function makeClient({ cached = true }: { cached?: boolean } = {}): Client {
-  // A socket whose other end is gone without a word looks open for minutes: it has to answer now and then.
+  // A socket whose other end vanished looks open for minutes, so it has to answer pings.
   let open: WebSocket | undefined;
   let silence: ReturnType<typeof setTimeout> | undefined;
   const socket = createSocket({
@@ -30,7 +30,7 @@ export function makeClient({ cached = true }: { cached?: boolean } = {}): Client
       return known ? { authorization: `Bearer ${known}` } : {};
     },
     retryAttempts: Number.MAX_SAFE_INTEGER,
-    // From half a second to half a minute, with some chance, so that not all come back at once.
+    // From half a second to half a minute, with jitter, so that not all clients reconnect at once.
     retryWait: (retries) =>
       new Promise((resolve) => setTimeout(resolve, Math.min(500 * 2 ** retries, 30_000) * (0.75 + Math.random() / 2))),
     shouldRetry: (event) => !(event instanceof CloseEvent && event.code === UNAUTHORIZED),

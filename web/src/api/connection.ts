@@ -3,7 +3,7 @@ import { useSyncExternalStore } from 'react';
 
 export type Connection = {
   state: 'idle' | 'connecting' | 'connected' | 'lost';
-  /** Followers of changes read again when this grows. */
+  /** Subscribers read their lists again when this grows. */
   reconnections: number;
 };
 

@@ -15,7 +15,7 @@ export function code(error: CombinedError | undefined): string | undefined {
   return typeof value === 'string' ? value : undefined;
 }
 
-/** The id under which the server's log has this request. */
+/** The ID of this request in the server's log. */
 export function requestId(error: CombinedError | undefined): string | undefined {
   const response = error?.response as Response | undefined;
   return response?.headers?.get?.('x-request-id') ?? undefined;

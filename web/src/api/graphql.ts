@@ -1,4 +1,4 @@
-// `graphql(…)` types every query by the server's own schema: one that asks for what is not there does not compile.
+// `graphql(…)` types every query by the server's schema: a query of an unknown field does not compile.
 import { initGraphQLTada } from 'gql.tada';
 import type { introspection } from './schema';
 

@@ -1,5 +1,5 @@
-// The page to open after signing in. A stranger may have made the address, so only paths of this application are followed.
-// The link in the mail opens another tab, so the tab's own storage would not do.
+// The page to open after signing in. Anyone can craft the address, so only paths of this application are followed. The
+// link in the email opens another tab, so `sessionStorage` would not work.
 
 const KEY = 'hookledger.next';
 

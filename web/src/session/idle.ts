@@ -2,17 +2,17 @@
 import { askToSignIn, endSession, token, USED } from './session';
 
 export const IDLE_MINUTES = 30;
-/** Between two notes of use, and two looks whether it was too long ago. */
+/** Milliseconds between two records of use, and between two checks. */
 const STEP_MS = 15_000;
 
 /** True if the last use, in any tab, was too long ago. */
 export function isIdle(used: string | null, now: number): boolean {
   const at = Number(used);
-  // A clock that was set back is no reason to stay signed in for ever.
+  // After the clock was set back, the last use is in the future. That must not keep the session open.
   return used !== null && !(at <= now + STEP_MS && now - at < IDLE_MINUTES * 60_000);
 }
 
-/** Notes use, and signs out when there was none for too long. */
+/** Records use, and signs out after too long without any. */
 export function watchUse(): void {
   let noted = 0;
   const check = () => {

@@ -16,13 +16,13 @@ export function signIn(next: string): void {
   announce();
 }
 
-/** Forgets the session here; it ends at the server by `endSession` or `/api/auth/logout`. */
+/** Forgets the session here. On the server, it ends by `endSession` or `/api/auth/logout`. */
 export function forget(): void {
   localStorage.removeItem(KEY);
   announce();
 }
 
-/** Ends the session at the server, and here whatever the server says. */
+/** Ends the session on the server, and here even if the server fails. */
 export async function endSession(): Promise<void> {
   const authorization = `Bearer ${token() ?? ''}`;
   await fetch('/api/auth/logout', { method: 'POST', headers: { authorization } }).catch(() => undefined);
@@ -34,7 +34,7 @@ export async function signOut(): Promise<void> {
   location.assign('/login');
 }
 
-/** Goes to the page that asks for an address, and comes back here afterwards. */
+/** Opens the sign-in page, which leads back here afterwards. */
 export function askToSignIn(): void {
   forget();
   const here = location.pathname + location.search;

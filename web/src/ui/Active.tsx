@@ -1,6 +1,6 @@
 import { Badge } from '@mantine/core';
 
-/** `erased` are people of whom nothing is known any more. */
+/** `erased` users have no personal data any more. */
 export function Active({ is, erased = false }: { is: boolean; erased?: boolean }) {
   return (
     <Badge

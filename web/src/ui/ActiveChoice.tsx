@@ -20,7 +20,7 @@ export function ActiveChoice() {
   );
 }
 
-/** As a filter of the server's. */
+/** The filter for the server. */
 export function activeOf(active: string | undefined): boolean | null {
   return active ? active === 'yes' : null;
 }

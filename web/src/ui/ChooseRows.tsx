@@ -4,7 +4,7 @@ import type { useSelection } from './useSelection';
 
 type Selection = ReturnType<typeof useSelection>;
 
-/** Chooses all rows that are shown, or none. */
+/** Selects all rows that are shown, or none. */
 export function ChooseAll({ of: { chosen, clear, all }, shown }: { of: Selection; shown: number }) {
   return (
     <Checkbox
@@ -17,7 +17,7 @@ export function ChooseAll({ of: { chosen, clear, all }, shown }: { of: Selection
   );
 }
 
-/** Chooses a row; with shift, all since the last one. */
+/** Selects a row; with Shift, all from the last selected one. */
 export function ChooseRow({ of: { chosen, toggle }, id, label }: { of: Selection; id: string; label: string }) {
   return (
     <Checkbox

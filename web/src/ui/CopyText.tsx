@@ -4,7 +4,7 @@ import { useState } from 'react';
 
 import classes from './CopyText.module.css';
 
-/** Text that people carry elsewhere. `shown` is what stands there where all of it is too long. */
+/** Text with a button to copy it. `shown` is a shorter form for the screen. */
 export function CopyText({
   value,
   shown,
@@ -49,7 +49,7 @@ export function Copy({ value, label = 'Copy' }: { value: string; label?: string 
   );
 }
 
-/** The same with nothing but a button, for rows of which there are many. */
+/** Only a button, which is cheap enough for many rows. */
 export function QuickCopy({ value, label = 'Copy' }: { value: string; label?: string }) {
   const [copied, setCopied] = useState(false);
   const copy = () => {

@@ -1,4 +1,4 @@
-// The table of a list page: its columns are data, and selecting, sorting, and going on are here once for all of them.
+// The table of the list pages. Columns are data; selecting, sorting and loading more are implemented once, here.
 import { Table } from '@mantine/core';
 import type { ReactNode, Ref } from 'react';
 
@@ -13,9 +13,9 @@ export type DataColumn<Row> = {
   head: string;
   /** The field that the server can sort by. */
   sort?: string;
-  /** Numbers are aligned at their ends. */
+  /** Numbers are aligned right. */
   isNumber?: boolean;
-  /** In pixels; what is longer is cut off. */
+  /** In pixels; longer text is cut off. */
   maxWidth?: number;
   cell: (row: Row) => ReactNode;
 };
@@ -24,19 +24,19 @@ type Selecting<Row> = {
   of: ReturnType<typeof useSelection>;
   /** The name of a row, for screen readers. */
   label: (row: Row) => string;
-  /** Rows that can be selected; all unless set. */
+  /** Whether a row can be selected; by default all can. */
   can?: (row: Row) => boolean;
 };
 
 type Props<Row> = {
   list: List<Row>;
   columns: readonly DataColumn<Row>[];
-  /** Below this, it scrolls sideways. */
+  /** On narrower screens, it scrolls sideways. */
   minWidth: number;
-  /** In its place where there are no rows. */
+  /** Shown instead of the table if there are no rows. */
   empty: ReactNode;
   select?: Selecting<Row>;
-  /** At the end of each row: what can be done with it. */
+  /** The actions at the end of each row. */
   actions?: (row: Row) => ReactNode;
   bodyRef?: Ref<HTMLTableSectionElement>;
 };

@@ -4,7 +4,7 @@ import { useEffect, useState } from 'react';
 
 import { absolute, useZone } from '../time';
 
-/** The browser's own field, which is local, made to mean the zone that is shown. `onChange` once it is left or entered. */
+/** The browser's own field, converted from its local time to the shown zone. `onChange` runs on blur and on Enter. */
 export function DateTimeField({
   label,
   value,

@@ -2,7 +2,7 @@ import { Center, Stack, Text, ThemeIcon, Title } from '@mantine/core';
 import type { Icon } from '@tabler/icons-react';
 import type { ReactNode } from 'react';
 
-/** In the place of a list that has nothing: says what would be here, and what to do for it. */
+/** Replaces an empty list: says what will appear here, and how to make it appear. */
 export function Empty({
   icon: EmptyIcon,
   title,

@@ -7,11 +7,11 @@ type Props = {
   of: readonly HeaderRow[];
   onChange: (headers: HeaderRow[]) => void;
   most: number;
-  /** On the button for one more. */
+  /** The label of the button that adds a header. */
   add: string;
 };
 
-/** HTTP headers to write: a name and a value each. */
+/** Fields for HTTP headers, each a name and a value. */
 export function HeaderRows({ of, onChange, most, add }: Props) {
   const put = (index: number, change: Partial<HeaderRow>) =>
     onChange(of.map((header, at) => (at === index ? { ...header, ...change } : header)));

@@ -9,7 +9,7 @@ const everywhere = [
   ['Esc', 'Close'],
 ] as const;
 
-/** The list of keys, on `?`. */
+/** The list of keyboard shortcuts, opened by `?`. */
 export function Keys() {
   const [opened, { open, close }] = useDisclosure();
   const commands = useCommands();

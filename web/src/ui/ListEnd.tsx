@@ -4,7 +4,7 @@ import { ErrorCard } from './ErrorCard';
 import { Skeletons } from './Skeletons';
 import type { List } from './useList';
 
-/** Below a list: what comes, what failed, or a button for more. */
+/** The end of a list: loading, an error, or a button for more. */
 export function ListEnd({ of }: { of: List<unknown> }) {
   if (of.error) return <ErrorCard error={of.error} again={of.rows.length > 0 ? of.more : of.reload} />;
   if (of.isFirst) {

@@ -4,7 +4,7 @@ import { Link } from 'wouter';
 
 import { Empty } from './Empty';
 
-/** Also what another organization's things look like. */
+/** Also shown for data of other organizations. */
 export function NotFound({ what = 'Page' }: { what?: string }) {
   return (
     <Empty

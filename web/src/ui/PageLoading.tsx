@@ -1,7 +1,7 @@
 import { Skeleton, Stack } from '@mantine/core';
 import { Skeletons } from './Skeletons';
 
-/** In the place of a page that is on its way: nothing jumps when it arrives. */
+/** Replaces a page that is loading, at the same size, so that nothing jumps. */
 export function PageLoading({ rows = 8 }: { rows?: number }) {
   return (
     <Stack p="md" gap="sm" role="status" aria-label="Loading">

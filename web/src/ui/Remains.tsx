@@ -1,6 +1,6 @@
 import { Button, Group, List, Modal, Text } from '@mantine/core';
 
-/** Says what is kept of something that was erased. */
+/** Lists the data that remains after an erasure. */
 export function Remains({
   of: remains,
   title,

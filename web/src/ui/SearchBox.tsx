@@ -5,7 +5,7 @@ import { useEffect, useRef, useState } from 'react';
 
 import { useOffer } from './commands';
 
-/** Text to look for; told a moment after the typing stops. `/` goes here. */
+/** A search field. It reports the text a moment after the typing stops. `/` moves the focus here. */
 export function SearchBox({
   value,
   onChange,
@@ -23,7 +23,7 @@ export function SearchBox({
     onChange(next);
   }, 250);
   useEffect(() => {
-    // Somebody else changed it: a link, or "back".
+    // A link or "back" changed the text.
     if (value !== told.current) {
       told.current = value;
       setText(value);

@@ -1,5 +1,4 @@
-// A list that a click on a column's head sorts. The order stands in the address: `sort=name`, or `sort=-name` for the
-// other way round.
+// Sorts a list by a click on a column's head. The address holds the order: `sort=name`, or `sort=-name` for the reverse.
 import { Table, type TableThProps, UnstyledButton } from '@mantine/core';
 import { IconChevronDown, IconChevronUp, IconSelector } from '@tabler/icons-react';
 
@@ -28,7 +27,7 @@ export function SortBy({ field, children, ...props }: Omit<TableThProps, 'aria-s
   );
 }
 
-/** The order that the address says, as an argument of the server's; nothing where it says none of these fields. */
+/** The order in the address, as an argument for the server; undefined if it names none of these fields. */
 export function orderOf<Field extends string>(sort: string | undefined, fields: readonly Field[]) {
   const field = fields.find((each) => each.toLowerCase() === sort?.replace(/^-/, ''));
   return field ? { field, direction: sort?.startsWith('-') ? ('DESC' as const) : ('ASC' as const) } : null;

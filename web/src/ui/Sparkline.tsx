@@ -1,4 +1,4 @@
-// A few bars in a line of text: how much of what, without axes. The figures beside it say the rest.
+// A few bars in a line of text, without axes. The figures beside it give the numbers.
 
 type Bar = { start: number; parts: readonly { color: string; value: number }[] };
 

@@ -70,7 +70,7 @@ export const webhookStatuses: Record<WebhookStatus, Told> = {
 
 export const allStatuses = Object.keys(webhookStatuses) as WebhookStatus[];
 
-/** The status that the fields of a webhook add up to. */
+/** The status, from the fields of a webhook. */
 export function statusOf(webhook: {
   status: 'PENDING' | 'PROCESSING' | 'SUCCESS' | 'FAILED';
   deadLetteredAt?: string | null;
@@ -81,7 +81,7 @@ export function statusOf(webhook: {
   return webhook.status.toLowerCase() as WebhookStatus;
 }
 
-/** An icon, a colour and a word, so that none of them alone has to tell it. */
+/** An icon, a colour and a word, so that nobody depends on one of them. */
 export function Status({ value }: { value: WebhookStatus }) {
   const { word, icon: StatusIcon, color, means } = webhookStatuses[value];
   return (

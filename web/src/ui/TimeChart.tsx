@@ -153,7 +153,7 @@ export function TimeChart(props: TimeChartProps) {
   );
 }
 
-/** `15:40`, or the day where one begins; `every` is what lies between two labels, in seconds. */
+/** `15:40`, or the date at midnight; `every` is the time between two labels, in seconds. */
 function clock(date: Date, every: number): string {
   const two = (value: number) => String(value).padStart(2, '0');
   const time = `${two(date.getHours())}:${two(date.getMinutes())}`;
@@ -163,7 +163,7 @@ function clock(date: Date, every: number): string {
   return time === '00:00' ? day : time;
 }
 
-/** The colour that a variable stands for in this theme: a canvas knows no variables. */
+/** The value of a CSS variable in this theme, because a canvas cannot use variables. */
 function resolved(within: HTMLElement, color: string): string {
   const probe = document.createElement('span');
   probe.style.color = color;

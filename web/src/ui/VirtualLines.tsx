@@ -1,4 +1,4 @@
-// Lines of equal height, of which only those in view are there.
+// Lines of equal height. Only those in view are rendered.
 import { useVirtualizer } from '@tanstack/react-virtual';
 import { type KeyboardEvent, type ReactNode, type Ref, useImperativeHandle, useRef } from 'react';
 

@@ -1,6 +1,6 @@
 // biome-ignore-all lint/a11y/useSemanticElements: rows are placed by themselves, which the parts of a <table> cannot be
 // biome-ignore-all lint/a11y/useFocusableInteractive: heads are not for the focus
-// A table of any length: only the rows in view are there. On narrow screens each row is a card.
+// A table of any length: only the rows in view are rendered. On narrow screens each row is a card.
 import { useMediaQuery } from '@mantine/hooks';
 import { useVirtualizer } from '@tanstack/react-virtual';
 import { type MouseEvent, memo, type ReactNode, type Ref, useEffect, useImperativeHandle, useRef } from 'react';
@@ -26,7 +26,7 @@ export type VirtualTableHandle = {
 const ROW = 40;
 
 /**
- * `rowAt` gives `undefined` for a row that is on its way: its place is shown. `columns`, `card` and `onOpen` should
+ * `rowAt` gives `undefined` for a row that is loading: a placeholder is shown. `columns`, `card` and `onOpen` should
  * stay the same from one render to the next, since rows that did not change are not drawn again.
  */
 export function VirtualTable<Row>({

@@ -3,9 +3,9 @@ import { useHotkeys } from '@mantine/hooks';
 import { useEffect, useRef, useSyncExternalStore } from 'react';
 
 export type Command = {
-  /** As the command palette and the list of keys (`?`) show it. */
+  /** The name in the command palette and in the list of shortcuts (`?`). */
   label: string;
-  /** A single key like `r`; it works while nobody types. */
+  /** A single key like `r`, ignored while a field has the focus. */
   hotkey?: string;
   run: () => void;
 };
@@ -19,7 +19,7 @@ function publish(): void {
   for (const listener of listeners) listener();
 }
 
-/** Offers commands while the component is there. */
+/** Offers commands while the component is mounted. */
 export function useOffer(offered: readonly Command[]): void {
   const latest = useRef(offered);
   latest.current = offered;

@@ -1,4 +1,4 @@
-/** Gives the browser a file to keep. */
+/** Has the browser save a file. */
 export function download(name: string, content: BlobPart, type: string): void {
   const url = URL.createObjectURL(new Blob([content], { type }));
   const link = document.createElement('a');

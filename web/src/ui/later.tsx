@@ -3,14 +3,14 @@ import { type ComponentType, type ReactNode, useEffect, useState } from 'react';
 import { ErrorCard } from './ErrorCard';
 import { PageLoading } from './PageLoading';
 
-/** A page whose code comes when it is first asked for. */
+/** A page whose code is loaded when it is first needed. */
 export type Later = {
   (): ReactNode;
-  /** Lets the code come. */
+  /** Starts loading the code. */
   begin: () => Promise<unknown>;
 };
 
-/** Not React's `lazy`: what that has suspended is shown a third of a second later, however soon it is there. */
+/** Replaces React's `lazy`, which shows a suspended page a third of a second late, even if it is loaded at once. */
 export function later(load: () => Promise<{ default: ComponentType }>): Later {
   let Content: ComponentType | undefined;
   let coming: Promise<unknown> | undefined;

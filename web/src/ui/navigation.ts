@@ -1,4 +1,4 @@
-// The pages one can go to from here: what the menu and the command palette offer.
+// The pages that the menu and the command palette offer.
 import {
   type Icon,
   IconActivityHeartbeat,

@@ -1,11 +1,11 @@
-// Doing something: a mutation, its being busy, and what people are told about it.
+// Runs a mutation: whether it is running, and the notification about its result.
 import { notifications } from '@mantine/notifications';
 import { useCallback, useState } from 'react';
 import { type AnyVariables, type TypedDocumentNode, useClient } from 'urql';
 
 import { sentence } from '../api/errors';
 
-/** `act` answers the data, or undefined where it failed; the failure is told in a notification unless it is `quiet`. */
+/** `act` returns the data, or undefined after a failure, which a notification reports unless it is `quiet`. */
 export function useAct<Data, Variables extends AnyVariables>(
   mutation: TypedDocumentNode<Data, Variables>,
   { quiet = false } = {},

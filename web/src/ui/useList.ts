@@ -1,4 +1,4 @@
-// A list that goes on: a page at a time, each after the end of the one before.
+// A list that is loaded page by page.
 
 import { useCallback, useEffect, useRef, useState } from 'react';
 import type { CombinedError } from 'urql';
@@ -11,13 +11,13 @@ type Connection<Row> = {
 
 export type List<Row> = {
   rows: readonly Row[];
-  /** Nothing of it has come yet. */
+  /** True until the first page is there. */
   isFirst: boolean;
   fetching: boolean;
   error: CombinedError | undefined;
   hasMore: boolean;
   more: () => void;
-  /** From its beginning; what is shown stays until it is there. */
+  /** Reads the list again from its beginning. The shown rows stay until then. */
   reload: () => void;
 };
 

@@ -1,9 +1,9 @@
-// `j` and `k` go through the rows of a list, whose buttons and links Enter then opens.
+// `j` and `k` move the focus through the rows of a list; Enter opens the focused button or link.
 import { useRef } from 'react';
 
 import { useOffer } from './commands';
 
-/** The list gets the reference; `selector` finds what in each row takes the focus. */
+/** The list gets the reference; `selector` finds the element of each row that takes the focus. */
 export function useRowKeys<E extends HTMLElement>(selector: string) {
   const list = useRef<E>(null);
   const go = (by: 1 | -1) => {

@@ -76,7 +76,7 @@ export default function Account() {
   );
 }
 
-/** Kept in this browser. */
+/** The choice is stored in this browser. */
 function Preferences() {
   const { colorScheme, setColorScheme } = useMantineColorScheme();
   const zone = useZone();

@@ -1,4 +1,4 @@
-// A browser's user agent in two words. It can claim anything, so this only helps to recognize one's own devices.
+// A user agent in two words. It can claim anything, so this only helps users recognize their own devices.
 
 const browsers: readonly [RegExp, string][] = [
   [/\bEdg(?:e|A|iOS)?\//, 'Edge'],
@@ -17,7 +17,7 @@ const systems: readonly [RegExp, string][] = [
   [/\bLinux\b/, 'Linux'],
 ];
 
-/** `Firefox on Linux`; for other programs, the beginning of what they say. */
+/** `Firefox on Linux`; for other programs, the beginning of the user agent. */
 export function device(userAgent: string | null): string {
   if (!userAgent) return 'Unknown client';
   const of = (known: readonly [RegExp, string][]) => known.find(([pattern]) => pattern.test(userAgent))?.[1];

@@ -34,7 +34,7 @@ const figures: readonly [name: string, value: (row: Row) => number][] = [
   [webhookStatuses.rejected.word, (row) => row.rejected],
 ];
 
-/** Organizations that are shown; those of whom something differs come first. */
+/** Number of organizations that are shown; those with differences come first. */
 const SHOWN = 20;
 
 export function Conservation() {

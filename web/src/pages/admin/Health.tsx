@@ -28,7 +28,7 @@ const Query = graphql(`
 
 type System = ResultOf<typeof Query>['system'];
 
-/** Events that a follower may be behind while all is well: it steps back while webhooks press. */
+/** Number of events that a healthy follower may be behind: followers step back under load. */
 const FINE = 10_000;
 
 /** The platform's health, every 5 seconds. */

@@ -13,7 +13,7 @@ type Props = {
   cancel: () => void;
 };
 
-/** A new organization, or changes of one; the slug is fixed once made. */
+/** Creates or edits an organization. The slug cannot be changed later. */
 export function OrganizationForm({ values, label, busy, submit, cancel }: Props) {
   const [name, setName] = useState(values?.name ?? '');
   const [slug, setSlug] = useState(values?.slug ?? '');

@@ -10,11 +10,11 @@ type Props = {
   noun: string;
   /** The verb that makes one active: `Reactivate`. */
   activate: string;
-  /** The consequences of either, in a sentence. */
+  /** The consequences of both, in a sentence each. */
   means: { activate: string; deactivate: string };
-  /** Sets one; false where that failed, and then no more are. */
+  /** Sets one. After false, a failure, the rest is skipped. */
   set: (id: string, isActive: boolean) => Promise<boolean>;
-  /** Afterwards, whether all went well or not. */
+  /** Runs at the end, also after a failure. */
   done: () => void;
   clear: () => void;
 };

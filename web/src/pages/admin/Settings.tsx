@@ -15,7 +15,7 @@ const Query = graphql(`
   }
 `);
 
-/** The settings of the node that answers, as they stand. They are changed where it is started. */
+/** The current settings of the node that answers. They cannot be changed here. */
 export default function Settings() {
   const [{ q = '' }, change] = useSearch();
   const [{ data, error, fetching }, again] = useQuery({ query: Query });

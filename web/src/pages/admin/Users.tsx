@@ -91,7 +91,7 @@ export default function Users() {
     orderBy: orderOf(sort, ['CREATED_AT', 'EMAIL', 'LAST_LOGIN_AT']),
   };
   const list = useList(Query, variables, (data) => data.users);
-  // Nobody shuts themselves out, and who was erased stays gone.
+  // Nobody can lock themselves out, and erased users cannot be changed.
   const canChange = ({ id, email }: Row) => id !== me.id && email !== null;
   const changeable = list.rows.filter(canChange).map(({ id }) => id);
   const selection = useSelection(changeable);

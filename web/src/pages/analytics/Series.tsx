@@ -34,7 +34,7 @@ type Props = {
   previous: ResultOf<typeof TotalsFragment>;
   period: Period;
   onZoom: (from: number, to: number) => void;
-  /** A bucket was chosen. */
+  /** A bucket was clicked. */
   onPick?: (start: number) => void;
 };
 

@@ -1,4 +1,4 @@
-// The spans of time that analytics are looked at in, and the buckets that fit them.
+// The time ranges of analytics, and the buckets that fit them.
 import { useMemo } from 'react';
 
 import { useNow } from '../../time';
@@ -8,10 +8,10 @@ export type Grain = 'MINUTE' | 'HOUR' | 'DAY';
 export type Period = {
   from: string;
   to: string;
-  /** As long, right before. */
+  /** The preceding period of the same length. */
   before: string;
   grain: Grain;
-  /** Of a bucket, in milliseconds. */
+  /** Length of a bucket, in milliseconds. */
   step: number;
 };
 
@@ -48,7 +48,7 @@ export function usePeriod(): {
   const [search, change] = useSearch();
   const now = useNow();
   const span = search.from && search.to ? 'custom' : (search.span ?? '24h');
-  // A new minute makes a new period, and a new query; not every tick.
+  // The period changes, and is queried again, every minute, not at every tick.
   const minute = Math.ceil(now / MINUTE) * MINUTE;
   const period = useMemo(() => {
     const [from, to] = [Date.parse(search.from ?? ''), Date.parse(search.to ?? '')];

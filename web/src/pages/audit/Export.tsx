@@ -6,7 +6,7 @@ import { useState } from 'react';
 import { token } from '../../session/session';
 import { download } from '../../ui/download';
 
-/** The trail as a file: all that matches, however much it is. That it was taken is in the trail, too. */
+/** Exports all matching entries as a file. The export itself is an entry of the audit trail, too. */
 export function Export({ slug, query }: { slug: string; query: string }) {
   const [busy, setBusy] = useState<'csv' | 'json'>();
   const get = async (format: 'csv' | 'json') => {
@@ -30,7 +30,7 @@ export function Export({ slug, query }: { slug: string; query: string }) {
   ));
 }
 
-/** Answers what went wrong, if anything. A file that broke off is not kept. */
+/** Returns the error, if there was one. An incomplete file is not saved. */
 async function save(slug: string, format: 'csv' | 'json', query: string): Promise<string | undefined> {
   try {
     const response = await fetch(`/api/organizations/${slug}/audit.${format}${query && `?${query}`}`, {

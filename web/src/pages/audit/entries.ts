@@ -40,7 +40,7 @@ export type Entry = ResultOf<typeof EntryFragment> & {
 };
 export type ServerFilter = NonNullable<VariablesOf<typeof AuditQuery>['filter']>;
 
-/** Everything that an entry may tell, by the kind of thing that it is about. */
+/** Every action, by the type of its resource. */
 export const actions = {
   organization: ['created', 'updated', 'activated', 'deactivated', 'bodies_removed'],
   user: [
@@ -79,7 +79,7 @@ export const actions = {
 export const resourceTypes = Object.keys(actions);
 export const allActions = [...new Set<string>(Object.values(actions).flat())].sort();
 
-/** Words for names of the server's that people would not use. */
+/** Words for names in the API that people would not use. */
 const words: Record<string, string> = {
   audit_log: 'audit trail',
   limit_warned: 'limit warning sent',
@@ -108,7 +108,7 @@ export function actor({ user, userId, action }: Entry): string {
 
 export type Change = { field: string; old?: string; new?: string };
 
-/** The changed fields, one by one. Values are whatever the log holds: text, whatever they are. */
+/** The changed fields, one by one. Values of any type are shown as text. */
 export function changesOf(changes: unknown): Change[] {
   if (typeof changes !== 'object' || changes === null) return [];
   const { old: before, new: after } = changes as { old?: unknown; new?: unknown };

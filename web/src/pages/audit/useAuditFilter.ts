@@ -1,4 +1,4 @@
-// The filter of the audit trail, as it stands in the address.
+// The filter of the audit trail, which the address holds.
 import { useMemo } from 'react';
 
 import { type Search, useSearch } from '../../url';
@@ -12,9 +12,9 @@ export type AuditFilter = {
   change: (change: Search, options?: { replace?: boolean }) => void;
   clear: () => void;
   isFiltered: boolean;
-  /** As the server is asked. What makes no sense in the address is left out. */
+  /** The filter for GraphQL. Invalid parameters of the address are left out. */
   server: ServerFilter;
-  /** As the export is asked. */
+  /** The filter for the export. */
   query: string;
 };
 

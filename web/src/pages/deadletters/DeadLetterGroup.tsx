@@ -109,7 +109,7 @@ export function DeadLetterGroup({ group, retry }: { group: DeadGroup; retry: (ta
   );
 }
 
-/** Stands in the address for a group, whatever its error says. */
+/** Identifies a group in the address, whatever its error contains. */
 function shortName(key: string): string {
   let hash = 0;
   for (let index = 0; index < key.length; index++) hash = (Math.imul(hash, 31) + key.charCodeAt(index)) | 0;

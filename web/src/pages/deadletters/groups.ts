@@ -1,4 +1,4 @@
-// Dead letters by what went wrong and where. Values and functions over them.
+// Dead letters by error and provider. Values and functions over them.
 import { statusOf } from '../../ui/Status';
 import type { WebhookRow } from '../webhooks/queries';
 
@@ -6,7 +6,7 @@ export type Group = {
   key: string;
   provider: WebhookRow['provider'];
   error: string | null;
-  /** The loaded ones, oldest first: they have waited the longest. */
+  /** The loaded ones, oldest first, because they have waited the longest. */
   rows: readonly WebhookRow[];
   count: number;
   oldest: string;
@@ -54,7 +54,7 @@ export function joined(counted: readonly Omit<Group, 'key' | 'rows'>[], local: r
 }
 
 export type Known = {
-  /** Dead letters that were seen here, as they are now. */
+  /** Dead letters that were loaded here, in their current state. */
   rows: ReadonlyMap<string, WebhookRow>;
   /** Those of them that were retried meanwhile. */
   retried: ReadonlySet<string>;
@@ -62,7 +62,7 @@ export type Known = {
 
 export const nothing: Known = { rows: new Map(), retried: new Set() };
 
-/** Begins with what the server says now; those under way stay, so that one sees how they end. */
+/** Starts from the server's current list. Retried webhooks stay, so that their results can be seen. */
 export function read(before: Known, rows: readonly WebhookRow[]): Known {
   const next = new Map(rows.map((row) => [row.webhookId, row]));
   const retried = new Set<string>();
@@ -75,7 +75,7 @@ export function read(before: Known, rows: readonly WebhookRow[]): Known {
   return { rows: next, retried };
 }
 
-/** Webhooks changed: new dead letters come in, those that are known change in place. */
+/** Applies changes: new dead letters are added, known ones change in place. */
 export function changed(before: Known, changes: readonly WebhookRow[]): Known {
   let rows: Map<string, WebhookRow> | undefined;
   let retried: Set<string> | undefined;

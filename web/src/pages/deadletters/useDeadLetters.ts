@@ -1,4 +1,4 @@
-// The dead letters of an organization, as they come and go.
+// The dead letters of an organization, kept up to date.
 import { useCallback, useEffect, useMemo, useRef, useState } from 'react';
 import { useSubscription } from 'urql';
 
@@ -8,7 +8,7 @@ import { graphql } from '../../api/graphql';
 import { RowFields, WebhookChangedSubscription, type WebhookRow } from '../webhooks/queries';
 import { changed, type Group, grouped, joined, type Known, nothing, read, waiting } from './groups';
 
-/** Dead letters that are looked at here; with more, the newest. */
+/** Maximum number of dead letters that are loaded, the newest first. */
 export const MOST = 1_000;
 const FLUSH_MS = 250;
 

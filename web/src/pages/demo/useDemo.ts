@@ -1,4 +1,4 @@
-// One try of the demo: what was sent, what was answered, and what became of it since.
+// One run of the demo: the request, the response, and the events since.
 import { useCallback, useEffect, useState } from 'react';
 import { useClient } from 'urql';
 
@@ -6,7 +6,7 @@ import { sentence } from '../../api/errors';
 import type { ProviderKind } from '../../ui/ProviderName';
 import { DemoWebhookQuery, type Fault, type Seen, SendDemoWebhook, type Sent } from './queries';
 
-/** Milliseconds between two looks at what became of it, and how many looks there are at most. */
+/** Milliseconds between two polls, and the maximum number of polls. */
 const PAUSE = 250;
 const LOOKS = 120;
 
@@ -78,7 +78,7 @@ export function useDemo() {
   return { last, busy, error, send, forget: () => setLast(undefined) };
 }
 
-/** The same body, or one that differs in a space at its end. */
+/** The same body, or the same with a space at its end. */
 function bodyOf(before: Try, fault: Fault): string {
   return fault === 'other-body' ? `${before.sent.request.body} ` : before.sent.request.body;
 }

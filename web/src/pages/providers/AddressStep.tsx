@@ -10,14 +10,14 @@ import { WizardButtons } from './WizardButtons';
 type Props = {
   kind: ProviderKind;
   address: string;
-  /** Set while it is still in memory. */
+  /** The secret, while it is still in memory. */
   secret: string | undefined;
   isConnected: boolean;
   onwards: () => void;
   back: () => void;
 };
 
-/** The address to enter at the service, and how. */
+/** The URL to enter at the service, with instructions. */
 export function AddressStep({ kind, address, secret, isConnected, onwards, back }: Props) {
   const { word } = services[kind];
   return (

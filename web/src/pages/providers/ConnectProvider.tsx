@@ -24,7 +24,7 @@ export default function ConnectProvider() {
   const [search, change] = useSearch();
   const [{ data, error, fetching }, again] = useQuery({ query: ProvidersQuery, variables: { slug } });
   const kind = providerKinds.find((each) => services[each].slug === search.service);
-  // For as long as this page is open, and for this service only: to copy it into the service.
+  // Kept while this page is open, for this service only, so that it can be copied into the service.
   const [secret, setSecret] = useState<{ kind: ProviderKind; value: string }>();
   const known = data?.organization?.providers;
   if (!known) {

@@ -133,7 +133,7 @@ function DestinationForm({
       timeoutSeconds: timeout === '' ? null : Number(timeout),
       concurrency: concurrency === '' ? null : Number(concurrency),
       originalSignature,
-      // Left out, they stay as they are: their values are not known here.
+      // If they are left out, the server keeps them. Their values are not known here.
       ...(headers && { headers: headers.filter(({ name }) => name) }),
     };
     void set.act({ input }, 'Destination saved').then((answer) => {

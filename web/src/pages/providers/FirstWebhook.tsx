@@ -13,11 +13,11 @@ import { Recent } from './Recent';
 import { useRecent } from './useRecent';
 import { WizardButtons } from './WizardButtons';
 
-/** Waits for the first webhook, and says what it proves. */
+/** Waits for the first webhook, and explains the result. */
 export function FirstWebhook({ provider, back }: { provider: Provider; back: () => void }) {
   const { base } = useOrganization();
   const { rows, isFirst, error, again, put } = useRecent(provider.id, 5);
-  // In the address, so that after a reload they still prove nothing about the service.
+  // The address holds the tests, so that they are not taken for genuine webhooks after a reload.
   const [search, change] = useSearch();
   const tests = new Set(listOf(search.tests));
   const test = useAct(SendTest, { quiet: true });

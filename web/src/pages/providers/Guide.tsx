@@ -1,4 +1,4 @@
-// Each service's own way to its webhooks: where to enter the address, where the secret is, and how to have it send one.
+// Instructions for each service: where to enter the URL, where to find the secret, and how to send a webhook.
 import { Anchor, Code, List } from '@mantine/core';
 import type { ReactNode } from 'react';
 
@@ -7,13 +7,13 @@ import type { ProviderKind } from '../../ui/ProviderName';
 type Words = {
   /** True if the service shows its secret only once it has the URL. */
   addressFirst: boolean;
-  /** One line on the choice of services. */
+  /** One line in the list of services. */
   about: string;
-  /** The way to the secret. */
+  /** How to find the secret. */
   secret: ReactNode;
   /** Steps at the service, in its own words. */
   address: readonly ReactNode[];
-  /** The way to a first webhook. */
+  /** How to send a first webhook. */
   first: ReactNode;
   docs: string;
 };
@@ -59,7 +59,7 @@ export const guides: Record<ProviderKind, Words> = {
     addressFirst: false,
     about: 'Pushes, pull requests, releases',
     secret:
-      'Choose a secret here, then enter the same one at GitHub in the next step. Without a secret, GitHub does not sign its webhooks, and they are rejected.',
+      "Choose a secret here, then enter the same one at GitHub in the next step. Without a secret, GitHub doesn't sign its webhooks, and they are rejected.",
     address: [
       <>
         In the repository or organization, open <Menu of="Settings → Webhooks" /> and choose <Menu of="Add webhook" />.
@@ -110,7 +110,7 @@ export const guides: Record<ProviderKind, Words> = {
       </>,
     ],
     first:
-      'Make a payment in the sandbox. Events from the Webhooks Simulator fail verification, because they are not signed for your webhook ID.',
+      "Make a payment in the sandbox. Events from the Webhooks Simulator fail verification, because they aren't signed for your webhook ID.",
     docs: 'https://developer.paypal.com/api/rest/webhooks/',
   },
   SHOPIFY: {

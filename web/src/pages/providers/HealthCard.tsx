@@ -14,7 +14,7 @@ import { TimeChart } from '../../ui/TimeChart';
 import type { Provider } from './queries';
 import { useHealth } from './useHealth';
 
-/** The last day, by the hour; a click on one leads to its webhooks. */
+/** The last 24 hours, by the hour. A click on an hour shows its webhooks. */
 export function HealthCard({ provider }: { provider: Provider }) {
   const { base } = useOrganization();
   const [, go] = useLocation();

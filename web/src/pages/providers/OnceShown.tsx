@@ -3,7 +3,7 @@ import { IconKey } from '@tabler/icons-react';
 
 import { Copy } from '../../ui/CopyText';
 
-/** A secret that the server tells once and never again. */
+/** A secret that the server returns only once. */
 export function OnceShown({ secret }: { secret: string }) {
   return (
     <Alert color="yellow" variant="light" icon={<IconKey aria-hidden />} title="Copy this signing secret now">

@@ -15,7 +15,7 @@ import type { Provider } from './queries';
 import { SecretState } from './SecretState';
 import { useHealth } from './useHealth';
 
-/** A provider at a glance: whether it is well, where its webhooks go, and how its secrets stand. */
+/** A provider at a glance: its health, its destination, and the state of its secrets. */
 export function ProviderCard({ provider }: { provider: Provider }) {
   const { base } = useOrganization();
   const now = useNow();

@@ -58,7 +58,7 @@ export default function Providers() {
   );
 }
 
-/** Their webhooks are still there. */
+/** Deleted providers, whose webhooks are still there. */
 function Deleted({ providers }: { providers: readonly Provider[] }) {
   const { base, canManage } = useOrganization();
   return (

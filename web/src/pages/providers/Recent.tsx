@@ -10,13 +10,13 @@ import type { Row } from './queries';
 type Props = {
   rows: readonly Row[];
   isFirst: boolean;
-  /** Those that were sent from here. */
+  /** Webhooks that were sent from this page. */
   tests?: ReadonlySet<string>;
-  /** The text where there are none. */
+  /** Shown if there are none. */
   empty: string;
 };
 
-/** A few webhooks, newest first; they change as one looks. */
+/** A few webhooks, newest first, kept up to date. */
 export function Recent({ rows, isFirst, tests, empty }: Props) {
   const { base } = useOrganization();
   if (isFirst) {

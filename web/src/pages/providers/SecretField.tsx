@@ -10,19 +10,19 @@ type Props = {
   onChange: (value: string) => void;
   /** The server's answer. */
   error?: string;
-  /** Set where PayPal's simulator can be accepted. */
+  /** Present if PayPal's simulator can be accepted. */
   simulator?: { accepted: boolean; accept: (accepted: boolean) => void };
 };
 
 const described: Record<ProviderKind, string> = {
   STRIPE: 'Begins with whsec_. Shown on the destination page at Stripe',
   GITHUB: 'Any text that only GitHub and Hookledger know',
-  PAYPAL: 'Shown in the list of webhooks of your PayPal app. It is not secret, but it belongs to this URL only',
+  PAYPAL: "Shown in the list of webhooks of your PayPal app. It isn't secret, but it belongs to this URL only",
   SHOPIFY: 'Shown below the list of webhooks in Settings → Notifications. For an app, use its client secret',
   STANDARD: 'A whsec_ secret from the sender, or one you choose and give to the sender. Public keys begin with whpk_',
 };
 
-/** A secret on its way to the server: kept nowhere else, and white space around it is not part of it. */
+/** A field for a secret. The secret is stored nowhere else, and white space around it is ignored. */
 export function SecretField({ kind, value, onChange, error, simulator }: Props) {
   const { refused, doubtful, isSimulator } = useOpinion(kind, value);
   const asks = isSimulator && simulator;

@@ -8,7 +8,7 @@ export function inForce(secrets: readonly Secret[], now: number): Secret[] {
   return secrets.filter(({ expiresAt }) => !expiresAt || Date.parse(expiresAt) > now);
 }
 
-/** In one line: which secrets verify, and when the newest last did. */
+/** One line: the active secrets, and when the newest was last used. */
 export function SecretState({ secrets, now }: { secrets: readonly Secret[]; now: number }) {
   const [current, ...others] = inForce(secrets, now);
   const earlier = others.filter(({ expiresAt }) => expiresAt);

@@ -18,7 +18,7 @@ type Props = {
   back: () => void;
 };
 
-/** Takes the secret, and connects. */
+/** Asks for the secret, and connects the provider. */
 export function SecretStep({ kind, provider, secret, setSecret, onwards, back }: Props) {
   const { id, base } = useOrganization();
   const { word, slug } = services[kind];

@@ -1,4 +1,4 @@
-// The secrets of a provider, coming in and going out, and how they are rotated.
+// A provider's signing secrets, incoming and outgoing, and their rotation.
 import { Badge, Button, Group, Modal, Select, Stack, Table, Text, TextInput } from '@mantine/core';
 import { useDisclosure } from '@mantine/hooks';
 import { type FormEvent, useState } from 'react';

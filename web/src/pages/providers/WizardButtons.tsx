@@ -1,7 +1,7 @@
 import { Button, Group } from '@mantine/core';
 import type { ReactNode } from 'react';
 
-/** Below each step: back on the left, onwards on the right. */
+/** The buttons of each step: back on the left, forward on the right. */
 export function WizardButtons({ back, children }: { back: () => void; children?: ReactNode }) {
   return (
     <Group justify="space-between" mt="lg">

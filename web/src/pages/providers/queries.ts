@@ -29,7 +29,7 @@ export const ProvidersQuery = graphql(
   [ProviderFragment],
 );
 
-// Each answer names the organization, so that lists in which the provider was not yet are read again.
+// Each answer has the organization, so that cached lists without the provider are read again.
 export const Connect = graphql(
   `
     mutation ConnectProvider($input: ConnectProviderInput!) {

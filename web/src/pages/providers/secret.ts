@@ -1,4 +1,4 @@
-// The secrets that services sign with: what they are called, and new ones where we choose them. The server judges their form.
+// Signing secrets: their names at each service, and new ones where we choose them. The server checks their format.
 import type { ProviderKind } from '../../ui/ProviderName';
 
 /** The service's name for the secret. */
@@ -19,7 +19,7 @@ export const weChoose: Record<ProviderKind, boolean> = {
   STANDARD: true,
 };
 
-/** 256 random bits, in the form that the service likes. */
+/** 256 random bits, in the format of the service. */
 export function newSecret(kind: ProviderKind): string {
   const bytes = crypto.getRandomValues(new Uint8Array(32));
   if (kind === 'STANDARD') return `whsec_${btoa(String.fromCharCode(...bytes))}`;

@@ -1,4 +1,4 @@
-// The steps of the wizard, and which of them can be gone to.
+// The steps of the wizard, and which of them can be opened.
 import type { ProviderKind } from '../../ui/ProviderName';
 import { guides } from './Guide';
 
@@ -12,14 +12,14 @@ export const stepWords: Record<Step, string> = {
   first: 'First webhook',
 };
 
-/** Some services tell their secret only once they know the address; for the others the secret comes first. */
+/** Some services show their secret only after they have the URL. For the others, the secret comes first. */
 export function stepsOf(kind: ProviderKind | undefined): readonly Step[] {
   return kind && guides[kind].addressFirst
     ? ['service', 'address', 'secret', 'destination', 'first']
     : ['service', 'secret', 'address', 'destination', 'first'];
 }
 
-/** The step that the address asks for, or the last one before it that makes sense. */
+/** The step in the address, or the last one before it that is possible. */
 export function stepAt(asked: string | undefined, kind: ProviderKind | undefined, isConnected: boolean): Step {
   if (!kind) return 'service';
   const steps = stepsOf(kind);

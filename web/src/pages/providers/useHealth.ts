@@ -27,7 +27,7 @@ const Query = graphql(
   [CountsFragment],
 );
 
-/** The counts of the last 24 hours by the hour, and the newest webhook. Anew each minute. */
+/** The counts of the last 24 hours by the hour, and the newest webhook. Refreshed every minute. */
 export function useHealth(provider: string) {
   const { slug } = useOrganization();
   const minute = Math.ceil(useNow() / MINUTE) * MINUTE;

@@ -8,10 +8,10 @@ import { CheckSecret } from './queries';
 export type Opinion = { refused: string | null; doubtful: string | null; isSimulator: boolean };
 
 const NONE: Opinion = { refused: null, doubtful: null, isSimulator: false };
-/** Milliseconds without a key pressed before the server is asked. */
+/** Milliseconds after the last key before the server is asked. */
 const PAUSE = 300;
 
-/** Nothing is said of an empty field, nor where the server doesn't answer: it judges again when the form is sent. */
+/** No opinion on an empty field, or if the server doesn't answer: it checks again when the form is sent. */
 export function useOpinion(providerName: ProviderKind, secret: string): Opinion {
   const client = useClient();
   const [said, setSaid] = useState<{ of: string; opinion: Opinion }>();

@@ -1,4 +1,4 @@
-// The newest webhooks of a provider, as they come and change.
+// The newest webhooks of a provider, kept up to date.
 import { useCallback, useState } from 'react';
 import { useQuery, useSubscription } from 'urql';
 
@@ -36,7 +36,7 @@ export function useRecent(provider: string, first: number) {
   };
 }
 
-/** Each webhook once, as it is by the last word of it; the newest first. */
+/** Each webhook once, in its latest state, newest first. */
 function newest(rows: readonly Row[], count: number): Row[] {
   const byId = new Map<string, Row>();
   for (const row of rows) {

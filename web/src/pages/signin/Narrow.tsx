@@ -4,7 +4,7 @@ import { Link } from 'wouter';
 
 import { Logo } from '../../ui/Logo';
 
-/** A small page in the middle, for those who are not signed in. */
+/** A narrow page in the middle of the window, for visitors who are not signed in. */
 export function Narrow({ title, children }: { title: string; children: ReactNode }) {
   useEffect(() => {
     document.title = `${title} · Hookledger`;

@@ -9,7 +9,7 @@ import { useSearch } from '../../url';
 import { Narrow } from './Narrow';
 import { post } from './post';
 
-/** Asks for an address; a link goes there. Whether the address is known is never told. */
+/** Asks for an email address, and sends a link. It never reveals whether the address has an account. */
 export default function SignIn() {
   const [{ next }] = useSearch();
   const token = useToken();

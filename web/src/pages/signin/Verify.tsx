@@ -8,7 +8,7 @@ import { useSearch } from '../../url';
 import { Narrow } from './Narrow';
 import { post } from './post';
 
-/** The page behind a link. It asks for a click, since mail scanners open links, too. */
+/** The page of a sign-in link. It asks for a click, because mail scanners open links, too. */
 export default function Verify() {
   const [{ token }] = useSearch();
   const [error, setError] = useState<string>();

@@ -15,7 +15,7 @@ const MOST = 256 * 1024;
 
 type Props = { providerId: string; kind: ProviderKind; sample: Sample; fresh: () => void; sent: (sent: Sent) => void };
 
-/** A webhook to send, which begins as a sample. */
+/** The form for a webhook to send. It begins with a sample. */
 export function Draft({ providerId, kind, sample, fresh, sent }: Props) {
   const [search, change] = useSearch();
   const [body, setBody] = useState(sample.body);

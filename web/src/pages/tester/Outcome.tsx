@@ -8,7 +8,7 @@ import { meaning } from './faults';
 import type { Sent } from './queries';
 import classes from './Tester.module.css';
 
-/** The answer, the row that came of it, and the request as it was made. */
+/** The response, the stored webhook, and the request. */
 export function Outcome({ of: { answer, request, webhook, duplicate } }: { of: Sent }) {
   const { base } = useOrganization();
   const ok = answer.status < 300;

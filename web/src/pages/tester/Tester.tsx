@@ -90,7 +90,7 @@ export default function Tester() {
 
 function WithSamples({ providerId, kind }: { providerId: string; kind: ProviderKind }) {
   const [{ sample: name }, change] = useSearch();
-  // Each time they are asked for they have other ids and the present time.
+  // Each request returns samples with new IDs and the current time.
   const [{ data, error, fetching }, again] = useQuery({
     query: SamplesQuery,
     variables: { provider: kind },

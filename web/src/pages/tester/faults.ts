@@ -36,7 +36,7 @@ const meanings: Record<string, string> = {
   unavailable: 'Not accepted: the service would retry.',
 };
 
-/** An answer in a sentence for people. */
+/** The meaning of a response, in a sentence. */
 export function meaning(status: number, body: string, duplicate: boolean): string {
   if (duplicate) return 'Duplicate: the response has the original’s ID, and it is not processed again.';
   if (status === 200) return 'Accepted: the signature is valid, and the webhook is stored and being processed.';

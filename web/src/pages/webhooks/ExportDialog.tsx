@@ -106,7 +106,7 @@ function Export({ filter, filtered, close }: { filter: ServerFilter; filtered: b
   );
 }
 
-/** Answers whether there are more than fit in the file. */
+/** Returns whether more match than fit in the file. */
 async function gather(slug: string, filter: ServerFilter, rows: WebhookRow[], onPage: () => boolean): Promise<boolean> {
   let after: string | null = null;
   for (;;) {

@@ -28,12 +28,12 @@ const HistogramQuery = graphql(`
 `);
 
 const HEIGHT = 104;
-/** From the axis up. */
+/** In the order of the stack, from the bottom. */
 const stacked: readonly WebhookStatus[] = ['success', 'pending', 'processing', 'failed', 'dead', 'rejected'];
 /** With live updates, it is counted again at most this often. */
 const AGAIN_MS = 10_000;
 
-/** `turn` is another at every change of the list; `moved` at every reading of it. */
+/** `turn` changes with every change of the list; `moved` with every reading of it. */
 export default function Histogram({
   filter,
   moved,

@@ -1,4 +1,4 @@
-// In the place of rows, where there are none: what to do next.
+// Replaces an empty list: explains what to do next.
 import { Button, Code, Group, Stack, Text } from '@mantine/core';
 import { notifications } from '@mantine/notifications';
 import { IconFilterOff, IconPlug, IconWebhook } from '@tabler/icons-react';

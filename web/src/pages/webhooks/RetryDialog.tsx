@@ -40,7 +40,7 @@ const MOST = 10_000;
 const means = (number: number) =>
   `${number === 1 ? 'It' : 'Each'} is sent to its destination once, now. If that fails, it becomes a dead letter again.`;
 
-/** All that match, by one mutation that does nothing where the number is another by then. */
+/** Retries all matching webhooks by one mutation, which does nothing if their number has changed. */
 function Matching({
   filter,
   what = 'matching the filters',
@@ -113,7 +113,7 @@ function Matching({
   );
 }
 
-/** Those that a person chose, one by one. */
+/** Retries the selected webhooks, one by one. */
 function Chosen({ rows, close, done, onRow }: Props & { rows: readonly Pick<WebhookRow, 'id' | 'webhookId'>[] }) {
   const retryEach = useRetryEach();
   const [reason, setReason] = useState('');

@@ -10,13 +10,13 @@ type Props = {
   clear: () => void;
   /** Undefined until the first ones are loaded. */
   loaded: number | undefined;
-  /** There are more than are loaded. */
+  /** More webhooks exist than are loaded. */
   more: boolean;
   retry: (selected: readonly WebhookRow[]) => void;
   retryAll: () => void;
 };
 
-/** Above the list: how many there are or are selected, and what can be done with them. */
+/** The bar above the list: the number of webhooks, and the actions for the selected ones. */
 export function SelectionBar({ selected, clear, loaded, more, retry, retryAll }: Props) {
   if (selected.length === 0) {
     return (

@@ -1,4 +1,4 @@
-// One webhook on a page of its own: what a link leads to.
+// One webhook on a separate page, for links.
 import { Anchor, Box } from '@mantine/core';
 import { IconArrowLeft, IconChevronDown, IconChevronUp } from '@tabler/icons-react';
 import { useEffect } from 'react';
@@ -11,7 +11,7 @@ import { useOffer } from '../../ui/commands';
 import { Detail } from './detail/Detail';
 import { Act } from './detail/WebhookDrawer';
 
-// `receivedFrom` is up to and with itself, which is why there are two.
+// Two, because `receivedFrom` includes the webhook itself.
 const NeighboursQuery = graphql(`
   query Neighbours($slug: String!, $at: DateTime!) {
     organization(slug: $slug) {

@@ -1,4 +1,4 @@
-// The rows of the list, or what is shown in their place.
+// The rows of the list, or their placeholder.
 import { Button, Group } from '@mantine/core';
 import { type ReactNode, type RefObject, useCallback, useMemo, useRef } from 'react';
 
@@ -23,11 +23,11 @@ type Props = {
   /** True while the newest rows are in view. */
   top: RefObject<boolean>;
   reload: () => void;
-  /** In place of the list where there are no webhooks. */
+  /** Shown instead of the list if there are no webhooks. */
   empty: ReactNode;
 };
 
-/** Rows that are shown as places while the first ones are on their way. */
+/** Number of placeholders while the first rows load. */
 const PLACES = 30;
 
 export function WebhookTable({ rows, selection, navigation, table, top, reload, empty }: Props) {

@@ -27,7 +27,7 @@ import { useSelection } from './useSelection';
 import classes from './Webhooks.module.css';
 import { WebhookTable } from './WebhookTable';
 
-// The list does not wait for what draws the chart.
+// The list does not wait for the code of the chart.
 const Histogram = lazy(() => import('./Histogram'));
 
 export default function Webhooks() {
@@ -84,7 +84,7 @@ function List({ surroundings, refresh }: { surroundings: Surroundings; refresh: 
   const toggleLive = () => setSearch({ live: live ? 'off' : '' }, { replace: true });
   const reload = () => {
     table.current?.toTop();
-    // With a span up to now, reading begins with the new filter.
+    // If the span ends now, the new filter starts the reading.
     setReadAt(Date.now());
     rows.reload();
   };
@@ -104,7 +104,7 @@ function List({ surroundings, refresh }: { surroundings: Surroundings; refresh: 
     { label: 'Next webhook', hotkey: 'j', run: () => navigation.move(1) },
     { label: 'Previous webhook', hotkey: 'k', run: () => navigation.move(-1) },
     { label: 'Select webhook', hotkey: 'x', run: selectHere },
-    // The open one brings keys of its own.
+    // The open webhook has shortcuts of its own.
     ...(navigation.opened
       ? []
       : [
@@ -205,6 +205,6 @@ function List({ surroundings, refresh }: { surroundings: Surroundings; refresh: 
   );
 }
 
-/** Enter there means the control itself. */
+/** In these controls, Enter has its own meaning. */
 const isOnControl = () =>
   document.activeElement?.matches('a, button, input, summary, [role="tab"], [role="menuitemcheckbox"]') === true;

@@ -12,7 +12,7 @@ import classes from './columns.module.css';
 import type { WebhookRow } from './queries';
 import { waits } from './waits';
 
-/** `hrefOf` is the page of a webhook, so that it opens in another tab. */
+/** `hrefOf` is the page of a webhook, for opening it in another tab. */
 export function columnsFor(hrefOf: (row: WebhookRow) => string, choice?: Column<WebhookRow>): Column<WebhookRow>[] {
   return [
     ...(choice ? [choice] : []),
@@ -36,7 +36,7 @@ export function columnsFor(hrefOf: (row: WebhookRow) => string, choice?: Column<
   ];
 }
 
-/** A plain click on the link opens what a click on the row does; with a key it opens another tab. */
+/** A plain click on the link acts like a click on the row; with Ctrl or Cmd it opens another tab. */
 function leaveToRow(event: MouseEvent): void {
   if (event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
   event.preventDefault();
@@ -93,7 +93,7 @@ export function attempts(row: WebhookRow): string {
   return String(row.status === 'PENDING' && row.retryCount === 0 ? 0 : row.retryCount + 1);
 }
 
-/** From received to processed. */
+/** The time from receipt to success. */
 export function latency(row: WebhookRow): string {
   return row.processedAt ? duration(Date.parse(row.processedAt) - Date.parse(row.receivedAt)) : '–';
 }
@@ -152,7 +152,7 @@ function Notes({ row }: { row: WebhookRow }) {
   );
 }
 
-/** The same on a narrow screen. */
+/** A row on a narrow screen. */
 export function WebhookCard({ row, href, choice }: { row: WebhookRow; href: string; choice?: ReactNode }) {
   return (
     <div className={classes.card}>

@@ -11,7 +11,7 @@ export type ServerFilter = NonNullable<VariablesOf<typeof WebhooksQuery>['filter
 export type FilterParameters = {
   /** Text or an id. */
   q?: string;
-  /** Statuses with commas between; of `failed`, `dead` and `rejected` one alone. */
+  /** Statuses, separated by commas; `failed`, `dead` and `rejected` only alone. */
   status?: string;
   /** `stripe`, `github`…, or the id of a provider. */
   provider?: string;
@@ -20,7 +20,7 @@ export type FilterParameters = {
   flag?: 'any' | 'body' | 'replay';
   /** The exact text of the last error. */
   error?: string;
-  /** `15m`, `1h`, `24h`, `7d`, `30d`: up to now. Instead of `from` and `to`. */
+  /** `15m`, `1h`, `24h`, `7d`, `30d`: the time up to now, instead of `from` and `to`. */
   since?: string;
   from?: string;
   to?: string;
@@ -55,10 +55,10 @@ export function webhooksHref(base: string, filter: FilterParameters): string {
 
 export type Filter = {
   text: string;
-  /** Empty is all of them. */
+  /** Empty for all. */
   statuses: WebhookStatus[];
   providerId: string | undefined;
-  /** The address names a provider that is not there. */
+  /** The provider in the address does not exist. */
   unknownProvider: boolean;
   type: string;
   signature: 'valid' | 'invalid' | undefined;
@@ -68,7 +68,7 @@ export type Filter = {
   to: number | undefined;
 };
 
-/** These say more than a status of the server does, so that they stand alone. */
+/** These are more specific than a status in the API, so each can only be selected alone. */
 const alone: readonly WebhookStatus[] = ['failed', 'dead', 'rejected'];
 
 /** The statuses after one was switched on or off. */
@@ -80,7 +80,7 @@ export function toggled(before: readonly WebhookStatus[], which: WebhookStatus):
 
 export type KnownProvider = { id: string; providerName: ProviderKind; deletedAt?: string | null };
 
-/** Reads the address. What makes no sense there is taken as if it were not there. */
+/** Reads the address, and ignores invalid parameters. */
 export function filterOf(search: Search, providers: readonly KnownProvider[], now: number): Filter {
   const named = listOf(search.status).filter((word): word is WebhookStatus =>
     (allStatuses as readonly string[]).includes(word),
@@ -141,8 +141,8 @@ export function serverFilter(filter: Filter): ServerFilter {
 }
 
 /**
- * What changes are followed: the parts of the filter that never change for a webhook. A row whose status changes away
- * is told of too, so that the list shows it; `matches` decides about new ones.
+ * The filter of the subscription: only fields that never change for a webhook, so that the list also learns of rows
+ * whose new status no longer matches. `matches` decides about new rows.
  */
 export function followed(filter: Filter): ServerFilter {
   const { providerId, eventType, receivedTo } = serverFilter(filter);

@@ -3,7 +3,7 @@ import type { ProviderKind } from '../../ui/ProviderName';
 
 const hmac = (format: string) => `openssl dgst -sha256 -hmac "$SECRET" ${format}`;
 
-/** None for PayPal, whose webhooks only PayPal can sign. */
+/** Undefined for PayPal, because only PayPal can sign its webhooks. */
 export function firstCurl(kind: ProviderKind, url: string): string | null {
   const lines = (body: string, before: string[], headers: string[]) =>
     [

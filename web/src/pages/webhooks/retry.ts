@@ -1,4 +1,4 @@
-// Retrying, one by one: so that each shows its effect, and one that cannot be retried stops no other.
+// Retries one by one, so that each shows its result, and a failure does not stop the others.
 import { useCallback } from 'react';
 import { useClient } from 'urql';
 

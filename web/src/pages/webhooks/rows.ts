@@ -6,7 +6,7 @@ import type { WebhookRow } from './queries';
 export const PAGE = 100;
 /** Pages that are kept, around those in view. */
 const KEPT = 12;
-/** Rows that came live and stand above the first page, at most. */
+/** Maximum number of live rows above the first page. */
 const MOST_ON_TOP = 200;
 
 export type Page = {
@@ -14,21 +14,21 @@ export type Page = {
   after: string | null;
   /** `null` while they are not kept. */
   rows: readonly WebhookRow[] | null;
-  /** Changes were missed: it is shown as it was until it has been read again. */
+  /** Changes were missed: the old rows are shown until the page is read again. */
   old?: boolean;
-  /** Rows it has or had. */
+  /** Number of its rows, also after they were released. */
   size: number;
-  /** When its last row was received: what is older belongs to the next page. */
+  /** When its last row was received. Older rows belong to the next page. */
   oldest: string;
 };
 
 export type Rows = {
-  /** Came while one looked, newest first. */
+  /** Rows that arrived live, newest first. */
   top: readonly WebhookRow[];
   pages: readonly Page[];
   /** The cursor of the next page; `undefined` if there is none. */
   next: string | undefined;
-  /** New ones that are not shown, because one looks further down. */
+  /** Number of new rows that are not shown, because the view is further down. */
   waiting: number;
   /** Rows between `top` and the pages are missing, or changes were missed: read again. */
   stale: boolean;
@@ -83,20 +83,20 @@ export function begun(answer: Answer, before: Rows): Rows {
   return { ...withNext(none, null, answer), top };
 }
 
-/** Changes were missed while one looks further down: pages are read again where they stand. */
+/** Changes were missed while the view is further down: pages are read again in place. */
 export function aged(list: Rows): Rows {
   return { ...list, waiting: list.waiting + 1, pages: list.pages.map((page) => ({ ...page, old: true })) };
 }
 
-/** The next page came. */
+/** Adds the next page. */
 export function withNext(list: Rows, after: string | null, { rows, next }: Answer): Rows {
-  // An empty page only says how far a search looked; but the first one says that there is nothing.
+  // An empty page only tells how far a search has come. An empty first page means that nothing matches.
   if (rows.length === 0 && list.pages.length > 0) return { ...list, next };
   const page = { after, rows, size: rows.length, oldest: rows.at(-1)?.receivedAt ?? '' };
   return { ...list, pages: [...list.pages, page], next };
 }
 
-/** A page came again. Where rows have left the filter since, those of the next page would follow: they are cut off. */
+/** Replaces a page that was read again. If rows no longer match, it has rows of the next page at its end: they are cut off. */
 export function withPage(list: Rows, index: number, answer: Answer): Rows {
   return {
     ...list,
@@ -108,7 +108,7 @@ export function withPage(list: Rows, index: number, answer: Answer): Rows {
   };
 }
 
-/** Lets go of the rows that are far from those in view. */
+/** Releases rows that are far from the view. */
 export function trimmed(list: Rows, first: number, last: number): Rows {
   const from = place(list, first).page - KEPT / 2;
   const to = place(list, last).page + KEPT / 2;
@@ -120,9 +120,9 @@ export function trimmed(list: Rows, first: number, last: number): Rows {
 }
 
 export type Changes = {
-  /** The latest of each webhook that changed. */
+  /** The latest state of each webhook that changed. */
   rows: ReadonlyMap<string, WebhookRow>;
-  /** Those of them that are new and belong to the list, newest first. */
+  /** New webhooks that belong to the list, newest first. */
   created: readonly WebhookRow[];
 };
 
@@ -148,7 +148,7 @@ export function changed(list: Rows, { rows, created }: Changes, atTop: boolean):
     a.receivedAt < b.receivedAt ? 1 : a.receivedAt > b.receivedAt ? -1 : 0,
   );
   if (top.length <= MOST_ON_TOP) return { ...next, top };
-  // More than one can read came at once: the newest stay, and the rest is read again.
+  // Too many arrived at once: the newest stay, and the rest is read again.
   return {
     ...next,
     top: top.slice(0, PAGE),

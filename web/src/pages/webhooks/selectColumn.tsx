@@ -2,14 +2,14 @@ import type { Column } from '../../ui/VirtualTable';
 import type { WebhookRow } from './queries';
 import classes from './Webhooks.module.css';
 
-/** The boxes that select rows; with shift, all between two. */
+/** The column of checkboxes. Shift selects all rows between two. */
 export function selectColumn(select: (row: WebhookRow, range: boolean) => void): Column<WebhookRow> {
   return {
     key: 'select',
     label: <span role="img" aria-label="Selected" />,
     width: '20px',
     render: (row, selected) => (
-      // The label makes the place that one can hit larger than the box.
+      // The label makes the clickable area larger than the checkbox.
       <label className={classes.choice}>
         <input
           type="checkbox"

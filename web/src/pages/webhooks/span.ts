@@ -1,10 +1,10 @@
-// The stretches of time that the chart above the list counts in.
+// The time ranges of the bars in the chart above the list.
 import type { Filter } from './filter';
 
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
-/** Lengths that people read clocks in. */
+/** Round lengths of time. */
 const steps = [
   1_000,
   5_000,
@@ -27,7 +27,7 @@ const steps = [
   14 * DAY,
   28 * DAY,
 ];
-/** Stretches at most. */
+/** Maximum number of bars. */
 const MOST = 96;
 /** The default time range. */
 const USUAL = DAY;

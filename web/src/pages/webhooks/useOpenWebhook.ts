@@ -6,14 +6,14 @@ import { useSearch } from '../../url';
 import { count, indexOf, type Rows, rowAt } from './rows';
 
 export type OpenWebhook = {
-  /** The id of the open one. */
+  /** The ID of the open webhook. */
   opened: string | undefined;
-  /** The row that was last gone to. */
+  /** The current row. */
   current: number;
   /** The row of the open webhook, or else the current one. */
   here: number;
   open: (index: number) => void;
-  /** Goes on to another row, and opens it where one is open. */
+  /** Makes another row current, and opens it if a webhook is open. */
   move: (by: number) => void;
   close: () => void;
 };
@@ -21,7 +21,7 @@ export type OpenWebhook = {
 export function useOpenWebhook(list: Rows, table: RefObject<VirtualTableHandle | null>): OpenWebhook {
   const [{ webhook: opened }, setSearch] = useSearch();
   const [current, setCurrent] = useState(-1);
-  // `open` stays the same from one render to the next, so that rows need not be drawn again.
+  // `open` is stable across renders, so that rows are not rendered again.
   const latest = useRef({ list, opened });
   latest.current = { list, opened };
   const open = useCallback(

@@ -22,13 +22,13 @@ import {
   withPage,
 } from './rows';
 
-/** Changes are shown together, so often. */
+/** Milliseconds between two updates of the list; changes in between are shown together. */
 const FLUSH_MS = 250;
 /** After a burst of changes, the list is read again at most this often. */
 const RELOAD_MS = 2_000;
-/** Changes that wait for being shown, at most; then the list is read again. */
+/** Maximum number of changes that wait to be shown; beyond it, the list is read again. */
 const MOST_WAITING = 1_000;
-/** A search that finds little goes on by itself so many times 10,000 webhooks. */
+/** A search that finds little continues automatically this many times, 10,000 webhooks each. */
 const SEARCH_ON = 5;
 
 export type RowsAtHand = {
@@ -37,15 +37,15 @@ export type RowsAtHand = {
   error: Error | undefined;
   /** The error that keeps changes from arriving. */
   interrupted: Error | undefined;
-  /** A search looked so far and found little: going on is up to the person. */
+  /** How far a search has come that found little. The user decides whether it continues. */
   paused: boolean;
-  /** Tells the rows in view. Loads missing ones there, and releases distant ones. */
+  /** Takes the rows in view: loads missing ones, and releases distant ones. */
   look: (first: number, last: number) => void;
-  /** Reads from the newest on. What is shown stays until then. */
+  /** Reads again from the newest. The shown rows stay until then. */
   reload: () => void;
-  /** Goes on after an error or a pause. */
+  /** Continues after an error or a pause. */
   goOn: () => void;
-  /** A row that one knows to have changed. */
+  /** Takes a row that an action changed. */
   replace: (row: WebhookRow) => void;
 };
 
@@ -110,7 +110,7 @@ export function useRows(
     if (next !== undefined) void load('next', next, (answer) => setList((before) => withNext(before, next, answer)));
   }, [load]);
 
-  // A search goes on by itself while it has found less than fills the window.
+  // A search continues automatically until its results fill the window.
   const empty = useRef(0);
   useEffect(() => {
     if (!isLoaded(list) || list.next === undefined || count(list) >= PAGE / 2 || paused || error) {
@@ -170,7 +170,7 @@ async function page(slug: string, filter: string, after: string | null): Promise
   return { rows: nodes, next: searchedTo ?? (pageInfo.hasNextPage ? (pageInfo.endCursor ?? undefined) : undefined) };
 }
 
-/** Takes what changed, some at a time. */
+/** Receives changes, and passes them on in batches. */
 function useFollowing({
   organizationId,
   filter,

@@ -4,13 +4,13 @@ import { useCallback, useMemo, useRef, useState } from 'react';
 import type { WebhookRow } from './queries';
 import { indexOf, type Rows, rowAt } from './rows';
 
-/** More are retried by the filter that they match, at once. */
+/** Maximum number of selected rows. More are retried at once, by the filter. */
 export const MOST_CHOSEN = 1_000;
 
 export type Selection = {
   chosen: ReadonlyMap<string, WebhookRow>;
   has: (row: WebhookRow) => boolean;
-  /** With `range`, all from the one chosen before up to this one. */
+  /** With `range`, all from the last selected row to this one. */
   choose: (row: WebhookRow, range: boolean) => void;
   clear: () => void;
 };
@@ -21,7 +21,7 @@ export function useSelection(list: Rows): Selection {
   const rows = useRef(list);
   rows.current = list;
   const choose = useCallback((row: WebhookRow, range: boolean) => {
-    // Read now: by the time that the change is made the anchor is another.
+    // Read now, because the anchor changes before the update runs.
     const from = range && anchor.current !== undefined ? indexOf(rows.current, anchor.current) : -1;
     const to = indexOf(rows.current, row.webhookId);
     anchor.current = row.webhookId;

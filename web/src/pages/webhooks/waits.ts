@@ -21,6 +21,6 @@ export const waits: Record<Wait, { word: string; means: string }> = {
   },
   CIRCUIT_OPEN: {
     word: 'Destination not answering',
-    means: 'The destination stopped answering. It is retried with one attempt at a time',
+    means: 'The destination stopped answering. Single attempts test whether it answers again',
   },
 };

@@ -1,4 +1,4 @@
-// The differences between two payloads, place by place.
+// The differences between two payloads, path by path.
 import { Text } from '@mantine/core';
 import { useMemo } from 'react';
 
@@ -16,7 +16,7 @@ export function Differences({ before, after }: { before: Json; after: Json }) {
     try {
       return diff(before, after);
     } catch {
-      // Nesting that no call stack holds.
+      // The nesting is too deep for the call stack.
       return null;
     }
   }, [before, after]);

@@ -1,4 +1,4 @@
-// Bytes that are no text, sixteen to a line.
+// Binary data, 16 bytes per line.
 import { VirtualLines } from '../VirtualLines';
 import { dumped } from './bytes';
 

@@ -1,4 +1,4 @@
-// JSON to look around in: folded, searched, each place with its path.
+// A JSON tree: branches fold, keys and values can be searched, each line shows its path.
 import { ActionIcon, Group, Text, TextInput } from '@mantine/core';
 import { IconChevronDown, IconChevronUp, IconSearch } from '@tabler/icons-react';
 import { type KeyboardEvent, useCallback, useEffect, useId, useMemo, useRef, useState } from 'react';
@@ -53,7 +53,7 @@ export function JsonTree({ value, most }: { value: Json; most?: number }) {
     },
     [value],
   );
-  // Only once the view has it can it be scrolled to.
+  // It can be scrolled to only after it is rendered.
   const wanted = useRef('');
   useEffect(() => {
     if (wanted.current === chosenKey || index < 0) return;
@@ -185,7 +185,7 @@ function LeafValue({ value }: { value: Json }) {
   );
 }
 
-/** The place that is chosen: its path, and all of a long text. */
+/** The selected line: its path, and its whole text. */
 function Chosen({ root, path }: { root: Json; path: Path }) {
   const value = at(root, path);
   if (value === undefined) return null;

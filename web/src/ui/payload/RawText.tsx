@@ -1,4 +1,4 @@
-// Text as it came, of any size: long lines are broken, and only what is in view is there.
+// The raw text, of any size: long lines are broken, and only the lines in view are rendered.
 import { useElementSize } from '@mantine/hooks';
 import { useMemo } from 'react';
 
@@ -6,7 +6,7 @@ import { VirtualLines } from '../VirtualLines';
 import { broken } from './lines';
 import { visible } from './visible';
 
-/** About the width of a character of the typeface for code at its size there. */
+/** About the width of a character in the code font, in pixels. */
 const CHARACTER = 7.3;
 
 export function RawText({ text, label, most }: { text: string; label: string; most?: number }) {

@@ -1,14 +1,14 @@
-// The differences between two JSON values, by place.
+// The differences between two JSON values, by path.
 import { isBranch, type Json, type Path, told } from './json';
 
 export type Difference = { path: Path; kind: 'added' | 'removed' | 'changed'; before?: Json; after?: Json };
 
-/** Differences that are told at most. */
+/** Maximum number of differences. */
 export const MOST = 1_000;
-/** Lists up to this length are compared by what is in them, longer ones by place. */
+/** Lists up to this length are compared by content, longer ones by index. */
 const COMPARED = 300;
 
-/** In the order of the first one, then what the second one adds. */
+/** In the order of the first value; additions of the second follow. */
 export function diff(before: Json, after: Json): Difference[] {
   const found: Difference[] = [];
   const todo: [Path, Json | undefined, Json | undefined][] = [[[], before, after]];
@@ -60,7 +60,7 @@ function pairsOfLists(path: Path, a: readonly Json[], b: readonly Json[]): Pair[
 
 const whole = (value: Json): string => JSON.stringify(value);
 
-/** The longest run of elements that both have, as pairs of places. */
+/** The longest common subsequence, as pairs of indices. */
 function longest(a: readonly string[], b: readonly string[]): (readonly [number, number])[] {
   const width = b.length + 1;
   const lengths = new Uint16Array((a.length + 1) * width);

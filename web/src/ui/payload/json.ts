@@ -1,4 +1,4 @@
-// JSON as a tree of lines. Only open lines are made, so that a body of 5 MB is no burden.
+// JSON as a tree of lines. Only open lines are created, so that a body of 5 MB stays fast.
 
 /** A number whose digits a JavaScript number would lose. */
 export class Exact {
@@ -7,10 +7,10 @@ export class Exact {
 
 export type Json = null | boolean | number | string | Exact | Json[] | { [key: string]: Json };
 
-/** Sixteen digits and more, or an exponent, are what a double may not hold. */
+/** A double may not hold 16 or more digits, or an exponent. */
 const delicate = /\d{16}|\d[eE][+-]?\d|\d\.\d*0[\s,\]}]/;
 
-/** `undefined` where it is not JSON. */
+/** `undefined` if it is not JSON. */
 export function parse(text: string): Json | undefined {
   try {
     return JSON.parse(text, delicate.test(text) ? keepingDigits : undefined) as Json;
@@ -60,17 +60,17 @@ export type Line = {
   open: boolean;
 };
 
-/** The branches that were opened or closed, and those of which more is shown. */
+/** The branches that were opened or closed, and those that show more children. */
 export type View = { toggled: ReadonlyMap<string, boolean>; shown: ReadonlyMap<string, number> };
 
 export const untouched: View = { toggled: new Map(), shown: new Map() };
 
 /** Children that are shown at first. */
 export const FIRST = 200;
-/** Lines at most. */
+/** Maximum number of lines. */
 export const MOST_LINES = 200_000;
 
-/** A branch is open at first where it is near the root and small. */
+/** At first, small branches near the root are open. */
 export function isOpen(view: View, key: string, depth: number, size: number): boolean {
   return view.toggled.get(key) ?? (depth < 2 && size <= (depth === 0 ? Number.MAX_SAFE_INTEGER : 40));
 }
@@ -81,7 +81,7 @@ export const sizeOf = (value: Json): number =>
 /** The lines that are open now, in order. */
 export function lines(root: Json, view: View): Line[] {
   const found: Line[] = [];
-  // A stack of its own: nesting of any depth needs no call stack.
+  // An explicit stack, because deep nesting would exhaust the call stack.
   const todo: { path: Path; value: Json; more?: number }[] = [{ path: [], value: root }];
   for (let next = todo.pop(); next && found.length < MOST_LINES; next = todo.pop()) {
     const { path, value, more } = next;
@@ -114,7 +114,7 @@ export function told(value: Json): string {
   return typeof value === 'string' ? JSON.stringify(value) : String(value);
 }
 
-/** The view in which a path is seen: all above it open, and enough of them shown. */
+/** The view that shows a path: its ancestors are open, with enough children. */
 export function revealing(view: View, root: Json, path: Path): View {
   const toggled = new Map(view.toggled);
   const shown = new Map(view.shown);

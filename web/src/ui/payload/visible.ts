@@ -1,10 +1,10 @@
-// Characters that one does not see, made visible: a terminal's commands, a change of the direction of writing.
+// Makes invisible characters visible: control characters, changes of the writing direction.
 
 const hidden =
   // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what it is to find
   /[\u0000-\u0008\u000B-\u001F\u007F-\u009F\u061C\u200B\u200E\u200F\u2028-\u202E\u2060\u2066-\u2069\uFEFF]/g;
 
-/** For showing only: what is copied and saved is the text itself. */
+/** For display only. Copies and downloads keep the text unchanged. */
 export function visible(text: string): string {
   return text.replace(hidden, (character) => {
     const code = character.charCodeAt(0);

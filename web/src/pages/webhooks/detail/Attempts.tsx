@@ -88,7 +88,7 @@ function OneAttempt({ attempt, webhook }: { attempt: Attempt; webhook: Webhook }
 }
 
 function Request({ attempt, webhook, url }: { attempt: Attempt; webhook: Webhook; url: string }) {
-  // The known values. The others are secrets and signatures, and not kept.
+  // Only these values are known. The others are secrets and signatures, which are not stored.
   const known: Record<string, string> = {
     'content-type': webhook.contentType ?? 'application/octet-stream',
     'webhook-id': webhook.webhookId,

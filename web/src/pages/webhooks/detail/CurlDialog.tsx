@@ -1,4 +1,4 @@
-// The same request to somewhere else, as a command: to one's own machine, mostly.
+// A curl command that sends the same request to another URL, usually on the developer's machine.
 import { Button, CopyButton, Group, Modal, Skeleton, Stack, Text, TextInput } from '@mantine/core';
 import { useMemo, useState } from 'react';
 

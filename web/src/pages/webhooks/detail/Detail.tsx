@@ -39,11 +39,11 @@ import { useWebhook } from './useWebhook';
 
 type Props = {
   webhookId: string;
-  /** Of the title: 1 on a page of its own. */
+  /** Heading level of the title: 1 on a separate page. */
   order: 1 | 2;
-  /** Beside the title: previous, next, close. */
+  /** Buttons beside the title: previous, next, close. */
   actions: ReactNode;
-  /** A row that changed by what was done here. */
+  /** Receives a row that an action here changed. */
   onRow?: (row: WebhookRow) => void;
 };
 

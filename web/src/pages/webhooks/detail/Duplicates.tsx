@@ -1,4 +1,4 @@
-// Duplicates that came with a different body: to look at, and to have delivered.
+// Duplicates with a different body, which can be viewed and delivered.
 import { Anchor, Button, Group, Paper, Skeleton, Stack, Text } from '@mantine/core';
 import { useState } from 'react';
 import { Link } from 'wouter';

@@ -12,7 +12,7 @@ const Erase = graphql(`
   }
 `);
 
-/** Erases what a webhook came with, and then says what remains. */
+/** Erases a webhook's body and headers, and then lists the data that remains. */
 export function EraseBody({
   of: { id, webhookId },
   opened,

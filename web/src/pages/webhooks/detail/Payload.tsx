@@ -1,4 +1,4 @@
-// The body: as a tree, as it came, as bytes; to copy, to keep.
+// The body as a tree, as raw text, or as hex. It can be copied and downloaded.
 import { Button, Group, SegmentedControl, Skeleton, Stack, Text } from '@mantine/core';
 import { IconDownload, IconFileOff } from '@tabler/icons-react';
 import { useMemo } from 'react';

@@ -1,4 +1,4 @@
-// A webhook beside the list, which stays usable: one goes on to the next without closing it.
+// A webhook beside the list. The list stays usable, so that another row can be opened without closing the drawer.
 import { ActionIcon, Tooltip } from '@mantine/core';
 import { IconArrowsDiagonal, IconChevronDown, IconChevronUp, IconX } from '@tabler/icons-react';
 import { type ReactNode, useEffect, useRef } from 'react';
@@ -34,7 +34,7 @@ export function WebhookDrawer({
   useEffect(() => {
     const onKey = (event: KeyboardEvent) => {
       if (event.key !== 'Escape' || event.defaultPrevented) return;
-      // Esc closes what lies on top first, and leaves a field before that.
+      // Esc first leaves a field, then closes the topmost dialog, then the drawer.
       const above = document.querySelectorAll(
         '.mantine-Modal-content, .mantine-Popover-dropdown, .mantine-Menu-dropdown',
       );

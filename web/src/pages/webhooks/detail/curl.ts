@@ -20,10 +20,10 @@ export function quoted(text: string): string {
   return `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
-/** True if the text is harmless to paste into a terminal, and reads as what it is. */
+/** True if the text is safe to paste into a terminal, and looks like what it is. */
 const isPlain = (text: string, lines: boolean) => (lines ? /^[\n\x20-\x7e]*$/ : /^[\x20-\x7e]*$/).test(text);
 
-/** For the format of `printf`. */
+/** Escapes bytes for the format of `printf`. */
 function escaped(bytes: Uint8Array): string {
   let text = '';
   for (const byte of bytes) {
@@ -33,7 +33,7 @@ function escaped(bytes: Uint8Array): string {
   return text;
 }
 
-/** A word of a command, whatever is in it but a NUL, which no argument can hold. */
+/** Quotes any text as one argument. A NUL cannot be in an argument. */
 function word(text: string): string {
   return isPlain(text, false)
     ? quoted(text)

@@ -40,7 +40,7 @@ const BytesQuery = graphql(`
   }
 `);
 
-/** `gone`: it was too old or erased; what it was stays known by its SHA-256. */
+/** `gone`: it was too old, or erased. Its SHA-256 remains. */
 export type Body =
   | { kind: 'text'; text: string }
   | { kind: 'bytes'; bytes: Uint8Array<ArrayBuffer> }

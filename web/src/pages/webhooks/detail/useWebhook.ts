@@ -1,4 +1,4 @@
-// One webhook, as it is and as it changes.
+// One webhook, kept up to date.
 import { useEffect, useMemo, useRef, useState } from 'react';
 import { useSubscription } from 'urql';
 
@@ -9,7 +9,7 @@ import { type Body, readBody, type Webhook, WebhookQuery } from './queries';
 
 export type Watched = { webhook: Webhook | null | undefined; error: Error | undefined; again: () => void };
 
-/** `webhook` is null where there is none. */
+/** `webhook` is null if it does not exist. */
 export function useWebhook(slug: string, organizationId: string, webhookId: string): Watched {
   const isId = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(webhookId);
   const { data, error, again } = useAsk(WebhookQuery, isId ? { slug, webhookId } : null);
@@ -18,7 +18,7 @@ export function useWebhook(slug: string, organizationId: string, webhookId: stri
   return { webhook, error, again };
 }
 
-/** Changes cannot be asked for by id, but those of the millisecond in which it was received are few. */
+/** Subscriptions cannot filter by ID, but few webhooks are received in the same millisecond. */
 function useChanges(organizationId: string, receivedAt: string | undefined, changed: () => void): void {
   const variables = useMemo(() => {
     const at = receivedAt ? Date.parse(receivedAt) : 0;
@@ -27,7 +27,7 @@ function useChanges(organizationId: string, receivedAt: string | undefined, chan
   }, [organizationId, receivedAt]);
   const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
   const soon = () => {
-    // An attempt that begins and one that ends are told one after the other.
+    // The start and the end of an attempt arrive as two changes.
     timer.current ??= setTimeout(() => {
       timer.current = undefined;
       changed();
@@ -46,7 +46,7 @@ function useChanges(organizationId: string, receivedAt: string | undefined, chan
   useEffect(() => () => clearTimeout(timer.current), []);
 }
 
-/** The body, loaded when it is needed, and forgotten with the component that asked. */
+/** The body, loaded when it is needed, and released with the component. */
 export function useBody(
   slug: string,
   webhookId: string | undefined,
