@@ -25,7 +25,7 @@ use uuid::Uuid;
 use crate::patience::PATIENCE;
 
 pub const GITHUB_SECRET: &str = "It's a Secret to Everybody";
-/// How long a webhook is sent again, and how often.
+/// How long a webhook is sent again, and at which interval.
 const RESENDING: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -51,7 +51,7 @@ impl Database {
         Store::at_url(&SecretString::from(self.url.clone())).unwrap()
     }
 
-    /// Connections of the superuser, who may look at everything.
+    /// Connections of the superuser, who can see everything.
     pub async fn superuser(&self) -> PgPool {
         PgPool::connect(&self.url).await.unwrap()
     }
@@ -72,7 +72,7 @@ fn of_database(server: &str, name: &str) -> String {
     format!("{}/{name}", server.strip_suffix("/postgres").unwrap())
 }
 
-/// A migrated database to copy, made once for each state of the migrations.
+/// A migrated database to copy, created once for each state of the migrations.
 async fn template(admin: &mut PgConnection, server: &str) -> String {
     let name = format!("hookledger_template_{}", schema::digest());
     admin.execute("select pg_advisory_lock(7305)").await.unwrap();
@@ -137,7 +137,7 @@ pub fn settings(url: Option<&str>) -> ServeSettings {
     }
 }
 
-/// Tests reach nothing but this machine.
+/// Tests connect to this machine only.
 struct NoNetwork;
 
 impl Fetch for NoNetwork {
@@ -155,15 +155,15 @@ pub struct TestApp {
     node: Node,
 }
 
-/// The thread of a node, with a runtime of its own as in a process of its own. It ends before the test does,
-/// also when that fails.
+/// The thread of a node, with its own runtime, as if it were a separate process. It ends before the test does,
+/// also if the test fails.
 struct Node {
     stop: CancellationToken,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Node {
-    /// Starts a node, and answers it with its address.
+    /// Starts a node. Returns it with its address.
     async fn start(store: Store, settings: ServeSettings, fetch: Arc<dyn Fetch>) -> (Self, SocketAddr) {
         let stop = CancellationToken::new();
         let (tell, told) = tokio::sync::oneshot::channel();
@@ -179,7 +179,7 @@ impl Node {
         (Self { stop, thread: Some(thread) }, address)
     }
 
-    /// Waits until it has stopped, within a limit; its failure is the test's.
+    /// Waits until it has stopped, within a limit. If it failed, so does the test.
     fn join(&mut self) {
         self.stop.cancel();
         let Some(thread) = self.thread.take() else { return };
@@ -245,7 +245,7 @@ impl TestApp {
         tokio::task::spawn_blocking(move || self.node.join()).await.unwrap();
     }
 
-    /// Signs the super admin in through the doors that people use.
+    /// Signs the super admin in over HTTP, as people do.
     pub async fn super_admin(&self) -> Actor<'_> {
         let core = Core::start(&self.database.store(), &self.settings.store).await.unwrap();
         let link = core.sign_in_link(&self.settings.store, "admin@localhost").await.unwrap();
@@ -287,7 +287,7 @@ impl TestApp {
         Actor { app: self, token: body["token"].as_str().unwrap().to_owned() }
     }
 
-    /// An organization with connected providers; answers its node id.
+    /// Creates an organization with connected providers; returns its node ID.
     pub async fn organization(&self, admin: &Actor<'_>, slug: &str, providers: &[(&str, &str)]) -> String {
         let created = admin
             .data(
@@ -338,8 +338,8 @@ impl Post {
         self.0.build()
     }
 
-    /// Sends it as a provider does: again for some time where the node is too busy for it, which a slow machine
-    /// makes it soon.
+    /// Sends it as a provider does: again for some time if the node is too busy, which happens soon on a slow
+    /// machine.
     pub async fn send(self) -> reqwest::Result<reqwest::Response> {
         let deadline = Instant::now() + RESENDING;
         while let Some(again) = self.0.try_clone()
@@ -354,7 +354,7 @@ impl Post {
         self.once().await
     }
 
-    /// Sends it once, whatever the answer is.
+    /// Sends it once.
     pub async fn once(self) -> reqwest::Result<reqwest::Response> {
         self.0.send().await
     }
@@ -364,7 +364,7 @@ pub fn hmac_hex(secret: &str, body: &[u8]) -> String {
     hex::encode(Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap().chain_update(body).finalize().into_bytes())
 }
 
-/// Somebody who is signed in.
+/// A signed-in user.
 pub struct Actor<'a> {
     pub app: &'a TestApp,
     pub token: String,
@@ -419,7 +419,7 @@ impl Actor<'_> {
         }
     }
 
-    /// Waits until the webhooks of an organization are as wished.
+    /// Waits until the webhooks of an organization meet the condition.
     pub async fn webhooks_until(&self, slug: &str, fields: &str, wished: impl Fn(&[Value]) -> bool) -> Vec<Value> {
         let deadline = Instant::now() + PATIENCE;
         loop {

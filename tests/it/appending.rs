@@ -1,5 +1,5 @@
-//! Appending goes on by itself: whatever happens to connections, nodes, clocks and the database, what was
-//! acknowledged is in the log exactly once, and what can be answered is answered.
+//! Appending recovers without help. Whatever happens to connections, nodes, clocks and the database, every
+//! acknowledged webhook is in the log exactly once.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -28,7 +28,7 @@ use crate::patience::PATIENCE;
 use crate::process::Process;
 use crate::proxy::{Network, Proxy};
 
-/// A writer by itself.
+/// A writer without a server.
 struct Appender {
     log: Log,
     vitals: Vitals,
@@ -48,7 +48,7 @@ impl Appender {
         Self { log, vitals, stop }
     }
 
-    /// Waits until it is ready, or not any more.
+    /// Waits until it is ready, or no longer ready.
     async fn until_ready(&self, ready: bool) {
         let deadline = Instant::now() + PATIENCE;
         while self.vitals.reasons().is_empty() != ready {
@@ -152,7 +152,7 @@ impl Answers {
         true
     }
 
-    /// Sends without a pause until told to stop.
+    /// Sends without a pause until it is stopped.
     fn senders(self: &Arc<Self>, url: &str, stop: &CancellationToken) -> Vec<tokio::task::JoinHandle<()>> {
         let sender = |n: usize| {
             let (answers, url, stop) = (Arc::clone(self), url.to_owned(), stop.clone());
@@ -171,7 +171,7 @@ impl Answers {
         (0..8).map(sender).collect()
     }
 
-    /// Sends one at a time until one is accepted, and says how long that took.
+    /// Sends one at a time until one is accepted, and returns how long that took.
     async fn until_accepted(&self, client: &reqwest::Client, url: &str, name: &str) -> Duration {
         let since = Instant::now();
         for n in 0.. {
@@ -184,7 +184,7 @@ impl Answers {
         since.elapsed()
     }
 
-    /// All that was accepted is in the log, each once.
+    /// Every accepted webhook is in the log once.
     async fn are_in_the_log_once(&self, pool: &PgPool) {
         let counts: Vec<(String, i64)> = sqlx::query_as(
             "select aggregate_id, count(*) from events where event_type = 'webhook.received' group by aggregate_id",
@@ -240,7 +240,7 @@ async fn a_node_outlives_ten_crashes_of_its_database() {
     for round in 0..10 {
         tokio::time::sleep(Duration::from_millis(300)).await;
         tokio::task::block_in_place(|| cluster.crash());
-        // Shorter and longer than those who wait do.
+        // Shorter and longer than callers wait.
         tokio::time::sleep(Duration::from_millis(if round == 9 { 6_000 } else { 100 })).await;
         if round == 9 {
             let ready = app.client.get(format!("{}/readyz", app.url)).send().await.unwrap();
@@ -291,12 +291,12 @@ async fn readiness_tells_of_a_log_that_cannot_commit_and_comes_back_without_traf
     appender.log.append(fresh_unit()).await.unwrap();
 }
 
-/// A proxy that loses the answers to flushes: it closes the connection when one comes, while it is told to.
+/// A proxy that loses the answers to flushes: while it is switched on, it closes the connection at each answer.
 struct LosesAnswers {
     url: String,
     lost: Arc<AtomicUsize>,
     armed: Arc<AtomicBool>,
-    /// Answers to the writer that were handed on.
+    /// Number of answers that were passed on to the writer.
     answers: Arc<AtomicUsize>,
 }
 
@@ -375,7 +375,7 @@ async fn a_commit_whose_answer_is_lost_is_answered_and_is_there_once() {
     let superuser = database.superuser().await;
     let (organization, id) = (OrganizationId::from_slug("a"), Uuid::new_v4());
     for n in 1..=20 {
-        // At the end of the stream it could be there twice; at a place of its own it would be in conflict.
+        // At the end of the stream, it could be appended twice. With a sequence, the second would be a conflict.
         let sequence = if n % 2 == 0 { Sequence::End } else { Sequence::At(n) };
         let place = appender.log.append(unit(organization, id, sequence)).await.unwrap();
         assert_eq!((place.last.position, events(&superuser).await), (n, n));
@@ -396,7 +396,7 @@ async fn a_flush_is_one_round_trip_whatever_its_kind() {
     let checked = || unit(organization, Uuid::new_v4(), Sequence::End);
     let limit = Some(MonthlyLimit { allowed: 3, since: DateTime::UNIX_EPOCH });
     let taken = Uuid::new_v4();
-    // Both functions are prepared once.
+    // Prepares both functions.
     appender.log.append(plain(taken)).await.unwrap();
     appender.log.append(checked()).await.unwrap();
     let answers_to = |unit: Unit| {
@@ -417,8 +417,8 @@ async fn a_flush_is_one_round_trip_whatever_its_kind() {
         let (answers, verdict) = answers_to(unit).await;
         assert_eq!((answers, verdict.is_ok()), (1, true), "{verdict:?}");
     }
-    // Held back by the limit, and in conflict; a conflict is found by the quick way first, whose error
-    // comes before the word that the transaction has ended.
+    // Beyond the limit, and in conflict. The simple function finds a conflict first: its error is one answer, the end of
+    // the transaction another.
     let (answers, verdict) = answers_to(Unit { limit, ..checked() }).await;
     assert!(answers == 1 && matches!(verdict, Err(AppendError::OverLimit(used)) if used.accepted == 3), "{verdict:?}");
     let (answers, verdict) = answers_to(Unit { limit, ..plain(taken) }).await;
@@ -461,7 +461,7 @@ async fn a_connection_that_went_silent_is_given_up() {
     appender.until_ready(true).await;
 }
 
-/// One event at the end of a stream, by hand.
+/// Appends one event to the end of a stream, in SQL.
 const BY_HAND: &str = "select positions from append_batch_checked(
     $1, array[clock_timestamp()], '{0}', 1, '{0}', '{0}', '{1}', '{webhook}', array[$2], '{0}',
     array['00000000-0000-0000-0000-000000000000'::uuid], array['{}'], array[E'webhook.attempt_started\\t1\\t{}'],
@@ -523,7 +523,7 @@ async fn a_flush_changes_no_row_so_that_a_long_snapshot_does_not_slow_it() {
         let sequence = if n % 2 == 0 { Sequence::At(1) } else { Sequence::End };
         appender.log.append(unit(OrganizationId::from_slug("a"), Uuid::new_v4(), sequence)).await.unwrap();
     }
-    // Backends tell their counts when they end.
+    // Backends report their statistics when they end.
     end_connections(&superuser).await;
     let deadline = Instant::now() + PATIENCE;
     let counts = "select n_tup_ins from pg_stat_user_tables where relname = 'commits'";
@@ -554,14 +554,14 @@ async fn a_node_that_is_paused_anywhere_stops_no_other() {
     paused.serve().await;
     let session = token(&paused, &client).await;
     let connect = "mutation($id: ID!, $secret: String!) { connectProvider(input: {organizationId: $id, providerName: GITHUB, secret: $secret}) { provider { id } } }";
-    // The one whose flushes were careful and counted.
+    // The node whose flushes were checked and counted.
     let create = "mutation { createOrganization(input: {name: \"Acme\", slug: \"acme\", plan: STARTER}) { organization { id } } }";
     let data = ask(&paused, &client, &session, create, json!({})).await;
     let id = data["createOrganization"]["organization"]["id"].clone();
     ask(&paused, &client, &session, connect, json!({ "id": id, "secret": GITHUB_SECRET })).await;
     other.serve().await;
 
-    // Duplicates beside new ones: nearly every flush of the node that is paused is careful.
+    // Duplicates beside new webhooks: nearly every flush of the paused node is a checked one.
     let stop = CancellationToken::new();
     let senders: Vec<_> = (0..8)
         .map(|n| {
@@ -612,11 +612,11 @@ async fn the_clock_is_believed_where_another_agrees() {
         // The node's clock alone is off.
         (-10, Some(-1), true),
         (600, Some(0), true),
-        // The log was idle, or is ahead for having been wrong once.
+        // The log was idle, or is ahead because its clock was wrong once.
         (0, Some(-6_000), true),
         (0, Some(6_000), true),
         (0, None, true),
-        // Nobody knows.
+        // No clock can be trusted.
         (-10, None, false),
         (10, Some(-6_000), false),
     ] {
@@ -641,12 +641,12 @@ fn ten_minutes_ago() -> DateTime<Utc> {
 async fn nothing_is_appended_by_a_clock_that_nothing_agrees_with() {
     let database = Database::fresh().await;
     let superuser = database.superuser().await;
-    // The log is empty, and the node's clock says something else than the database's.
+    // The log is empty, and the clocks of node and database differ.
     let wrong = Appender::with_clock(&database.url, ten_minutes_ago).await;
     assert!(matches!(wrong.log.append(fresh_unit()).await, Err(AppendError::Overloaded)));
     assert!(wrong.vitals.reasons()[0].contains("clock"), "{:?}", wrong.vitals.reasons());
     assert_eq!(events(&superuser).await, 0);
-    // One whose clock is right appends; after that the last event vouches for the database.
+    // A node with a correct clock appends. From then on, the last event confirms the database's clock.
     let right = Appender::on(&database.url).await;
     right.log.append(fresh_unit()).await.unwrap();
     wrong.log.append(fresh_unit()).await.unwrap();
@@ -662,7 +662,7 @@ async fn nothing_is_appended_by_a_clock_that_nothing_agrees_with() {
         .unwrap();
     let other = Appender::with_clock(&database.url, ten_minutes_ago).await;
     assert!(matches!(other.log.append(fresh_unit()).await, Err(AppendError::Overloaded)));
-    // A node that has seen it agree knows how much time has passed since, whatever its own clock says.
+    // A node that saw the clocks agree knows how much time has passed since, whatever its own clock says.
     wrong.log.append(fresh_unit()).await.unwrap();
     other.until_ready(true).await;
     assert_eq!(events(&superuser).await, 3);

@@ -1,4 +1,4 @@
-//! Arguments that the store cannot hold, or nobody means.
+//! Arguments that PostgreSQL cannot store, or that make no sense.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! The audit trail: what was done, tried and taken out, by whom and from where; filtered, exported.
+//! The audit trail: changes, refusals and exports, with person and address; its filters and its export.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ async fn trail(actor: &Actor<'_>, slug: &str, filter: Value) -> Vec<Value> {
     serde_json::from_value(data["organization"]["auditLog"]["nodes"].take()).unwrap()
 }
 
-/// Waits until so many entries match.
+/// Waits until that many entries match.
 async fn trail_until(actor: &Actor<'_>, slug: &str, filter: Value, count: usize) -> Vec<Value> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -41,13 +41,13 @@ async fn what_people_do_and_try_is_told_with_who_and_from_where() {
     let member = app.user("acme", "member@example.org", Role::Member).await;
     let them = member.data("{ viewer { user { id userId } } }", json!({})).await["viewer"]["user"].take();
 
-    // Sign-ins, with where from.
+    // Sign-ins, with the client's address.
     let entries = trail_until(&boss, "acme", json!({ "action": "signed_in" }), 2).await;
     assert_eq!((&entries[0]["client"], &entries[0]["userId"]), (&json!("127.0.0.1"), &them["userId"]));
     assert_eq!(entries[0]["user"]["email"], "member@example.org");
     assert_eq!(entries[0]["changes"]["new"]["sessionId"], entries[0]["sessionId"]);
 
-    // A change, with old and new, and with what client.
+    // A change, with old and new values, and with the user agent.
     let set_role = "mutation($id: ID!) { a: setUserRole(input: {id: $id, role: ADMIN}) { user { role } } }";
     let url = format!("{}/graphql", app.url);
     let request = app.client.post(&url).bearer_auth(&boss.token).header("user-agent", "Firefox/1 =1+1");
@@ -67,7 +67,7 @@ async fn what_people_do_and_try_is_told_with_who_and_from_where() {
     let what: Vec<_> = refused.iter().map(|entry| entry["changes"]["new"]["action"].as_str().unwrap()).collect();
     assert_eq!(what, ["createOrganization", "setUserRole"]);
     assert_eq!(refused[1]["userId"], them["userId"]);
-    // A member who reads what is not theirs is refused, and that is no action.
+    // A member's refused read is not recorded as an action.
     assert_eq!(member.code("{ organization(slug: \"acme\") { usage { used } } }", json!({})).await, "FORBIDDEN");
 
     // A deactivated user's sign-in.

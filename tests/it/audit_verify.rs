@@ -22,10 +22,10 @@ use crate::patience::PATIENCE;
 use crate::process::BINARY;
 use crate::tamper::{UNLOCKED, WRITABLE};
 
-/// So many that the ledger has two full tiles.
+/// Enough for two full tiles of the ledger.
 const WEBHOOKS: usize = 200;
 
-/// A store with some history that is all signed, and nobody serving.
+/// A store with some history, all of it signed, and no running node.
 pub struct Audited {
     pub database: Database,
     master_keys: String,
@@ -102,7 +102,7 @@ impl Audited {
         let copy = format!("test_{}", uuid::Uuid::new_v4().simple());
         let mut admin = PgConnection::connect(&format!("{server}/postgres")).await.unwrap();
         let sql = format!("create database {copy} template {name}");
-        // Backends of those who were here need a moment to go.
+        // Backends of closed connections need a moment to end.
         let deadline = Instant::now() + PATIENCE;
         while let Err(error) = admin.execute(sql.as_str()).await {
             assert!(Instant::now() < deadline, "{error}");
@@ -133,7 +133,7 @@ async fn whatever_a_superuser_changes_is_named() {
     let p = audited.partition;
     let n = p.number();
     let mut superuser = PgConnection::connect(&audited.database.url).await.unwrap();
-    // No checkpoint was signed between the two: it would tell of the first alone.
+    // No checkpoint was signed between the two: it would cover only the first.
     let sql = "select last_position from ledger_checkpoints where ledger_id = $1";
     let acme = OrganizationId::from_slug("acme").uuid();
     let signed: Vec<i64> = sqlx::query_scalar(sql).bind(acme).fetch_all(&mut superuser).await.unwrap();
@@ -340,7 +340,7 @@ async fn whatever_a_superuser_changes_is_named() {
             assert!(first.contains(&format!("position {p}:{position}: ")) || position == 2, "{what}: {text}");
         }
     }
-    // A key that is trusted from elsewhere, and another one.
+    // With the trusted key from elsewhere, and with another key.
     let key =
         Command::new(BINARY).arg("ledger-key").env("HOOKLEDGER_MASTER_KEYS", &audited.master_keys).output().unwrap();
     let key = String::from_utf8(key.stdout).unwrap();
@@ -355,7 +355,7 @@ async fn whatever_a_superuser_changes_is_named() {
     assert_eq!(audited.audit(&audited.database.url, &["verify", "--organization", "nobody"]).status.code(), Some(2));
 }
 
-/// The kind of the first finding, with nothing but the file.
+/// The kind of the first finding, with the file alone.
 fn check(path: &Path) -> Option<Kind> {
     let found = read::verify(path, &[], Utc::now(), &mut |_, _| ()).unwrap();
     found.findings.first().map(|finding| finding.kind)
@@ -377,7 +377,7 @@ async fn an_export_verifies_alone_and_not_with_any_byte_changed() {
     );
     assert!(!text.contains(GITHUB_SECRET));
 
-    // Nothing but the file and the binary.
+    // Only the file and the binary are needed.
     let alone = tempfile::tempdir().unwrap();
     std::fs::copy(&path, alone.path().join("x")).unwrap();
     let run = |arguments: &[&str]| {
@@ -418,13 +418,13 @@ async fn an_export_verifies_alone_and_not_with_any_byte_changed() {
             lines.iter().enumerate().filter(|(n, _)| *n != index).map(|(_, line)| format!("{line}\n")).collect();
         assert!(check_bytes(without.as_bytes()).is_some(), "without line {index}");
     }
-    // An event is named where it was changed.
+    // The finding names the changed event.
     let place = text.find("\"bodySize\":").unwrap() + 11;
     let mut bytes = whole.clone();
     bytes[place] = if bytes[place] == b'9' { b'8' } else { b'9' };
     assert_eq!(check_bytes(&bytes), Some(Kind::Changed));
 
-    // Numbers at the end of what numbers can be.
+    // Numbers at the ends of their range.
     let extreme = |number: i64| {
         let organization = OrganizationId::from_slug("acme");
         let event = StoredEvent {
@@ -461,7 +461,7 @@ async fn an_export_verifies_alone_and_not_with_any_byte_changed() {
 async fn a_restored_backup_verifies_once_its_loss_is_declared_and_a_later_change_is_found_all_the_same() {
     let audited = Audited::new().await;
     let backup = audited.copy().await;
-    // An export is noted in the log and signed, in the file of checkpoints as well.
+    // An export is recorded in the log and signed, also in the checkpoint file.
     let exported = audited.audit(&audited.database.url, &["export", "acme"]);
     assert!(exported.status.success(), "{}", told(&exported));
 
@@ -487,7 +487,7 @@ async fn a_restored_backup_verifies_once_its_loss_is_declared_and_a_later_change
     let again = audited.audit(&backup, &["declare-loss", "--reason", "again", "--yes"]);
     assert!(told(&again).contains("No loss was found"), "{}", told(&again));
 
-    // Nothing but what was declared is excused: neither a change, nor a declaration that somebody else wrote.
+    // Only the declared loss is excused: neither a change, nor a forged declaration.
     let mut superuser = PgConnection::connect(&backup).await.unwrap();
     superuser.execute(UNLOCKED).await.unwrap();
     superuser.execute(WRITABLE).await.unwrap();

@@ -1,4 +1,4 @@
-//! The web application in a real browser, against the real binary: `tests/web/` walks it. Screenshots
+//! The web application in a real browser, against the real binary, driven by `tests/web/`. Screenshots
 //! are kept in `target/screenshots`.
 
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::process::Process;
 use crate::vendors::script_of;
 
-/// A server with the sample data, whose mails are files and whose destinations may be on this machine.
+/// A server with the sample data. Its mails are files, and its destinations may be on this machine.
 async fn server() -> Process {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("web/dist/index.html");
     assert!(page.exists(), "the web application is not built: run `make web`");

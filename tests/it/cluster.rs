@@ -1,4 +1,4 @@
-//! A PostgreSQL of a test's own, to be killed and started again. It has fsync on.
+//! A PostgreSQL for one test, which can be killed and started again. It has fsync on.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// One that runs.
+    /// Starts one.
     pub fn start() -> Self {
         let cluster = Self::empty();
         cluster.run("initdb", &["-U", "postgres", "-E", "UTF8", "--locale=C", "-A", "trust", "-N"]);
@@ -29,7 +29,7 @@ impl Cluster {
         Self { url, directory, programs: programs() }
     }
 
-    /// A replica that runs and follows it.
+    /// Starts a replica that follows it.
     pub fn replica(&self) -> Self {
         let replica = Self::empty();
         let host = self.directory.path().to_str().unwrap();
@@ -38,7 +38,7 @@ impl Cluster {
         replica
     }
 
-    /// Makes a primary of a replica.
+    /// Promotes a replica.
     pub fn promote(&self) {
         self.run("pg_ctl", &["-w", "promote"]);
     }
@@ -50,7 +50,7 @@ impl Cluster {
         self.run("pg_ctl", &["-l", &format!("{at}/log"), "-w", "-o", &options, "start"]);
     }
 
-    /// Ends it as a crash would: nothing is finished or written.
+    /// Ends it like a crash, without a shutdown.
     pub fn crash(&self) {
         self.run("pg_ctl", &["-m", "immediate", "-w", "stop"]);
     }

@@ -13,7 +13,7 @@ async fn a_first_start_needs_no_configuration() {
     process.serve().await;
     let again = process.run(&["seed-demo"]);
     assert!(again.contains("already exists"), "{again}");
-    // The curl line that was printed is accepted.
+    // The printed curl command is accepted.
     let curl = again.split("curl ").nth(1).unwrap().split("\n\n").next().unwrap();
     let output = Command::new("sh").arg("-c").arg(format!("curl -s --noproxy '*' {curl}")).output().unwrap();
     let answer = String::from_utf8(output.stdout).unwrap();
@@ -30,7 +30,7 @@ async fn a_first_start_needs_no_configuration() {
 fn a_store_that_only_root_can_enter_works() {
     use std::os::unix::fs::DirBuilderExt as _;
     let process = Process::new();
-    // As with a clone under /root: nobody else may enter, and the path is long.
+    // As in a clone under /root: other users cannot enter it, and the path is long.
     let deep = process.directory.path().join("closed").join("x".repeat(80));
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&deep).unwrap();
     let output = process.command(&["migrate"]).env("HOOKLEDGER_DATA_DIR", deep.join("data")).output().unwrap();

@@ -12,7 +12,7 @@ use crate::sink::Sink;
 const QUERY: &str = "{ conservation { organization { slug } received pending processing succeeded failed deadLettered
     duplicates rejected difference differences webhookIds mismatchSince position checkedAt } }";
 
-/// Waits until the check of an organization is as wished.
+/// Waits until the check of an organization meets the condition.
 pub async fn checked_until(admin: &Actor<'_>, slug: &str, wished: impl Fn(&Value) -> bool) -> Value {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -43,7 +43,7 @@ async fn what_is_not_where_the_log_says_is_reported_and_named() {
     let input = json!({ "organizationId": other, "providerName": "GITHUB", "secret": GITHUB_SECRET,
                         "destinationUrl": sink.url("/switch") });
     admin.data(connect, json!({ "input": input })).await;
-    // Under traffic: new ones, duplicates, forgeries, and some that end as dead letters.
+    // Under traffic: new webhooks, duplicates, forgeries, and some that become dead letters.
     for wave in 0..4 {
         let posts = (0..50).map(|n| app.github("acme", &format!("{}", wave * 25 + n), "{}").send());
         futures::future::join_all(posts).await;
@@ -81,7 +81,7 @@ async fn what_is_not_where_the_log_says_is_reported_and_named() {
     assert!(named.len() == 2 && [changed, gone].iter().all(|id| named.contains(&id.to_string())), "{named:?}");
     checked_until(&admin, "other", |one| one["difference"] == 0).await;
 
-    // A rebuild mends it.
+    // A rebuild repairs it.
     let mut rebuild = hookledger::reads::rebuild::Rebuild::open(&app.database.store(), "webhook_logs").await.unwrap();
     rebuild.begin().await.unwrap();
     rebuild.catch_up(|_| {}).await.unwrap();

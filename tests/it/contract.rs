@@ -36,7 +36,7 @@ enum Allowed {
     SuperAdmins,
 }
 
-/// How a type is reached from the query's root. What is not here is reached through these.
+/// The paths to types from the root of queries. All other types are reached through these.
 const PATHS: &[(&str, &str)] = &[
     ("Query", "@"),
     ("Organization", "organization(slug: $slug) { @ }"),
@@ -96,7 +96,7 @@ const FIELDS: &[(&str, Allowed, &str)] = &[
     ),
 ];
 
-/// Types that are seen only as parts of the above, where everybody sees all of them who sees those.
+/// Types that are only parts of the above. Whoever sees the whole sees them.
 const PARTS: &[(&str, &str)] = &[
     // Webhooks outside the sandbox are null for everybody; `demo` tests that.
     ("Query", "demoWebhook"),
@@ -213,7 +213,7 @@ const PARTS: &[(&str, &str)] = &[
     ("EraseUserPayload", "user remains"),
 ];
 
-/// Every mutation. `$provider` and the like are others for each who may.
+/// Every mutation. `$provider` and the like differ for each role that may.
 const MUTATIONS: &[(Allowed, &str)] = &[
     (SuperAdmins, "createOrganization(input: {name: \"x\", slug: $fresh}) { organization { id } }"),
     (SuperAdmins, "updateOrganization(input: {id: $organization, name: \"x\"}) { organization { id } }"),
@@ -253,7 +253,7 @@ const MUTATIONS: &[(Allowed, &str)] = &[
     (Admins, "eraseUser(input: {id: $user}) { user { id } }"),
     (Admins, "eraseWebhookBody(input: {webhookId: $webhook}) { webhook { id } }"),
     (Members, "endSession(input: {id: $session}) { session { id } }"),
-    // The member's own: after this nobody asks as the member.
+    // The member's own session: it comes last, because nobody can ask as the member afterwards.
     (Members, "endUserSessions(input: {userId: $user}) { user { id } }"),
 ];
 
@@ -278,7 +278,7 @@ struct Ids {
     /// The member, and a session of theirs.
     user: String,
     session: String,
-    /// Where the log has an event of theirs that is in a signed tree.
+    /// The position of one of the organization's events in a signed tree.
     position: String,
     /// A slug that nobody has, and a provider that is not connected.
     fresh: String,
@@ -286,7 +286,7 @@ struct Ids {
 }
 
 impl Ids {
-    /// Of an organization with a webhook of GitHub's; `provider` is the one to be changed.
+    /// The IDs of an organization with a GitHub webhook; `provider` is the provider to change.
     fn of(slug: &str, webhook: Uuid, provider: ProviderName, connectable: &'static str) -> Self {
         let organization = OrganizationId::from_slug(slug);
         let node = |kind: u8, id: Uuid| {
@@ -306,7 +306,7 @@ impl Ids {
         }
     }
 
-    /// Such as nobody has.
+    /// IDs that do not exist.
     fn random() -> Self {
         Self::of(&format!("nobody-{}", Uuid::new_v4()), Uuid::new_v4(), ProviderName::Github, "SHOPIFY")
     }
@@ -368,7 +368,7 @@ impl Schema {
         Self { types, nodes }
     }
 
-    /// All that there is to select of a type, a few levels down; of what has a path of its own, its id.
+    /// A selection of all fields of a type, a few levels deep; of types with their own path, only the ID.
     fn selection(&self, type_: &str, depth: usize) -> String {
         if self.nodes.iter().any(|node| node == type_) {
             return "{ id }".to_owned();
@@ -422,7 +422,7 @@ fn code(answer: &Value) -> Option<&str> {
     errors[0]["extensions"]["code"].as_str()
 }
 
-/// An answer to compare: where in the text an error was does not tell anything.
+/// An answer without the locations of errors, for comparison.
 fn comparable(mut answer: Value) -> Value {
     for error in answer.get_mut("errors").and_then(Value::as_array_mut).into_iter().flatten() {
         error.as_object_mut().unwrap().remove("locations");
@@ -497,7 +497,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Everybody who has something to do with our organization, and whether they may.
+    /// The actors of our organization, and whether each of them may.
     fn insiders(&self, allowed: Allowed) -> [(&'static str, &Actor<'a>, &Ids, bool); 3] {
         [
             ("member", &self.member.0, &self.member.1, matches!(allowed, Guests | Anybody | Members)),
@@ -506,7 +506,7 @@ impl<'a> World<'a> {
         ]
     }
 
-    /// Asks one thing as everybody.
+    /// Asks the same as every actor.
     async fn ask_as_everybody(&self, allowed: Allowed, template: &str) {
         let query = |ids: &Ids| ids.fill(template);
         let ours = &self.member.1;
@@ -585,7 +585,7 @@ impl<'a> World<'a> {
                 let field = &self.schema.types[*type_][name_of(&part)];
                 let selected = format!("{part} {}", self.schema.selection(&field.type_, 3));
                 if *type_ == "Query" || *type_ == "Viewer" {
-                    // These say what they answer by themselves.
+                    // Root fields have rules of their own.
                     self.ask_root(*allowed, &path.replace('@', &selected), &part).await;
                 } else {
                     self.ask_as_everybody(*allowed, &format!("{{ {} }}", path.replace('@', &selected))).await;
@@ -603,7 +603,7 @@ impl<'a> World<'a> {
         self.ask_as_everybody(allowed, &format!("{{ {selected} }}")).await;
     }
 
-    /// Every kind of node id: of theirs, of nobody's, and broken.
+    /// Every kind of node ID: existing, unknown, and malformed.
     async fn nodes(&self) {
         let query = "query($id: ID!) { node(id: $id) { __typename id } }";
         let (ours, random) = (&self.member.1, Ids::random());
@@ -624,7 +624,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// A cursor works in its own list of its own organization, and nowhere else.
+    /// A cursor works only in its own list of its own organization.
     async fn cursors(&self) {
         let list = |slug: &str, name: &str, arguments: &str| {
             format!("{{ organization(slug: {slug:?}) {{ {name}{arguments} {{ edges {{ cursor }} }} }} }}")

@@ -1,5 +1,5 @@
-//! Processing: a webhook is handed to its destination, at least once, on schedule, whatever the
-//! destination does.
+//! Processing: a webhook is delivered at least once, and on schedule, whatever its destination
+//! does.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -24,7 +24,7 @@ pub fn quick(settings: &mut ServeSettings) {
     settings.retry_delays = Delays([1, 2, 3].map(chrono::Duration::seconds).to_vec());
 }
 
-/// An organization whose GitHub webhooks go there; answers its node id and the secret of deliveries.
+/// Creates an organization whose GitHub webhooks go there. Returns its node ID and its outgoing signing secret.
 pub async fn forwarding(admin: &Actor<'_>, slug: &str, url: &str) -> (String, String) {
     let id = admin.app.organization(admin, slug, &[]).await;
     let data = admin
@@ -56,7 +56,7 @@ async fn a_failing_destination_gets_four_attempts_on_schedule_and_a_person_one_m
     assert_eq!(node["errorMessage"], "The destination returned 500 Internal Server Error.");
     assert_eq!(node["attempts"].as_array().unwrap().len(), 4);
     assert_eq!(node["attempts"][0]["responseExcerpt"], "out of <b>order</b>");
-    // Nothing more comes by itself: nothing is due.
+    // No further attempt follows, because nothing is due.
     let superuser = app.database.superuser().await;
     until("nothing is due", async || {
         let due = sqlx::query_scalar::<_, i64>("select count(*) from webhook_due");
@@ -95,7 +95,7 @@ async fn a_failing_destination_gets_four_attempts_on_schedule_and_a_person_one_m
     told.extend(["webhook.attempt_started", "webhook.attempt_failed", "webhook.dead_lettered"]);
     told.extend(["webhook.retry_requested", "webhook.attempt_started", "webhook.attempt_succeeded"]);
     assert_eq!(events.iter().map(|event| event["eventType"].as_str().unwrap()).collect::<Vec<_>>(), told);
-    // Each was due so long after the failure before it, and at most a tenth more.
+    // Each was due after its delay, and at most a tenth later.
     let time = |value: &Value| value.as_str().unwrap().parse::<chrono::DateTime<chrono::Utc>>().unwrap();
     let retries = events.iter().filter(|event| event["eventType"] == "webhook.retry_scheduled");
     for (retry, delay) in retries.zip([1, 2, 3]) {
@@ -147,7 +147,7 @@ async fn a_delivery_is_signed_and_carries_the_original_byte_for_byte() {
         assert_eq!(delivery.header("x-api-key"), "hush");
         assert_eq!(delivery.header("content-type"), "application/x-odd; q=1", "{:?}", delivery.headers);
     }
-    // The receiver's own library says the same.
+    // The receiver's own library accepts it.
     let delivery = came.iter().find(|delivery| delivery.body == bodies[0]).unwrap();
     let environment = vec![
         ("SECRET", secret.clone()),
@@ -155,7 +155,7 @@ async fn a_delivery_is_signed_and_carries_the_original_byte_for_byte() {
         ("BODY", base64::engine::general_purpose::STANDARD.encode(&delivery.body)),
     ];
     assert_eq!(crate::vendors::script("verify.mjs", environment).await, json!({ "verified": true }));
-    // While it is being rotated, both secrets sign; the new one is told once.
+    // During a rotation both secrets sign. The new one is returned once.
     let rotate =
         "mutation($id: ID!) { rotateDestinationSecret(input: {providerId: $id, graceSeconds: 60}) { signingSecret } }";
     let new = admin.data(rotate, json!({ "id": provider })).await;
@@ -201,7 +201,7 @@ async fn every_attempt_carries_what_the_sender_says_of_the_event_and_no_credenti
     assert_eq!(app.client.execute(request).await.unwrap().status(), StatusCode::OK);
     sink.until("/switch", 1).await;
     sink.repaired.store(true, std::sync::atomic::Ordering::SeqCst);
-    // The first from memory, the second from what is stored.
+    // The first body comes from memory, the second from the database.
     let came = sink.until("/switch", 2).await;
     for (delivery, attempt) in came.iter().zip(["1", "2"]) {
         for (name, value) in [
@@ -284,7 +284,7 @@ async fn a_destination_that_leads_back_here_is_refused_or_ends_after_a_few_hops(
     let refused = admin.ask(set, ours).await;
     assert!(refused["errors"][0]["message"].as_str().unwrap().contains("circle"), "{refused}");
 
-    // By another name than the base URL's, it is found out by what comes back.
+    // Under another name than the base URL's, the loop is detected when the webhook comes back.
     let back = app.webhooks("acme", "standard");
     let data = admin.data(set, json!({ "id": provider, "url": back })).await;
     let add = "mutation($id: ID!, $secret: String!) { addProviderSecret(input: {providerId: $id, secret: $secret, label: \"Ours\"}) \
@@ -361,7 +361,7 @@ async fn whatever_a_destination_does_is_recorded_and_delays_nobody_else() {
     // All of them were sent while others still waited for their answers.
     let waiting = admin.webhooks("stuck", "status").await;
     assert_eq!(waiting.iter().filter(|node| node["status"] == "PROCESSING").count(), 4, "{waiting:#?}");
-    // The row alone decides: attempts are read a moment after it.
+    // Only the row counts here: attempts are read a moment later.
     let is_over = |node: &Value| node["status"] == "SUCCESS" || node["status"] == "FAILED";
     let ended = |nodes: &[Value]| nodes.len() == 20 && nodes.iter().all(is_over);
     for (path, status, error) in cases.into_iter().chain([("refused", "FAILED", "Connection failed")]) {
@@ -371,7 +371,7 @@ async fn whatever_a_destination_does_is_recorded_and_delays_nobody_else() {
             assert!(told.contains(error), "{path}: {told}");
         }
     }
-    // 20 silent failures in a row open the circuit, and people see it.
+    // 20 attempts in a row without an answer open the circuit, and the API shows it.
     let circuit =
         "query($slug: String!) { organization(slug: $slug) { providers { destination { circuit waiting } } } }";
     let hanging = admin.data(circuit, json!({ "slug": "hang" })).await;
@@ -381,7 +381,7 @@ async fn whatever_a_destination_does_is_recorded_and_delays_nobody_else() {
     app.stop().await;
 }
 
-/// Bytes of this process in memory.
+/// Resident memory of this process, in bytes.
 fn memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
@@ -481,7 +481,7 @@ async fn what_is_missing_in_the_queue_is_put_back() {
         let sql = "delete from webhook_due where holder is null";
         sqlx::query(sql).execute(&superuser).await.unwrap().rows_affected()
     };
-    // It waits for its retry, and is forgotten.
+    // It waits for its retry, and the queue forgets it.
     until("it waits for its retry", async || delete().await > 0).await;
     sink.repaired.store(true, Ordering::SeqCst);
     let succeeded = |nodes: &[Value]| nodes.iter().any(|node| node["status"] == "SUCCESS");

@@ -1,4 +1,4 @@
-//! The public demo: what whoever comes may do there, and that it is all that they may.
+//! The public demo: visitors without a session can use it, and nothing else.
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,7 @@ async fn send(app: &TestApp, input: Value) -> Value {
     answer["data"]["sendDemoWebhook"].take()
 }
 
-/// The webhook as soon as it is as wished.
+/// Waits until the webhook meets the condition, and returns it.
 async fn look_until(app: &TestApp, id: &Value, wished: impl Fn(&Value) -> bool) -> Value {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -92,7 +92,7 @@ async fn whoever_comes_sees_a_webhook_verified_appended_and_processed() {
         assert_eq!(answer["errors"][0]["extensions"]["code"], code, "{answer:#}");
     }
 
-    // Too many are told when to come again.
+    // Beyond the limit, the answer says when to try again.
     let limited = loop {
         let response = post(&app, SEND, json!({ "input": { "providerName": "GITHUB", "sample": "push" } })).await;
         if response.headers().contains_key("retry-after") {
@@ -145,7 +145,7 @@ async fn the_demo_shows_nothing_of_anybody_else() {
         let answer: Value = response.json().await.unwrap();
         assert_eq!(answer["errors"][0]["extensions"]["code"], "UNAUTHENTICATED", "{query}");
     }
-    // A token that is none is not the same as no token.
+    // An invalid token is an error; only requests without a token are guests.
     let request = app.client.post(format!("{}/graphql", app.url)).bearer_auth("x");
     let response = request.json(&json!({ "query": "{ demo { __typename } }" })).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);

@@ -1,4 +1,4 @@
-//! The directory: how far it has looked, and what it does where its release is too old for the log.
+//! The directory: its position, and its behavior when its release is too old for the log.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ async fn a_directory_says_how_far_it_has_looked() {
         let head = sqlx::query_scalar("select position from log_heads where partition = $1").bind(partition.number());
         head.fetch_one(&pool).await.unwrap()
     };
-    // Webhooks do not concern it, and it has looked through them all the same.
+    // It skips webhooks, but its position moves past them.
     core.heads.refresh(&core.pool).await.unwrap();
     let stop = CancellationToken::new();
     let running = tokio::spawn(follower.run(stop.clone()));
@@ -109,7 +109,7 @@ async fn a_directory_passes_over_what_does_not_concern_it_and_refuses_what_it_ca
     let organization = OrganizationId::from_slug("acme");
     let provider = ProviderId::derive(organization, ProviderName::Github);
 
-    // An event of a user is nothing to the directory, and what comes after it is in force.
+    // The directory ignores events of users, and applies the events after them.
     let unknown = |kind: &'static str| (kind, format!("{kind}.from_the_future"), "7");
     append(&pool, Uuid::new_v4(), 1, unknown("user")).await;
     append(&pool, organization.uuid(), 2, ("organization", "organization.deactivated".to_owned(), "1")).await;
@@ -118,7 +118,7 @@ async fn a_directory_passes_over_what_does_not_concern_it_and_refuses_what_it_ca
     append(&pool, organization.uuid(), 3, ("organization", "organization.activated".to_owned(), "1")).await;
     until(&app, "acme", 200).await;
 
-    // One of the provider may say anything: nothing is accepted for it here, and the node says why.
+    // An unknown event of the provider could mean anything: the node accepts nothing for it, and says why.
     append(&pool, provider.uuid(), 1_000, unknown("provider")).await;
     until(&app, "acme", 503).await;
     assert_eq!(status(&app, "other", "d-1").await, 200);

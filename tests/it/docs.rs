@@ -91,7 +91,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Where a document's links lead, but for those to other sites.
+/// The targets of a document's links, except those to other sites.
 fn links(text: &str) -> Vec<String> {
     let (prose, _) = split(text);
     let prose = without_code(&prose);
@@ -255,7 +255,7 @@ fn the_front_pages_are_short() {
     }
 }
 
-/// All source code in which tests are.
+/// All source code that contains tests.
 fn sources() -> String {
     let mut found = Vec::new();
     for directory in ["tests/it", "src", "aggregates/src", "projections/src", "torture"] {

@@ -1,4 +1,4 @@
-//! Which deliveries are the same event, and what is kept of those that are.
+//! Which requests are duplicates, and which of their bodies are kept.
 
 use chrono::Utc;
 use futures::StreamExt as _;
@@ -20,7 +20,7 @@ async fn answer(post: reqwest::RequestBuilder) -> (StatusCode, Value) {
     (response.status(), response.json().await.unwrap())
 }
 
-/// A delivery that is accepted, its webhook's id, and whether it is a duplicate.
+/// Sends a delivery that is accepted. Returns its webhook's ID, and whether it is a duplicate.
 async fn accepted(post: reqwest::RequestBuilder) -> (String, bool) {
     let response = Post(post).send().await.unwrap();
     let (status, answer) = (response.status(), response.json::<Value>().await.unwrap());
@@ -51,7 +51,7 @@ async fn a_provider_connected_anew_is_another_sender() {
     let provider = admin.connect(&organization, "GITHUB", "one").await;
     let (first, duplicate) = accepted(github(&app, "one", "1", "{\"n\":1}")).await;
     assert!(!duplicate);
-    // Another secret of the same sender changes nothing.
+    // A rotated secret changes nothing.
     let rotate = "mutation($id: ID!) { rotateProviderSecret(input: {providerId: $id, secret: \"two\"}) \
                   { provider { id } } }";
     admin.data(rotate, json!({ "id": provider })).await;
@@ -61,7 +61,7 @@ async fn a_provider_connected_anew_is_another_sender() {
     let (second, duplicate) = accepted(github(&app, "three", "1", "{\"n\":2}")).await;
     assert!(!duplicate && second != first, "{second}");
     assert_eq!(accepted(github(&app, "three", "1", "{\"n\":2}")).await, (second.clone(), true));
-    // Also on a node that folds all of it at its start.
+    // Also on a node that reads the whole log at its start.
     let other = app.second_node().await;
     assert_eq!(accepted(github(&other, "three", "1", "{\"n\":2}")).await, (second.clone(), true));
     let nodes = admin
@@ -140,7 +140,7 @@ async fn another_body_of_a_duplicate_is_kept_and_delivered_once_by_a_person() {
     let member = app.user("acme", "bob@example.org", Role::Member).await;
     let post = |body: &str| accepted(github(&app, GITHUB_SECRET, "d-1", body));
     let (first, _) = post("{\"n\":0}").await;
-    // Each body once, whoever sends it how often, and at the same time.
+    // Each body is kept once, even if it is sent often and concurrently.
     let posts = (0..40).map(|n| post(if n % 2 == 0 { "{\"n\":1}" } else { "{\"n\":2}" }));
     for answer in futures::future::join_all(posts).await {
         assert_eq!(answer, (first.clone(), true));
@@ -178,7 +178,7 @@ async fn another_body_of_a_duplicate_is_kept_and_delivered_once_by_a_person() {
     assert_eq!(entries[0]["changes"]["new"]["deliveredAs"], new["webhookId"]);
     assert_eq!(entries[0]["changes"]["new"]["reason"], "right");
 
-    // Of more than sixteen the first are kept, and all are known.
+    // The first 16 bodies are kept. All of them are recorded.
     for n in 3..24 {
         assert_eq!(post(&format!("{{\"n\":{n}}}")).await, (first.clone(), true));
     }
@@ -240,7 +240,7 @@ async fn a_flood_of_one_webhook_is_counted_and_hinders_nobody() {
         app.organization(&admin, slug, &[("GITHUB", GITHUB_SECRET)]).await;
     }
     let (first, _) = accepted(github(&app, GITHUB_SECRET, "d-1", "{}")).await;
-    // An overload may be answered with 503 as always; whoever is accepted is a duplicate.
+    // Some may be refused with 503 under load. All accepted ones are duplicates.
     let flood = futures::stream::iter(0..FLOOD).map(|_| async {
         let (status, answer) = answer(github(&app, GITHUB_SECRET, "d-1", "{}")).await;
         match status {
@@ -283,7 +283,7 @@ async fn a_duplicate_that_is_remembered_asks_the_database_nothing() {
     let posts = (0..100).map(|_| answer(github(&app, GITHUB_SECRET, "d-1", "{}")));
     let answers = futures::future::join_all(posts).await;
     locked.rollback().await.unwrap();
-    // Every few seconds one reads how the webhook stands, which here takes too long.
+    // Every few seconds, one request reads the webhook's status, which takes too long here.
     let told = answers.iter().filter(|(status, answer)| *status == StatusCode::OK && answer["duplicate"] == true);
     assert!(told.count() > 50, "{answers:?}");
     let all = |nodes: &[Value]| nodes.len() == 1 && nodes[0]["duplicateCount"].as_i64() > Some(70);

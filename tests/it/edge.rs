@@ -21,7 +21,7 @@ fn signed(client: &reqwest::Client, url: &str, delivery: &str, body: String) -> 
         .body(body)
 }
 
-/// Writes, and answers everything that comes back before the other side closes.
+/// Writes, and returns everything that the other side sends before it closes.
 async fn raw(app: &TestApp, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(app.url.strip_prefix("http://").unwrap()).await.unwrap();
     stream.write_all(request).await.unwrap();
@@ -72,7 +72,7 @@ async fn bodies_that_do_not_fit_together_are_refused_for_a_moment() {
     .await;
     let admin = app.super_admin().await;
     app.organization(&admin, "acme", &[("GITHUB", GITHUB_SECRET)]).await;
-    // Somebody holds most of the room; who comes in while that one's body does may get it first.
+    // One request holds most of the room. Others that arrive meanwhile may get the rest first.
     let head = "POST /webhooks/acme/github HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\n";
     let (holding, refused) = found("a body that finds no room", async || {
         let mut holding = TcpStream::connect(app.url.strip_prefix("http://").unwrap()).await.unwrap();
@@ -98,7 +98,7 @@ async fn whoever_finds_no_place_is_told_so_and_who_is_still_gives_way() {
     let admin = app.super_admin().await;
     app.organization(&admin, "acme", &[]).await;
     let healthz = b"GET /healthz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
-    // Those who wait for us keep their places: their lists are locked.
+    // Connections whose answer is slow on our side keep their places: their lists are locked.
     let mut holder = app.database.superuser().await.begin().await.unwrap();
     sqlx::query("lock table webhook_logs in access exclusive mode").execute(&mut *holder).await.unwrap();
     let answer = found("nobody gives way", async || {
@@ -117,7 +117,7 @@ async fn whoever_finds_no_place_is_told_so_and_who_is_still_gives_way() {
     .await;
     assert!(answer.contains("retry-after") && answer.contains("Too many connections"), "{answer}");
     holder.rollback().await.unwrap();
-    // Those who say nothing do not.
+    // Silent connections do not.
     let mut idle = Vec::new();
     for _ in 0..8 {
         idle.push(TcpStream::connect(app.url.strip_prefix("http://").unwrap()).await.unwrap());
@@ -174,7 +174,7 @@ async fn a_request_names_one_host_and_no_earlier_one_hides_its_length() {
         let answer = raw(&app, format!("{earlier}{two}").as_bytes()).await;
         assert!(answer.contains("ambiguous_length"), "{answer}");
     }
-    // Where the next request begins is not known, there is none.
+    // If the beginning of the next request is unknown, the connection is closed.
     let padded = format!("POST /healthz HTTP/1.1\r\nhost: a\r\ncontent-length: {}2\r\n\r\nab{two}", " ".repeat(400));
     let answer = raw(&app, padded.as_bytes()).await;
     assert_eq!(answer.matches("HTTP/1.1").count(), 1, "{answer}");
@@ -196,7 +196,7 @@ async fn strangers_see_no_metrics_and_browsers_keep_to_tls() {
     assert_eq!(get(format!("http://{operators}/metrics")).await.status(), 200);
     assert_eq!(get(format!("http://{operators}/webhooks/acme/github")).await.status(), 404);
     until("it is ready", async || get(format!("{}/readyz", app.url)).await.status() == 200).await;
-    // Somebody is behind: operators hear who, strangers that the node is not ready.
+    // A follower is behind: operators learn which one, the public only that the node is not ready.
     let superuser = app.database.superuser().await;
     sqlx::query("update follower_checkpoints set stopped_by = 'a test' where name = 'users'")
         .execute(&superuser)
@@ -249,11 +249,11 @@ async fn who_would_wait_too_long_is_refused_at_once_and_github_last() {
         headers.into_iter().fold(post, |post, (name, value)| post.header(name, value)).send()
     };
     assert_eq!(shopify("before").await.unwrap().status(), 200);
-    // Somebody holds the heads of the log, as a disk that hangs would.
+    // A lock on the heads of the log blocks appends, like a hanging disk.
     let mut holder = app.database.superuser().await.begin().await.unwrap();
     sqlx::query("select lock_heads(array(select generate_series(0, 15)))").execute(&mut *holder).await.unwrap();
     let waiting = tokio::spawn(shopify("waiting"));
-    // Others that join in time wait too, each while the next one asks.
+    // Requests that arrive in time wait, too, each while the next one is sent.
     let is_refused = async |late: JoinHandle<reqwest::Result<reqwest::Response>>| {
         let response = tokio::time::timeout(Duration::from_millis(250), late).await.ok()?.unwrap().unwrap();
         (response.status() == 503).then_some(response)
@@ -263,14 +263,14 @@ async fn who_would_wait_too_long_is_refused_at_once_and_github_last() {
     let refused = found("GitHub's is refused", async || is_refused(github()).await).await;
     assert!(refused.headers().contains_key("retry-after"));
     holder.rollback().await.unwrap();
-    // The log may have taken longer than it can be waited for, on a machine that is slow.
+    // On a slow machine, the append may have taken too long.
     let first = waiting.await.unwrap().unwrap().status();
     assert!(first == 200 || first == 503, "{first}");
     assert_eq!(app.github("acme", "after", "{}").send().await.unwrap().status(), 200);
     app.stop().await;
 }
 
-/// Sends its head, or its body, a byte a second, until the server has enough of it.
+/// Sends its head, or its body, a byte a second, until the server disconnects.
 async fn slow(address: String, in_body: bool) {
     let mut stream = TcpStream::connect(&address).await.unwrap();
     let head = "POST /webhooks/acme/github HTTP/1.1\r\nhost: a\r\ncontent-length: 1000\r\n";

@@ -1,4 +1,4 @@
-//! The embedded store, attacked by who holds one of its roles or an account of the machine.
+//! The embedded store, attacked by holders of one of its roles, or of an account on the machine.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;

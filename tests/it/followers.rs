@@ -22,7 +22,7 @@ use crate::app::{GITHUB_SECRET, TestApp};
 use crate::patience::PATIENCE;
 use crate::proxy::{Network, Proxy};
 
-/// Counts events, and takes its time for each batch.
+/// Counts events, and is slow with each batch.
 #[derive(Clone)]
 struct Counting {
     name: &'static str,
@@ -117,7 +117,7 @@ async fn until(pool: &PgPool, name: &str, what: &str, is: impl Fn(&Known) -> boo
     }
 }
 
-/// An app with an organization, and a connection that may do anything.
+/// An app with an organization, and a superuser's connection.
 async fn app() -> (TestApp, PgPool) {
     let app = TestApp::start().await;
     let admin = app.super_admin().await;
@@ -142,7 +142,7 @@ async fn a_lease_stays_through_batches_that_take_longer_than_it_lasts() {
         let known = until(&pool, "slow", "no batch came through", |known| known.behind == 0).await;
         assert_eq!((known.epoch, known.owner), (1, first.id), "the lease was passed on");
     }
-    // Given back, it is the other node's at once.
+    // After a release, the other node gets it immediately.
     let id = second.id;
     first.stop().await;
     until(&pool, "slow", "nobody succeeded", |known| known.owner == id).await;
@@ -171,7 +171,7 @@ async fn no_clock_that_is_moved_keeps_a_lease_from_being_taken_or_takes_it_from_
     let known = until(&pool, "moved", "no batch came through", |known| known.behind == 0).await;
     assert_eq!((known.epoch, known.owner), (8, first.id));
 
-    // It goes forward: at worst the other node goes on.
+    // The clock goes forward: at worst, the other node takes over.
     pool.execute("update followers set lease_until = now() - interval '1 hour' where name = 'moved'").await.unwrap();
     post(&app, "d-2").await;
     until(&pool, "moved", "no batch came through", |known| known.behind == 0).await;
@@ -190,7 +190,7 @@ async fn a_holder_that_stalls_inside_a_transaction_is_succeeded() {
     )
     .await
     .unwrap();
-    // As a holder stands that was stopped right before its commit.
+    // Like a holder that was stopped right before its commit.
     let mut stalled = PgConnection::connect(&app.database.url).await.unwrap();
     stalled
         .execute(
@@ -242,14 +242,14 @@ async fn a_node_that_is_too_old_for_an_event_leaves_its_lease_to_one_that_is_not
     let stopped = until(&pool, "upgraded", "it does not stop", |known| known.stopped == 1).await;
     assert_eq!(stopped.owner, old.id);
 
-    // Another old node tries once, and then the lease stays where it is.
+    // Another old node tries once, and then the lease stays with its holder.
     let as_old = Node::start::<RecordedEvent>(&store, Counting::new("upgraded")).await;
     until(&pool, "upgraded", "it is not tried", |known| known.owner == as_old.id && known.stopped == 1).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     let tried = known(&pool, "upgraded").await.unwrap();
     assert_eq!((tried.owner, tried.stopped), (as_old.id, 1), "it is passed back and forth");
 
-    // A node of a release that knows every event: it does not read what is in them.
+    // A node of a release that knows every event: it does not decode them.
     let new = Node::start::<Leaf>(&store, Counting::new("upgraded")).await;
     let done = until(&pool, "upgraded", "nobody goes on", |known| known.behind == 0).await;
     assert_eq!((done.owner, done.stopped), (new.id, 0));
@@ -284,7 +284,7 @@ async fn a_follower_goes_on_by_itself_when_the_network_swallowed_its_connections
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_takes_too_long_comes_back_smaller() {
-    /// Is cancelled by the database wherever it gets more than 8 events at once.
+    /// The database cancels it whenever it gets more than 8 events at once.
     struct Overtaxed(Counting);
 
     impl Handler for Overtaxed {
@@ -322,7 +322,7 @@ async fn a_batch_that_takes_too_long_comes_back_smaller() {
         Follower::new(Box::new(Overtaxed(Counting::new("overtaxed"))), follow, heads.clone(), leases.clone());
     let running = [
         tokio::spawn(leases.run(Vitals::default(), stop.clone())),
-        // The app goes on appending what becomes of the webhooks.
+        // The app keeps appending events of the webhooks.
         tokio::spawn(heads.poll(work, stop.clone())),
         tokio::spawn(follower.run(stop.clone())),
     ];

@@ -1,5 +1,5 @@
-//! A short run of the fuzz targets: each seed of `fuzz/corpus`, and thousands of its mutants. The same
-//! every time, so that what fails here fails everywhere. `fuzz/README.md` has the long run.
+//! A short run of the fuzz targets: each seed of `fuzz/corpus`, and thousands of its mutants. Every run
+//! is the same, so that a failure can be reproduced. `fuzz/README.md` describes long runs.
 
 #[path = "../../fuzz/targets.rs"]
 mod targets;
@@ -26,7 +26,7 @@ impl Dice {
     }
 }
 
-/// Bits of text that parsers stumble over.
+/// Pieces of text that often break parsers.
 const PIECES: [&[u8]; 18] = [
     b"\0",
     b"\r\n",
@@ -115,6 +115,6 @@ async fn no_bytes_make_the_edge_of_http_stumble() {
         accepted += usize::from(answer.starts_with(b"HTTP/1.1 200"));
         refused += usize::from(answer.starts_with(b"HTTP/1.1 4"));
     }
-    // Mutants that are all alike, or reach nothing, would prove nothing.
+    // Mutants that are all equal, or reach no code, would prove nothing.
     assert!(accepted > 1_000 && refused > 1_000, "{accepted} accepted, {refused} refused");
 }

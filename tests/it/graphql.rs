@@ -1,4 +1,4 @@
-//! The GraphQL contract: its names, its doors, its pages.
+//! The GraphQL contract: names, access, pages.
 
 use hookledger_aggregates::user::Role;
 use hookledger_aggregates::{OrganizationId, ProviderId, ProviderName};
@@ -248,7 +248,7 @@ async fn what_was_changed_is_in_the_answer_and_in_the_audit_trail() {
     assert!(entries.iter().all(|entry| entry["userId"].is_string()));
     let renamed = &entries[4]["changes"];
     assert_eq!(renamed, &json!({ "old": { "name": "acme" }, "new": { "name": "Acme Ltd" } }));
-    // The secret is nowhere: not in the log, not in a read model, not in the clear beside them.
+    // The secret is neither in the log, nor in a read model, nor anywhere else unencrypted.
     let database = app.database.superuser().await;
     for table in ["events", "audit_logs", "provider_secrets", "webhook_providers", "audit_resources"] {
         let sql = format!("select count(*) from {table} t where t::text like '%never_shown%'");

@@ -1,5 +1,5 @@
-//! Deliveries that wait: for a destination that is gone or full, for a database that is away. Waiting is
-//! neither success nor failure, and uses up nothing.
+//! Deliveries that wait: for a destination that is removed or busy, or for the database. Waiting is
+//! neither a success nor a failure, and uses up no attempt.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ const FIELDS: &str = "id webhookId providerEventId status waitsFor retryCount er
 /// Longer than anything takes here on a slow machine.
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// Waits until the webhooks of an organization are as wished, however slow the machine is.
+/// Waits until the webhooks of an organization meet the condition, however slow the machine is.
 async fn until(admin: &Actor<'_>, slug: &str, wished: impl Fn(&[Value]) -> bool) -> Vec<Value> {
     let deadline = Instant::now() + LIMIT;
     loop {
@@ -55,7 +55,7 @@ async fn remove_destination(admin: &Actor<'_>, provider: &str) {
     admin.data(remove, json!({ "id": provider })).await;
 }
 
-/// Retries everything of acme that failed; answers how many that were, and how many were skipped.
+/// Retries every failed webhook of acme. Returns how many were retried, and how many were skipped.
 async fn retry_all(admin: &Actor<'_>) -> Value {
     let counted = "{ organization(slug: \"acme\") { id retryableCount } }";
     let data = admin.data(counted, json!({})).await;
@@ -65,7 +65,7 @@ async fn retry_all(admin: &Actor<'_>) -> Value {
     admin.data(retry, variables).await["retryWebhooks"].take()
 }
 
-/// Retries that are due soon, and none after them.
+/// A retry that is due soon, and none after it.
 fn one_retry(settings: &mut ServeSettings) {
     quick(settings);
     settings.retry_delays = Delays(vec![chrono::Duration::seconds(2)]);
@@ -87,7 +87,7 @@ async fn a_removed_destination_holds_what_waits_until_there_is_one_again() {
         assert_eq!(node["status"], "FAILED", "{node:#}");
         assert_eq!(node["attempts"].as_array().unwrap().len(), 1, "{node:#}");
     }
-    // A webhook that comes now is owed nothing but being recorded, and was sent nowhere.
+    // A webhook that is received now only has to be recorded. It is not delivered.
     post(&app, "acme", "recorded", "{}").await;
     let recorded = |nodes: &[Value]| nodes.iter().any(|node| node["status"] == "SUCCESS");
     let nodes = until(&admin, "acme", recorded).await;
@@ -168,7 +168,7 @@ async fn what_waits_is_held_while_its_provider_or_organization_is_disabled_or_go
 async fn what_is_received_right_after_its_destination_was_set_is_delivered_by_every_node() {
     let app = TestApp::with(quick).await;
     let (admin, sink) = (app.super_admin().await, Sink::start().await);
-    // It most likely follows the log for both, and learns of each destination a moment later.
+    // Its follower may feed both nodes, and learns of each destination a moment later.
     let other = app.second_node().await;
     for n in 0..20 {
         let slug = format!("acme-{n}");
@@ -236,7 +236,7 @@ async fn a_persons_retry_is_never_used_up_by_waiting() {
     app.stop().await;
 }
 
-/// Makes the clock of a database movable: `now()` and `clock_timestamp()` are found in a schema before
+/// Makes the clock of a database adjustable: the search path finds `now()` and `clock_timestamp()` in a schema before
 /// PostgreSQL's own.
 async fn make_clock_movable(database: &Database) {
     let superuser = database.superuser().await;
@@ -256,7 +256,7 @@ async fn make_clock_movable(database: &Database) {
     superuser.execute(path.as_str()).await.unwrap();
 }
 
-/// Sets how far the database's clock is ahead of everybody else's.
+/// Sets how far the database's clock is ahead of all other clocks.
 async fn set_clock(database: &Database, ahead: &str) {
     let moved = format!("update skew.clock set ahead = '{ahead}'");
     database.superuser().await.execute(moved.as_str()).await.unwrap();
@@ -277,7 +277,7 @@ async fn a_retry_comes_in_time_though_the_databases_clock_went_back() {
     post(&app, "acme", "d", "{}").await;
     sink.until("/switch", 1).await;
     until(&admin, "acme", all("status", "FAILED")).await;
-    // Its row says when the retry is due, by the clock that is ahead.
+    // The due time in its row is by the clock that is ahead.
     let superuser = app.database.superuser().await;
     let deadline = Instant::now() + LIMIT;
     while sqlx::query_scalar::<_, i64>("select count(*) from webhook_due where holder is null")
@@ -304,7 +304,7 @@ async fn a_nodes_clock_that_is_ahead_times_nothing_out() {
     set_clock(&database, "-2 minutes").await;
     let mut settings = crate::app::settings(Some(&database.url));
     one_retry(&mut settings);
-    // Less than the clocks differ by, and enough for a slow machine.
+    // Less than the difference between the clocks, and enough for a slow machine.
     settings.pending_timeout = Span(chrono::Duration::seconds(100));
     let app = TestApp::on(database, settings).await;
     let (admin, sink) = (app.super_admin().await, Sink::start().await);
@@ -314,13 +314,13 @@ async fn a_nodes_clock_that_is_ahead_times_nothing_out() {
     sink.repaired.store(true, Ordering::SeqCst);
     let nodes = until(&admin, "acme", all("status", "SUCCESS")).await;
     assert_eq!(nodes[0]["attempts"][0]["statusCode"], 500, "{nodes:#?}");
-    // The retry was due by the database's clock too: neither minutes late nor at once.
+    // The retry was due by the database's clock, too: neither minutes late nor immediately.
     let came = sink.at("/switch");
     assert!(came[1].at - came[0].at >= Duration::from_secs(2));
     app.stop().await;
 }
 
-/// No connection to this database lasts, and none can be made, until it is let back.
+/// Ends all connections to this database and refuses new ones, until they are allowed again.
 struct Away {
     admin: PgConnection,
     name: String,
@@ -403,7 +403,7 @@ async fn any_number_of_duplicates_is_in_no_retrys_way() {
     forwarding(&admin, "acme", &sink.url("/switch")).await;
     let first = post(&app, "acme", "d", "{}").await;
     until(&admin, "acme", all_dead).await;
-    // More of them than anybody reads, as the log's own functions would have appended them.
+    // More than are ever read at once, appended as the log's own functions would.
     let superuser = app.database.superuser().await;
     let (partition, id) = (OrganizationId::from_slug("acme").partition(), first["webhook_id"].as_str().unwrap());
     let duplicates = 100_500_i64;
@@ -440,7 +440,7 @@ async fn any_number_of_duplicates_is_in_no_retrys_way() {
         assert!(Instant::now() < deadline);
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    // In bulk, and alone.
+    // By a bulk retry, and one by one.
     assert_eq!(retry_all(&admin).await, json!({ "retriedCount": 1, "skippedCount": 0 }));
     sink.until("/switch", 2).await;
     let nodes = until(&admin, "acme", all_dead).await;
@@ -473,7 +473,7 @@ async fn what_no_worker_takes_in_time_goes_on_to_its_retry() {
     app.stop().await;
 }
 
-/// A queue in which destinations have so many webhooks each, and the connection to it.
+/// A queue with that many webhooks for each destination, and the connection to it.
 async fn queue_of(rows: &[(&str, ProviderName, i32)]) -> (Database, Queue) {
     let database = Database::fresh().await;
     let superuser = database.superuser().await;
@@ -500,7 +500,7 @@ async fn organizations_and_then_their_destinations_share_the_places_there_are() 
     let mut rows: Vec<(&str, ProviderName, i32)> = kinds.into_iter().map(|kind| ("large", kind, 500)).collect();
     rows.extend([("small", ProviderName::Github, 500), ("tiny", ProviderName::Stripe, 500)]);
     let (_database, queue) = queue_of(&rows).await;
-    // Each takes as many as it gets, and keeps its places.
+    // Each takes as many as it can get, and keeps its places.
     let mut rooms: Vec<Room> = rows
         .iter()
         .map(|(slug, kind, _)| {
@@ -532,7 +532,7 @@ async fn a_destination_stands_still_for_no_node_that_lost_the_right_to_feed_it()
     let (admin, sink) = (app.super_admin().await, Sink::start().await);
     let (provider, _) = forwarding(&admin, "acme", &sink.url("/ok")).await;
     set_destination(&admin, &provider, &sink.url("/ok"), 1).await;
-    // This node decides what to do with a webhook, and cannot commit it before another follows the log.
+    // This node decides about a webhook, and cannot commit before another node follows the log.
     let superuser = app.database.superuser().await;
     let mut lock = superuser.begin().await.unwrap();
     lock.execute("lock table webhook_due in access exclusive mode").await.unwrap();
@@ -543,7 +543,7 @@ async fn a_destination_stands_still_for_no_node_that_lost_the_right_to_feed_it()
     superuser.execute(steal).await.unwrap();
     lock.commit().await.unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    // Meanwhile a webhook is due that this node has to deliver.
+    // Meanwhile, another webhook is due that this node has to deliver.
     let organization = OrganizationId::from_slug("acme");
     let webhook: String = sqlx::query_scalar(
         "select aggregate_id from events where organization_id = $1 and event_type = 'webhook.received'",
@@ -579,7 +579,7 @@ async fn a_response_is_not_lost_with_a_database_that_was_away() {
     superuser.execute("alter table attempt_responses rename to elsewhere").await.unwrap();
     let ended = |nodes: &[Value]| nodes.iter().any(|node| node["attempts"][0]["statusCode"] == status.as_u16());
     until(&admin, "acme", ended).await;
-    // Longer than five tries took.
+    // Longer than five attempts take.
     tokio::time::sleep(Duration::from_secs(4)).await;
     superuser.execute("alter table elsewhere rename to attempt_responses").await.unwrap();
     let deadline = Instant::now() + LIMIT;

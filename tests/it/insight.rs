@@ -25,7 +25,7 @@ async fn figures_of_many_webhooks_agree_with_their_list() {
     let done =
         |nodes: &[Value]| nodes.len() == 15 && nodes.iter().filter(|node| node["status"] == "SUCCESS").count() == 12;
     admin.webhooks_until("acme", "status", done).await;
-    // Some that failed, as if they had had a destination.
+    // Some failed, as if they had had a destination.
     let pool = app.database.superuser().await;
     pool.execute(
         "with chosen as (select webhook_id, row_number() over (order by position) as n from webhook_logs where signature_valid)
@@ -79,7 +79,7 @@ async fn figures_of_many_webhooks_agree_with_their_list() {
     assert_eq!(groups["total"], 4);
     assert_eq!(groups["groups"][0]["count"], 3);
     assert_eq!(groups["groups"][0]["errorMessage"], "the destination answered 500");
-    // A group is named by a filter.
+    // A filter selects the webhooks of a group.
     let filter = json!({ "deadLettered": true, "errorMessage": groups["groups"][0]["errorMessage"],
                          "providerIds": [groups["groups"][0]["provider"]["id"]] });
     let retryable =
@@ -116,7 +116,7 @@ async fn figures_of_many_webhooks_agree_with_their_list() {
     app.stop().await;
 }
 
-/// Beyond what is looked at, an index counts: as exactly.
+/// Beyond the rows that are read, an index counts exactly.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_histogram_of_very_many_is_still_whole() {
     let app = TestApp::start().await;

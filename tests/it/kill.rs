@@ -33,7 +33,7 @@ pub async fn ask(process: &Process, client: &reqwest::Client, token: &str, query
     answer["data"].take()
 }
 
-/// Sends as fast as answers come, and notes what was answered with 200.
+/// Sends as fast as answers arrive, and records every 200.
 pub async fn send(
     url: String,
     round: usize,
@@ -56,20 +56,20 @@ pub async fn send(
             .body(body);
         match post.send().await {
             Ok(response) if response.status().is_success() => drop(answered.lock().unwrap().insert(delivery)),
-            // It is busy; the same is not sent again, and another one is.
+            // The server is busy: this webhook is dropped, and another one is sent.
             Ok(response) if response.status() == StatusCode::SERVICE_UNAVAILABLE => tokio::time::sleep(PAUSE).await,
             _ => return,
         }
     }
 }
 
-/// Waits until so many more were answered.
+/// Waits for that many more answers.
 async fn answered_more(answered: &Mutex<BTreeSet<String>>, count: usize) {
     let enough = answered.lock().unwrap().len() + count;
     until("senders get answers", async || answered.lock().unwrap().len() >= enough).await;
 }
 
-/// Signs in the super admin, and makes the organization `acme` with GitHub connected.
+/// Signs in the super admin, and creates the organization `acme` with GitHub connected.
 pub async fn with_acme(process: &Process, client: &reqwest::Client, secret: &str) -> String {
     let session = token(process, client).await;
     let create = "mutation { createOrganization(input: {name: \"Acme\", slug: \"acme\", plan: PREMIUM}) { organization { id } } }";
@@ -171,7 +171,7 @@ async fn every_delivery_survives_twenty_kills() {
     assert!(open.is_empty(), "{open:?}");
     let ids: BTreeSet<_> = found.iter().map(|(id, _)| id.clone()).collect();
     assert!(answered.is_subset(&ids), "answered and lost");
-    // Everything came at least once, and each attempt that came is recorded, under a number of its own.
+    // Every webhook was delivered at least once. Each attempt that arrived is recorded, under its own number.
     let came: Vec<(String, String)> = sink.received().iter().map(crate::sink::Delivery::attempt).collect();
     let distinct: BTreeSet<_> = came.iter().cloned().collect();
     assert_eq!(distinct.len(), came.len(), "an attempt was sent twice");
@@ -255,7 +255,7 @@ async fn a_worker_that_was_stopped_past_its_lease_changes_nothing() {
             if wakes {
                 break;
             }
-            // Now the first one wakes up, with its late answer in hand.
+            // Now the first node wakes up, with a late answer.
             wakes = true;
             stopped.signal("CONT");
             tokio::time::sleep(Duration::from_secs(3)).await;

@@ -1,5 +1,5 @@
-//! The ledger, checked by a second implementation: leaves, trees, proofs and notes are computed here
-//! from what the documents say, with nothing of the product's own.
+//! The ledger, checked by a second implementation. Leaves, trees, proofs and notes are computed here
+//! from the specifications alone, with none of the product's code.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -92,7 +92,7 @@ fn consistency_holds(from: u64, from_root: Hash, to: u64, to_root: Hash, proof: 
     last == 0 && before == from_root && after == to_root
 }
 
-/// The leaf of each event, by tree and in order, with its position; from the table as it is.
+/// The leaf of each event, by tree and in order, with its position, computed from the table.
 async fn leaves(pool: &PgPool) -> BTreeMap<Uuid, Vec<(i64, Hash)>> {
     let rows = sqlx::query(
         "select organization_id, partition, position, sequence,
@@ -137,9 +137,9 @@ async fn kept(pool: &PgPool) -> BTreeMap<Uuid, (i64, Vec<u8>)> {
     rows.into_iter().map(|(tree, size, root)| (tree, (size, root))).collect()
 }
 
-/// Waits until a question to the database is answered with true.
+/// Waits until a query returns true.
 async fn until(pool: &PgPool, question: &str) {
-    // Unknown, as sums over no rows are, is not yet true.
+    // Null, the sum over no rows, is not yet true.
     let holds = async || sqlx::query_scalar::<_, Option<bool>>(question).fetch_one(pool).await.unwrap() == Some(true);
     crate::patience::until(question, holds).await;
 }
@@ -212,7 +212,7 @@ fn opened(note: &str, key: &str) -> (String, u64, Hash) {
 async fn every_tree_is_that_of_its_events_also_of_those_before_the_ledger() {
     let app = {
         let database = Database::fresh().await;
-        // More than one tile, in trees that share partitions, before anything followed.
+        // More than one tile, in trees that share partitions, before any follower runs.
         append(&database, &slugs(40), 300).await;
         let settings = crate::app::settings(Some(&database.url));
         TestApp::on(database, settings).await
@@ -247,7 +247,7 @@ async fn nodes_come_and_go_and_trees_go_on_exactly() {
             app.github("acme", &format!("{round}-{n}"), "{}").send().await.unwrap();
         }
         if round == 1 {
-            // As if it had lost the lease without knowing.
+            // As if it had lost the lease without noticing.
             pool.execute("update followers set lease_until = '-infinity', owner = null where name = 'ledger'")
                 .await
                 .unwrap();
@@ -550,8 +550,8 @@ async fn a_ledger_is_for_the_admins_of_its_organization() {
     acme.app.stop().await;
 }
 
-/// A witness as C2SP tlog-witness has it: it remembers a tree by its first line, and refuses what does
-/// not follow from it. At first it knows nothing, and is asked from 0.
+/// A witness according to C2SP tlog-witness: it remembers a tree by its first line, and refuses heads that
+/// do not extend it. At first it knows nothing, and the size is 0.
 #[derive(Clone, Default)]
 struct TestWitness(std::sync::Arc<std::sync::Mutex<BTreeMap<String, (u64, Hash)>>>);
 
@@ -577,7 +577,7 @@ impl TestWitness {
     }
 }
 
-/// Serves what a witness answers; its URL.
+/// Serves the witness; returns its URL.
 async fn serve_witness(
     answer: impl Fn(&str) -> (u16, String) + Clone + Send + Sync + 'static,
 ) -> (String, tokio::task::JoinHandle<()>) {
@@ -657,7 +657,7 @@ async fn a_witness_is_told_and_what_it_signs_is_kept() {
             assert!(Instant::now() < deadline, "{known:?} is not {expected:?}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        // After a restart, what the witness knows is learnt from its refusal.
+        // After a restart, the witness's refusal tells which size it knows.
         if round == 1 {
             let (database, settings) = (Database { url: app.database.url.clone() }, app.settings.clone());
             app.stop().await;

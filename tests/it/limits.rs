@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::app::{GITHUB_SECRET, TestApp};
 
-/// Fragments that spread each other so often, in so many levels.
+/// Fragments that spread each other that often, on that many levels.
 fn chain(spreads: usize, levels: usize) -> String {
     let fragments: String = (0..levels)
         .map(|n| format!("fragment F{n} on Query {{ {} }}", format!("...F{} ", n + 1).repeat(spreads)))
@@ -29,7 +29,7 @@ async fn bombs_cost_no_more_than_what_is_allowed() {
     let empty = json!({});
     let bombs = [
         (chain(30, 5), empty.clone(), "LIMIT_EXCEEDED"),
-        // Few spreads that double each time: a thousand million fields in a kilobyte.
+        // Few spreads, doubled on each level: a billion fields in a kilobyte.
         (chain(2, 29), empty.clone(), "LIMIT_EXCEEDED"),
         (
             "{ ...A } fragment A on Query { ...B } fragment B on Query { ...A }".to_owned(),
@@ -56,7 +56,7 @@ async fn bombs_cost_no_more_than_what_is_allowed() {
         (node.to_owned(), json!({ "id": "{".repeat(300_000) }), ""),
         (node.to_owned(), json!({ "id": vec![0; 100_000] }), "GRAPHQL_VALIDATION_FAILED"),
     ];
-    // The machine may be busy: the best of a few tries is what a query takes.
+    // The machine may be busy, so the best of a few tries counts.
     let best_of = async |query: &str, variables: &Value, expected: &str| {
         let mut best = Duration::MAX;
         for _ in 0..5 {
@@ -95,7 +95,7 @@ async fn every_error_has_a_code_and_every_answer_a_request_id() {
     for (body, code) in [
         ("{".to_owned(), "BAD_USER_INPUT"),
         ("[]".to_owned(), "BAD_USER_INPUT"),
-        // Neither a batch, nor a request as a list of its parts.
+        // Neither a batch, nor a request as a JSON array.
         (json!([{ "query": "{ __typename }" }]).to_string(), "BAD_USER_INPUT"),
         (json!(["{ __typename }", null, null, null]).to_string(), "BAD_USER_INPUT"),
         (json!({ "query": 1 }).to_string(), "BAD_USER_INPUT"),

@@ -65,7 +65,7 @@ fn organizations() -> Vec<OrganizationId> {
 async fn positions_have_no_gaps_when_writers_race() {
     let first = TestLog::fresh().await;
     let second = TestLog::on(Database { url: first.database.url.clone() }).await;
-    // A reader that follows while they race never sees a position before the ones below it.
+    // A concurrent reader never sees a position before the lower ones.
     let follower = {
         let (reader, stop) = (first.reader.clone(), first.stop.clone());
         tokio::spawn(async move {
@@ -115,7 +115,7 @@ async fn positions_have_no_gaps_when_writers_race() {
     second.stop.cancel();
 }
 
-/// Follows until stopped, a few events at a time: every event, and every event as its columns hold it.
+/// Follows until stopped, a few events at a time. Returns every event, decoded and as stored.
 async fn follow(reader: Reader, stop: CancellationToken) -> (Vec<String>, Vec<String>) {
     let mut cursors: Vec<_> = Partition::all().map(|partition| LogPosition { partition, position: 0 }).collect();
     let (mut events, mut stored) = (Vec::new(), Vec::new());
@@ -155,7 +155,7 @@ async fn events_from_memory_are_those_of_the_log() {
         tasks.push(tokio::spawn(async move {
             let duplicates = Uuid::new_v4();
             for n in 0..60 {
-                // A few come from another node, and of a few the database chooses the sequence.
+                // Some come from another node, and for some the database chooses the sequence.
                 let log = if (n + number) % 20 == 0 { &others } else { &ours };
                 let mut unit = unit(organization, Uuid::new_v4(), 1 + n % 3);
                 if n % 15 == 0 {
@@ -175,7 +175,7 @@ async fn events_from_memory_are_those_of_the_log() {
     assert_eq!(events.len(), after.0.len());
     assert_eq!((events, stored), after);
 
-    // They do come from memory: the database is not asked.
+    // They come from memory: the database is not queried.
     let organization = OrganizationId::from_slug("o1");
     first.heads.refresh(&pool).await.unwrap();
     let last = first.log.append(unit(organization, Uuid::new_v4(), 2)).await.unwrap().last;
@@ -218,7 +218,7 @@ async fn a_conflict_of_one_unit_leaves_the_rest() {
     test.log.append(unit(organization, taken, 1)).await.unwrap();
     let (repeated, fresh) = (Uuid::new_v4(), Uuid::new_v4());
     let elsewhere = OrganizationId::from_slug("b");
-    // A unit over two streams of which one is taken goes in with neither.
+    // If one of a unit's two streams is in conflict, the unit is not appended at all.
     let spanning =
         Unit::new(vec![event(elsewhere, Uuid::new_v4(), Sequence::At(1)), event(organization, taken, Sequence::At(1))]);
     let verdicts = test
@@ -313,7 +313,7 @@ async fn commands_run_through_cqrs_es_and_decide_again_after_a_conflict() {
     };
     let place = commands.execute::<Organization>(id, id.uuid(), create, &Metadata::default()).await.unwrap();
     assert_eq!(place.unwrap().position, 1);
-    // Each of many changes at once is decided on what the others left behind.
+    // Each of many concurrent changes is decided on the result of the others.
     let tasks: Vec<_> = (0..4)
         .map(|n| {
             let commands = commands.clone();
@@ -357,7 +357,7 @@ async fn a_unit_that_spans_partitions_is_placed_where_its_last_event_is() {
     let crowded = all[0];
     let quiet = *all.iter().find(|other| other.partition() != crowded.partition()).unwrap();
     test.log.append(unit(crowded, Uuid::from_u128(1), 50)).await.unwrap();
-    // Appended with a look at nothing, and, where something has to be placed, with care.
+    // Appended by the simple function, and by the checked one where the database chooses the sequence.
     for (number, last) in [(2, Sequence::At(1)), (3, Sequence::End)] {
         let id = Uuid::from_u128(number);
         let spanning = Unit::new(vec![event(crowded, id, Sequence::At(1)), event(quiet, Uuid::now_v7(), last)]);

@@ -1,4 +1,4 @@
-//! A database that comes back without the end of its log, as a promoted replica or a restored backup is.
+//! A database that comes back without the end of its log, such as a promoted replica or a restored backup.
 
 use hookledger::log::{AppendError, Heads, Log, NewEvent, Sequence, Unit, Writer};
 use hookledger::platform::secrets::master::generate;
@@ -99,7 +99,7 @@ async fn a_log_that_lost_its_end_begins_another_epoch_in_which_old_decisions_are
     }
     assert_ne!(heads.epoch(), second, "the third event is another one now");
     assert_eq!(heads.now()[partition.index()], 11);
-    // Nothing that is only read again begins another one.
+    // A mere repetition of a read begins no new epoch.
     let third = heads.epoch();
     for _ in 0..5 {
         heads.refresh(&pool).await.unwrap();
@@ -110,7 +110,7 @@ async fn a_log_that_lost_its_end_begins_another_epoch_in_which_old_decisions_are
     }
 }
 
-/// A node in a process of its own, and what it needs.
+/// A node as a separate process, with its surroundings.
 struct Deployment {
     node: Process,
     client: reqwest::Client,
@@ -220,7 +220,7 @@ async fn a_node_outlives_the_promotion_of_a_replica_without_the_end_of_the_log()
     deployment.delivered("kept").await;
     deployment.listed("kept", "SUCCESS").await;
 
-    // A replica, which has all that; then it is cut off, and more is appended.
+    // A replica has everything so far. Then it is cut off, and more is appended.
     let replica = primary.replica();
     let mut standby = PgConnection::connect(&replica.url).await.unwrap();
     standby.execute("alter system set primary_conninfo = ''").await.unwrap();
@@ -268,7 +268,7 @@ async fn a_node_outlives_the_promotion_of_a_replica_without_the_end_of_the_log()
         deployment.warnings().await.is_some_and(|left| !left.contains("declare-loss"))
     })
     .await;
-    // Also with what is signed after it.
+    // Also with checkpoints that are signed later.
     let before = signed(&replica.url).await;
     deployment.answered("later", 200).await;
     until("more is signed", async || signed(&replica.url).await > before).await;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::app::TestApp;
 
-/// A mail server in a process of its own.
+/// A mail server as a separate process.
 struct MailServer {
     process: Child,
     output: BufReader<std::process::ChildStdout>,

@@ -1,4 +1,4 @@
-//! Mails as files: what `HOOKLEDGER_MAIL_DIR` holds.
+//! Mails as files in `HOOKLEDGER_MAIL_DIR`.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ impl Mailbox {
         files.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect()
     }
 
-    /// Waits for so many mails to an address, and answers them.
+    /// Waits for that many mails to an address, and returns them.
     pub async fn to(&self, address: &str, count: usize) -> Vec<String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -44,7 +44,7 @@ impl Mailbox {
         }
     }
 
-    /// The link in the last of so many mails to an address.
+    /// The link in the last of that many mails to an address.
     pub async fn link(&self, address: &str, count: usize) -> String {
         link_in(self.to(address, count).await.last().unwrap())
     }

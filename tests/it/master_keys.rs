@@ -52,7 +52,7 @@ async fn one_secret_that_cannot_be_opened_disables_its_provider_alone() {
         node.stop().await;
     }
 
-    // New secrets make it well again, at once and on every node.
+    // New secrets repair it, immediately and on every node.
     let node = app.second_node().await;
     let rotate = "mutation($id: ID!, $secret: String!) { rotateProviderSecret(input: \
                   {providerId: $id, secret: $secret, graceSeconds: 0}) { provider { id } } }";
@@ -87,7 +87,7 @@ async fn a_node_with_a_wrong_or_missing_master_key_does_not_start() {
     };
     for is_known in [true, false] {
         if !is_known {
-            // As a store of an earlier release, which proves its keys by what they sealed.
+            // Like a store of an earlier release, which proves its keys by the sealed secrets.
             pool.execute("delete from master_key_checks").await.unwrap();
         }
         let wrong = refusal(generate("k1").unwrap()).await;
@@ -95,7 +95,7 @@ async fn a_node_with_a_wrong_or_missing_master_key_does_not_start() {
         let missing = refusal(generate("k2").unwrap()).await;
         assert!(matches!(missing, Some(NodeError::Vault(VaultError::Key(KeyError::Missing(_))))), "{missing:?}");
     }
-    // A key that was refused is not remembered, so its id is free.
+    // A refused key is not remembered, so its ID is free.
     let known = "select key_id from master_key_checks order by 1";
     let keys: Vec<String> = sqlx::query_scalar(known).fetch_all(&pool).await.unwrap();
     assert_eq!(keys, Vec::<String>::new());
@@ -136,7 +136,7 @@ async fn deliveries_are_held_while_their_secret_cannot_be_opened() {
     let mut flip = async || {
         for sql in [
             "set session_replication_role = replica",
-            // The one that signs, and not the one that verifies.
+            // The outgoing secret, not the one that verifies.
             "update provider_secrets s set ciphertext = set_byte(ciphertext, 0, 255 - get_byte(ciphertext, 0))
              where created_at = (select max(created_at) from provider_secrets)",
         ] {

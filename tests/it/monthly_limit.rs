@@ -1,4 +1,4 @@
-//! The monthly limit: exact under concurrency and on several nodes, and free for those without one.
+//! The monthly limit: exact under concurrency and on several nodes, and without cost for organizations without one.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ async fn limit(admin: &Actor<'_>, id: &str, limit: Option<u32>) {
     admin.data(update, json!({ "input": { "id": id, "webhookLimit": limit } })).await;
 }
 
-/// Posts deliveries at once, to the nodes in turn, and counts the answers by status and code.
+/// Posts deliveries concurrently, to the nodes in turn, and counts the answers by status and code.
 async fn post_all(nodes: &[&TestApp], slug: &str, deliveries: impl Iterator<Item = String>) -> HashMap<String, usize> {
     let posts = deliveries.enumerate().map(|(n, delivery)| async move {
         let node = nodes[n % nodes.len()];
@@ -68,7 +68,7 @@ async fn of_a_hundred_and_twenty_at_once_on_two_nodes_exactly_fifty_are_accepted
     assert_eq!(limited, counts(&[("accepted", 50), ("429 monthly_limit_reached", 70)]));
     assert_eq!(unlimited, counts(&[("accepted", 120)]));
 
-    // Duplicates cost nothing, and are told apart from what is over the limit, from memory or not.
+    // Duplicates do not count, and are recognized beyond the limit, from memory or from the log.
     let again = post_all(&nodes, "acme", at_once("a")).await;
     assert_eq!(again, counts(&[("duplicate", 50), ("429 monthly_limit_reached", 70)]));
     let third = app.second_node().await;
@@ -93,7 +93,7 @@ async fn of_a_hundred_and_twenty_at_once_on_two_nodes_exactly_fifty_are_accepted
     let count = admin.data("{ organization(slug: \"acme\") { webhookCount } }", json!({})).await;
     assert_eq!(count["organization"]["webhookCount"], 50);
 
-    // A higher limit is in force at once, and the count goes on where it was.
+    // A higher limit is in force immediately, and the count continues.
     limit(&admin, &id, Some(60)).await;
     let more = post_all(&[&app], "acme", (0..20).map(|n| format!("more-{n}"))).await;
     assert_eq!(more, counts(&[("accepted", 10), ("429 monthly_limit_reached", 10)]));
@@ -105,7 +105,7 @@ async fn of_a_hundred_and_twenty_at_once_on_two_nodes_exactly_fifty_are_accepted
     loop {
         let warned: Vec<u64> = warnings(&admin, "acme").await.into_iter().map(|(percent, _)| percent).collect();
         if warned == [100, 80] || warned == [100] {
-            // Batches are counted at once: 80 % and 100 % may be reached by the same one.
+            // A batch is counted as a whole: the same one may reach 80 % and 100 %.
             break;
         }
         assert!(std::time::Instant::now() < deadline && warned.len() < 2, "{warned:?}");
@@ -131,7 +131,7 @@ async fn a_limit_that_comes_in_the_midst_of_a_month_counts_what_was_accepted_bef
     let after = post_all(&[&app], "acme", (0..10).map(|n| format!("after-{n}"))).await;
     assert_eq!(after, counts(&[("accepted", 2), ("429 monthly_limit_reached", 8)]));
 
-    // Taken away and given again, it counts what came between.
+    // If the limit is removed and set again, webhooks in between count.
     limit(&admin, &id, None).await;
     let between = post_all(&[&app], "acme", (0..10).map(|n| format!("between-{n}"))).await;
     assert_eq!(between, counts(&[("accepted", 10)]));

@@ -1,4 +1,4 @@
-//! The store goes away and comes back: the network breaks, PostgreSQL restarts. Nobody helps the node.
+//! The store goes away and comes back: the network breaks, PostgreSQL restarts. The node recovers without help.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -47,7 +47,7 @@ async fn behind_a_proxy() -> (TestApp, Proxy, Database) {
     (app, proxy, direct)
 }
 
-/// A server in a process of its own, whose database is behind a proxy.
+/// A server as a separate process, whose database is behind a proxy.
 fn process_on(url: &str) -> Process {
     let mut process = Process::new();
     process.environment = vec![
@@ -98,7 +98,7 @@ async fn a_network_that_swallows_packets_is_told_and_everything_goes_on_when_it_
         }
         proxy.set(Network::Swallows);
         until!("the node is ready without a store", !is_ready(&app.url).await);
-        // Requests in the middle of it are answered, one way or another.
+        // Requests during the outage are answered, with success or an error.
         let query = json!({ "query": "{ organizations(first: 1) { nodes { slug } } }" });
         let asked = app.client.post(format!("{}/graphql", app.url)).bearer_auth(&admin.token).json(&query).send();
         let (posted, asked) = tokio::join!(app.github("acme", "amid", "{}").once(), asked);
@@ -131,11 +131,11 @@ async fn a_follower_that_stands_still_makes_a_node_unready_by_the_age_of_what_wa
     let admin = app.super_admin().await;
     app.organization(&admin, "acme", &[("GITHUB", GITHUB_SECRET)]).await;
     until!("the node is not ready", is_ready(&app.url).await);
-    // Somebody holds the row that its checkpoint is in.
+    // Another transaction locks the row of its checkpoint.
     let mut holder = sqlx::PgConnection::connect(&app.database.url).await.unwrap();
     holder.execute("begin; select from follower_checkpoints where name = 'webhook_logs' for update").await.unwrap();
     assert_eq!(app.github("acme", "waits", "{}").send().await.unwrap().status(), StatusCode::OK);
-    // It was received 100 s ago, as if the test had waited for so long.
+    // It was received 100 s ago, as if the test had waited that long.
     let mut superuser = sqlx::PgConnection::connect(&app.database.url).await.unwrap();
     superuser
         .execute(
@@ -173,7 +173,7 @@ async fn reads_are_answered_after_every_connection_was_ended() {
     let superuser = app.database.superuser().await;
     let query = "{ organizations(first: 5) { nodes { slug } } system { followers { name } } }";
     for _ in 0..10 {
-        // Every pool has idle connections, so that there is something to end.
+        // Every pool has idle connections that can be ended.
         join_all((0..8).map(|_| admin.ask(query, json!({})))).await;
         superuser
             .execute(
@@ -341,7 +341,7 @@ async fn a_node_stops_within_its_limit_while_the_database_hangs_or_is_down() {
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
         with_acme(&process, &client, GITHUB_SECRET).await;
         proxy.set(network);
-        // Requests are under way that nobody answers.
+        // Some requests are in flight and get no answer.
         let url = process.url();
         let posts = (0..4).map(|n| {
             client
@@ -391,7 +391,7 @@ async fn a_node_waits_for_a_database_that_is_not_there_and_says_so() {
     process.begin();
     until!("it says nothing", process.log().contains("could not reach the database; retrying"));
     assert!(process.ended().is_none(), "{}", process.log());
-    // It is there, and takes no more connections; then it is well.
+    // The database is up, but accepts no more connections; then it recovers.
     let proxy = Proxy::at(&address.to_string(), &database.url).await;
     proxy.set(Network::Resets);
     tokio::time::sleep(Duration::from_secs(1)).await;

@@ -1,5 +1,5 @@
-//! Waiting for conditions. No test says how fast a machine is: it waits until something is so, and fails
-//! where that takes longer than on the slowest machine that works.
+//! Waiting for conditions. No test asserts how fast a machine is: it waits for a condition, and fails
+//! only if that takes longer than on the slowest usable machine.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 pub const PATIENCE: Duration = Duration::from_secs(300);
 const STEP: Duration = Duration::from_millis(20);
 
-/// Waits until there is something, and answers it.
+/// Waits for a value, and returns it.
 pub async fn found<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -19,7 +19,7 @@ pub async fn found<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
     }
 }
 
-/// Waits until something is so.
+/// Waits for a condition.
 pub async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
     found(what, async || is_so().await.then_some(())).await;
 }

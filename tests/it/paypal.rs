@@ -1,4 +1,4 @@
-//! PayPal: whose certificate is believed, what a transmission is good for, and what waits.
+//! PayPal: trusted certificates, replayed transmissions, and webhooks that wait for a certificate.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -61,7 +61,7 @@ async fn only_certificates_of_paypal_that_lead_to_a_root_are_believed() {
     for (name, pem, _) in &cases {
         std::fs::write(directory.path().join(format!("{name}.pem")), pem).unwrap();
     }
-    // A certificate of somebody else's key, whoever it names.
+    // A certificate with a foreign key, whatever name it has.
     std::fs::write(directory.path().join("other-key.pem"), authority.leaf(OTHER_LEAF, NAME, -1..30)).unwrap();
     let (mut n, now) = (0, Utc::now());
     let mut send = async |url: String| {
@@ -90,7 +90,7 @@ async fn only_certificates_of_paypal_that_lead_to_a_root_are_believed() {
     app.stop().await;
 }
 
-/// A text of `@` and `A` that, put between the two parts, gives the whole that CRC32.
+/// A text of `@` and `A` that gives the whole that CRC32 if it is put between the two parts.
 fn forge(before: &str, after: &str, crc: u32) -> String {
     const CHOICES: usize = 64;
     let whole = |bits: u64| {
@@ -98,7 +98,7 @@ fn forge(before: &str, after: &str, crc: u32) -> String {
         format!("{before}{text}{after}")
     };
     let of = |bits: u64| crc32fast::hash(whole(bits).as_bytes());
-    // CRC32 is linear in the differences: what each choice changes is solved for what must change.
+    // CRC32 is linear, so a linear system tells which letters have to differ.
     let mut rows: Vec<(u32, u64)> = Vec::new();
     for n in 0..CHOICES {
         let (mut change, mut choices) = (of(1 << n) ^ of(0), 1_u64 << n);
@@ -135,7 +135,7 @@ async fn a_transmission_is_good_for_one_body_for_ever() {
     let (status, first) = post(&app, headers.clone(), body.clone()).await;
     assert_eq!((status, &first["duplicate"]), (200, &json!(false)), "{first}");
 
-    // Forged bodies for which PayPal's own signature holds: of the same event, and of another.
+    // Forged bodies with a valid signature of PayPal's: of the same event, and of another one.
     for id in ["WH-1", "WH-2"] {
         let (before, after) = (format!("{{\"id\":\"{id}\",\"amount\":\"1000000.00\",\"x\":\""), "\"}");
         let forged = forge(&before, after, crc32fast::hash(body.as_bytes()));
@@ -145,14 +145,14 @@ async fn a_transmission_is_good_for_one_body_for_ever() {
             assert_eq!((status, &answer["code"]), (401, &json!("transmission_replayed")), "{answer}");
         }
     }
-    // The same again, and the same event in a transmission of its own, are duplicates.
+    // A repetition, and the same event in another transmission, are duplicates.
     let again = Sender::Paypal.genuine("t-1", now, body.as_bytes());
     let other = Sender::Paypal.genuine("t-other", now, body.as_bytes());
     for headers in [again, other.clone(), other.clone()] {
         let (status, answer) = post(&app, headers, body.clone()).await;
         assert_eq!((status, &answer["duplicate"], &answer["webhook_id"]), (200, &json!(true), &first["webhook_id"]));
     }
-    // A duplicate's transmission is bound as well.
+    // The transmission of a duplicate is bound to its body, too.
     let forged = forge("{\"id\":\"WH-3\",\"x\":\"", "\"}", crc32fast::hash(body.as_bytes()));
     assert_eq!(post(&app, other, forged).await.1["code"], "transmission_replayed");
 
@@ -175,7 +175,7 @@ async fn a_transmission_is_good_for_one_body_for_ever() {
     app.stop().await;
 }
 
-/// Certificates that can be fetched once the test says so.
+/// A server of certificates that the test switches on.
 #[derive(Default)]
 struct Shelf {
     certificates: Mutex<HashMap<String, Vec<u8>>>,
@@ -219,7 +219,7 @@ async fn what_cannot_be_verified_yet_waits_and_is_not_processed_before() {
     let admin = app.super_admin().await;
     app.organization(&admin, "acme", &[("PAYPAL", PAYPAL_WEBHOOK_ID)]).await;
     let (now, body) = (Utc::now(), event("WH-1"));
-    // A forger comes first, with the event and the transmission that the genuine one will have.
+    // The forged request comes first, with the event ID and transmission ID of the genuine one.
     let fake = event("WH-1").replace("1.00", "9.00");
     let (status, forger) = post(&app, signed_by(OTHER_LEAF, "t-1", now, &fake), fake.clone()).await;
     assert_eq!((status, &forger["status"], &forger["duplicate"]), (200, &json!("pending"), &json!(false)), "{forger}");
@@ -244,14 +244,14 @@ async fn what_cannot_be_verified_yet_waits_and_is_not_processed_before() {
         let node = of(&nodes, id).unwrap();
         assert_eq!((&node["status"], &node["signatureValid"]), (&json!("PENDING"), &json!(false)), "{node}");
     }
-    // A large body waits outside: anybody could store it.
+    // A large unverified body is not stored, because anybody could send it.
     let large = event(&format!("WH-{}", "x".repeat(64 << 10)));
     let mut outside = app.client.post(app.webhooks("acme", "paypal")).body(large.clone());
     for (name, value) in Sender::Paypal.genuine("t-9", now, large.as_bytes()) {
         outside = outside.header(name, value);
     }
     assert_eq!(outside.send().await.unwrap().status().as_u16(), 503);
-    // Stale ones need no certificate to be refused.
+    // Stale transmissions are refused without a certificate.
     let stale = now - chrono::Duration::days(4);
     assert_eq!(
         post(&app, Sender::Paypal.genuine("t-4", stale, b"{}"), "{}").await.1["code"],
@@ -275,13 +275,13 @@ async fn what_cannot_be_verified_yet_waits_and_is_not_processed_before() {
     assert_eq!((&refused["signatureValid"], &refused["rejection"]), (&json!(false), &json!("signature_invalid")));
     let count = admin.data("{ organization(slug: \"acme\") { webhookCount } }", json!({})).await;
     assert_eq!(count["organization"]["webhookCount"], 1);
-    // Of the two that turned out to be the same no body is kept, which nobody would find; nor of the two that were
-    // accepted and turned out to be nobody's.
+    // No body is kept of the two that turned out to be duplicates, which could not be found, nor of the two that were
+    // accepted and turned out to be forged.
     crate::retention::until(&app.database.superuser().await, crate::retention::KEPT, 2).await;
 
     assert_eq!(post(&app, Sender::Paypal.genuine("t-9", now, large.as_bytes()), large).await.0, 200);
 
-    // From now on it is known: what comes is verified at once, and a duplicate finds the first one.
+    // From now on the certificate is known: webhooks are verified immediately, and a duplicate finds the first one.
     let (status, answer) = post(&app, Sender::Paypal.genuine("t-5", now, body.as_bytes()), body.clone()).await;
     assert_eq!((status, &answer["webhook_id"], &answer["duplicate"]), (200, &genuine["webhookId"], &json!(true)));
     assert_eq!(answer["status"], "success");
@@ -326,7 +326,7 @@ async fn what_waits_for_a_file_is_verified_when_it_is_there_and_refused_after_th
     assert_eq!(of(&nodes, &first).unwrap()["signatureValid"], true);
     assert!(is(&nodes, &never, "PENDING"));
 
-    // Three days later, as the log has it.
+    // As if three days had passed.
     let superuser = app.database.superuser().await;
     let mut connection = superuser.acquire().await.unwrap();
     for sql in [
@@ -375,7 +375,7 @@ async fn what_waits_is_not_refused_while_its_secret_cannot_be_opened() {
     let readyz = async || app.client.get(format!("{}/readyz", app.url)).send().await.unwrap().text().await.unwrap();
     crate::patience::until("nobody is told", async || readyz().await.contains("cannot be opened")).await;
     std::fs::write(directory.path().join("later.pem"), authority.leaf(PAYPAL_LEAF, NAME, -1..30)).unwrap();
-    // The verifier looks every 5 s: with the certificate at hand and no secret, it decides nothing.
+    // The verifier looks every 5 s. With the certificate but without a secret, it decides nothing.
     tokio::time::sleep(std::time::Duration::from_secs(7)).await;
     flip().await;
     admin.webhooks_until("acme", "status", |nodes| nodes.len() == 1 && nodes[0]["status"] == "SUCCESS").await;

@@ -1,4 +1,4 @@
-//! People: links by mail that tell strangers nothing, invitations, roles, and the last admin.
+//! People: sign-in links that reveal nothing to strangers, invitations, roles, and the last admin.
 
 use std::process::Command;
 
@@ -58,7 +58,7 @@ async fn asking_for_a_link_tells_nobody_who_is_a_user() {
     let gone = app.user("acme", "gone@example.org", Role::Member).await;
     admin.data(SET_ACTIVE, json!({ "id": my_id(&gone).await, "on": false })).await;
 
-    // Nobody can tell by the time either: it is answered before anything about users could be read.
+    // The time reveals nothing either: the answer is sent before users are read.
     let mut holder = app.database.superuser().await.begin().await.unwrap();
     holder.execute("lock table users in access exclusive mode").await.unwrap();
     let mut answers = Vec::new();
@@ -68,7 +68,7 @@ async fn asking_for_a_link_tells_nobody_who_is_a_user() {
     holder.rollback().await.unwrap();
     assert_eq!(answers[0].0, StatusCode::ACCEPTED);
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:#?}");
-    // The address as it was stored got both, and the newer one alone works.
+    // Both requests sent a link to the stored address, and only the newer link works.
     let mails = mailbox.to("ada@example.org", 2).await;
     assert_eq!(mailbox.all().len(), 2);
     assert_eq!(redeem(&app, &link_in(&mails[0])).await.0, StatusCode::UNAUTHORIZED);
@@ -77,7 +77,7 @@ async fn asking_for_a_link_tells_nobody_who_is_a_user() {
     assert_eq!((&body["user"]["email"], &body["organization"]["slug"]), (&json!("ada@example.org"), &json!("acme")));
     ada.data("{ viewer { user { lastLoginAt } } }", json!({})).await;
 
-    // Too often is too often, whoever it is; others can still ask.
+    // The limit holds for every address, and one address does not affect another.
     let refused = |email: &'static str| {
         let app = &app;
         async move {
@@ -117,7 +117,7 @@ async fn whoever_is_invited_joins_by_the_link_in_the_mail() {
     assert_eq!((&invited["joinedAt"], &invited["isActive"]), (&Value::Null, &json!(true)));
     assert_eq!(invited["organization"]["slug"], "acme");
     let first = mailbox.link("Boss@Example.org", 1).await;
-    // Inviting again, or asking oneself, sends another link; the one before works no longer.
+    // Another invitation or request sends a new link, and the earlier one stops working.
     admin.data(INVITE, json!({ "id": id, "email": "boss@example.org", "role": "ADMIN" })).await;
     let second = mailbox.link("Boss@Example.org", 2).await;
     assert_eq!(ask_for_link(&app, "boss@example.org").await.0, StatusCode::ACCEPTED);
@@ -130,18 +130,18 @@ async fn whoever_is_invited_joins_by_the_link_in_the_mail() {
     let data = boss.data("{ viewer { user { joinedAt role lastLoginAt } organization { slug } } }", json!({})).await;
     assert_eq!(data["viewer"]["organization"]["slug"], "acme");
     assert_eq!(redeem(&app, &third).await.0, StatusCode::UNAUTHORIZED);
-    // A user is not invited again, and neither is nonsense.
+    // Neither a user who has joined nor an invalid address can be invited.
     assert_eq!(boss.code(INVITE, json!({ "id": id, "email": "BOSS@example.org", "role": "MEMBER" })).await, "CONFLICT");
     for bad in ["nonsense", "a@b.c\nBcc: d@e.f", "a@b.c, d@e.f", ""] {
         assert_eq!(boss.code(INVITE, json!({ "id": id, "email": bad, "role": "MEMBER" })).await, "BAD_USER_INPUT");
     }
-    // One address is not invited all the time.
+    // Invitations of one address are limited.
     let again = || boss.ask(INVITE, json!({ "id": id, "email": "often@example.org", "role": "MEMBER" }));
     for _ in 0..5 {
         assert!(again().await.get("errors").is_none());
     }
     assert_eq!(again().await["errors"][0]["extensions"]["code"], "RATE_LIMITED");
-    // Somebody who was invited and deactivated is not let in.
+    // An invited user who was deactivated cannot join.
     boss.data(INVITE, json!({ "id": id, "email": "late@example.org", "role": "MEMBER" })).await;
     let late = mailbox.link("late@example.org", 1).await;
     let found = boss.data(USERS, json!({ "slug": "acme", "search": "LATE" })).await;
@@ -181,13 +181,13 @@ async fn an_address_that_belongs_elsewhere_is_invited_like_any_other() {
     };
     assert_eq!(seen("eve@example.org"), seen("new@example.org"));
     assert_eq!(seen("admin@localhost"), seen("new@example.org"));
-    // Only the mail tells its owner, and it has no link.
+    // Only the email tells the owner, and it has no link.
     let told = mailbox.to("eve@example.org", 1).await.pop().unwrap();
     assert!(told.contains("another organization") && !told.contains("token="), "{told}");
     assert!(mailbox.to("admin@localhost", 1).await[0].contains("another organization"));
     let link = mailbox.link("new@example.org", 1).await;
 
-    // The same address invited by two: it joins one, and the other does not learn of it.
+    // Two organizations invite the same address. It joins one, and the other does not learn that.
     let id = users(&admin, "theirs").await.len();
     assert_eq!(id, 1);
     let theirs = admin.data("{ organization(slug: \"theirs\") { id } }", json!({})).await;
@@ -233,7 +233,7 @@ async fn people_are_managed_by_admins_of_their_organization_and_nobody_else() {
         [(SET_ROLE, json!({ "id": root, "role": "MEMBER" })), (SET_ACTIVE, json!({ "id": root, "on": false }))]
     {
         assert_eq!(boss.code(mutation, variables.clone()).await, "NOT_FOUND");
-        // The last super admin stays, even for themself.
+        // The last super admin cannot be removed, not even by themselves.
         assert_ne!(admin.code(mutation, variables).await, "INTERNAL");
     }
     assert_eq!(my_id(&admin).await, root);
@@ -289,7 +289,7 @@ async fn an_organization_keeps_an_admin_even_when_two_go_at_once() {
     let mut second = app.user("acme", "second@example.org", Role::Admin).await;
     second.app = &other;
     let both = [only.clone(), my_id(&second).await];
-    // Each demotes the other, at once, on two nodes, some times over.
+    // Two admins demote each other concurrently on two nodes, repeatedly.
     for _ in 0..10 {
         let demote = |id: &Value| json!({ "id": id, "role": "MEMBER" });
         let (a, b) = tokio::join!(first.ask(SET_ROLE, demote(&both[1])), second.ask(SET_ROLE, demote(&both[0])));
@@ -301,7 +301,7 @@ async fn an_organization_keeps_an_admin_even_when_two_go_at_once() {
             admin.data(SET_ROLE, json!({ "id": id, "role": "ADMIN" })).await;
         }
     }
-    // Somebody who was only invited is no admin yet; a super admin may take the last one.
+    // An invited person is not an admin yet. A super admin can remove the last one.
     for id in &both {
         admin.data(SET_ACTIVE, json!({ "id": id, "on": false })).await;
     }
@@ -381,7 +381,7 @@ async fn of_many_at_once_one_invitation_is_made_and_one_organization_is_joined()
     let ours = app.organization(&admin, "ours", &[]).await;
     let theirs = app.organization(&admin, "theirs", &[]).await;
     let elsewhere = Actor { app: &other, token: admin.token.clone() };
-    // The same address, at once, on two nodes: one user.
+    // The same address, concurrently on two nodes, becomes one user.
     let invite = |actor: &'static str| {
         let (actor, ours) = (if actor == "here" { &admin } else { &elsewhere }, ours.clone());
         actor.ask(INVITE, json!({ "id": ours, "email": "ada@example.org", "role": "ADMIN" }))
@@ -393,7 +393,7 @@ async fn of_many_at_once_one_invitation_is_made_and_one_organization_is_joined()
     let first = mailbox.link("ada@example.org", 4).await;
     admin.data(INVITE, json!({ "id": theirs, "email": "ADA@example.org", "role": "ADMIN" })).await;
     let second = mailbox.link("ADA@example.org", 1).await;
-    // Both links at once: the address is one user's, in one organization.
+    // Both links are used concurrently: the address belongs to one user, in one organization.
     let (a, b) = tokio::join!(redeem(&app, &first), redeem(&other, &second));
     let mut statuses = [a.0.as_u16(), b.0.as_u16()];
     statuses.sort_unstable();
@@ -439,13 +439,13 @@ async fn an_operator_without_mail_lets_in_who_was_invited() {
     };
     // Somebody else's sign-in is seen a moment later.
     crate::patience::until("joined", async || joined_at("acme", "ada@example.org").await.is_string()).await;
-    // From then on it is an ordinary sign-in link, and the other invitation lets nobody in.
+    // From then on it is an ordinary sign-in link, and the other invitation does not work.
     let (done, link) = print(&["ada@example.org", "--organization", "other"]);
     assert!(done, "{link}");
     app.sign_in(link.trim()).await;
     assert_eq!(joined_at("other", "ada@example.org").await, Value::Null);
 
-    // A user who was deactivated is not let in by an invitation from elsewhere.
+    // A deactivated user cannot use an invitation from elsewhere.
     let (done, link) = print(&["gone@example.org", "--organization", "acme"]);
     assert!(done, "{link}");
     let gone = app.sign_in(link.trim()).await;

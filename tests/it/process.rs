@@ -9,11 +9,11 @@ use crate::patience::PATIENCE;
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_hookledger");
 
-/// A server in a process of its own, in a directory of its own.
+/// A server as a separate process, with its own directory.
 pub struct Process {
     pub directory: tempfile::TempDir,
     pub port: u16,
-    /// Settings besides the usual.
+    /// Additional settings.
     pub environment: Vec<(&'static str, String)>,
     server: Option<Child>,
 }
@@ -40,7 +40,7 @@ impl Process {
         command.env("PATH", std::env::var("PATH").unwrap());
         command.env("HOOKLEDGER_DATA_DIR", self.data());
         command.env("HOOKLEDGER_BASE_URL", self.url());
-        // A slow machine is no reason to give an attempt up.
+        // On a slow machine, attempts may take longer.
         command.env("HOOKLEDGER_PENDING_TIMEOUT", "10m");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if arguments.first() == Some(&"serve") {
@@ -59,7 +59,7 @@ impl Process {
         self.server.as_ref().unwrap().id()
     }
 
-    /// Bytes of memory that the server has, without its PostgreSQL.
+    /// Resident memory of the server in bytes, without its PostgreSQL.
     pub fn memory(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
@@ -71,7 +71,7 @@ impl Process {
         self.ready().await;
     }
 
-    /// Starts the server and waits for nothing.
+    /// Starts the server without waiting for it.
     pub fn begin(&mut self) {
         let log = std::fs::File::options().create(true).append(true).open(self.directory.path().join("log")).unwrap();
         self.server = Some(self.command(&["serve"]).stdout(Stdio::null()).stderr(log).spawn().unwrap());
@@ -82,7 +82,7 @@ impl Process {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap()
     }
 
-    /// How the server ended, if it did.
+    /// The exit status of the server, if it has ended.
     pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
         self.server.as_mut().unwrap().try_wait().unwrap()
     }
@@ -128,7 +128,7 @@ impl Drop for Process {
             let _ = server.kill();
             let _ = server.wait();
         }
-        // The embedded PostgreSQL ends with its parent; its directory goes when it is done.
+        // The embedded PostgreSQL ends with its parent. Its directory is removed afterwards.
         let pid_file = self.data().join("postgres/postmaster.pid");
         let deadline = Instant::now() + Duration::from_secs(60);
         while Path::new(&pid_file).exists() && Instant::now() < deadline {

@@ -1,4 +1,4 @@
-//! Projections: replay is harmless, a rebuild equals what grew, and what cannot be applied stops.
+//! Projections: repeated events are harmless, a rebuild equals the live rows, and a broken event stops the follower.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,8 +20,8 @@ use crate::patience::PATIENCE;
 use crate::senders::{STANDARD_SECRET, Sender};
 use crate::sink::Sink;
 
-/// Those that may read everything once more. The ledger and the balances add up what they see: over what is there they
-/// refuse to, or would count twice.
+/// The followers that may read all events again. The ledger and the balances add up their input, so they would refuse,
+/// or count twice.
 const REPLAYED: &str = "name not in ('ledger', 'conservation')";
 
 /// Every row of every read model as text, in order.
@@ -34,8 +34,8 @@ async fn rows(pool: &PgPool) -> Vec<(String, Vec<String>)> {
     all
 }
 
-/// Followers have dealt with everything, and so has the worker: with what the feeder left to it because a duplicate
-/// came in between.
+/// Waits until followers and worker are done, also with the webhooks that the feeder left to the worker because a
+/// duplicate came in between.
 pub async fn caught_up(pool: &PgPool) {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
@@ -84,7 +84,7 @@ pub async fn with_history() -> (TestApp, PgPool) {
         admin.data(mutation, json!({ "id": provider })).await;
     }
     admin.connect(&id, "STRIPE", "c").await;
-    // One is delivered.
+    // One webhook is delivered.
     let sink = Sink::start().await;
     let standard = admin.connect(&id, "STANDARD", STANDARD_SECRET).await;
     let deliver = "mutation($id: ID!, $url: String!) { setProviderDestination(input: {providerId: $id, url: $url}) { provider { id } } }";
@@ -105,7 +105,7 @@ pub async fn with_history() -> (TestApp, PgPool) {
         app.client.post(app.webhooks("acme", "github")).body("{}").send().await.unwrap();
     }
     let pool = app.database.superuser().await;
-    // Those beyond a rate are counted, and told a little later.
+    // Duplicates beyond a rate are counted, and recorded a little later.
     let told = "select coalesce(sum(case event_type when 'webhook.duplicate_received' then 1
                                                     else (payload ->> 'count')::bigint end), 0)::bigint
                 from events where event_type in ('webhook.duplicate_received', 'webhook.duplicates_counted')";
@@ -126,7 +126,7 @@ async fn a_rebuild_equals_what_grew_and_replay_changes_nothing() {
     let grown = rows(&pool).await;
     assert!(grown.iter().all(|(table, rows)| !rows.is_empty() || table == "webhook_open"), "{grown:?}");
 
-    // Replay from the beginning, and from somewhere in the middle, over the rows that are there.
+    // Apply the events again, from the beginning and from the middle, over the existing rows.
     for rewind in ["position = 0", "position = position / 2", "position = greatest(position - 7, 0)"] {
         pool.execute(format!("update follower_checkpoints set {rewind} where {REPLAYED}").as_str()).await.unwrap();
         let app = TestApp::on(crate::app::Database { url: database.url.clone() }, settings.clone()).await;
@@ -209,7 +209,7 @@ async fn another_node_goes_on_when_one_is_gone() {
     other.stop().await;
 }
 
-/// Panics the first time that it is handed something, as a defect would.
+/// Panics at its first batch, as a defect would.
 struct Clumsy {
     handed: Arc<AtomicUsize>,
 }

@@ -1,4 +1,4 @@
-//! A TCP proxy before PostgreSQL, to break the network with: it swallows, holds, resets or delays.
+//! A TCP proxy in front of PostgreSQL that breaks the network: it drops, holds, resets or delays data.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use tokio::task::JoinHandle;
 #[allow(dead_code, reason = "not every test breaks the network in every way")]
 pub enum Network {
     Good,
-    /// Nothing arrives in either direction, and nobody is told: no FIN, no RST. A connection that was
-    /// swallowed stays silent for good, as behind a firewall that forgot it.
+    /// Nothing arrives in either direction, without a FIN or RST. An affected connection
+    /// stays silent for good, as behind a firewall that forgot it.
     Swallows,
-    /// Nothing arrives in either direction until the network is good again; then connections go on.
+    /// Nothing arrives in either direction until the network is good again; then connections continue.
     Holds,
     /// Established connections are reset, and new ones too.
     Resets,
@@ -56,12 +56,12 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Proxy {
-    /// Before the database of that URL: `postgres://user@host:port/name`, or a socket's directory as host.
+    /// In front of the database of that URL: `postgres://user@host:port/name`, or a socket's directory as host.
     pub async fn before(database_url: &str) -> Self {
         Self::at("127.0.0.1:0", database_url).await
     }
 
-    /// The same on an address of one's own.
+    /// The same on a given address.
     pub async fn at(address: &str, database_url: &str) -> Self {
         let target = watch::Sender::new(Target::of(database_url));
         let listener = TcpListener::bind(address).await.unwrap();
@@ -79,7 +79,7 @@ impl Proxy {
         Self { url, network, target, accepting }
     }
 
-    /// From now on the network is like that, for connections that exist and for new ones.
+    /// Sets the state of the network, for existing connections and for new ones.
     pub fn set(&self, network: Network) {
         self.network.send_replace(network);
     }
@@ -140,7 +140,7 @@ async fn carry(mut client: TcpStream, target: Target, mut network: watch::Receiv
     }
 }
 
-/// Hands on what was read; true where there is no more.
+/// Passes on the bytes that were read; returns true at the end.
 async fn pass(
     read: std::io::Result<usize>,
     buffer: &[u8],

@@ -1,4 +1,4 @@
-//! Looking into what was received: text, the log itself, and figures.
+//! Reading: text search, the log itself, and statistics.
 
 use std::collections::BTreeSet;
 
@@ -59,7 +59,7 @@ async fn a_search_says_how_far_it_looked_and_goes_on_from_there() {
     app.organization(&admin, "acme", &[("GITHUB", GITHUB_SECRET)]).await;
     app.github("acme", "oldest", "{\"needle\":1}").send().await.unwrap();
     admin.webhooks_until("acme", "webhookId", |nodes| nodes.len() == 1).await;
-    // As if 12,000 more had come since.
+    // As if 12,000 more had been received since.
     let database = app.database.superuser().await;
     sqlx::query(
         "insert into webhook_logs
@@ -182,7 +182,7 @@ async fn analytics_count_what_happened() {
     app.stop().await;
 }
 
-/// Lists of super admins: the type of their order, what they can be sorted by, and where rows have it.
+/// Lists of super admins: the type of the order, the fields that can be sorted by, and their paths in a row.
 const ORDERS: [(&str, &str, &str, &str); 8] = [
     ("organizations", "OrganizationOrder", "CREATED_AT", "createdAt"),
     ("organizations", "OrganizationOrder", "NAME", "name"),
@@ -194,7 +194,7 @@ const ORDERS: [(&str, &str, &str, &str); 8] = [
     ("providers", "ProviderOrder", "ORGANIZATION_NAME", "organization { name }"),
 ];
 
-/// Organizations, two of the same name, with providers; people, two without an address and two who never signed in.
+/// Creates organizations, two of the same name, with providers; and people, two erased and two who never signed in.
 async fn a_crowd(app: &TestApp, admin: &Actor<'_>) {
     let providers = [("GITHUB", GITHUB_SECRET), ("STRIPE", "x")];
     for (slug, name) in [("a", "Zeta"), ("b", "acme"), ("c", "Acme"), ("d", "beta")] {
@@ -206,7 +206,7 @@ async fn a_crowd(app: &TestApp, admin: &Actor<'_>) {
     for email in ["Bob@example.org", "ada@example.org", "gone-1@example.org", "gone-2@example.org"] {
         app.user("a", email, Role::Member).await;
     }
-    // Invitations come last, since they wait until the read model knows of the sign-ins.
+    // Invitations come last, because they wait until the read model has the sign-ins.
     for slug in ["d", "a"] {
         let invite = "mutation($id: ID!, $email: String!) { inviteUser(input: {organizationId: $id, email: $email, \
                       role: MEMBER}) { user { id } } }";

@@ -1,4 +1,4 @@
-//! Read models beside the live ones: rebuilt while traffic flows, and replayed as they stood.
+//! Read models beside the live ones: rebuilt under traffic, and replayed as of an earlier time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
@@ -72,7 +72,7 @@ async fn a_rebuild_under_traffic_ends_with_what_grew_and_no_request_fails() {
                     if stop.load(Ordering::Relaxed) {
                         return;
                     }
-                    // Now and then one that came before.
+                    // Some are duplicates.
                     let delivery = format!("{sender}-{}", if n % 7 == 6 { n - 1 } else { n });
                     let response = app.github("acme", &delivery, format!("{{\"n\":\"{delivery}\"}}")).send().await;
                     assert_eq!(response.unwrap().status().as_u16(), 200);
@@ -107,7 +107,7 @@ async fn a_rebuild_under_traffic_ends_with_what_grew_and_no_request_fails() {
     let store = app.database.store();
     let began = Instant::now();
     let names: Vec<&str> = hookledger_projections::all().iter().map(|projection| projection.name()).collect();
-    // The busiest one twice: what was rebuilt can be rebuilt.
+    // The busiest one twice: a rebuilt read model can be rebuilt.
     for (name, version) in names.iter().map(|name| (*name, 2)).chain([("webhook_logs", 3)]) {
         let mut rebuild = Rebuild::open(&store, name).await.unwrap();
         rebuild.begin().await.unwrap();
@@ -211,7 +211,7 @@ async fn a_command_that_is_killed_leaves_everything_working_and_the_next_one_suc
     while count() < 500 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // Wherever it is when it is killed: connecting, applying, comparing, switching.
+    // It is killed at any stage: connecting, applying, comparing, switching.
     for (round, wait) in [40, 120, 250, 400, 600, 900].into_iter().enumerate() {
         let arguments: &[&str] = match round % 2 {
             0 => &["projections", "rebuild", "webhook_logs"],
@@ -329,7 +329,7 @@ async fn a_replay_to_any_position_is_the_fold_of_the_events_up_to_there() {
     }
     let user = app.user("acme", "bob@example.org", hookledger_aggregates::user::Role::Admin).await;
     user.data("{ viewer { isSuperAdmin } }", json!({})).await;
-    // Somebody else in the same partition, who must not show.
+    // Another organization in the same partition, which must not be visible.
     let ours = OrganizationId::from_slug("acme");
     let other = (0..10_000)
         .map(|n| format!("other-{n}"))
@@ -349,7 +349,7 @@ async fn a_replay_to_any_position_is_the_fold_of_the_events_up_to_there() {
     for (n, place) in places.into_iter().enumerate() {
         let (position, time) = (events[place].0, events[place].4);
         let at = LogPosition { partition: ours.partition(), position };
-        // Once as of a time, which ends with the last event of that time.
+        // Once as of a time: it ends with the last event recorded by then.
         let as_of = if n == 4 { AsOf::Time(time) } else { AsOf::Position(at) };
         let mut folded = Folded::default();
         for (at, event_type, id, payload, recorded_at) in &events {
@@ -402,7 +402,7 @@ async fn a_replay_to_any_position_is_the_fold_of_the_events_up_to_there() {
         let is_last = place == events.len() - 1;
         assert_eq!(replayed.comparison.is_same(), is_last, "as of {as_of}: {:#?}", replayed.comparison);
     }
-    // Everybody, to the end: everything is the same.
+    // All organizations, to the end of the log: no differences.
     let head: i64 = sqlx::query_scalar("select position from log_heads where partition = $1")
         .bind(ours.partition().number())
         .fetch_one(&pool)
@@ -413,7 +413,7 @@ async fn a_replay_to_any_position_is_the_fold_of_the_events_up_to_there() {
     let replayed = replay.run(&store, |_, _, _| {}).await.unwrap();
     assert!(replayed.comparison.is_same(), "{:#?}", replayed.comparison);
     assert_eq!(replayed.positions[ours.partition().index()], head);
-    // Nobody who reads for people sees it, and only what a replay made is replaced or dropped.
+    // The role that reads for people cannot see it. Only schemas of replays are replaced or dropped.
     let mut tenant = store.tenants().await.unwrap().everybody().await.unwrap();
     let refused = sqlx::query("select from replay_0.users").execute(&mut *tenant).await.unwrap_err();
     assert!(refused.to_string().contains("permission denied"), "{refused}");

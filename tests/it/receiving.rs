@@ -1,4 +1,4 @@
-//! Receiving, over HTTP, as providers and as strangers.
+//! Receiving over HTTP, from providers and from strangers.
 
 use base64::Engine as _;
 use reqwest::StatusCode;
@@ -40,7 +40,7 @@ async fn a_hundred_parallel_posts_of_one_event_make_one_webhook() {
     let app = TestApp::start().await;
     let admin = app.super_admin().await;
     app.organization(&admin, "acme", &[("GITHUB", GITHUB_SECRET)]).await;
-    // A forger comes first, with the id that the genuine one will have.
+    // The forged request comes first, with the ID of the genuine one.
     let forged =
         app.github("acme", "d-1", "{}").header("x-forged", "1").body("{\"forged\":true}").send().await.unwrap();
     assert_eq!(json_of(forged).await.1["code"], "signature_invalid");
@@ -123,7 +123,7 @@ async fn every_refusal_has_its_status_and_code() {
     admin.data(off, json!({ "id": id })).await;
     let (status, answer) = json_of(stripe(now, "whsec_test_secret", body).send().await.unwrap()).await;
     assert_eq!((status, &answer["error"]), (StatusCode::FORBIDDEN, &json!("Organization disabled")));
-    // 3 refused signatures, 2 refused deliveries to what is disabled, the rest is not the log's.
+    // 4 rejected signatures and 2 webhooks for disabled endpoints. The log does not record the other refusals.
     let refused = |nodes: &[Value]| nodes.iter().filter(|node| node["signatureValid"] == false).count();
     admin.webhooks_until("acme", FIELDS, |nodes| nodes.len() == 7 && refused(nodes) == 6).await;
     app.stop().await;
@@ -151,7 +151,7 @@ async fn what_strangers_write_is_kept_byte_for_byte_and_stops_nothing() {
         let answer = app.github("acme", &format!("hostile-{n}"), body.clone()).send().await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK, "{n}");
     }
-    // An id and a type that hold what PostgreSQL's JSON functions refuse.
+    // An ID and a type with characters that PostgreSQL's JSON functions refuse.
     let t = chrono::Utc::now().timestamp();
     let body = "{\"id\":\"evt\\u0000\",\"type\":\"a\\u0000b\"}";
     let signature = hmac_hex("whsec_x", format!("{t}.{body}").as_bytes());
@@ -242,7 +242,7 @@ async fn a_body_that_comes_again_under_another_id_is_flagged() {
     let admin = app.super_admin().await;
     app.organization(&admin, "acme", &[("GITHUB", GITHUB_SECRET)]).await;
     app.organization(&admin, "other", &[("GITHUB", GITHUB_SECRET)]).await;
-    // Forged ones leave no mark: a forger must not be able to have the genuine one flagged.
+    // A forged request must not cause the genuine one to be flagged.
     let forged = app.github("acme", "forged", "{}").body("{\"a\":1}").send().await.unwrap();
     assert_eq!(forged.status(), StatusCode::UNAUTHORIZED);
     for (slug, delivery, body) in [

@@ -1,4 +1,4 @@
-//! The relay: the log is mirrored once and in order, whatever happens to either side, and nobody waits.
+//! The relay: the log is mirrored exactly once and in order, whatever fails, and nothing waits for it.
 //! The server is a double (`eventstore`).
 
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use crate::app::{Database, GITHUB_SECRET, TestApp};
 use crate::eventstore::{Double, Fault, Kept};
 use crate::patience::until;
 
-/// A relay of a node that does nothing else.
+/// A node that runs only the relay.
 struct Running {
     stop: CancellationToken,
     tasks: Vec<tokio::task::JoinHandle<()>>,
@@ -47,7 +47,7 @@ impl Running {
         }
     }
 
-    /// As when its machine goes: nothing is finished or given back.
+    /// Ends it like a crash of its machine: the lease is not released.
     fn kill(self) {
         for task in self.tasks {
             task.abort();
@@ -59,7 +59,7 @@ async fn target(url: &str) -> Result<Target, RelayError> {
     Target::new(&SecretString::from(url)).await
 }
 
-/// Events in every partition, as writers would have appended them.
+/// Appends events to every partition, as writers would.
 async fn fill(pool: &PgPool, each: i64) {
     sqlx::query(
         "insert into commits (partition, position, events, aggregate_type, stream_id, first_sequence, organization_id,
@@ -77,7 +77,7 @@ async fn fill(pool: &PgPool, each: i64) {
     .unwrap();
 }
 
-/// Every stream holds the partition's events, each once, in order, as the log has them.
+/// Every stream has the partition's events, each once, in the order of the log.
 async fn is_mirrored(pool: &PgPool, double: &Double) {
     for partition in Partition::all() {
         let log: Vec<(i64, String, String, String)> = sqlx::query_as(
@@ -126,7 +126,7 @@ async fn every_event_is_mirrored_once_and_in_order_through_restarts_of_either_si
         let before = total;
         total += usize::try_from(each).unwrap() * 16;
         match round {
-            // In the midst of it each time: some of the round is there, not all.
+            // In the middle of the round each time: some of its events are mirrored, not all.
             1 => {
                 until("some events come", async || double.count() > before).await;
                 relay.stop().await;
@@ -174,12 +174,12 @@ async fn a_stream_that_is_not_the_mirror_is_never_written_to_and_stops_no_other(
     let [foreign, ahead, refused] = [3, 5, 15].map(|number| Partition::new(number).unwrap());
     fill(&pool, 5).await;
     let kept = |id| Kept { id, event_type: "x".to_owned(), data: b"{}".to_vec(), metadata: b"{}".to_vec() };
-    // Somebody else's event; and, under our own ids, those of a log that went further than this one.
+    // A foreign event; and, under our own IDs, events of a log that was longer than this one.
     double.put("hookledger-3", kept(Uuid::new_v4()));
     for position in 1..=6 {
         double.put("hookledger-5", kept(event_id(ahead, position)));
     }
-    // Under our id, but what the log had there before it was restored.
+    // Under our ID, but an event from before the log was restored.
     double.put("hookledger-15", kept(event_id(refused, 1)));
     let relay = Running::start(&store, &double.url()).await;
     for partition in [foreign, ahead, refused] {
@@ -192,7 +192,7 @@ async fn a_stream_that_is_not_the_mirror_is_never_written_to_and_stops_no_other(
     assert_eq!([3, 5, 15].map(|n| double.stream(&format!("hookledger-{n}")).len()), [1, 6, 1]);
     relay.stop().await;
 
-    // Mended, it goes on.
+    // After the repair, it continues.
     for number in [3, 5, 15] {
         double.remove(&format!("hookledger-{number}"));
     }
@@ -290,7 +290,7 @@ async fn what_cannot_work_is_said_at_the_start_and_without_the_password() {
     assert!(debug.contains("localhost") && !debug.contains("s3cret"), "{debug}");
 }
 
-/// The client would panic at each of its connects.
+/// The client panics at every connection.
 #[tokio::test]
 async fn a_tls_implementation_that_was_chosen_before_is_found_at_the_start() {
     // For the whole process: with nextest, that is this test.

@@ -15,7 +15,7 @@ use crate::sink::Sink;
 
 pub const KEPT: &str = "select count(*) from webhook_bodies";
 
-/// A node that signs into a file of its own, as an auditor's needs it.
+/// A node with its own checkpoint file, which an auditor needs.
 pub async fn audited(retention: chrono::Duration) -> (TestApp, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("checkpoints.jsonl");
@@ -45,7 +45,7 @@ pub async fn trail(actor: &Actor<'_>, action: &str) -> Vec<Value> {
     serde_json::from_value(data["organization"]["auditLog"]["nodes"].take()).unwrap()
 }
 
-/// An export made now, beside nobody, verifies by itself; and so does the store.
+/// An export made now, without a running node, is valid, and so is the store.
 pub fn holds(audited: &Audited) {
     let verified = audited.audit(&audited.database.url, &["verify"]);
     assert!(verified.status.success(), "{}", told_by(&verified));
@@ -70,7 +70,7 @@ async fn what_is_too_old_goes_in_batches_and_nothing_that_is_still_needed() {
     admin
         .webhooks_until("acme", "status", |nodes| nodes.iter().filter(|node| node["status"] == "SUCCESS").count() == 30)
         .await;
-    // One that waits for its retry keeps its body, and so does what came after it.
+    // A webhook that waits for its retry keeps its body, and so do all later ones.
     sink.repaired.store(false, std::sync::atomic::Ordering::SeqCst);
     post(&app, "waiting").await;
     admin.webhooks_until("acme", "status nextRetryAt", |nodes| !nodes[0]["nextRetryAt"].is_null()).await;
@@ -78,7 +78,7 @@ async fn what_is_too_old_goes_in_batches_and_nothing_that_is_still_needed() {
     until(&pool, KEPT, 2).await;
     let answers: i64 = sqlx::query_scalar("select count(*) from attempt_responses").fetch_one(&pool).await.unwrap();
     assert!(answers <= 2, "{answers} answers of destinations are kept");
-    // Sweeps go on: what came after these two is removed, once it is too old.
+    // Later bodies are removed, too, once they are too old.
     app.organization(&admin, "other", &[("GITHUB", GITHUB_SECRET)]).await;
     assert_eq!(app.github("other", "later", "{}").send().await.unwrap().status(), StatusCode::OK);
     until(&pool, KEPT, 2).await;
@@ -104,7 +104,7 @@ async fn what_is_too_old_goes_in_batches_and_nothing_that_is_still_needed() {
 
     let audited = Audited::of(app, directory).await;
     holds(&audited);
-    // The server's own role removes nothing else; a superuser does, and is found out.
+    // The server's role cannot remove anything else. If a superuser does, the check finds it.
     let mut worker = PgConnection::connect(&audited.database.url).await.unwrap();
     worker.execute("set role hookledger_worker").await.unwrap();
     assert_eq!(worker.execute("delete from webhook_bodies").await.unwrap().rows_affected(), 0);
@@ -180,7 +180,7 @@ async fn a_body_and_a_person_are_erased_on_request_and_what_remains_is_told() {
     );
     until(&pool, &anywhere, 0).await;
 
-    // The address is somebody's who was never here; elsewhere, in a partition that a rebuild comes to earlier.
+    // The address is invited again elsewhere, in a partition that a rebuild reads earlier.
     let acme = OrganizationId::from_slug("acme");
     let slug = (0..).map(|n| format!("other-{n}"));
     let is_earlier = |slug: &String| OrganizationId::from_slug(slug).partition().number() < acme.partition().number();
@@ -190,7 +190,7 @@ async fn a_body_and_a_person_are_erased_on_request_and_what_remains_is_told() {
     let data = again.data("{ viewer { user { userId email } } }", json!({})).await;
     assert_eq!(data["viewer"]["user"]["email"], "bob@example.org");
     assert_ne!(data["viewer"]["user"]["userId"], bob["userId"]);
-    // Nothing that is the other organization's tells that somebody had it before.
+    // The other organization's data does not reveal that the address was used before.
     let told: Vec<(String, i64)> = sqlx::query_as(
         "select event_type, sequence from events where organization_id = $1 and aggregate_type = 'email_claim'",
     )

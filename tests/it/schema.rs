@@ -1,11 +1,11 @@
-//! The schema of a migrated database, against the files that it was made from.
+//! The schema of a migrated database, compared with its source files.
 
 use hookledger::platform::store::schema::{self, FUNCTIONS, Function};
 use sqlx::{Connection as _, Executor as _, PgConnection};
 
 use crate::app::Database;
 
-/// Every function of the database, with its definition as the database tells it.
+/// Every function of the database, with its definition.
 async fn definitions(connection: &mut PgConnection) -> Vec<(String, String)> {
     sqlx::query_as(
         "select proname::text, pg_get_functiondef(oid) from pg_proc
@@ -43,13 +43,13 @@ async fn a_function_whose_text_is_new_is_applied_and_a_later_text_is_left_alone(
     let other = "create or replace function month_of(p_time timestamptz) returns date
                  language sql immutable return '2000-01-01'::date";
 
-    // As a release would find it that has another text.
+    // As a release with another text would find it.
     connection.execute(other).await.unwrap();
     connection.execute("update _applied_functions set sha256 = 'earlier' where name = 'month_of'").await.unwrap();
     schema::apply(&mut connection).await.unwrap();
     assert_eq!(definition_of(&mut connection, "month_of").await, file);
 
-    // A later release migrates, and this one starts once more.
+    // A later release migrates, and this one starts again.
     connection.execute(other).await.unwrap();
     connection.execute("insert into _applied_functions (name, sha256) values ('month_of', 'later')").await.unwrap();
     let later = definition_of(&mut connection, "month_of").await;

@@ -1,4 +1,4 @@
-//! Signing secrets: several that stay, what is refused as one, and what the form is told.
+//! Signing secrets: several active ones, refused ones, and the check for the form.
 
 use chrono::Utc;
 use reqwest::StatusCode;
@@ -39,7 +39,7 @@ async fn secrets_that_stay_verify_side_by_side_until_one_is_revoked() {
     for (secret, event) in [("whsec_account", "evt_1"), ("whsec_connect", "evt_2")] {
         assert_eq!(stripe(&app, secret, event).await, StatusCode::OK, "{secret}");
     }
-    // Which one verified is in the log.
+    // The log records which one verified.
     let fields = "providerEventId status events { eventType payload }";
     let nodes = admin.webhooks_until("acme", fields, |nodes| {
         nodes.len() == 2 && nodes.iter().all(|node| node["status"] == "SUCCESS")
@@ -51,7 +51,7 @@ async fn secrets_that_stay_verify_side_by_side_until_one_is_revoked() {
         assert_eq!(verified["payload"]["secretVersion"], version, "{node:#}");
     }
 
-    // A rotation says which one it replaces, and leaves the other alone.
+    // A rotation names the secret that it replaces, and leaves the other unchanged.
     let rotate = "mutation($id: ID!, $of: Int) { rotateProviderSecret(input: {providerId: $id, secret: \"whsec_account2\", \
                   graceSeconds: 0, replacesVersion: $of}) { provider { secrets { version label } } } }";
     assert_eq!(admin.code(rotate, json!({ "id": provider })).await, "BAD_USER_INPUT");
@@ -154,7 +154,7 @@ async fn a_body_of_shopifys_that_comes_again_under_another_id_is_flagged_and_str
         let body = "{\"id\":1}";
         let mut post = app.client.post(app.webhooks("acme", "shopify")).body(body);
         for (name, value) in Sender::Shopify.genuine(id, now, body.as_bytes()) {
-            // Without the X-, as Shopify sends them too.
+            // Without `X-`, as Shopify also sends them.
             let value = if name == "x-shopify-topic" { topic.to_owned() } else { value };
             post = post.header(name.strip_prefix("x-").unwrap(), value);
         }

@@ -1,4 +1,4 @@
-//! Senders of every provider: they sign as the provider does, or nearly.
+//! Senders of every provider. They sign as the provider does, or with a defect.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -39,7 +39,7 @@ impl Sender {
         }
     }
 
-    /// The secret that it is connected with.
+    /// The secret of the connection.
     pub fn secret(self) -> &'static str {
         match self {
             Self::Stripe => "whsec_test_secret",
@@ -84,7 +84,7 @@ impl Sender {
         }
     }
 
-    /// Every header of a delivery, with that signature in it.
+    /// Every header of a delivery, with that signature.
     pub fn headers(self, signature: &str, id: &str, at: DateTime<Utc>) -> Headers {
         let value = match self {
             Self::Stripe => format!("t={},v1={signature}", at.timestamp()),
@@ -135,7 +135,7 @@ fn hmac_base64(key: &[u8], message: &[u8]) -> String {
     STANDARD.encode(Hmac::<Sha256>::new_from_slice(key).unwrap().chain_update(message).finalize().into_bytes())
 }
 
-/// Keys for these tests and for nothing else: making RSA keys takes long.
+/// Keys for these tests only. They are stored because generating RSA keys takes long.
 pub const PAYPAL_LEAF: &str = include_str!("keys/paypal-leaf.pem");
 pub const OTHER_LEAF: &str = include_str!("keys/other-leaf.pem");
 
@@ -147,7 +147,7 @@ pub fn rsa_sign(key: &str, message: &[u8]) -> Vec<u8> {
     signature
 }
 
-/// A root, an intermediate, and the leaves that it makes: thrown away with the test.
+/// A root, an intermediate, and its leaves, for one test.
 pub struct Authority {
     pub root_pem: String,
     intermediate_pem: String,
@@ -178,7 +178,7 @@ impl Authority {
         self.sign(params, key, days)
     }
 
-    /// Like [`Authority::leaf`], with the name in the subject alone.
+    /// Like [`Authority::leaf`], with the name in the subject only.
     pub fn leaf_without_alternative_names(&self, key: &str, name: &str) -> String {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);

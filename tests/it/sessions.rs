@@ -1,4 +1,4 @@
-//! Sessions: tokens that are not ours open nothing, and what was ended is over on every node.
+//! Sessions: foreign tokens are rejected, and a session that was ended is over on every node.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -16,7 +16,7 @@ use crate::app::TestApp;
 
 const VIEWER: &str = "{ viewer { user { email } sessions { id isCurrent client userAgent endedAt } } }";
 
-/// The status of a question with that token, on that node.
+/// The status of a request with that token, on that node.
 async fn status(app: &TestApp, token: &str) -> StatusCode {
     let request = app.client.post(format!("{}/graphql", app.url)).bearer_auth(token);
     request.json(&json!({ "query": VIEWER })).send().await.unwrap().status()
@@ -26,7 +26,7 @@ async fn logout(app: &TestApp, token: &str) -> StatusCode {
     app.client.post(format!("{}/api/auth/logout", app.url)).bearer_auth(token).send().await.unwrap().status()
 }
 
-/// A token as anybody can put it together who has some key.
+/// A token, signed with any key.
 fn token(header: &Value, claims: &Value, key: &[u8]) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let signed = format!("{}.{}", part(header), part(claims));
@@ -166,7 +166,7 @@ async fn an_ended_session_is_over_on_every_node() {
     let ended = third.data(end, json!({ "id": sessions[1]["id"] })).await;
     assert!(ended["endSession"]["session"]["endedAt"].is_string(), "{ended}");
     assert_eq!(status(&other, &second.token).await, StatusCode::UNAUTHORIZED);
-    // Again is no harm.
+    // A second time is harmless.
     third.data(end, json!({ "id": sessions[1]["id"] })).await;
     for unknown in ["bm9uc2Vuc2U", sessions[0]["id"].as_str().unwrap().get(..20).unwrap()] {
         assert_eq!(third.code(end, json!({ "id": unknown })).await, "NOT_FOUND");
@@ -251,7 +251,7 @@ async fn fifty_uses_of_a_link_at_once_make_one_session() {
     let link = core.sign_in_link(&app.settings.store, "admin@localhost").await.unwrap();
     core.stop().await;
     let page = link.url.replace("http://localhost:8080", &app.url);
-    // Scanners look at links; that uses nothing up.
+    // Mail scanners open links. That does not use them up.
     for _ in 0..3 {
         assert_eq!(app.client.get(&page).send().await.unwrap().status(), StatusCode::OK);
         assert_eq!(app.client.head(&page).send().await.unwrap().status(), StatusCode::OK);
@@ -273,7 +273,7 @@ async fn fifty_uses_of_a_link_at_once_make_one_session() {
         .await
         .unwrap();
     assert_eq!((sessions, events), (1, 1));
-    // Neither links nor tokens are anywhere in the database.
+    // The database contains neither links nor tokens.
     for table in ["magic_links", "sessions", "events", "audit_logs"] {
         let sql = format!("select count(*) from {table} t where t::text like '%' || $1 || '%'");
         let found: i64 = sqlx::query_scalar(&sql).bind(token).fetch_one(&database).await.unwrap();

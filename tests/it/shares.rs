@@ -17,7 +17,7 @@ async fn as_guest(app: &TestApp, query: &str, variables: Value) -> Value {
     app.client.post(format!("{}/graphql", app.url)).json(&body).send().await.unwrap().json().await.unwrap()
 }
 
-/// Reads that the node has begun on behalf of those.
+/// Number of reads that the node has started for them.
 async fn reads(app: &TestApp, by: &str) -> u64 {
     let text = app.client.get(format!("{}/metrics", app.url)).send().await.unwrap().text().await.unwrap();
     let line = text.lines().find(|line| line.starts_with(&format!("hookledger_reads_total{{by=\"{by}\"}}")));
@@ -59,7 +59,7 @@ async fn a_guests_repeated_fields_are_read_once_and_others_are_answered() {
     assert!(list["errors"].is_null(), "{list:#}");
     assert_eq!(reads(&app, "guest").await - before, 2);
 
-    // Under other keys it is asked for as often as a guest may, and no more.
+    // Under aliases, it is read as often as a guest's limit allows.
     let aliases: String = (0..90).map(|n| format!("a{n}: attempts {{ succeeded }} ")).collect();
     let many = format!("query($id: UUID!) {{ demoWebhook(webhookId: $id) {{ {aliases} }} }}");
     let before = reads(&app, "guest").await;
@@ -91,7 +91,7 @@ async fn an_answer_reads_only_so_often() {
     app.stop().await;
 }
 
-/// Many of the same at once.
+/// Many copies of a request at once.
 async fn flood(actors: &[Actor<'_>], query: &str, variables: &Value) -> Vec<Value> {
     let asked = actors.iter().flat_map(|actor| (0..12).map(move |_| actor.ask(query, variables.clone())));
     futures::future::join_all(asked).await
@@ -113,7 +113,7 @@ async fn nobody_keeps_others_from_reading_and_who_finds_no_place_is_told_when_to
     assert_eq!(app.github("globex", "g-1", "{\"a\":\"needle\"}").send().await.unwrap().status(), StatusCode::OK);
     globex[0].webhooks_until("globex", "webhookId", |rows| rows.len() == 1).await;
 
-    // Nothing can be read of these tables: whatever reads them keeps its connection.
+    // These tables are locked: every read of them keeps its connection.
     let mut holder = PgConnection::connect(&app.database.url).await.unwrap();
     holder.execute("begin; lock table audit_logs, webhook_bodies in access exclusive mode").await.unwrap();
     let trail = "query($slug: String!) { organization(slug: $slug) { auditLog { nodes { action } } } }";
@@ -134,7 +134,7 @@ async fn nobody_keeps_others_from_reading_and_who_finds_no_place_is_told_when_to
         assert!(!busy.is_empty(), "{answers:#?}");
         assert!(busy.iter().all(|answer| answer["errors"][0]["extensions"]["retryAfter"] == 1), "{busy:#?}");
     }
-    // And then everything is read again.
+    // Afterwards, everything can be read again.
     let again = acme[0].ask(trail, trail_of).await;
     assert!(again["errors"].is_null(), "{again:#}");
     app.stop().await;
@@ -146,7 +146,7 @@ async fn an_answer_is_as_large_as_it_is_written() {
     let admin = app.super_admin().await;
     app.organization(&admin, "acme", &[("GITHUB", GITHUB_SECRET)]).await;
     let member = app.user("acme", "member@acme.example", Role::Member).await;
-    // Six bytes each, as JSON writes them.
+    // Six bytes each in JSON.
     for n in 0..4 {
         let sent = app.github("acme", &format!("d-{n}"), vec![1_u8; 6 << 20]).send().await.unwrap();
         assert_eq!(sent.status(), StatusCode::OK);
@@ -156,7 +156,7 @@ async fn an_answer_is_as_large_as_it_is_written() {
         rawBody @include(if: $text) rawBodyBase64 @skip(if: $text) } } } }";
     let two = member.data(query, json!({ "n": 2, "text": true })).await;
     assert_eq!(two["organization"]["webhooks"]["nodes"][1]["rawBody"].as_str().unwrap().len(), 6 << 20);
-    // 24 MiB would be 168 MiB. The others are told all the same.
+    // 24 MiB would be 168 MiB in JSON. The other fields are answered nevertheless.
     let all = member.ask(query, json!({ "n": 4, "text": true })).await;
     assert_eq!(code(&all), "LIMIT_EXCEEDED");
     let bodies = all["data"]["organization"]["webhooks"]["nodes"].as_array().unwrap();

@@ -1,6 +1,6 @@
-//! One client without a session, in many connections, at every route: nobody else notices.
+//! One client without a session attacks every route over many connections. Nobody else notices.
 //!
-//! Everybody comes from one address here, as behind a proxy that names nobody, so no share of a client helps.
+//! All requests come from one address, as behind a proxy that hides its clients, so limits by client do not help.
 
 use std::time::{Duration, Instant};
 
@@ -15,16 +15,16 @@ use crate::kill::{ask, with_acme};
 use crate::patience::until;
 use crate::process::Process;
 
-/// How long it lasts; longer where somebody wants to measure.
+/// How long it lasts; longer for measurements.
 fn duration() -> Duration {
     let seconds = std::env::var("HOOKLEDGER_TEST_SIEGE").ok().and_then(|seconds| seconds.parse().ok());
     Duration::from_secs(seconds.unwrap_or(12))
 }
 
-/// Connections that the server takes; the besiegers hold as many of each kind.
+/// Connections that the server accepts. The attackers hold as many of each kind.
 const PLACES: usize = 200;
 
-/// Sends the same beginning of a request again and again, and waits each time until the server has enough of it.
+/// Sends the beginning of a request again and again, and waits each time until the server disconnects.
 async fn besiege(address: String, begun: Vec<u8>) {
     loop {
         if let Ok(mut stream) = TcpStream::connect(&address).await
@@ -59,7 +59,7 @@ async fn one_client_without_a_session_keeps_nobody_from_anything() {
     let socket = "GET /graphql HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
                   sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-protocol: graphql-transport-ws\r\n\r\n";
     let kinds: Vec<(usize, Vec<u8>)> = vec![
-        // Large bodies that stop: these alone took all the room that there was.
+        // Large bodies that stop in the middle: these alone could use up all room.
         (6, post("/webhooks/acme/github", "", 25 << 20, 21 << 20)),
         (PLACES, post("/webhooks/acme/github", "", 60 << 10, 50 << 10)),
         (PLACES, b"POST /webhooks/acme/github HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n".to_vec()),
@@ -67,7 +67,7 @@ async fn one_client_without_a_session_keeps_nobody_from_anything() {
         (PLACES, post("/api/auth/verify-magic-link", json, 4_000, 3_000)),
         (PLACES / 2, b"GET /readyz HTTP/1.1\r\nhost: a\r\nx: ".to_vec()),
         (PLACES / 2, socket.as_bytes().to_vec()),
-        // Whole ones that are refused, as fast as they are.
+        // Complete requests that are refused, as fast as possible.
         (10, post("/webhooks/acme/github", "connection: close\r\n", 2_000, 2_000)),
         (4, post("/webhooks/acme/github", "connection: close\r\n", 1 << 20, 1 << 20)),
         (4, b"GET /readyz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".to_vec()),
@@ -87,7 +87,7 @@ async fn one_client_without_a_session_keeps_nobody_from_anything() {
         sent += 1;
         let body = format!("{{\"n\":{sent}}}");
         let signature = hmac_hex(GITHUB_SECRET, body.as_bytes());
-        // A machine that has no time may say so; that there is no room is what must not be.
+        // A busy machine may refuse for lack of time, but not for lack of room.
         until("a small webhook of another organization is taken", async || {
             let begun = Instant::now();
             let sending = client

@@ -1,4 +1,4 @@
-//! Every provider times every way in which a signature can be right or wrong.
+//! Every provider, with every way in which a signature can be right or wrong.
 
 use chrono::{DateTime, Duration, Utc};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::app::TestApp;
 use crate::senders::{Authority, Headers, PAYPAL_LEAF, Sender};
 
-/// A node that trusts a throw-away authority for PayPal, with one good certificate.
+/// A node that trusts a test authority for PayPal, with one good certificate.
 pub async fn app_with_certificates(authority: &Authority, directory: &std::path::Path) -> TestApp {
     let good = authority.leaf(PAYPAL_LEAF, "messageverificationcerts.paypal.com", -1..30);
     std::fs::write(directory.join("CERT-1.pem"), good).unwrap();
@@ -54,7 +54,7 @@ const INVALID: &str = "signature_invalid";
 const MISSING: &str = "signature_missing";
 const OUT_OF_TOLERANCE: &str = "timestamp_out_of_tolerance";
 
-/// The code of the answer; nothing where it is accepted.
+/// The code of the answer; `None` if it was accepted.
 fn expected(sender: Sender, case: Case) -> Option<&'static str> {
     match (case, sender) {
         (Case::Genuine | Case::SurroundingSpace, _) => None,
@@ -63,10 +63,10 @@ fn expected(sender: Sender, case: Case) -> Option<&'static str> {
         // GitHub's other scheme has a header of its own, which is ignored.
         (Case::OtherScheme, Sender::Github) => Some(MISSING),
         (Case::OtherScheme, _) => Some(INVALID),
-        // Where a scheme has a list of signatures, any of them will do.
+        // If a scheme has a list of signatures, one that verifies is enough.
         (Case::SeveralSignatures, Sender::Stripe | Sender::Standard) => None,
         (Case::SeveralSignatures, _) => Some(INVALID),
-        // Hex has two cases; base64 means something else in another.
+        // Hex may be in upper case. In base64, case has a meaning.
         (Case::Capitals, Sender::Stripe | Sender::Github) => None,
         (Case::Capitals, _) => Some(INVALID),
         (Case::Stale | Case::Future, sender) => sender.signs_time().then_some(OUT_OF_TOLERANCE),
@@ -78,7 +78,7 @@ fn set(headers: &mut Headers, name: &str, value: impl FnOnce(&str) -> String) {
     *old = value(old);
 }
 
-/// The headers and the body that are sent.
+/// The headers and the body of the request.
 fn delivery(sender: Sender, case: Case, id: &str, now: DateTime<Utc>) -> (Headers, Vec<u8>) {
     let body = format!("{{\"id\":\"{id}\",\"type\":\"a.b\",\"event_type\":\"A.B\",\"note\":\"café\"}}").into_bytes();
     let name = sender.signature_header();
@@ -125,7 +125,7 @@ fn delivery(sender: Sender, case: Case, id: &str, now: DateTime<Utc>) -> (Header
         Case::HeaderTwice => headers.push((name, headers[0].1.clone())),
         Case::EmptySecret => {
             let forged = match sender {
-                // Keyed by nothing.
+                // Signed with an empty key.
                 Sender::Standard => sender.signature("whsec_", id, at, &body),
                 _ => sender.signature("", id, at, &body),
             };
@@ -168,7 +168,7 @@ async fn every_provider_accepts_and_refuses_what_it_should() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 
-    // All of them are in the list, each with what was wrong, and only the genuine ones are processed.
+    // The list has all of them, each rejection with its reason. Only the genuine ones are processed.
     let fields = "status signatureValid rejection errorMessage flagged";
     let nodes = admin.webhooks_until("acme", fields, |nodes| {
         nodes.len() == CASES.len() * Sender::ALL.len()

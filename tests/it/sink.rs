@@ -1,4 +1,4 @@
-//! Destinations: a real HTTP server that behaves as its path says, and remembers what came.
+//! Destinations: a real HTTP server that behaves as its path says, and records the deliveries.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::patience::PATIENCE;
 
-/// One delivery as it came.
+/// One received delivery.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     pub at: Instant,
@@ -64,7 +64,7 @@ impl Sink {
         self.received().into_iter().filter(|delivery| delivery.path == path).collect()
     }
 
-    /// Waits until so many deliveries came to a path.
+    /// Waits for that many deliveries to a path.
     pub async fn until(&self, path: &str, count: usize) -> Vec<Delivery> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -155,7 +155,7 @@ impl Sink {
     }
 }
 
-/// The next head, and what came after it.
+/// The next head, and the bytes after it.
 async fn read_head(stream: &mut TcpStream, mut input: Vec<u8>) -> std::io::Result<Option<(String, Vec<u8>)>> {
     loop {
         if let Some(end) = input.windows(4).position(|window| window == b"\r\n\r\n") {

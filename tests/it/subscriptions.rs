@@ -12,7 +12,7 @@ async fn subscriptions_speak_graphql_transport_ws() {
     let admin = app.super_admin().await;
     let organization = app.organization(&admin, "acme", &[("GITHUB", GITHUB_SECRET)]).await;
     let user = app.user("acme", "ada@example.org", Role::Member).await;
-    // Changes are told on every node, wherever the projection runs and the webhook came in.
+    // Every node announces changes, wherever the projection runs and the webhook was received.
     let other = app.second_node().await;
     let environment = vec![
         ("GRAPHQL_URL", format!("{}/graphql", app.url)),

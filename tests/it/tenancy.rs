@@ -1,4 +1,4 @@
-//! The database's own wall between tenants, alone: queries that forget their organization.
+//! Row-level security alone: queries that forget their organization.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::app::{GITHUB_SECRET, TestApp};
 
-/// Every table and view that has rows of tenants, and the column that says whose.
+/// Every table and view with rows of organizations, and the column with the organization.
 async fn tables_of_tenants(pool: &PgPool) -> Vec<(String, &'static str)> {
     let names: Vec<String> = sqlx::query_scalar(
         "select c.relname::text from pg_class c join pg_attribute a on a.attrelid = c.oid
@@ -25,7 +25,7 @@ async fn tables_of_tenants(pool: &PgPool) -> Vec<(String, &'static str)> {
     all
 }
 
-/// Whether it is a view that reads its tables as whoever asks, and so passes through their policies.
+/// Whether it is a view that reads its tables with the rights of the caller, so that their policies apply.
 async fn reads_as_whoever_asks(pool: &PgPool, name: &str) -> bool {
     sqlx::query_scalar(
         "select relkind = 'v' and 'security_invoker=true' = any (coalesce(reloptions, '{}')) from pg_class
@@ -37,7 +37,7 @@ async fn reads_as_whoever_asks(pool: &PgPool, name: &str) -> bool {
     .unwrap()
 }
 
-/// Takes the database's wall down, so that the resolvers' is seen alone.
+/// Disables row-level security, so that only the resolvers' checks are tested.
 pub async fn switch_off(pool: &PgPool) {
     for (table, _) in tables_of_tenants(pool).await {
         if reads_as_whoever_asks(pool, &table).await {
@@ -65,7 +65,7 @@ async fn every_table_with_rows_of_tenants_has_a_forced_policy() {
         .await
         .unwrap();
         assert!(forced, "{table} needs `select keep_tenants_apart('{table}')` in a migration");
-        // Restrictive ones only forbid more.
+        // Restrictive policies only forbid more.
         let policies: Vec<(String, Vec<String>)> = sqlx::query_as(
             "select policyname::text, roles::text[] from pg_policies
              where schemaname = current_schema() and tablename = $1 and permissive = 'PERMISSIVE' order by 1",
@@ -88,7 +88,7 @@ async fn every_table_with_rows_of_tenants_has_a_forced_policy() {
     assert_eq!(powers, [false]);
 }
 
-/// The organizations whose rows a query of that connection gets that names none.
+/// The organizations whose rows that connection sees in a query without a condition.
 async fn seen(connection: &mut sqlx::PgConnection, table: &str, column: &str) -> BTreeSet<Uuid> {
     let sql = format!("select distinct {column} from {table}");
     sqlx::query_scalar(&sql).fetch_all(connection).await.unwrap().into_iter().collect()
@@ -130,14 +130,14 @@ async fn a_query_that_forgets_its_organization_sees_one() {
         assert_eq!(seen(&mut without.acquire().await.unwrap(), &table, column).await, BTreeSet::new(), "{table}");
         assert_eq!(seen(&mut tenants.everybody().await.unwrap(), &table, column).await, everything, "{table}");
     }
-    // A connection that goes back to the pool forgets whom it served, however its transaction ended.
+    // A connection that returns to the pool forgets its organization, however its transaction ended.
     for _ in 0..20 {
         let mut tenant = tenants.of(a).await.unwrap();
         let _ = tenant.execute("select no_such_function()").await;
         drop(tenant);
         assert_eq!(seen(&mut tenants.of(b).await.unwrap(), "webhook_logs", "organization_id").await, [b.uuid()].into());
     }
-    // Nobody writes through a tenant's connection.
+    // A tenant's connection cannot write.
     for statement in [
         "insert into webhook_counts values (gen_random_uuid(), now(), 1)",
         "delete from webhook_logs",

@@ -1,4 +1,4 @@
-//! The tester: what is sent, what is answered, and the row that it makes.
+//! The tester: the request, the answer, and the stored webhook.
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -58,19 +58,19 @@ async fn a_test_webhook_shows_what_was_sent_what_was_answered_and_its_row() {
         assert_eq!((status, &body["code"]), (401, &json!("timestamp_out_of_tolerance")));
     }
 
-    // Headers replace ours, and an empty one is left out.
+    // Given headers replace ours; an empty value removes one.
     let bare =
         json!({ "headers": [{ "name": "X-Hub-Signature-256", "value": "" }, { "name": "x-more", "value": "1" }] });
     let (status, body) = answered(&send(&admin, &github, bare).await);
     assert_eq!((status, &body["code"]), (401, &json!("signature_missing")));
 
-    // An id that is repeated with another body.
+    // The same event ID with another body.
     let repeat = |body: &str| json!({ "eventId": "e-1", "body": body });
     send(&admin, &github, repeat("{\"a\":1}")).await;
     let again = send(&admin, &github, repeat("{\"a\":2}")).await;
     assert_eq!((&again["duplicate"], &again["webhook"]["bodyDiffers"]), (&json!(true), &json!(true)), "{again:#}");
 
-    // No signature is shown, and that of the row is good for nothing else.
+    // The request is shown without its signature. The one in the row verifies nothing else.
     let sent = send(&admin, &github, json!({})).await;
     let url = sent["request"]["url"].as_str().unwrap().replace("http://localhost:8080", &app.url);
     let kept = sent["webhook"]["signatureReceived"].as_str().unwrap();
@@ -106,14 +106,14 @@ async fn a_test_is_marked_everywhere_and_is_never_the_senders_event() {
     let test = json!({ "eventId": "e-1", "body": "{\"a\":1}" });
     let first = send(&admin, &provider, test.clone()).await;
     assert_eq!(first["duplicate"], false, "{first:#}");
-    // The genuine event of that id is another one, with the same body too.
+    // A genuine event with that ID is another webhook, even with the same body.
     let genuine: Value = app.github("acme", "e-1", "{\"a\":1}").send().await.unwrap().json().await.unwrap();
     assert_eq!(genuine["duplicate"], false, "{genuine}");
     assert_eq!(send(&admin, &provider, test).await["duplicate"], true);
     let again: Value = app.github("acme", "e-1", "{\"a\":1}").send().await.unwrap().json().await.unwrap();
     assert_eq!((&again["duplicate"], &again["webhook_id"]), (&json!(true), &genuine["webhook_id"]));
 
-    // The first attempt has the body at hand, and the second reads it: both are marked.
+    // The first attempt has the body in memory, and the second reads it: both have the header.
     let test_id = first["webhook"]["webhookId"].as_str().unwrap();
     crate::patience::until("both were tried twice", async || {
         [test_id, genuine["webhook_id"].as_str().unwrap()]
@@ -155,7 +155,7 @@ async fn every_sample_that_can_be_signed_is_accepted() {
                 json!({ "eventType": sample["eventType"], "body": sample["body"], "headers": sample["headers"] });
             let sent = send(&admin, &provider, more).await;
             assert_eq!(answered(&sent).0, 200, "{sent:#}");
-            // Stripe's and PayPal's types stand in the body, the others' in a header.
+            // Stripe and PayPal have the event type in the body, the others in a header.
             if name != "STANDARD" {
                 assert_eq!(sent["webhook"]["eventType"], sample["eventType"], "{name}");
             }

@@ -81,7 +81,7 @@ async fn what_the_vendors_libraries_sign_is_accepted_and_byte_identical() {
     app.stop().await;
 }
 
-/// A real server with the senders' libraries, and what it says of what came.
+/// A real server with the senders' libraries, and its verdicts on the deliveries.
 struct Destination {
     url: String,
     _process: tokio::process::Child,
@@ -167,13 +167,13 @@ async fn the_vendors_libraries_accept_what_is_delivered() {
         let came = destination.came(&app, path).await;
         assert_eq!(came, json!({ "path": path, "ok": true, "what": expected }));
     }
-    // A destination that was not set so has our signature alone, and what says which event it is.
+    // Without that setting, a destination gets our signature only, and the headers that describe the event.
     let url = format!("{}/ours", destination.url);
     let (provider, secret) = crate::deliveries::forwarding(&admin, "ours", &url).await;
     app.client.post(format!("{}/secret", destination.url)).body(secret).send().await.unwrap();
     receive(&app, "ours", "github", Sender::Github.genuine("d-1", chrono::Utc::now(), body.as_bytes()), body).await;
     assert_eq!(destination.came(&app, "/ours").await["what"], "push push undefined");
-    // The setting stays where a change leaves it out, and is in the audit trail.
+    // A change that leaves the setting out keeps it. It is in the audit trail.
     for (input, stays) in [
         (json!({ "providerId": provider, "url": url, "originalSignature": true }), true),
         (json!({ "providerId": provider, "url": url, "timeoutSeconds": 9 }), true),
@@ -208,8 +208,8 @@ async fn graphql_over_http_passes_every_audit_with_get_switched_on() {
     app.stop().await;
 }
 
-/// Python's `schemathesis` makes queries from the schema, right ones and wrong ones, for somebody who may
-/// do everything; `tests/py/errors_have_codes.py` looks at each answer.
+/// Python's `schemathesis` generates valid and invalid queries from the schema, as a user who may
+/// do everything. `tests/py/errors_have_codes.py` checks each answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn queries_made_up_from_the_schema_neither_crash_nor_fail_without_a_code() {
     let app = TestApp::start().await;
@@ -224,7 +224,7 @@ async fn queries_made_up_from_the_schema_neither_crash_nor_fail_without_a_code()
         .args(["run", &format!("{}/graphql", app.url), "-H", &format!("Authorization: Bearer {}", admin.token)])
         .args(["--phases", "fuzzing", "--max-examples", "20", "--seed", "20261125", "--no-shrink"])
         .args(["--request-timeout", "30", "--warnings", "off", "--suppress-health-check", "all"])
-        // They know errors by their place in the answer; ours by their codes.
+        // They classify errors by their place in the answer, we by their codes.
         .args(["--exclude-checks", "not_a_server_error,negative_data_rejection,positive_data_acceptance"])
         .env("PYTHONPATH", root.join("tests/py"))
         .env("SCHEMATHESIS_HOOKS", "errors_have_codes")

@@ -1,6 +1,6 @@
-//! A double of an EventStoreDB server: what the relay asks of one, over gRPC, on 127.0.0.1. It is not
-//! EventStoreDB. It was made after its protocol and the rules that its documentation tells: streams,
-//! expected revisions, idempotent appends by event ids, the size of an append. And it can misbehave.
+//! A double of an EventStoreDB server, over gRPC on 127.0.0.1, for the calls that the relay makes. It is not
+//! EventStoreDB. It follows the protocol and the rules of the documentation: streams,
+//! expected revisions, idempotent appends by event IDs, the maximum size of an append. It can also misbehave.
 
 mod proto;
 
@@ -35,7 +35,7 @@ use self::proto::event_store::client::{Empty, StreamIdentifier, Uuid as WireId, 
 /// Maximum size of an append to an EventStoreDB, in bytes.
 const MAX_APPEND: usize = 1 << 20;
 
-/// An event as the double keeps it.
+/// An event in the double.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Kept {
     pub id: Uuid,
@@ -49,13 +49,13 @@ pub struct Kept {
 pub enum Fault {
     #[default]
     None,
-    /// Calls are taken and never answered.
+    /// Calls are accepted and never answered.
     Hang,
-    /// An append is done, and then its call is broken off.
+    /// An append succeeds, and then its call is broken off.
     BreakAfterCommit,
     /// An append is refused as if the stream had another revision.
     RefuseAppends,
-    /// An append is answered without a result, which lets the client panic.
+    /// An append is answered without a result, which makes the client panic.
     AnswerNothing,
 }
 
@@ -87,7 +87,7 @@ impl Double {
         format!("esdb://{}?tls=false&discoveryInterval=50", self.address)
     }
 
-    /// Ends it as a crash would: every connection breaks, whatever was under way.
+    /// Ends it like a crash: every connection breaks, also in the middle of a call.
     pub fn kill(&self) {
         drop(self.serving.lock().unwrap().take());
     }
@@ -259,7 +259,7 @@ async fn proposal(
     Ok((name, expected, events))
 }
 
-/// All of it or nothing; what was appended before by the same ids at the same place is success again.
+/// Appends all events or none. A repetition with the same IDs at the same place succeeds, too.
 fn append(
     streams: &mut BTreeMap<String, Vec<Kept>>,
     name: String,
