@@ -1,5 +1,5 @@
 // A destination that verifies deliveries with the senders' own libraries and secrets, one path each.
-// SECRETS (JSON by path) → first line {"port"}; GET / answers what came: [{"path","ok","what"}]
+// SECRETS (JSON by path) → first line {"port"}; GET / returns the deliveries: [{"path","ok","what"}]
 
 import { createServer } from 'node:http';
 import { createNodeMiddleware, Webhooks } from '@octokit/webhooks';
@@ -60,7 +60,7 @@ const verify = {
     const event = new Webhook(secrets.standard).verify(body, theirs);
     return `${event.type} ${theirs['webhook-id']}`;
   },
-  // With our secret, as every destination can.
+  // With our own secret, like every destination.
   '/ours': async ({ headers }, _response, body) => {
     new Webhook(secrets.ours).verify(body, headers);
     return `${headers['hookledger-event-type']} ${headers['x-github-event']} ${headers['x-hub-signature-256']}`;

@@ -1,5 +1,5 @@
 // Checks the examples of the documents: every GraphQL operation against schema.graphql, and the Node.js program of
-// docs/guides/verifying.md with deliveries that are signed well and badly. → {"operations", "answers"}
+// docs/guides/verifying.md with valid and invalid deliveries. → {"operations", "answers"}
 
 import { spawn } from 'node:child_process';
 import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';

@@ -1,4 +1,4 @@
-// Sends webhooks as Shopify would. Its signature is one HMAC, for which its whole SDK is not needed.
+// Sends webhooks as Shopify would. The signature is one HMAC, so Shopify's SDK is not needed.
 // WEBHOOK_URL, SECRET, OUT → {"sent"}
 
 import { createHmac, randomUUID } from 'node:crypto';

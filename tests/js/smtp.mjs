@@ -1,5 +1,5 @@
 // A real mail server. Prints its port, then a line of JSON for each mail that it took, parsed with
-// mailparser. The first FAIL_FIRST mails are refused for now, as a greylisting server does. Ends
+// mailparser. The first FAIL_FIRST mails are refused temporarily, as a greylisting server does. Ends
 // when its standard input does.
 import { SMTPServer } from 'smtp-server';
 import { simpleParser } from 'mailparser';

@@ -9,7 +9,7 @@ import { env, post, run } from './send.mjs';
 
 const TOKEN = env('TOKEN');
 const PROTOCOL = 'graphql-transport-ws';
-// How long anything may take; it says nothing about how fast a machine is.
+// The limit of every wait, long enough for the slowest machine.
 const LIMIT = 300_000;
 const url = (name) => env(name).replace(/^http/, 'ws');
 const CHANGED = `subscription($id: ID!, $filter: WebhookFilter) {
@@ -241,7 +241,7 @@ await run(async () => {
   result.reusedId = await reusedId();
   result.codes = await closeCodes();
 
-  // The organization is switched off: whoever is of it is out, sockets too.
+  // The organization is deactivated: its users are signed out, and their sockets are closed.
   const ended = await converse([init(), subscribe('1')], {
     onMessage: async (_, message) => {
       if (message.type !== 'connection_ack') return;

@@ -10,7 +10,7 @@ let serial = 0;
 
 /** Sends a webhook as GitHub does. */
 export async function sendGithub(slug, secret, event, body, { delivery = `walk-${process.pid}-${++serial}`, signature } = {}) {
-  // As a provider does, it sends again what the server is too busy for.
+  // Like a provider, it sends a webhook again if the server is too busy.
   for (const end = Date.now() + RESENDING_MS; ; await new Promise((resolve) => setTimeout(resolve, PAUSE_MS))) {
     const answer = await sendOnce(slug, secret, event, body, delivery, signature);
     if (answer.status !== 503 || Date.now() > end) return answer;

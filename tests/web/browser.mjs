@@ -1,5 +1,5 @@
-// A real browser, and what has to hold on every page: no error in the console, nothing that the policy had to
-// stop, no request to any other host, no serious finding of axe-core.
+// A real browser, and the rules for every page: no error in the console, no violation of the Content-Security-Policy,
+// no request to another host, no serious finding of axe-core.
 import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -119,7 +119,7 @@ export async function look(page, name, { axe = 'all' } = {}) {
   await settled(page);
   if (shots) await page.screenshot({ path: join(shots, `${name}.png`) });
   if (axe === 'none') return;
-  // There are no frames; to look for some takes as long as all the rest.
+  // There are no frames, and looking for them would double the time.
   const builder = new AxeBuilder({ page }).setLegacyMode();
   if (axe === 'colours') builder.withRules(['color-contrast']);
   else builder.withTags(['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']);

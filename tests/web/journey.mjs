@@ -1,5 +1,5 @@
-// A customer's first days: an organization is made, its admin joins, connects a provider, sees webhooks arrive and
-// fail and succeed, works with a team, and is shut out when the organization is deactivated.
+// A customer's first days: an organization is created. Its admin joins, connects a provider, sees webhooks arrive,
+// fail and succeed, works with a team, and is signed out when the organization is deactivated.
 import { destination, graphql, sendGithub } from './api.mjs';
 import { base, end, linkFor, look, person, problems, signIn, until } from './browser.mjs';
 
@@ -9,7 +9,7 @@ const secret = 'a secret that only GitHub and we know';
 const hostile = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>';
 const sink = await destination();
 
-// The super admin makes the organization, and invites its first admin.
+// The super admin creates the organization, and invites its first admin.
 const platform = await person();
 const admin = await signIn(platform, 'admin@localhost');
 await admin.getByRole('button', { name: 'New organization' }).first().click();
@@ -42,7 +42,7 @@ async function join(email, options) {
 
 const ada = await join(`ada@${slug}.example`);
 
-// She connects GitHub by the wizard, and sees the first webhook verified as it comes.
+// She connects GitHub in the wizard, and sees the first webhook arrive and be verified.
 await ada.goto(`${base}${dashboard}/providers`);
 await ada.getByRole('link', { name: /Connect/ }).first().click();
 await ada.getByRole('link', { name: /GitHub/ }).click();
@@ -60,7 +60,7 @@ await sendGithub(slug, secret, 'ping', { zen: 'Responsive is better than fast.' 
 await ada.getByText('Verified', { exact: true }).first().waitFor();
 await look(ada, 'wizard-verified');
 
-// The list shows what comes without being asked again.
+// The list shows new webhooks without a reload.
 await ada.goto(`${base}${dashboard}/webhooks`);
 await row(ada, 'ping').waitFor();
 await sendGithub(slug, secret, 'issues', { action: 'opened', issue: { title: hostile } });
@@ -70,7 +70,7 @@ function row(page, text) {
   return page.getByRole('row').filter({ hasText: text }).first();
 }
 
-// A destination that fails makes a dead letter; a person retries it, and it arrives.
+// A failing destination causes a dead letter. A person retries it, and it is delivered.
 sink.status = 500;
 await sendGithub(slug, secret, 'push', { ref: 'refs/heads/main' });
 await until('a dead letter', async () => {
@@ -87,7 +87,7 @@ await until('the retry to arrive', () => sink.requests.some(({ headers }) => hea
 await ada.goto(`${base}${dashboard}/webhooks`);
 await row(ada, 'push').filter({ hasText: 'Success' }).waitFor();
 
-// Whatever strangers send is text.
+// Text from strangers is shown as text, never as markup.
 const strange = [
   ['issues', { html: hostile, nested: { '<b>key</b>': [hostile, '\u202Eevil\u202C', 'שלום עולם', '👩‍🚀🏳️‍🌈', '\u0000\u0007'] } }],
   ['\u0022><script>window.pwned=1</script>', { ok: true }],
@@ -106,7 +106,7 @@ for (const [event, body] of strange) {
   if (elements > 3_000) problems.push(`${event}: the page has ${elements} elements`);
 }
 
-// A team: a member who may look and retry, an admin who is one no longer.
+// A team: a member who can view and retry, and an admin who loses the role.
 await ada.goto(`${base}${dashboard}/team`);
 await invite(ada, `max@${slug}.example`, 'Member');
 await invite(ada, `bea@${slug}.example`, 'Admin');
@@ -125,7 +125,7 @@ await ada.goto(`${base}${dashboard}/audit`);
 await ada.getByText(/role/i).first().waitFor();
 await look(ada, 'audit-journey');
 
-// The organization is deactivated: whoever is in it is out, at once.
+// The organization is deactivated: all its users are signed out immediately.
 await admin.goto(`${base}/admin/organizations/${slug}`);
 await admin.getByRole('button', { name: 'Deactivate' }).click();
 const question = admin.getByRole('dialog');

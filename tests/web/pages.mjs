@@ -1,4 +1,4 @@
-// Every page, as each role, in both themes and on a small screen: it shows something, and nothing is wrong on it.
+// Every page, in each role, in both themes and on a small screen: it has content, and breaks no rule.
 import { graphql } from './api.mjs';
 import { base, change, end, hold, linkFor, look, person, problems, settled, signIn, until } from './browser.mjs';
 
@@ -74,7 +74,7 @@ async function walk(name, token, pages, ways) {
     await heading.first().waitFor();
     for (const way of ways) {
       if (way !== ways[0]) await change(page, way);
-      // GraphiQL's own pages are not ours to judge.
+      // GraphiQL's own components are not checked.
       await look(page, `${page_}-${name}-${way.at}`, { axe: page_ === 'graphiql' ? 'none' : way.axe });
     }
     await page.close();
@@ -82,7 +82,7 @@ async function walk(name, token, pages, ways) {
   await context.close();
 }
 
-// Another theme changes colours, another width changes everything.
+// A theme changes only colours, but the width can change everything.
 const light = { at: 'light', scheme: 'light' };
 const dark = { at: 'dark', scheme: 'dark' };
 const small = { at: 'small', width: 390, height: 844 };
@@ -99,7 +99,7 @@ await Promise.all([
   })(),
 ]);
 
-// A member is shown nothing that is not theirs, and no hint that there is something.
+// A member sees neither pages of admins, nor links to them.
 const member = await person();
 await hold(member, tokens.member);
 const page = await member.newPage();
@@ -113,7 +113,7 @@ for (const link of ['Team', 'Audit trail', 'Organizations']) {
   if (await page.getByRole('link', { name: link, exact: true }).count()) problems.push(`a member is offered ${link}`);
 }
 
-// A click on a column's head sorts a list, another one turns it round, and "back" undoes that.
+// A click on a column's head sorts a list, a second one reverses it, and "back" undoes that.
 const sorter = await person();
 await hold(sorter, tokens['super-admin']);
 const users = await sorter.newPage();
@@ -131,7 +131,7 @@ for (const [sort, way] of [['email', 'ascending'], ['-email', 'descending']]) {
 await users.goBack();
 await users.waitForURL('**/admin/users?sort=email');
 
-// From nothing to the list: what that may cost, on any machine. How long it takes is told, and judged by nobody here.
+// Loading the list in a new browser: limits of size and requests, on any machine. The time is printed, and not checked.
 const BUDGET = { requests: 85, questions: 5, bytes: 450_000, elements: 2_000 };
 const nobody = await person();
 await hold(nobody, tokens.admin);
@@ -144,7 +144,7 @@ network.on('Network.requestWillBeSent', ({ request }) => {
   if (new URL(request.url).pathname === '/graphql') cost.questions += 1;
 });
 network.on('Network.loadingFinished', ({ encodedDataLength }) => (cost.bytes += encodedDataLength));
-// The page looks at each frame whether it shows rows: whoever asks it from outside asks twice a second.
+// The page itself checks at each frame whether it shows rows, because polling from outside happens only twice a second.
 await fresh.addInitScript(() => {
   const look = () => (document.querySelectorAll('[role=row]').length > 3 ? (window.shownAt = performance.now()) : requestAnimationFrame(look));
   requestAnimationFrame(look);

@@ -1,4 +1,4 @@
-// The parts of the web application that only compute: how payloads are read and compared, commands quoted, rows kept. No browser.
+// The pure functions of the web application: parsing and comparing payloads, quoting commands, keeping rows. No browser.
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
@@ -93,7 +93,7 @@ await test('lines are broken between characters', () => {
 });
 await test('bytes are shown as they are', () => assert.equal(dumped(Uint8Array.of(0, 65, 255), 0), `00000000  ${'00 41 ff'.padEnd(48)} |.A.|`));
 
-// Commands: each is run by a shell, and what arrives is what was sent.
+// Commands: a shell runs each, and the received request equals the original.
 
 await test('a command sends the same bytes, whatever they are', async () => {
   const got = [];
@@ -122,7 +122,7 @@ await test('a command sends the same bytes, whatever they are', async () => {
   for (const body of bodies) {
     const command = curl(url, headers, body);
     assert.ok(/^[\n\x20-\x7e]*$/.test(command), 'a command is plain text');
-    // By its input: the command is longer than an argument may be.
+    // On standard input, because the command is longer than an argument may be.
     const { status } = await run('sh', command.replaceAll('curl ', 'curl -s '));
     assert.equal(status, 0);
     const request = got.at(-1);

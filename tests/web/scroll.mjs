@@ -1,4 +1,4 @@
-// A long list scrolls at the same cost, however far. ROWS says how long it is (2,000 unless told).
+// A long list scrolls at a constant cost, however far. ROWS is its length (2,000 by default).
 import { sendGithub } from './api.mjs';
 import { base, end, problems, settled, person, signIn } from './browser.mjs';
 
@@ -21,7 +21,7 @@ await settled(page);
 const list = page.locator('[role=region]:has([role=table])');
 await list.waitFor();
 
-// Each frame moves on by a good deal of a screen. What a frame costs is counted, since how long it takes is the machine's.
+// Each frame scrolls by a large part of a screen. The test counts work, not time, which depends on the machine.
 const DISTANCE = 40_000;
 const BUDGET = { rowsInPage: 80, layoutsPerFrame: 2, questions: 25 };
 let questions = 0;

@@ -22,7 +22,7 @@ const send = async (secret, event, expected = 200) => {
   return body.webhook_id;
 };
 
-// Rotation: both secrets verify, and the page tells when the old one is not used any more.
+// Rotation: both secrets verify, and the page says when the old one is no longer used.
 await send(first, 'before');
 await admin.goto(`${dashboard}/providers/github`);
 const secrets = admin.getByRole('table').filter({ hasText: 'Last used' }).first();
@@ -38,7 +38,7 @@ await send(second, 'by-the-new-one');
 await look(admin, 'secret-rotated');
 if ((await admin.content()).includes(second)) problems.push('the page has the secret');
 
-// The connection is lost; what came meanwhile is there when it is back.
+// The connection is lost. After it is back, the list has the webhooks that arrived meanwhile.
 let cut = false;
 const sockets = new Set();
 const watching = await (await person()).newPage();
@@ -63,7 +63,7 @@ await watching.getByRole('button', { name: 'Live' }).waitFor();
 await send(second, 'live-again');
 await row(watching, 'live-again').waitFor();
 
-// Both exports are files that say what the page says.
+// Both exported files agree with the page.
 const saved = async (page, press) => {
   const [file] = await Promise.all([page.waitForEvent('download'), press()]);
   return readFileSync(await file.path(), 'utf8');
@@ -81,7 +81,7 @@ await admin.goto(`${dashboard}/audit`);
 const trail = await saved(admin, () => admin.getByRole('button', { name: 'Export JSON' }).click());
 if (!trail.includes('secret_rotated') || trail.includes(second)) problems.push('the audit trail as JSON does not tell of the rotation as it should');
 
-// A body is erased, and a person.
+// A body and a person are erased.
 const erased = await send(second, 'to-be-erased');
 await admin.goto(`${dashboard}/webhooks/${erased}`);
 await admin.getByRole('button', { name: 'Erase body' }).click();
@@ -108,7 +108,7 @@ const max = await (await person()).newPage();
 await max.goto(await linkFor(email));
 await max.getByRole('button', { name: 'Sign in' }).click();
 await max.waitForURL('**/webhooks');
-// His page asks once more when he is shut out, and is refused.
+// After he is signed out, his page sends one more request, which is refused.
 max.expectsErrors = true;
 const choose = async (item) => {
   await his.getByRole('button', { name: `Actions for ${email}` }).click();
