@@ -32,13 +32,25 @@ enum Command {
     },
     /// Compares the live read model row by row with a rebuilt one that is not in use yet, or with the one that the
     /// last rebuild replaced, after updating it. Exits with 1 if they differ.
-    Compare { name: String },
+    Compare {
+        /// Name of the read model.
+        name: String,
+    },
     /// Switches to a rebuilt read model that is not in use yet.
-    Switch { name: String },
+    Switch {
+        /// Name of the read model.
+        name: String,
+    },
     /// Updates the read model that the last rebuild replaced, and switches back to it.
-    Revert { name: String },
+    Revert {
+        /// Name of the read model.
+        name: String,
+    },
     /// Deletes a rebuilt read model that is not in use, and the one that the last rebuild replaced.
-    Drop { name: String },
+    Drop {
+        /// Name of the read model.
+        name: String,
+    },
 }
 
 pub async fn run(store: &Store, arguments: &Projections) -> anyhow::Result<()> {
