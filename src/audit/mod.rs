@@ -6,7 +6,7 @@
 //! [`LedgerFollower`] builds the trees, as a follower of the log; [`store`] and [`lookup`] have their tables.
 //! [`Ledgers`] signs and proves; [`file`] and [`Witness`] take signed heads out of the database. [`loss`] is
 //! a signed statement about a database that lost the end of its log. [`export`] writes and reads files that
-//! verify by themselves, [`verify`] checks a store, [`conservation`] that every webhook is accounted for.
+//! can be verified on their own, [`verify`] checks a store, [`conservation`] that every webhook is accounted for.
 //!
 //! Deliberately elsewhere: SQL on `events` (`log`), and permissions (`api`).
 

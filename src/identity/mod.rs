@@ -1,6 +1,6 @@
 //! Identity: users, sign-in links and sessions. There are no passwords.
 //!
-//! Deliberately elsewhere: who may do what (`graphql::context`), and the sending of mails
+//! Deliberately elsewhere: who may do what (`graphql::guards::rights`), and the sending of mails
 //! ([`crate::platform::mail`]).
 
 mod accounts;
