@@ -711,7 +711,7 @@ impl<'a> World<'a> {
                 () = sending => unreachable!(),
             }
         };
-        tokio::time::timeout(PATIENCE, answered).await.expect("a subscription tells something")
+        tokio::time::timeout(PATIENCE, answered).await.expect("a subscription answers")
     }
 }
 

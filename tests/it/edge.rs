@@ -101,7 +101,7 @@ async fn whoever_finds_no_place_is_told_so_and_who_is_still_gives_way() {
     // Connections whose answer is slow on our side keep their places: their lists are locked.
     let mut holder = app.database.superuser().await.begin().await.unwrap();
     sqlx::query("lock table webhook_logs in access exclusive mode").execute(&mut *holder).await.unwrap();
-    let answer = found("nobody gives way", async || {
+    let answer = found("a connection is refused", async || {
         let asked: Vec<_> = (0..3)
             .map(|_| {
                 let asking = app.client.post(format!("{}/graphql", app.url)).bearer_auth(&admin.token);
@@ -122,7 +122,7 @@ async fn whoever_finds_no_place_is_told_so_and_who_is_still_gives_way() {
     for _ in 0..8 {
         idle.push(TcpStream::connect(app.url.strip_prefix("http://").unwrap()).await.unwrap());
     }
-    until("somebody gives way", async || raw(&app, healthz).await.starts_with("HTTP/1.1 200")).await;
+    until("an idle connection gives way", async || raw(&app, healthz).await.starts_with("HTTP/1.1 200")).await;
     drop(idle);
     app.stop().await;
 }
@@ -320,7 +320,7 @@ async fn hostile_slow_and_endless_clients_hold_up_nobody() {
     };
     let (mut beside, mut most) = (0, 0);
     for n in 0..60 {
-        until("a good client's is taken", async || is_taken(&format!("good-{n}")).await).await;
+        until("a good client's webhook is accepted", async || is_taken(&format!("good-{n}")).await).await;
         beside += usize::from(slow.iter().all(|slow| !slow.is_finished()));
         most = most.max(process.memory());
         tokio::time::sleep(Duration::from_millis(100)).await;

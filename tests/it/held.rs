@@ -564,7 +564,7 @@ async fn a_destination_stands_still_for_no_node_that_lost_the_right_to_feed_it()
     .unwrap();
     let before = Instant::now();
     sink.until("/ok", 1).await;
-    assert!(before.elapsed() < Duration::from_secs(12), "a place was kept by what was never committed");
+    assert!(before.elapsed() < Duration::from_secs(12), "a decision that was never committed kept its place");
     app.stop().await;
 }
 

@@ -402,7 +402,7 @@ async fn proofs_hold_before_a_verifier_of_ones_own() {
         assert_eq!((origin.as_str(), &json!(signed)), (later["origin"].as_str().unwrap(), &told["size"]));
         assert_eq!(root_hash, root(&hashes_of[..usize::try_from(signed).unwrap()]));
         assert_eq!(root_hash, hash(&told["rootHash"]));
-        assert!(size.is_none_or(|size| size as u64 == signed), "all that there is is in it");
+        assert!(size.is_none_or(|size| size as u64 == signed), "the checkpoint does not cover the whole tree");
     }
     let (from, to) = (earlier["checkpoint"]["size"].as_u64().unwrap(), later["checkpoint"]["size"].as_u64().unwrap());
     let (from_root, to_root) = (hash(&earlier["checkpoint"]["rootHash"]), hash(&later["checkpoint"]["rootHash"]));
@@ -543,7 +543,7 @@ async fn a_ledger_is_for_the_admins_of_its_organization() {
     }
     let posted = app.client.post(format!("{}/api/organizations/acme/ledger/checkpoint", app.url)).send().await.unwrap();
     assert_eq!(posted.status().as_u16(), 405);
-    assert!(!strays.is_empty(), "claims on addresses lie elsewhere, mostly");
+    assert!(!strays.is_empty(), "no claim on an address is in another partition");
     let platform = super_admin.data(&format!("{{ platformLedgers {{ ledgerId {CHECKPOINT} }} }}"), json!({})).await;
     let platform = platform["platformLedgers"].as_array().unwrap();
     assert_eq!(platform.iter().filter(|ledger| !ledger["checkpoint"].is_null()).count(), strays.len() + 1);

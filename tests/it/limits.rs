@@ -143,7 +143,7 @@ async fn one_answer_loads_so_many_bytes_of_bodies_and_no_more() {
     let answer = admin.ask(&query("rawBody bodySize"), json!({})).await;
     assert_eq!(answer["errors"][0]["extensions"]["code"], "LIMIT_EXCEEDED");
     let nodes = answer["data"]["organization"]["webhooks"]["nodes"].as_array().unwrap();
-    assert_eq!(nodes.len(), 8, "what can be told is told");
+    assert_eq!(nodes.len(), 8, "the other fields are not answered");
     assert!(nodes.iter().filter(|node| node["rawBody"].is_string()).count() <= 6);
     admin
         .data(&query("webhookId").replace("webhooks", "webhooks(first: 5)").replace("webhookId", "rawBody"), json!({}))

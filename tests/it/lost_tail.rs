@@ -244,7 +244,7 @@ async fn a_node_outlives_the_promotion_of_a_replica_without_the_end_of_the_log()
 
     // New events take effect, although their positions were used before: changes, webhooks, deliveries.
     let told = async || deployment.warnings().await.is_some_and(|warnings| warnings.contains("the log lost its end"));
-    until("the node tells that the log lost its end", told).await;
+    until("the node reports that the log lost its end", told).await;
     deployment.change("setProviderActive", "SetActiveInput", "id", json!({ "isActive": false })).await;
     deployment.answered("refused", 403).await;
     deployment.change("setProviderActive", "SetActiveInput", "id", json!({ "isActive": true })).await;

@@ -150,7 +150,7 @@ async fn deliveries_are_held_while_their_secret_cannot_be_opened() {
     for on in [false, true] {
         admin.data(switch, json!({ "id": provider, "on": on })).await;
     }
-    until("nobody is told", async || readyz(&app).await.1.contains("cannot be opened")).await;
+    until("/readyz names the secret", async || readyz(&app).await.1.contains("cannot be opened")).await;
     assert_eq!(answer(&app, "acme", "d-1").await, 200);
     let fields = "status waitsFor attempts { attemptNumber succeeded }";
     admin.webhooks_until("acme", fields, |nodes| nodes.len() == 1 && nodes[0]["waitsFor"] == "SECRET_UNREADABLE").await;

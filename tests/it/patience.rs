@@ -14,7 +14,7 @@ pub async fn found<T>(what: &str, look: impl AsyncFn() -> Option<T>) -> T {
         if let Some(found) = look().await {
             return found;
         }
-        assert!(Instant::now() < deadline, "in vain waited for this: {what}");
+        assert!(Instant::now() < deadline, "waited in vain for this: {what}");
         tokio::time::sleep(STEP).await;
     }
 }

@@ -373,7 +373,7 @@ async fn what_waits_is_not_refused_while_its_secret_cannot_be_opened() {
         admin.data(switch, json!({ "id": provider, "on": on })).await;
     }
     let readyz = async || app.client.get(format!("{}/readyz", app.url)).send().await.unwrap().text().await.unwrap();
-    crate::patience::until("nobody is told", async || readyz().await.contains("cannot be opened")).await;
+    crate::patience::until("/readyz names the secret", async || readyz().await.contains("cannot be opened")).await;
     std::fs::write(directory.path().join("later.pem"), authority.leaf(PAYPAL_LEAF, NAME, -1..30)).unwrap();
     // The verifier looks every 5 s. With the certificate but without a secret, it decides nothing.
     tokio::time::sleep(std::time::Duration::from_secs(7)).await;

@@ -111,7 +111,7 @@ pub async fn with_history() -> (TestApp, PgPool) {
                 from events where event_type in ('webhook.duplicate_received', 'webhook.duplicates_counted')";
     let deadline = Instant::now() + PATIENCE;
     while sqlx::query_scalar::<_, i64>(told).fetch_one(&pool).await.unwrap() < 300 {
-        assert!(Instant::now() < deadline, "duplicates are not told of");
+        assert!(Instant::now() < deadline, "the duplicates are not recorded");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     caught_up(&pool).await;
