@@ -44,7 +44,7 @@ const WITHOUT_NOTICES: &str = "sqlx::postgres::notice=warn";
 /// Bytes of log lines written at once.
 const LOG_BUFFER: usize = 64 << 10;
 
-/// Receives other people's webhooks and never loses, doubles, leaks or misremembers one.
+/// Receives webhooks, keeps each one in an append-only ledger that can be audited, and delivers it.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {

@@ -31,7 +31,7 @@ pub const HOLDS: [&str; 3] = [OrganizationEvent::AGGREGATE, ProviderEvent::AGGRE
 #[derive(Debug)]
 pub struct ProviderEntry {
     pub id: ProviderId,
-    /// The current connection; it changes when the provider is connected anew.
+    /// The current connection; it changes when the provider is deleted and connected again.
     pub connection: ConnectionId,
     pub name: ProviderName,
     pub is_active: bool,
@@ -126,7 +126,7 @@ impl Hold {
     }
 }
 
-/// A provider, as code knows it that has a webhook but not its URL.
+/// A provider by its ID, for code that has a webhook but not its URL.
 #[derive(Clone, Debug)]
 struct Sender {
     organization: OrganizationId,
