@@ -152,7 +152,7 @@ export const guides: Record<ProviderKind, Words> = {
     about: 'Any Standard Webhooks sender: Svix, Clerk, Resend, Supabase, or your own',
     secret: 'Copy the secret that the sender shows for its endpoint, or generate one here and give it to the sender.',
     address: [
-      'In the sender’s settings, add an endpoint with the URL above, and choose its events.',
+      "In the sender's settings, add an endpoint with the URL above, and choose its events.",
       <>
         The sender and Hookledger need the same secret. Enter the secret from here at the sender, or rotate it here to
         the one that the sender shows.

@@ -14,7 +14,7 @@ export const faults: Record<Fault, { word: string; means: string }> = {
   },
   DUPLICATE_OF_LAST: {
     word: 'Duplicate of the last webhook',
-    means: 'Sends the last accepted webhook again. The response has the original’s ID, and it is not processed again.',
+    means: "Sends the last accepted webhook again. The response has the original's ID, and it is not processed again.",
   },
 };
 
@@ -32,13 +32,13 @@ const meanings: Record<string, string> = {
   organization_disabled: 'Rejected: this organization is deactivated.',
   monthly_limit_reached: 'Rejected: the monthly limit is reached.',
   rate_limited: 'Rejected: too many recent requests to this endpoint were rejected.',
-  body_too_large: 'Rejected: the body exceeds this deployment’s limit.',
+  body_too_large: "Rejected: the body exceeds this deployment's limit.",
   unavailable: 'Not accepted: the service would retry.',
 };
 
 /** The meaning of a response, in a sentence. */
 export function meaning(status: number, body: string, duplicate: boolean): string {
-  if (duplicate) return 'Duplicate: the response has the original’s ID, and it is not processed again.';
+  if (duplicate) return "Duplicate: the response has the original's ID, and it is not processed again.";
   if (status === 200) return 'Accepted: the signature is valid, and the webhook is stored and being processed.';
   try {
     const { code } = JSON.parse(body) as { code?: unknown };

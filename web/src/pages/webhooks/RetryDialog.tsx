@@ -142,7 +142,7 @@ function Chosen({ rows, close, done, onRow }: Props & { rows: readonly Pick<Webh
         <Alert
           color="yellow"
           role="alert"
-          title={`Retrying ${plural(outcome.retried, 'webhook')}; ${count(outcome.refused.length)} could not be retried`}
+          title={`Retrying ${plural(outcome.retried, 'webhook')}; ${count(outcome.refused.length)} couldn't be retried`}
         >
           {[...new Set(outcome.refused.map(({ why }) => why))].slice(0, 5).map((why) => (
             <Text key={why} size="sm">
@@ -172,7 +172,7 @@ function Chosen({ rows, close, done, onRow }: Props & { rows: readonly Pick<Webh
       {progress !== undefined && <Progress value={(progress / rows.length) * 100} aria-label="Retry progress" />}
       <Group justify="flex-end">
         <Button variant="default" onClick={() => (busy ? stop.current?.abort() : close())}>
-          {busy ? `Stop after ${count(progress)}` : 'Cancel'}
+          {busy ? `Stop (${count(progress)} retried)` : 'Cancel'}
         </Button>
         <Button data-autofocus loading={busy} onClick={() => void go()}>
           Retry {plural(rows.length, 'webhook')}
