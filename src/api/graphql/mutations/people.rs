@@ -96,14 +96,14 @@ impl PeopleMutation {
         Ok(InviteUserPayload { user })
     }
 
-    /// For admins of the organization. Its last active admin stays one, except for super admins.
+    /// For admins of the organization. Only a super admin can change the role of its last active admin.
     async fn set_user_role(&self, context: &Context<'_>, input: SetUserRoleInput) -> Result<SetUserRolePayload, Error> {
         let user = change_user(context, &input.id, UserCommand::SetRole(input.role.into())).await?;
         Ok(SetUserRolePayload { user })
     }
 
-    /// For admins of the organization. A deactivated user's sessions end at once. The last active admin stays
-    /// active, except for super admins.
+    /// For admins of the organization. A deactivated user's sessions end at once. Only a super admin can
+    /// deactivate the last active admin.
     async fn set_user_active(
         &self,
         context: &Context<'_>,

@@ -17,7 +17,7 @@ struct RotateProviderSecretInput {
     secret: String,
     /// How long the earlier secrets still verify; 24 hours by default, at most 30 days.
     grace_seconds: Option<i32>,
-    /// The version that the new secret replaces. Required if there are several, of which the others stay.
+    /// The version that the new secret replaces. Required if there are several; the others stay.
     replaces_version: Option<i32>,
 }
 
@@ -66,7 +66,7 @@ struct RevokeProviderSecretPayload {
     provider: WebhookProvider,
 }
 
-/// An opinion on a text as a signing secret.
+/// The result of checking a text as a signing secret.
 #[derive(SimpleObject)]
 struct CheckProviderSecretPayload {
     /// Why it would be refused.

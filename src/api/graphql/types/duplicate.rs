@@ -97,7 +97,7 @@ impl DuplicateBody {
         };
         removal.await.map(|removal| removal.map(BodyRemoval::from)).transpose()
     }
-    /// The webhook as which it was delivered, if somebody requested that.
+    /// The webhook that was created from it, if a person had it delivered.
     async fn delivered_as(&self, context: &Context<'_>) -> Option<Result<Webhook, Error>> {
         let found = async {
             let id = WebhookId::of_duplicate(self.original, &self.kept.receipt.body_sha256);

@@ -34,7 +34,7 @@ pub struct SecretInfo {
     set_at: DateTime<Utc>,
     /// When it stops verifying or signing; null for the current one.
     expires_at: Option<DateTime<Utc>>,
-    /// When it last verified a webhook; null for signing secrets.
+    /// When it last verified a webhook; null for outgoing signing secrets.
     last_used_at: Option<DateTime<Utc>>,
     /// Nothing uses it any more: a later one verifies, and this one has not for a day.
     safe_to_retire: bool,

@@ -21,9 +21,9 @@ pub struct RecordedEvent {
     payload: Json<serde_json::Value>,
     /// `system`, `sender`, or `user`.
     actor: &'static str,
-    /// For admins, and of oneself.
+    /// Visible to admins and to the user.
     user_id: Option<Uuid>,
-    /// The client's address: a sender's; of users only for admins, and one's own.
+    /// The client's address. Those of users are visible to admins and to the users themselves.
     client: Option<String>,
     recorded_at: DateTime<Utc>,
 }
