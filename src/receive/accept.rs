@@ -190,7 +190,7 @@ impl Receiver {
             let _turn = self.limits.turn().await.ok_or(ReceiveError::Unavailable)?;
             return match self.accept_known(delivery, &verified).await? {
                 Came::Before(accepted) => Ok(accepted),
-                Came::First { .. } => Err(self.over_limit(organization, limit, used)),
+                Came::First { .. } => Err(self.over_limit(organization, limit, used, epoch)),
             };
         }
         let mut is_bound = false;
@@ -222,7 +222,7 @@ impl Receiver {
                 Err(AppendError::OverLimit(used)) => {
                     // Only units with a limit can exceed it.
                     let limit = endpoint.limit.ok_or(ReceiveError::Unavailable)?;
-                    return Err(self.over_limit(organization, limit, used));
+                    return Err(self.over_limit(organization, limit, used, epoch));
                 }
                 Err(AppendError::Overloaded | AppendError::Failed) => return Err(ReceiveError::Unavailable),
             }
@@ -245,8 +245,14 @@ impl Receiver {
         }
     }
 
-    fn over_limit(&self, organization: OrganizationId, limit: MonthlyLimit, used: UsedMonth) -> ReceiveError {
-        self.limits.note_used_up(organization, limit, used);
+    fn over_limit(
+        &self,
+        organization: OrganizationId,
+        limit: MonthlyLimit,
+        used: UsedMonth,
+        epoch: Epoch,
+    ) -> ReceiveError {
+        self.limits.note_used_up(organization, limit, used, epoch);
         ReceiveError::LimitReached { limit: limit.allowed, resets_at: used.resets_at() }
     }
 

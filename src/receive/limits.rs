@@ -13,7 +13,7 @@ use hookledger_aggregates::{Metadata, OrganizationId, UsageId};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::log::{Commands, Heads, MonthlyLimit, Remembered, UsedMonth};
+use crate::log::{Commands, Epoch, Heads, MonthlyLimit, Remembered, UsedMonth};
 
 /// Queued warnings; a warning that finds no room is repeated with the next webhook.
 const WAITING: usize = 256;
@@ -68,9 +68,18 @@ impl Limits {
         tokio::time::timeout(TURN_LIMIT, self.questions.acquire()).await.ok()?.ok()
     }
 
-    /// Notes that the log refused a webhook.
-    pub(super) fn note_used_up(&self, organization: OrganizationId, limit: MonthlyLimit, used: UsedMonth) {
-        locked(&self.over).get().insert(organization, Over { limit, used });
+    /// Notes that the log refused a webhook in that epoch. Not remembered if another epoch began since: a log
+    /// that lost its end counts anew.
+    pub(super) fn note_used_up(
+        &self,
+        organization: OrganizationId,
+        limit: MonthlyLimit,
+        used: UsedMonth,
+        epoch: Epoch,
+    ) {
+        if let Some(over) = locked(&self.over).get_in(epoch) {
+            over.insert(organization, Over { limit, used });
+        }
         self.warn(organization, limit, used, 100);
     }
 

@@ -261,7 +261,7 @@ impl Verifier {
                         Err(VerifyError::Append(AppendError::Conflict)) => {}
                         Err(VerifyError::Append(AppendError::OverLimit(used))) => {
                             if let Some(limit) = endpoint.limit {
-                                self.receiver.limits.note_used_up(recorded.organization, limit, used);
+                                self.receiver.limits.note_used_up(recorded.organization, limit, used, epoch);
                             }
                             let detail = "Monthly limit reached.";
                             return self.fail(&waiting, refuse(RejectionReason::MonthlyLimitReached, detail)).await;
