@@ -3,170 +3,30 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use futures::future::BoxFuture;
+use chrono::Utc;
 use hookledger_aggregates::RecordedEvent;
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use super::checkpoints::{Checkpoints, Move};
+use super::handler::{Followed, Handler, HandlerError};
 use super::lease::{Isolation, Lease};
 use super::leases::Leases;
 use super::limit::{READ_LIMIT, STATEMENT_LIMIT, is_late, within};
-use crate::log::{Batch, Epoch, Heads, LogPosition, ReadError, Reader, Scope};
+use super::progress::{BATCH, Progress, same_partition};
+use crate::log::{Heads, LogPosition, ReadError, Reader};
 use crate::platform::vitals::Vitals;
 
-/// Events per partition and batch.
-const BATCH: i64 = 1_000;
-/// Pause after a batch, to gather more events: applying them together costs one transaction, and a webhook
-/// whose events are all in one batch costs one row instead of a row and its updates. The first event after a
-/// rest is applied at once.
-const GATHER: Duration = Duration::from_millis(100);
 /// This many events in a batch mean that the follower is behind, so it continues without a pause.
 const FULL_BATCH: usize = 2_000;
 const LONGEST_REST: Duration = Duration::from_secs(2);
 /// Without a wake-up the follower looks at the log this often.
 const IDLE: Duration = Duration::from_millis(250);
 const BACKOFF: Duration = Duration::from_secs(1);
-/// A stopped partition is retried this often, because a later release may know the event.
-const RETRY_STOPPED: Duration = Duration::from_secs(30);
 /// How long applying a batch may take; after that it is retried in smaller batches.
 const APPLY_LIMIT: Duration = Duration::from_secs(20);
-/// How long a handler may react to a batch, unless it states another limit.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a step may continue when the node stops. An interrupted step is repeated later.
 const STOP_GRACE: Duration = Duration::from_secs(5);
-
-#[derive(Debug, thiserror::Error)]
-pub enum HandlerError {
-    /// Nothing is wrong with the events; a later try may succeed.
-    #[error("{0}")]
-    Transient(String),
-    /// It took too long; fewer events at once may not.
-    #[error("{0}")]
-    Late(String),
-    /// The events cannot be applied: the partition stops here.
-    #[error("{0}")]
-    Unappliable(String),
-}
-
-/// Waiting does not repair errors in the data: classes 22 (data exception) and 23 (constraint). Everything
-/// else, such as a lost connection or a deadlock, is transient.
-impl From<sqlx::Error> for HandlerError {
-    fn from(error: sqlx::Error) -> Self {
-        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-        match code.as_deref().map(|code| &code[..2.min(code.len())]) {
-            Some("22" | "23") => Self::Unappliable(error.to_string()),
-            _ if is_late(&error) => Self::Late(error.to_string()),
-            _ => Self::Transient(error.to_string()),
-        }
-    }
-}
-
-/// How a follower steps back while acknowledgements need the machine.
-#[derive(Clone, Copy, Debug)]
-pub struct UnderPressure {
-    /// Events per partition and batch.
-    pub batch: i64,
-    /// It then rests this many times as long as it worked.
-    pub rest: u32,
-    /// It does not step back if the events that it applies are older than this.
-    pub oldest: chrono::Duration,
-}
-
-impl Default for UnderPressure {
-    fn default() -> Self {
-        Self { batch: 100, rest: 8, oldest: chrono::Duration::seconds(10) }
-    }
-}
-
-/// An event as its followers see it, and how they read it.
-pub trait Followed: Sized + Send + Sync + 'static {
-    fn at(&self) -> LogPosition;
-    fn recorded_at(&self) -> DateTime<Utc>;
-
-    /// Up to `limit` events of each partition after its cursor.
-    fn read<'a>(
-        reader: &'a Reader,
-        cursors: &'a [LogPosition],
-        scope: Scope,
-        limit: i64,
-    ) -> BoxFuture<'a, Result<Batch<Self>, ReadError>>;
-}
-
-impl Followed for RecordedEvent {
-    fn at(&self) -> LogPosition {
-        LogPosition { partition: self.partition, position: self.position }
-    }
-
-    fn recorded_at(&self) -> DateTime<Utc> {
-        self.recorded_at
-    }
-
-    fn read<'a>(
-        reader: &'a Reader,
-        cursors: &'a [LogPosition],
-        scope: Scope,
-        limit: i64,
-    ) -> BoxFuture<'a, Result<Batch<Self>, ReadError>> {
-        Box::pin(reader.after(cursors, scope, limit))
-    }
-}
-
-/// A handler of the log's events, with a name.
-pub trait Handler<E: Followed = RecordedEvent>: Send + Sync + 'static {
-    /// Name of its lease and checkpoints.
-    fn name(&self) -> &'static str;
-
-    /// Which events it receives.
-    fn scope(&self) -> Scope;
-
-    /// Pause after a batch, to gather more events.
-    fn gather(&self) -> Duration {
-        GATHER
-    }
-
-    /// How it steps back while acknowledgements need the machine.
-    fn under_pressure(&self) -> UnderPressure {
-        UnderPressure::default()
-    }
-
-    /// How long it may react to a batch. If no step succeeds for a little longer, the vitals report it.
-    fn patience(&self) -> Duration {
-        PATIENCE
-    }
-
-    /// Called after the checkpoints were read anew: its memory of the log may be void.
-    fn begin(&self) {}
-
-    /// Up to `limit` events of each partition after its cursor, from any source.
-    fn read<'a>(
-        &'a self,
-        reader: &'a Reader,
-        cursors: &'a [LogPosition],
-        limit: i64,
-    ) -> BoxFuture<'a, Result<Batch<E>, ReadError>> {
-        E::read(reader, cursors, self.scope(), limit)
-    }
-
-    /// Carries out the events' effects, outside any transaction. It may be called again with the same events,
-    /// so it has to be idempotent.
-    fn react<'a>(&'a self, _events: &'a [E]) -> BoxFuture<'a, Result<(), HandlerError>> {
-        Box::pin(std::future::ready(Ok(())))
-    }
-
-    /// Writes rows in the transaction that also moves the checkpoint.
-    fn apply<'a>(
-        &'a self,
-        _connection: &'a mut PgConnection,
-        _events: &'a [E],
-    ) -> BoxFuture<'a, Result<(), HandlerError>> {
-        Box::pin(std::future::ready(Ok(())))
-    }
-
-    /// Called when the rows of the last `apply` and the checkpoint are committed.
-    fn committed(&self) {}
-}
 
 /// Outcome of one step of a follower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,6 +37,15 @@ pub enum Step {
     Idle,
     /// It took too long; the next step takes fewer events.
     Late,
+    /// Another node follows now.
+    Lost,
+}
+
+/// Outcome of a batch's transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// Its rows and the checkpoint are committed.
+    Applied,
     /// Another node follows now.
     Lost,
 }
@@ -204,22 +73,6 @@ pub struct Follower<E: Followed = RecordedEvent> {
     vitals: Vitals,
     /// It panicked, and has not succeeded since.
     ails: AtomicBool,
-}
-
-/// A follower's own knowledge while it holds the lease.
-struct Progress {
-    /// The epoch of the log in which this is valid.
-    epoch: Epoch,
-    /// The checkpoints in the database, by partition.
-    stored: Vec<LogPosition>,
-    /// How far the log was looked through; beyond the checkpoint if no event there concerned the follower.
-    seen: Vec<i64>,
-    stopped: Vec<bool>,
-    retry_stopped_at: tokio::time::Instant,
-    /// When the last handled event was recorded.
-    applied_at: Option<DateTime<Utc>>,
-    /// Events per partition and read.
-    batch: i64,
 }
 
 impl<E: Followed> Follower<E> {
@@ -323,15 +176,7 @@ impl<E: Followed> Follower<E> {
         let epoch = self.heads.epoch();
         let stored = within(STATEMENT_LIMIT, self.checkpoints.load(self.handler.name())).await?;
         self.handler.begin();
-        Ok(Progress {
-            epoch,
-            seen: stored.iter().map(|place| place.position).collect(),
-            stopped: vec![false; stored.len()],
-            stored,
-            retry_stopped_at: tokio::time::Instant::now() + RETRY_STOPPED,
-            applied_at: None,
-            batch: BATCH,
-        })
+        Ok(Progress::new(epoch, stored))
     }
 
     /// One step: a batch of every partition with new events.
@@ -339,20 +184,9 @@ impl<E: Followed> Follower<E> {
         if !lease.is_good() {
             return Ok(Step::Lost);
         }
-        if tokio::time::Instant::now() >= progress.retry_stopped_at {
-            progress.stopped.fill(false);
-            progress.retry_stopped_at = tokio::time::Instant::now() + RETRY_STOPPED;
-        }
+        progress.retry_stopped();
         let heads = self.heads.now();
-        let cursors: Vec<LogPosition> = progress
-            .stored
-            .iter()
-            .enumerate()
-            .filter(|(index, place)| {
-                !progress.stopped[*index] && heads[place.partition.index()] > progress.seen[*index]
-            })
-            .map(|(index, place)| LogPosition { position: progress.seen[index].max(place.position), ..*place })
-            .collect();
+        let cursors = progress.cursors(&heads);
         if cursors.is_empty() {
             return Ok(Step::Idle);
         }
@@ -379,18 +213,18 @@ impl<E: Followed> Follower<E> {
             }
             Handed::Lost => return Ok(Step::Lost),
         }
-        progress.batch = (progress.batch * 2).min(BATCH);
+        progress.take_more();
         // Only after the events before it are applied, because moving a checkpoint clears the stop.
         for broken in &batch.broken {
             self.stop_partition(lease, progress, broken.at, &broken.reason).await?;
         }
-        self.note_seen(progress, &cursors, &batch.events, &heads, limit);
+        progress.note_seen(self.handler.scope(), &cursors, &batch.events, &heads, limit);
         Ok(if batch.events.is_empty() { Step::Idle } else { Step::Applied(batch.events.len()) })
     }
 
     /// Halves the next batches; they grow again as they are applied.
     fn take_less(&self, progress: &mut Progress, limit: i64, reason: &str) -> Step {
-        progress.batch = (limit / 2).max(1);
+        progress.take_less(limit);
         metrics::counter!("hookledger_follower_late_batches_total", "follower" => self.handler.name()).increment(1);
         tracing::warn!(
             follower.name = self.handler.name(),
@@ -401,32 +235,13 @@ impl<E: Followed> Follower<E> {
         Step::Late
     }
 
-    /// A partition that returned less than a full batch was seen up to the known head.
-    fn note_seen(&self, progress: &mut Progress, cursors: &[LogPosition], events: &[E], heads: &[i64], limit: i64) {
-        for cursor in cursors {
-            let index = cursor.partition.index();
-            if progress.stopped[index] {
-                continue;
-            }
-            let count = events.iter().filter(|event| event.at().partition == cursor.partition).count();
-            let applied = progress.stored[index].position;
-            let all = i64::try_from(count).is_ok_and(|count| count < limit);
-            progress.seen[index] = match self.handler.scope() {
-                // In a full scope the checkpoint is the position seen.
-                Scope::All => applied,
-                Scope::Administrative | Scope::Pending if all => applied.max(heads[index]),
-                Scope::Administrative | Scope::Pending => applied,
-            };
-        }
-    }
-
     async fn hand_on(&self, lease: &Lease, progress: &mut Progress, events: &[E]) -> Result<Handed, ReadError> {
         if events.is_empty() {
             return Ok(Handed::On);
         }
-        match self.try_hand_on(lease, progress, events).await? {
-            Ok(true) => return Ok(Handed::On),
-            Ok(false) => return Ok(Handed::Lost),
+        match self.try_hand_on(lease, progress, events).await {
+            Ok(Fate::Applied) => return Ok(Handed::On),
+            Ok(Fate::Lost) => return Ok(Handed::Lost),
             Err(HandlerError::Late(_)) => return Ok(Handed::Late),
             Err(HandlerError::Transient(reason)) => {
                 tracing::warn!(
@@ -443,9 +258,9 @@ impl<E: Followed> Follower<E> {
         // continue.
         for of_partition in events.chunk_by(same_partition) {
             for event in of_partition.chunks(1) {
-                match self.try_hand_on(lease, progress, event).await? {
-                    Ok(true) => {}
-                    Ok(false) => return Ok(Handed::Lost),
+                match self.try_hand_on(lease, progress, event).await {
+                    Ok(Fate::Applied) => {}
+                    Ok(Fate::Lost) => return Ok(Handed::Lost),
                     Err(HandlerError::Late(_)) => return Ok(Handed::Late),
                     Err(HandlerError::Transient(_)) => return Ok(Handed::Back),
                     Err(error @ HandlerError::Unappliable(_)) => {
@@ -458,56 +273,40 @@ impl<E: Followed> Follower<E> {
         Ok(Handed::On)
     }
 
-    async fn try_hand_on(
-        &self,
-        lease: &Lease,
-        progress: &mut Progress,
-        events: &[E],
-    ) -> Result<Result<bool, HandlerError>, ReadError> {
+    async fn try_hand_on(&self, lease: &Lease, progress: &mut Progress, events: &[E]) -> Result<Fate, HandlerError> {
         let patience = self.handler.patience();
-        match tokio::time::timeout(patience, self.handler.react(events)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Ok(Err(error)),
-            Err(_) => return Ok(Err(HandlerError::Late(format!("no reaction within {} s", patience.as_secs())))),
+        let late = |what: &str, limit: Duration| HandlerError::Late(format!("{what} within {} s", limit.as_secs()));
+        tokio::time::timeout(patience, self.handler.react(events))
+            .await
+            .map_err(|_| late("no reaction", patience))??;
+        let moves = progress.moves(events);
+        let applying = self.apply(lease, events, &moves);
+        let fate =
+            tokio::time::timeout(APPLY_LIMIT, applying).await.map_err(|_| late("not applied", APPLY_LIMIT))??;
+        if fate == Fate::Applied {
+            self.handler.committed();
+            progress.advance(&moves);
+            metrics::counter!("hookledger_follower_events_total", "follower" => self.handler.name())
+                .increment(events.len() as u64);
         }
-        let moves: Vec<Move> = events
-            .chunk_by(same_partition)
-            .filter_map(<[E]>::last)
-            .map(|last| Move {
-                from: progress.stored[last.at().partition.index()],
-                to: last.at().position,
-                recorded_at: Some(last.recorded_at()),
-            })
-            .collect();
-        match tokio::time::timeout(APPLY_LIMIT, self.apply(lease, events, &moves)).await {
-            Ok(Ok(true)) => {}
-            Ok(Ok(false)) => return Ok(Ok(false)),
-            Ok(Err(error)) => return Ok(Err(error)),
-            Err(_) => return Ok(Err(HandlerError::Late(format!("not applied within {} s", APPLY_LIMIT.as_secs())))),
-        }
-        self.handler.committed();
-        for Move { from, to, .. } in moves {
-            progress.stored[from.partition.index()].position = to;
-        }
-        metrics::counter!("hookledger_follower_events_total", "follower" => self.handler.name())
-            .increment(events.len() as u64);
-        Ok(Ok(true))
+        Ok(fate)
     }
 
-    /// Writes rows and moves the checkpoint together; returns false if another node follows now.
-    async fn apply(&self, lease: &Lease, events: &[E], moves: &[Move]) -> Result<bool, HandlerError> {
+    /// Writes rows and moves the checkpoint together.
+    async fn apply(&self, lease: &Lease, events: &[E], moves: &[Move]) -> Result<Fate, HandlerError> {
         let mut transaction = lease.begin(&self.pool, Isolation::ReadCommitted).await?;
-        let applied = match self.handler.apply(&mut transaction, events).await {
+        let is_applied = match self.handler.apply(&mut transaction, events).await {
             Ok(()) => Checkpoints::advance(&mut transaction, self.handler.name(), lease.epoch, moves).await?,
             Err(error) => {
                 transaction.rollback().await?;
                 return Err(error);
             }
         };
-        if applied {
-            transaction.commit().await?;
+        if !is_applied {
+            return Ok(Fate::Lost);
         }
-        Ok(applied)
+        transaction.commit().await?;
+        Ok(Fate::Applied)
     }
 
     async fn stop_partition(
@@ -517,10 +316,9 @@ impl<E: Followed> Follower<E> {
         at: LogPosition,
         reason: &str,
     ) -> Result<(), ReadError> {
-        let index = at.partition.index();
-        progress.stopped[index] = true;
+        let stored = progress.stop(at.partition);
         // A node of another release may be able to apply it.
-        lease.is_stuck_after(at.partition.number(), progress.stored[index].position);
+        lease.is_stuck_after(at.partition.number(), stored);
         let name = self.handler.name();
         tracing::error!(
             follower.name = name, log.partition = %at.partition, log.position = at.position, reason,
@@ -531,8 +329,4 @@ impl<E: Followed> Follower<E> {
         within(STATEMENT_LIMIT, self.checkpoints.stop(name, lease.epoch, at.partition, &told)).await?;
         Ok(())
     }
-}
-
-fn same_partition<E: Followed>(a: &E, b: &E) -> bool {
-    a.at().partition == b.at().partition
 }

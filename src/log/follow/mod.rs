@@ -5,14 +5,17 @@
 
 mod checkpoints;
 mod follower;
+mod handler;
 mod lease;
 mod leases;
 mod limit;
+mod progress;
 mod projector;
 
 pub(crate) use checkpoints::Move;
 pub use checkpoints::{Checkpoints, Lag, Standing};
-pub use follower::{Followed, Follower, Handler, HandlerError, Step, UnderPressure};
+pub use follower::{Follower, Step};
+pub use handler::{Followed, Handler, HandlerError, UnderPressure};
 pub(crate) use lease::{Isolation, Lease};
 pub use leases::Leases;
 #[cfg(feature = "eventstore")]

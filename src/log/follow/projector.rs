@@ -5,7 +5,7 @@ use hookledger_aggregates::RecordedEvent;
 use hookledger_projections::{Interest, Projection, ProjectionError};
 use sqlx::PgConnection;
 
-use super::follower::{Handler, HandlerError};
+use super::handler::{Handler, HandlerError};
 use crate::log::Scope;
 
 /// Applies a projection's changes as a follower of the log.
