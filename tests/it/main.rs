@@ -20,6 +20,7 @@ mod cluster;
 mod commands;
 mod conservation;
 mod contract;
+mod costs;
 mod deliveries;
 mod demo;
 mod directory;
