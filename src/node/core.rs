@@ -1,4 +1,4 @@
-//! What the server and the operator's commands share.
+//! The core that the server and the operator's commands share.
 
 use std::sync::Arc;
 use std::time::Duration;

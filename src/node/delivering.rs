@@ -1,4 +1,4 @@
-//! Deliveries: the queue, what feeds it, and the worker.
+//! Starts deliveries: the queue, its feeder, and the worker.
 
 use std::sync::Arc;
 

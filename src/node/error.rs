@@ -1,4 +1,4 @@
-//! Why a node does not start, and how long it tries.
+//! The errors of a start, and its retries.
 
 use std::net::SocketAddr;
 use std::time::Duration;

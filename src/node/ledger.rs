@@ -1,4 +1,4 @@
-//! The ledger: its trees, its signed heads, and what is said of a log that lost its end.
+//! Starts the ledger: its trees, its signed heads, and the warnings about a log that lost its end.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Where a node listens.
+//! The addresses that a node listens on.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

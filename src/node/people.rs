@@ -1,4 +1,4 @@
-//! People: sign-in links, sessions, refusals, and mails.
+//! Starts the parts that serve people: sign-in links, sessions, refusals, and mails.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::keys;
 use crate::identity::{Courier, Errands, Links, Refusals, Sessions, Tokens, sweep};
 use crate::platform::mail::{MailQueue, Transport, TransportError};
 
-/// What the API needs to let people in.
+/// The parts that the API needs for signing in.
 pub(super) struct People {
     pub(super) links: Links,
     pub(super) sessions: Sessions,
@@ -17,7 +17,7 @@ pub(super) struct People {
     pub(super) errands: Errands,
 }
 
-/// Everything that the settings of people can get wrong, so that a mistake is told before the store starts.
+/// The checked settings of these parts. A mistake is reported before the store starts.
 pub(super) struct Checked {
     tokens: Arc<Tokens>,
     transport: Transport,
@@ -30,7 +30,7 @@ pub(super) fn check(settings: &ServeSettings) -> Result<Checked, NodeError> {
     Ok(Checked { tokens, transport: transport(settings)? })
 }
 
-/// Starts what lets people in.
+/// Starts these parts.
 pub(super) fn start(settings: &ServeSettings, core: &Core, checked: Checked) -> People {
     let Checked { tokens, transport } = checked;
     let links = core.links(&settings.store);

@@ -1,4 +1,4 @@
-//! Receiving: who may send, the receiver, and what it counts instead of logging.
+//! Starts receiving: the directory, the receiver, and the tasks that log its counts.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(super) async fn directory(core: &Core, store: &Store) -> Result<Directory, N
     Ok(directory)
 }
 
-/// Starts receiving webhooks, the measurements for admission, and the verification of what had to wait for it.
+/// Starts receiving webhooks, the measurements for admission, and the verification of webhooks that wait for a certificate.
 pub(super) fn start(
     settings: &ServeSettings,
     core: &Core,

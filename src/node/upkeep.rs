@@ -1,4 +1,4 @@
-//! What keeps a node's data right: comparison, retention, and news for subscribers.
+//! Starts upkeep: the comparison of read models with the log, retention, and news for subscribers.
 
 use super::core::Core;
 use crate::audit::conservation::Checker;

@@ -1,4 +1,4 @@
-//! What a follower hands events to.
+//! The handler that a follower passes events to.
 
 use std::time::Duration;
 
@@ -116,7 +116,7 @@ pub trait Handler<E: Followed = RecordedEvent>: Send + Sync + 'static {
         PATIENCE
     }
 
-    /// Called after the checkpoints were read anew: its memory of the log may be void.
+    /// Called after the checkpoints were read again: its memory of the log may be void.
     fn begin(&self) {}
 
     /// Up to `limit` events of each partition after its cursor, from any source.

@@ -1,4 +1,4 @@
-//! How far a follower has come, as it knows it while it holds the lease.
+//! The progress of a follower while it holds the lease.
 
 use std::time::Duration;
 
