@@ -79,7 +79,7 @@ pub struct WebhookLog {
     pub signature_received: Option<String>,
     /// Whether a secret verified it; false for rejections and until verification.
     pub signature_valid: bool,
-    /// A [`WebhookStatus`], as text; see [`WebhookLog::status`].
+    /// A [`WebhookStatus`], as text; see [`WebhookLog::status()`].
     pub status: String,
     /// Automatic retries so far, 0 to [`MAX_RETRIES`].
     pub retry_count: i32,
