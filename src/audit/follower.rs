@@ -31,7 +31,8 @@ const GATHER: Duration = Duration::from_millis(200);
 pub struct Leaf {
     pub ledger: LedgerId,
     pub at: LogPosition,
-    pub recorded_at: DateTime<Utc>,
+    /// Only for pace and metrics; nothing where it is no time that there is.
+    pub recorded_at: Option<DateTime<Utc>>,
     pub hash: Hash,
 }
 
@@ -41,8 +42,7 @@ impl Leaf {
         Self {
             ledger: LedgerId::of(OrganizationId::new(event.organization), at.partition),
             at,
-            // Only for pace and metrics; an invalid time counts as old.
-            recorded_at: DateTime::from_timestamp_micros(event.recorded_at).unwrap_or_default(),
+            recorded_at: DateTime::from_timestamp_micros(event.recorded_at),
             hash: event.leaf_hash(),
         }
     }
@@ -53,7 +53,7 @@ impl Followed for Leaf {
         self.at
     }
 
-    fn recorded_at(&self) -> DateTime<Utc> {
+    fn recorded_at(&self) -> Option<DateTime<Utc>> {
         self.recorded_at
     }
 

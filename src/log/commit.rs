@@ -165,6 +165,11 @@ impl<'r> Commit<'r> {
         })
     }
 
+    /// Whether a line goes on after its metadata.
+    pub(super) fn has_more_than_lines(&self) -> bool {
+        self.data.split('\n').any(|line| line.split('\t').count() > 4)
+    }
+
     /// The events after a position.
     pub(super) fn after(&self, position: i64) -> impl Iterator<Item = Line<'r>> + use<'r> {
         self.lines().filter(move |line| line.position > position)
@@ -249,8 +254,13 @@ pub(super) fn decode(
         sequence: stored.sequence,
         event,
         metadata: Metadata::from_map(&metadata),
-        recorded_at: DateTime::<Utc>::from_timestamp_micros(stored.recorded_at)
-            .ok_or_else(|| column_error("recorded_at", &stored.recorded_at.to_string()))?,
+        recorded_at: DateTime::<Utc>::from_timestamp_micros(stored.recorded_at).ok_or_else(|| {
+            broken(DecodeError::Column {
+                table: "commits",
+                column: "recorded_at",
+                value: stored.recorded_at.to_string(),
+            })
+        })?,
     })
 }
 

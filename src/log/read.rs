@@ -79,13 +79,25 @@ impl Scope {
 #[derive(Debug)]
 pub struct Batch<E = RecordedEvent> {
     pub events: Vec<E>,
+    /// Partitions of which there may be more up to the known head, because the limit was reached.
+    pub full: Vec<Partition>,
     /// Partitions with an event that cannot be decoded. The batch ends before it.
     pub broken: Vec<Broken>,
 }
 
 impl<E> Default for Batch<E> {
     fn default() -> Self {
-        Self { events: Vec::new(), broken: Vec::new() }
+        Self { events: Vec::new(), full: Vec::new(), broken: Vec::new() }
+    }
+}
+
+impl<E> Batch<E> {
+    /// Both, which are of different partitions.
+    pub(super) fn and(mut self, other: Self) -> Self {
+        self.events.extend(other.events);
+        self.full.extend(other.full);
+        self.broken.extend(other.broken);
+        self
     }
 }
 
@@ -128,16 +140,16 @@ impl Reader {
         Self { pool, heads: Some(heads) }
     }
 
-    /// Takes the events after cursors from memory. Returns what `make` makes of those of each cursor, and the
-    /// cursors whose events are not in memory, or of which it makes nothing.
+    /// Takes the events after cursors from memory, and makes something of each. Returns also the cursors whose
+    /// events are not in memory, or of which it makes nothing.
     pub(super) fn take_recent<T>(
         &self,
         cursors: &[LogPosition],
         scope: Scope,
         limit: i64,
         mut make: impl FnMut(&RecentEvent) -> Option<T>,
-    ) -> (Vec<T>, Vec<LogPosition>) {
-        let (mut found, mut left) = (Vec::new(), Vec::new());
+    ) -> (Batch<T>, Vec<LogPosition>) {
+        let (mut found, mut left) = (Batch::default(), Vec::new());
         let Some(heads) = &self.heads else { return (found, cursors.to_vec()) };
         let (epoch, ends) = (heads.epoch(), heads.now());
         for cursor in cursors {
@@ -145,11 +157,21 @@ impl Reader {
             let limit = usize::try_from(limit).unwrap_or_default();
             let recent = heads.recent.after(epoch, *cursor, head, scope, limit);
             match recent.and_then(|recent| recent.iter().map(|event| make(event)).collect::<Option<Vec<_>>>()) {
-                Some(events) => found.extend(events),
+                Some(events) => {
+                    if events.len() >= limit {
+                        found.full.push(cursor.partition);
+                    }
+                    found.events.extend(events);
+                }
                 None => left.push(*cursor),
             }
         }
         (found, left)
+    }
+
+    /// The database's time, by which ages are told.
+    pub async fn time(&self) -> Result<DateTime<Utc>, ReadError> {
+        Ok(sqlx::query_scalar("select clock_timestamp()").fetch_one(&self.pool).await?)
     }
 
     /// Reads the heads once.
@@ -162,10 +184,9 @@ impl Reader {
     /// # Errors
     /// In [`Scope::All`] also when a position is missing.
     pub async fn after(&self, cursors: &[LogPosition], scope: Scope, limit: i64) -> Result<Batch, ReadError> {
-        let (events, left) = self.take_recent(cursors, scope, limit, |event| event.recorded().cloned());
-        let mut batch = if left.is_empty() { Batch::default() } else { self.read_after(&left, scope, limit).await? };
-        batch.events.extend(events);
-        Ok(batch)
+        let (recent, left) = self.take_recent(cursors, scope, limit, |event| event.recorded().cloned());
+        let batch = if left.is_empty() { Batch::default() } else { self.read_after(&left, scope, limit).await? };
+        Ok(batch.and(recent))
     }
 
     async fn read_after(&self, cursors: &[LogPosition], scope: Scope, limit: i64) -> Result<Batch, ReadError> {
@@ -178,7 +199,13 @@ impl Reader {
         // reading them.
         commits.sort_by_key(Commit::key);
 
-        let mut batch = Batch { events: Vec::with_capacity(rows.len()), broken: Vec::new() };
+        let mut batch = Batch { events: Vec::with_capacity(rows.len()), ..Batch::default() };
+        // The limit counts commits, and the first of them may have been read in part before.
+        for commits in commits.chunk_by(|a, b| a.key().0 == b.key().0) {
+            if i64::try_from(commits.len()).is_ok_and(|count| count >= limit) {
+                batch.full.extend(commits.first().map(Commit::partition).transpose()?);
+            }
+        }
         let mut reached: HashMap<Partition, i64> = cursors.iter().map(|c| (c.partition, c.position)).collect();
         for commit in &commits {
             let partition = commit.partition()?;

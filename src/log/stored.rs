@@ -7,7 +7,7 @@ use hookledger_aggregates::{OrganizationId, Partition};
 use sqlx::{PgExecutor, Row as _};
 
 use super::commit::{COLUMNS, Commit};
-use super::read::{Batch, Broken, ReadError, Reader, Scope, commits_after};
+use super::read::{Batch, ReadError, Reader, Scope, commits_after};
 use super::unit::LogPosition;
 use crate::log::stored_event::StoredEvent;
 
@@ -25,10 +25,8 @@ impl Reader {
     ) -> Result<Batch<T>, ReadError> {
         let (recent, left) =
             self.take_recent(cursors, Scope::All, limit, |event| Some(make(event.at, event.stored(&event.stream()))));
-        let mut batch =
-            if left.is_empty() { Batch::default() } else { self.read_stored_after(&left, limit, make).await? };
-        batch.events.extend(recent);
-        Ok(batch)
+        let batch = if left.is_empty() { Batch::default() } else { self.read_stored_after(&left, limit, make).await? };
+        Ok(batch.and(recent))
     }
 
     async fn read_stored_after<T>(
@@ -57,9 +55,12 @@ impl Reader {
         }
         // Rows arrive in this order, though SQL does not promise it.
         gathered.sort_by_key(|(partition, _)| *partition);
-        Ok(Batch { events: gathered.into_iter().map(|(_, event)| event).collect(), broken: Vec::<Broken>::new() })
+        Ok(Batch { events: gathered.into_iter().map(|(_, event)| event).collect(), ..Batch::default() })
     }
 }
+
+/// The commit of a position begins less than this before it.
+const LOOK_BACK: i64 = 100;
 
 /// The events of an organization at some positions of a partition, in order; skips missing ones.
 pub async fn stored_at(
@@ -68,14 +69,17 @@ pub async fn stored_at(
     partition: Partition,
     positions: &[i64],
 ) -> Result<Vec<StoredEvent>, sqlx::Error> {
+    // The lowest position is computed here: row-level security keeps a condition that computes, and might tell
+    // something, out of the index.
+    let lowest: Vec<i64> = positions.iter().map(|position| position.saturating_sub(LOOK_BACK)).collect();
     let sql = format!(
-        "select n.position as wanted, {COLUMNS} from unnest($2::bigint[]) as n (position)
-         join commits c on c.partition = $1 and c.position > n.position - 100 and c.position <= n.position
+        "select n.position as wanted, {COLUMNS} from unnest($2::bigint[], $4::bigint[]) as n (position, low)
+         join commits c on c.partition = $1 and c.position > n.low and c.position <= n.position
                        and c.position + c.events > n.position and ($3::uuid is null or c.organization_id = $3)
          order by n.position"
     );
     let query = sqlx::query(&sql).bind(partition.number()).bind(positions);
-    let rows = query.bind(organization.map(OrganizationId::uuid)).fetch_all(executor).await?;
+    let rows = query.bind(organization.map(OrganizationId::uuid)).bind(lowest).fetch_all(executor).await?;
     let mut events = Vec::with_capacity(rows.len());
     for row in &rows {
         let (commit, wanted): (_, i64) = (Commit::of(row)?, row.try_get("wanted")?);

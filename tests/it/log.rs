@@ -10,7 +10,7 @@ use hookledger::platform::store::Use;
 use hookledger::platform::vitals::Vitals;
 use hookledger_aggregates::organization::{Organization, OrganizationCommand, Plan};
 use hookledger_aggregates::provider::ProviderEvent;
-use hookledger_aggregates::webhook::WebhookEvent;
+use hookledger_aggregates::webhook::{SignatureMatch, SignatureScheme, WebhookEvent};
 use hookledger_aggregates::{Metadata, OrganizationId, Partition, RecordedEvent, WebhookId};
 use sqlx::Executor as _;
 use tokio_util::sync::CancellationToken;
@@ -348,6 +348,44 @@ async fn those_who_follow_people_do_not_read_the_traffic() {
     let cursors = [LogPosition { partition: organization.partition(), position: 0 }];
     let batch = test.reader.after(&cursors, Scope::Administrative, 100).await.unwrap();
     assert_eq!(batch.events.iter().map(|event| event.position).collect::<Vec<_>>(), [4]);
+}
+
+#[tokio::test]
+async fn a_read_that_reaches_its_limit_says_that_there_may_be_more() {
+    let test = TestLog::fresh().await;
+    let organization = OrganizationId::from_slug("a");
+    let verified = SignatureMatch {
+        scheme: SignatureScheme::HmacSha256,
+        secret_version: 1,
+        provider_id: None,
+        owed: None,
+        signed_at: None,
+    };
+    for _ in 0..4 {
+        let id = Uuid::new_v4();
+        let events =
+            [WebhookEvent::Recorded {}, WebhookEvent::SignatureVerified(verified.clone()), WebhookEvent::Recorded {}];
+        let new = (1..).zip(&events).map(|(sequence, event)| {
+            NewEvent::of(organization, id, Sequence::At(sequence), event, &Metadata::default()).unwrap()
+        });
+        test.log.append(Unit::new(new.collect())).await.unwrap();
+    }
+    let after = |position| LogPosition { partition: organization.partition(), position };
+    let memory = Reader::with_recent(test.database.store().pool(Use::Follow).await.unwrap(), test.heads.clone());
+    for reader in [&test.reader, &memory] {
+        let read = async |position, limit| {
+            let batch = reader.after(&[after(position)], Scope::Pending, limit).await.unwrap();
+            (batch.events.iter().map(|event| event.position).collect::<Vec<_>>(), batch.full)
+        };
+        let full = vec![organization.partition()];
+        assert_eq!(read(0, 2).await, (vec![2, 5], full.clone()));
+        assert_eq!(read(0, 10).await, (vec![2, 5, 8, 11], vec![]));
+        // The first commit was read in part: what is left of it counts, though it has nothing more to say.
+        let (positions, is_full) = read(2, 2).await;
+        assert!(positions == [5] || positions == [5, 8], "{positions:?}");
+        assert_eq!(is_full, full);
+        assert_eq!(read(8, 10).await, (vec![11], vec![]));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

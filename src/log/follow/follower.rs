@@ -201,7 +201,7 @@ impl<E: Followed> Follower<E> {
         if self.heads.epoch() != progress.epoch {
             return Ok(Step::Lost);
         }
-        progress.applied_at = batch.events.iter().map(E::recorded_at).min();
+        progress.applied_at = batch.events.iter().filter_map(E::recorded_at).min();
         match self.hand_on(lease, progress, &batch.events).await? {
             Handed::On => {}
             // No event was seen without being handled, so the same events are read again.
@@ -218,7 +218,7 @@ impl<E: Followed> Follower<E> {
         for broken in &batch.broken {
             self.stop_partition(lease, progress, broken.at, &broken.reason).await?;
         }
-        progress.note_seen(self.handler.scope(), &cursors, &batch.events, &heads, limit);
+        progress.note_seen(self.handler.scope(), &cursors, &batch.full, &heads);
         Ok(if batch.events.is_empty() { Step::Idle } else { Step::Applied(batch.events.len()) })
     }
 

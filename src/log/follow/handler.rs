@@ -63,7 +63,8 @@ impl Default for UnderPressure {
 /// An event as its followers see it, and how they read it.
 pub trait Followed: Sized + Send + Sync + 'static {
     fn at(&self) -> LogPosition;
-    fn recorded_at(&self) -> DateTime<Utc>;
+    /// Nothing where it is no time that there is.
+    fn recorded_at(&self) -> Option<DateTime<Utc>>;
 
     /// Up to `limit` events of each partition after its cursor.
     fn read<'a>(
@@ -79,8 +80,8 @@ impl Followed for RecordedEvent {
         LogPosition { partition: self.partition, position: self.position }
     }
 
-    fn recorded_at(&self) -> DateTime<Utc> {
-        self.recorded_at
+    fn recorded_at(&self) -> Option<DateTime<Utc>> {
+        Some(self.recorded_at)
     }
 
     fn read<'a>(

@@ -80,7 +80,7 @@ impl Progress {
         last.map(|last| Move {
             from: self.ways[last.at().partition.index()].stored,
             to: last.at().position,
-            recorded_at: Some(last.recorded_at()),
+            recorded_at: last.recorded_at(),
         })
         .collect()
     }
@@ -92,28 +92,20 @@ impl Progress {
         }
     }
 
-    /// Notes how far a read has looked: a partition that returned less than a full batch was seen up to the
-    /// known head.
-    pub(super) fn note_seen<E: Followed>(
-        &mut self,
-        scope: Scope,
-        cursors: &[LogPosition],
-        events: &[E],
-        heads: &[i64],
-        limit: i64,
-    ) {
+    /// Notes how far a read has looked: up to the known head, where it did not reach its limit.
+    pub(super) fn note_seen(&mut self, scope: Scope, cursors: &[LogPosition], full: &[Partition], heads: &[i64]) {
         for cursor in cursors {
             let way = &mut self.ways[cursor.partition.index()];
             if way.is_stopped {
                 continue;
             }
-            let count = events.iter().filter(|event| event.at().partition == cursor.partition).count();
-            let is_all = i64::try_from(count).is_ok_and(|count| count < limit);
             let applied = way.stored.position;
             way.seen = match scope {
                 // In a full scope the checkpoint is the position seen.
                 Scope::All => applied,
-                Scope::Administrative | Scope::Pending if is_all => applied.max(heads[cursor.partition.index()]),
+                Scope::Administrative | Scope::Pending if !full.contains(&cursor.partition) => {
+                    applied.max(heads[cursor.partition.index()])
+                }
                 Scope::Administrative | Scope::Pending => applied,
             };
         }
