@@ -31,6 +31,8 @@ pub(super) struct RecentEvent {
     pub(super) at: LogPosition,
     sequence: i64,
     recorded_at: DateTime<Utc>,
+    /// Position of the last event of its unit in this partition.
+    unit_end: i64,
     new: NewEvent,
     /// Decoded by the follower that needs it first; nothing where this release does not understand it.
     decoded: OnceLock<Option<RecordedEvent>>,
@@ -148,7 +150,8 @@ impl Recent {
         rings.shrink(now);
     }
 
-    /// Up to `limit` events of a scope after a place; nothing where they are not all here.
+    /// Up to `limit` events of a scope after a place, and the rest of the unit that the last is in; nothing where
+    /// they are not all here.
     ///
     /// `head` is the last position of the partition that is known of: a scope that leaves events out is only
     /// answered where everything up to there is here.
@@ -168,8 +171,11 @@ impl Recent {
             return None;
         }
         let skip = usize::try_from(cursor.position + 1 - first).ok()?;
-        let wanted = ring.events.iter().skip(skip).filter(|event| scope.wants(&event.new));
-        Some(wanted.take(limit).cloned().collect())
+        let mut wanted = ring.events.iter().skip(skip).filter(|event| scope.wants(&event.new));
+        let mut found: Vec<_> = wanted.by_ref().take(limit).cloned().collect();
+        let unit_end = found.last().map_or(0, |last| last.unit_end);
+        found.extend(wanted.take_while(|event| event.at.position <= unit_end).cloned());
+        Some(found)
     }
 
     /// Drops what is old.
@@ -201,10 +207,11 @@ impl Rings {
             return self.skip(partition, before, clock, before);
         };
         let ring = &mut self.rings[partition.index()];
+        let unit_end = before.saturating_add_unsigned(events.len() as u64);
         for (position, new) in (before + 1..).zip(events) {
             let Sequence::At(sequence) = new.sequence else { continue };
             let at = LogPosition { partition, position };
-            let event = RecentEvent { at, sequence, recorded_at, new, decoded: OnceLock::new() };
+            let event = RecentEvent { at, sequence, recorded_at, unit_end, new, decoded: OnceLock::new() };
             self.bytes += event.weight();
             ring.events.push_back(Arc::new(event));
             ring.end = Some((position, recorded_at));
