@@ -79,12 +79,14 @@ pub async fn open(
 ) -> Result<Looked<OpenKey>, sqlx::Error> {
     let (organization, (received_at, position)) = after.unwrap_or((Uuid::nil(), (DateTime::UNIX_EPOCH, 0)));
     let rows: Vec<Row> = sqlx::query_as(
-        "select organization_id, l.webhook_id, l.provider_id, received_at as at, position,
+        // A page counts its own rows, so that none ends the search early.
+        "select organization_id, coalesce(l.webhook_id, organization_id) as webhook_id,
+                coalesce(l.provider_id, organization_id) as provider_id, received_at as at, position,
                 case when l.status = 'pending' then l.applied_position end as pending_at,
-                l.signature_valid and l.updated_at < now() - $4 * interval '1 second' as is_still
+                coalesce(l.signature_valid and l.updated_at < now() - $4 * interval '1 second', false) as is_still
          from (select * from webhook_open where (organization_id, received_at, position) > ($1, $2, $3)
                order by organization_id, received_at, position limit $5) o
-         join webhook_logs l using (organization_id, received_at, position)
+         left join webhook_logs l using (organization_id, received_at, position)
          order by organization_id, received_at, position",
     )
     .bind(organization)

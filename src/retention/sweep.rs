@@ -123,7 +123,8 @@ impl Sweep {
     }
 
     async fn sweep(&self, lease: &Lease) -> Result<(), SweepError> {
-        let now = Utc::now();
+        // A node's clock that is ahead must not remove what is young.
+        let now: DateTime<Utc> = sqlx::query_scalar("select clock_timestamp()").fetch_one(&self.pool).await?;
         let old = self.cutoff(now, self.period).await?;
         let old_of_sandbox = self.cutoff(now, self.period.min(SANDBOX_PERIOD)).await?;
         let mut after = Uuid::nil();

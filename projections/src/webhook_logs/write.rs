@@ -68,8 +68,13 @@ async fn remove_merged(connection: &mut PgConnection, merged: Vec<(Uuid, Uuid)>)
     }
     let (organizations, webhooks): (Vec<Uuid>, Vec<Uuid>) = merged.into_iter().unzip();
     sqlx::query(
-        "delete from webhook_logs w using unnest($1::uuid[], $2::uuid[]) as m (organization_id, webhook_id)
-         where w.organization_id = m.organization_id and w.webhook_id = m.webhook_id",
+        "with merged as (
+             delete from webhook_logs w using unnest($1::uuid[], $2::uuid[]) as m (organization_id, webhook_id)
+             where w.organization_id = m.organization_id and w.webhook_id = m.webhook_id
+             returning w.organization_id, w.received_at, w.position
+         )
+         delete from webhook_open o using merged m
+         where (o.organization_id, o.received_at, o.position) = (m.organization_id, m.received_at, m.position)",
     )
     .bind(organizations)
     .bind(webhooks)

@@ -247,7 +247,7 @@ impl Verifier {
         let at = recorded.recorded_at;
         let verdict = verify(receipt.provider, request, secrets, &self.receiver.trust(), at);
         match verdict {
-            Ok(Verdict::NeedsCertificate(_)) if Utc::now() - at > GIVE_UP => {
+            Ok(Verdict::NeedsCertificate(_)) if self.receiver.reader.time().await? - at > GIVE_UP => {
                 let detail = "Its certificate couldn't be fetched within 3 days.";
                 self.fail(&waiting, refuse(RejectionReason::SignatureInvalid, detail)).await
             }
