@@ -8,7 +8,7 @@ create table commits (
     recorded_at timestamptz not null,
     stream_id uuid not null,
     organization_id uuid not null,
-    partition int not null,
+    partition int not null check (partition between 0 and 15),
     first_sequence int not null check (first_sequence > 0),
     -- Readers look back by as much to find the commit that a position is in.
     events smallint not null check (events between 1 and 100),

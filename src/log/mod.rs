@@ -44,5 +44,7 @@ pub use removal::{
 pub use stored::{oldest_after_checkpoint, stored_at};
 pub use tail::{Incarnation, LostTail, Noticed, noticed_since};
 pub use unit::{Appended, Body, LogPosition, MonthlyLimit, NewEvent, Sequence, Unit, UsedMonth};
-pub use walk::{KeptRequest, Row, Walked, WalkedCommit, begin, ends, kept_requests, stray_request, walk};
+pub use walk::{
+    KeptRequest, Row, Walked, WalkedCommit, begin, ends, kept_requests, outside_partitions, stray_request, walk,
+};
 pub use writer::{AppendError, Log, Priority, Writer};

@@ -50,10 +50,15 @@ pub struct NewEvent {
     pub metadata: String,
 }
 
+/// Whether an event belongs to `Scope::Administrative`.
+pub(super) fn is_administrative(aggregate_type: &str, event_type: &str) -> bool {
+    aggregate_type != "webhook" || event_type == "webhook.retry_requested"
+}
+
 impl NewEvent {
     /// Whether it belongs to `Scope::Administrative`.
     pub(super) fn is_administrative(&self) -> bool {
-        self.aggregate_type != "webhook" || self.event_type == "webhook.retry_requested"
+        is_administrative(self.aggregate_type, &self.event_type)
     }
 
     /// An event of an organization in the organization's partition.

@@ -8,8 +8,8 @@ use sqlx::postgres::PgRow;
 use sqlx::{Executor as _, PgConnection, PgExecutor, Row as _};
 use uuid::Uuid;
 
-use super::commit::Commit;
-use super::unit::LogPosition;
+use super::commit::{Commit, Line};
+use super::unit::{LogPosition, is_administrative};
 use crate::log::stored_event::StoredEvent;
 
 /// An event, and the stored request that it is about, if any.
@@ -57,11 +57,27 @@ pub struct WalkedCommit<'a> {
 }
 
 impl WalkedCommit<'_> {
+    /// Position of its first event.
+    #[must_use]
+    pub fn position(&self) -> i64 {
+        self.commit.position
+    }
+
     /// Where it is, how many events it says it has, and how many it has, where that differs.
     #[must_use]
     pub fn miscount(&self) -> Option<(i64, i16, usize)> {
         let count = self.commit.lines().count();
         (i16::try_from(count) != Ok(self.commit.events)).then_some((self.commit.position, self.commit.events, count))
+    }
+
+    /// Whether it holds what no unit has written: text after the metadata of an event, or an administrative event
+    /// together with others, where followers do not look for it.
+    #[must_use]
+    pub fn is_malformed(&self) -> bool {
+        let is_of_people = |line: Line<'_>| is_administrative(self.commit.aggregate_type, line.event_type);
+        let mut kinds = self.commit.lines().map(is_of_people);
+        let first = kinds.next();
+        kinds.any(|kind| Some(kind) != first) || self.commit.has_more_than_lines()
     }
 
     /// Its events up to the position that was walked to, in order.
@@ -137,6 +153,16 @@ pub async fn ends(executor: impl PgExecutor<'_>) -> Result<Vec<LogPosition>, sql
         sqlx::query_as("select partition, position from log_heads order by partition").fetch_all(executor).await?;
     let place = |(partition, position)| Some(LogPosition { partition: Partition::new(partition)?, position });
     Ok(rows.into_iter().filter_map(place).collect())
+}
+
+/// How many commits are in partitions that do not exist, where nothing follows them; none is `None`.
+pub async fn outside_partitions(executor: impl PgExecutor<'_>) -> Result<Option<i64>, sqlx::Error> {
+    let strays: i64 = sqlx::query_scalar(
+        "select (select count(*) from commits where partition < 0) + (select count(*) from commits where partition > 15)",
+    )
+    .fetch_one(executor)
+    .await?;
+    Ok((strays > 0).then_some(strays))
 }
 
 /// Number of stored requests, of all organizations or of one.

@@ -235,6 +235,25 @@ async fn whatever_a_superuser_changes_is_named() {
             a,
             "said to have 3 events",
         ),
+        (
+            "text after an event",
+            at("update commits set data = replace(data, E'\\n', E'\\t\\tx\\n')"),
+            a,
+            "not as the server writes it",
+        ),
+        (
+            "a commit put where nothing follows",
+            format!(
+                "alter table commits drop constraint commits_partition_check;
+                 insert into commits (position, recorded_at, stream_id, organization_id, partition, first_sequence,
+                                      events, aggregate_type, metadata, data)
+                 select position, recorded_at, gen_random_uuid(), organization_id, 99, first_sequence, events,
+                        aggregate_type, metadata, data
+                 from commits where partition = {n} and position = {a}"
+            ),
+            0,
+            "partitions that do not exist",
+        ),
         ("the count of a commit changed", at("update commits set events = 1"), a, "said to have 1 events"),
         (
             "the actor of a commit changed",

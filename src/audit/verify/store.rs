@@ -111,6 +111,10 @@ impl StoreCheck<'_> {
         for end in ends {
             walk.partition(&mut rows, end).await?;
         }
+        if let Some(strays) = log::outside_partitions(&mut walk.lookups).await? {
+            let text = format!("{strays} commits are in partitions that do not exist");
+            walk.found.findings.add(Finding::elsewhere(Kind::Order, text));
+        }
         walk.stray_requests(organization).await?;
         (walk.progress)(walk.total, walk.total);
         let (found, lookups) = (walk.found, walk.lookups);
@@ -194,6 +198,11 @@ impl Walk<'_> {
             if let Some((position, said, count)) = commit.miscount() {
                 let place = Some(LogPosition { partition, position });
                 let text = format!("the commit here is said to have {said} events, and has {count}");
+                self.found.findings.add(Finding { place, ..Finding::elsewhere(Kind::Order, text) });
+            }
+            if commit.is_malformed() {
+                let place = Some(LogPosition { partition, position: commit.position() });
+                let text = "the commit here is not as the server writes it".to_owned();
                 self.found.findings.add(Finding { place, ..Finding::elsewhere(Kind::Order, text) });
             }
             for walked in commit.events() {
