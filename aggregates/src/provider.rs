@@ -22,6 +22,8 @@ pub const MAX_SECRETS: usize = 8;
 /// Maximum number of incoming secrets that verify at once, including rotated ones in their grace period: for
 /// each, a forged request costs one more digest of its body.
 pub const MAX_VERIFYING: usize = 16;
+/// Maximum number of secrets that sign a delivery at once: each costs a digest of its body.
+pub const MAX_SIGNING: usize = 8;
 /// Maximum length of a secret's label in characters.
 pub const MAX_SECRET_LABEL: usize = 64;
 
@@ -203,6 +205,10 @@ pub enum ProviderError {
     NoSuchSecret(u32),
     #[error("A provider can have {MAX_SECRETS} secrets, or {MAX_VERIFYING} including rotated ones. Revoke one first.")]
     TooManySecrets,
+    #[error(
+        "{MAX_SIGNING} secrets sign deliveries already. Wait until one expires, or rotate with a shorter grace period."
+    )]
+    TooManySigning,
     #[error("This is the only secret. Rotate it, or deactivate the provider.")]
     LastSecret,
     #[error("Several secrets are active. Name the version that the new one replaces.")]
@@ -283,6 +289,9 @@ impl Provider {
             ProviderCommand::RotateOutgoingSecret { secret, .. } if secret.secret_version != self.next_version() => {
                 Err(ProviderError::VersionTaken)
             }
+            ProviderCommand::RotateOutgoingSecret { now, .. } if self.signing(now).count() >= MAX_SIGNING => {
+                Err(ProviderError::TooManySigning)
+            }
             ProviderCommand::RotateOutgoingSecret { secret, grace, now } => {
                 Ok(vec![ProviderEvent::OutgoingSecretSet { secret, previous_expire_at: Some(now + grace) }])
             }
@@ -302,6 +311,11 @@ impl Provider {
     fn verifying(&self, now: DateTime<Utc>) -> impl Iterator<Item = u32> {
         let verifies = move |secret: &SecretState| secret.expires_at.is_none_or(|at| at > now);
         self.secrets.iter().filter(move |(_, secret)| verifies(secret)).map(|(version, _)| *version)
+    }
+
+    /// Secrets that sign deliveries at `now`.
+    fn signing(&self, now: DateTime<Utc>) -> impl Iterator<Item = &SecretState> {
+        self.outgoing.values().filter(move |secret| secret.expires_at.is_none_or(|at| at > now))
     }
 
     /// The new secret takes the label of the one that it replaces. Other staying secrets do not change.

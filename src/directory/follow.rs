@@ -26,6 +26,8 @@ use crate::platform::vitals::Vitals;
 const BATCH: i64 = 2_000;
 /// How long a retired secret is remembered, so that a refusal can say that it was used.
 const RETIRED_FOR: chrono::Duration = chrono::Duration::days(7);
+/// How many of them: each costs a digest of every body that is refused.
+const RETIRED: usize = 4;
 const POLL: Duration = Duration::from_millis(250);
 /// How long one look may take, and the maximum age of the last successful one.
 const LOOK_LIMIT: Duration = Duration::from_secs(10);
@@ -412,7 +414,7 @@ impl DirectoryFollower {
         id: ProviderId,
         secrets: &BTreeMap<u32, SecretState>,
     ) -> Result<Vec<SigningSecret>, VaultError> {
-        let mut opened = Vec::new();
+        let (mut opened, mut retired) = (Vec::new(), 0);
         // Newest first, because most requests are signed with it.
         for (version, secret) in secrets.iter().rev() {
             // A recently retired secret verifies nothing but explains a failure, so it may be missing.
@@ -421,6 +423,10 @@ impl DirectoryFollower {
                 continue;
             }
             let is_retired = secret.expires_at.is_some_and(|at| at <= now);
+            retired += usize::from(is_retired);
+            if is_retired && retired > RETIRED {
+                continue;
+            }
             let value = match self.vault.open(organization, id, *version, secret.id).await {
                 Err(VaultError::Key(_) | VaultError::Absent(_)) if is_retired => continue,
                 value => value?,

@@ -108,7 +108,7 @@ async fn ask<B: Buf>(
         IdentityError::Address(_) => error(StatusCode::BAD_REQUEST, "address_invalid", "This isn't an email address."),
         other => failed(&other),
     })?;
-    services.app.limits.ask_for_link(claim, &client.address).map_err(|too_often| {
+    services.app.limits.ask_for_link(claim, &client.address, share.is_none()).map_err(|too_often| {
         let sentence = "Too many sign-in links requested. Try again later.";
         error(StatusCode::TOO_MANY_REQUESTS, "rate_limited", sentence).retry_after(too_often.retry_after)
     })?;

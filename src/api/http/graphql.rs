@@ -30,8 +30,12 @@ use crate::receive::BodyError;
 const MAX_BODY: usize = 1 << 20;
 /// The same without a session: a body of the demo, and a query around it.
 const MAX_GUEST_BODY: usize = 160 << 10;
+/// Maximum size of a guest's query in bytes.
+const MAX_GUEST_QUERY: usize = 4 << 10;
 /// A query that failed later has waited for a connection in vain, and is not retried.
 const ONCE_MORE_WITHIN: Duration = Duration::from_secs(2);
+/// Maximum number of errors in the answer to a request that was not executed.
+const MAX_ERRORS: usize = 20;
 const RESPONSE_JSON: &str = "application/graphql-response+json";
 const RESPONSE_JSON_UTF8: &str = "application/graphql-response+json; charset=utf-8";
 const JSON_UTF8: &str = "application/json; charset=utf-8";
@@ -211,16 +215,20 @@ impl Call {
             Err(BodyError::NoRoom) => return Err(BodyError::NoRoom.into()),
             Err(BodyError::TooLarge { .. } | BodyError::TooSlow | BodyError::Broken) => return Err(refusal),
         };
-        let request = Parameters::from_json(&body.bytes).ok().and_then(|parameters| parameters.request().ok());
-        let Some(mut request) = request else { return Err(refusal) };
-        if !request.parsed_query().is_ok_and(is_for_guests) {
+        let parameters = Parameters::from_json(&body.bytes).ok();
+        let Some(parameters) = parameters.filter(|parameters| parameters.query.len() <= MAX_GUEST_QUERY) else {
             return Err(refusal);
-        }
+        };
         let guest = Guest { address: self.client.address };
+        // Before the query is parsed, which costs the most.
         if let Err(too_often) = sandbox.admit_request(&guest.address) {
             let message = format!("Too many demo requests. Try again in {} s.", too_often.retry_after);
             let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, Code::RateLimited, message);
             return Err(Refusal { retry_after: Some(too_often.retry_after), ..refusal });
+        }
+        let Ok(mut request) = parameters.request() else { return Err(refusal) };
+        if !request.parsed_query().is_ok_and(is_for_guests) {
+            return Err(refusal);
         }
         Ok(services.schema.execute(with_guest(request, guest)).await.into())
     }
@@ -291,7 +299,9 @@ fn errors_only(status: StatusCode, response: &GraphqlResponse) -> Answer {
     struct ErrorsOnly<'a> {
         errors: &'a [async_graphql::ServerError],
     }
-    Answer::json(status, &ErrorsOnly { errors: &response.errors })
+    // A query can have thousands, each of which is longer than its cause.
+    let told = response.errors.len().min(MAX_ERRORS);
+    Answer::json(status, &ErrorsOnly { errors: &response.errors[..told] })
 }
 
 /// Whether the requested operation is a query. If it does not parse, execution refuses it with the position.

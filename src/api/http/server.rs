@@ -171,6 +171,9 @@ async fn answer<A: Future<Output = Result<Response, std::convert::Infallible>>>(
     let hosts = request.headers().get_all(header::HOST).iter().count();
     let refused = if heads.are_ambiguous() {
         Some(("ambiguous_length", "A request can't have both Content-Length and Transfer-Encoding."))
+    } else if request.uri().path_and_query().is_none() {
+        // `CONNECT host:port`, with which the routes cannot deal.
+        Some(("no_path", "A request must have a path. This server is no proxy."))
     } else {
         (hosts > 1).then_some(("ambiguous_host", "A request must have exactly one Host header."))
     };

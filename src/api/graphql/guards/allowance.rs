@@ -19,6 +19,10 @@ const MAX_LOOK_BACKS: i64 = 20;
 const READS_OF_GUESTS: i64 = 12;
 const READS_OF_PERSONS: i64 = 200;
 const READS_OF_SUPER_ADMINS: i64 = 5_000;
+/// Rows of lists without pages per answer: events, attempts, secrets.
+const MAX_LISTED: i64 = 10_000;
+/// Approximate memory of such a row as a value.
+const ROW_BYTES: i64 = 2 << 10;
 /// Cost of a search, in reads.
 pub(crate) const SEARCH: i64 = 10;
 /// Maximum bytes held by all answers of this node, bodies and their encoding together; by the answers of one
@@ -81,6 +85,7 @@ pub struct Allowance {
     reads: AtomicI64,
     bodies: AtomicI64,
     look_backs: AtomicI64,
+    listed: AtomicI64,
     held: AtomicI64,
     organization: OrganizationId,
     rendering: Rendering,
@@ -102,6 +107,7 @@ impl Allowance {
             reads: AtomicI64::new(reads_at_most),
             bodies: AtomicI64::new(MAX_BODY_BYTES),
             look_backs: AtomicI64::new(MAX_LOOK_BACKS),
+            listed: AtomicI64::new(MAX_LISTED),
             held: AtomicI64::new(0),
             organization,
             rendering,
@@ -118,6 +124,7 @@ impl Allowance {
         self.reads.store(self.reads_at_most, Ordering::Relaxed);
         self.bodies.store(MAX_BODY_BYTES, Ordering::Relaxed);
         self.look_backs.store(MAX_LOOK_BACKS, Ordering::Relaxed);
+        self.listed.store(MAX_LISTED, Ordering::Relaxed);
         self.rendering.give_back(self.organization, self.held.swap(0, Ordering::Relaxed));
     }
 
@@ -174,6 +181,17 @@ impl Allowance {
             "Too many lookups: ask for previousOfType, bodyRemoval, and duplicateOf of at most {MAX_LOOK_BACKS} webhooks, and for duplicateBodies of 4."
         );
         Err(Code::LimitExceeded.error(sentence))
+    }
+
+    /// Pays for the rows of a list without pages, of which nobody knows before how many there are.
+    pub(crate) fn list(&self, rows: usize) -> Result<(), Error> {
+        let rows = i64::try_from(rows).unwrap_or(i64::MAX);
+        if self.listed.fetch_sub(rows, Ordering::Relaxed) >= rows {
+            return self.hold(rows.saturating_mul(ROW_BYTES));
+        }
+        Err(Code::LimitExceeded.error(format!(
+            "A response can have at most {MAX_LISTED} events, attempts and secrets. Ask for fewer webhooks."
+        )))
     }
 
     /// Bytes held.

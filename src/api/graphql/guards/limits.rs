@@ -15,6 +15,8 @@ const MAX_BYTES: usize = 32 << 10;
 const MAX_NESTING: usize = 64;
 /// Maximum number of fragment spreads in the text.
 const MAX_SPREADS: usize = 60;
+/// Maximum number of names in the text: parsing costs as much as there are.
+const MAX_NAMES: usize = 6_000;
 /// Maximum number of aliases in the text.
 const MAX_ALIASES: usize = 100;
 /// Maximum number of fields and fragments after expanding every fragment.
@@ -47,9 +49,12 @@ pub fn check_source(query: &str) -> Result<(), String> {
         return Err(format!("A query can be at most {MAX_BYTES} bytes."));
     }
     let (mut depth, mut arguments, mut spreads, mut aliases) = (0_usize, 0_usize, 0_usize, 0_usize);
+    let (mut names, mut is_in_name) = (0_usize, false);
     let mut rest = query.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {
         rest = tail;
+        let was_in_name = std::mem::replace(&mut is_in_name, byte == b'_' || byte.is_ascii_alphanumeric());
+        names += usize::from(is_in_name && !was_in_name);
         match byte {
             b'(' => (depth, arguments) = (depth + 1, arguments + 1),
             b')' => (depth, arguments) = (depth.saturating_sub(1), arguments.saturating_sub(1)),
@@ -68,6 +73,9 @@ pub fn check_source(query: &str) -> Result<(), String> {
         if depth > MAX_NESTING {
             return Err(format!("A query can nest at most {MAX_NESTING} brackets."));
         }
+    }
+    if names > MAX_NAMES {
+        return Err(format!("A query can have at most {MAX_NAMES} names."));
     }
     if spreads > MAX_SPREADS {
         return Err(format!("A query can spread at most {MAX_SPREADS} fragments."));
@@ -258,6 +266,8 @@ mod tests {
         assert!(check_source(&"{".repeat(65)).is_err());
         assert!(check_source(&"...F ".repeat(61)).is_err());
         assert!(check_source(&"a".repeat(33 << 10)).is_err());
+        assert!(check_source(&"a ".repeat(6_001)).is_err());
+        assert_eq!(check_source(&"a ".repeat(6_000)), Ok(()));
         assert!(check_source(&format!("{{ {} }}", "a:b ".repeat(101))).is_err());
     }
 

@@ -170,7 +170,8 @@ fn provider_refusal(error: &ProviderError) -> Code {
         ProviderError::AlreadyConnected
         | ProviderError::VersionTaken
         | ProviderError::LastSecret
-        | ProviderError::TooManySecrets => Code::Conflict,
+        | ProviderError::TooManySecrets
+        | ProviderError::TooManySigning => Code::Conflict,
         ProviderError::NotFound | ProviderError::NoSuchSecret(_) => Code::NotFound,
         ProviderError::BadGrace
         | ProviderError::BadLabel

@@ -1,10 +1,10 @@
 //! Sending test webhooks.
 
-use async_graphql::{Context, Enum, Error, ID, InputObject, Object, SimpleObject};
+use async_graphql::{Context, Enum, Error, ErrorExtensions as _, ID, InputObject, Object, SimpleObject};
 use chrono::Utc;
 use hookledger_aggregates::event::Stored as _;
 use hookledger_aggregates::webhook::WebhookEvent;
-use hookledger_aggregates::{OrganizationId, ProviderName as Name, WebhookId};
+use hookledger_aggregates::{OrganizationId, ProviderName as Name, UserId, WebhookId};
 use hookledger_projections::webhook_logs::WebhookFilter;
 use hookledger_projections::{PageRequest, webhook_logs};
 
@@ -17,6 +17,7 @@ use crate::api::graphql::types::webhook::Webhook;
 use crate::demo::tester::{self, Draft, DraftError, Fault};
 use crate::directory::Endpoint;
 use crate::log;
+use crate::platform::rate::TooOften;
 
 /// Maximum size of a test webhook's body in bytes.
 const MAX_BODY: usize = 256 << 10;
@@ -90,6 +91,7 @@ impl TesterMutation {
         if !viewer.sees(organization) {
             return Err(not_found());
         }
+        app.limits.test(UserId::new(viewer.user.id)).map_err(too_often)?;
         let provider: Name =
             existing_provider(context, organization, id).await?.provider_name.parse().map_err(internal)?;
         let slug = existing_organization(context, organization).await?.slug;
@@ -105,6 +107,12 @@ impl TesterMutation {
         };
         Ok(SendTestWebhookPayload { request, answer: sent.answer.into(), webhook, duplicate: sent.duplicate })
     }
+}
+
+fn too_often(TooOften { retry_after }: TooOften) -> Error {
+    Code::RateLimited
+        .error(format!("Too many test webhooks. Try again in {retry_after} s."))
+        .extend_with(|_, extensions| extensions.set("retryAfter", retry_after))
 }
 
 async fn draft(context: &Context<'_>, endpoint: &Endpoint, input: SendTestWebhookInput) -> Result<Draft, Error> {

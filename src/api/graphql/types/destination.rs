@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::provider::SecretInfo;
 use crate::api::graphql::errors::internal;
+use crate::api::graphql::guards::allowance::Allowance;
 use crate::api::graphql::rows::{CircuitsOf, OutgoingSecretsOf, WaitingOf, load};
 use crate::deliver::{CircuitNote, CircuitState as Circuits};
 
@@ -92,6 +93,7 @@ impl Destination {
     async fn secrets(&self, context: &Context<'_>) -> Result<Vec<SecretInfo>, Error> {
         let (organization, provider) = self.key();
         let rows = load(context, OutgoingSecretsOf(organization, provider)).await?.unwrap_or_default();
+        Allowance::of(context)?.list(rows.len())?;
         Ok(rows.into_iter().map(SecretInfo::from).collect())
     }
     /// Whether attempts are made on every node: the worst state of its circuits.

@@ -11,6 +11,7 @@ use super::insight::ProviderHealth;
 use super::organization::Organization;
 use crate::api::graphql::context::App;
 use crate::api::graphql::errors::internal;
+use crate::api::graphql::guards::allowance::Allowance;
 use crate::api::graphql::rows::{HealthOf, OrganizationOf, SecretsOf, load};
 
 /// A third-party service.
@@ -77,7 +78,9 @@ impl WebhookProvider {
 
     async fn secret_rows(&self, context: &Context<'_>) -> Result<Vec<webhook_providers::SecretVersion>, Error> {
         let rows = load(context, SecretsOf(self.organization_id(), ProviderId::new(self.0.id))).await?;
-        Ok(rows.unwrap_or_default())
+        let rows = rows.unwrap_or_default();
+        Allowance::of(context)?.list(rows.len())?;
+        Ok(rows)
     }
 }
 

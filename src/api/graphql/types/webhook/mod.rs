@@ -84,7 +84,9 @@ impl Webhook {
     }
 
     async fn attempt_rows(&self, context: &Context<'_>) -> Result<Vec<webhook_retries::WebhookAttempt>, Error> {
-        Ok(load(context, AttemptsOf(self.organization(), self.id_())).await?.unwrap_or_default())
+        let rows = load(context, AttemptsOf(self.organization(), self.id_())).await?.unwrap_or_default();
+        Allowance::of(context)?.list(rows.len())?;
+        Ok(rows)
     }
 }
 
@@ -292,6 +294,7 @@ impl Webhook {
     /// The events of this webhook, in order; at most 1,000.
     async fn events(&self, context: &Context<'_>) -> Result<Vec<RecordedEvent>, Error> {
         let events = load(context, EventsOf(self.organization(), self.id_())).await?.unwrap_or_default();
+        Allowance::of(context)?.list(events.len())?;
         let viewer = Viewer::of(context)?;
         let sees_people = viewer.manages(self.organization());
         let shown = |event: Recorded| {
