@@ -26,7 +26,7 @@ pub use context::App;
 pub(crate) use errors::only_error;
 pub use errors::{Code, is_away, was_refused, with_codes};
 pub use guards::allowance::{Allowance, Rendering};
-pub use guards::guests::{Guest, is_for_guests, with_guest};
+pub use guards::guests::{Guest, is_for_guests, may_be_for_guests, with_guest};
 pub use guards::request::{Parameters, checked};
 pub use guards::rights::Viewer;
 use mutations::Mutation;

@@ -20,8 +20,8 @@ use warp::{Filter, Reply as _};
 use super::session::{NoViewer, viewer_of};
 use super::{Answer, Services, person, read, share, with};
 use crate::api::graphql::{
-    Allowance, Code, Guest, Parameters, Viewer, is_away, is_for_guests, only_error, was_refused, with_codes,
-    with_guest, with_viewer,
+    Allowance, Code, Guest, Parameters, Viewer, is_away, is_for_guests, may_be_for_guests, only_error, was_refused,
+    with_codes, with_guest, with_viewer,
 };
 use crate::identity::Client;
 use crate::receive::BodyError;
@@ -30,8 +30,6 @@ use crate::receive::BodyError;
 const MAX_BODY: usize = 1 << 20;
 /// The same without a session: a body of the demo, and a query around it.
 const MAX_GUEST_BODY: usize = 160 << 10;
-/// Maximum size of a guest's query in bytes.
-const MAX_GUEST_QUERY: usize = 4 << 10;
 /// A query that failed later has waited for a connection in vain, and is not retried.
 const ONCE_MORE_WITHIN: Duration = Duration::from_secs(2);
 /// Maximum number of errors in the answer to a request that was not executed.
@@ -216,7 +214,7 @@ impl Call {
             Err(BodyError::TooLarge { .. } | BodyError::TooSlow | BodyError::Broken) => return Err(refusal),
         };
         let parameters = Parameters::from_json(&body.bytes).ok();
-        let Some(parameters) = parameters.filter(|parameters| parameters.query.len() <= MAX_GUEST_QUERY) else {
+        let Some(parameters) = parameters.filter(|parameters| may_be_for_guests(&parameters.query)) else {
             return Err(refusal);
         };
         let guest = Guest { address: self.client.address };
