@@ -91,7 +91,6 @@ impl TesterMutation {
         if !viewer.sees(organization) {
             return Err(not_found());
         }
-        app.limits.test(UserId::new(viewer.user.id)).map_err(too_often)?;
         let provider: Name =
             existing_provider(context, organization, id).await?.provider_name.parse().map_err(internal)?;
         let slug = existing_organization(context, organization).await?.slug;
@@ -116,6 +115,7 @@ fn too_often(TooOften { retry_after }: TooOften) -> Error {
 }
 
 async fn draft(context: &Context<'_>, endpoint: &Endpoint, input: SendTestWebhookInput) -> Result<Draft, Error> {
+    App::of(context)?.limits.test(UserId::new(Viewer::of(context)?.user.id)).map_err(too_often)?;
     let fault = match input.fault.unwrap_or_default() {
         TestFault::None => Fault::None,
         TestFault::BadSignature => Fault::BadSignature,
