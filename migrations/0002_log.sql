@@ -27,7 +27,7 @@ comment on column commits.organization_id is 'The tenant; the nil UUID is the pl
 comment on column commits.partition is 'One of 16; an organization is always in the same one.';
 comment on column commits.first_sequence is 'Of the first event: 1, 2, 3… within the stream, without gaps.';
 comment on column commits.events is 'How many events.';
-comment on column commits.aggregate_type is 'Kind of stream: organization, user, email_claim, provider, webhook.';
+comment on column commits.aggregate_type is 'Kind of stream: organization, user, email_claim, provider, destination, route, webhook, delivery.';
 comment on column commits.metadata is 'Who caused it and from where: a flat object of strings. Of all events that have none of their own.';
 comment on column commits.data is
     'A line for each event: type, version, payload, and metadata where it differs, separated by tabs. JSON as it was written.';
@@ -36,7 +36,8 @@ comment on column commits.data is
 create index commits_organization on commits (organization_id, position);
 -- `Scope::Administrative`: what people and operators did is a sliver of the log, and its followers read this index.
 create index commits_administrative on commits (partition, position)
-    where aggregate_type <> 'webhook' or starts_with(data, 'webhook.retry_requested');
+    where aggregate_type not in ('webhook', 'delivery') or starts_with(data, 'delivery.retry_requested')
+       or starts_with(data, 'delivery.cancelled');
 -- `Reader::unverified`: the few webhooks that were accepted before they could be verified.
 create index commits_unverified on commits (recorded_at, partition, position)
     where starts_with(data, 'webhook.received_unverified');
@@ -70,7 +71,7 @@ from commits c cross join lateral unnest(string_to_array(c.data, E'\n')) with or
 comment on view events is 'Everything that happened, a row for each event.';
 comment on column events.partition is 'One of 16; an organization is always in the same one.';
 comment on column events.position is '1, 2, 3… within the partition, in commit order, without gaps.';
-comment on column events.aggregate_type is 'Kind of stream: organization, user, email_claim, provider, webhook.';
+comment on column events.aggregate_type is 'Kind of stream: organization, user, email_claim, provider, destination, route, webhook, delivery.';
 comment on column events.aggregate_id is 'Stream within its kind, a UUID in text, as postgres-es reads it.';
 comment on column events.sequence is '1, 2, 3… within the stream.';
 comment on column events.event_type is 'What happened, like webhook.received.';

@@ -36,13 +36,15 @@ grant select on webhook_bodies to hookledger_runtime;
 create table attempt_responses (
     organization_id uuid not null,
     webhook_id uuid not null,
+    delivery_id uuid not null,
     attempt_number int not null,
     excerpt bytea not null,
-    primary key (organization_id, webhook_id, attempt_number)
+    primary key (organization_id, webhook_id, delivery_id, attempt_number)
 );
 comment on table attempt_responses is 'What destinations answered. Retention may remove rows; the events keep digest and size.';
 comment on column attempt_responses.organization_id is 'The tenant.';
 comment on column attempt_responses.webhook_id is 'The webhook.';
+comment on column attempt_responses.delivery_id is 'Which of its deliveries.';
 comment on column attempt_responses.attempt_number is 'Which attempt.';
 comment on column attempt_responses.excerpt is 'The first bytes of the answer''s body, 16 KiB at most.';
 select keep_tenants_apart('attempt_responses');

@@ -2,7 +2,7 @@
 create table provider_secrets (
     organization_id uuid not null,
     secret_id uuid not null,
-    provider_id uuid not null,
+    owner_id uuid not null,
     version int not null,
     key_id text not null,
     nonce bytea not null,
@@ -10,11 +10,11 @@ create table provider_secrets (
     created_at timestamptz not null default now(),
     primary key (organization_id, secret_id)
 );
-comment on table provider_secrets is 'Signing secrets of providers, AES-256-GCM under a master key.';
+comment on table provider_secrets is 'Secrets of providers and destinations, AES-256-GCM under a master key.';
 comment on column provider_secrets.organization_id is 'The tenant; bound into the ciphertext.';
 comment on column provider_secrets.secret_id is 'The id by which events name this secret.';
-comment on column provider_secrets.provider_id is 'Whose secret it is; bound into the ciphertext.';
-comment on column provider_secrets.version is '1, 2, 3… per provider; bound into the ciphertext.';
+comment on column provider_secrets.owner_id is 'The provider or destination whose secret it is; bound into the ciphertext.';
+comment on column provider_secrets.version is '1, 2, 3… per owner; bound into the ciphertext.';
 comment on column provider_secrets.key_id is 'Which master key encrypted it.';
 comment on column provider_secrets.nonce is 'Random 96 bits.';
 comment on column provider_secrets.ciphertext is 'Ciphertext and tag.';

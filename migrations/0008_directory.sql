@@ -1,4 +1,4 @@
--- Read models of organizations, users, providers and their destinations. Derived: they can be dropped and rebuilt.
+-- Read models of organizations, users, providers, destinations and routes. Derived: they can be dropped and rebuilt.
 create table organizations (
     id uuid not null,
     name text not null,
@@ -77,12 +77,6 @@ create table webhook_providers (
     id uuid not null,
     provider_name text not null,
     is_active boolean not null,
-    destination_url text,
-    destination_timeout_seconds int,
-    destination_concurrency int,
-    destination_headers text[],
-    destination_original_signature boolean not null default false,
-    destination_set_at timestamptz,
     created_at timestamptz not null,
     updated_at timestamptz not null,
     deleted_at timestamptz,
@@ -94,12 +88,6 @@ comment on column webhook_providers.organization_id is 'The tenant.';
 comment on column webhook_providers.id is 'Derived from organization and provider name.';
 comment on column webhook_providers.provider_name is 'stripe, github, shopify, standard.';
 comment on column webhook_providers.is_active is 'Accepts webhooks.';
-comment on column webhook_providers.destination_url is 'Where webhooks are forwarded to; null: recording is the processing.';
-comment on column webhook_providers.destination_timeout_seconds is 'How long it may take to answer; null: the deployment''s default.';
-comment on column webhook_providers.destination_concurrency is 'Attempts at the same time, per node.';
-comment on column webhook_providers.destination_headers is 'Names of the headers that deliveries carry besides; their values are secrets.';
-comment on column webhook_providers.destination_original_signature is 'Deliveries carry the sender''s signature header too.';
-comment on column webhook_providers.destination_set_at is 'When the destination was last changed.';
 comment on column webhook_providers.created_at is 'When it was connected.';
 comment on column webhook_providers.updated_at is 'Time of its last change.';
 comment on column webhook_providers.deleted_at is 'When it was deleted, unless connected again.';
@@ -131,20 +119,88 @@ select keep_tenants_apart('provider_secret_versions');
 grant select, insert, update, delete on provider_secret_versions to hookledger_worker;
 grant select on provider_secret_versions to hookledger_runtime;
 
+create table destinations (
+    organization_id uuid not null,
+    id uuid not null,
+    name text not null,
+    url text not null,
+    timeout_seconds int,
+    concurrency int not null,
+    header_names text[] not null,
+    original_signature boolean not null,
+    created_at timestamptz not null,
+    updated_at timestamptz not null,
+    set_at timestamptz not null,
+    deleted_at timestamptz,
+    applied_position bigint not null,
+    primary key (organization_id, id)
+);
+comment on table destinations is 'Projection: where webhooks are sent.';
+comment on column destinations.organization_id is 'The tenant.';
+comment on column destinations.id is 'The destination.';
+comment on column destinations.name is 'Given by a person.';
+comment on column destinations.url is 'Where to.';
+comment on column destinations.timeout_seconds is 'How long it may take to answer; null: the deployment''s default.';
+comment on column destinations.concurrency is 'Attempts at the same time, per node.';
+comment on column destinations.header_names is 'Names of the headers that deliveries carry besides; their values are secrets.';
+comment on column destinations.original_signature is 'Deliveries carry the sender''s signature header too.';
+comment on column destinations.created_at is 'When it was first set.';
+comment on column destinations.updated_at is 'Time of its last change.';
+comment on column destinations.set_at is 'When its settings were last changed.';
+comment on column destinations.deleted_at is 'When it was deleted, unless set again.';
+comment on column destinations.applied_position is 'Position of the last event.';
+select keep_tenants_apart('destinations');
+grant select, insert, update, delete on destinations to hookledger_worker;
+grant select on destinations to hookledger_runtime;
+
 create table destination_secret_versions (
     organization_id uuid not null,
-    provider_id uuid not null,
+    destination_id uuid not null,
     version int not null,
     set_at timestamptz not null,
     expires_at timestamptz,
-    primary key (organization_id, provider_id, version)
+    primary key (organization_id, destination_id, version)
 );
 comment on table destination_secret_versions is 'Projection: what may be known of the secrets that sign deliveries.';
 comment on column destination_secret_versions.organization_id is 'The tenant.';
-comment on column destination_secret_versions.provider_id is 'Whose deliveries.';
-comment on column destination_secret_versions.version is 'Counted with the provider''s other secrets.';
+comment on column destination_secret_versions.destination_id is 'Whose deliveries.';
+comment on column destination_secret_versions.version is 'Counted with the versions of its headers.';
 comment on column destination_secret_versions.set_at is 'When it was set.';
 comment on column destination_secret_versions.expires_at is 'Signs no longer from then on.';
 select keep_tenants_apart('destination_secret_versions');
 grant select, insert, update, delete on destination_secret_versions to hookledger_worker;
 grant select on destination_secret_versions to hookledger_runtime;
+
+create table routes (
+    organization_id uuid not null,
+    id uuid not null,
+    provider_id uuid not null,
+    destination_id uuid not null,
+    name text not null,
+    version int not null,
+    is_enabled boolean not null,
+    created_at timestamptz not null,
+    updated_at timestamptz not null,
+    deleted_at timestamptz,
+    applied_position bigint not null,
+    primary key (organization_id, id)
+);
+comment on table routes is 'Projection: from which provider to which destination.';
+comment on column routes.organization_id is 'The tenant.';
+comment on column routes.id is 'The route.';
+comment on column routes.provider_id is 'Whose webhooks.';
+comment on column routes.destination_id is 'Where they go.';
+comment on column routes.name is 'Given by a person.';
+comment on column routes.version is 'Counts its changes, from 1.';
+comment on column routes.is_enabled is 'New webhooks go by it.';
+comment on column routes.created_at is 'When it was first set.';
+comment on column routes.updated_at is 'Time of its last change.';
+comment on column routes.deleted_at is 'When it or its provider was deleted, unless set again.';
+comment on column routes.applied_position is 'Position of the last event.';
+-- `routes::of_providers`.
+create index routes_of_provider on routes (organization_id, provider_id);
+-- `routes::to_destinations`.
+create index routes_to_destination on routes (organization_id, destination_id);
+select keep_tenants_apart('routes');
+grant select, insert, update, delete on routes to hookledger_worker;
+grant select on routes to hookledger_runtime;

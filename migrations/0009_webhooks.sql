@@ -1,4 +1,4 @@
--- functions: balance_webhooks
+-- functions: balance_webhooks, balance_deliveries
 
 -- Read models of webhooks and their attempts. Derived: they can be dropped and rebuilt.
 -- A webhook's way from pending to success changes its row in place, so no index has the status in its condition: each
@@ -30,6 +30,7 @@ create table webhook_logs (
     body_differs boolean not null,
     replay_key uuid,
     suspected_replay boolean not null default false,
+    deliveries int,
     primary key (organization_id, webhook_id)
 ) with (fillfactor = 60);
 comment on table webhook_logs is 'Projection: one row per webhook, accepted or rejected.';
@@ -47,12 +48,13 @@ comment on column webhook_logs.content_type is 'As received.';
 comment on column webhook_logs.signature_received is 'The signature header as it came.';
 comment on column webhook_logs.signature_valid is 'False for rejections.';
 comment on column webhook_logs.rejection is 'Code of why it was refused, like signature_invalid; null for accepted ones.';
-comment on column webhook_logs.status is 'pending, processing, success, failed.';
-comment on column webhook_logs.retry_count is '0 to 3: automatic retries so far.';
+comment on column webhook_logs.status is 'pending, processing, success, failed: what its deliveries have in common.';
+comment on column webhook_logs.deliveries is 'How many routes it matched; null before it is routed.';
+comment on column webhook_logs.retry_count is '0 to 3: automatic retries so far, at most of its deliveries.';
 comment on column webhook_logs.error_message is 'What went wrong last.';
 comment on column webhook_logs.received_at is 'When it was recorded, just before the answer.';
 comment on column webhook_logs.updated_at is 'Time of its last event.';
-comment on column webhook_logs.processed_at is 'When an attempt succeeded.';
+comment on column webhook_logs.processed_at is 'When its last delivery succeeded.';
 comment on column webhook_logs.next_retry_at is 'When the next attempt is due.';
 comment on column webhook_logs.dead_lettered_at is 'When it was given up, until a person retries it.';
 comment on column webhook_logs.duplicate_count is 'Further deliveries of the same event.';
@@ -70,8 +72,6 @@ create index webhook_logs_event_id on webhook_logs (organization_id, provider_ev
 -- errors. By columns that a success leaves alone.
 create index webhook_logs_failed on webhook_logs (organization_id, received_at desc, position desc)
     where dead_lettered_at is not null or next_retry_at is not null or not signature_valid;
--- `unfinished::overdue` and `oldest`: those that wait for a retry.
-create index webhook_logs_waiting on webhook_logs (next_retry_at, webhook_id) where next_retry_at is not null;
 -- Whether a body came before (`webhook_logs::write::make`), for providers that sign neither IDs nor times.
 create index webhook_logs_replay on webhook_logs (organization_id, provider_id, replay_key)
     where replay_key is not null;
@@ -99,10 +99,55 @@ select keep_tenants_apart('webhook_open');
 grant select, insert, update, delete on webhook_open to hookledger_worker;
 grant select on webhook_open to hookledger_runtime;
 
+create table deliveries (
+    organization_id uuid not null,
+    delivery_id uuid not null,
+    webhook_id uuid not null,
+    route_id uuid not null,
+    route_version int not null,
+    destination_id uuid not null,
+    position bigint not null,
+    applied_position bigint not null,
+    phase text collate "C" not null,
+    attempt int not null,
+    error_message text,
+    created_at timestamptz not null,
+    updated_at timestamptz not null,
+    processed_at timestamptz,
+    next_retry_at timestamptz,
+    dead_lettered_at timestamptz,
+    primary key (organization_id, delivery_id)
+) with (fillfactor = 60);
+comment on table deliveries is 'Projection: one row per webhook and route that it matched.';
+comment on column deliveries.organization_id is 'The tenant.';
+comment on column deliveries.delivery_id is 'Derived from webhook and route.';
+comment on column deliveries.webhook_id is 'What is delivered.';
+comment on column deliveries.route_id is 'The route that it matched.';
+comment on column deliveries.route_version is 'The version of the route that decided.';
+comment on column deliveries.destination_id is 'Where it goes.';
+comment on column deliveries.position is 'Position of the event that routed its webhook.';
+comment on column deliveries.applied_position is 'Position of its last event: replay changes nothing.';
+comment on column deliveries.phase is 'pending, processing, succeeded, awaiting_retry, dead_lettered, cancelled.';
+comment on column deliveries.attempt is 'The running or last attempt; 0 before the first.';
+comment on column deliveries.error_message is 'What went wrong last.';
+comment on column deliveries.created_at is 'When its webhook was routed.';
+comment on column deliveries.updated_at is 'Time of its last event.';
+comment on column deliveries.processed_at is 'When it succeeded.';
+comment on column deliveries.next_retry_at is 'When the next attempt is due.';
+comment on column deliveries.dead_lettered_at is 'When it was given up, until a person retries it.';
+-- The deliveries of a webhook: its page, and the fold of its status.
+create index deliveries_of_webhook on deliveries (organization_id, webhook_id);
+-- `unfinished::overdue` and `oldest`: those that wait for a retry.
+create index deliveries_waiting on deliveries (next_retry_at, delivery_id) where next_retry_at is not null;
+select keep_tenants_apart('deliveries');
+grant select, insert, update, delete on deliveries to hookledger_worker;
+grant select on deliveries to hookledger_runtime;
+
 -- Its key finds the attempts of a webhook (`webhook_retries::of_webhooks`).
 create table webhook_retries (
     organization_id uuid not null,
     webhook_id uuid not null,
+    delivery_id uuid not null,
     attempt_number int not null,
     attempted_at timestamptz not null,
     ended_at timestamptz,
@@ -110,11 +155,12 @@ create table webhook_retries (
     status_code int,
     duration_ms bigint,
     error_details text,
-    primary key (organization_id, webhook_id, attempt_number)
+    primary key (organization_id, webhook_id, delivery_id, attempt_number)
 );
-comment on table webhook_retries is 'Projection: every attempt at processing, the first included.';
+comment on table webhook_retries is 'Projection: every attempt at a delivery, the first included.';
 comment on column webhook_retries.organization_id is 'The tenant.';
 comment on column webhook_retries.webhook_id is 'The webhook.';
+comment on column webhook_retries.delivery_id is 'Which of its deliveries.';
 comment on column webhook_retries.attempt_number is '1 is the first try, 2 to 4 are retries 1 to 3.';
 comment on column webhook_retries.attempted_at is 'When it began.';
 comment on column webhook_retries.ended_at is 'When it ended, while null it runs.';
@@ -156,7 +202,8 @@ select keep_tenants_apart('provider_secret_uses');
 grant select, insert, update, delete on provider_secret_uses to hookledger_worker;
 grant select on provider_secret_uses to hookledger_runtime;
 
--- Rows of webhook_logs by state, counted as they change, also by psql; the log tells otherwise (`conservation`).
+-- Deliveries, and webhooks without any, by state, counted as they change, also by psql; the log tells otherwise
+-- (`conservation`).
 -- Counting a million rows each time would be too slow.
 create table webhook_balances (
     organization_id uuid not null,
@@ -165,16 +212,18 @@ create table webhook_balances (
     succeeded bigint not null default 0,
     failed bigint not null default 0,
     dead_lettered bigint not null default 0,
+    cancelled bigint not null default 0,
     rejected bigint not null default 0,
     primary key (organization_id)
 ) with (fillfactor = 50);
-comment on table webhook_balances is 'Projection: how many rows of webhook_logs stand where, kept by triggers on it.';
+comment on table webhook_balances is 'Projection: how many deliveries stand where, and webhooks that have none, kept by triggers on both.';
 comment on column webhook_balances.organization_id is 'The tenant.';
 comment on column webhook_balances.pending is 'They wait for an attempt, or for their signature to be verified.';
 comment on column webhook_balances.processing is 'An attempt runs.';
-comment on column webhook_balances.succeeded is 'An attempt succeeded.';
+comment on column webhook_balances.succeeded is 'An attempt succeeded, or nothing was to be delivered.';
 comment on column webhook_balances.failed is 'They wait for a retry.';
 comment on column webhook_balances.dead_lettered is 'They wait for a person.';
+comment on column webhook_balances.cancelled is 'A person cancelled them.';
 comment on column webhook_balances.rejected is 'They were refused.';
 select keep_tenants_apart('webhook_balances');
 grant select, insert, update, delete on webhook_balances to hookledger_worker;
@@ -187,6 +236,15 @@ create trigger balance_deleted after delete on webhook_logs
     referencing old table as old_rows for each statement execute function balance_webhooks();
 create trigger balance_truncated after truncate on webhook_logs
     for each statement execute function balance_webhooks();
+
+create trigger balance_inserted after insert on deliveries
+    referencing new table as new_rows for each statement execute function balance_deliveries();
+create trigger balance_updated after update on deliveries
+    referencing new table as new_rows old table as old_rows for each statement execute function balance_deliveries();
+create trigger balance_deleted after delete on deliveries
+    referencing old table as old_rows for each statement execute function balance_deliveries();
+create trigger balance_truncated after truncate on deliveries
+    for each statement execute function balance_deliveries();
 
 create table webhook_analytics (
     organization_id uuid not null,

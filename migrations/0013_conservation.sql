@@ -5,12 +5,14 @@ create table conservation (
     partition int not null,
     position bigint not null,
     received bigint not null,
+    outcomes bigint not null,
     duplicates bigint not null,
     pending bigint not null,
     processing bigint not null,
     succeeded bigint not null,
     failed bigint not null,
     dead_lettered bigint not null,
+    cancelled bigint not null,
     rejected bigint not null,
     difference bigint not null default 0,
     differences text[] not null default '{}',
@@ -24,12 +26,14 @@ comment on column conservation.organization_id is 'The tenant.';
 comment on column conservation.partition is 'Partition of its events.';
 comment on column conservation.position is 'Counted and compared up to here.';
 comment on column conservation.received is 'Webhooks accepted, duplicates apart.';
+comment on column conservation.outcomes is 'What has to come of them: one for each delivery, and one for a webhook without deliveries.';
 comment on column conservation.duplicates is 'Further deliveries of webhooks that were there already.';
 comment on column conservation.pending is 'By the log: they wait for an attempt.';
 comment on column conservation.processing is 'By the log: an attempt runs.';
 comment on column conservation.succeeded is 'By the log: an attempt succeeded.';
 comment on column conservation.failed is 'By the log: they wait for a retry.';
 comment on column conservation.dead_lettered is 'By the log: they wait for a person.';
+comment on column conservation.cancelled is 'By the log: a person cancelled them.';
 comment on column conservation.rejected is 'By the log: they were refused.';
 comment on column conservation.difference is 'How many webhooks are not where the log says; 0 is as it should be.';
 comment on column conservation.differences is 'What differs, a sentence each.';

@@ -13,10 +13,13 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::access::AccessEvent;
+use crate::delivery::DeliveryEvent;
+use crate::destination::DestinationEvent;
 use crate::email_claim::EmailClaimEvent;
 use crate::organization::OrganizationEvent;
 use crate::provider::ProviderEvent;
 use crate::retention::RetentionEvent;
+use crate::route::RouteEvent;
 use crate::team::TeamEvent;
 use crate::upcast::upcast;
 use crate::usage::UsageEvent;
@@ -156,8 +159,14 @@ pub enum Event {
     Access(AccessEvent),
     /// Of an organization's connection to a service.
     Provider(ProviderEvent),
+    /// Of where webhooks are sent.
+    Destination(DestinationEvent),
+    /// Of a way from a provider to a destination.
+    Route(RouteEvent),
     /// Of a webhook, or of the streams that support its deduplication.
     Webhook(WebhookEvent),
+    /// Of a webhook on one route.
+    Delivery(DeliveryEvent),
     /// Of the warnings about a monthly limit.
     Usage(UsageEvent),
     /// Of removed requests.
@@ -174,7 +183,10 @@ impl Event {
             TeamEvent::TYPES,
             AccessEvent::TYPES,
             ProviderEvent::TYPES,
+            DestinationEvent::TYPES,
+            RouteEvent::TYPES,
             WebhookEvent::TYPES,
+            DeliveryEvent::TYPES,
             UsageEvent::TYPES,
             RetentionEvent::TYPES,
         ]
@@ -195,7 +207,10 @@ impl Event {
             Self::Team(event) => of(event),
             Self::Access(event) => of(event),
             Self::Provider(event) => of(event),
+            Self::Destination(event) => of(event),
+            Self::Route(event) => of(event),
             Self::Webhook(event) => of(event),
+            Self::Delivery(event) => of(event),
             Self::Usage(event) => of(event),
             Self::Retention(event) => of(event),
         }
@@ -213,7 +228,10 @@ impl Event {
     ) -> Result<Self, DecodeError> {
         match aggregate_type {
             WebhookEvent::AGGREGATE => decode(event_type, version, payload).map(Self::Webhook),
+            DeliveryEvent::AGGREGATE => decode(event_type, version, payload).map(Self::Delivery),
             ProviderEvent::AGGREGATE => decode(event_type, version, payload).map(Self::Provider),
+            DestinationEvent::AGGREGATE => decode(event_type, version, payload).map(Self::Destination),
+            RouteEvent::AGGREGATE => decode(event_type, version, payload).map(Self::Route),
             OrganizationEvent::AGGREGATE => decode(event_type, version, payload).map(Self::Organization),
             UserEvent::AGGREGATE => decode(event_type, version, payload).map(Self::User),
             EmailClaimEvent::AGGREGATE => decode(event_type, version, payload).map(Self::EmailClaim),

@@ -63,6 +63,12 @@ ids! {
     /// One event of a provider. Derived from the connection and the provider's own event ID; random if
     /// rejected.
     WebhookId,
+    /// Where an organization's webhooks are sent. Random, or derived for a provider's own one.
+    DestinationId,
+    /// A way from a provider to a destination. Random, or derived for a provider's own one.
+    RouteId,
+    /// One webhook on one route. Derived from both.
+    DeliveryId,
     /// One transmission of a provider whose signature covers little more than its ID. Derived from both.
     TransmissionId,
     /// The stream of bodies of a webhook's duplicates that differ from its own. Derived from its ID.
@@ -160,6 +166,30 @@ impl WebhookId {
     #[must_use]
     pub fn of_duplicate(original: Self, body_sha256: &str) -> Self {
         Self(derive(b"delivered_duplicate", &[original.0.as_bytes(), body_sha256.as_bytes()]))
+    }
+}
+
+impl DestinationId {
+    /// The only ID of the destination that was set with a provider.
+    #[must_use]
+    pub fn of_provider(provider: ProviderId) -> Self {
+        Self(derive(b"destination", &[provider.0.as_bytes()]))
+    }
+}
+
+impl RouteId {
+    /// The only ID of the route from a provider to the destination that was set with it.
+    #[must_use]
+    pub fn of_provider(provider: ProviderId) -> Self {
+        Self(derive(b"route", &[provider.0.as_bytes()]))
+    }
+}
+
+impl DeliveryId {
+    /// The only ID that the delivery of a webhook by a route can have.
+    #[must_use]
+    pub fn derive(webhook: WebhookId, route: RouteId) -> Self {
+        Self(derive(b"delivery", &[webhook.0.as_bytes(), route.0.as_bytes()]))
     }
 }
 

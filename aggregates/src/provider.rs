@@ -1,8 +1,7 @@
 //! A provider: an organization's connection to one third-party service.
 //!
 //! Events never contain secrets: they refer to one by ID and version, and its ciphertext is in a separate
-//! table. All secrets of a provider share one sequence of versions: those that verify requests, those that
-//! sign deliveries, and the values of a destination's headers.
+//! table.
 
 use std::collections::BTreeMap;
 
@@ -22,17 +21,8 @@ pub const MAX_SECRETS: usize = 8;
 /// Maximum number of incoming secrets that verify at once, including rotated ones in their grace period: for
 /// each, a forged request costs one more digest of its body.
 pub const MAX_VERIFYING: usize = 16;
-/// Maximum number of secrets that sign a delivery at once: each costs a digest of its body.
-pub const MAX_SIGNING: usize = 8;
 /// Maximum length of a secret's label in characters.
 pub const MAX_SECRET_LABEL: usize = 64;
-
-/// Default number of concurrent attempts at one destination, per node.
-pub const DEFAULT_CONCURRENCY: u32 = 16;
-/// Maximum number of concurrent attempts at one destination, per node.
-pub const MAX_CONCURRENCY: u32 = 256;
-/// Maximum timeout of a destination in seconds.
-pub const MAX_TIMEOUT_SECONDS: u32 = 120;
 
 /// The state of a provider. Its stream outlives a deletion, so versions are never reused.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -47,33 +37,6 @@ pub struct Provider {
     /// Labels of secrets, given by people.
     #[serde(default)]
     labels: BTreeMap<u32, Label>,
-    #[serde(default)]
-    destination: Option<Destination>,
-    /// Secrets that sign deliveries; they remain when a destination is removed.
-    #[serde(default)]
-    outgoing: BTreeMap<u32, SecretState>,
-}
-
-/// Where an organization's webhooks are forwarded to, and how.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Destination {
-    pub url: String,
-    /// `None` for the deployment's default.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub timeout_seconds: Option<u32>,
-    /// Concurrent attempts per node.
-    pub concurrency: u32,
-    /// Names of the additional headers of deliveries; their values may be credentials.
-    #[serde(skip_serializing_if = "Vec::is_empty", default)]
-    pub header_names: Vec<String>,
-    /// Reference to the headers' values.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub headers: Option<SecretRef>,
-    /// Whether deliveries include the sender's signature, for a receiver that verifies with the sender's own
-    /// secret. Absent in events of earlier releases.
-    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
-    pub original_signature: bool,
 }
 
 /// A secret in the vault.
@@ -91,7 +54,7 @@ pub struct SecretState {
     pub expires_at: Option<DateTime<Utc>>,
 }
 
-/// Connects a provider, or changes its secrets, its destination or its status.
+/// Connects a provider, or changes its secrets or its status.
 #[derive(Clone, Debug)]
 pub enum ProviderCommand {
     Connect {
@@ -124,17 +87,6 @@ pub enum ProviderCommand {
         now: DateTime<Utc>,
     },
     SetActive(bool),
-    /// `outgoing` is the secret that signs deliveries, for the first destination; an existing secret stays.
-    SetDestination {
-        destination: Destination,
-        outgoing: Option<SecretRef>,
-    },
-    RemoveDestination,
-    RotateOutgoingSecret {
-        secret: SecretRef,
-        grace: Duration,
-        now: DateTime<Utc>,
-    },
     Delete,
 }
 
@@ -158,18 +110,6 @@ pub enum ProviderEvent {
     Deactivated {},
     #[serde(rename = "provider.deleted")]
     Deleted {},
-    #[serde(rename = "provider.destination_set")]
-    DestinationSet(Destination),
-    #[serde(rename = "provider.destination_removed")]
-    DestinationRemoved {},
-    /// A new secret signs deliveries; earlier ones sign as well until they expire.
-    #[serde(rename = "provider.outgoing_secret_set", rename_all = "camelCase")]
-    OutgoingSecretSet {
-        #[serde(flatten)]
-        secret: SecretRef,
-        #[serde(skip_serializing_if = "Option::is_none", default)]
-        previous_expire_at: Option<DateTime<Utc>>,
-    },
     /// Rejected requests beyond the rate limit, counted instead of logged individually.
     #[serde(rename = "provider.rejections_suppressed", rename_all = "camelCase")]
     RejectionsSuppressed { count: u64, since: DateTime<Utc> },
@@ -184,9 +124,6 @@ aggregate!(Provider, "provider", ProviderCommand, ProviderEvent, ProviderError, 
     Activated => "provider.activated" v 1,
     Deactivated => "provider.deactivated" v 1,
     Deleted => "provider.deleted" v 1,
-    DestinationSet => "provider.destination_set" v 1,
-    DestinationRemoved => "provider.destination_removed" v 1,
-    OutgoingSecretSet => "provider.outgoing_secret_set" v 1,
     RejectionsSuppressed => "provider.rejections_suppressed" v 1,
 });
 
@@ -205,20 +142,10 @@ pub enum ProviderError {
     NoSuchSecret(u32),
     #[error("A provider can have {MAX_SECRETS} secrets, or {MAX_VERIFYING} including rotated ones. Revoke one first.")]
     TooManySecrets,
-    #[error(
-        "{MAX_SIGNING} secrets sign deliveries already. Wait until one expires, or rotate with a shorter grace period."
-    )]
-    TooManySigning,
     #[error("This is the only secret. Rotate it, or deactivate the provider.")]
     LastSecret,
     #[error("Several secrets are active. Name the version that the new one replaces.")]
     ReplacesWhich,
-    #[error("Concurrency must be between 1 and {MAX_CONCURRENCY}.")]
-    BadConcurrency,
-    #[error("The timeout must be between 1 and {MAX_TIMEOUT_SECONDS} seconds.")]
-    BadTimeout,
-    #[error("This provider has no destination.")]
-    NoDestination,
     #[error("This provider was changed at the same time. Try again.")]
     VersionTaken,
 }
@@ -277,24 +204,6 @@ impl Provider {
                 }
                 Ok(vec![ProviderEvent::SecretRevoked { secret_version: version, expire_at: now }])
             }
-            ProviderCommand::SetDestination { destination, outgoing } => self.set_destination(destination, outgoing),
-            ProviderCommand::RemoveDestination if self.destination.is_none() => Ok(vec![]),
-            ProviderCommand::RemoveDestination => Ok(vec![ProviderEvent::DestinationRemoved {}]),
-            ProviderCommand::RotateOutgoingSecret { .. } if self.outgoing.is_empty() => {
-                Err(ProviderError::NoDestination)
-            }
-            ProviderCommand::RotateOutgoingSecret { grace, .. } if grace < Duration::zero() || grace > MAX_GRACE => {
-                Err(ProviderError::BadGrace)
-            }
-            ProviderCommand::RotateOutgoingSecret { secret, .. } if secret.secret_version != self.next_version() => {
-                Err(ProviderError::VersionTaken)
-            }
-            ProviderCommand::RotateOutgoingSecret { now, .. } if self.signing(now).count() >= MAX_SIGNING => {
-                Err(ProviderError::TooManySigning)
-            }
-            ProviderCommand::RotateOutgoingSecret { secret, grace, now } => {
-                Ok(vec![ProviderEvent::OutgoingSecretSet { secret, previous_expire_at: Some(now + grace) }])
-            }
             ProviderCommand::SetActive(active) if active == self.active => Ok(vec![]),
             ProviderCommand::SetActive(true) => Ok(vec![ProviderEvent::Activated {}]),
             ProviderCommand::SetActive(false) => Ok(vec![ProviderEvent::Deactivated {}]),
@@ -311,11 +220,6 @@ impl Provider {
     fn verifying(&self, now: DateTime<Utc>) -> impl Iterator<Item = u32> {
         let verifies = move |secret: &SecretState| secret.expires_at.is_none_or(|at| at > now);
         self.secrets.iter().filter(move |(_, secret)| verifies(secret)).map(|(version, _)| *version)
-    }
-
-    /// Secrets that sign deliveries at `now`.
-    fn signing(&self, now: DateTime<Utc>) -> impl Iterator<Item = &SecretState> {
-        self.outgoing.values().filter(move |secret| secret.expires_at.is_none_or(|at| at > now))
     }
 
     /// The new secret takes the label of the one that it replaces. Other staying secrets do not change.
@@ -349,31 +253,6 @@ impl Provider {
                 std::iter::once(rotated).chain(labelled).collect()
             }
         })
-    }
-
-    fn set_destination(
-        &self,
-        destination: Destination,
-        outgoing: Option<SecretRef>,
-    ) -> Result<Vec<ProviderEvent>, ProviderError> {
-        if !(1..=MAX_CONCURRENCY).contains(&destination.concurrency) {
-            return Err(ProviderError::BadConcurrency);
-        }
-        if destination.timeout_seconds.is_some_and(|seconds| !(1..=MAX_TIMEOUT_SECONDS).contains(&seconds)) {
-            return Err(ProviderError::BadTimeout);
-        }
-        // Versions are assigned in sequence; unchanged headers keep theirs.
-        let known = self.destination.as_ref().and_then(|known| known.headers);
-        let new_headers = destination.headers.filter(|headers| Some(*headers) != known);
-        let given = outgoing.into_iter().chain(new_headers).map(|secret| secret.secret_version);
-        let in_order = given.zip(self.next_version()..).all(|(version, next)| version == next);
-        if !in_order || outgoing.is_some() != self.outgoing.is_empty() {
-            return Err(ProviderError::VersionTaken);
-        }
-        let secret = outgoing.map(|secret| ProviderEvent::OutgoingSecretSet { secret, previous_expire_at: None });
-        let changed =
-            (self.destination.as_ref() != Some(&destination)).then_some(ProviderEvent::DestinationSet(destination));
-        Ok(secret.into_iter().chain(changed).collect())
     }
 
     /// Applies an event; public because the in-memory directory is the same fold.
@@ -412,23 +291,6 @@ impl Provider {
                 self.active = false;
                 self.secrets.clear();
                 self.labels.clear();
-                self.destination = None;
-                self.outgoing.clear();
-            }
-            ProviderEvent::DestinationSet(destination) => {
-                if let Some(headers) = destination.headers {
-                    self.last_version = self.last_version.max(headers.secret_version);
-                }
-                self.destination = Some(destination.clone());
-            }
-            ProviderEvent::DestinationRemoved {} => self.destination = None,
-            ProviderEvent::OutgoingSecretSet { secret, previous_expire_at } => {
-                if let Some(at) = previous_expire_at {
-                    expire(&mut self.outgoing, *at);
-                }
-                self.last_version = self.last_version.max(secret.secret_version);
-                let state = SecretState { id: secret.secret_id, expires_at: None };
-                self.outgoing.insert(secret.secret_version, state);
             }
             ProviderEvent::RejectionsSuppressed { .. } => {}
         }
@@ -456,18 +318,6 @@ impl Provider {
     #[must_use]
     pub fn secrets(&self) -> &BTreeMap<u32, SecretState> {
         &self.secrets
-    }
-
-    /// Where its webhooks are forwarded to; `None` if they are only stored.
-    #[must_use]
-    pub fn destination(&self) -> Option<&Destination> {
-        self.destination.as_ref()
-    }
-
-    /// The secrets that sign deliveries by version, newest last, including expired ones.
-    #[must_use]
-    pub fn outgoing(&self) -> &BTreeMap<u32, SecretState> {
-        &self.outgoing
     }
 }
 
@@ -632,64 +482,5 @@ mod tests {
         let provider = given(&[connected(1)]);
         assert_eq!(provider.decide(rotate(2, Duration::seconds(-1))), Err(ProviderError::BadGrace));
         assert_eq!(provider.decide(rotate(2, Duration::days(31))), Err(ProviderError::BadGrace));
-    }
-
-    fn secret(version: u32) -> SecretRef {
-        SecretRef { secret_id: SecretId::default(), secret_version: version }
-    }
-
-    fn destination(url: &str, headers: Option<SecretRef>) -> Destination {
-        let header_names = headers.map(|_| "authorization".to_owned()).into_iter().collect();
-        Destination {
-            url: url.to_owned(),
-            timeout_seconds: None,
-            concurrency: 4,
-            header_names,
-            headers,
-            original_signature: false,
-        }
-    }
-
-    #[test]
-    fn the_first_destination_comes_with_a_secret_and_later_ones_keep_it() {
-        let provider = given(&[connected(1)]);
-        let first = destination("https://a.example/", Some(secret(3)));
-        let set = |outgoing| ProviderCommand::SetDestination { destination: first.clone(), outgoing };
-        assert_eq!(provider.decide(set(None)), Err(ProviderError::VersionTaken));
-        let events = provider.decide(set(Some(secret(2)))).unwrap();
-        assert_eq!(
-            events,
-            [
-                ProviderEvent::OutgoingSecretSet { secret: secret(2), previous_expire_at: None },
-                ProviderEvent::DestinationSet(first.clone())
-            ]
-        );
-        let provider = given(&[vec![connected(1)], events].concat());
-        assert_eq!(provider.next_version(), 4);
-        assert_eq!(provider.decide(set(None)), Ok(vec![]));
-        let second = destination("https://b.example/", first.headers);
-        let change = ProviderCommand::SetDestination { destination: second.clone(), outgoing: None };
-        assert_eq!(provider.decide(change), Ok(vec![ProviderEvent::DestinationSet(second)]));
-        let stale = destination("https://b.example/", Some(secret(3 + 2)));
-        let change = ProviderCommand::SetDestination { destination: stale, outgoing: None };
-        assert_eq!(provider.decide(change), Err(ProviderError::VersionTaken));
-    }
-
-    #[test]
-    fn a_rotated_outgoing_secret_signs_beside_the_new_one_until_its_grace_ends() {
-        let provider = given(&[connected(1)]);
-        let rotate = |secret| ProviderCommand::RotateOutgoingSecret { secret, grace: Duration::seconds(9), now: at(1) };
-        assert_eq!(provider.decide(rotate(secret(2))), Err(ProviderError::NoDestination));
-        let mut provider = given(&[
-            connected(1),
-            ProviderEvent::OutgoingSecretSet { secret: secret(2), previous_expire_at: None },
-            ProviderEvent::DestinationSet(destination("https://a.example/", None)),
-        ]);
-        for event in provider.decide(rotate(secret(3))).unwrap() {
-            provider.evolve(&event);
-        }
-        let expiries: Vec<_> = provider.outgoing().values().map(|secret| secret.expires_at).collect();
-        assert_eq!(expiries, [Some(at(10)), None]);
-        assert_eq!(provider.decide(ProviderCommand::RemoveDestination), Ok(vec![ProviderEvent::DestinationRemoved {}]));
     }
 }

@@ -3,10 +3,10 @@ create or replace function balance_webhooks() returns trigger
 language plpgsql as $$
 declare
     changes text := case tg_op
-        when 'INSERT' then 'select organization_id, status, signature_valid, dead_lettered_at, 1 as n from new_rows'
-        when 'DELETE' then 'select organization_id, status, signature_valid, dead_lettered_at, -1 as n from old_rows'
-        when 'UPDATE' then 'select organization_id, status, signature_valid, dead_lettered_at, 1 as n from new_rows
-                        union all select organization_id, status, signature_valid, dead_lettered_at, -1 as n from old_rows'
+        when 'INSERT' then 'select organization_id, status, signature_valid, dead_lettered_at, 1 as n from new_rows where coalesce(deliveries, 0) = 0'
+        when 'DELETE' then 'select organization_id, status, signature_valid, dead_lettered_at, -1 as n from old_rows where coalesce(deliveries, 0) = 0'
+        when 'UPDATE' then 'select organization_id, status, signature_valid, dead_lettered_at, 1 as n from new_rows where coalesce(deliveries, 0) = 0
+                        union all select organization_id, status, signature_valid, dead_lettered_at, -1 as n from old_rows where coalesce(deliveries, 0) = 0'
     end;
 begin
     if tg_op = 'TRUNCATE' then
@@ -32,4 +32,4 @@ begin
     return null;
 end
 $$;
-comment on function balance_webhooks is 'Keeps webhook_balances beside webhook_logs, in whichever schema they are.';
+comment on function balance_webhooks is 'Counts webhooks without deliveries in webhook_balances, in whichever schema they are.';

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, Duration, DurationRound as _, Utc};
+use hookledger_aggregates::delivery::DeliveryEvent;
 use hookledger_aggregates::provider::ProviderEvent;
 use hookledger_aggregates::webhook::WebhookEvent;
 use hookledger_aggregates::{OrganizationId, ProviderId, RecordedEvent};
@@ -312,28 +313,40 @@ impl Tally {
             WebhookEvent::DuplicatesCounted { count, .. } => {
                 Kind::Duplicates(i64::try_from(*count).unwrap_or(i64::MAX))
             }
-            WebhookEvent::Recorded {} => Kind::Succeeded { retry: false },
-            WebhookEvent::AttemptSucceeded { attempt, .. } => Kind::Succeeded { retry: *attempt > 1 },
-            WebhookEvent::AttemptFailed { attempt, .. } | WebhookEvent::AttemptAbandoned { attempt } => {
-                Kind::Failed { retry: *attempt > 1 }
-            }
-            WebhookEvent::DeadLettered { .. } => Kind::DeadLettered,
+            WebhookEvent::Routed(routing) if routing.matched.is_empty() => Kind::Succeeded { retry: false },
             WebhookEvent::SignatureVerified(_)
             | WebhookEvent::Merged { .. }
             | WebhookEvent::Identified { .. }
             | WebhookEvent::TransmissionBound { .. }
-            | WebhookEvent::DuplicateBodyKept { .. }
-            | WebhookEvent::AttemptStarted { .. }
-            | WebhookEvent::RetryScheduled { .. }
-            | WebhookEvent::RetryRequested { .. } => return,
+            | WebhookEvent::Routed(_)
+            | WebhookEvent::DuplicateBodyKept { .. } => return,
         };
-        self.count(recorded, kind);
+        self.count(recorded, recorded.aggregate_id, kind);
+    }
+
+    pub(crate) fn note_delivery(&mut self, recorded: &RecordedEvent, webhook: Uuid, event: &DeliveryEvent) {
+        let kind = match event {
+            DeliveryEvent::AttemptSucceeded { attempt, .. } => Kind::Succeeded { retry: *attempt > 1 },
+            DeliveryEvent::AttemptFailed { attempt, .. } | DeliveryEvent::AttemptAbandoned { attempt } => {
+                Kind::Failed { retry: *attempt > 1 }
+            }
+            DeliveryEvent::DeadLettered { .. } => Kind::DeadLettered,
+            DeliveryEvent::AttemptStarted { .. }
+            | DeliveryEvent::RetryScheduled { .. }
+            | DeliveryEvent::RetryRequested { .. }
+            | DeliveryEvent::Cancelled { .. } => return,
+        };
+        self.count(recorded, webhook, kind);
     }
 
     pub(crate) fn note_provider(&mut self, recorded: &RecordedEvent, event: &ProviderEvent) {
         match event {
             ProviderEvent::RejectionsSuppressed { count, .. } => {
-                self.count(recorded, Kind::Suppressed(i64::try_from(*count).unwrap_or(i64::MAX)));
+                self.count(
+                    recorded,
+                    recorded.aggregate_id,
+                    Kind::Suppressed(i64::try_from(*count).unwrap_or(i64::MAX)),
+                );
             }
             ProviderEvent::Connected { .. }
             | ProviderEvent::SecretRotated { .. }
@@ -342,10 +355,7 @@ impl Tally {
             | ProviderEvent::SecretRevoked { .. }
             | ProviderEvent::Activated {}
             | ProviderEvent::Deactivated {}
-            | ProviderEvent::Deleted {}
-            | ProviderEvent::DestinationSet(_)
-            | ProviderEvent::DestinationRemoved {}
-            | ProviderEvent::OutgoingSecretSet { .. } => {}
+            | ProviderEvent::Deleted {} => {}
         }
     }
 
@@ -354,10 +364,10 @@ impl Tally {
         self.origins.insert((recorded.organization.uuid(), recorded.aggregate_id), origin);
     }
 
-    fn count(&mut self, recorded: &RecordedEvent, kind: Kind) {
+    fn count(&mut self, recorded: &RecordedEvent, of: Uuid, kind: Kind) {
         self.counted.push(Counted {
             organization: recorded.organization.uuid(),
-            of: recorded.aggregate_id,
+            of,
             at: recorded.recorded_at,
             position: recorded.position,
             kind,

@@ -3,13 +3,15 @@
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use hookledger_aggregates::access::AccessEvent;
+use hookledger_aggregates::delivery::DeliveryEvent;
+use hookledger_aggregates::destination::{DestinationEvent, DestinationSettings};
 use hookledger_aggregates::event::Stored as _;
 use hookledger_aggregates::organization::OrganizationEvent;
-use hookledger_aggregates::provider::{Destination, ProviderEvent};
+use hookledger_aggregates::provider::ProviderEvent;
 use hookledger_aggregates::retention::RetentionEvent;
+use hookledger_aggregates::route::{RouteEvent, RouteSettings};
 use hookledger_aggregates::usage::UsageEvent;
 use hookledger_aggregates::user::UserEvent;
-use hookledger_aggregates::webhook::WebhookEvent;
 use hookledger_aggregates::{Actor, Event, Label, OrganizationId, RecordedEvent};
 use serde_json::{Value, json};
 use sqlx::types::Json;
@@ -151,7 +153,9 @@ impl Projection for AuditLogs {
             OrganizationEvent::AGGREGATE,
             UserEvent::AGGREGATE,
             ProviderEvent::AGGREGATE,
-            WebhookEvent::AGGREGATE,
+            DestinationEvent::AGGREGATE,
+            RouteEvent::AGGREGATE,
+            DeliveryEvent::AGGREGATE,
             UsageEvent::AGGREGATE,
             AccessEvent::AGGREGATE,
             RetentionEvent::AGGREGATE,
@@ -187,7 +191,8 @@ struct Entry {
 }
 
 /// Events that change no field of their resource.
-const FACTS: [&str; 13] = [
+const FACTS: [&str; 14] = [
+    "cancelled",
     "duplicate_delivered",
     "signed_in",
     "session_ended",
@@ -215,12 +220,16 @@ fn entry(event: &Event) -> Option<Entry> {
         Event::Organization(event) => ("organization", organization(event)),
         Event::User(event) => ("user", user(event)),
         Event::Provider(event) => ("provider", provider(event)?),
-        Event::Webhook(event) => ("webhook", webhook(event)?),
+        Event::Destination(event) => ("destination", destination(event)),
+        Event::Route(event) => ("route", route(event)),
+        Event::Delivery(event) => ("delivery", delivery(event)?),
         Event::Usage(event) => ("usage", usage(event)),
         Event::Access(event) => access(event),
         Event::Retention(event) => retention(event),
         // The user's own events contain this.
         Event::EmailClaim(_) | Event::Team(_) => return None,
+        // Webhooks come from senders.
+        Event::Webhook(_) => return None,
     };
     Some(Entry { resource_type, action, new })
 }
@@ -311,23 +320,6 @@ fn provider(event: &ProviderEvent) -> Option<(&'static str, Value)> {
         ProviderEvent::Activated {} => ("activated", json!({"isActive": true})),
         ProviderEvent::Deactivated {} => ("deactivated", json!({"isActive": false})),
         ProviderEvent::Deleted {} => ("deleted", json!({"isActive": false})),
-        ProviderEvent::DestinationSet(Destination {
-            url,
-            timeout_seconds,
-            concurrency,
-            header_names,
-            headers: _,
-            original_signature,
-        }) => (
-            "destination_set",
-            json!({"destination": {"url": url, "timeoutSeconds": timeout_seconds, "concurrency": concurrency,
-                                   "headerNames": header_names, "originalSignature": original_signature}}),
-        ),
-        ProviderEvent::DestinationRemoved {} => ("destination_removed", json!({"destination": null})),
-        ProviderEvent::OutgoingSecretSet { secret, previous_expire_at } => (
-            "outgoing_secret_set",
-            json!({"outgoingSecretVersion": secret.secret_version, "previousOutgoingSecretsExpireAt": previous_expire_at}),
-        ),
         ProviderEvent::RejectionsSuppressed { .. } => return None,
     })
 }
@@ -340,29 +332,59 @@ fn usage(event: &UsageEvent) -> (&'static str, Value) {
     }
 }
 
-fn webhook(event: &WebhookEvent) -> Option<(&'static str, Value)> {
+fn destination(event: &DestinationEvent) -> (&'static str, Value) {
     match event {
-        WebhookEvent::RetryRequested { attempt, reason, provider_id: _ } => {
-            Some(("retry_requested", json!({"attempt": attempt, "reason": reason})))
+        DestinationEvent::Set(DestinationSettings {
+            name,
+            url,
+            timeout_seconds,
+            concurrency,
+            header_names,
+            headers: _,
+            original_signature,
+        }) => (
+            "destination_set",
+            json!({"name": name, "url": url, "timeoutSeconds": timeout_seconds, "concurrency": concurrency,
+                   "headerNames": header_names, "originalSignature": original_signature, "isDeleted": false}),
+        ),
+        DestinationEvent::SecretSet { secret, previous_expire_at } => (
+            "outgoing_secret_set",
+            json!({"secretVersion": secret.secret_version, "previousSecretsExpireAt": previous_expire_at}),
+        ),
+        DestinationEvent::Deleted { secrets_end: _ } => ("deleted", json!({"isDeleted": true})),
+    }
+}
+
+fn route(event: &RouteEvent) -> (&'static str, Value) {
+    match event {
+        RouteEvent::Set { settings, version } => {
+            let RouteSettings { name, provider_id, destination_id } = settings;
+            (
+                "route_set",
+                json!({"name": name, "providerId": provider_id, "destinationId": destination_id, "version": version,
+                       "isDeleted": false}),
+            )
         }
-        WebhookEvent::Received(_)
-        | WebhookEvent::SignatureVerified(_)
-        | WebhookEvent::ReceivedUnverified { .. }
-        | WebhookEvent::VerificationFailed { .. }
-        | WebhookEvent::Merged { .. }
-        | WebhookEvent::Identified { .. }
-        | WebhookEvent::TransmissionBound { .. }
-        | WebhookEvent::Rejected { .. }
-        | WebhookEvent::DuplicateReceived { .. }
-        | WebhookEvent::DuplicatesCounted { .. }
-        | WebhookEvent::DuplicateBodyKept { .. }
-        | WebhookEvent::AttemptStarted { .. }
-        | WebhookEvent::Recorded {}
-        | WebhookEvent::AttemptSucceeded { .. }
-        | WebhookEvent::AttemptFailed { .. }
-        | WebhookEvent::AttemptAbandoned { .. }
-        | WebhookEvent::RetryScheduled { .. }
-        | WebhookEvent::DeadLettered { .. } => None,
+        RouteEvent::Enabled { version } => ("enabled", json!({"isEnabled": true, "version": version})),
+        RouteEvent::Disabled { version } => ("disabled", json!({"isEnabled": false, "version": version})),
+        RouteEvent::Deleted { version } => ("deleted", json!({"isDeleted": true, "version": version})),
+    }
+}
+
+fn delivery(event: &DeliveryEvent) -> Option<(&'static str, Value)> {
+    match event {
+        DeliveryEvent::RetryRequested { attempt, webhook_id, route_id, destination_id, reason } => Some((
+            "retry_requested",
+            json!({"attempt": attempt, "webhookId": webhook_id, "routeId": route_id, "destinationId": destination_id,
+                   "reason": reason}),
+        )),
+        DeliveryEvent::Cancelled { reason } => Some(("cancelled", json!({"reason": reason}))),
+        DeliveryEvent::AttemptStarted { .. }
+        | DeliveryEvent::AttemptSucceeded { .. }
+        | DeliveryEvent::AttemptFailed { .. }
+        | DeliveryEvent::AttemptAbandoned { .. }
+        | DeliveryEvent::RetryScheduled { .. }
+        | DeliveryEvent::DeadLettered { .. } => None,
     }
 }
 

@@ -8,10 +8,13 @@
 
 pub mod analytics;
 pub mod audit_logs;
+pub mod deliveries;
+pub mod destinations;
 pub mod histogram;
 pub mod order;
 pub mod organizations;
 pub mod page;
+pub mod routes;
 pub mod summaries;
 pub mod unfinished;
 pub mod usage;
@@ -84,6 +87,8 @@ pub fn all() -> Vec<Box<dyn Projection>> {
         Box::new(organizations::Organizations),
         Box::new(users::Users),
         Box::new(webhook_providers::WebhookProviders),
+        Box::new(destinations::Destinations),
+        Box::new(routes::Routes),
         Box::new(audit_logs::AuditLogs),
         Box::new(webhook_logs::WebhookLogs),
     ]

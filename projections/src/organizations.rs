@@ -158,6 +158,9 @@ impl Projection for Organizations {
                     | Event::Access(_)
                     | Event::Provider(_)
                     | Event::Webhook(_)
+                    | Event::Destination(_)
+                    | Event::Route(_)
+                    | Event::Delivery(_)
                     | Event::Usage(_) => {}
                 }
             }

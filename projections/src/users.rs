@@ -256,6 +256,9 @@ impl Projection for Users {
                     | Event::Access(_)
                     | Event::Provider(_)
                     | Event::Webhook(_)
+                    | Event::Destination(_)
+                    | Event::Route(_)
+                    | Event::Delivery(_)
                     | Event::Usage(_) => {}
                 }
             }

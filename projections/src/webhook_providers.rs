@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
 use hookledger_aggregates::event::Stored as _;
-use hookledger_aggregates::provider::{Destination, ProviderEvent};
+use hookledger_aggregates::provider::ProviderEvent;
 use hookledger_aggregates::{Event, Label, OrganizationId, ProviderId, RecordedEvent};
 use sqlx::{FromRow, PgConnection, PgExecutor, QueryBuilder};
 use uuid::Uuid;
@@ -30,18 +30,6 @@ pub struct WebhookProvider {
     pub updated_at: DateTime<Utc>,
     /// When it was deleted; `None` while it is connected.
     pub deleted_at: Option<DateTime<Utc>>,
-    /// Where its webhooks are forwarded to; `None` if they are stored only.
-    pub destination_url: Option<String>,
-    /// Seconds that the destination has to answer; `None` for the deployment's default.
-    pub destination_timeout_seconds: Option<i32>,
-    /// Maximum number of attempts at the same time, per node; `None` without a destination.
-    pub destination_concurrency: Option<i32>,
-    /// Names of the headers that deliveries carry besides. Their values are secrets.
-    pub destination_headers: Option<Vec<String>>,
-    /// Whether deliveries also carry the sender's signature header.
-    pub destination_original_signature: bool,
-    /// When the destination was last changed.
-    pub destination_set_at: Option<DateTime<Utc>>,
 }
 
 /// One version of a secret, without the secret itself.
@@ -64,7 +52,7 @@ pub struct SecretVersion {
 /// A selection of providers of all organizations.
 #[derive(Clone, Debug, Default)]
 pub struct ProviderFilter {
-    /// Part of the organization's name or slug, or of the destination's URL.
+    /// Part of the organization's name or slug, or of the URL of one of its destinations.
     pub search: Option<String>,
     /// A service, such as `github`.
     pub provider_name: Option<&'static str>,
@@ -98,8 +86,7 @@ impl Field for ProviderField {
 }
 
 const COLUMNS: &str = "p.organization_id, p.id, p.provider_name, p.is_active, p.created_at, p.updated_at, \
-                       p.deleted_at, p.destination_url, p.destination_timeout_seconds, p.destination_concurrency, \
-                       p.destination_headers, p.destination_original_signature, p.destination_set_at";
+                       p.deleted_at";
 
 /// The providers of one organization.
 static SELECT: LazyLock<String> =
@@ -136,7 +123,9 @@ pub async fn list_everywhere(
             query.push(" and p.is_active = ").push_bind(is_active);
         }
         if let Some(search) = &filter.search {
-            query.push(" and (position(lower(").push_bind(search).push(") in lower(p.destination_url)) > 0");
+            query.push(" and (exists (select from routes r join destinations d on d.organization_id = r.organization_id and d.id = r.destination_id");
+            query.push(" where r.organization_id = p.organization_id and r.provider_id = p.id and r.deleted_at is null");
+            query.push(" and position(lower(").push_bind(search).push(") in lower(d.url)) > 0)");
             query.push(" or position(lower(").push_bind(search).push(") in o.name_key) > 0");
             query.push(" or position(lower(").push_bind(search).push(") in o.slug) > 0)");
         }
@@ -179,25 +168,7 @@ pub async fn secrets(
     .await
 }
 
-/// The current and former secrets that sign deliveries, newest first.
-pub async fn outgoing_secrets(
-    executor: impl PgExecutor<'_>,
-    organization: OrganizationId,
-    providers: &[ProviderId],
-) -> Result<Vec<SecretVersion>, sqlx::Error> {
-    let ids: Vec<Uuid> = providers.iter().map(|id| id.uuid()).collect();
-    sqlx::query_as(
-        "select provider_id, version, null::text as label, set_at, expires_at, null::timestamptz as last_used_at
-         from destination_secret_versions where organization_id = $1 and provider_id = any ($2)
-         order by provider_id, version desc limit 10000",
-    )
-    .bind(organization.uuid())
-    .bind(ids)
-    .fetch_all(executor)
-    .await
-}
-
-/// Maintains `webhook_providers`, `provider_secret_versions` and `destination_secret_versions`.
+/// Maintains `webhook_providers` and `provider_secret_versions`.
 #[derive(Debug)]
 pub struct WebhookProviders;
 
@@ -215,7 +186,7 @@ impl Projection for WebhookProviders {
     }
 
     fn tables(&self) -> &'static [&'static str] {
-        &["webhook_providers", "provider_secret_versions", "destination_secret_versions"]
+        &["webhook_providers", "provider_secret_versions"]
     }
 
     fn apply<'a>(
@@ -233,7 +204,10 @@ impl Projection for WebhookProviders {
                     | Event::Team(_)
                     | Event::Retention(_)
                     | Event::Access(_)
+                    | Event::Destination(_)
+                    | Event::Route(_)
                     | Event::Webhook(_)
+                    | Event::Delivery(_)
                     | Event::Usage(_) => {}
                 }
             }
@@ -250,19 +224,19 @@ async fn apply_one(
     match event {
         ProviderEvent::Connected { provider_name, secret_version, secret_id: _ } => {
             upsert_connected(connection, recorded, provider_name.as_str()).await?;
-            insert_secret(connection, Secrets::Incoming, recorded, *secret_version).await
+            insert_secret(connection, recorded, *secret_version).await
         }
         ProviderEvent::SecretRotated { secret_version, previous_expire_at, secret_id: _ } => {
-            expire_secrets(connection, Secrets::Incoming, recorded, *previous_expire_at).await?;
+            expire_secrets(connection, recorded, *previous_expire_at).await?;
             touch(connection, recorded, None, None).await?;
-            insert_secret(connection, Secrets::Incoming, recorded, *secret_version).await
+            insert_secret(connection, recorded, *secret_version).await
         }
         ProviderEvent::SecretAdded { secret_version, label, secret_id: _ } => {
             if let Some(label) = label {
                 insert_labelled(connection, recorded, *secret_version, label).await?;
             }
             touch(connection, recorded, None, None).await?;
-            insert_secret(connection, Secrets::Incoming, recorded, *secret_version).await
+            insert_secret(connection, recorded, *secret_version).await
         }
         ProviderEvent::SecretLabelled { secret_version, label } => {
             let changed = SecretChange { version: *secret_version, label: Some(label), expire_at: None };
@@ -274,21 +248,10 @@ async fn apply_one(
             change_secret(connection, recorded, changed).await?;
             touch(connection, recorded, None, None).await
         }
-        ProviderEvent::OutgoingSecretSet { secret, previous_expire_at } => {
-            if let Some(at) = previous_expire_at {
-                expire_secrets(connection, Secrets::Outgoing, recorded, *at).await?;
-            }
-            touch(connection, recorded, None, None).await?;
-            insert_secret(connection, Secrets::Outgoing, recorded, secret.secret_version).await
-        }
-        ProviderEvent::DestinationSet(destination) => set_destination(connection, recorded, Some(destination)).await,
-        ProviderEvent::DestinationRemoved {} => set_destination(connection, recorded, None).await,
         ProviderEvent::Activated {} => touch(connection, recorded, Some(true), None).await,
         ProviderEvent::Deactivated {} => touch(connection, recorded, Some(false), None).await,
         ProviderEvent::Deleted {} => {
-            for secrets in [Secrets::Incoming, Secrets::Outgoing] {
-                expire_secrets(connection, secrets, recorded, recorded.recorded_at).await?;
-            }
+            expire_secrets(connection, recorded, recorded.recorded_at).await?;
             touch(connection, recorded, Some(false), Some(recorded.recorded_at)).await
         }
         ProviderEvent::RejectionsSuppressed { .. } => Ok(()),
@@ -318,34 +281,15 @@ async fn upsert_connected(
     .map(drop)
 }
 
-/// A kind of a provider's secrets.
-#[derive(Clone, Copy)]
-enum Secrets {
-    /// They verify requests.
-    Incoming,
-    /// They sign deliveries.
-    Outgoing,
-}
-
-impl Secrets {
-    const fn table(self) -> &'static str {
-        match self {
-            Self::Incoming => "provider_secret_versions",
-            Self::Outgoing => "destination_secret_versions",
-        }
-    }
-}
-
 async fn insert_secret(
     connection: &mut PgConnection,
-    secrets: Secrets,
     recorded: &RecordedEvent,
     version: u32,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query(&format!(
-        "insert into {} (organization_id, provider_id, version, set_at) values ($1, $2, $3, $4) on conflict do nothing",
-        secrets.table()
-    ))
+    sqlx::query(
+        "insert into provider_secret_versions (organization_id, provider_id, version, set_at)
+         values ($1, $2, $3, $4) on conflict do nothing",
+    )
     .bind(recorded.organization.uuid())
     .bind(recorded.aggregate_id)
     .bind(version.cast_signed())
@@ -409,17 +353,15 @@ async fn change_secret(
 /// Only if the event is new to the provider: a repeated event must not expire later secrets.
 async fn expire_secrets(
     connection: &mut PgConnection,
-    secrets: Secrets,
     recorded: &RecordedEvent,
     at: DateTime<Utc>,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query(&format!(
-        "update {} s set expires_at = least(coalesce(s.expires_at, $3), $3)
+    sqlx::query(
+        "update provider_secret_versions s set expires_at = least(coalesce(s.expires_at, $3), $3)
          from webhook_providers p
          where s.organization_id = $1 and s.provider_id = $2
            and p.organization_id = $1 and p.id = $2 and p.applied_position < $4",
-        secrets.table()
-    ))
+    )
     .bind(recorded.organization.uuid())
     .bind(recorded.aggregate_id)
     .bind(at)
@@ -438,7 +380,6 @@ async fn touch(
     sqlx::query(
         "update webhook_providers
          set is_active = coalesce($5, is_active), deleted_at = coalesce($6, deleted_at),
-             destination_url = case when $6 is null then destination_url end,
              updated_at = $4, applied_position = $3
          where organization_id = $1 and id = $2 and applied_position < $3",
     )
@@ -448,31 +389,6 @@ async fn touch(
     .bind(recorded.recorded_at)
     .bind(active)
     .bind(deleted_at)
-    .execute(connection)
-    .await
-    .map(drop)
-}
-
-async fn set_destination(
-    connection: &mut PgConnection,
-    recorded: &RecordedEvent,
-    destination: Option<&Destination>,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "update webhook_providers
-         set destination_url = $5, destination_timeout_seconds = $6, destination_concurrency = $7,
-             destination_headers = $8, destination_original_signature = $9, destination_set_at = $4, updated_at = $4, applied_position = $3
-         where organization_id = $1 and id = $2 and applied_position < $3",
-    )
-    .bind(recorded.organization.uuid())
-    .bind(recorded.aggregate_id)
-    .bind(recorded.position)
-    .bind(recorded.recorded_at)
-    .bind(destination.map(|destination| &destination.url))
-    .bind(destination.and_then(|destination| destination.timeout_seconds).map(u32::cast_signed))
-    .bind(destination.map(|destination| destination.concurrency.cast_signed()))
-    .bind(destination.map(|destination| &destination.header_names))
-    .bind(destination.is_some_and(|destination| destination.original_signature))
     .execute(connection)
     .await
     .map(drop)

@@ -1,9 +1,9 @@
-//! `webhook_retries`: every attempt at processing a webhook. Written with `webhook_logs`.
+//! `webhook_retries`: every attempt at a delivery. Written with `webhook_logs`.
 
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use hookledger_aggregates::webhook::{Outcome, WebhookEvent};
+use hookledger_aggregates::delivery::{DeliveryEvent, Outcome};
 use hookledger_aggregates::{OrganizationId, RecordedEvent, WebhookId};
 use sqlx::{FromRow, PgConnection, PgExecutor};
 use uuid::Uuid;
@@ -13,6 +13,10 @@ use uuid::Uuid;
 pub struct WebhookAttempt {
     /// The webhook.
     pub webhook_id: Uuid,
+    /// The attempted delivery of it.
+    pub delivery_id: Uuid,
+    /// Where it goes.
+    pub destination_id: Uuid,
     /// 1 is the first attempt; higher ones are retries.
     pub attempt_number: i32,
     /// When it began.
@@ -29,7 +33,7 @@ pub struct WebhookAttempt {
     pub error_details: Option<String>,
 }
 
-/// The attempts at webhooks of an organization, in order.
+/// The attempts at webhooks of an organization, in the order in which they began.
 pub async fn of_webhooks(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
@@ -37,9 +41,11 @@ pub async fn of_webhooks(
 ) -> Result<Vec<WebhookAttempt>, sqlx::Error> {
     let ids: Vec<Uuid> = webhooks.iter().map(|id| id.uuid()).collect();
     sqlx::query_as(
-        "select webhook_id, attempt_number, attempted_at, ended_at, succeeded, status_code, duration_ms, error_details
-         from webhook_retries where organization_id = $1 and webhook_id = any ($2)
-         order by webhook_id, attempt_number limit 10000",
+        "select r.webhook_id, r.delivery_id, d.destination_id, r.attempt_number, r.attempted_at, r.ended_at, r.succeeded,
+                r.status_code, r.duration_ms, r.error_details
+         from webhook_retries r join deliveries d using (organization_id, delivery_id)
+         where r.organization_id = $1 and r.webhook_id = any ($2)
+         order by r.webhook_id, r.attempted_at, r.delivery_id, r.attempt_number limit 10000",
     )
     .bind(organization.uuid())
     .bind(ids)
@@ -49,7 +55,10 @@ pub async fn of_webhooks(
 
 /// Attempts in a batch of events, folded to one row each.
 #[derive(Default)]
-pub(crate) struct Attempts(BTreeMap<(Uuid, Uuid, u32), Attempt>);
+pub(crate) struct Attempts(BTreeMap<Key, Attempt>);
+
+/// Organization, webhook, delivery, attempt.
+type Key = (Uuid, Uuid, Uuid, u32);
 
 #[derive(Default)]
 struct Attempt {
@@ -60,41 +69,25 @@ struct Attempt {
 }
 
 impl Attempts {
-    pub(crate) fn note(&mut self, recorded: &RecordedEvent, event: &WebhookEvent) {
-        match event {
-            WebhookEvent::AttemptStarted { attempt } => {
-                self.row(recorded, *attempt).started_at = Some(recorded.recorded_at);
+    pub(crate) fn note(&mut self, recorded: &RecordedEvent, webhook: Uuid, event: &DeliveryEvent) {
+        let key = |attempt: u32| (recorded.organization.uuid(), webhook, recorded.aggregate_id, attempt);
+        let (attempt, succeeded, outcome) = match event {
+            DeliveryEvent::AttemptStarted { attempt } => {
+                self.0.entry(key(*attempt)).or_default().started_at = Some(recorded.recorded_at);
+                return;
             }
-            WebhookEvent::AttemptSucceeded { attempt, outcome } => self.end(recorded, *attempt, true, outcome.clone()),
-            WebhookEvent::AttemptFailed { attempt, outcome } => self.end(recorded, *attempt, false, outcome.clone()),
-            WebhookEvent::AttemptAbandoned { attempt } => {
+            DeliveryEvent::AttemptSucceeded { attempt, outcome } => (attempt, true, outcome.clone()),
+            DeliveryEvent::AttemptFailed { attempt, outcome } => (attempt, false, outcome.clone()),
+            DeliveryEvent::AttemptAbandoned { attempt } => {
                 let error = Some(hookledger_aggregates::Label::new(WORKER_LOST));
-                self.end(recorded, *attempt, false, Outcome { error, ..Outcome::default() });
+                (attempt, false, Outcome { error, ..Outcome::default() })
             }
-            WebhookEvent::Received(_)
-            | WebhookEvent::SignatureVerified(_)
-            | WebhookEvent::Recorded {}
-            | WebhookEvent::ReceivedUnverified { .. }
-            | WebhookEvent::VerificationFailed { .. }
-            | WebhookEvent::Merged { .. }
-            | WebhookEvent::Identified { .. }
-            | WebhookEvent::TransmissionBound { .. }
-            | WebhookEvent::Rejected { .. }
-            | WebhookEvent::DuplicateReceived { .. }
-            | WebhookEvent::DuplicatesCounted { .. }
-            | WebhookEvent::DuplicateBodyKept { .. }
-            | WebhookEvent::RetryScheduled { .. }
-            | WebhookEvent::DeadLettered { .. }
-            | WebhookEvent::RetryRequested { .. } => {}
-        }
-    }
-
-    fn row(&mut self, recorded: &RecordedEvent, attempt: u32) -> &mut Attempt {
-        self.0.entry((recorded.organization.uuid(), recorded.aggregate_id, attempt)).or_default()
-    }
-
-    fn end(&mut self, recorded: &RecordedEvent, attempt: u32, succeeded: bool, outcome: Outcome) {
-        let row = self.row(recorded, attempt);
+            DeliveryEvent::RetryScheduled { .. }
+            | DeliveryEvent::DeadLettered { .. }
+            | DeliveryEvent::RetryRequested { .. }
+            | DeliveryEvent::Cancelled { .. } => return,
+        };
+        let row = self.0.entry(key(*attempt)).or_default();
         row.ended_at = Some(recorded.recorded_at);
         row.succeeded = Some(succeeded);
         row.outcome = outcome;
@@ -108,15 +101,15 @@ impl Attempts {
         let mut columns = Columns::default();
         self.0.into_iter().for_each(|(key, attempt)| columns.push(key, attempt));
         sqlx::query(
-            "insert into webhook_retries as r (organization_id, webhook_id, attempt_number, attempted_at, ended_at,
-                                               succeeded, status_code, duration_ms, error_details)
-             select organization_id, webhook_id, attempt_number, coalesce(attempted_at, ended_at), ended_at,
+            "insert into webhook_retries as r (organization_id, webhook_id, delivery_id, attempt_number, attempted_at,
+                                               ended_at, succeeded, status_code, duration_ms, error_details)
+             select organization_id, webhook_id, delivery_id, attempt_number, coalesce(attempted_at, ended_at), ended_at,
                     succeeded, status_code, duration_ms, error_details
-             from unnest($1::uuid[], $2::uuid[], $3::int[], $4::timestamptz[], $5::timestamptz[], $6::bool[],
-                         $7::int[], $8::bigint[], $9::text[])
-                  as n (organization_id, webhook_id, attempt_number, attempted_at, ended_at,
+             from unnest($1::uuid[], $2::uuid[], $10::uuid[], $3::int[], $4::timestamptz[], $5::timestamptz[],
+                         $6::bool[], $7::int[], $8::bigint[], $9::text[])
+                  as n (organization_id, webhook_id, delivery_id, attempt_number, attempted_at, ended_at,
                         succeeded, status_code, duration_ms, error_details)
-             on conflict (organization_id, webhook_id, attempt_number) do update
+             on conflict (organization_id, webhook_id, delivery_id, attempt_number) do update
              set ended_at = excluded.ended_at, succeeded = excluded.succeeded, status_code = excluded.status_code,
                  duration_ms = excluded.duration_ms, error_details = excluded.error_details
              where r.ended_at is null and excluded.ended_at is not null",
@@ -130,6 +123,7 @@ impl Attempts {
         .bind(&columns.status_code)
         .bind(&columns.duration_ms)
         .bind(&columns.error)
+        .bind(&columns.delivery)
         .execute(connection)
         .await
         .map(drop)
@@ -143,6 +137,7 @@ pub const WORKER_LOST: &str = "worker lost";
 struct Columns {
     organization: Vec<Uuid>,
     webhook: Vec<Uuid>,
+    delivery: Vec<Uuid>,
     attempt: Vec<i32>,
     started_at: Vec<Option<DateTime<Utc>>>,
     ended_at: Vec<Option<DateTime<Utc>>>,
@@ -153,10 +148,11 @@ struct Columns {
 }
 
 impl Columns {
-    fn push(&mut self, (organization, webhook, number): (Uuid, Uuid, u32), attempt: Attempt) {
+    fn push(&mut self, (organization, webhook, delivery, number): Key, attempt: Attempt) {
         let ended = attempt.ended_at.is_some();
         self.organization.push(organization);
         self.webhook.push(webhook);
+        self.delivery.push(delivery);
         self.attempt.push(number.cast_signed());
         self.started_at.push(attempt.started_at);
         self.ended_at.push(attempt.ended_at);

@@ -8,10 +8,12 @@ use std::time::Duration;
 use chrono::Utc;
 use futures::StreamExt as _;
 use hmac::{Hmac, Mac as _};
+use hookledger_aggregates::delivery::{Delivery, DeliveryCommand, Outcome, RetryAt, RetryPolicy};
 use hookledger_aggregates::organization::{Organization, OrganizationCommand, OrganizationError, Plan};
 use hookledger_aggregates::user::{Role, UserCommand};
-use hookledger_aggregates::webhook::{Outcome, RetryAt, RetryPolicy, Webhook, WebhookCommand};
-use hookledger_aggregates::{Actor, Label, Metadata, OrganizationId, ProviderId, ProviderName, WebhookId};
+use hookledger_aggregates::{
+    Actor, DeliveryId, Label, Metadata, OrganizationId, ProviderId, ProviderName, RouteId, WebhookId,
+};
 use secrecy::SecretString;
 use sha2::Sha256;
 
@@ -122,9 +124,8 @@ async fn connect(
     let id = ProviderId::derive(organization, provider_name);
     let by = Metadata::default();
     let (providers, change) = (core.providers(), Change { organization, provider: id, by: &by });
-    providers.connect(change, provider_name, SecretString::from(secret)).await.map_err(refused)?;
-    let Some(url) = destination else { return Ok(()) };
-    providers.set_destination(change, Wish::to_checked_url(url.to_owned())).await.map_err(refused).map(drop)
+    let wish = destination.map(|url| Wish::to_checked_url(url.to_owned()));
+    providers.connect(change, provider_name, SecretString::from(secret), wish).await.map_err(refused).map(drop)
 }
 
 async fn invite(core: &Core, organization: OrganizationId) -> Result<(), DemoError> {
@@ -177,7 +178,10 @@ async fn fill(core: &Core, organization: OrganizationId) -> Result<Option<LogPos
         async move {
             let webhook = deliver(receiver, provider, n).await?;
             match webhook.filter(|_| forwards) {
-                Some(webhook) => attempt(core, organization, webhook, n).await,
+                Some(webhook) => {
+                    let route = RouteId::of_provider(ProviderId::derive(organization, provider));
+                    attempt(core, organization, DeliveryId::derive(webhook, route), n).await
+                }
                 None => Ok(None),
             }
         }
@@ -230,11 +234,11 @@ async fn deliver(receiver: &Receiver, provider: ProviderName, n: usize) -> Resul
     Ok(sent.webhook.filter(|_| accepted))
 }
 
-/// Appends the attempts of the n-th webhook.
+/// Appends the attempts at the delivery of the n-th webhook.
 async fn attempt(
     core: &Core,
     organization: OrganizationId,
-    webhook: WebhookId,
+    delivery: DeliveryId,
     n: usize,
 ) -> Result<Option<LogPosition>, DemoError> {
     let policy = RetryPolicy::default();
@@ -253,19 +257,20 @@ async fn attempt(
         let (status_code, error, duration_ms) = ERRORS[(n / 20) % ERRORS.len()];
         let outcome = Outcome { status_code, duration_ms, error: Some(Label::new(error)), ..Outcome::default() };
         let retry_at = RetryAt::after(&policy, attempt, Utc::now(), 50, None);
-        commands.push(WebhookCommand::StartAttempt { attempt });
-        commands.push(WebhookCommand::FailAttempt { attempt, outcome, retry_at });
+        commands.push(DeliveryCommand::StartAttempt { attempt });
+        commands.push(DeliveryCommand::FailAttempt { attempt, outcome, retry_at });
     }
     if then_succeeds {
         let attempt = failures + 1;
         let duration_ms = 20 + u64::try_from(n * 37 % 180).unwrap_or_default();
         let outcome = Outcome { status_code: Some(200), duration_ms, ..Outcome::default() };
-        commands.push(WebhookCommand::StartAttempt { attempt });
-        commands.push(WebhookCommand::SucceedAttempt { attempt, outcome });
+        commands.push(DeliveryCommand::StartAttempt { attempt });
+        commands.push(DeliveryCommand::SucceedAttempt { attempt, outcome });
     }
     let mut last = None;
     for command in commands {
-        let done = core.commands.execute::<Webhook>(organization, webhook.uuid(), command, &Metadata::default()).await;
+        let done =
+            core.commands.execute::<Delivery>(organization, delivery.uuid(), command, &Metadata::default()).await;
         match done {
             Ok(place) => last = place.or(last),
             // A running server was faster.

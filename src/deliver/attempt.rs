@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use hookledger_aggregates::delivery::Outcome;
 use hookledger_aggregates::signature::SigningSecret;
-use hookledger_aggregates::webhook::Outcome;
 use hookledger_aggregates::{Label, ProviderName, WebhookId, outgoing};
 use http::StatusCode;
 use http::header::{HeaderMap, HeaderName, HeaderValue, USER_AGENT};
@@ -81,9 +81,9 @@ pub fn header_names<'a>(
     names
 }
 
-/// Metadata of a delivery, sent in headers.
+/// What is sent, and what its headers say about it.
 #[derive(Clone, Copy, Debug)]
-pub struct Delivery<'a> {
+pub struct Message<'a> {
     pub webhook: WebhookId,
     pub provider: Option<ProviderName>,
     pub attempt: u32,
@@ -96,28 +96,28 @@ pub struct Delivery<'a> {
 pub fn headers(
     destination: &Destination,
     secrets: &[SigningSecret],
-    delivery: Delivery<'_>,
+    message: Message<'_>,
     now: DateTime<Utc>,
 ) -> HeaderMap {
-    let received = delivery.received;
+    let received = message.received;
     let mut headers = outgoing::carried(received.header_lines(), destination.original_signature);
     for (name, value) in destination.headers.iter().filter(|(name, _)| !is_reserved(name)) {
         headers.insert(name.clone(), value.clone());
     }
     let active = secrets.iter().filter(|secret| secret.expires_at.is_none_or(|at| at > now));
     let keys: Vec<Vec<u8>> = active.filter_map(|secret| outgoing::key(secret.value.expose_secret())).collect();
-    let signature = outgoing::signature(keys.iter().map(Vec::as_slice), delivery.webhook, now, &received.body);
+    let signature = outgoing::signature(keys.iter().map(Vec::as_slice), message.webhook, now, &received.body);
     let mut put = |name: HeaderName, value: &str| {
         // Only the provider's name for an event may not be a valid header value.
         if let Ok(value) = HeaderValue::from_str(value) {
             headers.insert(name, value);
         }
     };
-    put(WEBHOOK_ID, &delivery.webhook.to_string());
+    put(WEBHOOK_ID, &message.webhook.to_string());
     put(WEBHOOK_TIMESTAMP, &now.timestamp().to_string());
     put(WEBHOOK_SIGNATURE, &signature);
-    put(ATTEMPT, &delivery.attempt.to_string());
-    if let Some(provider) = delivery.provider {
+    put(ATTEMPT, &message.attempt.to_string());
+    if let Some(provider) = message.provider {
         put(PROVIDER, provider.as_str());
     }
     put(HOPS, &received.hops.saturating_add(1).to_string());

@@ -72,10 +72,12 @@ impl Shared {
             Ok(held) => held,
             Err(error) => return log_failure("held", Err(error)),
         };
-        for provider in held {
-            if matches!(self.directory.standing(provider), Standing::Ready(_)) {
-                match self.queue.let_go(provider).await {
-                    Ok(count) => tracing::info!(provider.id = %provider, count, "released held deliveries"),
+        for (route, destination) in held {
+            if matches!(self.directory.standing(route, destination), Standing::Ready(_)) {
+                match self.queue.let_go(route, destination).await {
+                    Ok(count) => {
+                        tracing::info!(route.id = %route, destination.id = %destination, count, "released held deliveries")
+                    }
                     Err(error) => log_failure("let go", Err(error)),
                 }
             }

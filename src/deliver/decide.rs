@@ -1,7 +1,7 @@
 //! The aggregate's decisions about attempts, as units to append. Pure.
 
-use hookledger_aggregates::webhook::{Webhook, WebhookCommand, WebhookError};
-use hookledger_aggregates::{Metadata, OrganizationId, WebhookId};
+use hookledger_aggregates::delivery::{Delivery, DeliveryCommand, DeliveryError};
+use hookledger_aggregates::{DeliveryId, Metadata, OrganizationId};
 
 use super::queue::Due;
 use crate::log::{NewEvent, Sequence, Unit};
@@ -9,18 +9,18 @@ use crate::log::{NewEvent, Sequence, Unit};
 #[derive(Debug, thiserror::Error)]
 pub enum DecideError {
     #[error(transparent)]
-    Refused(#[from] WebhookError),
+    Refused(#[from] DeliveryError),
     #[error("could not serialize an event: {0}")]
     Json(#[from] serde_json::Error),
     #[error("a sequence is out of range")]
     Range,
 }
 
-/// A unit, and the webhook's state after it.
+/// A unit, and the delivery's state after it.
 #[derive(Debug)]
 pub struct Decided {
     pub unit: Unit,
-    pub state: Webhook,
+    pub state: Delivery,
     /// Sequence of the unit's last event.
     pub sequence: i64,
 }
@@ -28,10 +28,10 @@ pub struct Decided {
 /// Runs commands in order from a state whose last event is `sequence`.
 pub fn decide(
     organization: OrganizationId,
-    id: WebhookId,
-    mut state: Webhook,
+    id: DeliveryId,
+    mut state: Delivery,
     mut sequence: i64,
-    commands: impl IntoIterator<Item = WebhookCommand>,
+    commands: impl IntoIterator<Item = DeliveryCommand>,
 ) -> Result<Decided, DecideError> {
     let mut events = Vec::new();
     for command in commands {
@@ -45,8 +45,8 @@ pub fn decide(
     Ok(Decided { unit: Unit::new(events), state, sequence })
 }
 
-/// Runs commands on a webhook that waits for a delivery, in the state that its row states.
-pub fn decide_due(due: &Due, commands: impl IntoIterator<Item = WebhookCommand>) -> Result<Decided, DecideError> {
-    let state = Webhook::waiting(due.attempt, due.requested);
-    decide(due.organization, due.webhook, state, due.sequence, commands)
+/// Runs commands on a delivery that waits for its next attempt, in the state that its row states.
+pub fn decide_due(due: &Due, commands: impl IntoIterator<Item = DeliveryCommand>) -> Result<Decided, DecideError> {
+    let state = Delivery::waiting(due.attempt, due.requested);
+    decide(due.organization, due.delivery, state, due.sequence, commands)
 }

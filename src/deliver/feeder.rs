@@ -1,4 +1,4 @@
-//! From the log to the queue: a follower that takes every webhook that becomes pending.
+//! From the log to the queue: a follower that takes every delivery that becomes pending.
 //!
 //! Each enters the queue in the transaction that moves the checkpoint. If its destination has a free place,
 //! it goes directly to this node's worker after the commit.
@@ -8,8 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use hookledger_aggregates::webhook::{Owed, WebhookEvent};
-use hookledger_aggregates::{Event, ProviderId, RecordedEvent, WebhookId};
+use hookledger_aggregates::delivery::DeliveryEvent;
+use hookledger_aggregates::routing::Match;
+use hookledger_aggregates::webhook::WebhookEvent;
+use hookledger_aggregates::{DeliveryId, DestinationId, Event, RecordedEvent, WebhookId};
 use sqlx::PgConnection;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -24,10 +26,10 @@ use crate::log::{LogPosition, Scope};
 
 /// Name of its checkpoints.
 pub(super) const NAME: &str = "processing";
-/// Shorter than that of projections, because a webhook is pending for this time.
+/// Shorter than that of projections, because a delivery is pending for this time.
 const GATHER: Duration = Duration::from_millis(20);
 /// How long a batch waits for the directory to read up to its events. Afterwards, a missing destination only
-/// holds a webhook for a moment.
+/// holds a delivery for a moment.
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
 
 /// Feeds the queue.
@@ -56,18 +58,18 @@ struct Planned {
     room: Option<(Duration, u32)>,
 }
 
-/// Counts how many webhooks of a batch fit at their destinations.
+/// Counts how many deliveries of a batch fit at their destinations.
 struct Rooms<'a> {
     places: &'a Places,
     now: Instant,
     left: u32,
-    taken: HashMap<ProviderId, u32>,
+    taken: HashMap<DestinationId, u32>,
 }
 
 impl Rooms<'_> {
     fn take(&mut self, entry: &Entry, concurrency: u32) -> bool {
-        let free = self.places.free_at(entry.provider, concurrency, entry.requested, self.now);
-        let taken = self.taken.entry(entry.provider).or_default();
+        let free = self.places.free_at(entry.destination, concurrency, entry.requested, self.now);
+        let taken = self.taken.entry(entry.destination).or_default();
         let has_room = self.left > 0 && *taken < free;
         if has_room {
             *taken += 1;
@@ -93,48 +95,61 @@ impl Feeder {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The webhook, where this event makes it pending.
-    fn pending(recorded: &RecordedEvent) -> Result<Option<Entry>, HandlerError> {
-        let (provider, attempt, requested) = match &recorded.event {
-            // What is owed nothing but being recorded is a success already.
-            Event::Webhook(WebhookEvent::SignatureVerified(matched)) if matched.owed == Some(Owed::Recording) => {
-                return Ok(None);
-            }
-            Event::Webhook(WebhookEvent::SignatureVerified(matched)) => (matched.provider_id, 1, false),
-            Event::Webhook(WebhookEvent::RetryRequested { attempt, provider_id, .. }) => (*provider_id, *attempt, true),
-            Event::Webhook(_)
-            | Event::Organization(_)
-            | Event::User(_)
-            | Event::EmailClaim(_)
-            | Event::Team(_)
-            | Event::Retention(_)
-            | Event::Access(_)
-            | Event::Usage(_)
-            | Event::Provider(_) => return Ok(None),
-        };
-        let webhook = WebhookId::new(recorded.aggregate_id);
-        let nobodys = || HandlerError::Unappliable(format!("the webhook {webhook} has no provider"));
-        Ok(Some(Entry {
-            organization: recorded.organization,
-            webhook,
-            provider: provider.ok_or_else(nobodys)?,
-            attempt,
-            sequence: recorded.sequence,
-            requested,
-            pending_since: recorded.recorded_at,
-        }))
-    }
-
-    /// Whether the provider's webhooks can be delivered, according to a directory that has read up to the
-    /// event.
-    async fn standing(&self, provider: ProviderId, recorded: &RecordedEvent, until: Instant) -> Standing {
-        let standing = self.directory.standing(provider);
+    /// Whether it can be delivered, according to a directory that has read up to the event.
+    async fn standing(&self, entry: &Entry, recorded: &RecordedEvent, until: Instant) -> Standing {
+        let standing = self.directory.standing(entry.route, entry.destination);
         if matches!(standing, Standing::Ready(_)) {
             return standing;
         }
         let at = LogPosition { partition: recorded.partition, position: recorded.position };
         let _ = tokio::time::timeout_at(until, self.directory.wait_for(at)).await;
-        self.directory.standing(provider)
+        self.directory.standing(entry.route, entry.destination)
+    }
+}
+
+/// The deliveries that this event makes pending.
+fn pending(recorded: &RecordedEvent) -> Vec<Entry> {
+    let (organization, pending_since) = (recorded.organization, recorded.recorded_at);
+    match &recorded.event {
+        Event::Webhook(WebhookEvent::Routed(routing)) => {
+            let entry = |to: &Match| Entry {
+                organization,
+                delivery: to.delivery_id,
+                webhook: WebhookId::new(recorded.aggregate_id),
+                route: to.route_id,
+                destination: to.destination_id,
+                attempt: 1,
+                sequence: 0,
+                requested: false,
+                pending_since,
+            };
+            routing.matched.iter().map(entry).collect()
+        }
+        Event::Delivery(DeliveryEvent::RetryRequested { attempt, webhook_id, route_id, destination_id, reason: _ }) => {
+            vec![Entry {
+                organization,
+                delivery: DeliveryId::new(recorded.aggregate_id),
+                webhook: *webhook_id,
+                route: *route_id,
+                destination: *destination_id,
+                attempt: *attempt,
+                sequence: recorded.sequence,
+                requested: true,
+                pending_since,
+            }]
+        }
+        Event::Webhook(_)
+        | Event::Delivery(_)
+        | Event::Organization(_)
+        | Event::User(_)
+        | Event::EmailClaim(_)
+        | Event::Team(_)
+        | Event::Retention(_)
+        | Event::Access(_)
+        | Event::Usage(_)
+        | Event::Provider(_)
+        | Event::Destination(_)
+        | Event::Route(_) => Vec::new(),
     }
 }
 
@@ -161,14 +176,15 @@ impl Handler for Feeder {
             let (places, now) = (&*self.places, Instant::now());
             let mut rooms = Rooms { places, now, left: places.free(), taken: HashMap::new() };
             for event in events {
-                let Some(entry) = Self::pending(event)? else { continue };
-                let room = match self.standing(entry.provider, event, now + LOOK_LIMIT).await {
-                    Standing::Ready(destination) => rooms
-                        .take(&entry, destination.concurrency)
-                        .then(|| (lease(destination.timeout.unwrap_or(self.attempt_timeout)), destination.concurrency)),
-                    Standing::Held(_) => None,
-                };
-                planned.push(Planned { entry, room });
+                for entry in pending(event) {
+                    let room = match self.standing(&entry, event, now + LOOK_LIMIT).await {
+                        Standing::Ready(to) => rooms
+                            .take(&entry, to.concurrency)
+                            .then(|| (lease(to.timeout.unwrap_or(self.attempt_timeout)), to.concurrency)),
+                        Standing::Held(_) => None,
+                    };
+                    planned.push(Planned { entry, room });
+                }
             }
             *self.plan() = Plan { planned, read: None };
             Ok(())
@@ -198,9 +214,9 @@ impl Handler for Feeder {
         let Some(read) = read else { return };
         for Planned { entry, room } in planned {
             let Some((_, concurrency)) = room else { continue };
-            let (organization, provider) = (entry.organization, entry.provider);
+            let (organization, destination) = (entry.organization, entry.destination);
             // Another task may have taken the place since; then the row is given back.
-            let place = self.places.take(organization, provider, concurrency, entry.requested, Instant::now());
+            let place = self.places.take(organization, destination, concurrency, entry.requested, Instant::now());
             // The channel has as many slots as there are places; when a worker stops, the row's lease ends.
             let _ = self.worker.try_send(Taken { due: entry.due(read), place });
         }

@@ -1,11 +1,10 @@
-//! Deliveries: sends each pending webhook to its organization's destination, at least once, on schedule,
-//! whatever the destination does.
+//! Deliveries: sends each to its destination, at least once, on schedule, whatever the destination does.
 //!
 //! ```text
-//! log ─▶ Feeder ─▶ queue (webhook_due) ─▶ Worker ─▶ append AttemptStarted ─▶ HTTP ─▶ append the end
+//! log ─▶ Feeder ─▶ queue (delivery_due) ─▶ Worker ─▶ append AttemptStarted ─▶ HTTP ─▶ append the end
 //! ```
 //!
-//! A webhook whose destination is gone, or whose provider or organization is disabled, is held: it stays in
+//! A delivery whose destination or route is gone, or whose provider or organization is disabled, is held: it stays in
 //! the queue with the reason. Only the database's clock determines ages and due times (`clock`).
 //!
 //! `attempt`, `circuit` and `decide` are pure; `queue` has the SQL; `egress` the HTTP.
@@ -29,7 +28,7 @@ mod working;
 
 use chrono::{DateTime, Duration, Utc};
 use hookledger_aggregates::Label;
-use hookledger_aggregates::webhook::{Outcome, PENDING_TIMEOUT, RetryAt, RetryPolicy, WebhookCommand};
+use hookledger_aggregates::delivery::{DeliveryCommand, Outcome, PENDING_TIMEOUT, RetryAt, RetryPolicy};
 
 use attempt::Verdict;
 pub use attempt::{header_names, is_reserved};
@@ -51,13 +50,13 @@ fn failure_command(
     now: DateTime<Utc>,
     outcome: Outcome,
     asked: Option<Duration>,
-) -> WebhookCommand {
+) -> DeliveryCommand {
     let retry_at = RetryAt::after(policy, attempt, now, jitter_per_mille(), asked);
-    WebhookCommand::FailAttempt { attempt, outcome, retry_at }
+    DeliveryCommand::FailAttempt { attempt, outcome, retry_at }
 }
 
 /// The command that records an attempt that no worker started in time.
-fn timeout_command(policy: &RetryPolicy, attempt: u32, now: DateTime<Utc>) -> WebhookCommand {
+fn timeout_command(policy: &RetryPolicy, attempt: u32, now: DateTime<Utc>) -> DeliveryCommand {
     let outcome = Outcome { error: Some(Label::new(PENDING_TIMEOUT)), ..Outcome::default() };
     failure_command(policy, attempt, now, outcome, None)
 }
@@ -73,7 +72,7 @@ fn failed_before_sending(reason: &str) -> Verdict {
     }
 }
 
-/// Spreads retries of webhooks that failed together.
+/// Spreads retries of deliveries that failed together.
 fn jitter_per_mille() -> i32 {
     rand::random_range(0..=100)
 }

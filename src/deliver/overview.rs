@@ -9,9 +9,9 @@ use super::CircuitNote;
 /// The queue of all organizations.
 #[derive(Clone, Debug, FromRow)]
 pub struct Backlog {
-    /// Webhooks that wait for an attempt, or whose attempt is running.
+    /// Deliveries that wait for an attempt, or whose attempt is running.
     pub waiting: i64,
-    /// Of those, webhooks whose attempt is running.
+    /// Of those, deliveries whose attempt is running.
     pub running: i64,
     /// Due time of the longest overdue attempt.
     pub overdue_since: Option<DateTime<Utc>>,
@@ -25,7 +25,7 @@ pub async fn backlog(executor: impl PgExecutor<'_>) -> Result<Backlog, sqlx::Err
         "select count(*) as waiting, count(holder) as running,
                 min(due_at) filter (where holder is null and due_at < now()) as overdue_since,
                 (select count(*) from delivery_nodes) as nodes
-         from webhook_due",
+         from delivery_due",
     )
     .fetch_one(executor)
     .await
@@ -42,7 +42,7 @@ pub struct OpenCircuit {
 /// Circuits that are not closed, the latest first.
 pub async fn open_circuits(executor: impl PgExecutor<'_>) -> Result<Vec<OpenCircuit>, sqlx::Error> {
     sqlx::query_as(
-        "select organization_id, provider_id, node, state, failures, opened_at, probe_at, changed_at
+        "select organization_id, destination_id, node, state, failures, opened_at, probe_at, changed_at
          from destination_circuits where state <> 'closed' order by changed_at desc limit 100",
     )
     .fetch_all(executor)

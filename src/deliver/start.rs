@@ -1,4 +1,4 @@
-//! From a due webhook to an attempt that the log knows.
+//! From a due delivery to an attempt that the log knows.
 //!
 //! Everything that can fail on our side comes before the attempt starts, so a body that cannot be read now
 //! does not use up an attempt.
@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hookledger_aggregates::webhook::{Webhook, WebhookCommand};
+use hookledger_aggregates::delivery::{Delivery, DeliveryCommand};
 use tokio::time::Instant;
 
 use super::attempt::Verdict;
@@ -24,7 +24,7 @@ use crate::platform::egress::Target;
 /// Delay after which a row that could not be processed is due again.
 const GIVEN_BACK: Duration = Duration::from_secs(1);
 
-/// A webhook in progress.
+/// A delivery in progress.
 pub(super) struct Job {
     pub due: Due,
     pub began: Instant,
@@ -40,7 +40,7 @@ pub(super) struct Sending {
     pub _room: Option<BodyRoom>,
 }
 
-/// What to do with a due webhook.
+/// What to do with a due delivery.
 enum Step {
     Send(Box<Sending>),
     /// The same unit contains its end, or its next attempt.
@@ -98,15 +98,15 @@ impl Shared {
         self.append_starts(starts).await;
     }
 
-    /// Whether no worker started it in time. Held webhooks and requested retries are never overdue.
+    /// Whether no worker started it in time. Held deliveries and requested retries are never overdue.
     fn is_overdue(&self, due: &Due) -> bool {
-        matches!(self.directory.standing(due.provider), Standing::Ready(_))
+        matches!(self.directory.standing(due.route, due.destination), Standing::Ready(_))
             && due.pending_for.is_some_and(|pending| pending + due.read.elapsed() > self.settings.pending_timeout)
     }
 
     fn prepare(&self, due: &Due, place: Option<Place>) -> Prepared {
         let fail = |reason: &str| Prepared::Fail(Box::new(failed_before_sending(reason)));
-        let (destination, place) = match (self.directory.standing(due.provider), place) {
+        let (destination, place) = match (self.directory.standing(due.route, due.destination), place) {
             (Standing::Held(hold), _) => return Prepared::Back(Settled::Held(hold)),
             (Standing::Ready(_), None) => {
                 return Prepared::Back(Settled::Back { pause: Duration::ZERO, waits_anew: false });
@@ -118,7 +118,7 @@ impl Shared {
             Err(error) => return fail(&error.to_string()),
         };
         // Fresh bodies live for a moment only, because a body may be erased later.
-        match self.fresh.take(due.webhook).filter(|_| due.attempt == 1) {
+        match (due.attempt == 1).then(|| self.fresh.take(due.webhook)).flatten() {
             Some(body) => Prepared::Send(Box::new(Sending { destination, target, body, _place: place, _room: None })),
             None => Prepared::Read(destination, target, place),
         }
@@ -157,7 +157,7 @@ impl Shared {
     /// The body, with memory reserved for it.
     async fn body(&self, due: &Due) -> Result<Option<(FreshBody, Option<BodyRoom>)>, ReadError> {
         let Some(size) = within(self.reader.body_size(due.organization, due.webhook)).await? else { return Ok(None) };
-        let room = self.places.body_room(due.provider, size).await;
+        let room = self.places.body_room(due.destination, size).await;
         Ok(within(self.reader.deliverable(due.organization, due.webhook)).await?.map(|body| (body, room)))
     }
 
@@ -173,8 +173,8 @@ impl Shared {
         }
     }
 
-    fn decided(self: &Arc<Self>, job: Job, then: Vec<WebhookCommand>, step: Step, starts: &mut Vec<Start>) {
-        let start = WebhookCommand::StartAttempt { attempt: job.due.attempt };
+    fn decided(self: &Arc<Self>, job: Job, then: Vec<DeliveryCommand>, step: Step, starts: &mut Vec<Start>) {
+        let start = DeliveryCommand::StartAttempt { attempt: job.due.attempt };
         let decided: Result<Decided, DecideError> = decide_due(&job.due, std::iter::once(start).chain(then));
         match decided {
             Ok(decided) => starts.push(Start { job, decided, step }),
@@ -218,7 +218,7 @@ impl Shared {
         }
     }
 
-    fn send(self: &Arc<Self>, job: Job, state: Webhook, sequence: i64, sending: Box<Sending>) {
+    fn send(self: &Arc<Self>, job: Job, state: Delivery, sequence: i64, sending: Box<Sending>) {
         let attempt = Arc::clone(self).attempt(job, state, sequence, sending);
         self.tasks.spawn(attempt);
     }

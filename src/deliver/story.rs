@@ -1,17 +1,16 @@
-//! A webhook's state according to the log.
+//! A delivery's state according to the log.
 
-use hookledger_aggregates::webhook::Webhook;
-use hookledger_aggregates::{Event, OrganizationId, WebhookId};
+use hookledger_aggregates::delivery::Delivery;
+use hookledger_aggregates::{DeliveryId, Event, OrganizationId};
 
 use super::clock::within;
 use super::queue::Due;
 use crate::log::{Epoch, Log, ReadError, Reader};
 
-/// A webhook's state after the last event of its stream. The database leaves out duplicates, which make
-/// streams long and change nothing.
+/// A delivery's state after the last event of its stream.
 #[derive(Clone, Debug)]
 pub(super) struct Story {
-    pub state: Webhook,
+    pub state: Delivery,
     pub sequence: i64,
     /// Epoch of the log in which it was read.
     pub epoch: Epoch,
@@ -22,21 +21,21 @@ impl Story {
     pub async fn read(
         (log, reader): (&Log, &Reader),
         organization: OrganizationId,
-        webhook: WebhookId,
+        delivery: DeliveryId,
     ) -> Result<Self, ReadError> {
-        let mut story = Self { state: Webhook::default(), sequence: 0, epoch: log.epoch() };
-        story.go_on(reader, organization, webhook).await?;
+        let mut story = Self { state: Delivery::default(), sequence: 0, epoch: log.epoch() };
+        story.go_on(reader, organization, delivery).await?;
         Ok(story)
     }
 
     /// Reads from the event that the queue's row states.
     pub async fn since((log, reader): (&Log, &Reader), due: &Due) -> Result<Self, ReadError> {
         if due.sequence == 0 || due.read.epoch != log.epoch() {
-            return Self::read((log, reader), due.organization, due.webhook).await;
+            return Self::read((log, reader), due.organization, due.delivery).await;
         }
-        let state = Webhook::waiting(due.attempt, due.requested);
+        let state = Delivery::waiting(due.attempt, due.requested);
         let mut story = Self { state, sequence: due.sequence, epoch: due.read.epoch };
-        story.go_on(reader, due.organization, due.webhook).await?;
+        story.go_on(reader, due.organization, due.delivery).await?;
         Ok(story)
     }
 
@@ -45,12 +44,12 @@ impl Story {
         &mut self,
         reader: &Reader,
         organization: OrganizationId,
-        webhook: WebhookId,
+        delivery: DeliveryId,
     ) -> Result<(), ReadError> {
         loop {
-            let tail = within(reader.story(organization, webhook, self.sequence)).await?;
+            let tail = within(reader.story(organization, delivery, self.sequence)).await?;
             for recorded in &tail.events {
-                if let Event::Webhook(event) = &recorded.event {
+                if let Event::Delivery(event) = &recorded.event {
                     self.state.evolve(event);
                 }
             }

@@ -1,7 +1,7 @@
-//! The sweeper: every webhook that the read model shows as unfinished has to be in the queue.
+//! The sweeper: every delivery that the read model shows as unfinished has to be in the queue.
 //!
 //! Rows of the queue are memory and can be lost, through a deletion or a defect. The sweeper restores missing
-//! ones as doubtful, so that the next holder asks the log how far the webhook came. If only the read model
+//! ones as doubtful, so that the next holder asks the log how far the delivery came. If only the read model
 //! was late, this costs a look at the log and changes nothing.
 
 use std::time::Duration;
@@ -19,19 +19,19 @@ use crate::platform::vitals::Vitals;
 
 /// Name of its warning.
 const NAME: &str = "sweeper";
-/// Webhooks of each kind per round.
+/// Webhooks, and waiting deliveries, per round.
 const PAGE: i64 = 1_000;
 /// How long a round may take.
 const ROUND_LIMIT: Duration = Duration::from_secs(30);
 /// Shortest and longest interval between rounds.
 const EVERY: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(10);
 
-/// Looks for forgotten webhooks.
+/// Looks for forgotten deliveries.
 pub struct Sweeper {
     pool: PgPool,
     queue: Queue,
     checkpoints: Checkpoints,
-    /// After this time, a pending webhook should have changed.
+    /// After this time, a pending delivery should have changed.
     pending_timeout: Duration,
     vitals: Vitals,
     open: Option<OpenKey>,
@@ -53,7 +53,7 @@ impl Sweeper {
             let swept = within(ROUND_LIMIT, self.sweep()).await;
             match &swept {
                 Ok(_) => self.vitals.unwarn(NAME),
-                Err(_) => self.vitals.warn(NAME, "webhooks missing from the delivery queue cannot be looked for"),
+                Err(_) => self.vitals.warn(NAME, "deliveries missing from the queue cannot be looked for"),
             }
             match swept {
                 Ok(0) => {}
@@ -61,26 +61,25 @@ impl Sweeper {
                     metrics::counter!("hookledger_queue_restored_total").increment(count);
                     tracing::warn!(
                         queue.restored = count,
-                        "restored webhooks that were missing from the queue of attempts"
+                        "restored deliveries that were missing from the queue of attempts"
                     );
                 }
-                Err(error) => tracing::warn!(%error, "could not look for forgotten webhooks"),
+                Err(error) => tracing::warn!(%error, "could not look for forgotten deliveries"),
             }
         }
     }
 
-    /// One round, which continues where the last one ended; returns the number of missing webhooks.
+    /// One round, which continues where the last one ended; returns the number of missing deliveries.
     async fn sweep(&mut self) -> Result<u64, sqlx::Error> {
-        // Only forgotten webhooks, webhooks waiting for their destination and long attempts remain unchanged
+        // Only forgotten deliveries, those that wait for their destination and long attempts remain unchanged
         // for this long.
         let long = self.pending_timeout * 2;
         let fed = self.fed().await?;
         let open = unfinished::open(&self.pool, long, self.open, PAGE).await?;
         let waiting = unfinished::overdue(&self.pool, long, self.waiting, PAGE).await?;
         let next = (open.next, waiting.next);
-        let was_fed = |webhook: &Unfinished| {
-            webhook.pending_at.is_none_or(|at| at <= fed[webhook.organization.partition().index()])
-        };
+        let was_fed =
+            |one: &Unfinished| one.pending_at.is_none_or(|at| at <= fed[one.organization.partition().index()]);
         let unfinished: Vec<_> = open.unfinished.into_iter().filter(was_fed).chain(waiting.unfinished).collect();
         let restored = if unfinished.is_empty() { 0 } else { self.queue.restore(&unfinished).await? };
         // Set only after success, so that a page that could not be restored is read again.

@@ -1,4 +1,4 @@
-//! A node's worker: takes due webhooks, records the start of each attempt in the log, sends it, and appends
+//! A node's worker: takes due deliveries, records the start of each attempt in the log, sends it, and appends
 //! the outcome.
 //!
 //! The log decides. `AttemptStarted` is appended at the sequence after the one that the queue knows; a worker
@@ -9,8 +9,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hookledger_aggregates::ProviderId;
-use hookledger_aggregates::webhook::{Phase, RetryPolicy, Webhook};
+use hookledger_aggregates::delivery::{Delivery, RetryPolicy};
+use hookledger_aggregates::{DestinationId, Phase};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -24,9 +24,9 @@ use crate::directory::{Directory, Standing};
 use crate::log::{FreshBodies, Log, Reader};
 use crate::platform::egress::Egress;
 
-/// Webhooks that are started together.
+/// Deliveries that are started together.
 pub(super) const BATCH: usize = 64;
-/// Webhooks that are claimed together.
+/// Deliveries that are claimed together.
 pub(super) const CLAIM: u32 = 256;
 /// Interval of looks at the queue without a notification.
 const POLL: Duration = Duration::from_millis(200);
@@ -48,17 +48,17 @@ pub fn lease(timeout: Duration) -> Duration {
     timeout + LEASE_MARGIN
 }
 
-/// Settings for processing webhooks.
+/// Settings for deliveries.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub policy: RetryPolicy,
-    /// How long a webhook may be pending, unless it waits for its destination.
+    /// How long a delivery may be pending, unless it waits for its destination.
     pub pending_timeout: Duration,
     /// Timeout of destinations that do not set their own.
     pub attempt_timeout: Duration,
 }
 
-/// A webhook that this node processes, and its place at its destination.
+/// A delivery that this node processes, and its place at its destination.
 #[derive(Debug)]
 pub struct Taken {
     pub due: Due,
@@ -78,12 +78,12 @@ pub struct Shared {
     pub settings: Settings,
     pub(super) working: Working,
     /// Changes of circuits that could not be recorded yet.
-    untold: Mutex<HashMap<ProviderId, CircuitRow>>,
+    untold: Mutex<HashMap<DestinationId, CircuitRow>>,
     settlements: mpsc::Sender<Settlement>,
     pub(super) tasks: TaskTracker,
 }
 
-/// Takes, starts, and settles webhooks.
+/// Takes, starts, and settles deliveries.
 pub struct Worker {
     shared: Arc<Shared>,
     handed: mpsc::Receiver<Taken>,
@@ -103,7 +103,7 @@ pub struct Parts {
 }
 
 impl Worker {
-    /// A worker, and the channel through which the feeder hands it webhooks.
+    /// A worker, and the channel through which the feeder hands it deliveries.
     #[must_use]
     pub fn new(parts: Parts) -> (mpsc::Sender<Taken>, Self) {
         // Each message holds a place, and places are bounded.
@@ -213,7 +213,7 @@ async fn one_by_one(queue: &Queue, batch: &[Settlement]) -> Option<Vec<Settlemen
         match queue.settle(std::slice::from_ref(settlement)).await {
             Ok(()) => {}
             Err(error) if is_of_the_data(&error) => {
-                tracing::error!(%error, webhook.id = %settlement.webhook, "could not update a webhook's row in the queue");
+                tracing::error!(%error, webhook.id = %settlement.webhook, "could not update a delivery's row in the queue");
             }
             Err(_) if left.is_empty() => return None,
             Err(_) => left.push(settlement.clone()),
@@ -243,23 +243,23 @@ impl Shared {
                 Ok(due) => due,
                 Err(error) => return log_failure("claimed", Err(error)),
             };
-            // A destination that was not known to be in use gave one webhook, and the others gave their
+            // A destination that was not known to be in use gave one delivery, and the others gave their
             // share: there may be more.
-            let is_new = |due: &Due| rooms.iter().all(|room| room.provider != due.provider);
+            let is_new = |due: &Due| rooms.iter().all(|room| room.destination != due.destination);
             let may_be_more = due.len() > 1 || due.iter().any(is_new);
             let (mut taken, mut returned) = (Vec::with_capacity(due.len()), Vec::new());
             for due in due {
-                match self.directory.standing(due.provider) {
+                match self.directory.standing(due.route, due.destination) {
                     _ if due.is_doubtful => taken.push(Taken { due, place: None }),
                     Standing::Held(hold) => {
                         self.send_settlement(&due, Settled::Held(hold), None).await;
                         // Otherwise, everything due to it would arrive one by one.
-                        log_failure("held", self.queue.hold(due.provider, hold).await.map(drop));
+                        log_failure("held", self.queue.hold(due.route, due.destination, hold).await.map(drop));
                     }
-                    Standing::Ready(destination) => {
+                    Standing::Ready(to) => {
                         let (organization, requested, now) = (due.organization, due.requested, Instant::now());
-                        let concurrency = destination.concurrency;
-                        match self.places.take(organization, due.provider, concurrency, requested, now) {
+                        let concurrency = to.concurrency;
+                        match self.places.take(organization, due.destination, concurrency, requested, now) {
                             Some(place) => taken.push(Taken { due, place: Some(place) }),
                             None => returned.push(due),
                         }
@@ -279,8 +279,8 @@ impl Shared {
         }
     }
 
-    /// Settles a webhook's row according to its state in the log.
-    pub(super) async fn settle(&self, due: &Due, state: &Webhook, sequence: i64, response: Option<Response>) {
+    /// Settles a delivery's row according to its state in the log.
+    pub(super) async fn settle(&self, due: &Due, state: &Delivery, sequence: i64, response: Option<Response>) {
         let settled = match state.retry_at() {
             Some(retry_at) if state.phase() == Phase::AwaitingRetry => {
                 // Counted from now by this node's monotonic clock, and passed to the database as a delay.
@@ -294,15 +294,16 @@ impl Shared {
     }
 
     pub(super) async fn send_settlement(&self, due: &Due, settled: Settled, response: Option<Response>) {
-        let (organization, webhook, epoch) = (due.organization, due.webhook, due.read.epoch);
-        let settlement = Settlement { epoch, organization, webhook, settled, response };
+        let Due { organization, delivery, webhook, .. } = *due;
+        let epoch = due.read.epoch;
+        let settlement = Settlement { epoch, organization, delivery, webhook, settled, response };
         // The receiver is gone when the node stops; the lease then ends.
         let _ = self.settlements.send(settlement).await;
     }
 
     pub(super) async fn tell(&self, circuit: CircuitRow) {
         tracing::info!(
-            provider.id = %circuit.provider, circuit.state = circuit.state, circuit.failures = circuit.failures,
+            destination.id = %circuit.destination, circuit.state = circuit.state, circuit.failures = circuit.failures,
             "a destination's circuit changed its state"
         );
         self.write_down(circuit).await;
@@ -320,7 +321,7 @@ impl Shared {
         if let Err(error) = self.queue.note_circuit(&circuit).await {
             log_failure("circuit", Err(error));
             let mut untold = self.untold.lock().unwrap_or_else(PoisonError::into_inner);
-            untold.insert(circuit.provider, circuit);
+            untold.insert(circuit.destination, circuit);
         }
     }
 }

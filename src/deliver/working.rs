@@ -4,11 +4,11 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hookledger_aggregates::WebhookId;
+use hookledger_aggregates::DeliveryId;
 
 use super::queue::Due;
 
-type Key = (WebhookId, u32);
+type Key = (DeliveryId, u32);
 
 /// The attempts in progress.
 #[derive(Clone, Debug, Default)]
@@ -28,12 +28,12 @@ impl Working {
 
     /// Registers an attempt; `None` if it is in progress already.
     pub fn take(&self, due: &Due) -> Option<InHand> {
-        let key = (due.webhook, due.attempt);
+        let key = (due.delivery, due.attempt);
         self.lock().insert(key).then(|| InHand { working: self.clone(), key })
     }
 
-    pub fn has(&self, webhook: WebhookId, attempt: u32) -> bool {
-        self.lock().contains(&(webhook, attempt))
+    pub fn has(&self, delivery: DeliveryId, attempt: u32) -> bool {
+        self.lock().contains(&(delivery, attempt))
     }
 }
 

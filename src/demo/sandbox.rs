@@ -174,8 +174,9 @@ impl Sandbox {
         // In the format of Standard Webhooks, which suits the other providers as well.
         let secret = new_signing_secret().map_err(failed)?;
         let by = Metadata::default();
-        match self.providers.connect(Change { organization, provider: id, by: &by }, provider_name, secret).await {
-            Ok(place) => Ok(place),
+        match self.providers.connect(Change { organization, provider: id, by: &by }, provider_name, secret, None).await
+        {
+            Ok(set) => Ok(set.last),
             // Another node was faster.
             Err(ProvidersError::Command(CommandError::Refused(
                 ProviderError::AlreadyConnected | ProviderError::VersionTaken,

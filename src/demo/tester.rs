@@ -111,7 +111,7 @@ pub fn for_tests(endpoint: &Endpoint) -> Result<Endpoint, DraftError> {
         name: known.name,
         is_active: known.is_active,
         secrets: Some(vec![secret]),
-        destination: known.destination.clone(),
+        routes: known.routes.clone(),
     };
     Ok(Endpoint { provider: std::sync::Arc::new(provider), is_for_tests: true, ..endpoint.clone() })
 }
@@ -195,7 +195,7 @@ mod tests {
         let id = ProviderId::derive(organization, name);
         let connection = ConnectionId::new(id, 1);
         let provider =
-            ProviderEntry { id, connection, name, is_active: true, secrets: Some(vec![secret]), destination: None };
+            ProviderEntry { id, connection, name, is_active: true, secrets: Some(vec![secret]), routes: vec![] };
         let provider = Arc::new(provider);
         Endpoint { organization, organization_is_active: true, limit: None, provider, is_for_tests: false }
     }

@@ -1,26 +1,29 @@
 //! Keeping the directory current: every node follows the log by itself, from the beginning.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use chrono::DateTime;
 use cqrs_es::Aggregate as _;
+use hookledger_aggregates::destination::{self, DestinationEvent, DestinationSettings};
 use hookledger_aggregates::ids::PARTITIONS;
 use hookledger_aggregates::organization::{Organization, OrganizationEvent};
-use hookledger_aggregates::provider::{self, Provider, ProviderEvent, SecretRef, SecretState};
+use hookledger_aggregates::provider::{Provider, ProviderEvent, SecretRef, SecretState};
+use hookledger_aggregates::route::{Route, RouteEvent};
 use hookledger_aggregates::signature::SigningSecret;
-use hookledger_aggregates::{ConnectionId, Event, OrganizationId, Partition, ProviderId, ProviderName, RecordedEvent};
+use hookledger_aggregates::{
+    ConnectionId, DestinationId, Event, OrganizationId, Partition, ProviderId, ProviderName, RecordedEvent, RouteId,
+};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret as _, SecretSlice};
 use tokio_util::sync::CancellationToken;
 
-use super::{Destination, Directory, ProviderEntry};
+use super::{Destination, Directory, ProviderEntry, RouteEntry, Way};
 use crate::log::follow::within;
 use crate::log::{Broken, Epoch, Heads, LogPosition, MonthlyLimit, Positions, ReadError, Reader, Scope};
 use crate::platform::secrets::master::KeyError;
-use crate::platform::secrets::vault::{Vault, VaultError};
+use crate::platform::secrets::vault::{SecretOwner, Vault, VaultError};
 use crate::platform::vitals::Vitals;
 
 const BATCH: i64 = 2_000;
@@ -36,7 +39,7 @@ const LONGEST_BLIND: Duration = Duration::from_secs(5);
 const NAME: &str = "directory";
 const TOO_OLD: &str = "release";
 const UNOPENED: &str = "secrets";
-/// Interval of retries for secrets that cannot be opened, and how many of their providers are logged.
+/// Interval of retries for secrets that cannot be opened, and how many of their owners are logged.
 const TRY_AGAIN: Duration = Duration::from_secs(10);
 const TOLD: usize = 5;
 
@@ -63,15 +66,28 @@ pub struct DirectoryFollower {
     /// Epoch of the log in which all this is valid.
     epoch: Epoch,
     cursors: Vec<LogPosition>,
-    /// Changed providers that are not in the directory yet.
-    unpublished: HashSet<ProviderId>,
-    /// Providers that neither receive nor deliver, because one of their secrets cannot be opened.
-    unopened: BTreeSet<ProviderId>,
+    /// Changed providers and destinations that are not in the directory yet.
+    unpublished: HashSet<SecretOwner>,
+    /// Providers that do not receive and destinations that get nothing, because one of their secrets cannot be
+    /// opened.
+    unopened: BTreeSet<SecretOwner>,
     tried: Instant,
     unjudged: Unjudged,
     vitals: Vitals,
     slugs: HashMap<OrganizationId, String>,
     providers: HashMap<ProviderId, (ProviderName, OrganizationId, Provider)>,
+    destinations: HashMap<DestinationId, (OrganizationId, destination::Destination)>,
+    routes: HashMap<RouteId, RouteState>,
+    /// Routes of each provider, the oldest first.
+    routes_of: HashMap<ProviderId, Vec<RouteId>>,
+}
+
+/// A route, and whether its provider's deletion ended it.
+#[derive(Default)]
+struct RouteState {
+    route: Route,
+    provider: ProviderId,
+    has_ended: bool,
 }
 
 impl DirectoryFollower {
@@ -93,6 +109,9 @@ impl DirectoryFollower {
             vitals: Vitals::default(),
             slugs: HashMap::new(),
             providers: HashMap::new(),
+            destinations: HashMap::new(),
+            routes: HashMap::new(),
+            routes_of: HashMap::new(),
         }
     }
 
@@ -179,9 +198,12 @@ impl DirectoryFollower {
             self.pass_over(broken);
             self.cursors[broken.at.partition.index()].position = broken.at.position;
         }
-        while let Some(provider) = self.unpublished.iter().next().copied() {
-            self.publish(provider, on_missing).await?;
-            self.unpublished.remove(&provider);
+        while let Some(changed) = self.unpublished.iter().next().copied() {
+            match changed {
+                SecretOwner::Provider(provider) => self.publish_provider(provider, on_missing).await?,
+                SecretOwner::Destination(destination) => self.publish_destination(destination, on_missing).await?,
+            }
+            self.unpublished.remove(&changed);
         }
         for (cursor, (there, count)) in self.cursors.iter_mut().zip(there.iter().zip(counts)) {
             // The batch ends before an unknown event.
@@ -197,8 +219,8 @@ impl DirectoryFollower {
         Ok(batch.events.len() + batch.broken.len())
     }
 
-    /// Handles an event that this release does not know. If it concerns an organization or a provider, this
-    /// node neither accepts from it nor sends to it. The other known aggregates do not concern the directory;
+    /// Handles an event that this release does not know. If it concerns an organization, a provider, a
+    /// destination or a route, this node neither accepts from it nor sends to it. The other known aggregates do not concern the directory;
     /// unknown aggregates cannot be judged here.
     fn pass_over(&mut self, broken: &Broken) {
         let place = format!("{}:{}", broken.at.partition, broken.at.position);
@@ -206,14 +228,31 @@ impl DirectoryFollower {
         match broken.aggregate_type.as_str() {
             Organization::TYPE => {
                 self.unjudged.organizations.insert(broken.organization);
-                let of_organization =
-                    |(_, (_, organization, _)): &(_, &(_, OrganizationId, _))| *organization == broken.organization;
-                self.unpublished.extend(self.providers.iter().filter(of_organization).map(|(id, _)| *id));
+                self.publish_all_of(broken.organization);
             }
             Provider::TYPE => {
-                let id = id.map(ProviderId::new);
-                self.unjudged.providers.extend(id);
+                let id = id.map(|id| SecretOwner::Provider(ProviderId::new(id)));
+                self.unjudged.owners.extend(id);
                 self.unpublished.extend(id);
+            }
+            destination::Destination::TYPE => {
+                let id = id.map(|id| SecretOwner::Destination(DestinationId::new(id)));
+                self.unjudged.owners.extend(id);
+                self.unpublished.extend(id);
+            }
+            // Nobody knows where its provider's webhooks go.
+            Route::TYPE => {
+                let route = id.and_then(|id| self.routes.get(&RouteId::new(id)));
+                match route.map(|route| SecretOwner::Provider(route.provider)) {
+                    Some(provider) => {
+                        self.unjudged.owners.insert(provider);
+                        self.unpublished.insert(provider);
+                    }
+                    None => {
+                        self.unjudged.organizations.insert(broken.organization);
+                        self.publish_all_of(broken.organization);
+                    }
+                }
             }
             known if Event::types().any(|(event, _)| event.split('.').next() == Some(known)) => {
                 tracing::warn!(
@@ -232,6 +271,13 @@ impl DirectoryFollower {
         );
         let sentence = format!("this release is too old for the log: {} at {place}; upgrade this node", broken.reason);
         self.vitals.trouble(TOO_OLD, sentence);
+    }
+
+    fn publish_all_of(&mut self, organization: OrganizationId) {
+        let providers = self.providers.iter().filter(|(_, (_, of, _))| *of == organization);
+        self.unpublished.extend(providers.map(|(id, _)| SecretOwner::Provider(*id)));
+        let destinations = self.destinations.iter().filter(|(_, (of, _))| *of == organization);
+        self.unpublished.extend(destinations.map(|(id, _)| SecretOwner::Destination(*id)));
     }
 
     /// The head of the log, and at least the position that somebody waits for, if the log reaches it. A
@@ -259,17 +305,87 @@ impl DirectoryFollower {
                 }
                 if let Some((_, _, provider)) = self.providers.get_mut(&id) {
                     provider.evolve(event);
-                    self.unpublished.insert(id);
+                    self.unpublished.insert(SecretOwner::Provider(id));
+                    // Their secrets are read again with its own.
+                    let to = self.routes(id).into_iter().map(|route| SecretOwner::Destination(route.destination));
+                    self.unpublished.extend(to);
+                }
+                if *event == (ProviderEvent::Deleted {}) {
+                    self.end_routes_of(id);
                 }
             }
+            Event::Destination(event) => self.fold_destination(recorded, event),
+            Event::Route(event) => self.fold_route(recorded, event),
             Event::User(_)
             | Event::EmailClaim(_)
             | Event::Team(_)
             | Event::Retention(_)
             | Event::Access(_)
             | Event::Webhook(_)
+            | Event::Delivery(_)
             | Event::Usage(_) => {}
         }
+    }
+
+    fn fold_destination(&mut self, recorded: &RecordedEvent, event: &DestinationEvent) {
+        let id = DestinationId::new(recorded.aggregate_id);
+        let new = || (recorded.organization, destination::Destination::default());
+        let (organization, destination) = self.destinations.entry(id).or_insert_with(new);
+        if *organization != recorded.organization {
+            tracing::error!(destination.id = %id, "the log has events of one destination in two organizations");
+            return;
+        }
+        destination.evolve(event);
+        self.unpublished.insert(SecretOwner::Destination(id));
+    }
+
+    fn fold_route(&mut self, recorded: &RecordedEvent, event: &RouteEvent) {
+        let id = RouteId::new(recorded.aggregate_id);
+        if let RouteEvent::Set { settings, .. } = event {
+            if !settings.provider_id.belongs_to(recorded.organization) {
+                tracing::error!(route.id = %id, "a route leads from another organization's provider");
+                return;
+            }
+            let state = self.routes.entry(id).or_default();
+            (state.provider, state.has_ended) = (settings.provider_id, false);
+            let routes = self.routes_of.entry(settings.provider_id).or_default();
+            if !routes.contains(&id) {
+                routes.push(id);
+            }
+        }
+        let Some(state) = self.routes.get_mut(&id) else { return };
+        state.route.evolve(event);
+        let provider = state.provider;
+        self.publish_way(id);
+        self.unpublished.insert(SecretOwner::Provider(provider));
+    }
+
+    fn end_routes_of(&mut self, provider: ProviderId) {
+        for id in self.routes_of.get(&provider).cloned().unwrap_or_default() {
+            if let Some(state) = self.routes.get_mut(&id) {
+                state.has_ended = true;
+            }
+            self.publish_way(id);
+        }
+    }
+
+    fn publish_way(&self, id: RouteId) {
+        let Some(state) = self.routes.get(&id) else { return };
+        let is_deleted = state.has_ended || state.route.settings().is_none();
+        let way = Way { provider: state.provider, is_enabled: state.route.is_enabled(), is_deleted };
+        self.directory.put_way(id, way);
+    }
+
+    /// The routes of a provider that webhooks may go by.
+    fn routes(&self, provider: ProviderId) -> Vec<RouteEntry> {
+        let ids = self.routes_of.get(&provider).into_iter().flatten();
+        let entry = |id: &RouteId| {
+            let state = self.routes.get(id).filter(|state| !state.has_ended)?;
+            let (version, is_enabled) = (state.route.version(), state.route.is_enabled());
+            let destination = state.route.settings()?.destination_id;
+            Some(RouteEntry { id: *id, version, destination, is_enabled })
+        };
+        ids.filter_map(entry).collect()
     }
 
     fn fold_organization(&mut self, recorded: &RecordedEvent, event: &OrganizationEvent) {
@@ -301,33 +417,45 @@ impl DirectoryFollower {
         }
     }
 
-    async fn publish(&mut self, id: ProviderId, on_missing: OnMissingKey) -> Result<(), DirectoryError> {
+    async fn publish_provider(&mut self, id: ProviderId, on_missing: OnMissingKey) -> Result<(), DirectoryError> {
         let Some((name, organization, provider)) = self.providers.get(&id) else { return Ok(()) };
         let Some(slug) = self.slugs.get(organization) else { return Ok(()) };
-        let is_judged = !self.unjudged.organizations.contains(organization) && !self.unjudged.providers.contains(&id);
-        let secrets = self.opened(*organization, id, provider.secrets(), on_missing).await?;
-        let destination = match provider.destination() {
-            Some(destination) => Some(self.destination(*organization, id, provider, destination, on_missing).await?),
-            None => None,
-        };
+        let owner = SecretOwner::Provider(id);
+        let secrets = self.opened(*organization, owner, provider.secrets(), on_missing).await?;
+        let is_unopened = provider.is_connected() && self.is_judged(*organization, owner) && secrets.is_none();
         let connection = ConnectionId::new(id, provider.generation());
-        let entry =
-            ProviderEntry { id, connection, name: *name, is_active: provider.is_active(), secrets, destination };
-        let is_opened = entry.secrets.is_some() && entry.destination.as_ref().is_none_or(|to| to.secrets.is_some());
-        let is_unopened = provider.is_connected() && is_judged && !is_opened;
+        let routes = self.routes(id);
+        let entry = ProviderEntry { id, connection, name: *name, is_active: provider.is_active(), secrets, routes };
         self.directory.put_provider(slug, provider, entry);
-        self.tell(id, is_unopened);
+        self.tell(owner, is_unopened);
         Ok(())
     }
 
-    /// Notes for the operator whether a provider's secrets can be opened.
-    fn tell(&mut self, id: ProviderId, is_unopened: bool) {
+    async fn publish_destination(&mut self, id: DestinationId, on_missing: OnMissingKey) -> Result<(), DirectoryError> {
+        let Some((organization, state)) = self.destinations.get(&id) else { return Ok(()) };
+        let (organization, owner) = (*organization, SecretOwner::Destination(id));
+        let destination = match state.settings() {
+            Some(settings) => Some(self.destination(organization, owner, state, settings, on_missing).await?),
+            None => None,
+        };
+        let is_unopened = destination.as_ref().is_some_and(|to| to.secrets.is_none());
+        self.directory.put_destination(id, destination);
+        self.tell(owner, is_unopened && self.is_judged(organization, owner));
+        Ok(())
+    }
+
+    fn is_judged(&self, organization: OrganizationId, owner: SecretOwner) -> bool {
+        !self.unjudged.organizations.contains(&organization) && !self.unjudged.owners.contains(&owner)
+    }
+
+    /// Notes for the operator whether all secrets of an owner can be opened.
+    fn tell(&mut self, id: SecretOwner, is_unopened: bool) {
         let has_changed = if is_unopened { self.unopened.insert(id) } else { self.unopened.remove(&id) };
         if !has_changed {
             return;
         }
         #[expect(clippy::cast_precision_loss, reason = "for a graph")]
-        metrics::gauge!("hookledger_providers_unopened").set(self.unopened.len() as f64);
+        metrics::gauge!("hookledger_secrets_unopened").set(self.unopened.len() as f64);
         if self.unopened.is_empty() {
             self.vitals.unwarn(UNOPENED);
             return;
@@ -335,12 +463,7 @@ impl DirectoryFollower {
         let ids: Vec<String> = self.unopened.iter().take(TOLD).map(ToString::to_string).collect();
         let more = if self.unopened.len() > TOLD { ", …" } else { "" };
         let sentence = format!(
-            "a secret cannot be opened: set new ones for {} ({}{more}); until then nothing is received or delivered there",
-            if self.unopened.len() == 1 {
-                "1 provider".to_owned()
-            } else {
-                format!("{} providers", self.unopened.len())
-            },
+            "a secret cannot be opened: set new ones for {}{more}; until then nothing is received or delivered there",
             ids.join(", ")
         );
         self.vitals.warn(UNOPENED, sentence);
@@ -349,44 +472,44 @@ impl DirectoryFollower {
     async fn destination(
         &self,
         organization: OrganizationId,
-        id: ProviderId,
-        provider: &Provider,
-        destination: &provider::Destination,
+        owner: SecretOwner,
+        state: &destination::Destination,
+        settings: &DestinationSettings,
         on_missing: OnMissingKey,
-    ) -> Result<Arc<Destination>, DirectoryError> {
-        let mut secrets = self.opened(organization, id, provider.outgoing(), on_missing).await?;
+    ) -> Result<Destination, DirectoryError> {
+        let mut secrets = self.opened(organization, owner, state.outgoing(), on_missing).await?;
         let mut headers = HeaderMap::new();
-        if let Some(SecretRef { secret_id, secret_version }) = destination.headers {
-            let state = SecretState { id: secret_id, expires_at: None };
-            let sealed = self.opened(organization, id, &BTreeMap::from([(secret_version, state)]), on_missing).await?;
-            match sealed.as_deref() {
+        if let Some(SecretRef { secret_id, secret_version }) = settings.headers {
+            let version = SecretState { id: secret_id, expires_at: None };
+            let versions = BTreeMap::from([(secret_version, version)]);
+            match self.opened(organization, owner, &versions, on_missing).await?.as_deref() {
                 Some([values]) => headers = header_map(&values.value),
                 // Nothing is sent without its credentials.
                 _ => secrets = None,
             }
         }
-        Ok(Arc::new(Destination {
-            url: destination.url.clone(),
-            timeout: destination.timeout_seconds.map(|seconds| Duration::from_secs(seconds.into())),
-            concurrency: destination.concurrency,
+        Ok(Destination {
+            url: settings.url.clone(),
+            timeout: settings.timeout_seconds.map(|seconds| Duration::from_secs(seconds.into())),
+            concurrency: settings.concurrency,
             headers,
-            original_signature: destination.original_signature,
+            original_signature: settings.original_signature,
             secrets,
-        }))
+        })
     }
 
     /// The opened secrets, or `None` if one cannot be opened and that is no reason to stop.
     async fn opened(
         &self,
         organization: OrganizationId,
-        id: ProviderId,
+        owner: SecretOwner,
         secrets: &BTreeMap<u32, SecretState>,
         on_missing: OnMissingKey,
     ) -> Result<Option<Vec<SigningSecret>>, DirectoryError> {
-        if self.unjudged.organizations.contains(&organization) || self.unjudged.providers.contains(&id) {
+        if !self.is_judged(organization, owner) {
             return Ok(None);
         }
-        match self.open(organization, id, secrets).await {
+        match self.open(organization, owner, secrets).await {
             Ok(secrets) => Ok(Some(secrets)),
             Err(error @ VaultError::Database(_)) => Err(error.into()),
             Err(VaultError::Key(KeyError::Missing(key)))
@@ -395,12 +518,12 @@ impl DirectoryFollower {
                 Err(VaultError::Key(KeyError::Missing(key)).into())
             }
             Err(error) => {
-                if !self.unopened.contains(&id) {
+                if !self.unopened.contains(&owner) {
                     let slug = self.slugs.get(&organization);
                     tracing::error!(
-                        %error, provider.id = %id, organization.slug = slug,
-                        "a provider's secret cannot be opened, so it neither receives nor delivers; restore the master key \
-                         or set new secrets"
+                        %error, secret.owner = %owner, organization.slug = slug,
+                        "a secret cannot be opened, so its provider receives nothing, or its destination gets nothing; \
+                         restore the master key or set new secrets"
                     );
                 }
                 Ok(None)
@@ -411,7 +534,7 @@ impl DirectoryFollower {
     async fn open(
         &self,
         organization: OrganizationId,
-        id: ProviderId,
+        owner: SecretOwner,
         secrets: &BTreeMap<u32, SecretState>,
     ) -> Result<Vec<SigningSecret>, VaultError> {
         let (mut opened, mut retired) = (Vec::new(), 0);
@@ -427,7 +550,7 @@ impl DirectoryFollower {
             if is_retired && retired > RETIRED {
                 continue;
             }
-            let value = match self.vault.open(organization, id, *version, secret.id).await {
+            let value = match self.vault.open(organization, owner, *version, secret.id).await {
                 Err(VaultError::Key(_) | VaultError::Absent(_)) if is_retired => continue,
                 value => value?,
             };
@@ -448,11 +571,11 @@ fn header_map(sealed: &SecretSlice<u8>) -> HeaderMap {
     pairs.into_iter().filter_map(header).collect()
 }
 
-/// Organizations and providers with events that this release does not know.
+/// Organizations, providers and destinations with events that this release does not know.
 #[derive(Default)]
 struct Unjudged {
     organizations: HashSet<OrganizationId>,
-    providers: HashSet<ProviderId>,
+    owners: HashSet<SecretOwner>,
 }
 
 /// How to treat a secret whose master key this store requires but this node does not have.

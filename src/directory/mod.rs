@@ -10,14 +10,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use hookledger_aggregates::destination::DestinationEvent;
 use hookledger_aggregates::event::Stored as _;
 use hookledger_aggregates::ids::PARTITIONS;
 use hookledger_aggregates::organization::OrganizationEvent;
 use hookledger_aggregates::provider::{Provider, ProviderEvent};
+use hookledger_aggregates::route::RouteEvent;
+use hookledger_aggregates::routing::{Match, Unmatched, UnmatchedReason};
 use hookledger_aggregates::signature::SigningSecret;
 use hookledger_aggregates::user::UserEvent;
-use hookledger_aggregates::webhook::Owed;
-use hookledger_aggregates::{ConnectionId, OrganizationId, Partition, ProviderId, ProviderName};
+use hookledger_aggregates::{
+    ConnectionId, DeliveryId, DestinationId, OrganizationId, Partition, ProviderId, ProviderName, RouteId, Routing,
+    WebhookId,
+};
 use tokio::sync::watch;
 
 use crate::log::{LogPosition, MonthlyLimit, Positions};
@@ -25,7 +30,13 @@ use crate::log::{LogPosition, MonthlyLimit, Positions};
 pub use follow::{DirectoryError, DirectoryFollower};
 
 /// Aggregates that it is built from.
-pub const HOLDS: [&str; 3] = [OrganizationEvent::AGGREGATE, ProviderEvent::AGGREGATE, UserEvent::AGGREGATE];
+pub const HOLDS: [&str; 5] = [
+    OrganizationEvent::AGGREGATE,
+    ProviderEvent::AGGREGATE,
+    DestinationEvent::AGGREGATE,
+    RouteEvent::AGGREGATE,
+    UserEvent::AGGREGATE,
+];
 
 /// A provider, as receiving needs it.
 #[derive(Debug)]
@@ -37,16 +48,36 @@ pub struct ProviderEntry {
     pub is_active: bool,
     /// Opened secrets; `None` if one could not be opened, so that nothing can be verified.
     pub secrets: Option<Vec<SigningSecret>>,
-    /// Where its webhooks are forwarded to, if anywhere.
-    pub destination: Option<Arc<Destination>>,
+    /// Where its webhooks go, the oldest route first.
+    pub routes: Vec<RouteEntry>,
 }
 
 impl ProviderEntry {
-    /// Whether a webhook that it sends now has to be delivered, or only recorded.
+    /// Where a webhook goes that it sends now.
     #[must_use]
-    pub fn owed(&self) -> Owed {
-        if self.destination.is_some() { Owed::Delivery } else { Owed::Recording }
+    pub fn routing(&self, webhook: WebhookId) -> Routing {
+        let mut routing = Routing::default();
+        for RouteEntry { id: route_id, version, destination: destination_id, is_enabled } in self.routes.iter().copied()
+        {
+            if is_enabled {
+                let delivery_id = DeliveryId::derive(webhook, route_id);
+                routing.matched.push(Match { delivery_id, route_id, version, destination_id });
+            } else {
+                let reason = UnmatchedReason::RouteDisabled;
+                routing.unmatched.push(Unmatched { route_id, version, reason });
+            }
+        }
+        routing
     }
+}
+
+/// A route, as receiving needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteEntry {
+    pub id: RouteId,
+    pub version: u32,
+    pub destination: DestinationId,
+    pub is_enabled: bool,
 }
 
 /// A destination, as delivering needs it.
@@ -86,7 +117,7 @@ pub struct Endpoint {
     pub is_for_tests: bool,
 }
 
-/// Whether a provider's webhooks can be delivered now.
+/// Whether what was routed can be delivered now.
 #[derive(Clone, Debug)]
 pub enum Standing {
     Ready(Arc<Destination>),
@@ -97,16 +128,20 @@ pub enum Standing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {
     DestinationRemoved,
+    RouteRemoved,
+    RouteDisabled,
     ProviderDeleted,
     ProviderDisabled,
     OrganizationDisabled,
-    /// A secret cannot be opened, or this release does not understand one of the provider's events.
+    /// A secret cannot be opened, or this release does not understand one of the events.
     SecretUnreadable,
 }
 
 impl Hold {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::DestinationRemoved,
+        Self::RouteRemoved,
+        Self::RouteDisabled,
         Self::ProviderDeleted,
         Self::ProviderDisabled,
         Self::OrganizationDisabled,
@@ -118,6 +153,8 @@ impl Hold {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::DestinationRemoved => "destination_removed",
+            Self::RouteRemoved => "route_removed",
+            Self::RouteDisabled => "route_disabled",
             Self::ProviderDeleted => "provider_deleted",
             Self::ProviderDisabled => "provider_disabled",
             Self::OrganizationDisabled => "organization_disabled",
@@ -133,7 +170,14 @@ struct Sender {
     name: ProviderName,
     is_connected: bool,
     is_active: bool,
-    destination: Option<Arc<Destination>>,
+}
+
+/// A route, as delivering needs it.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    provider: ProviderId,
+    is_enabled: bool,
+    is_deleted: bool,
 }
 
 /// Shared, current knowledge of providers, organizations and destinations.
@@ -141,6 +185,8 @@ struct Sender {
 pub struct Directory {
     organizations: Arc<RwLock<HashMap<String, OrganizationEntry>>>,
     senders: Arc<RwLock<HashMap<ProviderId, Sender>>>,
+    ways: Arc<RwLock<HashMap<RouteId, Way>>>,
+    destinations: Arc<RwLock<HashMap<DestinationId, Arc<Destination>>>>,
     disabled: Arc<RwLock<HashSet<OrganizationId>>>,
     /// The position up to which each partition was read.
     looked: watch::Sender<Positions>,
@@ -155,6 +201,8 @@ impl Default for Directory {
         Self {
             organizations: Arc::default(),
             senders: Arc::default(),
+            ways: Arc::default(),
+            destinations: Arc::default(),
             disabled: Arc::default(),
             looked: start(),
             wanted: start(),
@@ -190,26 +238,33 @@ impl Directory {
         self.endpoint(&slug, name)
     }
 
-    /// Whether webhooks of a provider can be delivered now.
+    /// Whether what was routed that way can be delivered to that destination now.
     #[must_use]
-    pub fn standing(&self, provider: ProviderId) -> Standing {
+    pub fn standing(&self, route: RouteId, destination: DestinationId) -> Standing {
+        let destinations = self.destinations.read().unwrap_or_else(PoisonError::into_inner);
+        let destination = destinations.get(&destination);
+        let ways = self.ways.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(way) = ways.get(&route) else { return Standing::Held(Hold::RouteRemoved) };
         let senders = self.senders.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(sender) = senders.get(&provider).filter(|sender| sender.is_connected) else {
+        let Some(sender) = senders.get(&way.provider).filter(|sender| sender.is_connected) else {
             return Standing::Held(Hold::ProviderDeleted);
         };
         let disabled = self.disabled.read().unwrap_or_else(PoisonError::into_inner);
-        match &sender.destination {
+        match destination {
             _ if disabled.contains(&sender.organization) => Standing::Held(Hold::OrganizationDisabled),
             _ if !sender.is_active => Standing::Held(Hold::ProviderDisabled),
             None => Standing::Held(Hold::DestinationRemoved),
+            _ if way.is_deleted => Standing::Held(Hold::RouteRemoved),
+            _ if !way.is_enabled => Standing::Held(Hold::RouteDisabled),
             Some(destination) if destination.secrets.is_none() => Standing::Held(Hold::SecretUnreadable),
             Some(destination) => Standing::Ready(Arc::clone(destination)),
         }
     }
 
-    /// The service of a provider.
+    /// The service whose webhooks go by a route.
     #[must_use]
-    pub fn provider_name(&self, provider: ProviderId) -> Option<ProviderName> {
+    pub fn provider_name(&self, route: RouteId) -> Option<ProviderName> {
+        let provider = self.ways.read().unwrap_or_else(PoisonError::into_inner).get(&route)?.provider;
         let senders = self.senders.read().unwrap_or_else(PoisonError::into_inner);
         senders.get(&provider).map(|sender| sender.name)
     }
@@ -250,6 +305,10 @@ impl Directory {
         *self.organizations.write().unwrap_or_else(PoisonError::into_inner) = organizations;
         let senders = std::mem::take(&mut *other.senders.write().unwrap_or_else(PoisonError::into_inner));
         *self.senders.write().unwrap_or_else(PoisonError::into_inner) = senders;
+        let ways = std::mem::take(&mut *other.ways.write().unwrap_or_else(PoisonError::into_inner));
+        *self.ways.write().unwrap_or_else(PoisonError::into_inner) = ways;
+        let destinations = std::mem::take(&mut *other.destinations.write().unwrap_or_else(PoisonError::into_inner));
+        *self.destinations.write().unwrap_or_else(PoisonError::into_inner) = destinations;
         let disabled = std::mem::take(&mut *other.disabled.write().unwrap_or_else(PoisonError::into_inner));
         *self.disabled.write().unwrap_or_else(PoisonError::into_inner) = disabled;
         self.is_too_old.store(other.is_too_old.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -277,7 +336,6 @@ impl Directory {
             name: entry.name,
             is_connected: provider.is_connected(),
             is_active: entry.is_active,
-            destination: entry.destination.clone(),
         };
         self.senders.write().unwrap_or_else(PoisonError::into_inner).insert(entry.id, sender);
         self.change(slug, |organization| {
@@ -287,5 +345,18 @@ impl Directory {
                 organization.providers.remove(&entry.name);
             }
         });
+    }
+
+    fn put_way(&self, route: RouteId, way: Way) {
+        self.ways.write().unwrap_or_else(PoisonError::into_inner).insert(route, way);
+    }
+
+    /// `None` if it was deleted.
+    fn put_destination(&self, id: DestinationId, destination: Option<Destination>) {
+        let mut destinations = self.destinations.write().unwrap_or_else(PoisonError::into_inner);
+        match destination {
+            Some(destination) => drop(destinations.insert(id, Arc::new(destination))),
+            None => drop(destinations.remove(&id)),
+        }
     }
 }

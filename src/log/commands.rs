@@ -10,6 +10,7 @@ use cqrs_es::persist::{
     PersistedEventRepository, PersistedEventStore, PersistenceError, ReplayStream, SerializedEvent, SerializedSnapshot,
 };
 use cqrs_es::{Aggregate, AggregateError, CqrsFramework};
+use hookledger_aggregates::event::Stored;
 use hookledger_aggregates::upcast::upcast;
 use hookledger_aggregates::{Metadata, OrganizationId};
 use postgres_es::PostgresEventRepository;
@@ -131,6 +132,56 @@ impl Commands {
             aggregate.apply(serde_json::from_value(event.payload).map_err(|error| failed(&error))?);
         }
         Ok((aggregate, sequence))
+    }
+}
+
+/// Decisions on several streams of an organization, which are appended as one unit.
+pub struct Together<'a> {
+    commands: &'a Commands,
+    organization: OrganizationId,
+    by: &'a Metadata,
+    epoch: Epoch,
+    events: Vec<NewEvent>,
+}
+
+impl Commands {
+    /// Begins a unit; streams are read from now on.
+    #[must_use]
+    pub fn together<'a>(&'a self, organization: OrganizationId, by: &'a Metadata) -> Together<'a> {
+        Together { commands: self, organization, by, epoch: self.log.epoch(), events: Vec::new() }
+    }
+}
+
+impl Together<'_> {
+    /// Loads an aggregate and adds the events that it decides.
+    pub async fn add<A>(
+        &mut self,
+        aggregate_id: Uuid,
+        decide: impl FnOnce(&A) -> Result<Vec<A::Event>, A::Error>,
+    ) -> Result<(), CommandError<A::Error>>
+    where
+        A: Aggregate<Services = ()>,
+        A::Event: Stored,
+    {
+        let (state, sequence) = self.commands.load_with_sequence::<A>(self.organization, aggregate_id).await?;
+        let events = decide(&state).map_err(CommandError::Refused)?;
+        for (at, event) in (sequence + 1..).zip(&events) {
+            let new = NewEvent::of(self.organization, aggregate_id, Sequence::At(at), event, self.by);
+            self.events.push(new.map_err(|error| CommandError::Failed(error.to_string()))?);
+        }
+        Ok(())
+    }
+
+    /// Appends what was decided. Returns the log position of the last event, or nothing if nothing changed.
+    ///
+    /// # Errors
+    /// [`AppendError::Conflict`] if another change of one of the streams came first: decide again.
+    pub async fn append(self) -> Result<Option<LogPosition>, AppendError> {
+        if self.events.is_empty() {
+            return Ok(None);
+        }
+        let appended = self.commands.log.append(Unit::new(self.events).decided_in(self.epoch)).await?;
+        Ok(Some(appended.last))
     }
 }
 

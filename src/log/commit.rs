@@ -309,7 +309,7 @@ mod tests {
             [(Sequence::At(1), 1), (Sequence::At(1), 1), (Sequence::At(2), 1)]
         );
         assert_eq!(sizes(vec![at(1), end(), end()]), [(Sequence::At(1), 1), (Sequence::End, 2)]);
-        let asked = event(Sequence::At(2), "webhook.retry_requested", "{}");
+        let asked = event(Sequence::At(2), "delivery.retry_requested", "{}");
         assert_eq!(sizes(vec![at(1), asked, at(3)]).len(), 3);
         assert_eq!(sizes((1..=150).map(at).collect()), [(Sequence::At(1), 100), (Sequence::At(101), 50)]);
     }

@@ -38,13 +38,14 @@ impl FreshBody {
     }
 }
 
-/// A bounded memory of bodies that will be delivered; the oldest are dropped first.
+/// A bounded memory of bodies that will be delivered, once by each route; the oldest are dropped first.
 #[derive(Debug, Default)]
 pub struct FreshBodies(Mutex<Remembered<Kept>>);
 
 #[derive(Debug, Default)]
 struct Kept {
-    bodies: HashMap<WebhookId, FreshBody>,
+    /// With the number of deliveries that have not taken it.
+    bodies: HashMap<WebhookId, (FreshBody, usize)>,
     order: VecDeque<(WebhookId, usize)>,
     bytes: usize,
 }
@@ -56,9 +57,9 @@ impl FreshBodies {
         Self(Mutex::new(heads.remember()))
     }
 
-    /// Keeps a body for a moment.
-    pub fn keep(&self, webhook: WebhookId, fresh: &FreshBody) {
-        if fresh.headers.len() + fresh.body.len() > LARGEST {
+    /// Keeps a body for a moment, for so many deliveries.
+    pub fn keep(&self, webhook: WebhookId, fresh: &FreshBody, deliveries: usize) {
+        if deliveries == 0 || fresh.headers.len() + fresh.body.len() > LARGEST {
             return;
         }
         // Copies, because the body may be a slice of a much larger read buffer.
@@ -69,7 +70,7 @@ impl FreshBodies {
         let kept = remembered.get();
         kept.bytes += size;
         kept.order.push_back((webhook, size));
-        kept.bodies.insert(webhook, body);
+        kept.bodies.insert(webhook, (body, deliveries));
         while kept.bytes > KEPT {
             let Some((oldest, size)) = kept.order.pop_front() else { break };
             kept.bytes -= size;
@@ -77,9 +78,13 @@ impl FreshBodies {
         }
     }
 
-    /// Takes the body out: it is delivered only once from here.
+    /// Takes the body out, for one delivery.
     pub fn take(&self, webhook: WebhookId) -> Option<FreshBody> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get().bodies.remove(&webhook)
+        let mut remembered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bodies = &mut remembered.get().bodies;
+        let (body, left) = bodies.get_mut(&webhook)?;
+        *left -= 1;
+        if *left > 0 { Some(body.clone()) } else { bodies.remove(&webhook).map(|(body, _)| body) }
     }
 }
 
@@ -104,12 +109,17 @@ mod tests {
         let id = |n| WebhookId::new(Uuid::from_u128(n));
         let body = fresh_body(LARGEST);
         for n in 0..600 {
-            fresh.keep(id(n), &body);
+            fresh.keep(id(n), &body, 1);
         }
         assert!(fresh.take(id(0)).is_none());
         assert_eq!(fresh.take(id(599)).unwrap(), body);
         assert!(fresh.take(id(599)).is_none());
-        fresh.keep(id(700), &fresh_body(LARGEST + 1));
+        fresh.keep(id(600), &body, 2);
+        assert_eq!(
+            (fresh.take(id(600)), fresh.take(id(600)), fresh.take(id(600))),
+            (Some(body.clone()), Some(body), None)
+        );
+        fresh.keep(id(700), &fresh_body(LARGEST + 1), 1);
         assert!(fresh.take(id(700)).is_none());
     }
 }

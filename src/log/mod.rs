@@ -29,13 +29,13 @@ mod writer;
 
 pub use balance::{BalanceChange, Standing, balance_changes, standings_before};
 pub use bodies::{RawRequest, bodies_containing, bodies_of, headers_of};
-pub use commands::{CommandError, Commands};
+pub use commands::{CommandError, Commands, Together};
 pub use fresh::{FreshBodies, FreshBody};
 pub use heads::{Epoch, Heads, HeadsError, Positions, Remembered, Wake};
 pub use outage::{Unreachable, is_busy, is_out_of_range, is_unavailable};
 pub use read::{
-    Batch, Broken, LogSpan, ReadError, Reader, Scope, Tail, Touched, count_after, destination_changes, end_of_stream,
-    events_of, positions_at, recorded_at, settings_until, streams_of, tails_of,
+    Batch, Broken, LogSpan, ReadError, Reader, Scope, Tail, Touched, What, count_after, destination_changes,
+    end_of_stream, events_of, positions_at, recorded_at, settings_until, stories_of, streams_of, tails_of,
 };
 pub use record::remove_old_flushes;
 pub use removal::{

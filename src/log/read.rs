@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::event::DecodeError;
-use hookledger_aggregates::{OrganizationId, Partition, ProviderId, RecordedEvent, WebhookId};
-use sqlx::{PgConnection, PgExecutor, PgPool, Row as _};
+use hookledger_aggregates::webhook::WebhookEvent;
+use hookledger_aggregates::{DeliveryId, DestinationId, Event, OrganizationId, Partition, RecordedEvent, WebhookId};
+use sqlx::{PgConnection, PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::commit::{COLUMNS, Commit, Line, MOST, events};
@@ -36,7 +37,7 @@ pub enum Scope {
     All,
     /// Events caused by people and operators, without the traffic of webhooks.
     Administrative,
-    /// Events that make a webhook pending.
+    /// Events that make deliveries pending.
     Pending,
 }
 
@@ -46,9 +47,7 @@ impl Scope {
         match self {
             Self::All => true,
             Self::Administrative => event.is_administrative(),
-            Self::Pending => {
-                matches!(event.event_type.as_str(), "webhook.signature_verified" | "webhook.retry_requested")
-            }
+            Self::Pending => is_pending(&event.event_type),
         }
     }
 
@@ -57,10 +56,10 @@ impl Scope {
         match self {
             Self::All => "true",
             // The predicate of the partial index `commits_administrative`, word for word.
-            Self::Administrative => "(c.aggregate_type <> 'webhook' or starts_with(c.data, 'webhook.retry_requested'))",
+            Self::Administrative => ADMINISTRATIVE,
             Self::Pending => {
-                "(starts_with(c.data, 'webhook.signature_verified') or starts_with(c.data, 'webhook.retry_requested') \
-                  or c.events > 1 and strpos(c.data, E'\\nwebhook.signature_verified\\t') > 0)"
+                "(starts_with(c.data, 'webhook.routed') or starts_with(c.data, 'delivery.retry_requested') \
+                  or c.events > 1 and strpos(c.data, E'\\nwebhook.routed\\t') > 0)"
             }
         }
     }
@@ -70,9 +69,17 @@ impl Scope {
         match self {
             // A commit has events of one kind.
             Self::All | Self::Administrative => true,
-            Self::Pending => matches!(line.event_type, "webhook.signature_verified" | "webhook.retry_requested"),
+            Self::Pending => is_pending(line.event_type),
         }
     }
+}
+
+/// Commits of people and operators.
+pub(super) const ADMINISTRATIVE: &str = "(c.aggregate_type not in ('webhook', 'delivery') \
+     or starts_with(c.data, 'delivery.retry_requested') or starts_with(c.data, 'delivery.cancelled'))";
+
+fn is_pending(event_type: &str) -> bool {
+    matches!(event_type, "webhook.routed" | "delivery.retry_requested")
 }
 
 /// Events after some cursors, in order within each partition.
@@ -111,13 +118,20 @@ pub struct Broken {
     pub aggregate_id: String,
 }
 
-/// A webhook that has new events.
+/// A webhook or a delivery that has new events.
 #[derive(Clone, Copy, Debug)]
 pub struct Touched {
     pub organization: OrganizationId,
-    pub webhook: WebhookId,
-    /// Whether its first event is among them.
+    pub what: What,
+    /// Whether the webhook's first event is among them.
     pub created: bool,
+}
+
+/// What has new events.
+#[derive(Clone, Copy, Debug)]
+pub enum What {
+    Webhook(WebhookId),
+    Delivery(DeliveryId),
 }
 
 /// Reads the log.
@@ -234,8 +248,8 @@ impl Reader {
         Ok(batch)
     }
 
-    /// Webhooks of these organizations with events between two positions of one partition, the most recently
-    /// touched last.
+    /// Webhooks and deliveries of these organizations with events between two positions of one partition, the most
+    /// recently touched last.
     pub async fn touched(
         &self,
         after: LogPosition,
@@ -243,13 +257,13 @@ impl Reader {
         organizations: &[OrganizationId],
     ) -> Result<Vec<Touched>, ReadError> {
         let ids: Vec<Uuid> = organizations.iter().map(|id| id.uuid()).collect();
-        let rows: Vec<(Uuid, Uuid, bool)> = sqlx::query_as(
-            "select organization_id, stream_id,
+        let rows: Vec<(Uuid, Uuid, bool, bool)> = sqlx::query_as(
+            "select organization_id, stream_id, aggregate_type = 'delivery',
                     bool_or(starts_with(data, E'webhook.received\\t') or starts_with(data, E'webhook.rejected\\t'))
              from commits
              where partition = $1 and position > $2 - 100 and position + events - 1 > $2 and position <= $3
-               and aggregate_type = 'webhook' and organization_id = any ($4)
-             group by 1, 2 order by max(position)",
+               and aggregate_type in ('webhook', 'delivery') and organization_id = any ($4)
+             group by 1, 2, 3 order by max(position)",
         )
         .bind(after.partition.number())
         .bind(after.position)
@@ -257,9 +271,9 @@ impl Reader {
         .bind(ids)
         .fetch_all(&self.pool)
         .await?;
-        let touched = rows.into_iter().map(|(organization, webhook, created)| Touched {
+        let touched = rows.into_iter().map(|(organization, id, is_delivery, created)| Touched {
             organization: OrganizationId::new(organization),
-            webhook: WebhookId::new(webhook),
+            what: if is_delivery { What::Delivery(DeliveryId::new(id)) } else { What::Webhook(WebhookId::new(id)) },
             created,
         });
         Ok(touched.collect())
@@ -289,11 +303,24 @@ impl Reader {
         Ok(first(events(&rows, |_, _| true)?, limit))
     }
 
-    /// One page of a webhook's events after an event of its stream, in order. Leaves out duplicates, of which
-    /// there may be any number.
-    pub async fn story(&self, organization: OrganizationId, webhook: WebhookId, after: i64) -> Result<Tail, ReadError> {
-        let tails = tails_of(&self.pool, organization, &[webhook], after).await?;
-        Ok(tails.into_iter().next().unwrap_or(Tail { webhook, events: Vec::new(), sequence: after, is_last: true }))
+    /// One page of a delivery's events after an event of its stream, in order.
+    pub async fn story(
+        &self,
+        organization: OrganizationId,
+        delivery: DeliveryId,
+        after: i64,
+    ) -> Result<Tail, ReadError> {
+        let tails = tails_of(&self.pool, organization, &[delivery], after).await?;
+        Ok(tails.into_iter().next().unwrap_or(Tail { delivery, events: Vec::new(), sequence: after, is_last: true }))
+    }
+
+    /// The events of some deliveries, from their beginning.
+    pub async fn stories(
+        &self,
+        organization: OrganizationId,
+        deliveries: &[DeliveryId],
+    ) -> Result<Vec<Tail>, ReadError> {
+        tails_of(&self.pool, organization, deliveries, 0).await
     }
 
     /// Receipts of the last days, of every organization, that are still unverified and undecided; in the
@@ -360,7 +387,7 @@ pub async fn events_of(
     Ok(first(events(&rows, |_, line| line.position > after)?, limit))
 }
 
-/// Up to `limit` events that changed an organization's settings, users and providers until a time, in order.
+/// Up to `limit` events that changed an organization's settings, users, providers, destinations and routes until a time, in order.
 /// Leaves out sign-ins and events that only count.
 pub async fn settings_until(
     executor: impl PgExecutor<'_>,
@@ -374,7 +401,7 @@ pub async fn settings_until(
     let sql = format!(
         "select {COLUMNS} from commits c
          where c.organization_id = $1 and c.partition = $2 and {} and c.recorded_at <= $3
-           and c.aggregate_type in ('organization', 'user', 'provider')
+           and c.aggregate_type in ('organization', 'user', 'provider', 'destination', 'route')
            and not (c.events = 1 and split_part(c.data, E'\\t', 1) = any ($5))
          order by c.position limit $4",
         Scope::Administrative.condition()
@@ -404,7 +431,7 @@ pub async fn count_after(
         Scope::Pending => {
             "(select count(*) from unnest(string_to_array(c.data, E'\\n')) with ordinality as l (line, number)
               where c.position + l.number - 1 > n.after
-                and (starts_with(l.line, 'webhook.signature_verified') or starts_with(l.line, 'webhook.retry_requested')))"
+                and (starts_with(l.line, 'webhook.routed') or starts_with(l.line, 'delivery.retry_requested')))"
         }
     };
     let sql = format!(
@@ -450,19 +477,19 @@ pub async fn recorded_at(executor: impl PgExecutor<'_>, at: LogPosition) -> Resu
     .await
 }
 
-/// The last changes of each provider's destination, in order, up to a limit per provider.
+/// The last changes of destinations, in order, up to a limit per destination.
 pub async fn destination_changes(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
-    providers: &[ProviderId],
+    destinations: &[DestinationId],
 ) -> Result<Vec<RecordedEvent>, ReadError> {
-    let ids: Vec<Uuid> = providers.iter().map(|id| id.uuid()).collect();
+    let ids: Vec<Uuid> = destinations.iter().map(|id| id.uuid()).collect();
     let sql = format!(
         "select {COLUMNS} from unnest($2::uuid[]) as s (id)
          cross join lateral (
              select c.* from commits c
-             where c.organization_id = $1 and c.aggregate_type = 'provider' and c.stream_id = s.id and c.partition = $3
-               and strpos(c.data, 'provider.destination_') > 0
+             where c.organization_id = $1 and c.aggregate_type = 'destination' and c.stream_id = s.id
+               and c.partition = $3 and strpos(c.data, E'destination.set\\t') > 0
              order by c.first_sequence desc limit 200) c
          order by c.position"
     );
@@ -472,7 +499,7 @@ pub async fn destination_changes(
         .bind(organization.partition().number())
         .fetch_all(executor)
         .await?;
-    events(&rows, |_, line| matches!(line.event_type, "provider.destination_set" | "provider.destination_removed"))
+    events(&rows, |_, line| line.event_type == "destination.set")
 }
 
 /// The log position of a stream's last event.
@@ -502,11 +529,10 @@ pub async fn streams_of(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
     aggregate_type: &str,
-    aggregate_ids: &[WebhookId],
+    aggregate_ids: &[Uuid],
     each: i64,
     together: i64,
 ) -> Result<Vec<RecordedEvent>, ReadError> {
-    let ids: Vec<Uuid> = aggregate_ids.iter().map(|id| id.uuid()).collect();
     let sql = format!(
         "select {COLUMNS} from unnest($3::uuid[]) as s (id)
          cross join lateral (
@@ -519,7 +545,7 @@ pub async fn streams_of(
     let rows = sqlx::query(&sql)
         .bind(organization.uuid())
         .bind(aggregate_type)
-        .bind(ids)
+        .bind(aggregate_ids)
         .bind(organization.partition().number())
         .bind(each)
         .bind(together)
@@ -528,14 +554,49 @@ pub async fn streams_of(
     Ok(first(events(&rows, |_, line| line.sequence <= each)?, together))
 }
 
-/// A webhook's events after some event of its stream.
+/// The events of webhooks and of their deliveries, in the order of the log; up to `each` per stream and `together` in
+/// all of webhooks, and of deliveries.
+pub async fn stories_of(
+    connection: &mut PgConnection,
+    organization: OrganizationId,
+    webhooks: &[WebhookId],
+    each: i64,
+    together: i64,
+) -> Result<HashMap<WebhookId, Vec<RecordedEvent>>, ReadError> {
+    let ids: Vec<Uuid> = webhooks.iter().map(|id| id.uuid()).collect();
+    let own = streams_of(&mut *connection, organization, "webhook", &ids, each, together).await?;
+    let mut webhook_of: HashMap<Uuid, WebhookId> = webhooks.iter().map(|id| (id.uuid(), *id)).collect();
+    let mut deliveries = Vec::new();
+    for recorded in &own {
+        if let Event::Webhook(WebhookEvent::Routed(routing)) = &recorded.event {
+            for to in &routing.matched {
+                webhook_of.insert(to.delivery_id.uuid(), WebhookId::new(recorded.aggregate_id));
+                deliveries.push(to.delivery_id.uuid());
+            }
+        }
+    }
+    let theirs = if deliveries.is_empty() {
+        Vec::new()
+    } else {
+        streams_of(connection, organization, "delivery", &deliveries, each, together).await?
+    };
+    let mut stories: HashMap<WebhookId, Vec<RecordedEvent>> = HashMap::with_capacity(webhooks.len());
+    for recorded in own.into_iter().chain(theirs) {
+        if let Some(webhook) = webhook_of.get(&recorded.aggregate_id) {
+            stories.entry(*webhook).or_default().push(recorded);
+        }
+    }
+    stories.values_mut().for_each(|story| story.sort_by_key(|recorded| recorded.position));
+    Ok(stories)
+}
+
+/// A delivery's events after some event of its stream.
 #[derive(Debug)]
 pub struct Tail {
-    pub webhook: WebhookId,
-    /// In order, without duplicates.
+    pub delivery: DeliveryId,
+    /// In order.
     pub events: Vec<RecordedEvent>,
-    /// Sequence of the stream's last event, which may be a duplicate; if `is_last` is false, of the last
-    /// event here.
+    /// Sequence of the last event; where the page began, if there is none.
     pub sequence: i64,
     /// Whether the stream ends here.
     pub is_last: bool,
@@ -544,27 +605,21 @@ pub struct Tail {
 /// Most commits in one [`Tail`].
 const TAIL: i64 = 1_000;
 
-/// The events of several webhooks after a given event of each. A single query, so nothing can happen between
-/// reading the events and the end of their stream.
+/// The events of several deliveries after a given event of each. A delivery without any has no tail.
 pub async fn tails_of(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,
-    webhooks: &[WebhookId],
+    deliveries: &[DeliveryId],
     after: i64,
 ) -> Result<Vec<Tail>, ReadError> {
-    let ids: Vec<Uuid> = webhooks.iter().map(|id| id.uuid()).collect();
+    let ids: Vec<Uuid> = deliveries.iter().map(|id| id.uuid()).collect();
     let sql = format!(
-        "select s.id, l.sequence as last, {COLUMNS} from unnest($2::uuid[]) as s (id)
+        "select {COLUMNS} from unnest($2::uuid[]) as s (id)
          cross join lateral (
-             select (c.first_sequence + c.events - 1)::bigint as sequence from commits c
-             where c.organization_id = $1 and c.aggregate_type = 'webhook' and c.stream_id = s.id and c.partition = $3
-             order by c.first_sequence desc limit 1) l
-         left join lateral (
              select c.* from commits c
-             where c.organization_id = $1 and c.aggregate_type = 'webhook' and c.stream_id = s.id and c.partition = $3
+             where c.organization_id = $1 and c.aggregate_type = 'delivery' and c.stream_id = s.id and c.partition = $3
                and c.first_sequence > $4 - 100 and c.first_sequence + c.events - 1 > $4
-               and not (c.events = 1 and starts_with(c.data, E'{DUPLICATE}\\t'))
-             order by c.first_sequence limit $5) c on true"
+             order by c.first_sequence limit $5) c"
     );
     let rows = sqlx::query(&sql)
         .bind(organization.uuid())
@@ -574,32 +629,24 @@ pub async fn tails_of(
         .bind(TAIL)
         .fetch_all(executor)
         .await?;
-    let mut tails: HashMap<WebhookId, (Tail, i64)> = HashMap::with_capacity(webhooks.len());
+    let mut tails: HashMap<DeliveryId, (Tail, i64)> = HashMap::with_capacity(deliveries.len());
     for row in &rows {
-        let webhook = WebhookId::new(row.try_get("id")?);
-        let sequence = row.try_get("last")?;
-        let (tail, commits) =
-            tails.entry(webhook).or_insert_with(|| (Tail { webhook, events: Vec::new(), sequence, is_last: true }, 0));
-        if row.try_get::<Option<i32>, _>("partition")?.is_none() {
-            continue;
-        }
-        *commits += 1;
         let commit = Commit::of(row)?;
-        for line in commit.lines().filter(|line| line.sequence > after && line.event_type != DUPLICATE) {
+        let delivery = DeliveryId::new(commit.stream);
+        let new = || (Tail { delivery, events: Vec::new(), sequence: after, is_last: true }, 0);
+        let (tail, commits) = tails.entry(delivery).or_insert_with(new);
+        *commits += 1;
+        for line in commit.lines().filter(|line| line.sequence > after) {
             tail.events.push(commit.decode(&line)?);
         }
     }
     for (tail, commits) in tails.values_mut() {
         tail.events.sort_by_key(|event| event.sequence);
-        if *commits >= TAIL {
-            tail.is_last = false;
-            tail.sequence = tail.events.last().map_or(after, |last| last.sequence);
-        }
+        tail.is_last = *commits < TAIL;
+        tail.sequence = tail.events.last().map_or(after, |last| last.sequence);
     }
-    Ok(webhooks.iter().filter_map(|id| tails.remove(id)).map(|(tail, _)| tail).collect())
+    Ok(deliveries.iter().filter_map(|id| tails.remove(id)).map(|(tail, _)| tail).collect())
 }
-
-const DUPLICATE: &str = "webhook.duplicate_received";
 
 /// Commits `c` after the cursors of partitions ($1 and $2), for about $3 events of each.
 pub(super) fn commits_after(scope: Scope) -> String {

@@ -6,6 +6,7 @@ use hookledger_aggregates::{OrganizationId, WebhookId};
 use sqlx::{FromRow, PgConnection, PgExecutor};
 use uuid::Uuid;
 
+use super::read::ADMINISTRATIVE;
 use super::unit::LogPosition;
 
 /// Requests removed per statement, and roughly their bytes: each statement has a time limit.
@@ -153,17 +154,16 @@ pub async fn retried_after(
 ) -> Result<Vec<(OrganizationId, i64)>, sqlx::Error> {
     let (partitions, positions): (Vec<i32>, Vec<i64>) =
         places.iter().map(|place| (place.partition.number(), place.position)).unzip();
-    let rows: Vec<(Uuid, i64)> = sqlx::query_as(
+    let rows: Vec<(Uuid, i64)> = sqlx::query_as(&format!(
         "select f.organization_id, min(f.position)
          from unnest($1::int[], $2::bigint[]) as n (partition, position)
          join commits c on c.partition = n.partition and c.position > n.position - 100
                        and c.position + c.events - 1 > n.position
-                       and (c.aggregate_type <> 'webhook' or starts_with(c.data, 'webhook.retry_requested'))
-                       and starts_with(c.data, 'webhook.retry_requested')
-         join commits f on f.stream_id = c.stream_id and f.aggregate_type = 'webhook' and f.first_sequence = 1
-                       and f.partition = c.partition
-         group by 1",
-    )
+                       and {ADMINISTRATIVE} and starts_with(c.data, 'delivery.retry_requested')
+         join commits f on f.stream_id = (split_part(split_part(c.data, E'\\n', 1), E'\\t', 3)::json ->> 'webhookId')::uuid
+                       and f.aggregate_type = 'webhook' and f.first_sequence = 1 and f.partition = c.partition
+         group by 1"
+    ))
     .bind(partitions)
     .bind(positions)
     .fetch_all(executor)

@@ -52,7 +52,8 @@ pub struct NewEvent {
 
 /// Whether an event belongs to `Scope::Administrative`.
 pub(super) fn is_administrative(aggregate_type: &str, event_type: &str) -> bool {
-    aggregate_type != "webhook" || event_type == "webhook.retry_requested"
+    !matches!(aggregate_type, "webhook" | "delivery")
+        || matches!(event_type, "delivery.retry_requested" | "delivery.cancelled")
 }
 
 impl NewEvent {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hookledger_aggregates::webhook::RetryPolicy;
+use hookledger_aggregates::delivery::RetryPolicy;
 
 use super::config::ServeSettings;
 use super::core::Core;

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use hookledger_aggregates::provider::{DEFAULT_CONCURRENCY, Destination, Provider, ProviderCommand, SecretRef};
+use hookledger_aggregates::Label;
+use hookledger_aggregates::destination::{DEFAULT_CONCURRENCY, Destination, DestinationSettings, MAX_NAME};
+use hookledger_aggregates::provider::SecretRef;
 use http::{HeaderName, HeaderValue};
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -13,9 +15,9 @@ use crate::platform::egress::{AllowList, Target, TargetError};
 const MAX_HEADERS: usize = 20;
 const MAX_HEADER_BYTES: usize = 8 << 10;
 
-/// Why a destination is refused.
+/// Why a destination is refused before anything is decided.
 #[derive(Debug, thiserror::Error)]
-pub enum DestinationError {
+pub enum WishError {
     #[error("This URL belongs to this Hookledger server, so webhooks would go in a circle. Use a different URL.")]
     LeadsBack,
     #[error(transparent)]
@@ -46,30 +48,30 @@ pub enum Headers {
 
 impl Headers {
     /// Checks names and values.
-    pub fn of(headers: impl ExactSizeIterator<Item = (String, String)>) -> Result<Self, DestinationError> {
+    pub fn of(headers: impl ExactSizeIterator<Item = (String, String)>) -> Result<Self, WishError> {
         if headers.len() == 0 {
             return Ok(Self::None);
         }
         if headers.len() > MAX_HEADERS {
-            return Err(DestinationError::TooManyHeaders);
+            return Err(WishError::TooManyHeaders);
         }
         let mut pairs = BTreeMap::new();
         for (name, value) in headers {
-            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| DestinationError::HeaderName)?;
+            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| WishError::HeaderName)?;
             if is_reserved(&name) {
-                return Err(DestinationError::Reserved(name));
+                return Err(WishError::Reserved(name));
             }
             if HeaderValue::from_str(&value).is_err() {
-                return Err(DestinationError::HeaderValue(name));
+                return Err(WishError::HeaderValue(name));
             }
             if pairs.insert(name.as_str().to_owned(), value).is_some() {
-                return Err(DestinationError::Twice(name));
+                return Err(WishError::Twice(name));
             }
         }
         // Strings as keys and values can always be serialized.
         let json = SecretString::from(serde_json::json!(pairs).to_string());
         if json.expose_secret().len() > MAX_HEADER_BYTES {
-            return Err(DestinationError::HeadersTooLong);
+            return Err(WishError::HeadersTooLong);
         }
         Ok(Self::These(pairs.into_keys().collect(), json))
     }
@@ -88,9 +90,9 @@ pub struct Wish {
 
 impl Wish {
     /// Only a URL. `base_url` is that of this server.
-    pub fn to_url(url: &str, base_url: &str, allowed: &AllowList) -> Result<Self, DestinationError> {
+    pub fn to_url(url: &str, base_url: &str, allowed: &AllowList) -> Result<Self, WishError> {
         if leads_back(base_url, url) {
-            return Err(DestinationError::LeadsBack);
+            return Err(WishError::LeadsBack);
         }
         Ok(Self::to_checked_url(Target::parse(url, allowed)?.as_str().to_owned()))
     }
@@ -109,28 +111,35 @@ impl Wish {
         }
     }
 
-    /// `new` has references to the secrets stored for it: first the signing secret, if there is one.
-    pub(super) fn command(&self, current: &Provider, new: &[SecretRef], is_signed_anew: bool) -> ProviderCommand {
-        let known = current.destination();
+    /// Its settings; `headers` refers to the values of new headers.
+    pub(super) fn settings(&self, current: &Destination, headers: Option<SecretRef>) -> DestinationSettings {
+        let known = current.settings();
         let (header_names, headers) = match &self.headers {
             Headers::None => (Vec::new(), None),
             Headers::Unchanged => (
                 known.map(|known| known.header_names.clone()).unwrap_or_default(),
                 known.and_then(|known| known.headers),
             ),
-            Headers::These(names, _) => (names.clone(), new.last().copied()),
+            Headers::These(names, _) => (names.clone(), headers),
         };
-        let was = known.is_some_and(|known| known.original_signature);
-        let destination = Destination {
+        DestinationSettings {
+            name: known.map_or_else(|| name(&self.url), |known| known.name.clone()),
             url: self.url.clone(),
             timeout_seconds: self.timeout_seconds,
             concurrency: self.concurrency,
             header_names,
             headers,
-            original_signature: self.original_signature.unwrap_or(was),
-        };
-        ProviderCommand::SetDestination { destination, outgoing: new.first().copied().filter(|_| is_signed_anew) }
+            original_signature: self
+                .original_signature
+                .unwrap_or_else(|| known.is_some_and(|known| known.original_signature)),
+        }
     }
+}
+
+/// The name of a destination that nobody named: its host.
+fn name(url: &str) -> Label {
+    let host = url::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
+    Label::cut(host.as_deref().unwrap_or("destination"), MAX_NAME)
 }
 
 /// Whether a URL is a receiving URL of this server. The hop count detects loops through other names of the

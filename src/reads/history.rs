@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use hookledger_aggregates::destination::DestinationEvent;
 use hookledger_aggregates::organization::{OrganizationEvent, Plan};
 use hookledger_aggregates::provider::ProviderEvent;
 use hookledger_aggregates::user::{Role, UserEvent};
-use hookledger_aggregates::{Event, ProviderId, ProviderName, RecordedEvent, UserId};
+use hookledger_aggregates::{DestinationId, Event, ProviderId, ProviderName, RecordedEvent, UserId};
 
 /// The state of an organization.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,10 +62,15 @@ impl Settings {
                 Event::Provider(event) => {
                     settings.note_provider(ProviderId::new(recorded.aggregate_id), event, recorded.recorded_at);
                 }
+                Event::Destination(event) => {
+                    settings.note_destination(DestinationId::new(recorded.aggregate_id), event)
+                }
                 Event::EmailClaim(_)
                 | Event::Team(_)
                 | Event::Access(_)
+                | Event::Route(_)
                 | Event::Webhook(_)
+                | Event::Delivery(_)
                 | Event::Usage(_)
                 | Event::Retention(_) => {}
             }
@@ -114,6 +120,17 @@ impl Settings {
         }
     }
 
+    /// Of a provider's own destination.
+    fn note_destination(&mut self, id: DestinationId, event: &DestinationEvent) {
+        let own = self.providers.iter_mut().find(|(provider, _)| DestinationId::of_provider(**provider) == id);
+        let Some((_, provider)) = own else { return };
+        match event {
+            DestinationEvent::Set(settings) => provider.destination_url = Some(settings.url.clone()),
+            DestinationEvent::Deleted { .. } => provider.destination_url = None,
+            DestinationEvent::SecretSet { .. } => {}
+        }
+    }
+
     fn note_provider(&mut self, id: ProviderId, event: &ProviderEvent, at: DateTime<Utc>) {
         if let ProviderEvent::Connected { provider_name, secret_version, .. } = event {
             let first = (*secret_version, SecretSettings { set_at: at, expires_at: None });
@@ -145,11 +162,8 @@ impl Settings {
             ProviderEvent::Activated {} => provider.is_active = true,
             ProviderEvent::Deactivated {} => provider.is_active = false,
             ProviderEvent::Deleted {} => drop(self.providers.remove(&id)),
-            ProviderEvent::DestinationSet(destination) => provider.destination_url = Some(destination.url.clone()),
-            ProviderEvent::DestinationRemoved {} => provider.destination_url = None,
             ProviderEvent::Connected { .. }
             | ProviderEvent::SecretLabelled { .. }
-            | ProviderEvent::OutgoingSecretSet { .. }
             | ProviderEvent::RejectionsSuppressed { .. } => {}
         }
     }
@@ -157,8 +171,8 @@ impl Settings {
 
 #[cfg(test)]
 mod tests {
-    use hookledger_aggregates::provider::Destination;
-    use hookledger_aggregates::{EmailClaimId, Metadata, OrganizationId, SecretId};
+    use hookledger_aggregates::destination::DestinationSettings;
+    use hookledger_aggregates::{EmailClaimId, Label, Metadata, OrganizationId, SecretId};
     use uuid::Uuid;
 
     use super::*;
@@ -184,7 +198,8 @@ mod tests {
     #[test]
     fn settings_are_what_their_events_up_to_then_say() {
         let (user, provider, secret) = (Uuid::from_u128(1), Uuid::from_u128(2), SecretId::new(Uuid::from_u128(3)));
-        let destination = Destination {
+        let settings = DestinationSettings {
+            name: Label::new("Main"),
             url: "https://example.com/".to_owned(),
             timeout_seconds: None,
             concurrency: 1,
@@ -213,7 +228,10 @@ mod tests {
                     secret_version: 1,
                 }),
             ),
-            (provider, Event::Provider(ProviderEvent::DestinationSet(destination))),
+            (
+                DestinationId::of_provider(ProviderId::new(provider)).uuid(),
+                Event::Destination(DestinationEvent::Set(settings)),
+            ),
             (
                 provider,
                 Event::Provider(ProviderEvent::SecretRotated {

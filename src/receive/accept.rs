@@ -1,12 +1,15 @@
 //! Accepting: a new webhook, a duplicate, or one that cannot be verified yet.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
+use hookledger_aggregates::delivery::Delivery;
 use hookledger_aggregates::event::Stored as _;
 use hookledger_aggregates::signature::{CertificateUrl, Claims, Refusal, Verified};
 use hookledger_aggregates::webhook::{
-    MAX_DUPLICATE_BODIES, Phase, Receipt, RejectionReason, SignatureMatch, Webhook, WebhookCommand, WebhookEvent,
+    MAX_DUPLICATE_BODIES, Receipt, RejectionReason, SignatureMatch, Webhook, WebhookCommand, WebhookEvent,
 };
-use hookledger_aggregates::{Event, Label, Metadata, OrganizationId, TransmissionId, WebhookId};
+use hookledger_aggregates::{DeliveryId, Event, Label, Metadata, OrganizationId, Phase, TransmissionId, WebhookId};
 use uuid::Uuid;
 
 use super::duplicate_bodies::keep_body;
@@ -30,6 +33,8 @@ pub(super) struct Known {
     pub(super) webhook: WebhookId,
     /// Folded from its first events; a duplicate depends only on the very first.
     pub(super) state: Webhook,
+    /// Where it stands, its deliveries taken into account.
+    phase: Phase,
     /// Duplicates among these events.
     logged: u32,
 }
@@ -37,7 +42,7 @@ pub(super) struct Known {
 impl Known {
     fn original(&self, sha256: &str) -> Original {
         let body_differs = self.state.body_sha256() != sha256;
-        Original { webhook: self.webhook, phase: self.state.phase(), body_differs }
+        Original { webhook: self.webhook, phase: self.phase, body_differs }
     }
 }
 
@@ -76,7 +81,7 @@ pub(super) fn replayed() -> Refusal {
 }
 
 /// A request, with everything that its acceptance depends on.
-struct Delivery<'a> {
+struct Incoming<'a> {
     endpoint: &'a Endpoint,
     request: &'a Request,
     claims: &'a Claims,
@@ -88,7 +93,7 @@ struct Delivery<'a> {
     metadata: Metadata,
 }
 
-impl Delivery<'_> {
+impl Incoming<'_> {
     fn organization(&self) -> OrganizationId {
         self.endpoint.organization
     }
@@ -143,7 +148,7 @@ impl Receiver {
         sha256: String,
         verified: Verified,
     ) -> Result<Accepted, NotAccepted> {
-        let delivery = Delivery {
+        let incoming = Incoming {
             endpoint,
             webhook: webhook_id(endpoint, &claims, &sha256),
             transmission: verified.transmission().map(|id| TransmissionId::derive(endpoint.provider.id, id)),
@@ -153,7 +158,7 @@ impl Receiver {
             claims: &claims,
             sha256: &sha256,
         };
-        let error = match self.decide(&delivery, verified).await {
+        let error = match self.decide(&incoming, verified).await {
             Ok(accepted) => return Ok(accepted),
             Err(error) => error,
         };
@@ -167,19 +172,19 @@ impl Receiver {
         Err(NotAccepted { error, webhook })
     }
 
-    async fn decide(&self, delivery: &Delivery<'_>, verified: Verified) -> Result<Accepted, ReceiveError> {
-        let (organization, endpoint) = (delivery.organization(), delivery.endpoint);
+    async fn decide(&self, incoming: &Incoming<'_>, verified: Verified) -> Result<Accepted, ReceiveError> {
+        let (organization, endpoint) = (incoming.organization(), incoming.endpoint);
         let verified = verified.into_match(endpoint.provider.id);
         // Before any lookup, here or in the log.
         let epoch = self.log.epoch();
-        match self.duplicates.look(&delivery.delivered()) {
+        match self.duplicates.look(&incoming.delivered()) {
             Look::Duplicate(original) => {
-                if let Some(accepted) = self.note_again(delivery, original, epoch).await? {
+                if let Some(accepted) = self.note_again(incoming, original, epoch).await? {
                     return Ok(accepted);
                 }
             }
             Look::Again => {
-                if let Came::Before(accepted) = self.accept_known(delivery, &verified).await? {
+                if let Came::Before(accepted) = self.accept_known(incoming, &verified).await? {
                     return Ok(accepted);
                 }
             }
@@ -188,32 +193,33 @@ impl Receiver {
         let used_up = endpoint.limit.and_then(|limit| Some((limit, self.limits.used_up(organization, limit)?)));
         if let Some((limit, used)) = used_up {
             let _turn = self.limits.turn().await.ok_or(ReceiveError::Unavailable)?;
-            return match self.accept_known(delivery, &verified).await? {
+            return match self.accept_known(incoming, &verified).await? {
                 Came::Before(accepted) => Ok(accepted),
                 Came::First { .. } => Err(self.over_limit(organization, limit, used, epoch)),
             };
         }
         let mut is_bound = false;
         for _ in 0..TRIES {
-            let owed = endpoint.provider.owed();
-            let command = WebhookCommand::Receive { receipt: delivery.receipt(), verified: verified.clone(), owed };
+            let routing = endpoint.provider.routing(incoming.webhook);
+            let (phase, deliveries) = (routing.phase(), routing.matched.len());
+            let command = WebhookCommand::Receive { receipt: incoming.receipt(), verified: verified.clone(), routing };
             let (first, new) = (Sequence::At(1), Webhook::default());
-            let mut unit = unit(organization, delivery.webhook, first, &new, command, &delivery.metadata)?;
+            let mut unit = unit(organization, incoming.webhook, first, &new, command, &incoming.metadata)?;
             if !is_bound {
-                delivery.bind(&mut unit)?;
+                incoming.bind(&mut unit)?;
             }
-            unit.body = Some(delivery.body(delivery.webhook));
+            unit.body = Some(incoming.body(incoming.webhook));
             unit.limit = endpoint.limit;
             match self.log.append(unit).await {
                 Ok(appended) => {
                     if let Some((limit, used)) = endpoint.limit.zip(appended.used) {
                         self.limits.note(organization, limit, used);
                     }
-                    self.keep_fresh(delivery);
-                    return Ok(Accepted { webhook: delivery.webhook, duplicate: false, phase: owed.accepted() });
+                    self.keep_fresh(incoming, deliveries);
+                    return Ok(Accepted { webhook: incoming.webhook, duplicate: false, phase });
                 }
                 Err(AppendError::Conflict) => {
-                    match self.accept_known(delivery, &verified).await? {
+                    match self.accept_known(incoming, &verified).await? {
                         Came::Before(accepted) => return Ok(accepted),
                         // An earlier connection of the provider received this transmission with this body.
                         Came::First { is_bound: bound } => is_bound = bound,
@@ -230,18 +236,18 @@ impl Receiver {
         Err(ReceiveError::Unavailable)
     }
 
-    /// Keeps the body for its delivery, which follows in a moment. Only now is it certain that this is the
+    /// Keeps the body for its deliveries, which follow in a moment. Only now is it certain that this is the
     /// webhook's own body and not a duplicate's.
-    fn keep_fresh(&self, delivery: &Delivery<'_>) {
-        if delivery.endpoint.provider.destination.is_some() {
+    fn keep_fresh(&self, incoming: &Incoming<'_>, deliveries: usize) {
+        if deliveries > 0 {
             let fresh = FreshBody {
-                headers: delivery.headers.clone(),
-                is_test: delivery.endpoint.is_for_tests,
-                hops: hops(&delivery.request.headers),
-                body: delivery.request.body.bytes.clone(),
-                event_type: delivery.claims.event_type.clone(),
+                headers: incoming.headers.clone(),
+                is_test: incoming.endpoint.is_for_tests,
+                hops: hops(&incoming.request.headers),
+                body: incoming.request.body.bytes.clone(),
+                event_type: incoming.claims.event_type.clone(),
             };
-            self.fresh.keep(delivery.webhook, &fresh);
+            self.fresh.keep(incoming.webhook, &fresh, deliveries);
         }
     }
 
@@ -258,41 +264,41 @@ impl Receiver {
 
     /// Records a duplicate of an event that was received before. The record depends only on the first
     /// receipt, which never changes, so it needs no particular sequence in the stream.
-    async fn accept_known(&self, delivery: &Delivery<'_>, verified: &SignatureMatch) -> Result<Came, ReceiveError> {
-        let organization = delivery.organization();
+    async fn accept_known(&self, incoming: &Incoming<'_>, verified: &SignatureMatch) -> Result<Came, ReceiveError> {
+        let organization = incoming.organization();
         for _ in 0..TRIES {
             let epoch = self.log.epoch();
-            let bound = match delivery.transmission {
+            let bound = match incoming.transmission {
                 Some(transmission) => self.bound_to(organization, transmission).await?,
                 None => None,
             };
-            if bound.as_deref().is_some_and(|sha256| sha256 != delivery.sha256) {
+            if bound.as_deref().is_some_and(|sha256| sha256 != incoming.sha256) {
                 tracing::warn!(organization.id = %organization, "a transmission was replayed with a different body");
                 return Err(ReceiveError::Refused(replayed()));
             }
-            let Some(known) = self.known(organization, delivery.webhook).await? else {
-                self.duplicates.forget(delivery.webhook);
+            let Some(known) = self.known(organization, incoming.webhook).await? else {
+                self.duplicates.forget(incoming.webhook);
                 return Ok(Came::First { is_bound: bound.is_some() });
             };
-            let room = self.room_for_body(organization, &known, delivery.sha256).await?;
-            let original = known.original(delivery.sha256);
+            let room = self.room_for_body(organization, &known, incoming.sha256).await?;
+            let original = known.original(incoming.sha256);
             let remember = || {
                 let is_full = room == BodyRoom::Full;
                 let read = Read { body_sha256: known.state.body_sha256(), logged: known.logged, is_full, epoch };
-                self.duplicates.remember(&delivery.delivered(), original, read);
+                self.duplicates.remember(&incoming.delivered(), original, read);
             };
-            let binds = delivery.transmission.is_some() && bound.is_none();
-            let mut unit = delivery.again(original)?;
+            let binds = incoming.transmission.is_some() && bound.is_none();
+            let mut unit = incoming.again(original)?;
             match room {
                 BodyRoom::At(sequence) => {
-                    let receipt = delivery.receipt();
+                    let receipt = incoming.receipt();
                     let keep = keep_body(organization, original.webhook, sequence, receipt, verified.clone());
-                    unit.events.insert(0, keep.event(&delivery.metadata)?);
-                    unit.body = Some(delivery.body(keep.owner()));
+                    unit.events.insert(0, keep.event(&incoming.metadata)?);
+                    unit.body = Some(incoming.body(keep.owner()));
                 }
                 BodyRoom::Kept | BodyRoom::Full if !binds => {
                     remember();
-                    match self.note_again(delivery, original, epoch).await? {
+                    match self.note_again(incoming, original, epoch).await? {
                         Some(accepted) => return Ok(Came::Before(accepted)),
                         None => continue,
                     }
@@ -300,7 +306,7 @@ impl Receiver {
                 BodyRoom::Kept | BodyRoom::Full => {}
             }
             if binds {
-                delivery.bind(&mut unit)?;
+                incoming.bind(&mut unit)?;
             }
             match self.log.append(unit.decided_in(epoch)).await {
                 Ok(_) => {
@@ -320,15 +326,15 @@ impl Receiver {
     /// since that epoch.
     async fn note_again(
         &self,
-        delivery: &Delivery<'_>,
+        incoming: &Incoming<'_>,
         original: Original,
         epoch: Epoch,
     ) -> Result<Option<Accepted>, ReceiveError> {
-        let organization = delivery.organization();
-        let is_logged = self.duplicates.is_logged(&delivery.delivered());
+        let organization = incoming.organization();
+        let is_logged = self.duplicates.is_logged(&incoming.delivered());
         let is_noted = !is_logged && self.duplicates.count(organization, original, epoch);
         if !is_noted {
-            match self.log.append(delivery.again(original)?.decided_in(epoch)).await {
+            match self.log.append(incoming.again(original)?.decided_in(epoch)).await {
                 Ok(_) => {}
                 Err(AppendError::Conflict) => return Ok(None),
                 // The first receipt is durable anyway, and the answer promises no more.
@@ -378,7 +384,7 @@ impl Receiver {
             return Err(ReceiveError::Unavailable);
         }
         let webhook = WebhookId::new(Uuid::now_v7());
-        let delivery = Delivery {
+        let incoming = Incoming {
             endpoint,
             webhook,
             transmission: None,
@@ -389,11 +395,11 @@ impl Receiver {
             sha256: &sha256,
         };
         let event_webhook_id = webhook_id(endpoint, &claims, &sha256);
-        let owed = endpoint.provider.owed();
-        let command = WebhookCommand::ReceiveUnverified { receipt: delivery.receipt(), event_webhook_id, owed };
+        let routing = endpoint.provider.routing(webhook);
+        let command = WebhookCommand::ReceiveUnverified { receipt: incoming.receipt(), event_webhook_id, routing };
         let (first, new) = (Sequence::At(1), Webhook::default());
-        let mut unit = unit(endpoint.organization, webhook, first, &new, command, &delivery.metadata)?;
-        unit.body = Some(delivery.body(webhook));
+        let mut unit = unit(endpoint.organization, webhook, first, &new, command, &incoming.metadata)?;
+        unit.body = Some(incoming.body(webhook));
         self.log.append(unit).await?;
         self.unverified.notify();
         Ok(Accepted { webhook, duplicate: false, phase: Phase::Unverified })
@@ -412,15 +418,45 @@ impl Receiver {
             webhook = *webhook_id;
             stream = first(webhook).await?;
         }
-        let (mut state, mut logged) = (Webhook::default(), 0);
+        let (mut state, mut logged, mut deliveries) = (Webhook::default(), 0, Vec::new());
         for recorded in &stream {
             if let Event::Webhook(event) = &recorded.event {
                 state.evolve(event);
                 logged += u32::from(matches!(event, WebhookEvent::DuplicateReceived { .. }));
+                if let WebhookEvent::Routed(routing) = event {
+                    deliveries = routing.matched.iter().map(|to| to.delivery_id).collect();
+                }
             }
         }
         // A stream with only counts of duplicates belongs to a webhook that the log has lost.
-        Ok((state.phase() != Phase::Unknown).then_some(Known { webhook, state, logged }))
+        if state.phase() == Phase::Unknown {
+            return Ok(None);
+        }
+        let phase = self.phase(organization, state.phase(), &deliveries).await?;
+        Ok(Some(Known { webhook, state, phase, logged }))
+    }
+
+    /// Where a webhook with these deliveries stands; `without` is where it stands without any.
+    async fn phase(
+        &self,
+        organization: OrganizationId,
+        without: Phase,
+        deliveries: &[DeliveryId],
+    ) -> Result<Phase, ReadError> {
+        if deliveries.is_empty() {
+            return Ok(without);
+        }
+        let mut states: HashMap<DeliveryId, Delivery> =
+            deliveries.iter().map(|id| (*id, Delivery::default())).collect();
+        for tail in self.reader.stories(organization, deliveries).await? {
+            let Some(state) = states.get_mut(&tail.delivery) else { continue };
+            for recorded in &tail.events {
+                if let Event::Delivery(event) = &recorded.event {
+                    state.evolve(event);
+                }
+            }
+        }
+        Ok(Phase::of_webhook(states.values().map(Delivery::phase)))
     }
 
     /// The digest of the body that a transmission is bound to.

@@ -1,7 +1,6 @@
 //! Answers to senders: a status, a JSON body, and `Retry-After`.
 
 use chrono::{DateTime, Utc};
-use hookledger_aggregates::webhook::Phase;
 use http::StatusCode;
 use serde::Serialize;
 
@@ -44,7 +43,7 @@ impl WebhookAnswer {
 impl From<&Accepted> for WebhookAnswer {
     fn from(accepted: &Accepted) -> Self {
         let Accepted { webhook, duplicate, phase } = *accepted;
-        let body = AcceptedBody { webhook_id: webhook.uuid(), status: status(phase), duplicate };
+        let body = AcceptedBody { webhook_id: webhook.uuid(), status: phase.status().as_str(), duplicate };
         Self::new(StatusCode::OK, &body, None)
     }
 }
@@ -69,15 +68,5 @@ impl From<&ReceiveError> for WebhookAnswer {
             _ => (None, None),
         };
         Self::new(status, &RefusedBody { error: error.to_string(), code, limit, resets_at }, retry_after)
-    }
-}
-
-/// The status in the read model of webhooks.
-fn status(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Unknown | Phase::Received | Phase::Unverified | Phase::Pending | Phase::Merged => "pending",
-        Phase::Processing => "processing",
-        Phase::Succeeded => "success",
-        Phase::AwaitingRetry | Phase::DeadLettered | Phase::Rejected => "failed",
     }
 }

@@ -124,8 +124,8 @@ impl Receiver {
         let raw = self.reader.body_at(organization, received.position).await?.ok_or(RedeliverError::Gone)?;
         let webhook = WebhookId::of_duplicate(original, body_sha256);
         let receipt = Receipt { duplicate_of: Some(original), ..receipt };
-        let owed = endpoint.provider.owed();
-        let command = WebhookCommand::Receive { receipt, verified, owed };
+        let routing = endpoint.provider.routing(webhook);
+        let command = WebhookCommand::Receive { receipt, verified, routing };
         let mut unit = unit(organization, webhook, Sequence::At(1), &Webhook::default(), command, by)?;
         let asked =
             AccessEvent::DuplicateDelivered { body_sha256: body_sha256.to_owned(), delivered_as: webhook, reason };

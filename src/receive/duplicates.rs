@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use governor::{DefaultKeyedRateLimiter, RateLimiter};
-use hookledger_aggregates::webhook::{Phase, WebhookEvent};
-use hookledger_aggregates::{Metadata, OrganizationId, ProviderId, TransmissionId, WebhookId};
+use hookledger_aggregates::webhook::WebhookEvent;
+use hookledger_aggregates::{Metadata, OrganizationId, Phase, ProviderId, TransmissionId, WebhookId};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;

@@ -11,7 +11,7 @@ use hookledger::log::{AppendError, Heads, Log, MonthlyLimit, NewEvent, Sequence,
 use hookledger::platform::secrets::master::generate;
 use hookledger::platform::store::Use;
 use hookledger::platform::vitals::Vitals;
-use hookledger_aggregates::webhook::WebhookEvent;
+use hookledger_aggregates::delivery::DeliveryEvent;
 use hookledger_aggregates::{Metadata, OrganizationId};
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnectOptions;
@@ -65,7 +65,7 @@ impl Drop for Appender {
 }
 
 fn unit(organization: OrganizationId, id: Uuid, sequence: Sequence) -> Unit {
-    let event = WebhookEvent::AttemptStarted { attempt: 1 };
+    let event = DeliveryEvent::AttemptStarted { attempt: 1 };
     Unit::new(vec![NewEvent::of(organization, id, sequence, &event, &Metadata::default()).unwrap()])
 }
 
@@ -463,8 +463,8 @@ async fn a_connection_that_went_silent_is_given_up() {
 
 /// Appends one event to the end of a stream, in SQL.
 const BY_HAND: &str = "select positions from append_batch_checked(
-    $1, array[clock_timestamp()], '{0}', 1, '{0}', '{0}', '{1}', '{webhook}', array[$2], '{0}',
-    array['00000000-0000-0000-0000-000000000000'::uuid], array['{}'], array[E'webhook.attempt_started\\t1\\t{}'],
+    $1, array[clock_timestamp()], '{0}', 1, '{0}', '{0}', '{1}', '{delivery}', array[$2], '{0}',
+    array['00000000-0000-0000-0000-000000000000'::uuid], array['{}'], array[E'delivery.attempt_started\\t1\\t{}'],
     '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}', '{}')";
 
 #[tokio::test(flavor = "multi_thread")]

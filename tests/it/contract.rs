@@ -106,7 +106,7 @@ const PARTS: &[(&str, &str)] = &[
     ("AnalyticsTick", "buckets"),
     (
         "Attempt",
-        "attemptNumber attemptedAt endedAt succeeded statusCode durationMs errorDetails responseExcerpt requestUrl
+        "deliveryId attemptNumber attemptedAt endedAt succeeded statusCode durationMs errorDetails responseExcerpt requestUrl
          requestHeaderNames",
     ),
     (
@@ -145,7 +145,7 @@ const PARTS: &[(&str, &str)] = &[
     ("Latency", "p50 p95 p99"),
     (
         "Conservation",
-        "organization received pending processing succeeded failed deadLettered duplicates rejected difference differences
+        "organization received outcomes pending processing succeeded failed deadLettered cancelled duplicates rejected difference differences
          webhookIds mismatchSince position checkedAt",
     ),
     ("OrganizationState", "time name slug plan webhookLimit isActive users providers"),
@@ -185,7 +185,7 @@ const PARTS: &[(&str, &str)] = &[
     ("WebhookChange", "kind webhook"),
     ("WebhookConnection", "edges nodes pageInfo searchedTo"),
     ("WebhookEdge", "cursor node"),
-    ("WebhookRetry", "attemptNumber attemptedAt errorDetails"),
+    ("WebhookRetry", "deliveryId attemptNumber attemptedAt errorDetails"),
     ("CreateOrganizationPayload", "organization"),
     ("UpdateOrganizationPayload", "organization"),
     ("SetOrganizationActivePayload", "organization"),

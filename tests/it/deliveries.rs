@@ -59,7 +59,7 @@ async fn a_failing_destination_gets_four_attempts_on_schedule_and_a_person_one_m
     // No further attempt follows, because nothing is due.
     let superuser = app.database.superuser().await;
     until("nothing is due", async || {
-        let due = sqlx::query_scalar::<_, i64>("select count(*) from webhook_due");
+        let due = sqlx::query_scalar::<_, i64>("select count(*) from delivery_due");
         due.fetch_one(&superuser).await.unwrap() == 0
     })
     .await;
@@ -88,21 +88,21 @@ async fn a_failing_destination_gets_four_attempts_on_schedule_and_a_person_one_m
                      events { eventType actor payload recordedAt } } } } }";
     let story = admin.data(story, json!({})).await;
     let events = story["organization"]["webhooks"]["nodes"][0]["events"].as_array().unwrap();
-    let mut told = vec!["webhook.received", "webhook.signature_verified"];
+    let mut told = vec!["webhook.received", "webhook.signature_verified", "webhook.routed"];
     for _ in 0..3 {
-        told.extend(["webhook.attempt_started", "webhook.attempt_failed", "webhook.retry_scheduled"]);
+        told.extend(["delivery.attempt_started", "delivery.attempt_failed", "delivery.retry_scheduled"]);
     }
-    told.extend(["webhook.attempt_started", "webhook.attempt_failed", "webhook.dead_lettered"]);
-    told.extend(["webhook.retry_requested", "webhook.attempt_started", "webhook.attempt_succeeded"]);
+    told.extend(["delivery.attempt_started", "delivery.attempt_failed", "delivery.dead_lettered"]);
+    told.extend(["delivery.retry_requested", "delivery.attempt_started", "delivery.attempt_succeeded"]);
     assert_eq!(events.iter().map(|event| event["eventType"].as_str().unwrap()).collect::<Vec<_>>(), told);
     // Each was due after its delay, and at most a tenth later.
     let time = |value: &Value| value.as_str().unwrap().parse::<chrono::DateTime<chrono::Utc>>().unwrap();
-    let retries = events.iter().filter(|event| event["eventType"] == "webhook.retry_scheduled");
+    let retries = events.iter().filter(|event| event["eventType"] == "delivery.retry_scheduled");
     for (retry, delay) in retries.zip([1, 2, 3]) {
         let wait = time(&retry["payload"]["retryAt"]) - time(&retry["recordedAt"]);
         assert!(wait <= chrono::Duration::milliseconds(delay * 1_100 + 50), "{wait} for {delay} s");
     }
-    let request = events.iter().find(|event| event["eventType"] == "webhook.retry_requested").unwrap();
+    let request = events.iter().find(|event| event["eventType"] == "delivery.retry_requested").unwrap();
     assert_eq!((&request["actor"], &request["payload"]["reason"]), (&json!("user"), &json!("repaired")));
     app.stop().await;
 }
@@ -121,7 +121,7 @@ async fn a_delivery_is_signed_and_carries_the_original_byte_for_byte() {
         data["setProviderDestination"],
         json!({ "signingSecret": null, "provider": { "destination": {
             "url": sink.url("/ok?a=1"), "headerNames": ["x-api-key"], "concurrency": 3, "timeoutSeconds": 7,
-            "circuit": "CLOSED", "secrets": [{ "version": 2 }] } } })
+            "circuit": "CLOSED", "secrets": [{ "version": 1 }] } } })
     );
     let bodies: Vec<Vec<u8>> = vec![
         b"{\"a\":\"\\u0000 \\ud800\", \"a\":1e400}".to_vec(),
@@ -478,7 +478,7 @@ async fn what_is_missing_in_the_queue_is_put_back() {
     post(&app, "acme", "d1", "{}").await;
     let superuser = app.database.superuser().await;
     let delete = async || {
-        let sql = "delete from webhook_due where holder is null";
+        let sql = "delete from delivery_due where holder is null";
         sqlx::query(sql).execute(&superuser).await.unwrap().rows_affected()
     };
     // It waits for its retry, and the queue forgets it.

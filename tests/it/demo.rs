@@ -68,7 +68,7 @@ async fn whoever_comes_sees_a_webhook_verified_appended_and_processed() {
         let webhook = look_until(&app, &sent["webhookId"], |webhook| webhook["status"] == "SUCCESS").await;
         let events: Vec<_> =
             webhook["events"].as_array().unwrap().iter().map(|event| event["eventType"].clone()).collect();
-        let expected = ["webhook.received", "webhook.signature_verified", "webhook.recorded"];
+        let expected = ["webhook.received", "webhook.signature_verified", "webhook.routed"];
         assert_eq!(json!(events), json!(expected));
     }
 

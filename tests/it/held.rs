@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use hookledger::deliver::{Queue, Room};
 use hookledger::node::config::{Delays, ServeSettings, Span};
-use hookledger_aggregates::{OrganizationId, ProviderId, ProviderName};
+use hookledger_aggregates::{DeliveryId, DestinationId, OrganizationId, ProviderId, ProviderName, RouteId, WebhookId};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, Executor as _, PgConnection};
@@ -280,7 +280,7 @@ async fn a_retry_comes_in_time_though_the_databases_clock_went_back() {
     // The due time in its row is by the clock that is ahead.
     let superuser = app.database.superuser().await;
     let deadline = Instant::now() + LIMIT;
-    while sqlx::query_scalar::<_, i64>("select count(*) from webhook_due where holder is null")
+    while sqlx::query_scalar::<_, i64>("select count(*) from delivery_due where holder is null")
         .fetch_one(&superuser)
         .await
         .unwrap()
@@ -462,7 +462,7 @@ async fn what_no_worker_takes_in_time_goes_on_to_its_retry() {
     forwarding(&admin, "acme", &sink.url("/ok")).await;
     let superuser = app.database.superuser().await;
     let mut lock = superuser.begin().await.unwrap();
-    lock.execute("lock table webhook_due in access exclusive mode").await.unwrap();
+    lock.execute("lock table delivery_due in access exclusive mode").await.unwrap();
     post(&app, "acme", "d", "{}").await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     lock.commit().await.unwrap();
@@ -473,6 +473,11 @@ async fn what_no_worker_takes_in_time_goes_on_to_its_retry() {
     app.stop().await;
 }
 
+/// A provider's own destination.
+fn destination(organization: OrganizationId, provider: ProviderName) -> DestinationId {
+    DestinationId::of_provider(ProviderId::derive(organization, provider))
+}
+
 /// A queue with that many webhooks for each destination, and the connection to it.
 async fn queue_of(rows: &[(&str, ProviderName, i32)]) -> (Database, Queue) {
     let database = Database::fresh().await;
@@ -480,11 +485,12 @@ async fn queue_of(rows: &[(&str, ProviderName, i32)]) -> (Database, Queue) {
     for (slug, provider, count) in rows {
         let organization = OrganizationId::from_slug(slug);
         sqlx::query(
-            "insert into webhook_due (organization_id, webhook_id, provider_id, attempt, sequence, requested, due_at)
-             select $1, gen_random_uuid(), $2, 1, 2, false, now() - n * interval '1 ms' from generate_series(1, $3) n",
+            "insert into delivery_due (organization_id, delivery_id, webhook_id, route_id, destination_id, attempt,
+                                       sequence, requested, due_at)
+             select $1, gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), $2, 1, 0, false, now() - n * interval '1 ms' from generate_series(1, $3) n",
         )
         .bind(organization.uuid())
-        .bind(ProviderId::derive(organization, *provider).uuid())
+        .bind(destination(organization, *provider).uuid())
         .bind(count)
         .execute(&superuser)
         .await
@@ -505,14 +511,14 @@ async fn organizations_and_then_their_destinations_share_the_places_there_are() 
         .iter()
         .map(|(slug, kind, _)| {
             let organization = OrganizationId::from_slug(slug);
-            Room { organization, provider: ProviderId::derive(organization, *kind), running: 0, free: 256 }
+            Room { organization, destination: destination(organization, *kind), running: 0, free: 256 }
         })
         .collect();
     for _ in 0..30 {
         let taken = queue.claim(&rooms, 1, 3, Duration::from_secs(60)).await.unwrap();
         assert_eq!(taken.len(), 3);
         for due in taken {
-            let room = rooms.iter_mut().find(|room| room.provider == due.provider).unwrap();
+            let room = rooms.iter_mut().find(|room| room.destination == due.destination).unwrap();
             room.running += 1;
         }
     }
@@ -535,7 +541,7 @@ async fn a_destination_stands_still_for_no_node_that_lost_the_right_to_feed_it()
     // This node decides about a webhook, and cannot commit before another node follows the log.
     let superuser = app.database.superuser().await;
     let mut lock = superuser.begin().await.unwrap();
-    lock.execute("lock table webhook_due in access exclusive mode").await.unwrap();
+    lock.execute("lock table delivery_due in access exclusive mode").await.unwrap();
     post(&app, "acme", "d0", "{}").await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let steal = "update followers set epoch = epoch + 1, owner = gen_random_uuid(),
@@ -555,20 +561,24 @@ async fn a_destination_stands_still_for_no_node_that_lost_the_right_to_feed_it()
     tokio::time::sleep(Duration::from_secs(2)).await;
     // Meanwhile, another webhook is due that this node has to deliver.
     let organization = OrganizationId::from_slug("acme");
-    let webhook: String = sqlx::query_scalar(
-        "select aggregate_id from events where organization_id = $1 and event_type = 'webhook.received'",
+    let webhook: Uuid = sqlx::query_scalar(
+        "select stream_id from events where organization_id = $1 and event_type = 'webhook.received'",
     )
     .bind(organization.uuid())
     .fetch_one(&superuser)
     .await
     .unwrap();
+    let route = RouteId::of_provider(ProviderId::derive(organization, ProviderName::Github));
     sqlx::query(
-        "insert into webhook_due (organization_id, webhook_id, provider_id, attempt, sequence, requested, due_at)
-         values ($1, $2::uuid, $3, 1, 2, false, now())",
+        "insert into delivery_due (organization_id, delivery_id, webhook_id, route_id, destination_id, attempt, sequence,
+                                   requested, due_at)
+         values ($1, $4, $2, $5, $3, 1, 0, false, now())",
     )
     .bind(organization.uuid())
     .bind(webhook)
-    .bind(ProviderId::derive(organization, ProviderName::Github).uuid())
+    .bind(destination(organization, ProviderName::Github).uuid())
+    .bind(DeliveryId::derive(WebhookId::new(webhook), route).uuid())
+    .bind(route.uuid())
     .execute(&superuser)
     .await
     .unwrap();

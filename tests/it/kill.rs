@@ -237,11 +237,12 @@ async fn a_worker_that_was_stopped_past_its_lease_changes_nothing() {
     let told = [
         "webhook.received",
         "webhook.signature_verified",
-        "webhook.attempt_started",
-        "webhook.attempt_abandoned",
-        "webhook.retry_scheduled",
-        "webhook.attempt_started",
-        "webhook.attempt_succeeded",
+        "webhook.routed",
+        "delivery.attempt_started",
+        "delivery.attempt_abandoned",
+        "delivery.retry_scheduled",
+        "delivery.attempt_started",
+        "delivery.attempt_succeeded",
     ];
     let mut wakes = false;
     let deadline = Instant::now() + PATIENCE;

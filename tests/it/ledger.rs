@@ -10,8 +10,8 @@ use base64::engine::general_purpose::STANDARD;
 use hookledger::log::{Heads, NewEvent, Sequence, Unit, Writer};
 use hookledger::platform::store::Use;
 use hookledger::platform::vitals::Vitals;
+use hookledger_aggregates::delivery::DeliveryEvent;
 use hookledger_aggregates::user::Role;
-use hookledger_aggregates::webhook::WebhookEvent;
 use hookledger_aggregates::{Metadata, OrganizationId};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -171,7 +171,7 @@ async fn append(database: &Database, slugs: &[String], each: usize) {
     for n in 0..each {
         let units = slugs.iter().map(|slug| {
             let organization = OrganizationId::from_slug(slug);
-            let event = WebhookEvent::AttemptStarted { attempt: u32::try_from(n).unwrap() };
+            let event = DeliveryEvent::AttemptStarted { attempt: u32::try_from(n).unwrap() };
             let metadata = Metadata::default();
             Unit::new(vec![NewEvent::of(organization, Uuid::new_v4(), Sequence::At(1), &event, &metadata).unwrap()])
         });

@@ -4,7 +4,7 @@ use hookledger::log::{AppendError, Heads, Log, NewEvent, Sequence, Unit, Writer}
 use hookledger::platform::secrets::master::generate;
 use hookledger::platform::store::Use;
 use hookledger::platform::vitals::Vitals;
-use hookledger_aggregates::webhook::WebhookEvent;
+use hookledger_aggregates::delivery::DeliveryEvent;
 use hookledger_aggregates::{Metadata, OrganizationId};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, Executor as _, PgConnection, PgPool};
@@ -20,7 +20,7 @@ use crate::proxy::Proxy;
 use crate::sink::Sink;
 
 fn unit(organization: OrganizationId, stream: Uuid, sequences: std::ops::RangeInclusive<i64>) -> Unit {
-    let event = WebhookEvent::AttemptStarted { attempt: 1 };
+    let event = DeliveryEvent::AttemptStarted { attempt: 1 };
     let event =
         |sequence| NewEvent::of(organization, stream, Sequence::At(sequence), &event, &Metadata::default()).unwrap();
     Unit::new(sequences.map(event).collect())

@@ -34,9 +34,9 @@ async fn one_secret_that_cannot_be_opened_disables_its_provider_alone() {
     let provider = ProviderId::derive(OrganizationId::from_slug("acme"), ProviderName::Github);
     let pool = app.database.superuser().await;
     let damages = [
-        "update provider_secrets set ciphertext = '\\x00' where provider_id = $1",
-        "update provider_secrets set key_id = 'gone' where provider_id = $1",
-        "delete from provider_secrets where provider_id = $1",
+        "update provider_secrets set ciphertext = '\\x00' where owner_id = $1",
+        "update provider_secrets set key_id = 'gone' where owner_id = $1",
+        "delete from provider_secrets where owner_id = $1",
     ];
     for (n, damage) in damages.into_iter().enumerate() {
         let mut tampering = pool.acquire().await.unwrap();

@@ -40,15 +40,15 @@ pub async fn caught_up(pool: &PgPool) {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         let behind: i64 = sqlx::query_scalar(
-            "select count(*) + (select count(*) from webhook_due) from follower_checkpoints c
+            "select count(*) + (select count(*) from delivery_due) from follower_checkpoints c
              where c.name = 'webhook_logs'
                and c.position < (select position from log_heads h where h.partition = c.partition)
                 or c.name = 'processing' and c.position < (
                     select coalesce(max(position), 0) from events e where e.partition = c.partition
-                    and e.event_type in ('webhook.signature_verified', 'webhook.retry_requested'))
+                    and e.event_type in ('webhook.routed', 'delivery.retry_requested'))
                 or c.name not in ('webhook_logs', 'processing', 'conservation') and c.position < (
                     select coalesce(max(position), 0) from events e where e.partition = c.partition
-                    and (e.aggregate_type <> 'webhook' or e.event_type = 'webhook.retry_requested'))",
+                    and (e.aggregate_type not in ('webhook', 'delivery') or e.event_type = 'delivery.retry_requested'))",
         )
         .fetch_one(pool)
         .await
@@ -59,7 +59,7 @@ pub async fn caught_up(pool: &PgPool) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let told: Vec<String> = sqlx::query_scalar(
-        "select 'due ' || w::text from webhook_due w
+        "select 'due ' || w::text from delivery_due w
          union all select c.name || ' ' || c.partition || ' at ' || c.position || ' of ' || h.position
          from follower_checkpoints c join log_heads h using (partition) where c.position < h.position",
     )

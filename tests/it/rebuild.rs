@@ -265,9 +265,13 @@ type Raw = (i64, String, String, sqlx::types::Json<Value>, DateTime<Utc>);
 struct Folded {
     organization: Option<(String, String, Option<i64>, bool)>,
     users: BTreeMap<Uuid, (String, bool)>,
-    /// Active, destination, deleted.
-    providers: BTreeMap<Uuid, (bool, Option<String>, bool)>,
+    /// Active, deleted.
+    providers: BTreeMap<Uuid, (bool, bool)>,
+    /// URL, deleted.
+    destinations: BTreeMap<Uuid, (String, bool)>,
     webhooks: BTreeMap<Uuid, (&'static str, i64)>,
+    /// The webhook of each delivery; each webhook has one at most.
+    deliveries: BTreeMap<Uuid, Uuid>,
 }
 
 impl Folded {
@@ -290,24 +294,32 @@ impl Folded {
             "user.role_changed" => self.users.get_mut(&id).unwrap().0 = text("role").unwrap(),
             "user.activated" => self.users.get_mut(&id).unwrap().1 = true,
             "user.deactivated" => self.users.get_mut(&id).unwrap().1 = false,
-            "provider.connected" => drop(self.providers.insert(id, (true, None, false))),
+            "provider.connected" => drop(self.providers.insert(id, (true, false))),
             "provider.activated" => self.providers.get_mut(&id).unwrap().0 = true,
             "provider.deactivated" => self.providers.get_mut(&id).unwrap().0 = false,
-            "provider.deleted" => drop(self.providers.insert(id, (false, None, true))),
-            "provider.destination_set" => self.providers.get_mut(&id).unwrap().1 = text("url"),
-            "provider.destination_removed" => self.providers.get_mut(&id).unwrap().1 = None,
+            "provider.deleted" => drop(self.providers.insert(id, (false, true))),
+            "destination.set" => drop(self.destinations.insert(id, (text("url").unwrap(), false))),
+            "destination.deleted" => self.destinations.get_mut(&id).unwrap().1 = true,
             "webhook.received" => drop(self.webhooks.insert(id, ("pending", 0))),
             "webhook.rejected" => drop(self.webhooks.insert(id, ("failed", 0))),
             "webhook.duplicate_received" => self.webhooks.get_mut(&id).unwrap().1 += 1,
             "webhook.duplicates_counted" => {
                 self.webhooks.get_mut(&id).unwrap().1 += payload["count"].as_i64().unwrap();
             }
-            "webhook.attempt_started" => self.webhooks.get_mut(&id).unwrap().0 = "processing",
-            "webhook.recorded" | "webhook.attempt_succeeded" => self.webhooks.get_mut(&id).unwrap().0 = "success",
-            "webhook.attempt_failed" | "webhook.attempt_abandoned" => self.webhooks.get_mut(&id).unwrap().0 = "failed",
-            "webhook.retry_requested" => self.webhooks.get_mut(&id).unwrap().0 = "pending",
+            "webhook.routed" => match payload["matched"].as_array().unwrap().first() {
+                None => self.webhooks.get_mut(&id).unwrap().0 = "success",
+                Some(to) => drop(self.deliveries.insert(to["deliveryId"].as_str().unwrap().parse().unwrap(), id)),
+            },
+            "delivery.attempt_started" => self.stands(id, "processing"),
+            "delivery.attempt_succeeded" => self.stands(id, "success"),
+            "delivery.attempt_failed" | "delivery.attempt_abandoned" => self.stands(id, "failed"),
+            "delivery.retry_requested" => self.stands(id, "pending"),
             _ => {}
         }
+    }
+
+    fn stands(&mut self, delivery: Uuid, status: &'static str) {
+        self.webhooks.get_mut(&self.deliveries[&delivery]).unwrap().0 = status;
     }
 }
 
@@ -380,15 +392,20 @@ async fn a_replay_to_any_position_is_the_fold_of_the_events_up_to_there() {
             users.into_iter().map(|(id, role, active)| (id, (role, active))).collect(),
             "as of {as_of}"
         );
-        let providers: Vec<(Uuid, bool, Option<String>, bool)> = sqlx::query_as(&format!(
-            "select id, is_active, destination_url, deleted_at is not null {}",
-            of("webhook_providers")
-        ))
-        .fetch_all(&pool)
-        .await
-        .unwrap();
-        let found = providers.into_iter().map(|(id, active, url, deleted)| (id, (active, url, deleted))).collect();
+        let providers: Vec<(Uuid, bool, bool)> =
+            sqlx::query_as(&format!("select id, is_active, deleted_at is not null {}", of("webhook_providers")))
+                .fetch_all(&pool)
+                .await
+                .unwrap();
+        let found = providers.into_iter().map(|(id, active, deleted)| (id, (active, deleted))).collect();
         assert_eq!(folded.providers, found, "as of {as_of}");
+        let destinations: Vec<(Uuid, String, bool)> =
+            sqlx::query_as(&format!("select id, url, deleted_at is not null {}", of("destinations")))
+                .fetch_all(&pool)
+                .await
+                .unwrap();
+        let found = destinations.into_iter().map(|(id, url, deleted)| (id, (url, deleted))).collect();
+        assert_eq!(folded.destinations, found, "as of {as_of}");
         let found: Option<(String, String, Option<i32>, bool)> =
             sqlx::query_as(&format!("select name, plan, webhook_limit, is_active {}", of("organizations")))
                 .fetch_optional(&pool)
@@ -465,8 +482,8 @@ async fn settings_and_webhooks_are_told_as_they_stood() {
     assert_eq!(then["providers"], github(json!(null), 1));
     let now = state(Utc::now()).await;
     assert_eq!((&now["name"], &now["plan"], &now["isActive"]), (&json!("Other"), &json!("FREE"), &json!(false)));
-    // The destination's signing secret is version 2.
-    assert_eq!(now["providers"], github(json!("https://example.com/"), 3));
+    // The destination's signing secret has versions of its own.
+    assert_eq!(now["providers"], github(json!("https://example.com/"), 2));
     assert_eq!(admin.code(as_of, json!({ "time": "2020-01-01T00:00:00Z" })).await, "NOT_FOUND");
     drop(member);
 

@@ -330,7 +330,7 @@ pub async fn check_tables(connection: &mut PgConnection, log: &Log, findings: &m
     }
     let deadline = std::time::Instant::now() + QUEUE_LIMIT;
     loop {
-        let waiting: i64 = sqlx::query_scalar("select count(*) from webhook_due").fetch_one(&mut *connection).await?;
+        let waiting: i64 = sqlx::query_scalar("select count(*) from delivery_due").fetch_one(&mut *connection).await?;
         if waiting == 0 {
             return Ok(());
         }

@@ -76,13 +76,14 @@ impl Heads {
             sqlx::query_as(followers).bind(&partitions).bind(&positions).fetch_all(&mut *connection).await?;
         let open = "with ended as materialized (
                  select aggregate_id from events
-                 where event_type in ('webhook.recorded', 'webhook.attempt_succeeded', 'webhook.dead_lettered'))
+                 where event_type in ('delivery.attempt_succeeded', 'delivery.dead_lettered'))
              select count(*) from events r
              join unnest($1::int[], $2::bigint[]) as h (partition, position)
                on h.partition = r.partition and r.position <= h.position
              join organizations o on o.id = r.organization_id
-             where r.event_type = 'webhook.received' and ($4 or o.slug <> $3)
-               and not exists (select from ended e where e.aggregate_id = r.aggregate_id)";
+             cross join json_array_elements(r.payload -> 'matched') as d (delivery)
+             where r.event_type = 'webhook.routed' and ($4 or o.slug <> $3)
+               and not exists (select from ended e where e.aggregate_id = d.delivery ->> 'deliveryId')";
         let open = sqlx::query_scalar(open)
             .bind(&partitions)
             .bind(&positions)

@@ -1,4 +1,4 @@
-//! The product's log as read by a superuser, and each webhook's story according to it.
+//! The product's log as read by a superuser, and each webhook's story according to it, its delivery included.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -53,7 +53,9 @@ pub struct Story {
     pub provider: String,
     pub event: Option<String>,
     pub body_sha256: String,
+    /// By number: each provider has one route, so a webhook has one delivery.
     pub attempts: BTreeMap<u32, Attempt>,
+    pub deliveries: Vec<Uuid>,
     /// Whether its duplicates came so fast that they were counted and not logged individually.
     pub counts_duplicates: bool,
     /// Repeated events of an attempt, which can begin and end only once.
@@ -79,10 +81,18 @@ impl Log {
             })
             .collect();
         let mut stories: HashMap<Uuid, Story> = HashMap::new();
-        for event in events.iter().filter(|event| event.aggregate_type == "webhook") {
-            let Ok(webhook) = event.aggregate_id.parse() else { continue };
+        // An organization's events are in order, so that a delivery's webhook is known before its first event.
+        let mut deliveries: HashMap<Uuid, Uuid> = HashMap::new();
+        for event in events.iter().filter(|event| matches!(event.aggregate_type.as_str(), "webhook" | "delivery")) {
+            let Ok(id) = event.aggregate_id.parse() else { continue };
+            let webhook = if event.aggregate_type == "webhook" { Some(id) } else { deliveries.get(&id).copied() };
+            let Some(webhook) = webhook else { continue };
             let organization = organizations.get(&event.organization_id).copied();
-            stories.entry(webhook).or_insert_with(|| Story::new(organization)).add(event);
+            let story = stories.entry(webhook).or_insert_with(|| Story::new(organization));
+            story.add(event);
+            if event.event_type == "webhook.routed" {
+                deliveries.extend(story.deliveries.iter().map(|delivery| (*delivery, webhook)));
+            }
         }
         Ok(Self { events, stories })
     }
@@ -100,6 +110,7 @@ impl Story {
             event: None,
             body_sha256: String::new(),
             attempts: BTreeMap::new(),
+            deliveries: Vec::new(),
             counts_duplicates: false,
             twice: Vec::new(),
         }
@@ -126,26 +137,33 @@ impl Story {
             }
             "webhook.duplicate_received" => self.duplicates += 1,
             "webhook.duplicates_counted" => self.counts_duplicates = true,
-            "webhook.attempt_started" => {
+            "delivery.attempt_started" => {
                 if self.attempts.insert(attempt, Attempt::Runs).is_some() {
                     self.twice.push(format!("attempt {attempt} begins"));
                 }
                 (self.status, self.listed) = (Status::Open, "PROCESSING");
             }
-            "webhook.recorded" => (self.status, self.listed) = (Status::Succeeded, "SUCCESS"),
-            "webhook.attempt_succeeded" => {
+            "webhook.routed" => {
+                let matched = payload["matched"].as_array().map(Vec::as_slice).unwrap_or_default();
+                let ids = matched.iter().filter_map(|to| to["deliveryId"].as_str()?.parse::<Uuid>().ok());
+                self.deliveries.extend(ids);
+                if self.deliveries.is_empty() {
+                    (self.status, self.listed) = (Status::Succeeded, "SUCCESS");
+                }
+            }
+            "delivery.attempt_succeeded" => {
                 self.end(attempt, Attempt::Succeeded);
                 (self.status, self.listed) = (Status::Succeeded, "SUCCESS");
             }
-            "webhook.attempt_failed" => {
+            "delivery.attempt_failed" => {
                 self.end(attempt, Attempt::Failed(text("error")));
                 self.listed = "FAILED";
             }
-            "webhook.attempt_abandoned" => {
+            "delivery.attempt_abandoned" => {
                 self.end(attempt, Attempt::Abandoned);
                 self.listed = "FAILED";
             }
-            "webhook.dead_lettered" => (self.status, self.listed) = (Status::DeadLettered, "FAILED"),
+            "delivery.dead_lettered" => (self.status, self.listed) = (Status::DeadLettered, "FAILED"),
             _ => {}
         }
     }

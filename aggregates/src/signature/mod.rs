@@ -202,7 +202,6 @@ impl<'a> Active<'a> {
                 scheme: SignatureScheme::HmacSha256,
                 secret_version: secret.version,
                 provider_id: None,
-                owed: None,
                 signed_at: None,
             }
         })

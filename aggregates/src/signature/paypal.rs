@@ -132,7 +132,6 @@ pub(super) fn verify(request: Unverified<'_>, active: Active<'_>, trust: &Trust<
         matched: SignatureMatch {
             scheme: SignatureScheme::RsaSha256,
             provider_id: None,
-            owed: None,
             secret_version: secret.version,
             signed_at: Some(signed_at),
         },

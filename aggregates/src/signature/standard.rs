@@ -127,7 +127,6 @@ impl Offered {
             scheme,
             secret_version: secret.version,
             provider_id: None,
-            owed: None,
             signed_at: None,
         })
     }

@@ -1,16 +1,18 @@
 //! A batch of events as one change per webhook. Pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, Utc};
+use hookledger_aggregates::delivery::DeliveryEvent;
 use hookledger_aggregates::signature::SINGLE_USE;
 use hookledger_aggregates::webhook::{Receipt, RejectionReason, WebhookEvent};
-use hookledger_aggregates::{Event, Label, RecordedEvent};
+use hookledger_aggregates::{Event, Label, Phase, RecordedEvent};
 use uuid::Uuid;
 
 use super::{MAX_RETRIES, WebhookStatus};
 use crate::analytics::Tally;
-use crate::webhook_retries::{Attempts, WORKER_LOST};
+use crate::deliveries::{Deliveries, Folded, Key};
+use crate::webhook_retries::Attempts;
 
 /// Changes of one webhook in a batch.
 pub(super) struct Change<'a> {
@@ -19,6 +21,8 @@ pub(super) struct Change<'a> {
     pub(super) last_position: i64,
     pub(super) last_at: DateTime<Utc>,
     pub(super) state: Option<State>,
+    /// Its number of deliveries, once it is routed.
+    pub(super) deliveries: Option<i32>,
     /// Set if it turned out to be a duplicate of a known webhook: the row is removed.
     pub(super) merged: bool,
     pub(super) duplicates: Vec<Duplicates>,
@@ -47,41 +51,49 @@ pub(super) struct State {
     pub(super) retry_count: i32,
     pub(super) error: Option<String>,
     pub(super) rejection: Option<RejectionReason>,
-    /// The error came in an earlier batch, and stays.
-    pub(super) keeps_error: bool,
     pub(super) processed_at: Option<DateTime<Utc>>,
     pub(super) next_retry_at: Option<DateTime<Utc>>,
     pub(super) dead_lettered_at: Option<DateTime<Utc>>,
 }
 
 impl State {
-    pub(super) fn at(status: WebhookStatus, attempt: u32) -> Self {
-        let retry_count = i32::try_from(attempt.saturating_sub(1)).unwrap_or(MAX_RETRIES).min(MAX_RETRIES);
+    fn at(status: WebhookStatus) -> Self {
         Self {
             status,
-            retry_count,
+            retry_count: 0,
             error: None,
             rejection: None,
-            keeps_error: false,
             processed_at: None,
             next_retry_at: None,
             dead_lettered_at: None,
         }
     }
 
-    fn succeeded(recorded: &RecordedEvent, attempt: u32) -> Self {
-        Self { processed_at: Some(recorded.recorded_at), ..Self::at(WebhookStatus::Success, attempt) }
-    }
-
-    /// Failed at that attempt, as an earlier batch said.
-    pub(super) fn failed_before(attempt: u32) -> Self {
-        Self { keeps_error: true, ..Self::at(WebhookStatus::Failed, attempt) }
+    /// The state of a routed webhook: what its deliveries have in common.
+    fn of(deliveries: &[&Folded]) -> Self {
+        let status = Phase::of_webhook(deliveries.iter().map(|delivery| delivery.phase)).status();
+        let has_failed = status == WebhookStatus::Failed;
+        let rows = || deliveries.iter().map(|delivery| &delivery.row);
+        let attempt = rows().map(|row| row.attempt).max().unwrap_or_default();
+        let failed = rows().filter(|row| has_failed && row.processed_at.is_none());
+        let last = failed.clone().filter(|row| row.error_message.is_some()).max_by_key(|row| row.applied_position);
+        Self {
+            retry_count: (attempt - 1).clamp(0, MAX_RETRIES),
+            error: last.and_then(|row| row.error_message.clone()),
+            processed_at: rows().filter_map(|row| row.processed_at).max().filter(|_| status == WebhookStatus::Success),
+            next_retry_at: failed.clone().filter_map(|row| row.next_retry_at).min(),
+            dead_lettered_at: failed.filter_map(|row| row.dead_lettered_at).max(),
+            ..Self::at(status)
+        }
     }
 }
 
 #[derive(Default)]
 pub(super) struct Fold<'a> {
-    pub(super) changes: HashMap<(Uuid, Uuid), Change<'a>>,
+    pub(super) changes: HashMap<Key, Change<'a>>,
+    /// Those that the batch routes; those of earlier batches come from the table.
+    pub(super) deliveries: Deliveries,
+    pub(super) delivery_events: Vec<(&'a RecordedEvent, &'a DeliveryEvent)>,
     pub(super) attempts: Attempts,
     pub(super) tally: Tally,
     /// Last use of each secret version: (organization, provider, version).
@@ -118,23 +130,22 @@ pub struct WebhookState {
     pub body_differs: bool,
 }
 
-/// A webhook's state after its own events from the first on, as its row says then. `None` if they do not
-/// begin with a receipt, or it was merged into another.
+/// A webhook's state after its events and those of its deliveries from the first on, in order, as its row says
+/// then. `None` if they do not begin with a receipt, or it was merged into another. `sequence` counts them.
 #[must_use]
 pub fn state_after(events: &[RecordedEvent]) -> Option<WebhookState> {
     let mut fold = Fold::default();
     for recorded in events {
-        if let Event::Webhook(event) = &recorded.event {
-            fold.note(recorded, event);
-        }
+        fold.note(recorded);
     }
-    let last = events.last()?;
-    let change = fold.changes.remove(&(last.organization.uuid(), last.aggregate_id))?;
-    let (first, state) = (change.first?, change.state?);
+    fold.fold_deliveries();
+    let (first, last) = (events.first()?, events.last()?);
+    let change = fold.changes.remove(&(first.organization.uuid(), first.aggregate_id))?;
+    let (receipt, state) = (change.first?, change.state?);
     (!change.merged).then(|| WebhookState {
-        sequence: last.sequence,
+        sequence: i64::try_from(events.len()).unwrap_or(i64::MAX),
         at: last.recorded_at,
-        signature_valid: first.valid,
+        signature_valid: receipt.valid,
         status: state.status,
         retry_count: state.retry_count,
         error_message: state.error,
@@ -155,21 +166,56 @@ pub(super) struct VerifiedLater {
 }
 
 impl<'a> Fold<'a> {
-    pub(super) fn note(&mut self, recorded: &'a RecordedEvent, event: &'a WebhookEvent) {
-        self.attempts.note(recorded, event);
+    pub(super) fn note(&mut self, recorded: &'a RecordedEvent) {
+        match &recorded.event {
+            Event::Webhook(event) => self.note_webhook(recorded, event),
+            Event::Delivery(event) => self.delivery_events.push((recorded, event)),
+            Event::Provider(event) => self.tally.note_provider(recorded, event),
+            Event::Organization(_)
+            | Event::User(_)
+            | Event::EmailClaim(_)
+            | Event::Team(_)
+            | Event::Destination(_)
+            | Event::Route(_)
+            | Event::Retention(_)
+            | Event::Access(_)
+            | Event::Usage(_) => {}
+        }
+    }
+
+    /// Applies the events of deliveries, once all rows are there, and folds each touched webhook.
+    pub(super) fn fold_deliveries(&mut self) {
+        let mut touched: BTreeSet<Key> = BTreeSet::new();
+        for (recorded, event) in std::mem::take(&mut self.delivery_events) {
+            let organization = recorded.organization.uuid();
+            // The log may have lost the routing of a delivery that a node was attempting.
+            let Some(folded) = self.deliveries.get_mut((organization, recorded.aggregate_id)) else { continue };
+            let webhook = folded.row.webhook_id;
+            self.attempts.note(recorded, webhook, event);
+            self.tally.note_delivery(recorded, webhook, event);
+            if folded.note(recorded, event) {
+                let change = Change::of(&mut self.changes, (organization, webhook), recorded);
+                change.last_position = change.last_position.max(recorded.position);
+                change.last_at = change.last_at.max(recorded.recorded_at);
+                touched.insert((organization, webhook));
+            }
+        }
+        touched.extend(self.changes.iter().filter(|(_, change)| change.deliveries.is_some()).map(|(key, _)| *key));
+        for key in touched {
+            let Some(change) = self.changes.get_mut(&key) else { continue };
+            if let Some(deliveries) = self.deliveries.of_webhook(key) {
+                change.state = Some(State::of(&deliveries.collect::<Vec<_>>()));
+            }
+        }
+    }
+
+    fn note_webhook(&mut self, recorded: &'a RecordedEvent, event: &'a WebhookEvent) {
         self.tally.note(recorded, event);
         let key = (recorded.organization.uuid(), recorded.aggregate_id);
         if is_of_no_webhook(event) {
             return;
         }
-        let change = self.changes.entry(key).or_insert_with(|| Change {
-            first: None,
-            last_position: 0,
-            last_at: recorded.recorded_at,
-            state: None,
-            merged: false,
-            duplicates: Vec::new(),
-        });
+        let change = Change::of(&mut self.changes, key, recorded);
         change.last_position = recorded.position;
         change.last_at = recorded.recorded_at;
         let first = |receipt, valid, rejection| {
@@ -178,7 +224,7 @@ impl<'a> Fold<'a> {
         match event {
             WebhookEvent::Received(receipt) => {
                 change.first = first(receipt, true, None);
-                change.state = Some(State::at(WebhookStatus::Pending, 0));
+                change.state = Some(State::at(WebhookStatus::Pending));
                 self.providers.insert(recorded.aggregate_id, receipt.provider_id.uuid());
             }
             WebhookEvent::SignatureVerified(matched) => {
@@ -198,15 +244,22 @@ impl<'a> Fold<'a> {
                     first.valid = true;
                 }
             }
-            WebhookEvent::Recorded {} => change.state = Some(State::succeeded(recorded, 0)),
-            WebhookEvent::ReceivedUnverified { receipt, event_webhook_id: _, owed: _ } => {
+            WebhookEvent::Routed(routing) => {
+                change.deliveries = Some(i32::try_from(routing.matched.len()).unwrap_or(i32::MAX));
+                if routing.matched.is_empty() {
+                    let processed_at = Some(recorded.recorded_at);
+                    change.state = Some(State { processed_at, ..State::at(WebhookStatus::Success) });
+                }
+                routing.matched.iter().for_each(|to| self.deliveries.put(Folded::new(recorded, to)));
+            }
+            WebhookEvent::ReceivedUnverified { receipt, event_webhook_id: _, routing: _ } => {
                 change.first = first(receipt, false, None);
-                change.state = Some(State::at(WebhookStatus::Pending, 0));
+                change.state = Some(State::at(WebhookStatus::Pending));
                 self.providers.insert(recorded.aggregate_id, receipt.provider_id.uuid());
             }
             WebhookEvent::VerificationFailed { reason, detail } => {
                 let error = Some(rejection(*reason, detail));
-                change.state = Some(State { error, rejection: Some(*reason), ..State::at(WebhookStatus::Failed, 0) });
+                change.state = Some(State { error, rejection: Some(*reason), ..State::at(WebhookStatus::Failed) });
                 if let Some(first) = &mut change.first {
                     first.rejection = Some(*reason);
                 }
@@ -218,7 +271,7 @@ impl<'a> Fold<'a> {
             WebhookEvent::Rejected { receipt, reason, detail } => {
                 change.first = first(receipt, false, Some(*reason));
                 let error = Some(rejection(*reason, detail));
-                change.state = Some(State { error, ..State::at(WebhookStatus::Failed, 0) });
+                change.state = Some(State { error, ..State::at(WebhookStatus::Failed) });
             }
             WebhookEvent::DuplicateReceived { body_differs, .. } => {
                 change.duplicates.push(Duplicates { position: recorded.position, count: 1, differ: *body_differs });
@@ -227,33 +280,21 @@ impl<'a> Fold<'a> {
                 let (count, differ) = (*count, *differing > 0);
                 change.duplicates.push(Duplicates { position: recorded.position, count, differ });
             }
-            WebhookEvent::AttemptStarted { attempt } => {
-                change.state = Some(State::at(WebhookStatus::Processing, *attempt));
-            }
-            WebhookEvent::AttemptSucceeded { attempt, .. } => {
-                change.state = Some(State::succeeded(recorded, *attempt));
-            }
-            WebhookEvent::AttemptFailed { attempt, outcome } => {
-                let error = outcome.error.as_ref().map(|error| error.as_str().to_owned());
-                change.state = Some(State { error, ..State::at(WebhookStatus::Failed, *attempt) });
-            }
-            WebhookEvent::AttemptAbandoned { attempt } => {
-                let error = Some(WORKER_LOST.to_owned());
-                change.state = Some(State { error, ..State::at(WebhookStatus::Failed, *attempt) });
-            }
-            // These two follow a failure in the same unit and keep its error.
-            WebhookEvent::RetryScheduled { attempt, retry_at } => {
-                let failed = change.state.take().unwrap_or_else(|| State::failed_before(attempt.saturating_sub(1)));
-                change.state = Some(State { next_retry_at: Some(*retry_at), ..failed });
-            }
-            WebhookEvent::DeadLettered { attempts } => {
-                let failed = change.state.take().unwrap_or_else(|| State::failed_before(*attempts));
-                change.state = Some(State { dead_lettered_at: Some(recorded.recorded_at), ..failed });
-            }
-            WebhookEvent::RetryRequested { attempt, .. } => {
-                change.state = Some(State::at(WebhookStatus::Pending, *attempt));
-            }
         }
+    }
+}
+
+impl Change<'_> {
+    fn of<'b>(changes: &'b mut HashMap<Key, Self>, key: Key, recorded: &RecordedEvent) -> &'b mut Self {
+        changes.entry(key).or_insert_with(|| Change {
+            first: None,
+            last_position: 0,
+            last_at: recorded.recorded_at,
+            state: None,
+            deliveries: None,
+            merged: false,
+            duplicates: Vec::new(),
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! `webhook_logs`: one row per webhook, accepted or rejected; with it the open ones, the attempts, the
+//! `webhook_logs`: one row per webhook, accepted or rejected; with it their deliveries, the open ones, the attempts, the
 //! monthly counts, the analytics and the last use of each secret.
 //!
 //! A batch is folded in memory to one change per webhook, and written in a few statements regardless of its
@@ -10,49 +10,22 @@ mod write;
 
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
+use hookledger_aggregates::delivery::DeliveryEvent;
 use hookledger_aggregates::event::Stored as _;
 use hookledger_aggregates::webhook::{RejectionReason, WebhookEvent};
-use hookledger_aggregates::{Event, OrganizationId, ProviderId, RecordedEvent, WebhookId};
+use hookledger_aggregates::{OrganizationId, ProviderId, RecordedEvent, WebhookId};
 use sqlx::{FromRow, PgConnection, PgExecutor};
 use uuid::Uuid;
 
 pub(crate) use conditions::{Conditions, Value};
 pub use fold::{WebhookState, state_after};
+pub use hookledger_aggregates::Status as WebhookStatus;
 
 use self::fold::Fold;
 use crate::{Interest, Page, PageRequest, Projection, ProjectionError};
 
 /// Maximum number of automatic retries of one webhook, as shown to people.
 pub const MAX_RETRIES: i32 = 3;
-
-/// The status of a webhook, as shown to people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WebhookStatus {
-    /// Waiting for its next attempt, or for its signature to be verified.
-    Pending,
-    /// In an attempt.
-    Processing,
-    /// Delivered, or stored where there is no destination.
-    Success,
-    /// The last attempt failed, or it was rejected.
-    Failed,
-}
-
-impl WebhookStatus {
-    /// Every status, in the order of processing.
-    pub const ALL: [Self; 4] = [Self::Pending, Self::Processing, Self::Success, Self::Failed];
-
-    /// The name in the table.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Processing => "processing",
-            Self::Success => "success",
-            Self::Failed => "failed",
-        }
-    }
-}
 
 /// A row of `webhook_logs`.
 #[derive(Clone, Debug, FromRow)]
@@ -344,7 +317,7 @@ pub async fn by_identity(
     .await
 }
 
-/// Maintains `webhook_logs`, `webhook_open`, `webhook_retries`, `webhook_counts`, `webhook_analytics` and
+/// Maintains `webhook_logs`, `deliveries`, `webhook_open`, `webhook_retries`, `webhook_counts`, `webhook_analytics` and
 /// `provider_secret_uses`.
 #[derive(Debug)]
 pub struct WebhookLogs;
@@ -359,13 +332,14 @@ impl Projection for WebhookLogs {
     }
 
     fn shows(&self) -> &'static [&'static str] {
-        &[WebhookEvent::AGGREGATE]
+        &[WebhookEvent::AGGREGATE, DeliveryEvent::AGGREGATE]
     }
 
     fn tables(&self) -> &'static [&'static str] {
         &[
             "webhook_logs",
-            // Written by triggers on the first.
+            "deliveries",
+            // Written by triggers on the first two.
             "webhook_balances",
             "webhook_open",
             "webhook_retries",
@@ -382,21 +356,8 @@ impl Projection for WebhookLogs {
     ) -> BoxFuture<'a, Result<(), ProjectionError>> {
         Box::pin(async move {
             let mut fold = Fold::default();
-            for recorded in events {
-                match &recorded.event {
-                    Event::Webhook(event) => fold.note(recorded, event),
-                    Event::Provider(event) => fold.tally.note_provider(recorded, event),
-                    Event::Organization(_)
-                    | Event::User(_)
-                    | Event::EmailClaim(_)
-                    | Event::Team(_)
-                    | Event::Retention(_)
-                    | Event::Access(_)
-                    | Event::Usage(_) => {}
-                }
-            }
-            fold.write(connection).await?;
-            Ok(())
+            events.iter().for_each(|recorded| fold.note(recorded));
+            fold.write(connection).await
         })
     }
 }

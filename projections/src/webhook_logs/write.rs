@@ -10,10 +10,14 @@ use uuid::Uuid;
 
 use super::find;
 use super::fold::{Change, First, Fold, State, VerifiedLater, count, differ};
+use crate::ProjectionError;
 
 impl Fold<'_> {
     /// Writes the batch.
-    pub(super) async fn write(self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    pub(super) async fn write(mut self, connection: &mut PgConnection) -> Result<(), ProjectionError> {
+        let delivered = self.delivery_events.iter().map(|(of, _)| (of.organization.uuid(), of.aggregate_id));
+        self.deliveries.load(connection, delivered).await?;
+        self.fold_deliveries();
         // In the same order as all other code that locks these rows, to avoid deadlocks.
         let mut changes: Vec<_> = self.changes.into_iter().collect();
         changes.sort_unstable_by_key(|(key, _)| *key);
@@ -33,10 +37,12 @@ impl Fold<'_> {
             }
         }
         update(connection, moved).await?;
+        self.deliveries.write(connection).await?;
         self.attempts.write(connection).await?;
         self.tally.write(connection).await?;
         note_uses(connection, uses).await?;
-        remove_merged(connection, merged).await
+        remove_merged(connection, merged).await?;
+        Ok(())
     }
 }
 
@@ -100,7 +106,7 @@ async fn make(connection: &mut PgConnection, made: &[Changed<'_>]) -> Result<(),
                  (organization_id, webhook_id, position, applied_position, provider_id, provider_event_id, event_type,
                   body_sha256, body_size, content_type, signature_received, signature_valid, status, retry_count,
                   error_message, received_at, updated_at, processed_at, next_retry_at, dead_lettered_at,
-                  duplicate_count, body_differs, rejection, replay_key, is_test, suspected_replay)
+                  duplicate_count, body_differs, rejection, replay_key, is_test, deliveries, suspected_replay)
              select n.*, n.replay_key is not null and exists (
                  select from webhook_logs o
                  where o.organization_id = n.organization_id and o.provider_id = n.provider_id
@@ -109,17 +115,18 @@ async fn make(connection: &mut PgConnection, made: &[Changed<'_>]) -> Result<(),
                  $7::text[], $8::text[], $9::bigint[], $10::text[], $11::text[], $12::bool[], $13::text[], $14::int[],
                  $15::text[], $16::timestamptz[], $17::timestamptz[], $18::timestamptz[], $19::timestamptz[],
                  $20::timestamptz[], $21::int[], $22::bool[], $23::text[], $24::uuid[],
-                 $25::bool[])
+                 $25::bool[], $26::int[])
                  as n (organization_id, webhook_id, position, applied_position, provider_id, provider_event_id,
                        event_type, body_sha256, body_size, content_type, signature_received, signature_valid, status,
                        retry_count, error_message, received_at, updated_at, processed_at, next_retry_at,
-                       dead_lettered_at, duplicate_count, body_differs, rejection, replay_key, is_test)
+                       dead_lettered_at, duplicate_count, body_differs, rejection, replay_key, is_test, deliveries)
              on conflict (organization_id, webhook_id) do update
              set applied_position = excluded.applied_position, status = excluded.status,
                  retry_count = excluded.retry_count, error_message = excluded.error_message,
                  updated_at = excluded.updated_at, processed_at = excluded.processed_at,
                  next_retry_at = excluded.next_retry_at, dead_lettered_at = excluded.dead_lettered_at,
-                 duplicate_count = excluded.duplicate_count, body_differs = excluded.body_differs
+                 duplicate_count = excluded.duplicate_count, body_differs = excluded.body_differs,
+                 deliveries = excluded.deliveries
              where w.applied_position < excluded.applied_position
              returning w.organization_id, w.received_at, w.position, w.status, w.signature_valid, (xmax = 0) as is_new
          ),
@@ -159,6 +166,7 @@ async fn make(connection: &mut PgConnection, made: &[Changed<'_>]) -> Result<(),
     .bind(&columns.rejection)
     .bind(&columns.replay_key)
     .bind(&columns.is_test)
+    .bind(&columns.deliveries)
     .execute(&mut *connection)
     .await?;
     flag_replays_within(connection, &columns).await
@@ -221,6 +229,7 @@ struct Made<'a> {
     rejection: Vec<Option<&'static str>>,
     replay_key: Vec<Option<Uuid>>,
     is_test: Vec<bool>,
+    deliveries: Vec<Option<i32>>,
     state: States,
 }
 
@@ -247,6 +256,7 @@ impl<'a> Made<'a> {
         self.rejection.push(rejection.map(RejectionReason::as_str));
         self.replay_key.push(replay_key(first));
         self.is_test.push(receipt.is_test);
+        self.deliveries.push(change.deliveries);
         self.state.push(change.state.as_ref());
     }
 }
@@ -257,7 +267,6 @@ struct States {
     retry_count: Vec<Option<i32>>,
     error: Vec<Option<String>>,
     rejection: Vec<Option<&'static str>>,
-    keeps_error: Vec<bool>,
     processed_at: Vec<Option<DateTime<Utc>>>,
     next_retry_at: Vec<Option<DateTime<Utc>>>,
     dead_lettered_at: Vec<Option<DateTime<Utc>>>,
@@ -269,7 +278,6 @@ impl States {
         self.retry_count.push(state.map(|state| state.retry_count));
         self.error.push(state.and_then(|state| state.error.clone()));
         self.rejection.push(state.and_then(|state| state.rejection).map(RejectionReason::as_str));
-        self.keeps_error.push(state.is_none_or(|state| state.keeps_error));
         self.processed_at.push(state.and_then(|state| state.processed_at));
         self.next_retry_at.push(state.and_then(|state| state.next_retry_at));
         self.dead_lettered_at.push(state.and_then(|state| state.dead_lettered_at));
@@ -283,7 +291,7 @@ async fn update(connection: &mut PgConnection, mut moved: Vec<Changed<'_>>) -> R
     }
     drop_counted_duplicates(connection, &mut moved).await?;
     let (mut organizations, mut webhooks, mut positions, mut at) = (vec![], vec![], vec![], vec![]);
-    let (mut duplicates, mut differs, mut states) = (vec![], vec![], States::default());
+    let (mut duplicates, mut differs, mut deliveries, mut states) = (vec![], vec![], vec![], States::default());
     for ((organization, webhook), change) in &moved {
         organizations.push(*organization);
         webhooks.push(*webhook);
@@ -291,6 +299,7 @@ async fn update(connection: &mut PgConnection, mut moved: Vec<Changed<'_>>) -> R
         at.push(change.last_at);
         duplicates.push(count(&change.duplicates));
         differs.push(differ(&change.duplicates));
+        deliveries.push(change.deliveries);
         states.push(change.state.as_ref());
     }
     sqlx::query(
@@ -299,16 +308,16 @@ async fn update(connection: &mut PgConnection, mut moved: Vec<Changed<'_>>) -> R
          set applied_position = n.last_position, updated_at = n.last_at,
              duplicate_count = least(w.duplicate_count::bigint + n.duplicates, 2147483647)::int, body_differs = w.body_differs or n.differs,
              status = coalesce(n.status, w.status), retry_count = coalesce(n.retry_count, w.retry_count),
-             error_message = case when n.keeps_error then w.error_message else n.error end,
-             rejection = coalesce(n.rejection, w.rejection),
+             error_message = case when n.status is null then w.error_message else n.error end,
+             rejection = coalesce(n.rejection, w.rejection), deliveries = coalesce(n.deliveries, w.deliveries),
              processed_at = case when n.status is null then w.processed_at else n.processed_at end,
              next_retry_at = case when n.status is null then w.next_retry_at else n.next_retry_at end,
              dead_lettered_at = case when n.status is null then w.dead_lettered_at else n.dead_lettered_at end
          from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::timestamptz[], $5::int[], $6::bool[], $7::text[],
-                     $8::int[], $9::text[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::bool[],
+                     $8::int[], $9::text[], $10::timestamptz[], $11::timestamptz[], $12::timestamptz[], $13::int[],
                      $14::text[])
               as n (organization_id, webhook_id, last_position, last_at, duplicates, differs, status,
-                    retry_count, error, processed_at, next_retry_at, dead_lettered_at, keeps_error, rejection)
+                    retry_count, error, processed_at, next_retry_at, dead_lettered_at, deliveries, rejection)
          where w.organization_id = n.organization_id and w.webhook_id = n.webhook_id
            and w.applied_position < n.last_position
          returning w.organization_id, w.received_at, w.position, w.status in ('pending', 'processing') as is_open
@@ -334,7 +343,7 @@ async fn update(connection: &mut PgConnection, mut moved: Vec<Changed<'_>>) -> R
     .bind(&states.processed_at)
     .bind(&states.next_retry_at)
     .bind(&states.dead_lettered_at)
-    .bind(&states.keeps_error)
+    .bind(deliveries)
     .bind(&states.rejection)
     .execute(connection)
     .await

@@ -6,10 +6,13 @@ use std::time::Duration;
 use async_graphql::parser::types::OperationType;
 use async_graphql::{Context, Error};
 use hookledger_aggregates::OrganizationId;
+use hookledger_aggregates::delivery::DeliveryEvent;
+use hookledger_aggregates::destination::DestinationEvent;
 use hookledger_aggregates::event::Stored as _;
 use hookledger_aggregates::organization::OrganizationEvent;
 use hookledger_aggregates::provider::ProviderEvent;
 use hookledger_aggregates::retention::RetentionEvent;
+use hookledger_aggregates::route::RouteEvent;
 use hookledger_aggregates::user::UserEvent;
 use hookledger_aggregates::webhook::WebhookEvent;
 
@@ -38,6 +41,7 @@ const BEHIND: &str = "The change is saved and will show shortly.";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Changed {
     Organization,
+    /// Of a provider, its destination or its routes.
     Provider,
     User,
     Retention,
@@ -48,17 +52,18 @@ pub(super) enum Changed {
 }
 
 impl Changed {
-    fn aggregate_type(self) -> &'static str {
+    fn aggregate_types(self) -> &'static [&'static str] {
         match self {
-            Self::Organization => OrganizationEvent::AGGREGATE,
-            Self::Provider => ProviderEvent::AGGREGATE,
-            Self::User => UserEvent::AGGREGATE,
-            Self::Retention => RetentionEvent::AGGREGATE,
-            Self::Webhook | Self::Retry => WebhookEvent::AGGREGATE,
+            Self::Organization => &[OrganizationEvent::AGGREGATE],
+            Self::Provider => &[ProviderEvent::AGGREGATE, DestinationEvent::AGGREGATE, RouteEvent::AGGREGATE],
+            Self::User => &[UserEvent::AGGREGATE],
+            Self::Retention => &[RetentionEvent::AGGREGATE],
+            Self::Webhook => &[WebhookEvent::AGGREGATE],
+            Self::Retry => &[DeliveryEvent::AGGREGATE],
         }
     }
 
-    /// As in the log's scopes: of a webhook's events, only the request for a retry.
+    /// As in the log's scopes: of the traffic of webhooks, only the request for a retry.
     fn is_administrative(self) -> bool {
         self != Self::Webhook
     }
@@ -101,13 +106,16 @@ impl App {
     /// directory.
     pub(super) async fn caught_up(&self, changed: Changed, place: Option<LogPosition>) -> Result<(), Error> {
         let Some(place) = place else { return Ok(()) };
-        let aggregate_type = changed.aggregate_type();
-        let removes = retention::REMOVES_FOR.contains(&aggregate_type).then_some(retention::FOLLOWER);
-        let models: Vec<&str> =
-            hookledger_projections::showing(aggregate_type, changed.is_administrative()).chain(removes).collect();
+        let types = changed.aggregate_types();
+        let is_one_of = |those: &[&str]| types.iter().any(|one| those.contains(one));
+        let removes = is_one_of(&retention::REMOVES_FOR).then_some(retention::FOLLOWER);
+        let showing = |one| hookledger_projections::showing(one, changed.is_administrative());
+        let mut models: Vec<&str> = types.iter().copied().flat_map(showing).chain(removes).collect();
+        models.sort_unstable();
+        models.dedup();
         let models = self.checkpoints.wait_for(&models, place, CATCH_UP_LIMIT);
         let directory = async {
-            !directory::HOLDS.contains(&aggregate_type)
+            !is_one_of(&directory::HOLDS)
                 || tokio::time::timeout(CATCH_UP_LIMIT, self.directory.wait_for(place)).await.is_ok()
         };
         let (models, directory) = tokio::join!(models, directory);

@@ -9,9 +9,13 @@ use async_graphql::parser::types::{ExecutableDocument, OperationType};
 use async_graphql::runtime::{TokioSpawner, TokioTimer};
 use async_graphql::{Context, Error, Request};
 use chrono::{DateTime, Duration, Utc};
-use hookledger_aggregates::provider::{Destination, ProviderEvent};
-use hookledger_aggregates::{Event, OrganizationId, ProviderId, RecordedEvent, UserId, WebhookId};
-use hookledger_projections::{organizations, summaries, users, webhook_providers, webhook_retries};
+use hookledger_aggregates::destination::{DestinationEvent, DestinationSettings};
+use hookledger_aggregates::{
+    DeliveryId, DestinationId, Event, OrganizationId, ProviderId, RecordedEvent, UserId, WebhookId,
+};
+use hookledger_projections::{
+    destinations, organizations, routes, summaries, users, webhook_providers, webhook_retries,
+};
 
 use super::context::App;
 use super::errors::{Code, failed, internal};
@@ -22,7 +26,7 @@ use crate::identity::Session;
 use crate::log::{self, ReadError};
 use crate::platform::store::{Busy, Reading, Tenant, TenantError, Tenants};
 
-/// Maximum number of events shown of one webhook.
+/// Maximum number of events shown of one stream.
 const MAX_EVENTS: i64 = 1_000;
 /// Maximum number of events of all webhooks in one answer.
 const MAX_EVENTS_TOGETHER: usize = 20_000;
@@ -177,27 +181,43 @@ loader!(
 );
 
 loader!(
-    /// The versions of the secret that signs a provider's deliveries.
-    OutgoingSecretsOf(ProviderId) -> Vec<webhook_providers::SecretVersion>, |tenant, organization, ids| {
-        let rows = webhook_providers::outgoing_secrets(&mut *tenant, organization, &ids).await?;
-        grouped(rows, |row| ProviderId::new(row.provider_id))
+    /// A destination, including deleted ones.
+    DestinationOf(DestinationId) -> destinations::Destination, |tenant, organization, ids| {
+        let rows = destinations::find_many(&mut *tenant, organization, &ids).await?;
+        rows.into_iter().map(|row| (DestinationId::new(row.id), row)).collect()
     }
 );
 
-/// A destination, or its absence, from a time on.
-type DestinationSince = (DateTime<Utc>, Option<Destination>);
+loader!(
+    /// The provider of a destination's first route.
+    SenderTo(DestinationId) -> ProviderId, |tenant, organization, ids| {
+        let rows = routes::to_destinations(&mut *tenant, organization, &ids).await?;
+        let pair = |row: routes::Route| (DestinationId::new(row.destination_id), ProviderId::new(row.provider_id));
+        rows.into_iter().rev().map(pair).collect()
+    }
+);
 
 loader!(
-    /// A provider's destinations, by time of change, oldest first.
-    DestinationsOf(ProviderId) -> Vec<DestinationSince>, |tenant, organization, ids| {
+    /// The versions of the secret that signs deliveries to a destination.
+    SigningSecretsOf(DestinationId) -> Vec<destinations::SigningSecretVersion>, |tenant, organization, ids| {
+        let rows = destinations::secrets(&mut *tenant, organization, &ids).await?;
+        grouped(rows, |row| DestinationId::new(row.destination_id))
+    }
+);
+
+/// The settings of a destination, from a time on.
+type SettingsSince = (DateTime<Utc>, DestinationSettings);
+
+loader!(
+    /// A destination's settings, by time of change, oldest first.
+    SettingsOf(DestinationId) -> Vec<SettingsSince>, |tenant, organization, ids| {
         let events = log::destination_changes(&mut *tenant, organization, &ids).await?;
-        let mut groups: HashMap<ProviderId, Vec<DestinationSince>> = HashMap::new();
+        let mut groups: HashMap<DestinationId, Vec<SettingsSince>> = HashMap::new();
         for recorded in events {
-            let destination = match recorded.event {
-                Event::Provider(ProviderEvent::DestinationSet(destination)) => Some(destination),
-                _ => None,
-            };
-            groups.entry(ProviderId::new(recorded.aggregate_id)).or_default().push((recorded.recorded_at, destination));
+            if let Event::Destination(DestinationEvent::Set(settings)) = recorded.event {
+                let id = DestinationId::new(recorded.aggregate_id);
+                groups.entry(id).or_default().push((recorded.recorded_at, settings));
+            }
         }
         groups
     }
@@ -213,39 +233,43 @@ loader!(
 );
 
 loader!(
-    /// The circuits of a provider's destination.
-    CircuitsOf(ProviderId) -> Vec<deliver::CircuitNote>, |tenant, organization, ids| {
+    /// The circuits of a destination.
+    CircuitsOf(DestinationId) -> Vec<deliver::CircuitNote>, |tenant, organization, ids| {
         let rows = deliver::circuits_of(&mut *tenant, organization, &ids).await?;
-        grouped(rows, |row| ProviderId::new(row.provider_id))
+        grouped(rows, |row| DestinationId::new(row.destination_id))
     }
 );
 
 loader!(
-    /// Number of webhooks that wait for an attempt at a provider's destination.
-    WaitingOf(ProviderId) -> i64, |tenant, organization, ids| {
+    /// Number of deliveries that wait for an attempt at a destination.
+    WaitingOf(DestinationId) -> i64, |tenant, organization, ids| {
         deliver::waiting_of(&mut *tenant, organization, &ids).await?.into_iter().collect()
     }
 );
 
-/// Response to the attempt with that number.
-type Excerpt = (i32, Arc<Vec<u8>>);
+/// Response to the attempt with that number at a delivery.
+type Excerpt = (DeliveryId, i32, Arc<Vec<u8>>);
 
 loader!(
-    /// Responses of destinations to a webhook's attempts, by attempt.
+    /// Responses of destinations to a webhook's attempts.
     ResponsesOf(WebhookId) -> Vec<Excerpt>, |tenant, organization, ids| {
         let rows = deliver::responses_of(&mut *tenant, organization, &ids).await?;
         let mut groups: HashMap<WebhookId, Vec<Excerpt>> = HashMap::new();
-        for (webhook, attempt, excerpt) in rows {
-            groups.entry(webhook).or_default().push((attempt, Arc::new(excerpt)));
+        for (webhook, delivery, attempt, excerpt) in rows {
+            groups.entry(webhook).or_default().push((delivery, attempt, Arc::new(excerpt)));
         }
         groups
     }
 );
 
 loader!(
-    /// The condition that a queued webhook waits for.
-    WaitOf(WebhookId) -> deliver::Wait, |tenant, organization, ids| {
-        deliver::waits_of(&mut *tenant, organization, &ids).await?.into_iter().collect()
+    /// The conditions that the queued deliveries of a webhook wait for.
+    WaitsOf(WebhookId) -> Vec<deliver::Wait>, |tenant, organization, ids| {
+        let mut groups: HashMap<WebhookId, Vec<deliver::Wait>> = HashMap::new();
+        for (webhook, _, wait) in deliver::waits_of(&mut *tenant, organization, &ids).await? {
+            groups.entry(webhook).or_default().push(wait);
+        }
+        groups
     }
 );
 
@@ -273,14 +297,14 @@ loader!(
 );
 
 loader!(
-    /// The events of a webhook, from its beginning.
+    /// The events of a webhook and its deliveries, from its beginning.
     EventsOf(WebhookId) -> Vec<RecordedEvent>, |tenant, organization, ids| {
         let most = i64::try_from(MAX_EVENTS_TOGETHER + 1).unwrap_or(i64::MAX);
-        let events = log::streams_of(&mut *tenant, organization, "webhook", &ids, MAX_EVENTS, most).await?;
-        if events.len() > MAX_EVENTS_TOGETHER {
+        let stories = log::stories_of(&mut tenant, organization, &ids, MAX_EVENTS, most).await?;
+        if stories.values().map(Vec::len).sum::<usize>() > MAX_EVENTS_TOGETHER {
             return Err(LoadError::TooManyEvents);
         }
-        grouped(events, |event| WebhookId::new(event.aggregate_id))
+        stories
     }
 );
 

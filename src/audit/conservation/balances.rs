@@ -1,7 +1,10 @@
 //! The table `conservation`: each organization's counts by the log, and the result of the last check.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
-use hookledger_aggregates::{OrganizationId, Partition};
+use hookledger_aggregates::{OrganizationId, Partition, WebhookId};
+use hookledger_projections::{deliveries, webhook_logs};
 use sqlx::{FromRow, PgConnection, PgExecutor};
 use uuid::Uuid;
 
@@ -17,12 +20,14 @@ pub struct Balance {
     pub partition: i32,
     pub position: i64,
     pub received: i64,
+    pub outcomes: i64,
     pub duplicates: i64,
     pub pending: i64,
     pub processing: i64,
     pub succeeded: i64,
     pub failed: i64,
     pub dead_lettered: i64,
+    pub cancelled: i64,
     pub rejected: i64,
     pub difference: i64,
     pub differences: Vec<String>,
@@ -63,15 +68,17 @@ pub(super) async fn add(
 ) -> Result<(), sqlx::Error> {
     let column = |of: fn(&BalanceChange) -> i64| changes.iter().map(of).collect::<Vec<_>>();
     sqlx::query(
-        "insert into conservation as c (organization_id, partition, position, received, duplicates, pending,
-                                        processing, succeeded, failed, dead_lettered, rejected)
-         select n.id, $1, $2, n.received, n.duplicates, n.pending, n.processing, n.succeeded, n.failed,
-                n.dead_lettered, n.rejected
+        "insert into conservation as c (organization_id, partition, position, received, outcomes, duplicates, pending,
+                                        processing, succeeded, failed, dead_lettered, cancelled, rejected)
+         select n.id, $1, $2, n.received, n.outcomes, n.duplicates, n.pending, n.processing, n.succeeded, n.failed,
+                n.dead_lettered, n.cancelled, n.rejected
          from unnest($3::uuid[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[],
-                     $10::bigint[], $11::bigint[])
-              as n (id, received, duplicates, pending, processing, succeeded, failed, dead_lettered, rejected)
+                     $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[])
+              as n (id, received, duplicates, pending, processing, succeeded, failed, dead_lettered, rejected, outcomes,
+                    cancelled)
          on conflict (organization_id) do update
          set position = excluded.position, received = c.received + excluded.received,
+             outcomes = c.outcomes + excluded.outcomes, cancelled = c.cancelled + excluded.cancelled,
              duplicates = c.duplicates + excluded.duplicates, pending = c.pending + excluded.pending,
              processing = c.processing + excluded.processing, succeeded = c.succeeded + excluded.succeeded,
              failed = c.failed + excluded.failed, dead_lettered = c.dead_lettered + excluded.dead_lettered,
@@ -88,6 +95,8 @@ pub(super) async fn add(
     .bind(column(|change| change.failed))
     .bind(column(|change| change.dead_lettered))
     .bind(column(|change| change.rejected))
+    .bind(column(|change| change.outcomes))
+    .bind(column(|change| change.cancelled))
     .execute(connection)
     .await
     .map(drop)
@@ -107,26 +116,28 @@ pub(super) struct Mismatch {
 struct Compared {
     organization_id: Uuid,
     partition: i32,
-    received: i64,
+    outcomes: i64,
     log: Vec<i64>,
     kept: Vec<i64>,
 }
 
-const NAMES: [&str; 6] = ["pending", "processing", "succeeded", "failed", "dead-lettered", "rejected"];
+const NAMES: [&str; 7] = ["pending", "processing", "succeeded", "failed", "dead-lettered", "cancelled", "rejected"];
 
 /// The organizations of some partitions with differences, in the caller's snapshot.
 pub(super) async fn compare(connection: &mut PgConnection, partitions: &[i32]) -> Result<Vec<Mismatch>, sqlx::Error> {
     let rows: Vec<Compared> = sqlx::query_as(
         "select * from (
              select organization_id, get_byte(uuid_send(organization_id), 15) % 16 as partition,
-                    coalesce(c.received, 0) as received,
+                    coalesce(c.outcomes, 0) as outcomes,
                     array[coalesce(c.pending, 0), coalesce(c.processing, 0), coalesce(c.succeeded, 0),
-                          coalesce(c.failed, 0), coalesce(c.dead_lettered, 0), coalesce(c.rejected, 0)] as log,
+                          coalesce(c.failed, 0), coalesce(c.dead_lettered, 0), coalesce(c.cancelled, 0),
+                          coalesce(c.rejected, 0)] as log,
                     array[coalesce(b.pending, 0), coalesce(b.processing, 0), coalesce(b.succeeded, 0),
-                          coalesce(b.failed, 0), coalesce(b.dead_lettered, 0), coalesce(b.rejected, 0)] as kept
+                          coalesce(b.failed, 0), coalesce(b.dead_lettered, 0), coalesce(b.cancelled, 0),
+                          coalesce(b.rejected, 0)] as kept
              from conservation c full join webhook_balances b using (organization_id)) n
          where partition = any ($1)
-           and (log <> kept or received <> log[1] + log[2] + log[3] + log[4] + log[5])",
+           and (log <> kept or outcomes <> log[1] + log[2] + log[3] + log[4] + log[5] + log[6])",
     )
     .bind(partitions)
     .fetch_all(connection)
@@ -145,10 +156,10 @@ fn mismatch(row: Compared) -> Mismatch {
     // A webhook with another status counts at both statuses.
     let balance = (row.log.iter().sum::<i64>() - row.kept.iter().sum::<i64>()).abs();
     let mut difference = i64::midpoint(moved, balance);
-    let standing: i64 = row.log.iter().take(5).sum();
-    if row.received != standing {
-        difference += (row.received - standing).abs();
-        differences.push(format!("{} received in the log, but only {standing} have a status", row.received));
+    let standing: i64 = row.log.iter().take(6).sum();
+    if row.outcomes != standing {
+        difference += (row.outcomes - standing).abs();
+        differences.push(format!("{} outcomes in the log, but only {standing} have a status", row.outcomes));
     }
     let organization = OrganizationId::new(row.organization_id);
     Mismatch { organization, partition: row.partition, difference, differences }
@@ -180,9 +191,9 @@ pub(super) async fn note(
         let position = partitions.iter().position(|partition| *partition == mismatch.partition);
         sqlx::query(
             "insert into conservation as c (organization_id, partition, position, received, duplicates, pending,
-                                            processing, succeeded, failed, dead_lettered, rejected, difference,
-                                            differences, webhook_ids, checked_at, mismatch_since)
-             values ($1, $2, $3, 0, 0, 0, 0, 0, 0, 0, 0, $4, $5, $6, now(), now())
+                                            processing, succeeded, failed, dead_lettered, rejected, outcomes, cancelled,
+                                            difference, differences, webhook_ids, checked_at, mismatch_since)
+             values ($1, $2, $3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, $4, $5, $6, now(), now())
              on conflict (organization_id) do update
              set position = $3, difference = $4, differences = $5, webhook_ids = $6, checked_at = now(),
                  mismatch_since = coalesce(c.mismatch_since, now())",
@@ -199,21 +210,32 @@ pub(super) async fn note(
     Ok(())
 }
 
-/// Which of an organization's webhooks have a row, and the row's status.
+/// The statuses of webhooks that have a row, or of their deliveries, in alphabetical order.
 pub(super) async fn kept(
     connection: &mut PgConnection,
     organization: OrganizationId,
     webhooks: &[Uuid],
-) -> Result<Vec<(Uuid, String)>, sqlx::Error> {
-    let ids: Vec<_> = webhooks.iter().map(|id| hookledger_aggregates::WebhookId::new(*id)).collect();
-    let rows = hookledger_projections::webhook_logs::find_many(connection, organization, &ids).await?;
-    let place = |row: &hookledger_projections::webhook_logs::WebhookLog| match row.status.as_str() {
-        "success" => "succeeded",
-        "failed" if !row.signature_valid => "rejected",
-        "failed" if row.dead_lettered_at.is_some() => "dead_lettered",
-        "failed" => "failed",
-        "processing" => "processing",
-        _ => "pending",
-    };
-    Ok(rows.iter().map(|row| (row.webhook_id, place(row).to_owned())).collect())
+) -> Result<HashMap<Uuid, Vec<String>>, sqlx::Error> {
+    let ids: Vec<_> = webhooks.iter().map(|id| WebhookId::new(*id)).collect();
+    let mut places: HashMap<Uuid, Vec<String>> = HashMap::new();
+    for row in deliveries::of_webhooks(&mut *connection, organization, &ids).await? {
+        let place = if row.phase == "awaiting_retry" { "failed".to_owned() } else { row.phase };
+        places.entry(row.webhook_id).or_default().push(place);
+    }
+    for row in webhook_logs::find_many(connection, organization, &ids).await? {
+        let places = places.entry(row.webhook_id).or_default();
+        if places.is_empty() {
+            let place = match row.status.as_str() {
+                "success" => "succeeded",
+                "failed" if !row.signature_valid => "rejected",
+                "failed" if row.dead_lettered_at.is_some() => "dead_lettered",
+                "failed" => "failed",
+                "processing" => "processing",
+                _ => "pending",
+            };
+            places.push(place.to_owned());
+        }
+        places.sort_unstable();
+    }
+    Ok(places)
 }

@@ -1,6 +1,5 @@
 //! Counts along the log, and compares.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use sqlx::{PgConnection, PgPool};
@@ -175,11 +174,10 @@ async fn search(connection: &mut PgConnection, mismatch: &Mismatch, at: i64) -> 
         let Some(last) = page.last() else { break };
         before = last.position;
         let ids: Vec<Uuid> = page.iter().map(|standing| standing.webhook_id).collect();
-        let kept: HashMap<Uuid, String> =
-            balances::kept(&mut *connection, mismatch.organization, &ids).await?.into_iter().collect();
+        let kept = balances::kept(&mut *connection, mismatch.organization, &ids).await?;
         let differs = page.into_iter().filter(|standing| {
-            let by_log = standing.place.as_deref().filter(|place| *place != "merged");
-            by_log != kept.get(&standing.webhook_id).map(String::as_str)
+            let by_log: Vec<&String> = standing.places.iter().filter(|place| *place != "merged").collect();
+            by_log != kept.get(&standing.webhook_id).into_iter().flatten().collect::<Vec<_>>()
         });
         found.extend(differs.map(|standing| standing.webhook_id));
         if found.len() >= FOUND {

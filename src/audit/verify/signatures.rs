@@ -16,7 +16,7 @@ use super::events::{Attested, EventCheck, Request};
 use super::finding::{Finding, Findings, Kind};
 use super::tally::Tally;
 use crate::log::stored_event::StoredEvent;
-use crate::platform::secrets::vault::{Vault, VaultError};
+use crate::platform::secrets::vault::{SecretOwner, Vault, VaultError};
 
 /// Certificates are not stored with the log.
 struct NoCertificates;
@@ -135,7 +135,7 @@ impl Signatures {
         if !self.opened.contains_key(&(provider, version)) {
             let opened = match self.secrets.get(&(provider, version)) {
                 None => Err("the log does not identify the secret"),
-                Some(id) => match self.vault.open(organization, provider, version, *id).await {
+                Some(id) => match self.vault.open(organization, SecretOwner::Provider(provider), version, *id).await {
                     Ok(value) => Ok([SigningSecret { version, value, expires_at: None }]),
                     Err(VaultError::Key(_)) => Err("the secret cannot be opened with the master keys given"),
                     Err(VaultError::Absent(_)) => Err("the secret no longer exists"),

@@ -207,7 +207,8 @@ impl Checkpoints {
                  select e.recorded_at from commits e
                  where c.name = any ($2) and h.position > c.position and e.partition = c.partition
                    and e.position > c.position - 99 and e.position + e.events - 1 > c.position
-                   and (e.aggregate_type <> 'webhook' or starts_with(e.data, 'webhook.retry_requested'))
+                   and (e.aggregate_type not in ('webhook', 'delivery') or starts_with(e.data, 'delivery.retry_requested')
+                        or starts_with(e.data, 'delivery.cancelled'))
                  order by e.position limit 1) b on true
              group by c.name order by c.name",
         )

@@ -3,9 +3,10 @@
 //! A ciphertext is stored before the event that refers to it is appended. A crash in between leaves an unused
 //! row, never an event whose secret is missing.
 
+use std::fmt;
 use std::sync::Arc;
 
-use hookledger_aggregates::{OrganizationId, ProviderId, SecretId};
+use hookledger_aggregates::{DestinationId, OrganizationId, ProviderId, SecretId};
 use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -22,6 +23,31 @@ pub enum VaultError {
     Absent(SecretId),
 }
 
+/// Whose secret it is. The IDs never collide, because they are random or derived for their kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SecretOwner {
+    Provider(ProviderId),
+    Destination(DestinationId),
+}
+
+impl SecretOwner {
+    fn uuid(self) -> Uuid {
+        match self {
+            Self::Provider(id) => id.uuid(),
+            Self::Destination(id) => id.uuid(),
+        }
+    }
+}
+
+impl fmt::Display for SecretOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Provider(id) => write!(f, "provider {id}"),
+            Self::Destination(id) => write!(f, "destination {id}"),
+        }
+    }
+}
+
 /// Plaintext and context of the row that proves a master key.
 const KEY_CHECK: &str = "master-key-check";
 /// Secrets tried to prove a key that has no row yet.
@@ -34,7 +60,7 @@ pub struct Vault {
     keys: Arc<KeyRing>,
 }
 
-/// Organization, provider, version, nonce and ciphertext.
+/// Organization, owner, version, nonce and ciphertext.
 type SealedRow = (Uuid, Uuid, i32, Vec<u8>, Vec<u8>);
 
 impl Vault {
@@ -102,20 +128,20 @@ impl Vault {
                 .bind(OLDEST)
                 .fetch_all(&self.pool)
                 .await?;
-        let providers: Vec<SealedRow> = sqlx::query_as(
-            "select organization_id, provider_id, version, nonce, ciphertext from provider_secrets
+        let owned: Vec<SealedRow> = sqlx::query_as(
+            "select organization_id, owner_id, version, nonce, ciphertext from provider_secrets
              where key_id = $1 order by created_at limit $2",
         )
         .bind(id)
         .bind(OLDEST)
         .fetch_all(&self.pool)
         .await?;
-        let is_empty = platform.is_empty() && providers.is_empty();
+        let is_empty = platform.is_empty() && owned.is_empty();
         let mut opened = platform
             .into_iter()
             .map(|(name, nonce, text)| (OrganizationId::PLATFORM, name, sealed(nonce, text)))
-            .chain(providers.into_iter().map(|(organization, provider, version, nonce, text)| {
-                let context = context(ProviderId::new(provider), version.cast_unsigned());
+            .chain(owned.into_iter().map(|(organization, owner, version, nonce, text)| {
+                let context = context(owner, version.cast_unsigned());
                 (OrganizationId::new(organization), context, sealed(nonce, text))
             }));
         let opens =
@@ -123,24 +149,25 @@ impl Vault {
         Ok(is_empty || opens)
     }
 
-    /// Stores a provider's signing secret under a new ID.
+    /// Stores a secret under a new ID.
     pub async fn store(
         &self,
         organization: OrganizationId,
-        provider: ProviderId,
+        owner: SecretOwner,
         version: u32,
         secret: &SecretString,
     ) -> Result<SecretId, VaultError> {
         let id = SecretId::new(Uuid::new_v4());
-        let sealed = self.keys.seal(organization, &context(provider, version), secret.expose_secret().as_bytes())?;
+        let sealed =
+            self.keys.seal(organization, &context(owner.uuid(), version), secret.expose_secret().as_bytes())?;
         sqlx::query(
             "insert into provider_secrets
-                 (organization_id, secret_id, provider_id, version, key_id, nonce, ciphertext)
+                 (organization_id, secret_id, owner_id, version, key_id, nonce, ciphertext)
              values ($1, $2, $3, $4, $5, $6, $7)",
         )
         .bind(organization.uuid())
         .bind(id.uuid())
-        .bind(provider.uuid())
+        .bind(owner.uuid())
         .bind(version.cast_signed())
         .bind(&sealed.key_id)
         .bind(&sealed.nonce)
@@ -150,11 +177,11 @@ impl Vault {
         Ok(id)
     }
 
-    /// Decrypts a provider's signing secret.
+    /// Decrypts a secret.
     pub async fn open(
         &self,
         organization: OrganizationId,
-        provider: ProviderId,
+        owner: SecretOwner,
         version: u32,
         id: SecretId,
     ) -> Result<SecretSlice<u8>, VaultError> {
@@ -167,7 +194,7 @@ impl Vault {
         .await?;
         let (key_id, nonce, ciphertext) = row.ok_or(VaultError::Absent(id))?;
         let sealed = Sealed { key_id, nonce, ciphertext };
-        Ok(self.keys.open(organization, &context(provider, version), &sealed)?)
+        Ok(self.keys.open(organization, &context(owner.uuid(), version), &sealed)?)
     }
 
     /// A random 256-bit key of the platform, created on first use and then kept.
@@ -193,6 +220,6 @@ impl Vault {
     }
 }
 
-fn context(provider: ProviderId, version: u32) -> String {
-    format!("{provider}|{version}")
+fn context(owner: Uuid, version: u32) -> String {
+    format!("{owner}|{version}")
 }

@@ -1,16 +1,17 @@
 //! Changes of webhooks: rows of `webhook_logs` after the read model has applied an event.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hookledger_aggregates::{OrganizationId, Partition, WebhookId};
+use hookledger_aggregates::{DeliveryId, OrganizationId, Partition, WebhookId};
+use hookledger_projections::deliveries;
 use hookledger_projections::webhook_logs::{self, WebhookLog};
 use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use crate::log::follow::{Checkpoints, within};
-use crate::log::{Epoch, Heads, LogPosition, ReadError, Reader, Scope, Touched};
+use crate::log::{Epoch, Heads, LogPosition, ReadError, Reader, Scope, Touched, What};
 use crate::platform::store::Tenants;
 use crate::platform::vitals::Vitals;
 
@@ -175,21 +176,42 @@ impl Watcher {
             return Ok(());
         }
         let mut touched: HashMap<OrganizationId, Vec<Touched>> = HashMap::new();
-        for webhook in self.reader.touched(after, to, organizations).await? {
-            touched.entry(webhook.organization).or_default().push(webhook);
+        for one in self.reader.touched(after, to, organizations).await? {
+            touched.entry(one.organization).or_default().push(one);
         }
-        for (organization, webhooks) in touched {
-            if webhooks.len() > MOST_ROWS {
+        for (organization, touched) in touched {
+            if touched.len() > MOST_ROWS {
                 self.changes.tell(organization, Change::Missed);
                 continue;
             }
-            let ids: Vec<WebhookId> = webhooks.iter().map(|touched| touched.webhook).collect();
             let mut tenant = self.tenants.of(organization).await.map_err(sqlx::Error::from)?;
-            let rows = webhook_logs::find_many(&mut *tenant, organization, &ids).await?;
+            let deliveries = touched.iter().filter_map(|touched| match touched.what {
+                What::Delivery(delivery) => Some(delivery),
+                What::Webhook(_) => None,
+            });
+            let deliveries: Vec<DeliveryId> = deliveries.collect();
+            let of = deliveries::webhooks_of(&mut *tenant, organization, &deliveries).await?;
+            // The order of the last change, and whether the webhook is new.
+            let mut webhooks: Vec<WebhookId> = Vec::with_capacity(touched.len());
+            let mut created = HashSet::new();
+            for touched in touched {
+                let webhook = match touched.what {
+                    What::Webhook(webhook) => Some(webhook),
+                    What::Delivery(delivery) => of.get(&delivery).copied(),
+                };
+                let Some(webhook) = webhook else { continue };
+                webhooks.retain(|known| *known != webhook);
+                webhooks.push(webhook);
+                if touched.created {
+                    created.insert(webhook);
+                }
+            }
+            let rows = webhook_logs::find_many(&mut *tenant, organization, &webhooks).await?;
             drop(tenant);
             let mut rows: HashMap<_, _> = rows.into_iter().map(|row| (row.webhook_id, row)).collect();
-            for Touched { webhook, created, .. } in webhooks {
+            for webhook in webhooks {
                 if let Some(row) = rows.remove(&webhook.uuid()) {
+                    let created = created.contains(&webhook);
                     self.changes.tell(organization, Change::Row { row: Arc::new(row), created });
                 }
             }

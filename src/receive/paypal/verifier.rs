@@ -209,7 +209,7 @@ impl Verifier {
 
     /// `recorded` was read in that epoch.
     async fn verify(&self, recorded: &RecordedEvent, epoch: Epoch) -> Result<Outcome, VerifyError> {
-        let Event::Webhook(event @ WebhookEvent::ReceivedUnverified { receipt, event_webhook_id, owed: _ }) =
+        let Event::Webhook(event @ WebhookEvent::ReceivedUnverified { receipt, event_webhook_id, routing: _ }) =
             &recorded.event
         else {
             return Ok(Outcome::Done);

@@ -1,13 +1,12 @@
 //! Where a provider's webhooks are forwarded to.
 
 use async_graphql::{Context, Error, ID, InputObject, MaybeUndefined, Object, SimpleObject};
-use hookledger_aggregates::provider::ProviderCommand;
 
 use super::providers::{Managed, refused, shown_once};
 use crate::api::graphql::context::App;
 use crate::api::graphql::errors::Code;
 use crate::api::graphql::types::provider::WebhookProvider;
-use crate::providers::{DestinationError, Headers, Replacement, Set, Wish};
+use crate::providers::{Headers, Replacement, Set, Wish, WishError};
 
 /// An additional header of deliveries.
 #[derive(InputObject)]
@@ -68,7 +67,7 @@ impl DestinationMutation {
         let managed = Managed::of(context, &input.provider_id).await?;
         let set = match wish(managed.app(), input)? {
             None => {
-                let removed = managed.providers().change(managed.change(), ProviderCommand::RemoveDestination).await;
+                let removed = managed.providers().remove_destination(managed.change()).await;
                 Set { last: removed.map_err(refused)?, signing_secret: None }
             }
             Some(wish) => managed.providers().set_destination(managed.change(), wish).await.map_err(refused)?,
@@ -93,7 +92,7 @@ impl DestinationMutation {
     }
 }
 
-fn unfit(error: DestinationError) -> Error {
+fn unfit(error: WishError) -> Error {
     Code::BadUserInput.error(error.to_string())
 }
 

@@ -1,7 +1,9 @@
 //! Connecting and changing providers.
 
 use async_graphql::{Context, Error, ID, InputObject, Object, SimpleObject};
+use hookledger_aggregates::destination::DestinationError;
 use hookledger_aggregates::provider::{ProviderCommand, ProviderError};
+use hookledger_aggregates::route::RouteError;
 use hookledger_aggregates::{Metadata, OrganizationId, ProviderId, ProviderName as Name};
 use hookledger_projections::webhook_providers;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -67,14 +69,9 @@ impl ProviderMutation {
         let wish = input.destination_url.map(|url| destinations::plain(app, &url)).transpose()?;
         let (id, by) = (ProviderId::derive(organization, provider_name), viewer.metadata());
         let change = Change { organization, provider: id, by: &by };
-        let mut last = app.providers.connect(change, provider_name, input.secret.into()).await.map_err(refused)?;
-        let mut signing_secret = None;
-        if let Some(wish) = wish {
-            let set = app.providers.set_destination(change, wish).await.map_err(refused)?;
-            (last, signing_secret) = (set.last, set.signing_secret);
-        }
-        let provider = provider_after(context, organization, id, last).await?;
-        Ok(ConnectProviderPayload { provider, signing_secret: signing_secret.map(|secret| shown_once(&secret)) })
+        let set = app.providers.connect(change, provider_name, input.secret.into(), wish).await.map_err(refused)?;
+        let provider = provider_after(context, organization, id, set.last).await?;
+        Ok(ConnectProviderPayload { provider, signing_secret: set.signing_secret.as_ref().map(shown_once) })
     }
 
     /// For admins of the organization. An inactive provider refuses its webhooks.
@@ -93,7 +90,9 @@ impl ProviderMutation {
         context: &Context<'_>,
         input: DeleteProviderInput,
     ) -> Result<DeleteProviderPayload, Error> {
-        let provider = change_provider(context, &input.id, ProviderCommand::Delete).await?;
+        let managed = Managed::of(context, &input.id).await?;
+        let deleted = managed.providers().delete(managed.change()).await;
+        let provider = managed.after(context, deleted.map_err(refused)?).await?;
         Ok(DeleteProviderPayload { provider })
     }
 }
@@ -156,6 +155,8 @@ pub(crate) fn refused(error: ProvidersError) -> Error {
     match error {
         ProvidersError::Secret(sentence) => Code::BadUserInput.error(sentence),
         ProvidersError::Command(error) => command(error, provider_refusal),
+        ProvidersError::Destination(error) => command(error, destination_refusal),
+        ProvidersError::Route(error) => command(error, route_refusal),
         ProvidersError::Vault(_) | ProvidersError::Random(_) => internal(error),
     }
 }
@@ -170,15 +171,28 @@ fn provider_refusal(error: &ProviderError) -> Code {
         ProviderError::AlreadyConnected
         | ProviderError::VersionTaken
         | ProviderError::LastSecret
-        | ProviderError::TooManySecrets
-        | ProviderError::TooManySigning => Code::Conflict,
+        | ProviderError::TooManySecrets => Code::Conflict,
         ProviderError::NotFound | ProviderError::NoSuchSecret(_) => Code::NotFound,
-        ProviderError::BadGrace
-        | ProviderError::BadLabel
-        | ProviderError::ReplacesWhich
-        | ProviderError::BadConcurrency
-        | ProviderError::BadTimeout
-        | ProviderError::NoDestination => Code::BadUserInput,
+        ProviderError::BadGrace | ProviderError::BadLabel | ProviderError::ReplacesWhich => Code::BadUserInput,
+    }
+}
+
+fn destination_refusal(error: &DestinationError) -> Code {
+    match error {
+        DestinationError::VersionTaken | DestinationError::TooManySigning => Code::Conflict,
+        DestinationError::NotFound => Code::NotFound,
+        DestinationError::BadName
+        | DestinationError::BadConcurrency
+        | DestinationError::BadTimeout
+        | DestinationError::BadGrace => Code::BadUserInput,
+    }
+}
+
+fn route_refusal(error: &RouteError) -> Code {
+    match error {
+        RouteError::TooManyRoutes => Code::Conflict,
+        RouteError::NotFound => Code::NotFound,
+        RouteError::BadName | RouteError::OtherProvider => Code::BadUserInput,
     }
 }
 

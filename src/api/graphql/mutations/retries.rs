@@ -1,13 +1,12 @@
 //! Retries of one webhook or of many, requested by people.
 
 use async_graphql::{Context, Error, ID, InputObject, Object, SimpleObject};
-use hookledger_aggregates::webhook::WebhookError;
 use hookledger_aggregates::{OrganizationId, WebhookId};
 use hookledger_projections::webhook_logs;
 
 use super::checked_reason;
 use crate::api::graphql::context::{App, Changed, page_reads, searching, tenant};
-use crate::api::graphql::errors::{Code, internal, not_found};
+use crate::api::graphql::errors::{Code, internal};
 use crate::api::graphql::guards::named::{existing_organization, organization_id, visible_webhook, webhook};
 use crate::api::graphql::guards::rights::Viewer;
 use crate::api::graphql::types::webhook::Webhook;
@@ -67,10 +66,8 @@ impl RetryMutation {
             return Err(Code::Conflict.error(BODY_GONE));
         }
         let retried = retry(context, organization, &[id], input.reason).await?;
-        match retried.refused.first() {
-            None => {}
-            Some(WebhookError::NotReceived) => return Err(not_found()),
-            Some(refused) => return Err(Code::Conflict.error(refused.to_string())),
+        if let Some(refused) = retried.refused.first() {
+            return Err(Code::Conflict.error(refused.to_string()));
         }
         Ok(RetryWebhookPayload { webhook: webhook(context, organization, id).await? })
     }
@@ -131,7 +128,9 @@ fn unretried(error: RetryError) -> Error {
             Code::Unavailable
                 .error("The server is busy. Some webhooks may already be retried; check before you try again.")
         }
-        RetryError::Read(_) | RetryError::Tenant(_) | RetryError::Json(_) => internal(error),
+        RetryError::Read(_) | RetryError::Projection(_) | RetryError::Tenant(_) | RetryError::Json(_) => {
+            internal(error)
+        }
     }
 }
 

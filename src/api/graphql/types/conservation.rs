@@ -12,8 +12,8 @@ use crate::api::graphql::errors::internal;
 use crate::api::graphql::rows::{OrganizationOf, load};
 use crate::audit::conservation::{self, Balance};
 
-/// An organization's webhooks according to the log: received = pending + processing + succeeded + failed +
-/// deadLettered; and whether the read models agree.
+/// An organization's webhooks according to the log: outcomes = pending + processing + succeeded + failed +
+/// deadLettered + cancelled; and whether the read models agree.
 pub struct Conservation(Balance);
 
 #[Object]
@@ -26,6 +26,11 @@ impl Conservation {
     async fn received(&self) -> i64 {
         self.0.received
     }
+    /// What has to come of them: one for each delivery, and one for a webhook without deliveries, which is a success
+    /// once it is verified.
+    async fn outcomes(&self) -> i64 {
+        self.0.outcomes
+    }
     async fn pending(&self) -> i64 {
         self.0.pending
     }
@@ -35,13 +40,17 @@ impl Conservation {
     async fn succeeded(&self) -> i64 {
         self.0.succeeded
     }
-    /// Webhooks that wait for a retry.
+    /// Deliveries that wait for a retry.
     async fn failed(&self) -> i64 {
         self.0.failed
     }
     /// Dead letters.
     async fn dead_lettered(&self) -> i64 {
         self.0.dead_lettered
+    }
+    /// Deliveries that a person cancelled.
+    async fn cancelled(&self) -> i64 {
+        self.0.cancelled
     }
     /// Duplicates; not included in `received`.
     async fn duplicates(&self) -> i64 {
@@ -51,7 +60,7 @@ impl Conservation {
     async fn rejected(&self) -> i64 {
         self.0.rejected
     }
-    /// Number of webhooks whose status differs from the log; 0 if all is well.
+    /// Number of deliveries, and webhooks without any, whose status differs from the log; 0 if all is well.
     async fn difference(&self) -> i64 {
         self.0.difference
     }

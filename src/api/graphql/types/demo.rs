@@ -2,8 +2,6 @@
 
 use async_graphql::{Context, Error, Json, Object, SimpleObject};
 use chrono::{DateTime, Utc};
-use hookledger_aggregates::event::Stored as _;
-use hookledger_aggregates::webhook::WebhookEvent;
 use hookledger_aggregates::{ProviderName as Name, RecordedEvent as Recorded, WebhookId};
 use hookledger_projections::{webhook_logs, webhook_retries};
 use uuid::Uuid;
@@ -173,9 +171,15 @@ impl DemoWebhook {
         let mut tenant = rows(context).await?;
         let id = WebhookId::new(self.0.webhook_id);
         let (organization, most) = (Sandbox::organization(), MAX_EVENTS);
-        let events = log::streams_of(&mut *tenant, organization, WebhookEvent::AGGREGATE, &[id], most, most).await;
+        let stories = log::stories_of(&mut tenant, organization, &[id], most, most).await;
         let began = self.0.received_at;
-        events.map_err(internal)?.into_iter().map(|event| DemoEvent::new(event, began)).collect()
+        stories
+            .map_err(internal)?
+            .remove(&id)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|event| DemoEvent::new(event, began))
+            .collect()
     }
 }
 

@@ -2,14 +2,14 @@
 
 use async_graphql::{Context, Enum, Error, Object, SimpleObject};
 use chrono::{DateTime, Utc};
-use hookledger_aggregates::{OrganizationId, ProviderId};
-use hookledger_projections::webhook_providers;
+use hookledger_aggregates::{DestinationId, OrganizationId};
+use hookledger_projections::destinations;
 use uuid::Uuid;
 
 use super::provider::SecretInfo;
 use crate::api::graphql::errors::internal;
 use crate::api::graphql::guards::allowance::Allowance;
-use crate::api::graphql::rows::{CircuitsOf, OutgoingSecretsOf, WaitingOf, load};
+use crate::api::graphql::rows::{CircuitsOf, SigningSecretsOf, WaitingOf, load};
 use crate::deliver::{CircuitNote, CircuitState as Circuits};
 
 /// Whether attempts are made.
@@ -50,49 +50,49 @@ impl Circuit {
     }
 }
 
-/// Where a provider's webhooks are forwarded to.
-pub struct Destination(pub(crate) webhook_providers::WebhookProvider);
+/// Where webhooks are sent.
+pub struct Destination(pub(crate) destinations::Destination);
 
 impl Destination {
-    fn key(&self) -> (OrganizationId, ProviderId) {
-        (OrganizationId::new(self.0.organization_id), ProviderId::new(self.0.id))
+    fn key(&self) -> (OrganizationId, DestinationId) {
+        (OrganizationId::new(self.0.organization_id), DestinationId::new(self.0.id))
     }
 
     async fn circuit_rows(&self, context: &Context<'_>) -> Result<Vec<Circuit>, Error> {
-        let (organization, provider) = self.key();
-        let rows = load(context, CircuitsOf(organization, provider)).await?.unwrap_or_default();
+        let (organization, destination) = self.key();
+        let rows = load(context, CircuitsOf(organization, destination)).await?.unwrap_or_default();
         rows.into_iter().map(Circuit::of).collect()
     }
 }
 
 #[Object]
 impl Destination {
-    async fn url(&self) -> Option<&str> {
-        self.0.destination_url.as_deref()
+    async fn url(&self) -> &str {
+        &self.0.url
     }
     /// Timeout in seconds; null for the deployment's default.
     async fn timeout_seconds(&self) -> Option<i32> {
-        self.0.destination_timeout_seconds
+        self.0.timeout_seconds
     }
     /// Concurrent attempts per node.
-    async fn concurrency(&self) -> Option<i32> {
-        self.0.destination_concurrency
+    async fn concurrency(&self) -> i32 {
+        self.0.concurrency
     }
     /// Names of the additional headers of deliveries. Their values are never shown.
     async fn header_names(&self) -> &[String] {
-        self.0.destination_headers.as_deref().unwrap_or_default()
+        &self.0.header_names
     }
     /// Whether deliveries include the sender's signature header.
     async fn original_signature(&self) -> bool {
-        self.0.destination_original_signature
+        self.0.original_signature
     }
-    async fn set_at(&self) -> Option<DateTime<Utc>> {
-        self.0.destination_set_at
+    async fn set_at(&self) -> DateTime<Utc> {
+        self.0.set_at
     }
     /// The current and former secrets that sign deliveries, newest first.
     async fn secrets(&self, context: &Context<'_>) -> Result<Vec<SecretInfo>, Error> {
-        let (organization, provider) = self.key();
-        let rows = load(context, OutgoingSecretsOf(organization, provider)).await?.unwrap_or_default();
+        let (organization, destination) = self.key();
+        let rows = load(context, SigningSecretsOf(organization, destination)).await?.unwrap_or_default();
         Allowance::of(context)?.list(rows.len())?;
         Ok(rows.into_iter().map(SecretInfo::from).collect())
     }
@@ -110,9 +110,9 @@ impl Destination {
     async fn circuits(&self, context: &Context<'_>) -> Result<Vec<Circuit>, Error> {
         self.circuit_rows(context).await
     }
-    /// Webhooks that wait for an attempt, or whose attempt is running.
+    /// Deliveries that wait for an attempt, or whose attempt is running.
     async fn waiting(&self, context: &Context<'_>) -> Result<i64, Error> {
-        let (organization, provider) = self.key();
-        Ok(load(context, WaitingOf(organization, provider)).await?.unwrap_or_default())
+        let (organization, destination) = self.key();
+        Ok(load(context, WaitingOf(organization, destination)).await?.unwrap_or_default())
     }
 }

@@ -28,7 +28,7 @@ pub(crate) async fn duplicate_bodies(
     webhook: WebhookId,
 ) -> Result<Vec<receive::DuplicateBody>, Error> {
     let most = i64::try_from(MAX_DUPLICATE_BODIES).map_err(internal)?;
-    let stream = [WebhookId::new(DuplicateBodiesId::of(webhook).uuid())];
+    let stream = [DuplicateBodiesId::of(webhook).uuid()];
     let mut tenant = tenant(context, organization).await?;
     let events = streams_of(&mut *tenant, organization, "webhook", &stream, most, most).await.map_err(unread)?;
     Ok(events.into_iter().filter_map(receive::duplicate_body).collect())

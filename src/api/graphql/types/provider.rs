@@ -2,8 +2,8 @@
 
 use async_graphql::{Context, Enum, Error, ID, Object, SimpleObject};
 use chrono::{DateTime, Duration, Utc};
-use hookledger_aggregates::{OrganizationId, ProviderId};
-use hookledger_projections::{organizations, webhook_providers};
+use hookledger_aggregates::{DestinationId, OrganizationId, ProviderId};
+use hookledger_projections::{destinations, organizations, webhook_providers};
 
 use super::destination::Destination;
 use super::ids::NodeId;
@@ -12,7 +12,7 @@ use super::organization::Organization;
 use crate::api::graphql::context::App;
 use crate::api::graphql::errors::internal;
 use crate::api::graphql::guards::allowance::Allowance;
-use crate::api::graphql::rows::{HealthOf, OrganizationOf, SecretsOf, load};
+use crate::api::graphql::rows::{DestinationOf, HealthOf, OrganizationOf, SecretsOf, load};
 
 /// A third-party service.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
@@ -57,9 +57,10 @@ fn secret_info(row: &webhook_providers::SecretVersion, newest_used_at: Option<Da
     }
 }
 
-impl From<webhook_providers::SecretVersion> for SecretInfo {
-    fn from(row: webhook_providers::SecretVersion) -> Self {
-        secret_info(&row, None)
+impl From<destinations::SigningSecretVersion> for SecretInfo {
+    fn from(row: destinations::SigningSecretVersion) -> Self {
+        let destinations::SigningSecretVersion { version, set_at, expires_at, destination_id: _ } = row;
+        Self { version, label: None, set_at, expires_at, last_used_at: None, safe_to_retire: false }
     }
 }
 
@@ -122,9 +123,11 @@ impl WebhookProvider {
         let newest_used_at = rows.first().and_then(|newest| newest.last_used_at);
         Ok(rows.iter().map(|row| secret_info(row, newest_used_at)).collect())
     }
-    /// Where its webhooks are forwarded to; null if they are only stored.
-    async fn destination(&self) -> Option<Destination> {
-        self.0.destination_url.is_some().then(|| Destination(self.0.clone()))
+    /// Its own destination, which was set with it; null if it has none.
+    async fn destination(&self, context: &Context<'_>) -> Result<Option<Destination>, Error> {
+        let own = DestinationId::of_provider(ProviderId::new(self.0.id));
+        let row = load(context, DestinationOf(self.organization_id(), own)).await?;
+        Ok(row.filter(|row| row.deleted_at.is_none()).map(Destination))
     }
     /// Its health in the last 24 hours.
     async fn health(&self, context: &Context<'_>) -> Result<ProviderHealth, Error> {

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use async_graphql::{ComplexObject, Context, Error, Object, SimpleObject};
 use chrono::{DateTime, Utc};
-use hookledger_aggregates::{OrganizationId, ProviderId};
+use hookledger_aggregates::{DestinationId, OrganizationId};
 
 use super::destination::Circuit;
 use super::provider::WebhookProvider;
 use crate::api::graphql::context::{App, everybody};
 use crate::api::graphql::errors::internal;
 use crate::api::graphql::guards::rights::Viewer;
-use crate::api::graphql::rows::{ProviderOf, load};
+use crate::api::graphql::rows::{ProviderOf, SenderTo, load};
 use crate::deliver;
 use crate::log::follow::Standing;
 use crate::platform::store;
@@ -44,9 +44,9 @@ pub struct FollowerPartition {
 /// Deliveries of all organizations.
 #[derive(SimpleObject)]
 pub struct Deliveries {
-    /// Webhooks that wait for an attempt, or whose attempt is running.
+    /// Deliveries that wait for an attempt, or whose attempt is running.
     waiting: i64,
-    /// Of those, webhooks whose attempt is running.
+    /// Of those, deliveries whose attempt is running.
     running: i64,
     /// Due time of the longest overdue attempt.
     overdue_since: Option<DateTime<Utc>>,
@@ -60,14 +60,15 @@ pub struct Deliveries {
 pub struct OpenCircuit {
     circuit: Circuit,
     #[graphql(skip)]
-    provider: (OrganizationId, ProviderId),
+    destination: (OrganizationId, DestinationId),
 }
 
 #[ComplexObject]
 impl OpenCircuit {
-    /// The destination's provider; null if it no longer exists.
+    /// The provider of the first route to the destination; null if it no longer exists.
     async fn provider(&self, context: &Context<'_>) -> Result<Option<WebhookProvider>, Error> {
-        let (organization, provider) = self.provider;
+        let (organization, destination) = self.destination;
+        let Some(provider) = load(context, SenderTo(organization, destination)).await? else { return Ok(None) };
         Ok(load(context, ProviderOf(organization, provider)).await?.map(WebhookProvider))
     }
 }
@@ -117,8 +118,9 @@ impl System {
         let mut tenants = everybody(context).await?;
         let rows = deliver::open_circuits(&mut *tenants).await.map_err(internal)?;
         let circuit = |row: deliver::OpenCircuit| {
-            let provider = (OrganizationId::new(row.organization_id), ProviderId::new(row.circuit.provider_id));
-            Ok(OpenCircuit { circuit: Circuit::of(row.circuit)?, provider })
+            let organization = OrganizationId::new(row.organization_id);
+            let destination = (organization, DestinationId::new(row.circuit.destination_id));
+            Ok(OpenCircuit { circuit: Circuit::of(row.circuit)?, destination })
         };
         rows.into_iter().map(circuit).collect()
     }

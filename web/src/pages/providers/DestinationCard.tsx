@@ -49,7 +49,7 @@ export function DestinationCard({ provider, may }: { provider: Provider; may: bo
             <dt>Timeout</dt>
             <dd>{destination.timeoutSeconds ? `${destination.timeoutSeconds} s` : 'Default'}</dd>
             <dt>Concurrency</dt>
-            <dd>{plural(destination.concurrency ?? 16, 'delivery', 'deliveries')} per node</dd>
+            <dd>{plural(destination.concurrency, 'delivery', 'deliveries')} per node</dd>
             <dt>Extra headers</dt>
             <dd className="foreign">{destination.headerNames.join(', ') || 'None'}</dd>
             <dt>Sender's signature</dt>

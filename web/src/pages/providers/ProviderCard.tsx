@@ -34,7 +34,7 @@ export function ProviderCard({ provider }: { provider: Provider }) {
         <dd>
           {provider.destination ? (
             <>
-              <Text size="sm" className="cut foreign" title={provider.destination.url ?? undefined}>
+              <Text size="sm" className="cut foreign" title={provider.destination.url}>
                 {provider.destination.url}
               </Text>
               <Circuit of={provider.destination} />

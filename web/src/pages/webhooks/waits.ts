@@ -5,6 +5,8 @@ type Wait = NonNullable<WebhookRow['waitsFor']>;
 
 export const waits: Record<Wait, { word: string; means: string }> = {
   DESTINATION_REMOVED: { word: 'Destination removed', means: 'Add a destination to deliver this webhook' },
+  ROUTE_REMOVED: { word: 'Route removed', means: 'Add the route again to deliver this webhook' },
+  ROUTE_DISABLED: { word: 'Route disabled', means: 'Enable the route to deliver this webhook' },
   PROVIDER_DELETED: {
     word: 'Provider deleted',
     means: 'Connect the provider again, with a destination, to deliver this webhook',

@@ -2,16 +2,17 @@
 
 use async_graphql::{ComplexObject, Context, Error, SimpleObject};
 use chrono::{DateTime, Utc};
-use hookledger_aggregates::provider::Destination;
-use hookledger_aggregates::webhook::PENDING_TIMEOUT;
-use hookledger_aggregates::{OrganizationId, ProviderId, WebhookId};
+use hookledger_aggregates::delivery::PENDING_TIMEOUT;
+use hookledger_aggregates::destination::DestinationSettings;
+use hookledger_aggregates::{DeliveryId, DestinationId, OrganizationId, WebhookId};
 use hookledger_projections::webhook_retries;
+use uuid::Uuid;
 
 use crate::api::graphql::guards::allowance::Allowance;
-use crate::api::graphql::rows::{DestinationsOf, HeadersOf, ResponsesOf, load};
+use crate::api::graphql::rows::{HeadersOf, ResponsesOf, SettingsOf, load};
 use crate::deliver;
 
-/// One attempt to process a webhook.
+/// One attempt at a delivery of a webhook.
 #[derive(Clone, SimpleObject)]
 #[graphql(complex)]
 pub struct Attempt {
@@ -29,13 +30,17 @@ pub struct Attempt {
     status_code: Option<i32>,
     duration_ms: Option<i64>,
     error_details: Option<String>,
+    /// The delivery that was attempted.
+    delivery_id: Uuid,
     #[graphql(skip)]
-    provider: ProviderId,
+    destination: DestinationId,
 }
 
 /// An attempt after the first.
 #[derive(SimpleObject)]
 pub struct WebhookRetry {
+    /// The delivery that was retried.
+    delivery_id: Uuid,
     attempt_number: i32,
     attempted_at: DateTime<Utc>,
     error_details: Option<String>,
@@ -43,13 +48,18 @@ pub struct WebhookRetry {
 
 impl From<webhook_retries::WebhookAttempt> for WebhookRetry {
     fn from(row: webhook_retries::WebhookAttempt) -> Self {
-        Self { attempt_number: row.attempt_number, attempted_at: row.attempted_at, error_details: row.error_details }
+        Self {
+            delivery_id: row.delivery_id,
+            attempt_number: row.attempt_number,
+            attempted_at: row.attempted_at,
+            error_details: row.error_details,
+        }
     }
 }
 
 #[ComplexObject]
 impl Attempt {
-    /// The URL of the provider's destination when the attempt began; null if there was none.
+    /// The URL of the destination when the attempt began; null if nothing was sent.
     async fn request_url(&self, context: &Context<'_>) -> Result<Option<String>, Error> {
         Ok(self.destination(context).await?.map(|destination| destination.url))
     }
@@ -70,8 +80,9 @@ impl Attempt {
             Allowance::of(context)?.body(MAX_EXCERPT, 1)?;
             let (organization, webhook) = self.of;
             let all = load(context, ResponsesOf(organization, webhook)).await?.unwrap_or_default();
-            let mine = all.into_iter().find(|(attempt, _)| *attempt == self.attempt_number);
-            let mine = mine.map(|(_, excerpt)| String::from_utf8_lossy(&excerpt).into_owned());
+            let key = (DeliveryId::new(self.delivery_id), self.attempt_number);
+            let mine = all.into_iter().find(|(delivery, attempt, _)| (*delivery, *attempt) == key);
+            let mine = mine.map(|(_, _, excerpt)| String::from_utf8_lossy(&excerpt).into_owned());
             mine.iter().try_for_each(|text| Allowance::of(context)?.hold_text(text))?;
             Ok(mine)
         };
@@ -80,23 +91,17 @@ impl Attempt {
 }
 
 impl Attempt {
-    async fn destination(&self, context: &Context<'_>) -> Result<Option<Destination>, Error> {
-        // A webhook that was only stored, or that no worker started, was sent nowhere.
-        let is_recorded = self.succeeded == Some(true) && self.status_code.is_none();
-        if is_recorded || self.error_details.as_deref() == Some(PENDING_TIMEOUT) {
+    async fn destination(&self, context: &Context<'_>) -> Result<Option<DestinationSettings>, Error> {
+        // What no worker started was sent nowhere.
+        if self.error_details.as_deref() == Some(PENDING_TIMEOUT) {
             return Ok(None);
         }
-        let changes = load(context, DestinationsOf(self.of.0, self.provider)).await?.unwrap_or_default();
-        let before = changes.iter().take_while(|(at, _)| *at <= self.attempted_at).last();
-        Ok(before.and_then(|(_, destination)| destination.clone()))
+        let changes = load(context, SettingsOf(self.of.0, self.destination)).await?.unwrap_or_default();
+        let before = changes.into_iter().take_while(|(at, _)| *at <= self.attempted_at).last();
+        Ok(before.map(|(_, settings)| settings))
     }
 
-    pub(super) fn new(
-        of: (OrganizationId, WebhookId),
-        position: i64,
-        provider: ProviderId,
-        row: &webhook_retries::WebhookAttempt,
-    ) -> Self {
+    pub(super) fn new(of: (OrganizationId, WebhookId), position: i64, row: &webhook_retries::WebhookAttempt) -> Self {
         Self {
             of,
             position,
@@ -107,7 +112,8 @@ impl Attempt {
             status_code: row.status_code,
             duration_ms: row.duration_ms,
             error_details: row.error_details.clone(),
-            provider,
+            delivery_id: row.delivery_id,
+            destination: DestinationId::new(row.destination_id),
         }
     }
 }

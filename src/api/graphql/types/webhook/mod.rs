@@ -24,13 +24,13 @@ use crate::api::graphql::context::tenant;
 use crate::api::graphql::errors::{Code, internal, unread};
 use crate::api::graphql::guards::allowance::Allowance;
 use crate::api::graphql::guards::rights::Viewer;
-use crate::api::graphql::rows::{AttemptsOf, BodyOf, EventsOf, ProviderOf, WaitOf, load};
+use crate::api::graphql::rows::{AttemptsOf, BodyOf, EventsOf, ProviderOf, WaitsOf, load};
 use crate::api::graphql::types::duplicate::DuplicateBody;
 use crate::api::graphql::types::ids::NodeId;
 use crate::api::graphql::types::provider::WebhookProvider;
 use crate::api::graphql::types::removal::BodyRemoval;
 use crate::api::graphql::types::shown::shown;
-use crate::log::{self, streams_of};
+use crate::log::{self, stories_of, streams_of};
 
 /// Larger bodies are parsed on a thread that serves no other requests.
 const LARGE_BODY: i64 = 256 << 10;
@@ -179,15 +179,16 @@ impl Webhook {
     async fn error_message(&self) -> Option<&str> {
         self.0.error_message.as_deref()
     }
-    /// Why its next attempt does not start although it is due; null if it only waits for its turn. A waiting
-    /// webhook neither fails nor becomes a dead letter meanwhile.
+    /// Why the next attempt at one of its deliveries does not start although it is due; null if they only wait for their
+    /// turn. A waiting webhook neither fails nor becomes a dead letter meanwhile.
     async fn waits_for(&self, context: &Context<'_>) -> Option<Result<WebhookWait, Error>> {
         let is_open = self.0.processed_at.is_none() && self.0.dead_lettered_at.is_none() && self.0.rejection.is_none();
         let wait = async {
             if !is_open {
                 return Ok(None);
             }
-            load(context, WaitOf(self.organization(), self.id_())).await
+            let waits = load(context, WaitsOf(self.organization(), self.id_())).await?;
+            Ok(waits.and_then(|waits| waits.into_iter().next()))
         };
         wait.await.map(|wait| wait.map(WebhookWait::from)).transpose()
     }
@@ -224,7 +225,7 @@ impl Webhook {
     async fn duplicate_of(&self, context: &Context<'_>) -> Option<Result<Webhook, Error>> {
         let original = async {
             Allowance::of(context)?.look_backs(1)?;
-            let (organization, ids) = (self.organization(), [self.id_()]);
+            let (organization, ids) = (self.organization(), [self.0.webhook_id]);
             let mut tenant = tenant(context, organization).await?;
             let first = streams_of(&mut *tenant, organization, "webhook", &ids, 1, 1).await.map_err(unread)?;
             let Some(Event::Webhook(WebhookEvent::Received(receipt))) = first.first().map(|first| &first.event) else {
@@ -255,13 +256,8 @@ impl Webhook {
     /// All attempts, including the first.
     async fn attempts(&self, context: &Context<'_>) -> Result<Vec<Attempt>, Error> {
         let of = (self.organization(), self.id_());
-        let provider = ProviderId::new(self.0.provider_id);
-        Ok(self
-            .attempt_rows(context)
-            .await?
-            .iter()
-            .map(|row| Attempt::new(of, self.0.position, provider, row))
-            .collect())
+        let rows = self.attempt_rows(context).await?;
+        Ok(rows.iter().map(|row| Attempt::new(of, self.0.position, row)).collect())
     }
     /// The attempts after the first.
     async fn retries(&self, context: &Context<'_>) -> Result<Vec<WebhookRetry>, Error> {
@@ -278,20 +274,23 @@ impl Webhook {
         };
         previous.await.map(|row| row.map(Webhook::of)).transpose()
     }
-    /// Its state right after the event with that number among its own, 1 to 2,000; null before its first.
+    /// Its state right after the event with that number among its own and its deliveries', 1 to 2,000; null before its
+    /// first.
     async fn state_at(&self, context: &Context<'_>, sequence: i32) -> Option<Result<WebhookState, Error>> {
         let state = async {
             if !(0..=MAX_SEQUENCE).contains(&sequence) {
                 return Err(Code::BadUserInput.error(format!("A sequence must be between 1 and {MAX_SEQUENCE}.")));
             }
-            let (limit, ids) = (i64::from(sequence), [self.id_()]);
+            let (limit, id) = (i64::from(sequence), self.id_());
             let mut tenant = tenant(context, self.organization()).await?;
-            let events = streams_of(&mut *tenant, self.organization(), "webhook", &ids, limit, limit).await;
-            Ok(webhook_logs::state_after(&events.map_err(unread)?).map(WebhookState::from))
+            let stories = stories_of(&mut tenant, self.organization(), &[id], limit, limit).await;
+            let mut events = stories.map_err(unread)?.remove(&id).unwrap_or_default();
+            events.truncate(usize::try_from(sequence).unwrap_or_default());
+            Ok(webhook_logs::state_after(&events).map(WebhookState::from))
         };
         state.await.transpose()
     }
-    /// The events of this webhook, in order; at most 1,000.
+    /// The events of this webhook and of its deliveries, in order; at most 1,000 of each.
     async fn events(&self, context: &Context<'_>) -> Result<Vec<RecordedEvent>, Error> {
         let events = load(context, EventsOf(self.organization(), self.id_())).await?.unwrap_or_default();
         Allowance::of(context)?.list(events.len())?;

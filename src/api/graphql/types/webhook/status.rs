@@ -21,13 +21,17 @@ pub enum WebhookStatus {
 pub enum WebhookWait {
     /// The destination was removed. Add one to deliver the webhook.
     DestinationRemoved,
+    /// The route was removed. Set it again to deliver the webhook.
+    RouteRemoved,
+    /// The route is disabled. Enable it to deliver the webhook.
+    RouteDisabled,
     /// The provider was deleted. Connect it again, with a destination, to deliver the webhook.
     ProviderDeleted,
     /// The provider is disabled. Enable it to deliver the webhook.
     ProviderDisabled,
     /// The organization is disabled. Enable it to deliver the webhook.
     OrganizationDisabled,
-    /// A secret of the provider cannot be opened. Set new ones to deliver the webhook.
+    /// A secret of the destination cannot be opened. Set new ones to deliver the webhook.
     SecretUnreadable,
     /// The destination's maximum number of concurrent attempts is reached.
     Concurrency,
@@ -39,6 +43,8 @@ impl From<deliver::Wait> for WebhookWait {
     fn from(wait: deliver::Wait) -> Self {
         match wait {
             deliver::Wait::Held(Hold::DestinationRemoved) => Self::DestinationRemoved,
+            deliver::Wait::Held(Hold::RouteRemoved) => Self::RouteRemoved,
+            deliver::Wait::Held(Hold::RouteDisabled) => Self::RouteDisabled,
             deliver::Wait::Held(Hold::ProviderDeleted) => Self::ProviderDeleted,
             deliver::Wait::Held(Hold::ProviderDisabled) => Self::ProviderDisabled,
             deliver::Wait::Held(Hold::OrganizationDisabled) => Self::OrganizationDisabled,

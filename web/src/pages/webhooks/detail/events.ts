@@ -1,4 +1,4 @@
-// The log's events of a webhook, in words.
+// The log's events of a webhook and its deliveries, in words.
 import { duration, plural } from '../../../format';
 import type { LogEvent } from './queries';
 import { rejectionWord } from './rejections';
@@ -9,6 +9,13 @@ export function field(payload: unknown, name: string): string | undefined {
   const value: unknown = Reflect.get(payload, name);
   if (typeof value === 'string') return value;
   return typeof value === 'number' || typeof value === 'boolean' ? String(value) : undefined;
+}
+
+/** How many routes a webhook matched. */
+function matched(payload: unknown): number {
+  if (typeof payload !== 'object' || payload === null) return 0;
+  const routes: unknown = Reflect.get(payload, 'matched');
+  return Array.isArray(routes) ? routes.length : 0;
 }
 
 export type Told = { title: string; detail?: string; tone: 'good' | 'bad' | 'plain' };
@@ -56,38 +63,44 @@ export function toldEvent(
         tone: differing > 0 ? 'bad' : 'plain',
       };
     }
-    case 'webhook.recorded':
-      return { title: 'Stored', detail: 'No destination was set, so nothing was sent', tone: 'good' };
-    case 'webhook.attempt_started':
+    case 'webhook.routed': {
+      const routes = matched(payload);
+      return routes === 0
+        ? { title: 'Stored', detail: 'No route took it, so nothing was sent', tone: 'good' }
+        : { title: `Routed to ${plural(routes, 'destination')}`, tone: 'plain' };
+    }
+    case 'delivery.attempt_started':
       return { title: `Attempt ${attempt} started`, tone: 'plain' };
-    case 'webhook.attempt_succeeded':
+    case 'delivery.attempt_succeeded':
       return {
         title: `Attempt ${attempt} succeeded`,
         detail: [of('statusCode') && `Returned ${of('statusCode')}`, after].filter(Boolean).join(' · '),
         tone: 'good',
       };
-    case 'webhook.attempt_failed':
+    case 'delivery.attempt_failed':
       return {
         title: `Attempt ${attempt} failed`,
         detail: [of('error'), after].filter(Boolean).join(' · '),
         tone: 'bad',
       };
-    case 'webhook.attempt_abandoned':
+    case 'delivery.attempt_abandoned':
       return { title: `Attempt ${attempt} failed: worker lost`, tone: 'bad' };
-    case 'webhook.retry_scheduled':
+    case 'delivery.retry_scheduled':
       return {
         title: `Retry scheduled (attempt ${attempt})`,
         detail: of('retryAt') && `For ${when(of('retryAt') ?? '')}`,
         tone: 'plain',
       };
-    case 'webhook.dead_lettered':
+    case 'delivery.dead_lettered':
       return {
         title: `Dead letter after ${plural(Number(of('attempts') ?? 0), 'attempt')}`,
         detail: 'Needs attention',
         tone: 'bad',
       };
-    case 'webhook.retry_requested':
+    case 'delivery.retry_requested':
       return { title: `Retry requested (attempt ${attempt})`, detail: of('reason'), tone: 'plain' };
+    case 'delivery.cancelled':
+      return { title: 'Delivery cancelled', detail: of('reason'), tone: 'plain' };
     default:
       return { title: eventType, tone: 'plain' };
   }
