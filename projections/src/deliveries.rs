@@ -298,17 +298,28 @@ impl Columns {
         if self.delivery.is_empty() {
             return Ok(());
         }
+        // Transactions of a follower exclude each other, so no row appears between the look and the insertion.
+        // `on conflict` would write more of the log of the database, for each row.
         sqlx::query(&format!(
-            "insert into deliveries as d ({COLUMNS})
-             select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::int[], $6::uuid[], $7::bigint[],
-                                  $8::bigint[], $9::text[], $10::int[], $11::text[], $12::timestamptz[],
-                                  $13::timestamptz[], $14::timestamptz[], $15::timestamptz[], $16::timestamptz[])
-             on conflict (organization_id, delivery_id) do update
-             set applied_position = excluded.applied_position, phase = excluded.phase, attempt = excluded.attempt,
-                 error_message = excluded.error_message, updated_at = excluded.updated_at,
-                 processed_at = excluded.processed_at, next_retry_at = excluded.next_retry_at,
-                 dead_lettered_at = excluded.dead_lettered_at
-             where d.applied_position < excluded.applied_position"
+            "with n as (
+                 select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::int[], $6::uuid[],
+                                      $7::bigint[], $8::bigint[], $9::text[], $10::int[], $11::text[],
+                                      $12::timestamptz[], $13::timestamptz[], $14::timestamptz[], $15::timestamptz[],
+                                      $16::timestamptz[]) as n ({COLUMNS})
+             ),
+             changed as (
+                 update deliveries d
+                 set applied_position = n.applied_position, phase = n.phase, attempt = n.attempt,
+                     error_message = n.error_message, updated_at = n.updated_at, processed_at = n.processed_at,
+                     next_retry_at = n.next_retry_at, dead_lettered_at = n.dead_lettered_at
+                 from n
+                 where d.organization_id = n.organization_id and d.delivery_id = n.delivery_id
+                   and d.applied_position < n.applied_position
+             )
+             insert into deliveries ({COLUMNS})
+             select * from n
+             where not exists (select from deliveries d
+                               where d.organization_id = n.organization_id and d.delivery_id = n.delivery_id)"
         ))
         .bind(self.organization)
         .bind(self.delivery)

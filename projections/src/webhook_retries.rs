@@ -100,19 +100,31 @@ impl Attempts {
         }
         let mut columns = Columns::default();
         self.0.into_iter().for_each(|(key, attempt)| columns.push(key, attempt));
+        // As in `deliveries`.
         sqlx::query(
-            "insert into webhook_retries as r (organization_id, webhook_id, delivery_id, attempt_number, attempted_at,
-                                               ended_at, succeeded, status_code, duration_ms, error_details)
-             select organization_id, webhook_id, delivery_id, attempt_number, coalesce(attempted_at, ended_at), ended_at,
-                    succeeded, status_code, duration_ms, error_details
-             from unnest($1::uuid[], $2::uuid[], $10::uuid[], $3::int[], $4::timestamptz[], $5::timestamptz[],
-                         $6::bool[], $7::int[], $8::bigint[], $9::text[])
-                  as n (organization_id, webhook_id, delivery_id, attempt_number, attempted_at, ended_at,
-                        succeeded, status_code, duration_ms, error_details)
-             on conflict (organization_id, webhook_id, delivery_id, attempt_number) do update
-             set ended_at = excluded.ended_at, succeeded = excluded.succeeded, status_code = excluded.status_code,
-                 duration_ms = excluded.duration_ms, error_details = excluded.error_details
-             where r.ended_at is null and excluded.ended_at is not null",
+            "with n as (
+                 select * from unnest($1::uuid[], $2::uuid[], $10::uuid[], $3::int[], $4::timestamptz[],
+                                      $5::timestamptz[], $6::bool[], $7::int[], $8::bigint[], $9::text[])
+                      as n (organization_id, webhook_id, delivery_id, attempt_number, attempted_at, ended_at,
+                            succeeded, status_code, duration_ms, error_details)
+             ),
+             ended as (
+                 update webhook_retries r
+                 set ended_at = n.ended_at, succeeded = n.succeeded, status_code = n.status_code,
+                     duration_ms = n.duration_ms, error_details = n.error_details
+                 from n
+                 where r.organization_id = n.organization_id and r.webhook_id = n.webhook_id
+                   and r.delivery_id = n.delivery_id and r.attempt_number = n.attempt_number
+                   and r.ended_at is null and n.ended_at is not null
+             )
+             insert into webhook_retries (organization_id, webhook_id, delivery_id, attempt_number, attempted_at,
+                                          ended_at, succeeded, status_code, duration_ms, error_details)
+             select organization_id, webhook_id, delivery_id, attempt_number, coalesce(attempted_at, ended_at),
+                    ended_at, succeeded, status_code, duration_ms, error_details
+             from n
+             where not exists (select from webhook_retries r
+                               where r.organization_id = n.organization_id and r.webhook_id = n.webhook_id
+                                 and r.delivery_id = n.delivery_id and r.attempt_number = n.attempt_number)",
         )
         .bind(&columns.organization)
         .bind(&columns.webhook)

@@ -8,7 +8,6 @@ use hookledger::log::{
 };
 use hookledger::platform::store::Use;
 use hookledger::platform::vitals::Vitals;
-use hookledger_aggregates::delivery::DeliveryEvent;
 use hookledger_aggregates::organization::{Organization, OrganizationCommand, Plan};
 use hookledger_aggregates::provider::ProviderEvent;
 use hookledger_aggregates::webhook::{SignatureMatch, SignatureScheme, WebhookEvent};
@@ -50,7 +49,7 @@ impl TestLog {
 }
 
 fn event(organization: OrganizationId, id: Uuid, sequence: Sequence) -> NewEvent {
-    let event = DeliveryEvent::AttemptStarted { attempt: 1 };
+    let event = WebhookEvent::Merged { into: WebhookId::default() };
     NewEvent::of(organization, id, sequence, &event, &Metadata::default()).unwrap()
 }
 
@@ -241,7 +240,7 @@ async fn a_conflict_of_one_unit_leaves_the_rest() {
     let stream = |id| {
         let reader = test.reader.clone();
         async move {
-            let events = reader.stream(organization, "delivery", id, 100).await.unwrap();
+            let events = reader.stream(organization, "webhook", id, 100).await.unwrap();
             events.iter().map(|event| event.sequence).collect::<Vec<_>>()
         }
     };
@@ -433,7 +432,7 @@ async fn a_commit_begins_where_its_stream_ends_and_nowhere_else() {
     test.log.append(end).await.unwrap();
     let sequences: Vec<i64> = test
         .reader
-        .stream(organization, "delivery", id, 100)
+        .stream(organization, "webhook", id, 100)
         .await
         .unwrap()
         .iter()
@@ -459,7 +458,7 @@ async fn units_of_one_flush_go_on_from_each_other_and_not_from_one_that_is_left_
     ];
     let answers: Vec<bool> = test.log.append_all(units).await.unwrap().iter().map(Result::is_ok).collect();
     assert_eq!(answers, [true, true, false, false, false, true]);
-    let events = test.reader.stream(organization, "delivery", id, 100).await.unwrap();
+    let events = test.reader.stream(organization, "webhook", id, 100).await.unwrap();
     assert_eq!(events.iter().map(|event| event.sequence).collect::<Vec<_>>(), [1, 2, 3, 4]);
     assert_eq!(test.everything().await.len(), 5);
 }
