@@ -16,23 +16,37 @@ use crate::webhook_retries::WORKER_LOST;
 /// A row of `deliveries`.
 #[derive(Clone, Debug, FromRow)]
 pub struct Delivery {
+    /// The organization that it belongs to.
     pub organization_id: Uuid,
+    /// Derived from webhook and route.
     pub delivery_id: Uuid,
+    /// What is delivered.
     pub webhook_id: Uuid,
+    /// The route that the webhook matched.
     pub route_id: Uuid,
+    /// The version of the route that decided.
     pub route_version: i32,
+    /// Where it goes.
     pub destination_id: Uuid,
     /// Position of the event that routed the webhook: the order of lists.
     pub position: i64,
+    /// Position of its last event.
     pub applied_position: i64,
+    /// A [`Phase`], as text; see [`Delivery::phase`].
     pub phase: String,
     /// The running or the last attempt; 0 before the first.
     pub attempt: i32,
+    /// The last error; `None` unless it failed.
     pub error_message: Option<String>,
+    /// When its webhook was routed.
     pub created_at: DateTime<Utc>,
+    /// Time of its last event.
     pub updated_at: DateTime<Utc>,
+    /// When it succeeded.
     pub processed_at: Option<DateTime<Utc>>,
+    /// When its automatic retry is due.
     pub next_retry_at: Option<DateTime<Utc>>,
+    /// When it became a dead letter; `None` again once a person retries it.
     pub dead_lettered_at: Option<DateTime<Utc>>,
 }
 

@@ -13,26 +13,42 @@ use crate::{Interest, Projection, ProjectionError};
 /// A row of `destinations`.
 #[derive(Clone, Debug, FromRow)]
 pub struct Destination {
+    /// The organization that it belongs to.
     pub organization_id: Uuid,
+    /// Random, or derived from the provider that it was set with.
     pub id: Uuid,
+    /// Given by a person, or the host of the first URL.
     pub name: String,
+    /// Where to.
     pub url: String,
+    /// Seconds that it has to answer; `None` for the deployment's default.
     pub timeout_seconds: Option<i32>,
+    /// Maximum number of attempts at the same time, per node.
     pub concurrency: i32,
+    /// Names of the headers that deliveries carry besides. Their values are secrets.
     pub header_names: Vec<String>,
+    /// Whether deliveries also carry the sender's signature header.
     pub original_signature: bool,
+    /// When it was first set.
     pub created_at: DateTime<Utc>,
+    /// Time of its last change.
     pub updated_at: DateTime<Utc>,
+    /// When its settings were last changed.
     pub set_at: DateTime<Utc>,
+    /// When it was deleted; `None` unless it is.
     pub deleted_at: Option<DateTime<Utc>>,
 }
 
 /// What may be known of one version of a signing secret; never the secret.
 #[derive(Clone, Debug, FromRow)]
 pub struct SigningSecretVersion {
+    /// The destination that it belongs to.
     pub destination_id: Uuid,
+    /// 1, 2, 3… in the order of creation, with the versions of its headers.
     pub version: i32,
+    /// When it was set.
     pub set_at: DateTime<Utc>,
+    /// When it stops signing; `None` for the current one.
     pub expires_at: Option<DateTime<Utc>>,
 }
 

@@ -14,15 +14,25 @@ use crate::{Interest, Projection, ProjectionError};
 /// A row of `routes`.
 #[derive(Clone, Debug, FromRow)]
 pub struct Route {
+    /// The organization that it belongs to.
     pub organization_id: Uuid,
+    /// Random, or derived from the provider.
     pub id: Uuid,
+    /// Whose webhooks go by it.
     pub provider_id: Uuid,
+    /// Where they go.
     pub destination_id: Uuid,
+    /// Given by a person.
     pub name: String,
+    /// Counts its changes, from 1.
     pub version: i32,
+    /// Whether new webhooks go by it.
     pub is_enabled: bool,
+    /// When it was first set.
     pub created_at: DateTime<Utc>,
+    /// Time of its last change.
     pub updated_at: DateTime<Utc>,
+    /// When it or its provider was deleted; `None` unless it is.
     pub deleted_at: Option<DateTime<Utc>>,
 }
 
