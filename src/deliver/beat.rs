@@ -76,7 +76,7 @@ impl Shared {
             if matches!(self.directory.standing(route, destination), Standing::Ready(_)) {
                 match self.queue.let_go(route, destination).await {
                     Ok(count) => {
-                        tracing::info!(route.id = %route, destination.id = %destination, count, "released held deliveries")
+                        tracing::info!(route.id = %route, destination.id = %destination, count, "released held deliveries");
                     }
                     Err(error) => log_failure("let go", Err(error)),
                 }

@@ -243,15 +243,12 @@ impl DirectoryFollower {
             // Nobody knows where its provider's webhooks go.
             Route::TYPE => {
                 let route = id.and_then(|id| self.routes.get(&RouteId::new(id)));
-                match route.map(|route| SecretOwner::Provider(route.provider)) {
-                    Some(provider) => {
-                        self.unjudged.owners.insert(provider);
-                        self.unpublished.insert(provider);
-                    }
-                    None => {
-                        self.unjudged.organizations.insert(broken.organization);
-                        self.publish_all_of(broken.organization);
-                    }
+                if let Some(provider) = route.map(|route| SecretOwner::Provider(route.provider)) {
+                    self.unjudged.owners.insert(provider);
+                    self.unpublished.insert(provider);
+                } else {
+                    self.unjudged.organizations.insert(broken.organization);
+                    self.publish_all_of(broken.organization);
                 }
             }
             known if Event::types().any(|(event, _)| event.split('.').next() == Some(known)) => {

@@ -63,7 +63,7 @@ impl Settings {
                     settings.note_provider(ProviderId::new(recorded.aggregate_id), event, recorded.recorded_at);
                 }
                 Event::Destination(event) => {
-                    settings.note_destination(DestinationId::new(recorded.aggregate_id), event)
+                    settings.note_destination(DestinationId::new(recorded.aggregate_id), event);
                 }
                 Event::EmailClaim(_)
                 | Event::Team(_)
