@@ -10,8 +10,8 @@ use hookledger::platform::store::Use;
 use hookledger::platform::vitals::Vitals;
 use hookledger_aggregates::organization::{Organization, OrganizationCommand, Plan};
 use hookledger_aggregates::provider::ProviderEvent;
-use hookledger_aggregates::webhook::{SignatureMatch, SignatureScheme, WebhookEvent};
-use hookledger_aggregates::{Metadata, OrganizationId, Partition, RecordedEvent, WebhookId};
+use hookledger_aggregates::webhook::WebhookEvent;
+use hookledger_aggregates::{Metadata, OrganizationId, Partition, RecordedEvent, Routing, WebhookId};
 use sqlx::Executor as _;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -354,17 +354,10 @@ async fn those_who_follow_people_do_not_read_the_traffic() {
 async fn a_read_that_reaches_its_limit_says_that_there_may_be_more() {
     let test = TestLog::fresh().await;
     let organization = OrganizationId::from_slug("a");
-    let verified = SignatureMatch {
-        scheme: SignatureScheme::HmacSha256,
-        secret_version: 1,
-        provider_id: None,
-        owed: None,
-        signed_at: None,
-    };
     for _ in 0..4 {
         let id = Uuid::new_v4();
-        let events =
-            [WebhookEvent::Recorded {}, WebhookEvent::SignatureVerified(verified.clone()), WebhookEvent::Recorded {}];
+        let merged = || WebhookEvent::Merged { into: WebhookId::default() };
+        let events = [merged(), WebhookEvent::Routed(Routing::default()), merged()];
         let new = (1..).zip(&events).map(|(sequence, event)| {
             NewEvent::of(organization, id, Sequence::At(sequence), event, &Metadata::default()).unwrap()
         });
