@@ -259,7 +259,7 @@ mod tests {
     const ORGANIZATION: OrganizationId = OrganizationId::PLATFORM;
 
     fn unit(sequence: Sequence, events: i64) -> Unit {
-        let event = WebhookEvent::Routed(hookledger_aggregates::Routing::default());
+        let event = WebhookEvent::Merged { into: hookledger_aggregates::WebhookId::default() };
         let at = |offset| match sequence {
             Sequence::At(first) => Sequence::At(first + offset),
             Sequence::End => Sequence::End,
