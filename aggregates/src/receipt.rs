@@ -1,4 +1,4 @@
-//! What is known of a request from its receipt and its verification, and why one is rejected.
+//! Facts of a request from its receipt and its verification, and the reasons of rejections.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! What was decided about a verified webhook: which routes it goes by, at which versions, and why not by the others.
+//! The routing of a verified webhook: the routes it goes by, their versions, and why it does not go by the others.
 
 use serde::{Deserialize, Serialize};
 

@@ -20,7 +20,7 @@ pub struct Delivery {
     pub organization_id: Uuid,
     /// Derived from webhook and route.
     pub delivery_id: Uuid,
-    /// What is delivered.
+    /// The delivered webhook.
     pub webhook_id: Uuid,
     /// The route that the webhook matched.
     pub route_id: Uuid,

@@ -39,7 +39,7 @@ pub struct Destination {
     pub deleted_at: Option<DateTime<Utc>>,
 }
 
-/// What may be known of one version of a signing secret; never the secret.
+/// The public facts of one version of a signing secret; never the secret.
 #[derive(Clone, Debug, FromRow)]
 pub struct SigningSecretVersion {
     /// The destination that it belongs to.

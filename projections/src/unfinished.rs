@@ -19,7 +19,7 @@ pub struct Unfinished {
     pub organization: OrganizationId,
     /// The delivery.
     pub delivery: DeliveryId,
-    /// What is delivered.
+    /// The delivered webhook.
     pub webhook: WebhookId,
     /// The route that the webhook matched.
     pub route: RouteId,

@@ -81,7 +81,7 @@ pub fn header_names<'a>(
     names
 }
 
-/// What is sent, and what its headers say about it.
+/// The webhook to send, and the facts for its headers.
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
     pub webhook: WebhookId,

@@ -40,7 +40,7 @@ pub(super) struct Sending {
     pub _room: Option<BodyRoom>,
 }
 
-/// What to do with a due delivery.
+/// The next step of a due delivery.
 enum Step {
     Send(Box<Sending>),
     /// The same unit contains its end, or its next attempt.

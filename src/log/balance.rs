@@ -35,7 +35,7 @@ const MOVES: [(&str, &str); 14] = [
 pub struct BalanceChange {
     pub organization_id: Uuid,
     pub received: i64,
-    /// What has to come of them: one for each delivery, and one for a webhook without deliveries.
+    /// Outcomes that they are owed: one for each delivery, and one for a webhook without deliveries.
     pub outcomes: i64,
     pub duplicates: i64,
     pub pending: i64,

@@ -127,7 +127,7 @@ pub struct Touched {
     pub created: bool,
 }
 
-/// What has new events.
+/// A stream with new events.
 #[derive(Clone, Copy, Debug)]
 pub enum What {
     Webhook(WebhookId),

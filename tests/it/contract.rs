@@ -533,7 +533,7 @@ impl<'a> World<'a> {
         }
         for (name, actor, ids, may) in self.insiders(allowed) {
             let answer = actor.ask(&query(ids), json!({})).await;
-            // Whoever may gets a conflict: the webhook has no status that can be retried, and the user is still active.
+            // Those who may get a conflict: the webhook has no status that can be retried, and the user is still active.
             if may && (template.contains("retryWebhook(") || template.contains("eraseUser(")) {
                 assert_eq!(code(&answer), Some("CONFLICT"), "{name}: {answer:#}");
             } else if may && template.contains("deliverDuplicate(") {

@@ -1,4 +1,4 @@
-//! What a webhook costs the database in statements, rows and write-ahead log. No machine's speed changes the
+//! The cost of a webhook in statements, rows and write-ahead log. No machine's speed changes the
 //! bounds: they hold for the smallest batches too.
 
 use futures::stream::{self, StreamExt as _};

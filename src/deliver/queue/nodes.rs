@@ -1,4 +1,4 @@
-//! What nodes tell each other: that they are alive, and the state of their circuits.
+//! Messages between nodes: that they are alive, and the state of their circuits.
 
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::{DestinationId, OrganizationId};

@@ -1,4 +1,4 @@
-//! What goes into the queue, what comes out, and what becomes of it.
+//! Entries of the queue, rows that are taken from it, and their settlement.
 
 use std::time::Duration;
 
@@ -115,7 +115,7 @@ pub enum When {
     At(DateTime<Utc>),
 }
 
-/// What happens to a row when its holder is done with it.
+/// The end of a row's lease: how its holder is done with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {
     /// The log has the end, as this event of the stream or an earlier one.

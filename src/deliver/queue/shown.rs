@@ -1,4 +1,4 @@
-//! What people see of the queue.
+//! The queue as people see it.
 
 use chrono::{DateTime, Utc};
 use hookledger_aggregates::{DeliveryId, DestinationId, OrganizationId, WebhookId};
@@ -8,14 +8,14 @@ use uuid::Uuid;
 use super::BusyReason;
 use crate::directory::Hold;
 
-/// What a delivery waits for, other than its turn.
+/// The reason why a delivery waits, other than its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
     Held(Hold),
     Busy(BusyReason),
 }
 
-/// What queued deliveries of webhooks, without a running attempt, wait for.
+/// The reasons why queued deliveries of webhooks, without a running attempt, wait.
 pub async fn waits_of(
     executor: impl PgExecutor<'_>,
     organization: OrganizationId,

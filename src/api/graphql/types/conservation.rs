@@ -26,7 +26,7 @@ impl Conservation {
     async fn received(&self) -> i64 {
         self.0.received
     }
-    /// What has to come of them: one for each delivery, and one for a webhook without deliveries, which is a success
+    /// Outcomes that they are owed: one for each delivery, and one for a webhook without deliveries, which is a success
     /// once it is verified.
     async fn outcomes(&self) -> i64 {
         self.0.outcomes

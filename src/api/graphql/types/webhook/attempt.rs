@@ -92,7 +92,7 @@ impl Attempt {
 
 impl Attempt {
     async fn destination(&self, context: &Context<'_>) -> Result<Option<DestinationSettings>, Error> {
-        // What no worker started was sent nowhere.
+        // An attempt that no worker started was sent nowhere.
         if self.error_details.as_deref() == Some(PENDING_TIMEOUT) {
             return Ok(None);
         }
