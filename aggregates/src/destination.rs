@@ -112,9 +112,7 @@ pub enum DestinationError {
     BadTimeout,
     #[error("The grace period must be between 0 seconds and 30 days.")]
     BadGrace,
-    #[error(
-        "{MAX_SIGNING} secrets sign deliveries already. Wait until one expires, or rotate with a shorter grace period."
-    )]
+    #[error("{MAX_SIGNING} secrets sign deliveries already. Wait until one expires, or rotate without a grace period.")]
     TooManySigning,
     #[error("This destination was changed at the same time. Try again.")]
     VersionTaken,
@@ -142,7 +140,10 @@ impl Destination {
             DestinationCommand::RotateSecret { secret, .. } if secret.secret_version != self.next_version() => {
                 Err(DestinationError::VersionTaken)
             }
-            DestinationCommand::RotateSecret { now, .. } if self.signing(now).count() >= MAX_SIGNING => {
+            // Without grace only the new one signs: a leaked secret can be ended at any time.
+            DestinationCommand::RotateSecret { now, grace, .. }
+                if grace > Duration::zero() && self.signing(now).count() >= MAX_SIGNING =>
+            {
                 Err(DestinationError::TooManySigning)
             }
             DestinationCommand::RotateSecret { secret, grace, now } => {
@@ -298,6 +299,26 @@ mod tests {
         }
         let expiries: Vec<_> = destination.outgoing().values().map(|secret| secret.expires_at).collect();
         assert_eq!(expiries, [Some(at(10)), None]);
+    }
+
+    #[test]
+    fn so_many_secrets_sign_at_once_and_a_leaked_one_can_always_be_ended() {
+        let mut destination = given(&[signed(1), DestinationEvent::Set(settings("https://a.example/", None))]);
+        let rotate = |version, grace| DestinationCommand::RotateSecret {
+            secret: secret(version),
+            grace: Duration::seconds(grace),
+            now: at(1),
+        };
+        for version in 2..=8 {
+            for event in destination.decide(rotate(version, 60)).unwrap() {
+                destination.evolve(&event);
+            }
+        }
+        assert_eq!(destination.decide(rotate(9, 60)), Err(DestinationError::TooManySigning));
+        for event in destination.decide(rotate(9, 0)).unwrap() {
+            destination.evolve(&event);
+        }
+        assert_eq!(destination.signing(at(1)).count(), 1);
     }
 
     #[test]
