@@ -117,6 +117,8 @@ pub(super) struct Line<'r> {
     event_version: &'r str,
     payload: &'r str,
     metadata: &'r str,
+    /// There is text after its metadata, which no unit writes.
+    pub(super) goes_on: bool,
 }
 
 impl<'r> Commit<'r> {
@@ -161,13 +163,9 @@ impl<'r> Commit<'r> {
                 event_version,
                 payload,
                 metadata: if own.is_empty() { metadata } else { own },
+                goes_on: parts.next().is_some(),
             }
         })
-    }
-
-    /// Whether a line goes on after its metadata.
-    pub(super) fn has_more_than_lines(&self) -> bool {
-        self.data.split('\n').any(|line| line.split('\t').count() > 4)
     }
 
     /// The events after a position.

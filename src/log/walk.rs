@@ -74,10 +74,9 @@ impl WalkedCommit<'_> {
     /// together with others, where followers do not look for it.
     #[must_use]
     pub fn is_malformed(&self) -> bool {
-        let is_of_people = |line: Line<'_>| is_administrative(self.commit.aggregate_type, line.event_type);
-        let mut kinds = self.commit.lines().map(is_of_people);
-        let first = kinds.next();
-        kinds.any(|kind| Some(kind) != first) || self.commit.has_more_than_lines()
+        let is_of_people = |line: &Line<'_>| is_administrative(self.commit.aggregate_type, line.event_type);
+        let first = self.commit.lines().next().is_some_and(|line| is_of_people(&line));
+        self.commit.lines().any(|line| line.goes_on || is_of_people(&line) != first)
     }
 
     /// Its events up to the position that was walked to, in order.
